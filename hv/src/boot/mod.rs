@@ -1,0 +1,3 @@
+//! From GRUB's first instruction to the guest's.
+
+pub mod options;

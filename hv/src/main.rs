@@ -1,0 +1,3 @@
+//! The image that GRUB loads.
+
+fn main() {}

@@ -1,0 +1,138 @@
+//! Addresses as types: a host-physical, a guest-physical and a host-virtual address are never mistaken for each other.
+
+use core::fmt;
+use core::ops::{Add, Range};
+
+/// Bytes in a 4 KiB page.
+pub const PAGE_SIZE: u64 = 4096;
+
+macro_rules! address {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[repr(transparent)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// The address rounded down to a multiple of `align`, a power of two.
+            pub const fn align_down(self, align: u64) -> Self {
+                Self(self.0 & !(align - 1))
+            }
+
+            /// The address rounded up to a multiple of `align`, a power of two; `None` past the end of the space.
+            pub const fn align_up(self, align: u64) -> Option<Self> {
+                match self.0.checked_add(align - 1) {
+                    Some(sum) => Some(Self(sum & !(align - 1))),
+                    None => None,
+                }
+            }
+
+            /// Whether the address is a multiple of `align`, a power of two.
+            pub const fn is_aligned(self, align: u64) -> bool {
+                self.0 & (align - 1) == 0
+            }
+        }
+
+        impl Add<u64> for $name {
+            type Output = Self;
+            fn add(self, offset: u64) -> Self {
+                Self(self.0 + offset)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:#x}", self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:#x}", self.0)
+            }
+        }
+    };
+}
+
+address! {
+    /// A host-physical address: what the memory bus sees.
+    Hpa
+}
+address! {
+    /// A guest-physical address: what the guest takes for the memory bus. Vidar maps it to the same [`Hpa`].
+    Gpa
+}
+address! {
+    /// A host-virtual address: a pointer in Vidar's own page tables.
+    Hva
+}
+
+impl Gpa {
+    /// The host-physical address behind this one: the second stage is an identity map.
+    pub const fn identity(self) -> Hpa {
+        Hpa(self.0)
+    }
+}
+
+impl Hpa {
+    /// The guest-physical address that shows this one: the second stage is an identity map.
+    pub const fn identity(self) -> Gpa {
+        Gpa(self.0)
+    }
+}
+
+/// Whether two half-open ranges share an address. An empty range shares none.
+pub fn overlaps<T: Ord>(a: &Range<T>, b: &Range<T>) -> bool {
+    a.start < b.end && b.start < a.end && a.start < a.end && b.start < b.end
+}
+
+/// The sizes of a page in every paging structure that Vidar writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PageSize {
+    /// 4 KiB.
+    Size4K,
+    /// 2 MiB.
+    Size2M,
+    /// 1 GiB.
+    Size1G,
+}
+
+impl PageSize {
+    /// From the largest to the smallest.
+    pub const DESCENDING: [Self; 3] = [Self::Size1G, Self::Size2M, Self::Size4K];
+
+    /// The size in bytes.
+    pub const fn bytes(self) -> u64 {
+        1 << self.shift()
+    }
+
+    /// Bits of the address that lie inside the page.
+    pub const fn shift(self) -> u32 {
+        match self {
+            Self::Size4K => 12,
+            Self::Size2M => 21,
+            Self::Size1G => 30,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alignment() {
+        assert_eq!(Hpa(0x1234).align_down(PAGE_SIZE), Hpa(0x1000));
+        assert_eq!(Hpa(0x1234).align_up(PAGE_SIZE), Some(Hpa(0x2000)));
+        assert_eq!(Hpa(0x1000).align_up(PAGE_SIZE), Some(Hpa(0x1000)));
+        assert_eq!(Hpa(u64::MAX).align_up(PAGE_SIZE), None);
+        assert!(Hpa(0x20_0000).is_aligned(PageSize::Size2M.bytes()));
+    }
+
+    #[test]
+    fn empty_ranges_overlap_nothing() {
+        assert!(overlaps(&(0..2), &(1..3)));
+        assert!(!overlaps(&(0..2), &(2..3)));
+        assert!(!overlaps(&(1..1), &(0..3)));
+    }
+}

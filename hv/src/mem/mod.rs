@@ -1,0 +1,6 @@
+//! Memory: address types, the machine's memory map, and the page tables of both stages.
+
+pub mod addr;
+pub mod map;
+pub mod mtrr;
+pub mod stage2;

@@ -1,0 +1,3 @@
+//! The VT-x backend.
+
+pub mod ept;

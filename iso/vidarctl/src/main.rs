@@ -1,0 +1,3 @@
+//! Asks Vidar, from inside its guest, how it is.
+
+fn main() {}

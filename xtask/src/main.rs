@@ -1,0 +1,3 @@
+//! The front door of the project: `cargo xtask`.
+
+fn main() {}
