@@ -3,4 +3,5 @@
 pub mod addr;
 pub mod map;
 pub mod mtrr;
+pub mod ranges;
 pub mod stage2;

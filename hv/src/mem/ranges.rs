@@ -1,0 +1,150 @@
+//! Sets of physical addresses: what is left of memory when some of it is taken, and where in it something fits.
+
+use alloc::vec::Vec;
+use core::ops::{Deref, Range};
+
+use super::addr::{Hpa, overlaps};
+
+/// A set of addresses, kept as sorted, disjoint, non-empty ranges with a gap between any two.
+///
+/// It reads as a slice of those ranges.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RangeSet(Vec<Range<Hpa>>);
+
+impl RangeSet {
+    /// The empty set.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Adds every address of `range`. An empty or inverted range has none.
+    pub fn insert(&mut self, range: Range<Hpa>) {
+        if range.is_empty() {
+            return;
+        }
+        let mut joined = range;
+        // Neighbours that only touch are joined as well, so that `covers` has to look at one range alone.
+        self.0.retain(|other| {
+            let apart = other.end < joined.start || joined.end < other.start;
+            if !apart {
+                joined.start = joined.start.min(other.start);
+                joined.end = joined.end.max(other.end);
+            }
+            apart
+        });
+        let at = self.0.partition_point(|other| other.start < joined.start);
+        self.0.insert(at, joined);
+    }
+
+    /// Takes every address of `range` out.
+    pub fn remove(&mut self, range: &Range<Hpa>) {
+        if !self.0.iter().any(|other| overlaps(other, range)) {
+            return;
+        }
+        let mut left = Vec::with_capacity(self.0.len() + 1);
+        for other in self.0.drain(..) {
+            if overlaps(&other, range) {
+                let below = other.start..range.start;
+                let above = range.end..other.end;
+                left.extend([below, above].into_iter().filter(|piece| !piece.is_empty()));
+            } else {
+                left.push(other);
+            }
+        }
+        self.0 = left;
+    }
+
+    /// Whether every address of `range` is in the set. Nothing is missing from an empty range.
+    pub fn covers(&self, range: &Range<Hpa>) -> bool {
+        range.is_empty() || self.0.iter().any(|other| other.start <= range.start && range.end <= other.end)
+    }
+
+    /// The addresses in the set, in number.
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(|range| range.end.0 - range.start.0).sum()
+    }
+
+    /// The lowest multiple of `align`, a power of two, where `size` bytes are in the set and inside `within`.
+    pub fn lowest_fit(&self, size: u64, align: u64, within: &Range<Hpa>) -> Option<Hpa> {
+        self.0.iter().find_map(|range| {
+            let start = range.start.max(within.start).align_up(align)?;
+            fits(start, size, range.end.min(within.end)).then_some(start)
+        })
+    }
+
+    /// The highest multiple of `align`, a power of two, where `size` bytes are in the set and inside `within`.
+    pub fn highest_fit(&self, size: u64, align: u64, within: &Range<Hpa>) -> Option<Hpa> {
+        self.0.iter().rev().find_map(|range| {
+            let end = range.end.min(within.end);
+            let start = Hpa(end.0.checked_sub(size)?).align_down(align);
+            (start >= range.start.max(within.start) && fits(start, size, end)).then_some(start)
+        })
+    }
+}
+
+/// Whether `size` bytes from `start` on end at or before `end`.
+fn fits(start: Hpa, size: u64, end: Hpa) -> bool {
+    start.0.checked_add(size).is_some_and(|top| top <= end.0)
+}
+
+impl Deref for RangeSet {
+    type Target = [Range<Hpa>];
+    fn deref(&self) -> &[Range<Hpa>] {
+        &self.0
+    }
+}
+
+impl<'a> IntoIterator for &'a RangeSet {
+    type Item = &'a Range<Hpa>;
+    type IntoIter = core::slice::Iter<'a, Range<Hpa>>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<Range<Hpa>> for RangeSet {
+    fn from_iter<I: IntoIterator<Item = Range<Hpa>>>(ranges: I) -> Self {
+        let mut set = Self::new();
+        for range in ranges {
+            set.insert(range);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(ranges: &[(u64, u64)]) -> RangeSet {
+        ranges.iter().map(|&(start, end)| Hpa(start)..Hpa(end)).collect()
+    }
+
+    #[test]
+    fn touching_ranges_become_one() {
+        assert_eq!(set(&[(4, 6), (0, 2), (2, 4), (9, 9), (8, 7)]), set(&[(0, 6)]));
+        assert_eq!(set(&[(0, u64::MAX), (3, 4)]).bytes(), u64::MAX);
+    }
+
+    #[test]
+    fn taking_out_splits() {
+        let mut left = set(&[(0, 10), (20, 30)]);
+        left.remove(&(Hpa(5)..Hpa(22)));
+        left.remove(&(Hpa(25)..Hpa(26)));
+        left.remove(&(Hpa(26)..Hpa(26)));
+        assert_eq!(left, set(&[(0, 5), (22, 25), (26, 30)]));
+        assert!(left.covers(&(Hpa(22)..Hpa(25))) && !left.covers(&(Hpa(22)..Hpa(26))));
+    }
+
+    #[test]
+    fn fits_from_either_end() {
+        let space = set(&[(1, 7), (10, 40), (u64::MAX - 2, u64::MAX)]);
+        let all = Hpa(0)..Hpa(u64::MAX);
+        assert_eq!(space.lowest_fit(4, 2, &all), Some(Hpa(2)));
+        assert_eq!(space.lowest_fit(8, 8, &all), Some(Hpa(16)));
+        assert_eq!(space.highest_fit(8, 8, &all), Some(Hpa(32)));
+        assert_eq!(space.highest_fit(8, 8, &(Hpa(0)..Hpa(39))), Some(Hpa(24)));
+        assert_eq!(space.lowest_fit(31, 1, &all), None);
+        assert_eq!(space.highest_fit(u64::MAX, 1, &all), None);
+    }
+}
