@@ -1,0 +1,442 @@
+//! Memory types as the MTRRs give them.
+//!
+//! The second-stage table must repeat what the MTRRs say: with it in use, the CPU takes the type of a page from there
+//! and no longer from the MTRRs.
+//! SDM Vol. 3A 12.11 "Memory Type Range Registers (MTRRs)".
+
+use core::ops::Range;
+
+use super::addr::{Hpa, PAGE_SIZE};
+
+/// IA32_MTRRCAP: how many of the registers below the CPU has. Read-only.
+pub const IA32_MTRRCAP: u32 = 0xfe;
+/// IA32_MTRR_DEF_TYPE: the switches, and the type of memory that no range covers.
+pub const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
+/// IA32_MTRR_PHYSBASE0. Pairs of base and mask follow each other from here on.
+pub const IA32_MTRR_PHYSBASE0: u32 = 0x200;
+
+/// The fixed-range registers with the address at which each begins and the bytes that each of its 8 fields stands for:
+/// SDM Vol. 3A 12.11.2.2 "Fixed Range MTRRs".
+const FIXED: [(u32, u64, u64); 11] = [
+    (0x250, 0x0_0000, 0x1_0000),
+    (0x258, 0x8_0000, 0x4000),
+    (0x259, 0xa_0000, 0x4000),
+    (0x268, 0xc_0000, 0x1000),
+    (0x269, 0xc_8000, 0x1000),
+    (0x26a, 0xd_0000, 0x1000),
+    (0x26b, 0xd_8000, 0x1000),
+    (0x26c, 0xe_0000, 0x1000),
+    (0x26d, 0xe_8000, 0x1000),
+    (0x26e, 0xf_0000, 0x1000),
+    (0x26f, 0xf_8000, 0x1000),
+];
+
+/// Where the fixed ranges end.
+const FIXED_END: u64 = 0x10_0000;
+
+/// The most pairs for which there are numbers below the first fixed-range register.
+const MAX_PAIRS: usize = 40;
+
+/// A memory type, with the encoding that MTRRs and EPT entries share: SDM Vol. 3A 12.11 "Memory Type Range Registers
+/// (MTRRs)", table "Memory Types That Can Be Encoded in MTRRs".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum MemoryType {
+    /// UC: every access goes to memory, in order. For device registers.
+    Uncacheable = 0,
+    /// WC: not cached, but writes are gathered. For frame buffers.
+    WriteCombining = 1,
+    /// WT: reads are cached, writes go through.
+    WriteThrough = 4,
+    /// WP: reads are cached, writes go to memory and drop the line.
+    WriteProtected = 5,
+    /// WB: everything is cached. For RAM.
+    WriteBack = 6,
+}
+
+impl MemoryType {
+    /// The type with this encoding; `None` for the reserved ones.
+    pub const fn from_raw(raw: u8) -> Option<Self> {
+        match raw {
+            0 => Some(Self::Uncacheable),
+            1 => Some(Self::WriteCombining),
+            4 => Some(Self::WriteThrough),
+            5 => Some(Self::WriteProtected),
+            6 => Some(Self::WriteBack),
+            _ => None,
+        }
+    }
+
+    /// The type of memory that two variable ranges cover: SDM Vol. 3A 12.11.4.1 "MTRR Precedences". UC wins, and WT
+    /// wins over WB. For every other pair the manual leaves the type undefined; UC is then the one that is never
+    /// wrong, only slow.
+    fn with(self, other: Self) -> Self {
+        use MemoryType::{Uncacheable, WriteBack, WriteThrough};
+        match (self, other) {
+            (a, b) if a == b => a,
+            (WriteThrough, WriteBack) | (WriteBack, WriteThrough) => WriteThrough,
+            _ => Uncacheable,
+        }
+    }
+}
+
+/// What the CPU's MTRRs can do, from [`IA32_MTRRCAP`] and the width of a physical address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MtrrCap {
+    pairs: usize,
+    fixed: bool,
+    write_combining: bool,
+    /// The bits of a physical address that the CPU does not have.
+    beyond: u64,
+}
+
+impl MtrrCap {
+    /// From the value of [`IA32_MTRRCAP`] and the bits in a physical address, CPUID.80000008H:EAX[7:0].
+    pub const fn from_raw(raw: u64, phys_bits: u32) -> Self {
+        let pairs = (raw & 0xff) as usize;
+        Self {
+            pairs: if pairs < MAX_PAIRS { pairs } else { MAX_PAIRS },
+            fixed: raw & 1 << 8 != 0,
+            write_combining: raw & 1 << 10 != 0,
+            beyond: match u64::MAX.checked_shl(phys_bits) {
+                Some(beyond) => beyond,
+                None => 0,
+            },
+        }
+    }
+
+    fn is_type(&self, raw: u64) -> bool {
+        match MemoryType::from_raw(raw as u8) {
+            Some(MemoryType::WriteCombining) => self.write_combining,
+            Some(_) => true,
+            None => false,
+        }
+    }
+}
+
+/// Whether `index` is the number of a register that gives memory types, on this CPU or on another.
+pub const fn is_mtrr(index: u32) -> bool {
+    matches!(index, 0x200..=0x250 | 0x258 | 0x259 | 0x268..=0x26f | IA32_MTRR_DEF_TYPE)
+}
+
+/// Whether a CPU with these capabilities takes `value` in the MTRR `index`. If not, its answer is #GP: for a reserved
+/// type, a reserved bit, an address bit that it does not have, and a register that it does not have.
+/// SDM Vol. 3A 12.11.2 "Setting Memory Ranges with MTRRs".
+pub fn valid_write(index: u32, value: u64, cap: &MtrrCap) -> bool {
+    match index {
+        IA32_MTRR_DEF_TYPE => value & !0xcff == 0 && cap.is_type(value),
+        0x200..0x250 => {
+            let pair = (index - IA32_MTRR_PHYSBASE0) as usize / 2;
+            let is_base = index.is_multiple_of(2);
+            let reserved = cap.beyond | if is_base { 0xf00 } else { 0x7ff };
+            pair < cap.pairs && value & reserved == 0 && (!is_base || cap.is_type(value & 0xff))
+        }
+        _ if is_mtrr(index) => {
+            cap.fixed && value.to_le_bytes().iter().all(|&field| cap.is_type(u64::from(field)))
+        }
+        _ => false,
+    }
+}
+
+/// A variable range in use: every address that agrees with `base` in the bits of `mask`.
+#[derive(Debug, Clone, Copy)]
+struct Variable {
+    base: u64,
+    mask: u64,
+    memory_type: MemoryType,
+}
+
+/// How a variable range lies to a block of addresses.
+enum Coverage {
+    All,
+    None,
+    Part,
+}
+
+impl Variable {
+    /// Exact for every mask: the block is naturally aligned, so the bits above `size` are the same in all of it, and
+    /// those below take on every value.
+    fn coverage(&self, start: u64, size: u64) -> Coverage {
+        let inside = size - 1;
+        if (start ^ self.base) & self.mask & !inside != 0 {
+            Coverage::None
+        } else if self.mask & inside == 0 {
+            Coverage::All
+        } else {
+            Coverage::Part
+        }
+    }
+
+    /// Whether the range is one stretch of addresses: its mask is ones above zeroes.
+    fn is_contiguous(&self) -> bool {
+        self.mask.leading_ones() + self.mask.trailing_zeros() >= u64::BITS
+    }
+}
+
+/// The memory types of one CPU, as its MTRRs were when they were read.
+#[derive(Debug, Clone)]
+pub struct Mtrrs {
+    /// The type of memory that no range covers, or of all memory if the MTRRs are off.
+    default: MemoryType,
+    /// The fields of the fixed ranges in order of address, if they are in use.
+    fixed: Option<[[MemoryType; 8]; FIXED.len()]>,
+    variable: [Variable; MAX_PAIRS],
+    /// How many of `variable` are in use.
+    count: usize,
+}
+
+impl Mtrrs {
+    /// All memory write-back: for a CPU without MTRRs, where the page tables alone give types.
+    pub const fn write_back() -> Self {
+        Self::uniform(MemoryType::WriteBack)
+    }
+
+    const fn uniform(default: MemoryType) -> Self {
+        let unused = Variable { base: 0, mask: 0, memory_type: default };
+        Self { default, fixed: None, variable: [unused; MAX_PAIRS], count: 0 }
+    }
+
+    /// Reads the MTRRs. `phys_bits` is the number of bits in a physical address; `rdmsr` is asked only for registers
+    /// that the CPU has, and must not be called for a CPU without MTRRs (CPUID.01H:EDX.MTRR).
+    /// A reserved type in a register, which no CPU holds, is taken as UC.
+    pub fn read(phys_bits: u32, mut rdmsr: impl FnMut(u32) -> u64) -> Self {
+        let cap = MtrrCap::from_raw(rdmsr(IA32_MTRRCAP), phys_bits);
+        let def_type = rdmsr(IA32_MTRR_DEF_TYPE);
+        let type_of = |raw: u8| MemoryType::from_raw(raw).unwrap_or(MemoryType::Uncacheable);
+        // Without E (bit 11) all memory is UC: SDM Vol. 3A 12.11.2.1 "IA32_MTRR_DEF_TYPE MSR".
+        if def_type & 1 << 11 == 0 {
+            return Self::uniform(MemoryType::Uncacheable);
+        }
+        let mut mtrrs = Self::uniform(type_of(def_type as u8));
+        if cap.fixed && def_type & 1 << 10 != 0 {
+            mtrrs.fixed = Some(FIXED.map(|(index, ..)| rdmsr(index).to_le_bytes().map(type_of)));
+        }
+        for index in (IA32_MTRR_PHYSBASE0..).step_by(2).take(cap.pairs) {
+            let mask = rdmsr(index + 1);
+            if mask & 1 << 11 == 0 {
+                continue;
+            }
+            let base = rdmsr(index);
+            // Bits that no address has are compared as well, so that nothing matches past the end of the space.
+            let mask = (mask | cap.beyond) & !(PAGE_SIZE - 1);
+            mtrrs.variable[mtrrs.count] =
+                Variable { base: base & !cap.beyond & mask, mask, memory_type: type_of(base as u8) };
+            mtrrs.count += 1;
+        }
+        mtrrs
+    }
+
+    /// The type of the page that holds `address`.
+    pub fn type_at(&self, address: Hpa) -> MemoryType {
+        if let Some(memory_type) = self.fixed_type_at(address.0) {
+            return memory_type;
+        }
+        self.variable()
+            .iter()
+            .filter(|variable| (address.0 ^ variable.base) & variable.mask == 0)
+            .map(|variable| variable.memory_type)
+            .reduce(MemoryType::with)
+            .unwrap_or(self.default)
+    }
+
+    /// The type of every page that `range` touches, if they all have the same. An empty range has none.
+    ///
+    /// `None` for a uniform range is possible only where a variable range with a discontiguous mask covers a part
+    /// of it, which firmware does not set up.
+    pub fn uniform_type(&self, range: Range<Hpa>) -> Option<MemoryType> {
+        if range.is_empty() {
+            return None;
+        }
+        let last = Hpa(range.end.0 - 1).align_down(PAGE_SIZE).0;
+        let mut start = range.start.align_down(PAGE_SIZE).0;
+        let mut common = None;
+        loop {
+            // The largest naturally aligned block that begins here and ends with or before the last page.
+            let mut size = PAGE_SIZE;
+            while start & size == 0 && size << 1 != 0 && last - start >= (size << 1) - PAGE_SIZE {
+                size <<= 1;
+            }
+            let memory_type = self.block_type(start, size)?;
+            if *common.get_or_insert(memory_type) != memory_type {
+                return None;
+            }
+            match start.checked_add(size) {
+                Some(next) if next <= last => start = next,
+                _ => return common,
+            }
+        }
+    }
+
+    /// The type of a naturally aligned block, if it has one. Each level halves the block, and a contiguous variable
+    /// range covers a part of at most one block a level, so the search is short.
+    fn block_type(&self, start: u64, size: u64) -> Option<MemoryType> {
+        if size == PAGE_SIZE {
+            return Some(self.type_at(Hpa(start)));
+        }
+        let mut whole = None;
+        let mut divided = self.fixed.is_some() && start < FIXED_END;
+        if !divided {
+            for variable in self.variable() {
+                match variable.coverage(start, size) {
+                    Coverage::None => {}
+                    Coverage::All => {
+                        let memory_type = variable.memory_type;
+                        whole = Some(whole.map_or(memory_type, |whole: MemoryType| whole.with(memory_type)));
+                    }
+                    Coverage::Part if variable.is_contiguous() => divided = true,
+                    Coverage::Part => return None,
+                }
+            }
+        }
+        // Nothing changes what is UC already.
+        if !divided || whole == Some(MemoryType::Uncacheable) {
+            return Some(whole.unwrap_or(self.default));
+        }
+        let half = size / 2;
+        let below = self.block_type(start, half)?;
+        let above = self.block_type(start + half, half)?;
+        (below == above).then_some(below)
+    }
+
+    fn fixed_type_at(&self, address: u64) -> Option<MemoryType> {
+        let fixed = self.fixed.as_ref()?;
+        FIXED.iter().zip(fixed).find_map(|(&(_, start, size), fields)| {
+            fields.get(usize::try_from(address.checked_sub(start)? / size).ok()?).copied()
+        })
+    }
+
+    fn variable(&self) -> &[Variable] {
+        self.variable.get(..self.count).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MemoryType::{Uncacheable, WriteBack, WriteCombining, WriteProtected, WriteThrough};
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+
+    /// A machine with 4 GiB of RAM, its upper 1 GiB remapped above a hole for devices.
+    fn pc(index: u32) -> u64 {
+        match index {
+            IA32_MTRRCAP => 0x508,
+            IA32_MTRR_DEF_TYPE => 0xc00,
+            0x250 | 0x258 => 0x0606_0606_0606_0606,
+            0x268 => 0x0505_0505_0505_0505,
+            0x200 => 6,                      // 0 to 4 GiB WB
+            0x201 => 0xff_0000_0000 | 0x800, // ...
+            0x202 => 3 * GIB,                // less 3 GiB to 4 GiB UC
+            0x203 => 0xff_c000_0000 | 0x800, // ...
+            0x204 => 4 * GIB | 6,            // 4 GiB to 5 GiB WB
+            0x205 => 0xff_c000_0000 | 0x800, // ...
+            0x206 => 0xd000_0000 | 1,        // not in use
+            0x207 => 0xff_f000_0000,         // ...
+            0x208 => 2 * GIB | 4,            // 2 GiB to 2 GiB + 1 MiB WT
+            0x209 => 0xff_fff0_0000 | 0x800, // ...
+            _ => 0,
+        }
+    }
+
+    fn uniform(mtrrs: &Mtrrs, start: u64, end: u64) -> Option<MemoryType> {
+        mtrrs.uniform_type(Hpa(start)..Hpa(end))
+    }
+
+    #[test]
+    fn types_of_a_usual_machine() {
+        let mtrrs = Mtrrs::read(40, pc);
+        for (address, memory_type) in [
+            (0, WriteBack),
+            (0x9_ffff, WriteBack),
+            (0xa_0000, Uncacheable),
+            (0xc_0000, WriteProtected),
+            (0xc_7fff, WriteProtected),
+            (0xc_8000, Uncacheable),
+            (0xf_ffff, Uncacheable),
+            (MIB, WriteBack),
+            (2 * GIB, WriteThrough),
+            (2 * GIB + MIB, WriteBack),
+            (3 * GIB, Uncacheable),
+            (4 * GIB, WriteBack),
+            (5 * GIB, Uncacheable),
+            (u64::MAX, Uncacheable),
+        ] {
+            assert_eq!(mtrrs.type_at(Hpa(address)), memory_type, "at {address:#x}");
+        }
+    }
+
+    #[test]
+    fn uniformity_of_a_usual_machine() {
+        let mtrrs = Mtrrs::read(40, pc);
+        assert_eq!(uniform(&mtrrs, GIB, 2 * GIB), Some(WriteBack));
+        assert_eq!(uniform(&mtrrs, 0, GIB), None);
+        assert_eq!(uniform(&mtrrs, 0, 0xa_0000), Some(WriteBack));
+        assert_eq!(uniform(&mtrrs, 0xf_8000, MIB + 1), None);
+        assert_eq!(uniform(&mtrrs, 2 * GIB - 1, 2 * GIB + 1), None);
+        assert_eq!(uniform(&mtrrs, 2 * GIB, 2 * GIB + MIB), Some(WriteThrough));
+        assert_eq!(uniform(&mtrrs, 5 * GIB, u64::MAX), Some(Uncacheable));
+        assert_eq!(uniform(&mtrrs, GIB, GIB), None);
+    }
+
+    #[test]
+    fn neighbouring_ranges_of_one_type_are_uniform() {
+        let mtrrs = Mtrrs::read(40, |index| match index {
+            IA32_MTRRCAP => 2,
+            IA32_MTRR_DEF_TYPE => 0x800,
+            0x200 => 6,
+            0x202 => GIB | 6,
+            0x201 | 0x203 => 0xff_c000_0000 | 0x800,
+            _ => 0,
+        });
+        assert_eq!(uniform(&mtrrs, 0, 2 * GIB), Some(WriteBack));
+        assert_eq!(uniform(&mtrrs, 0, 2 * GIB + 1), None);
+    }
+
+    #[test]
+    fn a_cpu_with_its_mtrrs_off_caches_nothing() {
+        let off = |index| if index == IA32_MTRR_DEF_TYPE { 0x406 } else { pc(index) };
+        assert_eq!(uniform(&Mtrrs::read(40, off), 0, u64::MAX), Some(Uncacheable));
+        assert_eq!(uniform(&Mtrrs::write_back(), 0, u64::MAX), Some(WriteBack));
+    }
+
+    #[test]
+    fn overlaps() {
+        for (a, b, both) in [
+            (WriteBack, WriteBack, WriteBack),
+            (WriteBack, Uncacheable, Uncacheable),
+            (WriteBack, WriteThrough, WriteThrough),
+            (WriteCombining, Uncacheable, Uncacheable),
+            (WriteCombining, WriteBack, Uncacheable),
+            (WriteProtected, WriteThrough, Uncacheable),
+        ] {
+            assert_eq!((a.with(b), b.with(a)), (both, both));
+        }
+    }
+
+    #[test]
+    fn writes_that_a_cpu_refuses() {
+        let cap = MtrrCap::from_raw(0x508, 40);
+        let bare = MtrrCap::from_raw(0x002, 40);
+        for (index, value, valid) in [
+            (IA32_MTRRCAP, 0x508, false),
+            (IA32_MTRR_DEF_TYPE, 0xc06, true),
+            (IA32_MTRR_DEF_TYPE, 0xc02, false),
+            (IA32_MTRR_DEF_TYPE, 0x1c06, false),
+            (IA32_MTRR_DEF_TYPE, 0xd06, false),
+            (0x250, 0x0001_0405_0606_0606, true),
+            (0x250, 0x0001_0405_0606_0607, false),
+            (0x251, 0, false),
+            (0x200, 0xff_ffff_f006, true),
+            (0x200, 0x100_0000_0006, false),
+            (0x200, 0x106, false),
+            (0x200, 0x3, false),
+            (0x20f, 0xff_ffff_f800, true),
+            (0x20f, 0xff_ffff_fc00, false),
+            (0x210, 0x6, false),
+        ] {
+            assert_eq!(valid_write(index, value, &cap), valid, "{index:#x} = {value:#x}");
+        }
+        assert!(!valid_write(0x250, 0, &bare) && !valid_write(0x200, 1, &bare));
+    }
+}
