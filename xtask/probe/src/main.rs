@@ -1,3 +1,18 @@
 //! A tiny guest that does what guests should not, and tells what came of it.
+//!
+//! A loader of the Linux boot protocol enters it at its 32-bit entry. The command line says what to do:
+//! `probe=NAME[,NAME...]` names scenarios, or `all`; `then=halt` stops the CPU at the end in place of switching the
+//! machine off. The answers go to COM1: `probe: hello`, a line `probe NAME: RESULT` for each scenario, `probe: done`.
 
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+/// The modules of the program, of which the host has none.
+macro_rules! on_bare_metal {
+    ($($name:ident)*) => { $(#[cfg(target_os = "none")] mod $name;)* };
+}
+
+on_bare_metal! { attempt command_line cpu entry gdt guard idt line registers scenarios serial user vidar }
+
+/// On the host there is nothing to probe.
+#[cfg(not(target_os = "none"))]
 fn main() {}

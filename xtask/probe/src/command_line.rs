@@ -1,0 +1,52 @@
+//! What the command line asks for.
+
+#![expect(unsafe_code, reason = "boot_params is memory that the loader filled")]
+
+/// Offset of `cmd_line_ptr` in boot_params.
+const CMD_LINE_PTR: u64 = 0x228;
+
+/// Longest command line that is read.
+const LONGEST: usize = 2048;
+
+/// What happens after the last scenario.
+pub enum Ending {
+    /// The machine is switched off.
+    PowerOff,
+    /// The CPU halts for good.
+    Halt,
+}
+
+/// The command line that boot_params points to; empty if there is none or it is not UTF-8.
+///
+/// # Safety
+///
+/// `boot_params` must be the address of the structure of that name, mapped, as is what it points to.
+pub unsafe fn find(boot_params: u64) -> &'static str {
+    // SAFETY: by the promise of the caller; the field is aligned to four bytes.
+    let pointer = unsafe { *((boot_params + CMD_LINE_PTR) as *const u32) };
+    if pointer == 0 {
+        return "";
+    }
+    let start = pointer as *const u8;
+    // SAFETY: the loader ends the string with a zero, and it lies below 4 GiB, where all is mapped.
+    let length = (0..LONGEST).take_while(|index| unsafe { *start.add(*index) } != 0).count();
+    // SAFETY: as above; nobody writes there any more.
+    core::str::from_utf8(unsafe { core::slice::from_raw_parts(start, length) }).unwrap_or("")
+}
+
+/// The scenarios that it names.
+pub fn scenarios(command_line: &str) -> impl Iterator<Item = &str> {
+    option(command_line, "probe=").unwrap_or("").split(',').filter(|name| !name.is_empty())
+}
+
+/// What it says of the end.
+pub fn ending(command_line: &str) -> Ending {
+    match option(command_line, "then=") {
+        Some("halt") => Ending::Halt,
+        _ => Ending::PowerOff,
+    }
+}
+
+fn option<'a>(command_line: &'a str, name: &str) -> Option<&'a str> {
+    command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix(name))
+}

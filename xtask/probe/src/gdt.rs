@@ -1,0 +1,78 @@
+//! Segments and the task state: flat, with a way to CPL 3 and back.
+
+#![expect(unsafe_code, reason = "descriptor tables are given to the CPU by address")]
+
+use core::arch::asm;
+
+/// Selector of the code segment of CPL 0.
+pub const KERNEL_CODE: u16 = 0x08;
+/// Selector of the data segment of CPL 0.
+pub const KERNEL_DATA: u16 = 0x10;
+/// Selector of the data segment of CPL 3.
+pub const USER_DATA: u16 = 0x18 | 3;
+/// Selector of the 64-bit code segment of CPL 3.
+pub const USER_CODE: u16 = 0x20 | 3;
+const TASK: u16 = 0x28;
+
+/// Index of the interrupt stack that a double fault runs on.
+pub const STACK_OF_DOUBLE_FAULT: u64 = 1;
+
+const STACK_SIZE: usize = 16 * 1024;
+
+#[repr(C, align(16))]
+struct Stack([u8; STACK_SIZE]);
+
+/// For exceptions at CPL 3.
+static mut STACK_OF_CPL0: Stack = Stack([0; STACK_SIZE]);
+static mut STACK_OF_DOUBLE_FAULTS: Stack = Stack([0; STACK_SIZE]);
+
+/// The 64-bit task-state segment: 26 words of four bytes.
+static mut TSS: [u32; 26] = [0; 26];
+
+static mut GDT: [u64; 7] = [
+    0,
+    0x00af_9b00_0000_ffff,
+    0x00cf_9300_0000_ffff,
+    0x00cf_f300_0000_ffff,
+    0x00af_fb00_0000_ffff,
+    0,
+    0,
+];
+
+/// What LGDT and LIDT take.
+#[repr(C, packed)]
+pub struct Pointer {
+    /// Size of the table in bytes, less one.
+    pub limit: u16,
+    /// Its address.
+    pub base: u64,
+}
+
+/// Replaces the table of the entry code, and loads the task register.
+pub fn init() {
+    let base = &raw const TSS as u64;
+    let cpl0 = (&raw const STACK_OF_CPL0).wrapping_add(1) as u64;
+    let double_fault = (&raw const STACK_OF_DOUBLE_FAULTS).wrapping_add(1) as u64;
+    // SAFETY: this is the one CPU, and nothing uses the statics yet. RSP0 is at byte 4 of the TSS, IST1 at byte 36,
+    // and byte 102 holds the offset of an I/O bitmap: at the end, there is none.
+    unsafe {
+        let tss = &mut *(&raw mut TSS);
+        (tss[1], tss[2]) = (cpl0 as u32, (cpl0 >> 32) as u32);
+        (tss[9], tss[10]) = (double_fault as u32, (double_fault >> 32) as u32);
+        tss[25] = 104 << 16;
+        let gdt = &mut *(&raw mut GDT);
+        gdt[5] = 103 | base_low(base) | 0x89 << 40;
+        gdt[6] = base >> 32;
+    }
+    let pointer = Pointer { limit: 7 * 8 - 1, base: &raw const GDT as u64 };
+    // SAFETY: the selectors of the entry code mean the same in this table, so nothing needs to be reloaded.
+    unsafe {
+        asm!("lgdt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags));
+        asm!("ltr {:x}", in(reg) TASK, options(nostack, preserves_flags));
+    }
+}
+
+/// A base's low 32 bits where a descriptor keeps them.
+const fn base_low(base: u64) -> u64 {
+    (base & 0xff_ffff) << 16 | (base >> 24 & 0xff) << 56
+}

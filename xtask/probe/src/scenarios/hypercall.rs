@@ -1,0 +1,81 @@
+//! The hypercalls, valid and not, from both privilege levels.
+
+#![expect(unsafe_code, reason = "the way to CPL 3 and back is assembly")]
+
+use core::arch::naked_asm;
+
+use vidar_abi::{Call, ExitKind, LOG_CHUNK, MAGIC, Status};
+
+use crate::attempt::{Hex, Outcome, Shown};
+use crate::line::Line;
+use crate::registers::{Changed, Instruction, RAX, RBX, RCX, execute};
+use crate::{user, vidar};
+
+/// Numbers that no call has.
+const UNKNOWN: [u64; 4] = [4, 0xffff_ffff, 1 << 32, u64::MAX];
+
+#[unsafe(naked)]
+extern "C" fn vmcall_at_cpl3() {
+    naked_asm!("vmcall", "int 0x80")
+}
+
+#[unsafe(naked)]
+extern "C" fn vmmcall_at_cpl3() {
+    naked_asm!("vmmcall", "int 0x80")
+}
+
+/// The status of a call, by name.
+fn status(number: u64, rbx: u64, rcx: u64) -> &'static str {
+    match vidar::call(number, rbx, rcx, 0).ok().and_then(|answer| Status::from_raw(answer.rax)) {
+        Some(Status::Ok) => "ok",
+        Some(Status::UnknownCall) => "unknown-call",
+        Some(Status::BadArgument) => "bad-argument",
+        None => "nonsense",
+    }
+}
+
+/// The call `number` from CPL 3: what RAX comes back as.
+fn from_cpl3(number: u64) -> Outcome<u64> {
+    let code = if vidar::amd() { vmmcall_at_cpl3 as *const () } else { vmcall_at_cpl3 as *const () };
+    // SAFETY: both functions use no stack, write only registers and end with INT 0x80.
+    unsafe { user::visit(code as u64, number) }
+}
+
+/// Every call once, and everything that is wrong with a call once. Bare, the instruction itself is undefined.
+pub fn hypercall(line: &mut Line) {
+    let version = match vidar::call(Call::Version as u64, 0, 0, 0) {
+        Ok(answer) => answer,
+        Err(fault) => {
+            line.word(fault);
+            line.item("cpl3", Hex(from_cpl3(Call::Version as u64)));
+            return;
+        }
+    };
+    line.item("version", if version.rbx == MAGIC { "ok" } else { "nonsense" });
+    line.item("abi", format_args!("{:#x}", version.rcx));
+    line.item("status", status(Call::Status as u64, 0, 0));
+    line.item("exits", status(Call::Exits as u64, 0, ExitKind::Hypercall as u64));
+    line.item("log", status(Call::Log as u64, 0, 0));
+
+    let cpus = vidar::call(Call::Status as u64, 0, 0, 0).map_or(0, |answer| answer.rsi);
+    line.item("exits-of-no-cpu", status(Call::Exits as u64, cpus, 0));
+    line.item("exits-of-cpu-max", status(Call::Exits as u64, u64::MAX, 0));
+    line.item("exits-of-no-kind", status(Call::Exits as u64, 0, ExitKind::COUNT as u64));
+    line.item("exits-of-kind-max", status(Call::Exits as u64, 0, u64::MAX));
+    let end = vidar::call(Call::Log as u64, u64::MAX, 0, 0).ok();
+    let end = end.is_some_and(|answer| answer.rcx == 0 || answer.rcx <= LOG_CHUNK as u64);
+    line.item("log-at-max", if end { "ok" } else { "nonsense" });
+    for number in UNKNOWN {
+        line.item(format_args!("{number:#x}"), status(number, 0, 0));
+    }
+
+    let instruction = if vidar::amd() { Instruction::Vmmcall } else { Instruction::Vmcall };
+    let unknown = [(RAX, u64::MAX), (RBX, 1), (RCX, 2)];
+    let bad = [(RAX, Call::Exits as u64), (RBX, u64::MAX), (RCX, u64::MAX)];
+    for (name, inputs) in [("unknown-changes", unknown), ("bad-changes", bad)] {
+        line.item(name, Changed(execute(instruction, &inputs)));
+    }
+    line.item("cpl3", Hex(from_cpl3(Call::Version as u64)));
+    line.item("cpl3-unknown", Hex(from_cpl3(u64::MAX)));
+    line.item("after", Shown(vidar::call(Call::Version as u64, 0, 0, 0).map(drop)));
+}

@@ -1,0 +1,69 @@
+//! Vidar as its guest sees it: the hypercalls.
+
+#![expect(unsafe_code, reason = "hypercalls are instructions")]
+
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use vidar_abi::{Call, MAGIC, Status};
+
+use crate::attempt::{Outcome, attempt};
+use crate::cpu;
+
+/// The registers after a call, RAX first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    pub rax: u64,
+    pub rbx: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+}
+
+/// Whether this is an AMD CPU, whose hypercall is VMMCALL. CPUID exits, so the answer is kept.
+pub fn amd() -> bool {
+    static AMD: AtomicU8 = AtomicU8::new(2);
+    if AMD.load(Relaxed) == 2 {
+        let [_, ebx, _, _] = cpu::cpuid(0, 0);
+        AMD.store((ebx == u32::from_le_bytes(*b"Auth")).into(), Relaxed);
+    }
+    AMD.load(Relaxed) == 1
+}
+
+/// Makes a call. RSI and RDI go in as 0.
+pub fn call(number: u64, rbx: u64, rcx: u64, rdx: u64) -> Outcome<Answer> {
+    let mut answer = Answer { rax: number, rbx, rcx, rdx, rsi: 0, rdi: 0 };
+    macro_rules! with {
+        ($instruction:literal) => {
+            attempt!(
+                "xchg rbx, {rbx}", $instruction, "99:", "xchg rbx, {rbx}";
+                rbx = inout(reg) answer.rbx,
+                inout("rax") answer.rax,
+                inout("rcx") answer.rcx,
+                inout("rdx") answer.rdx,
+                inout("rsi") answer.rsi,
+                inout("rdi") answer.rdi,
+                out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+            )?
+        };
+    }
+    if amd() { with!("vmmcall") } else { with!("vmcall") }
+    Ok(answer)
+}
+
+/// Whether Vidar is there: asked by the call itself, since the boot option `hypervisor-bit=off` hides the rest.
+pub fn present() -> bool {
+    call(Call::Version as u64, 0, 0, 0).is_ok_and(|answer| answer.rax == 0 && answer.rbx == MAGIC)
+}
+
+/// Base and size of the memory that Vidar keeps.
+pub fn region() -> Option<(u64, u64)> {
+    let answer = call(Call::Status as u64, 0, 0, 0).ok()?;
+    (answer.rax == Status::Ok as u64).then_some((answer.rbx, answer.rcx))
+}
+
+/// Exits of all kinds so far, this one included.
+pub fn exits() -> Option<u64> {
+    let answer = call(Call::Status as u64, 0, 0, 0).ok()?;
+    (answer.rax == Status::Ok as u64).then_some(answer.rdi)
+}
