@@ -1,0 +1,240 @@
+//! The second-stage page table: guest-physical to host-physical, four levels of 512 entries.
+//!
+//! Written once for both vendors; how an entry is encoded is a [`Format`], and where tables live is a
+//! [`TableMemory`]. Nothing here says what is mapped: that is [`identity`](super::identity).
+
+use core::marker::PhantomData;
+
+use super::addr::{Gpa, Hpa, PageSize};
+use super::mtrr::MemoryType;
+
+bitflags::bitflags! {
+    /// What the guest may do with a page. Its own page tables may forbid more.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Access: u8 {
+        /// Reads.
+        const READ = 1 << 0;
+        /// Writes.
+        const WRITE = 1 << 1;
+        /// Instruction fetches.
+        const EXECUTE = 1 << 2;
+    }
+}
+
+/// Entries in a table of any level.
+pub const ENTRIES: usize = 512;
+
+/// Guest-physical addresses that four levels reach: 256 TiB.
+pub const REACH: u64 = 1 << 48;
+
+/// A level of the table, named as the manuals name its tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// PML4: the root. Its entries only point to tables.
+    Pml4,
+    /// Page-directory-pointer table: 1 GiB an entry.
+    Pdpt,
+    /// Page directory: 2 MiB an entry.
+    Pd,
+    /// Page table: 4 KiB an entry, and nothing below.
+    Pt,
+}
+
+impl Level {
+    /// The index of the entry for `gpa` in a table of this level.
+    pub const fn index(self, gpa: Gpa) -> usize {
+        let shift = match self {
+            Self::Pml4 => 39,
+            Self::Pdpt => 30,
+            Self::Pd => 21,
+            Self::Pt => 12,
+        };
+        (gpa.0 >> shift) as usize % ENTRIES
+    }
+
+    /// The size of the page that an entry can map; `None` for the root.
+    pub const fn page_size(self) -> Option<PageSize> {
+        match self {
+            Self::Pml4 => None,
+            Self::Pdpt => Some(PageSize::Size1G),
+            Self::Pd => Some(PageSize::Size2M),
+            Self::Pt => Some(PageSize::Size4K),
+        }
+    }
+
+    /// The level of the tables that entries point to; `None` where they can only map pages.
+    pub const fn below(self) -> Option<Self> {
+        match self {
+            Self::Pml4 => Some(Self::Pdpt),
+            Self::Pdpt => Some(Self::Pd),
+            Self::Pd => Some(Self::Pt),
+            Self::Pt => None,
+        }
+    }
+}
+
+/// How a vendor encodes entries. The entry 0 must be one that is not present.
+pub trait Format {
+    /// The entry that points to a table. It forbids nothing: leaves do.
+    fn table(table: Hpa) -> u64;
+
+    /// The entry that maps the page at `page`, aligned to `size`.
+    fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: Access) -> u64;
+
+    /// Whether the entry points to a table or maps a page.
+    fn is_present(entry: u64) -> bool;
+
+    /// Whether a present entry of a table of `level` maps a page.
+    fn is_leaf(entry: u64, level: Level) -> bool;
+
+    /// The table or the page that a present entry holds. Bits of a page's address below its size are ignored.
+    fn address(entry: u64) -> Hpa;
+
+    /// The memory type of a leaf of this size.
+    fn memory_type(entry: u64, size: PageSize) -> MemoryType;
+}
+
+/// The memory that tables live in.
+pub trait TableMemory {
+    /// A frame of 4 KiB, zeroed; `None` if there is no more.
+    fn allocate(&mut self) -> Option<Hpa>;
+
+    /// Takes a frame back that `allocate` gave.
+    fn free(&mut self, table: Hpa);
+
+    /// The entry at `index`, less than [`ENTRIES`], of a table that `allocate` gave.
+    fn read(&self, table: Hpa, index: usize) -> u64;
+
+    /// Replaces an entry, in one store: CPUs walk the table meanwhile.
+    fn write(&mut self, table: Hpa, index: usize, entry: u64);
+}
+
+/// Why a page could not be mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    /// There is no frame for a table.
+    #[error("no memory is left for second-stage tables")]
+    OutOfTables,
+    /// The address has more bits than four levels translate.
+    #[error("guest-physical address {0} is beyond the 256 TiB that the second stage reaches")]
+    OutOfReach(Gpa),
+    /// A larger page that says otherwise is in the way.
+    #[error("guest-physical address {0} is mapped already, with a larger page and differently")]
+    Occupied(Gpa),
+}
+
+/// A second-stage table. It does not own its memory: every call is given the same one.
+pub struct SecondStage<F> {
+    root: Hpa,
+    largest: PageSize,
+    format: PhantomData<F>,
+}
+
+impl<F: Format> SecondStage<F> {
+    /// An empty table. `largest` is the largest page that the CPU can map in it.
+    pub fn new(memory: &mut impl TableMemory, largest: PageSize) -> Result<Self, MapError> {
+        let root = memory.allocate().ok_or(MapError::OutOfTables)?;
+        Ok(Self { root, largest, format: PhantomData })
+    }
+
+    /// The table of the first level, for the register that holds it.
+    pub const fn root(&self) -> Hpa {
+        self.root
+    }
+
+    /// The largest page that the table can hold.
+    pub const fn largest(&self) -> PageSize {
+        self.largest
+    }
+
+    /// Maps the page of `size` around `gpa` to the one around `hpa`, with every access allowed. The two addresses
+    /// must agree in the bits inside the page.
+    ///
+    /// Where tables divide that page already, only the smaller page around `gpa` is mapped, so that what else they
+    /// hold is not lost. A page of the same size is replaced. Returns the size that is mapped around `gpa` in the
+    /// end. CPUs may go on using what they cached; only a change of a present page needs it flushed.
+    pub fn map(
+        &mut self,
+        memory: &mut impl TableMemory,
+        gpa: Gpa,
+        hpa: Hpa,
+        size: PageSize,
+        memory_type: MemoryType,
+    ) -> Result<PageSize, MapError> {
+        if gpa.0 >= REACH {
+            return Err(MapError::OutOfReach(gpa));
+        }
+        let wanted = size.min(self.largest);
+        let (mut table, mut level) = (self.root, Level::Pml4);
+        loop {
+            let index = level.index(gpa);
+            let entry = memory.read(table, index);
+            let present = F::is_present(entry);
+            let is_leaf = present && F::is_leaf(entry, level);
+            let size = level.page_size();
+            if let Some(size) = size.filter(|&size| size <= wanted && (is_leaf || !present)) {
+                let page = hpa.align_down(size.bytes());
+                memory.write(table, index, F::leaf(page, size, memory_type, Access::all()));
+                return Ok(size);
+            }
+            if let Some(size) = size.filter(|_| is_leaf) {
+                let same_page = F::address(entry).align_down(size.bytes()) == hpa.align_down(size.bytes());
+                let same = same_page && F::memory_type(entry, size) == memory_type;
+                return if same { Ok(size) } else { Err(MapError::Occupied(gpa)) };
+            }
+            table = if present {
+                F::address(entry)
+            } else {
+                let below = memory.allocate().ok_or(MapError::OutOfTables)?;
+                memory.write(table, index, F::table(below));
+                below
+            };
+            // Every page size is at most `wanted` at the last level, so the loop ended there at the latest.
+            let Some(below) = level.below() else { return Err(MapError::Occupied(gpa)) };
+            level = below;
+        }
+    }
+
+    /// What `gpa` is translated to, and the page that does it; `None` where nothing is mapped.
+    pub fn translate(&self, memory: &impl TableMemory, gpa: Gpa) -> Option<(Hpa, PageSize, MemoryType)> {
+        if gpa.0 >= REACH {
+            return None;
+        }
+        let (mut table, mut level) = (self.root, Level::Pml4);
+        loop {
+            let entry = memory.read(table, level.index(gpa));
+            if !F::is_present(entry) {
+                return None;
+            }
+            if F::is_leaf(entry, level) {
+                let size = level.page_size()?;
+                let offset = gpa.0 & (size.bytes() - 1);
+                let page = F::address(entry).align_down(size.bytes());
+                return Some((page + offset, size, F::memory_type(entry, size)));
+            }
+            table = F::address(entry);
+            level = level.below()?;
+        }
+    }
+
+    /// Unmaps everything and frees every table but the root. CPUs must then forget what they cached of it
+    /// before they enter the guest again.
+    pub fn clear(&mut self, memory: &mut impl TableMemory) {
+        Self::clear_table(memory, self.root, Level::Pml4);
+    }
+
+    fn clear_table(memory: &mut impl TableMemory, table: Hpa, level: Level) {
+        for index in 0..ENTRIES {
+            let entry = memory.read(table, index);
+            if !F::is_present(entry) {
+                continue;
+            }
+            // Out of the table first, so that no CPU walks into a table that is being freed.
+            memory.write(table, index, 0);
+            if let Some(below) = level.below().filter(|_| !F::is_leaf(entry, level)) {
+                Self::clear_table(memory, F::address(entry), below);
+                memory.free(F::address(entry));
+            }
+        }
+    }
+}

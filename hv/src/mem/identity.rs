@@ -1,0 +1,68 @@
+//! What the second stage maps: the machine as it is, but for Vidar's own memory.
+//!
+//! The answer for an address follows from the address alone, so it does not matter whether a page is mapped
+//! before the guest starts or on the guest's first touch, nor in which order.
+
+use core::ops::Range;
+
+use super::addr::{Gpa, Hpa, PAGE_SIZE, PageSize, overlaps};
+use super::mtrr::{MemoryType, Mtrrs};
+use super::stage2::{Format, MapError, SecondStage, TableMemory};
+
+/// The identity map with the types of the MTRRs.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Where memory types come from.
+    pub mtrrs: Mtrrs,
+    /// Vidar's own memory, which no page of the map touches.
+    pub hidden: Range<Hpa>,
+}
+
+impl Identity {
+    /// The largest naturally aligned page around `gpa`, at most `largest`, that has one memory type and does not
+    /// touch the hidden memory; `None` inside of it, and in the last page of the 64-bit space, which has no end.
+    pub fn page_at(&self, gpa: Gpa, largest: PageSize) -> Option<(Gpa, PageSize, MemoryType)> {
+        PageSize::DESCENDING.into_iter().filter(|&size| size <= largest).find_map(|size| {
+            let base = gpa.align_down(size.bytes());
+            let end = Hpa(base.0.checked_add(size.bytes())?);
+            let page = base.identity()..end;
+            if overlaps(&page, &self.hidden) {
+                return None;
+            }
+            Some((base, size, self.mtrrs.uniform_type(page)?))
+        })
+    }
+
+    /// Maps every page that touches `range`, but for the hidden ones, and what lies in the same large pages.
+    pub fn map_range<F: Format>(
+        &self,
+        stage2: &mut SecondStage<F>,
+        memory: &mut impl TableMemory,
+        range: Range<Gpa>,
+    ) -> Result<(), MapError> {
+        let mut gpa = range.start.align_down(PAGE_SIZE);
+        while gpa < range.end {
+            let size = self.map_on_touch(stage2, memory, gpa)?.unwrap_or(PageSize::Size4K);
+            match gpa.align_down(size.bytes()).0.checked_add(size.bytes()) {
+                Some(next) => gpa = Gpa(next),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps the page around `gpa`, which the guest touched, and returns its size; `None` if it is hidden.
+    pub fn map_on_touch<F: Format>(
+        &self,
+        stage2: &mut SecondStage<F>,
+        memory: &mut impl TableMemory,
+        gpa: Gpa,
+    ) -> Result<Option<PageSize>, MapError> {
+        match self.page_at(gpa, stage2.largest()) {
+            Some((_, size, memory_type)) => {
+                stage2.map(memory, gpa, gpa.identity(), size, memory_type).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+}

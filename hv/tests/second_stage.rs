@@ -1,0 +1,234 @@
+//! The second-stage table and the identity map, against the MTRRs asked page by page.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use proptest::prelude::*;
+use vidar::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
+use vidar::mem::identity::Identity;
+use vidar::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
+use vidar::mem::stage2::{ENTRIES, MapError, SecondStage, TableMemory};
+use vidar::vmx::ept::Ept;
+
+/// Tables in a map, with a limit on how many there are. Using one that is not there is a failure.
+#[derive(Default)]
+struct Tables {
+    tables: BTreeMap<u64, Vec<u64>>,
+    limit: usize,
+    next: u64,
+}
+
+impl Tables {
+    fn with_limit(limit: usize) -> Self {
+        Self { limit, ..Self::default() }
+    }
+}
+
+impl TableMemory for Tables {
+    fn allocate(&mut self) -> Option<Hpa> {
+        if self.tables.len() >= self.limit {
+            return None;
+        }
+        self.next += PAGE_SIZE;
+        self.tables.insert(self.next, vec![0; ENTRIES]);
+        Some(Hpa(self.next))
+    }
+
+    fn free(&mut self, table: Hpa) {
+        assert!(self.tables.remove(&table.0).is_some(), "{table} freed twice");
+    }
+
+    fn read(&self, table: Hpa, index: usize) -> u64 {
+        self.tables[&table.0][index]
+    }
+
+    fn write(&mut self, table: Hpa, index: usize, entry: u64) {
+        self.tables.get_mut(&table.0).unwrap()[index] = entry;
+    }
+}
+
+const MIB: u64 = 1 << 20;
+/// The tests look at this much of the address space.
+const END: u64 = 3 << 30;
+
+/// MTRRs with ranges of all sizes, the fixed ones in use.
+fn mtrrs() -> impl Strategy<Value = Mtrrs> {
+    let kind = prop::sample::select(vec![0u64, 1, 4, 5, 6]);
+    let pair = (0..END, 12u32..33, kind.clone());
+    (prop::collection::vec(pair, 0..8), kind.clone(), kind).prop_map(|(pairs, default, fixed)| {
+        Mtrrs::read(36, |index| match index {
+            IA32_MTRRCAP => 0x500 | pairs.len() as u64,
+            IA32_MTRR_DEF_TYPE => 0xc00 | default,
+            0x250..=0x267 => fixed * 0x0101_0101_0101_0101,
+            0x268..=0x26f => 0x0606_0606_0606_0606,
+            _ => {
+                let (base, shift, kind) = pairs[(index as usize - 0x200) / 2];
+                let mask = u64::MAX << shift & 0xf_ffff_f000;
+                if index % 2 == 0 { base & mask | kind } else { mask | 0x800 }
+            }
+        })
+    })
+}
+
+fn identity() -> impl Strategy<Value = Identity> {
+    (mtrrs(), 0..END / PAGE_SIZE, 1u64..2048).prop_map(|(mtrrs, page, pages)| {
+        let start = Hpa(page * PAGE_SIZE);
+        Identity { mtrrs, hidden: start..start + pages * PAGE_SIZE }
+    })
+}
+
+fn largest() -> impl Strategy<Value = PageSize> {
+    prop::sample::select(PageSize::DESCENDING.to_vec())
+}
+
+/// Addresses that a mistake would show at: any, and both sides of every kind of edge.
+fn probes(identity: &Identity, random: &[u64]) -> Vec<Gpa> {
+    let edges = [0, 0x8_0000, 0xa_0000, MIB, 2 * MIB, 1 << 30, END];
+    let hidden = [identity.hidden.start.0, identity.hidden.end.0];
+    let near = edges.into_iter().chain(hidden).chain(random.iter().map(|at| at & !(2 * MIB - 1)));
+    let near = near.flat_map(|edge| [edge.saturating_sub(PAGE_SIZE), edge.saturating_sub(1), edge, edge + 1]);
+    near.chain(random.iter().copied()).map(Gpa).collect()
+}
+
+/// What the table must say, from the MTRRs and the hidden range alone.
+fn model(identity: &Identity, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
+    let page = gpa.identity();
+    (!identity.hidden.contains(&page)).then(|| (page, identity.mtrrs.type_at(page)))
+}
+
+fn answer(stage2: &SecondStage<Ept>, tables: &Tables, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
+    stage2.translate(tables, gpa).map(|(hpa, _, memory_type)| (hpa, memory_type))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_page_has_one_type_hides_nothing_and_is_the_largest(
+        identity in identity(),
+        largest in largest(),
+        random in prop::collection::vec(0..END, 20),
+    ) {
+        let pages = |base: u64, size: PageSize| {
+            // Every page of the small ones, and a share of the huge one.
+            let step = if size == PageSize::Size1G { 33 } else { 1 };
+            (base..base + size.bytes()).step_by(step * PAGE_SIZE as usize).map(Gpa)
+        };
+        for gpa in probes(&identity, &random) {
+            let Some((base, size, memory_type)) = identity.page_at(gpa, largest) else {
+                prop_assert_eq!(model(&identity, gpa), None);
+                continue;
+            };
+            prop_assert!(size <= largest && base == gpa.align_down(size.bytes()));
+            for page in pages(base.0, size) {
+                prop_assert_eq!(model(&identity, page), Some((page.identity(), memory_type)));
+            }
+            if size == PageSize::Size4K && largest > size {
+                let above = gpa.align_down(PageSize::Size2M.bytes());
+                let same = |page| model(&identity, page) == Some((page.identity(), memory_type));
+                prop_assert!(!pages(above.0, PageSize::Size2M).all(same));
+            }
+        }
+    }
+
+    #[test]
+    fn before_or_on_touch_in_any_order_the_answers_are_the_same(
+        identity in identity(),
+        largest in prop::sample::select(vec![PageSize::Size1G, PageSize::Size2M]),
+        start in 0..END,
+        length in 0..64 * MIB,
+        random in prop::collection::vec(0..END, 30),
+        eager_first: bool,
+    ) {
+        let mut tables = Tables::with_limit(usize::MAX);
+        let mut stage2 = SecondStage::<Ept>::new(&mut tables, largest).unwrap();
+        let eager: Range<Gpa> = Gpa(start)..Gpa(start + length);
+        if eager_first {
+            identity.map_range(&mut stage2, &mut tables, eager.clone()).unwrap();
+        }
+        for &gpa in &random {
+            let size = identity.map_on_touch(&mut stage2, &mut tables, Gpa(gpa)).unwrap();
+            let expected = identity.page_at(Gpa(gpa), largest).map(|(_, size, _)| size);
+            prop_assert_eq!(size, expected);
+            prop_assert_eq!(answer(&stage2, &tables, Gpa(gpa)), model(&identity, Gpa(gpa)));
+        }
+        if !eager_first {
+            identity.map_range(&mut stage2, &mut tables, eager.clone()).unwrap();
+        }
+        for page in (eager.start.align_down(PAGE_SIZE).0..eager.end.0).step_by(PAGE_SIZE as usize).map(Gpa) {
+            prop_assert_eq!(answer(&stage2, &tables, page), model(&identity, page));
+        }
+        for gpa in probes(&identity, &random) {
+            let answer = answer(&stage2, &tables, gpa);
+            prop_assert!(answer.is_none() || answer == model(&identity, gpa));
+        }
+        stage2.clear(&mut tables);
+        prop_assert_eq!(tables.tables.len(), 1);
+        prop_assert!(tables.tables[&stage2.root().0].iter().all(|&entry| entry == 0));
+    }
+
+    #[test]
+    fn without_frames_there_is_an_error_and_what_was_mapped_stays(
+        identity in identity(),
+        limit in 0usize..8,
+        random in prop::collection::vec(any::<u64>(), 20),
+    ) {
+        let mut tables = Tables::with_limit(limit);
+        let Ok(mut stage2) = SecondStage::<Ept>::new(&mut tables, PageSize::Size2M) else {
+            prop_assert_eq!(limit, 0);
+            return Ok(());
+        };
+        let mut mapped = Vec::new();
+        for &gpa in &random {
+            match identity.map_on_touch(&mut stage2, &mut tables, Gpa(gpa)) {
+                Ok(Some(_)) => mapped.push(Gpa(gpa)),
+                Ok(None) => {}
+                Err(MapError::OutOfTables) => prop_assert_eq!(tables.tables.len(), limit),
+                Err(error) => prop_assert_eq!(error, MapError::OutOfReach(Gpa(gpa))),
+            }
+            for &gpa in &mapped {
+                prop_assert_eq!(answer(&stage2, &tables, gpa), model(&identity, gpa));
+            }
+        }
+    }
+}
+
+fn empty(largest: PageSize) -> (Tables, SecondStage<Ept>) {
+    let mut tables = Tables::with_limit(usize::MAX);
+    let stage2 = SecondStage::new(&mut tables, largest).unwrap();
+    (tables, stage2)
+}
+
+#[test]
+fn a_large_page_goes_down_into_tables_that_are_there() {
+    let (mut tables, mut stage2) = empty(PageSize::Size1G);
+    let decoy = Hpa(0x70_0000);
+    let wb = MemoryType::WriteBack;
+    stage2.map(&mut tables, Gpa(0x20_1000), decoy, PageSize::Size4K, wb).unwrap();
+    let gpa = Gpa(0x20_5000);
+    assert_eq!(stage2.map(&mut tables, gpa, gpa.identity(), PageSize::Size1G, wb), Ok(PageSize::Size4K));
+    let gpa = Gpa(0x40_5000);
+    assert_eq!(stage2.map(&mut tables, gpa, gpa.identity(), PageSize::Size1G, wb), Ok(PageSize::Size2M));
+    let at = |gpa| stage2.translate(&tables, Gpa(gpa));
+    assert_eq!(at(0x20_1234), Some((decoy + 0x234, PageSize::Size4K, wb)));
+    assert_eq!(at(0x20_5678), Some((Hpa(0x20_5678), PageSize::Size4K, wb)));
+    assert_eq!(at(0x40_0000), Some((Hpa(0x40_0000), PageSize::Size2M, wb)));
+    assert_eq!(at(0x20_2000), None);
+}
+
+#[test]
+fn a_larger_page_is_kept() {
+    let (mut tables, mut stage2) = empty(PageSize::Size2M);
+    let (wb, uc) = (MemoryType::WriteBack, MemoryType::Uncacheable);
+    let gpa = Gpa(0x4000_3000);
+    assert_eq!(stage2.map(&mut tables, gpa, gpa.identity(), PageSize::Size1G, wb), Ok(PageSize::Size2M));
+    assert_eq!(stage2.map(&mut tables, gpa, gpa.identity(), PageSize::Size4K, wb), Ok(PageSize::Size2M));
+    let differs = stage2.map(&mut tables, gpa, gpa.identity(), PageSize::Size4K, uc);
+    assert_eq!(differs, Err(MapError::Occupied(gpa)));
+    let far = Gpa(1 << 48);
+    assert_eq!(
+        stage2.map(&mut tables, far, far.identity(), PageSize::Size4K, wb),
+        Err(MapError::OutOfReach(far))
+    );
+    assert_eq!(stage2.translate(&tables, far), None);
+}
