@@ -1,3 +1,82 @@
 //! Asks Vidar, from inside its guest, how it is.
 
-fn main() {}
+mod args;
+mod exits;
+mod hypercall;
+mod json;
+mod log;
+mod numbers;
+mod query;
+mod status;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::thread::sleep;
+
+use crate::args::{Command, Parsed, USAGE};
+use crate::exits::Idle;
+use crate::query::{Failure, Vidar};
+
+fn main() -> ExitCode {
+    let (command, json) = match args::parse(std::env::args().skip(1)) {
+        Ok(Parsed::Run { command, json }) => (command, json),
+        Ok(Parsed::Help) => return print(USAGE),
+        Ok(Parsed::Version) => return print(concat!("vidarctl ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(sentence) => {
+            eprint!("vidarctl: {sentence}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(command, json) {
+        Ok(text) => print(&text),
+        Err(failure) => {
+            eprintln!("vidarctl: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command, json: bool) -> Result<String, Failure> {
+    if command == Command::Tsc {
+        let tsc = hypercall::tsc();
+        return Ok(if json { format!("{{\"tsc\":{tsc}}}\n") } else { format!("{tsc}\n") });
+    }
+    let vidar = Vidar::find(hypercall::call, hypercall::hypervisor())?;
+    Ok(match command {
+        Command::Status => {
+            let status = vidar.status()?;
+            if json { status.json() } else { status.text() }
+        }
+        Command::Exits { idle: None } => {
+            let counts = vidar.exits()?;
+            if json { counts.json() } else { counts.text() }
+        }
+        Command::Exits { idle: Some(time) } => {
+            let before = vidar.exits()?;
+            sleep(time);
+            let idle = Idle::between(&before, &vidar.exits()?, time);
+            if json { idle.json() } else { idle.text() }
+        }
+        Command::Log => {
+            let log = vidar.log()?;
+            if log.lost > 0 && !json {
+                eprintln!("vidarctl: the ring is full, the first {} bytes are gone", log.lost);
+            }
+            if json { log.json() } else { log.text() }
+        }
+        Command::Tsc => unreachable!("answered above, without Vidar"),
+    })
+}
+
+/// Prints the text. A reader that has heard enough, such as `head`, is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vidarctl: cannot write: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Exits by kind: `vidarctl exits`.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use vidar_abi::ExitKind;
+
+use crate::json::string;
+use crate::numbers::grouped;
+
+/// How many exits of each kind there were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    by_kind: [u64; ExitKind::COUNT],
+    /// Hypercalls that it took to ask: exits that would not have been without the question.
+    pub calls: u64,
+}
+
+impl Counts {
+    /// Adds exits of one kind.
+    pub fn add(&mut self, kind: ExitKind, count: u64) {
+        self.by_kind[kind as usize] += count;
+    }
+
+    /// The exits of one kind.
+    pub fn of(&self, kind: ExitKind) -> u64 {
+        self.by_kind[kind as usize]
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.by_kind.iter().sum()
+    }
+
+    /// For people: those that there were, the most frequent first.
+    pub fn text(&self) -> String {
+        self.table(|count| format!("{:>14}", grouped(count)))
+    }
+
+    /// For programs: every kind, by its number.
+    pub fn json(&self) -> String {
+        format!("{{\"total\":{},\"kinds\":{}}}\n", self.total(), self.kinds())
+    }
+
+    fn table(&self, number: impl Fn(u64) -> String) -> String {
+        let mut kinds: Vec<_> = ExitKind::ALL.iter().filter(|kind| self.of(**kind) > 0).collect();
+        kinds.sort_by_key(|kind| Reverse(self.of(**kind)));
+        let mut text: String =
+            kinds.into_iter().map(|kind| format!("{}  {}\n", number(self.of(*kind)), kind.name())).collect();
+        text += &format!("{}  total\n", number(self.total()));
+        text
+    }
+
+    fn kinds(&self) -> String {
+        let kinds: Vec<_> =
+            ExitKind::ALL.iter().map(|kind| format!("{}:{}", string(kind.name()), self.of(*kind))).collect();
+        format!("{{{}}}", kinds.join(","))
+    }
+}
+
+/// The exits during a time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Idle {
+    counts: Counts,
+    seconds: f64,
+}
+
+impl Idle {
+    /// What came between two answers, the time apart, without the hypercalls that the second question took: each is
+    /// an exit that the first answer did not have and the second has.
+    pub fn between(before: &Counts, after: &Counts, time: Duration) -> Self {
+        let mut counts = Counts::default();
+        for kind in ExitKind::ALL {
+            let own = if *kind == ExitKind::Hypercall { after.calls } else { 0 };
+            counts.add(*kind, after.of(*kind).saturating_sub(before.of(*kind)).saturating_sub(own));
+        }
+        Self { counts, seconds: time.as_secs_f64() }
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let table =
+            self.counts.table(|count| format!("{:>14} {:>10.1}/s", grouped(count), self.per_second(count)));
+        format!("exits in {} s:\n{table}", self.seconds)
+    }
+
+    /// For programs.
+    pub fn json(&self) -> String {
+        let total = self.counts.total();
+        format!(
+            "{{\"seconds\":{},\"total\":{total},\"per_second\":{},\"kinds\":{}}}\n",
+            self.seconds,
+            self.per_second(total),
+            self.counts.kinds()
+        )
+    }
+
+    fn per_second(&self, count: u64) -> f64 {
+        count as f64 / self.seconds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(cpuid: u64, wrmsr: u64, hypercall: u64) -> Counts {
+        let mut counts = Counts { calls: 16, ..Counts::default() };
+        counts.add(ExitKind::Cpuid, cpuid);
+        counts.add(ExitKind::Wrmsr, wrmsr);
+        counts.add(ExitKind::Hypercall, hypercall);
+        counts
+    }
+
+    #[test]
+    fn the_most_frequent_comes_first_and_what_never_was_is_left_out() {
+        assert_eq!(
+            counts(7, 1_234_567, 0).text(),
+            "     1,234,567  wrmsr\n             7  cpuid\n     1,234,574  total\n"
+        );
+        assert_eq!(Counts::default().text(), "             0  total\n");
+    }
+
+    #[test]
+    fn programs_get_every_kind() {
+        let json = counts(7, 8, 9).json();
+        assert!(json.starts_with("{\"total\":24,\"kinds\":{\"cpuid\":7,\"rdmsr\":0,\"wrmsr\":8,"), "{json}");
+        assert!(json.ends_with("\"other\":0}}\n"), "{json}");
+    }
+
+    #[test]
+    fn idling_counts_neither_the_past_nor_the_question() {
+        let idle = Idle::between(&counts(5, 10, 100), &counts(5, 13, 116), Duration::from_secs(2));
+        assert_eq!(
+            idle.text(),
+            "exits in 2 s:\n             3        1.5/s  wrmsr\n             3        1.5/s  total\n"
+        );
+        assert!(
+            idle.json().starts_with("{\"seconds\":2,\"total\":3,\"per_second\":1.5,\"kinds\":{\"cpuid\":0,")
+        );
+        let silent = Idle::between(&counts(5, 10, 100), &counts(5, 10, 116), Duration::from_millis(500));
+        assert_eq!(silent.text(), "exits in 0.5 s:\n             0        0.0/s  total\n");
+    }
+}

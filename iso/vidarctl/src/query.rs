@@ -1,0 +1,224 @@
+//! The hypercalls as questions and answers in plain structures.
+
+use std::fmt;
+
+use vidar_abi::{
+    Call, ExitKind, LOG_CHUNK, MAGIC, SIGNATURE, Status as CallStatus, VERSION, Vendor, Version,
+};
+
+use crate::exits::Counts;
+use crate::hypercall::{Answer, Request};
+use crate::log::Log;
+use crate::status::Status;
+
+/// What there is to say where Vidar is not.
+pub const NOT_UNDER_VIDAR: &str = "this Linux does not run under Vidar";
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// There is no Vidar.
+    NotUnderVidar,
+    /// There is, but one that speaks another language.
+    Incompatible(Version),
+    /// Vidar answered what its ABI does not allow.
+    Nonsense(Call),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotUnderVidar => f.write_str(NOT_UNDER_VIDAR),
+            Self::Incompatible(Version { major, minor }) => write!(
+                f,
+                "Vidar speaks version {major}.{minor} of the hypercall ABI, this vidarctl {}.{}: take the vidarctl \
+                 that came with this Vidar",
+                VERSION.major, VERSION.minor
+            ),
+            Self::Nonsense(call) => write!(f, "Vidar did not answer the call {call:?} as its ABI says"),
+        }
+    }
+}
+
+/// A Vidar that speaks our version of the ABI.
+pub struct Vidar<C> {
+    call: C,
+    abi: Version,
+    version: u64,
+}
+
+impl<C: Fn(Request) -> Answer> Vidar<C> {
+    /// Looks for Vidar. `hypervisor` is what CPUID says: another hypervisor is left alone, but the absence of any is
+    /// not believed, since a boot option makes Vidar deny itself.
+    pub fn find(call: C, hypervisor: Option<[u8; 12]>) -> Result<Self, Failure> {
+        if hypervisor.is_some_and(|signature| signature != SIGNATURE) {
+            return Err(Failure::NotUnderVidar);
+        }
+        let answer = call(Request { rax: Call::Version as u64, rbx: 0, rcx: 0 });
+        if answer.rax != CallStatus::Ok as u64 || answer.rbx != MAGIC {
+            return Err(Failure::NotUnderVidar);
+        }
+        let abi = Version::from_raw(answer.rcx as u32);
+        if abi.major != VERSION.major {
+            return Err(Failure::Incompatible(abi));
+        }
+        Ok(Self { call, abi, version: answer.rdx })
+    }
+
+    /// How it is.
+    pub fn status(&self) -> Result<Status, Failure> {
+        let nonsense = Failure::Nonsense(Call::Status);
+        let answer = self.ask(Call::Status, 0, 0)?.ok_or(nonsense)?;
+        Ok(Status {
+            version: [(self.version >> 32) as u32, self.version as u32 >> 16, self.version as u32 & 0xffff],
+            abi: self.abi,
+            vendor: Vendor::from_raw(answer.rdx).ok_or(nonsense)?,
+            cpus: answer.rsi,
+            exits: answer.rdi,
+            base: answer.rbx,
+            size: answer.rcx,
+        })
+    }
+
+    /// Exits by kind, of all CPUs together.
+    pub fn exits(&self) -> Result<Counts, Failure> {
+        let cpus = self.status()?.cpus;
+        let mut counts = Counts::default();
+        for kind in ExitKind::ALL {
+            for cpu in 0..cpus {
+                // An older Vidar of the same major version does not know the newest kinds, and so has none of them.
+                counts.add(*kind, self.ask(Call::Exits, cpu, *kind as u64)?.map_or(0, |answer| answer.rbx));
+                counts.calls += 1;
+            }
+        }
+        counts.calls += 1;
+        Ok(counts)
+    }
+
+    /// The log, as far back as it goes.
+    pub fn log(&self) -> Result<Log, Failure> {
+        let nonsense = Failure::Nonsense(Call::Log);
+        let mut log = Log::default();
+        let mut position = 0;
+        loop {
+            let answer = self.ask(Call::Log, position, 0)?.ok_or(nonsense)?;
+            if answer.rcx == 0 {
+                return Ok(log);
+            }
+            let length =
+                usize::try_from(answer.rcx).ok().filter(|length| *length <= LOG_CHUNK).ok_or(nonsense)?;
+            log.lost += answer.rbx.checked_sub(position).ok_or(nonsense)?;
+            let bytes = answer.r8_to_r11.into_iter().flat_map(u64::to_le_bytes);
+            log.bytes.extend(bytes.take(length));
+            position = answer.rbx + length as u64;
+        }
+    }
+
+    /// Makes a call: its answer, or nothing if an argument was out of range.
+    fn ask(&self, call: Call, rbx: u64, rcx: u64) -> Result<Option<Answer>, Failure> {
+        let answer = (self.call)(Request { rax: call as u64, rbx, rcx });
+        match CallStatus::from_raw(answer.rax) {
+            Some(CallStatus::Ok) => Ok(Some(answer)),
+            Some(CallStatus::BadArgument) => Ok(None),
+            Some(CallStatus::UnknownCall) | None => Err(Failure::Nonsense(call)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &[u8] = b"vidar: one line that is longer than a chunk of the log\nand another\n";
+
+    /// A Vidar with two CPUs, and a log of which the first ten bytes are gone.
+    fn vidar(request: Request) -> Answer {
+        let ok = Answer::default();
+        let bad = Answer { rax: CallStatus::BadArgument as u64, ..ok };
+        match Call::from_raw(request.rax) {
+            Some(Call::Version) => {
+                Answer { rbx: MAGIC, rcx: VERSION.to_raw().into(), rdx: 1 << 32 | 2 << 16 | 3, ..ok }
+            }
+            Some(Call::Status) => Answer { rbx: 0x3fc0_0000, rcx: 4 << 20, rdx: 1, rsi: 2, rdi: 1234, ..ok },
+            Some(Call::Exits) if request.rbx < 2 && request.rcx < 14 => {
+                Answer { rbx: 10 * request.rbx + request.rcx, ..ok }
+            }
+            Some(Call::Exits) => bad,
+            Some(Call::Log) => {
+                let start = request.rbx.max(10);
+                let rest = TEXT.get(start as usize - 10..).unwrap_or_default();
+                let mut chunk = [0; LOG_CHUNK];
+                let length = rest.len().min(LOG_CHUNK);
+                chunk[..length].copy_from_slice(&rest[..length]);
+                let word =
+                    |index: usize| u64::from_le_bytes(chunk[8 * index..8 * index + 8].try_into().unwrap());
+                let r8_to_r11 = [word(0), word(1), word(2), word(3)];
+                Answer { rbx: start, rcx: length as u64, r8_to_r11, ..ok }
+            }
+            None => Answer { rax: CallStatus::UnknownCall as u64, ..ok },
+        }
+    }
+
+    #[test]
+    fn a_vidar_is_found_with_and_without_its_signature() {
+        assert!(Vidar::find(vidar, Some(SIGNATURE)).is_ok());
+        assert!(Vidar::find(vidar, None).is_ok());
+    }
+
+    #[test]
+    fn others_are_not_taken_for_vidar() {
+        let never = |_| -> Answer { panic!("another hypervisor is left alone") };
+        assert_eq!(Vidar::find(never, Some(*b"KVMKVMKVM\0\0\0")).err(), Some(Failure::NotUnderVidar));
+        let refuses = |_| Answer { rax: u64::MAX, ..Answer::default() };
+        assert_eq!(Vidar::find(refuses, None).err(), Some(Failure::NotUnderVidar));
+        let no_magic = |_| Answer::default();
+        assert_eq!(Vidar::find(no_magic, None).err(), Some(Failure::NotUnderVidar));
+    }
+
+    #[test]
+    fn another_major_version_is_refused_in_a_sentence() {
+        let other = |_| Answer { rbx: MAGIC, rcx: 2 << 16 | 7, ..Answer::default() };
+        let failure = Vidar::find(other, None).err().unwrap();
+        assert_eq!(
+            failure.to_string(),
+            "Vidar speaks version 2.7 of the hypercall ABI, this vidarctl 1.0: take the vidarctl that came with this \
+             Vidar"
+        );
+    }
+
+    #[test]
+    fn the_status_is_taken_apart() {
+        let status = Vidar::find(vidar, None).unwrap().status().unwrap();
+        assert_eq!(status.version, [1, 2, 3]);
+        assert_eq!((status.cpus, status.exits, status.base, status.size), (2, 1234, 0x3fc0_0000, 4 << 20));
+        assert_eq!(status.vendor, Vendor::Vmx);
+    }
+
+    #[test]
+    fn exits_are_summed_over_the_cpus() {
+        let counts = Vidar::find(vidar, None).unwrap().exits().unwrap();
+        assert_eq!(counts.of(ExitKind::Cpuid), 10);
+        assert_eq!(counts.of(ExitKind::Rdmsr), 12);
+        assert_eq!(counts.of(ExitKind::Other), 0, "a kind that this Vidar does not know");
+        assert_eq!(counts.calls, 2 * ExitKind::COUNT as u64 + 1);
+    }
+
+    #[test]
+    fn the_log_is_read_to_its_end() {
+        let log = Vidar::find(vidar, None).unwrap().log().unwrap();
+        assert_eq!(log.bytes, TEXT);
+        assert_eq!(log.lost, 10);
+    }
+
+    #[test]
+    fn an_answer_outside_of_the_abi_is_named() {
+        let broken = |request: Request| match Call::from_raw(request.rax) {
+            Some(Call::Log) => Answer { rcx: 33, ..Answer::default() },
+            Some(Call::Status) => Answer { rdx: 9, ..Answer::default() },
+            _ => vidar(request),
+        };
+        let broken = Vidar::find(broken, None).unwrap();
+        assert_eq!(broken.log().err(), Some(Failure::Nonsense(Call::Log)));
+        assert_eq!(broken.status().err(), Some(Failure::Nonsense(Call::Status)));
+    }
+}

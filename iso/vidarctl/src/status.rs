@@ -1,0 +1,106 @@
+//! How Vidar is: `vidarctl status`.
+
+use vidar_abi::{Vendor, Version};
+
+use crate::json::string;
+use crate::numbers::{grouped, memory};
+
+/// The answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Vidar's version: major, minor, patch.
+    pub version: [u32; 3],
+    /// The ABI version that Vidar speaks.
+    pub abi: Version,
+    /// The extension that it runs on.
+    pub vendor: Vendor,
+    /// How many CPUs it runs.
+    pub cpus: u64,
+    /// Exits of all kinds so far.
+    pub exits: u64,
+    /// Physical address of the memory that it keeps.
+    pub base: u64,
+    /// Bytes of that memory.
+    pub size: u64,
+}
+
+impl Status {
+    /// For people.
+    pub fn text(&self) -> String {
+        let Self { vendor, cpus, base, size, .. } = self;
+        let plural = if *cpus == 1 { "" } else { "s" };
+        format!(
+            "Vidar    {}, hypercall ABI {}\nruns on  {}, {cpus} CPU{plural}\nexits    {}\n\
+             memory   {} ({size} bytes) at {base:#x}-{:#x}\n",
+            self.version_text(),
+            self.abi_text(),
+            vendor.name(),
+            grouped(self.exits),
+            memory(*size),
+            self.end(),
+        )
+    }
+
+    /// For programs.
+    pub fn json(&self) -> String {
+        let Self { cpus, exits, base, size, .. } = self;
+        format!(
+            "{{\"version\":{},\"abi\":{},\"vendor\":{},\"cpus\":{cpus},\"exits\":{exits},\"memory_bytes\":{size},\
+             \"memory_base\":{base},\"memory_end\":{}}}\n",
+            string(&self.version_text()),
+            string(&self.abi_text()),
+            string(self.vendor.name()),
+            self.end(),
+        )
+    }
+
+    /// The last byte.
+    fn end(&self) -> u64 {
+        self.base.saturating_add(self.size.saturating_sub(1))
+    }
+
+    fn version_text(&self) -> String {
+        let [major, minor, patch] = self.version;
+        format!("{major}.{minor}.{patch}")
+    }
+
+    fn abi_text(&self) -> String {
+        format!("{}.{}", self.abi.major, self.abi.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: Status = Status {
+        version: [0, 1, 0],
+        abi: Version { major: 1, minor: 0 },
+        vendor: Vendor::Vmx,
+        cpus: 1,
+        exits: 12_345,
+        base: 0x3fc0_0000,
+        size: 4 << 20,
+    };
+
+    #[test]
+    fn people_read_four_lines() {
+        assert_eq!(
+            STATUS.text(),
+            "Vidar    0.1.0, hypercall ABI 1.0\n\
+             runs on  Intel VT-x, 1 CPU\n\
+             exits    12,345\n\
+             memory   4 MiB (4194304 bytes) at 0x3fc00000-0x3fffffff\n"
+        );
+        assert!(Status { cpus: 4, ..STATUS }.text().contains("4 CPUs\n"));
+    }
+
+    #[test]
+    fn programs_read_one_object() {
+        assert_eq!(
+            STATUS.json(),
+            "{\"version\":\"0.1.0\",\"abi\":\"1.0\",\"vendor\":\"Intel VT-x\",\"cpus\":1,\"exits\":12345,\
+             \"memory_bytes\":4194304,\"memory_base\":1069547520,\"memory_end\":1073741823}\n"
+        );
+    }
+}
