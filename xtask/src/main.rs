@@ -1,3 +1,156 @@
 //! The front door of the project: `cargo xtask`.
 
-fn main() {}
+mod build;
+mod grub;
+mod guest_args;
+mod guests;
+mod initramfs;
+mod iso;
+mod machine;
+mod manifest;
+mod packages;
+mod paths;
+mod progress;
+mod run;
+mod setup;
+mod terminal;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::guest_args::GuestArgs;
+use crate::machine::Machine;
+
+/// Builds, boots, tests and measures Vidar.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Get what is missing: Rust targets, packages, the guests' newest kernels, busybox
+    ///
+    /// Packages come by apt, with sudo when not root; on other systems you are told what to install. The other
+    /// tasks get what they need themselves, but only this one looks for newer kernels.
+    Setup,
+    /// Build the hypervisor and the guest's tool, and print their sizes
+    Build,
+    /// Make a hybrid ISO that boots from CD and USB
+    ///
+    /// It carries the guests of iso/guests.toml and your own. GRUB's menu, on screen and serial port, lists each
+    /// twice: under Vidar, and bare.
+    Iso(IsoArgs),
+    /// Boot a guest and make this terminal its console
+    ///
+    /// Ctrl-A x quits; poweroff in the guest ends it as well.
+    Run(RunArgs),
+    /// Remove ISOs, logs and what the emulators left; built programs are cargo's to clean
+    Clean {
+        /// Remove the guests' kernels too; the next task fetches them again
+        #[arg(long)]
+        guests: bool,
+    },
+}
+
+#[derive(Args)]
+struct IsoArgs {
+    /// Where the ISO goes [default: target/vidar.iso]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The entry that boots by itself [default: the first]
+    #[arg(long, value_name = "NAME[:bare]")]
+    default: Option<String>,
+    /// Seconds that the menu waits
+    #[arg(long, value_name = "S", default_value_t = 5)]
+    menu_timeout: u32,
+    /// Vidar's boot options
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    options: String,
+    #[command(flatten)]
+    own: GuestArgs,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The guest to boot [default: the first of iso/guests.toml]
+    #[arg(long, value_name = "NAME")]
+    guest: Option<String>,
+    /// Boot it without Vidar
+    #[arg(long)]
+    bare: bool,
+    /// The machine; auto is KVM where its guests can use VT-x, else Bochs
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    machine: Choice,
+    /// The machine's memory in MiB
+    #[arg(long, value_name = "M", default_value_t = 1024)]
+    memory: u32,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Choice {
+    Auto,
+    Bochs,
+    Kvm,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().task {
+        Task::Setup => setup::all(),
+        Task::Build => {
+            setup::tools()?;
+            build::print_sizes(&build::all()?)
+        }
+        Task::Iso(args) => iso(args),
+        Task::Run(args) => run(args),
+        Task::Clean { guests } => paths::clean(guests),
+    }
+}
+
+fn iso(args: IsoArgs) -> Result<()> {
+    let mut guests = manifest::load()?;
+    guests.extend(args.own.guests);
+    manifest::check(&guests)?;
+    setup::tools()?;
+    let built = build::all()?;
+    let menu = grub::Menu {
+        default: args.default,
+        timeout: args.menu_timeout,
+        options: args.options,
+        extra: String::new(),
+    };
+    let output = args.output.unwrap_or_else(paths::default_iso);
+    let recipe =
+        iso::Recipe { guests, menu, hypervisor: Some(built.hypervisor), vidarctl: Some(built.vidarctl) };
+    iso::make(&recipe, &output)?;
+    println!("{}: {} MiB", output.display(), build::size(&output)?.div_ceil(1 << 20));
+    Ok(())
+}
+
+fn run(args: RunArgs) -> Result<()> {
+    let guests = manifest::load()?;
+    let guest = args.guest.unwrap_or_else(|| guests[0].name.clone());
+    setup::tools()?;
+    let machine = match args.machine {
+        Choice::Auto => Machine::best(),
+        Choice::Bochs => Machine::Bochs,
+        Choice::Kvm => {
+            anyhow::ensure!(
+                Machine::kvm_works(),
+                "KVM here does not let its guests use VT-x; use --machine bochs."
+            );
+            Machine::Kvm
+        }
+    };
+    let hypervisor = if args.bare { None } else { Some(build::all()?.hypervisor) };
+    let vidarctl = Some(build::vidarctl()?);
+    let default = Some(if args.bare { grub::bare(&guest) } else { guest });
+    // Long enough to choose another entry when the guest reboots.
+    let menu = grub::Menu { default, timeout: 2, ..grub::Menu::default() };
+    let recipe = iso::Recipe { guests, menu, hypervisor, vidarctl };
+    run::interactive(&recipe, machine, args.memory)
+}

@@ -1,0 +1,55 @@
+//! Builds what goes onto the ISO: the hypervisor, and the guest's tool.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::paths::{self, BARE_TARGET, GUEST_TARGET};
+
+/// What was built.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The hypervisor's image.
+    pub hypervisor: PathBuf,
+    /// The guest's tool.
+    pub vidarctl: PathBuf,
+}
+
+/// Builds both.
+pub fn all() -> Result<Built> {
+    cargo(&["build", "--release", "-p", "hv", "--bin", "vidar-hv", "--target", BARE_TARGET])?;
+    vidarctl()?;
+    Ok(Built { hypervisor: paths::hypervisor(), vidarctl: paths::vidarctl() })
+}
+
+/// Builds the guest's tool alone.
+pub fn vidarctl() -> Result<PathBuf> {
+    cargo(&["build", "--release", "-p", "vidarctl", "--target", GUEST_TARGET])?;
+    Ok(paths::vidarctl())
+}
+
+/// Prints how large the files are.
+pub fn print_sizes(built: &Built) -> Result<()> {
+    for (what, file) in [("vidar-hv", &built.hypervisor), ("vidarctl", &built.vidarctl)] {
+        println!("{what}: {} KiB, {}", size(file)?.div_ceil(1024), file.display());
+    }
+    Ok(())
+}
+
+/// The size of a file in bytes.
+pub fn size(file: &Path) -> Result<u64> {
+    Ok(fs::metadata(file).with_context(|| format!("cannot look at {}", file.display()))?.len())
+}
+
+/// Runs cargo in the checkout; what it says goes to the user's terminal.
+pub fn cargo(arguments: &[&str]) -> Result<()> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo).args(arguments).current_dir(paths::root()).status();
+    if !status.context("cannot run cargo")?.success() {
+        bail!("cargo {} failed", arguments.join(" "));
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! GRUB's menu: the template in `grub/`, filled with two entries for each guest.
+
+use std::fmt::Write;
+
+use anyhow::{Result, bail};
+
+use crate::manifest::Guest;
+
+/// What the menu starts by itself, and when.
+#[derive(Debug, Clone)]
+pub struct Menu {
+    /// The name of a guest, with `:bare` after it for the entry without Vidar; the first guest if there is none.
+    pub default: Option<String>,
+    /// Seconds that the menu waits.
+    pub timeout: u32,
+    /// Vidar's boot options.
+    pub options: String,
+    /// More entries, as GRUB's own text, for tests.
+    pub extra: String,
+}
+
+impl Default for Menu {
+    fn default() -> Self {
+        Self { default: None, timeout: 5, options: String::new(), extra: String::new() }
+    }
+}
+
+/// The name of the menu entry that starts `guest` without Vidar.
+pub fn bare(guest: &str) -> String {
+    format!("{guest}:bare")
+}
+
+/// Where a guest's file is in the ISO.
+pub fn guest_file(guest: &str, file: &str) -> String {
+    format!("/boot/guests/{guest}/{file}")
+}
+
+/// Fills the template. `guests` are those in the ISO, each with whether it has an initrd; without a hypervisor
+/// there are bare entries only.
+pub fn config(template: &str, guests: &[(Guest, bool)], menu: &Menu, hypervisor: bool) -> Result<String> {
+    let mut ids = Vec::new();
+    let mut entries = String::new();
+    for (guest, initrd) in guests {
+        if hypervisor {
+            ids.push(guest.name.clone());
+            entries += &under_vidar(guest, *initrd, &menu.options);
+        }
+        ids.push(bare(&guest.name));
+        entries += &without_vidar(guest, *initrd);
+    }
+    entries += &menu.extra;
+    let default = match &menu.default {
+        Some(wanted) if ids.contains(wanted) => wanted.clone(),
+        Some(wanted) => bail!("There is no menu entry \"{wanted}\"; there are: {}.", ids.join(", ")),
+        None => ids.first().cloned().unwrap_or_default(),
+    };
+    let filled = template.replace("@DEFAULT@", &default);
+    let filled = filled.replace("@TIMEOUT@", &menu.timeout.to_string());
+    Ok(filled.replace("@ENTRIES@\n", &entries))
+}
+
+fn under_vidar(guest: &Guest, initrd: bool, options: &str) -> String {
+    let name = &guest.name;
+    let mut entry = format!("menuentry {} --id {name} {{\n", quote(&format!("{} under Vidar", guest.title)));
+    let mut line = |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("a string takes all");
+    line(format_args!("multiboot2 /boot/vidar.elf{}", arguments(options)));
+    // GRUB would unpack a compressed file: both must arrive as they are.
+    line(format_args!("module2 --nounzip {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)));
+    if initrd {
+        line(format_args!("module2 --nounzip {}", guest_file(name, "initrd")));
+    }
+    entry + "}\n"
+}
+
+fn without_vidar(guest: &Guest, initrd: bool) -> String {
+    let name = &guest.name;
+    let mut entry =
+        format!("menuentry {} --id {} {{\n", quote(&format!("{}, bare", guest.title)), bare(name));
+    let mut line = |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("a string takes all");
+    line(format_args!("linux {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)));
+    if initrd {
+        line(format_args!("initrd {}", guest_file(name, "initrd")));
+    }
+    entry + "}\n"
+}
+
+/// The words of a command line, each with a space before it and safe from GRUB's shell.
+fn arguments(cmdline: &str) -> String {
+    cmdline.split_whitespace().map(|word| format!(" {}", quote(word))).collect()
+}
+
+/// In single quotes, where GRUB's shell changes nothing, unless the text needs none.
+fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,=/:+@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Initrd, Kernel};
+
+    fn guest(name: &str, cmdline: &str) -> Guest {
+        Guest {
+            name: name.into(),
+            title: format!("The {name}"),
+            kernel: Kernel::File("k".into()),
+            initrd: Initrd::None,
+            cmdline: cmdline.into(),
+        }
+    }
+
+    const TEMPLATE: &str = "set default=\"@DEFAULT@\"\nset timeout=@TIMEOUT@\n@ENTRIES@\n";
+
+    #[test]
+    fn each_guest_has_two_entries() {
+        let menu = Menu { options: "log=debug".into(), ..Menu::default() };
+        let text = config(TEMPLATE, &[(guest("a", "console=ttyS0"), true)], &menu, true).unwrap();
+        let expected = "set default=\"a\"\nset timeout=5\n\
+            menuentry 'The a under Vidar' --id a {\n    multiboot2 /boot/vidar.elf log=debug\n    \
+            module2 --nounzip /boot/guests/a/vmlinuz console=ttyS0\n    module2 --nounzip /boot/guests/a/initrd\n}\n\
+            menuentry 'The a, bare' --id a:bare {\n    linux /boot/guests/a/vmlinuz console=ttyS0\n    \
+            initrd /boot/guests/a/initrd\n}\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn words_are_safe_from_the_shell() {
+        assert_eq!(arguments("a=b  c"), " a=b c");
+        assert_eq!(arguments("$x {y} it's"), r" '$x' '{y}' 'it'\''s'");
+        assert_eq!(arguments(""), "");
+    }
+
+    #[test]
+    fn an_unknown_default_is_refused() {
+        let guests = [(guest("a", ""), false)];
+        let menu = |default: &str| Menu { default: Some(default.into()), ..Menu::default() };
+        assert!(config(TEMPLATE, &guests, &menu("a:bare"), true).unwrap().contains("default=\"a:bare\""));
+        let error = config(TEMPLATE, &guests, &menu("b"), true).unwrap_err().to_string();
+        assert_eq!(error, "There is no menu entry \"b\"; there are: a, a:bare.");
+    }
+}

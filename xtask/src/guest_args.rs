@@ -1,0 +1,138 @@
+//! The options that describe guests on the command line: `--guest NAME` opens a group, and the options up to the
+//! next `--guest` belong to it.
+
+use std::path::{Path, PathBuf};
+
+use clap::error::{Error, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::manifest::{DEFAULT_CMDLINE, Guest, Initrd, Kernel};
+
+/// The user's own guests, in the order of the command line.
+#[derive(Debug, Clone, Default)]
+pub struct GuestArgs {
+    /// The guests.
+    pub guests: Vec<Guest>,
+}
+
+const OF_A_GUEST: [&str; 3] = ["kernel", "initrd", "cmdline"];
+
+impl Args for GuestArgs {
+    fn augment_args(command: Command) -> Command {
+        let option = |id: &'static str, value: &'static str, help: &'static str| {
+            Arg::new(id)
+                .long(id)
+                .value_name(value)
+                .help(help)
+                .action(ArgAction::Append)
+                .help_heading("Own guests")
+        };
+        command
+            .arg(option(
+                "guest",
+                "NAME",
+                "Add a guest; the three options after it are this guest's. Repeatable",
+            ))
+            .arg(option("kernel", "FILE", "Its kernel, a bzImage"))
+            .arg(option("initrd", "FILE", "Its initrd; \"built-in\" is the busybox shell [default: none]"))
+            .arg(option("cmdline", "TEXT", "Its command line [default: console=ttyS0,115200]"))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for GuestArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let opened = positions(matches, "guest");
+        // Where an option stands on the command line tells whose it is.
+        let group = |position: usize| opened.iter().rposition(|(start, _)| *start < position);
+        let values: Vec<(&str, Vec<(usize, String)>)> =
+            OF_A_GUEST.iter().map(|id| (*id, positions(matches, id))).collect();
+        for (id, found) in &values {
+            if found.iter().any(|(position, _)| group(*position).is_none()) {
+                return Err(refuse(format!("--{id} must come after the --guest that it belongs to")));
+            }
+        }
+        let of = |index: usize, id: &str| -> Result<Option<String>, Error> {
+            let (_, found) = values.iter().find(|(other, _)| *other == id).expect("one of the three");
+            let mut mine = found.iter().filter(|(position, _)| group(*position) == Some(index));
+            match (mine.next(), mine.next()) {
+                (_, Some(_)) => Err(refuse(format!("the guest \"{}\" has --{id} twice", opened[index].1))),
+                (one, None) => Ok(one.map(|(_, value)| value.clone())),
+            }
+        };
+        let mut guests = Vec::new();
+        for (index, (_, name)) in opened.iter().enumerate() {
+            let kernel = of(index, "kernel")?;
+            let kernel = kernel.ok_or_else(|| refuse(format!("the guest \"{name}\" needs a --kernel")))?;
+            guests.push(Guest {
+                name: name.clone(),
+                title: name.clone(),
+                kernel: Kernel::File(PathBuf::from(kernel)),
+                initrd: Initrd::parse(of(index, "initrd")?.as_deref(), Path::new("")),
+                cmdline: of(index, "cmdline")?.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
+            });
+        }
+        Ok(Self { guests })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn positions(matches: &ArgMatches, id: &str) -> Vec<(usize, String)> {
+    let indices = matches.indices_of(id).into_iter().flatten();
+    indices.zip(matches.get_many::<String>(id).into_iter().flatten().cloned()).collect()
+}
+
+fn refuse(sentence: String) -> Error {
+    Error::raw(ErrorKind::ValueValidation, sentence + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        own: GuestArgs,
+    }
+
+    fn parse(line: &str) -> Result<Vec<Guest>, String> {
+        let words = std::iter::once("iso").chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.own.guests).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn options_belong_to_the_guest_before_them() {
+        let guests = parse("--guest a --kernel ka --cmdline x --guest b --initrd ib --kernel kb").unwrap();
+        assert_eq!(guests.len(), 2);
+        assert_eq!(guests[0].kernel, Kernel::File("ka".into()));
+        assert_eq!((&guests[0].initrd, guests[0].cmdline.as_str()), (&Initrd::None, "x"));
+        assert_eq!(guests[1].kernel, Kernel::File("kb".into()));
+        assert_eq!(guests[1].initrd, Initrd::File("ib".into()));
+        assert_eq!(guests[1].cmdline, DEFAULT_CMDLINE);
+        assert!(parse("").unwrap().is_empty());
+        assert_eq!(parse("--guest a --kernel k --initrd built-in").unwrap()[0].initrd, Initrd::BuiltIn);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for (line, sentence) in [
+            ("--kernel k", "--kernel must come after the --guest"),
+            ("--kernel k --guest a", "--kernel must come after the --guest"),
+            ("--guest a", "\"a\" needs a --kernel"),
+            ("--guest a --kernel k --kernel l", "\"a\" has --kernel twice"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(sentence), "{error}");
+        }
+    }
+}

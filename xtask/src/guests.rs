@@ -1,0 +1,97 @@
+//! The files that guests are made of: kernels and busybox out of the distribution's packages, kept under `target`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::manifest::{Guest, Initrd, Kernel};
+use crate::{initramfs, packages, paths, progress};
+
+/// How fresh a file out of a package has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Any that is there will do.
+    Any,
+    /// The newest that apt offers.
+    Newest,
+}
+
+/// The kernel of `guest`, fetched if need be.
+pub fn kernel(guest: &Guest, freshness: Freshness) -> Result<PathBuf> {
+    match &guest.kernel {
+        Kernel::File(file) => existing(file, &format!("the kernel of \"{}\"", guest.name)),
+        Kernel::Packages(names) => {
+            let first =
+                names.first().with_context(|| format!("the guest \"{}\" names no package", guest.name))?;
+            let folder = paths::guests().join(first);
+            cached(
+                &folder.join("vmlinuz"),
+                freshness,
+                || packages::newest_kernel(names),
+                &["./boot/vmlinuz-"],
+            )
+        }
+    }
+}
+
+/// The initrd of `guest`, packed anew if it is the built-in one.
+pub fn initrd(guest: &Guest, vidarctl: Option<&Path>) -> Result<Option<PathBuf>> {
+    match &guest.initrd {
+        Initrd::None => Ok(None),
+        Initrd::File(file) => existing(file, &format!("the initrd of \"{}\"", guest.name)).map(Some),
+        Initrd::BuiltIn => {
+            let init = paths::root().join("iso/initramfs/init");
+            let packed = initramfs::pack(&busybox(Freshness::Any)?, vidarctl, &init)?;
+            let file = paths::guests().join("initrd");
+            // Another xtask may be reading it: replaced whole, or not at all.
+            let new = tempfile::NamedTempFile::new_in(paths::ensure(paths::guests())?)?;
+            fs::write(&new, packed)?;
+            new.persist(&file).with_context(|| format!("cannot write {}", file.display()))?;
+            Ok(Some(file))
+        }
+    }
+}
+
+/// A static busybox, fetched if need be.
+pub fn busybox(freshness: Freshness) -> Result<PathBuf> {
+    let file = paths::guests().join("busybox-static/busybox");
+    let package = || Ok("busybox-static".to_owned());
+    cached(&file, freshness, package, &["./bin/busybox", "./usr/bin/busybox"])
+}
+
+fn existing(file: &Path, what: &str) -> Result<PathBuf> {
+    if !file.is_file() {
+        bail!("{} is to be {what}, but there is no such file.", file.display());
+    }
+    Ok(file.to_path_buf())
+}
+
+/// `file`, out of the package that `package` names. A note beside it tells which version it is.
+fn cached(
+    file: &Path,
+    freshness: Freshness,
+    package: impl FnOnce() -> Result<String>,
+    prefixes: &[&str],
+) -> Result<PathBuf> {
+    if file.is_file() && freshness == Freshness::Any {
+        return Ok(file.to_path_buf());
+    }
+    let folder = paths::ensure(file.parent().expect("the file is in a folder").to_path_buf())?;
+    if !packages::have_apt() {
+        bail!("This system has no apt to fetch it with; put a fitting file at {}.", file.display());
+    }
+    let package = package()?;
+    let note = folder.join("source");
+    let source = format!("{package} {}\n", packages::candidate(&package)?);
+    if file.is_file() && fs::read_to_string(&note).is_ok_and(|old| old == source) {
+        return Ok(file.to_path_buf());
+    }
+    progress::step(&format!("fetching {}", source.trim_end()), || {
+        let new = folder.join("new");
+        packages::extract(&package, prefixes, &new)?;
+        fs::rename(&new, file)?;
+        Ok(fs::write(&note, &source)?)
+    })?;
+    Ok(file.to_path_buf())
+}

@@ -1,0 +1,84 @@
+//! Makes the ISO: the hypervisor, the guests and GRUB's menu, bootable from CD and USB.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use xshell::{Shell, cmd};
+
+use crate::grub::{self, Menu};
+use crate::guests::{self, Freshness};
+use crate::manifest::{self, Guest};
+use crate::{paths, progress};
+
+/// What goes onto an ISO.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// The guests, in the order of the menu.
+    pub guests: Vec<Guest>,
+    /// What the menu does.
+    pub menu: Menu,
+    /// The hypervisor's image; without one, guests can be started bare only.
+    pub hypervisor: Option<PathBuf>,
+    /// The tool that the built-in initramfs carries, if any.
+    pub vidarctl: Option<PathBuf>,
+}
+
+/// Makes the ISO `output`.
+pub fn make(recipe: &Recipe, output: &Path) -> Result<()> {
+    manifest::check(&recipe.guests)?;
+    // Everything that can be wrong with the user's wishes is found before anything is fetched or copied.
+    let template = paths::root().join("grub/grub.cfg.in");
+    let template =
+        fs::read_to_string(&template).with_context(|| format!("cannot read {}", template.display()))?;
+    let listed: Vec<_> =
+        recipe.guests.iter().map(|guest| (guest.clone(), guest.initrd != manifest::Initrd::None)).collect();
+    let config = grub::config(&template, &listed, &recipe.menu, recipe.hypervisor.is_some())?;
+
+    let folder = match output.parent() {
+        Some(parent) if parent != Path::new("") => paths::ensure(parent.to_path_buf())?,
+        _ => PathBuf::from("."),
+    };
+    let tree = tempfile::tempdir()?;
+    let boot = paths::ensure(tree.path().join("boot"))?;
+    for guest in &recipe.guests {
+        let home = paths::ensure(boot.join("guests").join(&guest.name))?;
+        copy(&guests::kernel(guest, Freshness::Any)?, &home.join("vmlinuz"))?;
+        if let Some(initrd) = guests::initrd(guest, recipe.vidarctl.as_deref())? {
+            copy(&initrd, &home.join("initrd"))?;
+        }
+    }
+    if let Some(hypervisor) = &recipe.hypervisor {
+        copy(hypervisor, &boot.join("vidar.elf"))?;
+    }
+    paths::ensure(boot.join("grub"))?;
+    fs::write(boot.join("grub/grub.cfg"), config)?;
+
+    // Made beside its place and then renamed, so that nobody sees half an image.
+    let image = tempfile::Builder::new().prefix(".vidar-").suffix(".iso").tempfile_in(&folder);
+    let image = image.with_context(|| format!("cannot write into {}", folder.display()))?.into_temp_path();
+    progress::step(&format!("making {}", output.display()), || grub_mkrescue(tree.path(), &image))?;
+    fs::set_permissions(&image, fs::Permissions::from_mode(0o644))?;
+    image.persist(output).with_context(|| format!("cannot write {}", output.display()))?;
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    Ok(())
+}
+
+/// A hybrid image: grub-mkrescue puts in every firmware that GRUB is installed for.
+fn grub_mkrescue(tree: &Path, image: &Path) -> Result<()> {
+    let shell = Shell::new()?;
+    let tool =
+        ["grub-mkrescue", "grub2-mkrescue"].into_iter().find(|tool| crate::packages::has_program(tool));
+    let tool = tool.context("there is no grub-mkrescue; cargo xtask setup installs it")?;
+    let made = cmd!(shell, "{tool} --locales= --fonts= --themes= -o {image} {tree} -- -volid VIDAR");
+    let output = made.quiet().ignore_status().output()?;
+    if !output.status.success() {
+        bail!("grub-mkrescue failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

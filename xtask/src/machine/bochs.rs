@@ -1,0 +1,105 @@
+//! Bochs: slow, everywhere, and with VT-x. Its TSC counts instructions.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::{Spec, tied_to_us};
+
+/// A CPU with VT-x and EPT whose CPUID names no TSC frequency: so Linux measures it, and gets it right.
+const USUAL_CPU: &str = "corei7_haswell_4770";
+
+/// Instructions that make a second in the guest. A low number means fewer timer ticks in a boot.
+const INSTRUCTIONS_PER_SECOND: u32 = 20_000_000;
+
+/// What Bochs writes to its log when the guest switches the machine off.
+const POWERED_OFF: &str = "soft power off";
+
+/// Writes the configuration, and gives the command that runs it.
+pub fn command(spec: &Spec, log: &Path, port: u16) -> Result<Command> {
+    let configuration = spec.dir.join("bochsrc");
+    let text = configuration_text(spec, log, port);
+    fs::write(&configuration, text).with_context(|| format!("cannot write {}", configuration.display()))?;
+    let mut command = tied_to_us("bochs");
+    command.arg("-q").arg("-f").arg(&configuration);
+    if has_debugger() {
+        // A Bochs with its debugger built in stops at a prompt before the first instruction.
+        let commands = spec.dir.join("debugger-commands");
+        fs::write(&commands, "c\n")?;
+        command.arg("-rc").arg(commands);
+    }
+    Ok(command)
+}
+
+/// Whether a Bochs that ended did so because the guest powered off.
+pub fn ended_well(_: ExitStatus, log: &str) -> bool {
+    log.contains(POWERED_OFF)
+}
+
+fn has_debugger() -> bool {
+    let help = Command::new("bochs").arg("--help").stdin(Stdio::null()).output();
+    help.is_ok_and(|help| {
+        [help.stdout, help.stderr].iter().any(|text| String::from_utf8_lossy(text).contains("-rc "))
+    })
+}
+
+fn configuration_text(spec: &Spec, log: &Path, port: u16) -> String {
+    let Spec { memory, iso, cpu, fixed_clock, verbose, .. } = spec;
+    let cpu = cpu.as_deref().unwrap_or(USUAL_CPU);
+    let (iso, log) = (iso.display(), log.display());
+    let time = if *fixed_clock { "1700000000" } else { "utc" };
+    let errors = if *verbose { "report" } else { "ignore" };
+    format!(
+        "plugin_ctrl: unmapped=true, biosdev=true, speaker=true, extfpuirq=true, parallel=false, serial=true\n\
+         config_interface: textconfig\n\
+         display_library: rfb, options=\"timeout=0\"\n\
+         memory: guest={memory}, host={memory}\n\
+         romimage: file=\"/usr/share/bochs/BIOS-bochs-latest\"\n\
+         vgaromimage: file=\"/usr/share/vgabios/vgabios.bin\"\n\
+         boot: cdrom\n\
+         ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
+         ata0-master: type=cdrom, path=\"{iso}\", status=inserted\n\
+         clock: sync=none, time0={time}\n\
+         cpu: model={cpu}, count=1, ips={INSTRUCTIONS_PER_SECOND}, reset_on_triple_fault=0\n\
+         pci: enabled=1, chipset=i440fx\n\
+         com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n\
+         log: {log}\n\
+         panic: action=fatal\n\
+         error: action={errors}\n\
+         info: action=report\n\
+         debug: action=ignore\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_names_what_was_asked_for() {
+        let spec = Spec {
+            dir: "/x".into(),
+            iso: "/x/vidar.iso".into(),
+            memory: 384,
+            cpu: Some("tigerlake".into()),
+            fixed_clock: true,
+            verbose: true,
+        };
+        let text = configuration_text(&spec, Path::new("/x/log"), 4711);
+        for line in [
+            "memory: guest=384, host=384",
+            "ata0-master: type=cdrom, path=\"/x/vidar.iso\", status=inserted",
+            "clock: sync=none, time0=1700000000",
+            "com1: enabled=1, mode=socket-client, dev=127.0.0.1:4711",
+            "log: /x/log",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line}");
+        }
+        assert!(text.contains("cpu: model=tigerlake, "));
+        let usual =
+            configuration_text(&Spec { cpu: None, fixed_clock: false, ..spec }, Path::new("/x/log"), 1);
+        assert!(usual.contains(USUAL_CPU) && usual.contains("time0=utc"));
+    }
+}

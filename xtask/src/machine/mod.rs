@@ -1,0 +1,169 @@
+//! The machines that an ISO is booted in: emulators whose first serial port is a socket of ours.
+
+mod bochs;
+mod kvm;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{packages, paths};
+
+/// A kind of machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// Bochs, which emulates VT-x on any host.
+    Bochs,
+    /// QEMU with KVM, on hosts that let their guests use VT-x.
+    Kvm,
+}
+
+/// What a machine is made of.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The folder of its configuration and logs.
+    pub dir: PathBuf,
+    /// The ISO in its drive.
+    pub iso: PathBuf,
+    /// Its memory in MiB.
+    pub memory: u32,
+    /// The CPU, as the emulator names it; `None` is the emulator's usual one.
+    pub cpu: Option<String>,
+    /// Whether its clock starts at the same moment each time, so that runs can be compared tick by tick.
+    pub fixed_clock: bool,
+    /// Whether the emulator logs all that it finds odd. A guest that idles for hours would fill the disk.
+    pub verbose: bool,
+}
+
+/// A running machine. Dropping it ends it.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    serial: TcpStream,
+    log: PathBuf,
+    ended_well: fn(ExitStatus, &str) -> bool,
+}
+
+impl Machine {
+    /// The best machine that works here.
+    pub fn best() -> Self {
+        if kvm::works() { Self::Kvm } else { Self::Bochs }
+    }
+
+    /// Whether VT-x can be used by a guest of KVM here.
+    pub fn kvm_works() -> bool {
+        kvm::works()
+    }
+
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bochs => "Bochs with emulated VT-x",
+            Self::Kvm => "QEMU/KVM with nested VT-x",
+        }
+    }
+
+    /// Starts it. The ISO boots at once.
+    pub fn start(self, spec: &Spec) -> Result<Running> {
+        let dir = paths::ensure(spec.dir.clone())?;
+        // The emulator connects to us: so no port can be taken by another in between, and no byte is early.
+        let listener =
+            TcpListener::bind(("127.0.0.1", 0)).context("cannot open a socket for the serial port")?;
+        let port = listener.local_addr()?.port();
+        let log = dir.join("emulator.log");
+        let mut command = match self {
+            Self::Bochs => bochs::command(spec, &log, port)?,
+            Self::Kvm => kvm::command(spec, port),
+        };
+        let output = fs::File::create(dir.join("emulator.out"))?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        // Ctrl-C at the terminal is ours to act on, not the emulator's.
+        command.process_group(0);
+        let mut child = command.spawn().with_context(|| format!("cannot start {}", self.name()))?;
+        let serial = accept(&listener, &mut child, &dir);
+        let serial = serial.inspect_err(|_| {
+            let _ = child.kill();
+            let _ = child.wait();
+        })?;
+        let ended_well = match self {
+            Self::Bochs => bochs::ended_well,
+            Self::Kvm => kvm::ended_well,
+        };
+        Ok(Running { child, serial, log, ended_well })
+    }
+}
+
+impl Running {
+    /// A handle to its serial port. It ends when the machine does.
+    pub fn serial(&self) -> Result<TcpStream> {
+        self.serial.try_clone().context("cannot share the serial port")
+    }
+
+    /// What the emulator has logged so far.
+    pub fn emulator_log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits for the machine to end by itself: whether it was powered off, or `None` if it runs on.
+    pub fn ended(&mut self, within: Duration) -> Result<Option<bool>> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some((self.ended_well)(status, &self.emulator_log())));
+            }
+            if begun.elapsed() >= within {
+                return Ok(None);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A command that dies with us, even if we are killed.
+fn tied_to_us(program: &str) -> Command {
+    if packages::has_program("setpriv") {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", program]);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+/// Waits for the emulator to connect.
+fn accept(listener: &TcpListener, child: &mut Child, dir: &Path) -> Result<TcpStream> {
+    listener.set_nonblocking(true)?;
+    let begun = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((serial, _)) => {
+                serial.set_nonblocking(false)?;
+                serial.set_nodelay(true)?;
+                return Ok(serial);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context("the emulator's serial port"),
+        }
+        if let Some(status) = child.try_wait()? {
+            bail!("the emulator ended at once ({status}); it says why in {}", dir.display());
+        }
+        if begun.elapsed() > Duration::from_secs(60) {
+            bail!("the emulator did not open its serial port; see {}", dir.display());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}

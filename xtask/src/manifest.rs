@@ -1,0 +1,173 @@
+//! The guests of an ISO: those of `iso/guests.toml`, and the user's own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::paths;
+
+/// The kernel command line of a guest for which none is given.
+pub const DEFAULT_CMDLINE: &str = "console=ttyS0,115200";
+
+/// What stands for the initramfs that xtask packs.
+pub const BUILT_IN: &str = "built-in";
+
+/// One guest: a kernel and what it is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    /// Its name in menus, on the command line and in the ISO's paths.
+    pub name: String,
+    /// What the menu shows.
+    pub title: String,
+    /// Where the kernel comes from.
+    pub kernel: Kernel,
+    /// Where the initrd comes from.
+    pub initrd: Initrd,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+/// Where a kernel comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kernel {
+    /// A file.
+    File(PathBuf),
+    /// The newest kernel of the first of these packages that apt offers.
+    Packages(Vec<String>),
+}
+
+/// Where an initrd comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Initrd {
+    /// There is none.
+    None,
+    /// The busybox shell that xtask packs.
+    BuiltIn,
+    /// A file.
+    File(PathBuf),
+}
+
+impl Initrd {
+    /// From what the user wrote; a relative path is one of the folder `base`.
+    pub fn parse(text: Option<&str>, base: &Path) -> Self {
+        match text {
+            None => Self::None,
+            Some(BUILT_IN) => Self::BuiltIn,
+            Some(file) => Self::File(base.join(file)),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    guest: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    title: Option<String>,
+    kernel: Option<String>,
+    packages: Option<Vec<String>>,
+    initrd: Option<String>,
+    cmdline: Option<String>,
+}
+
+/// The guests that every ISO carries.
+pub fn load() -> Result<Vec<Guest>> {
+    let folder = paths::root().join("iso");
+    let file = folder.join("guests.toml");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    parse(&text, &folder).with_context(|| format!("in {}", file.display()))
+}
+
+fn parse(text: &str, folder: &Path) -> Result<Vec<Guest>> {
+    let manifest: Manifest = toml::from_str(text)?;
+    let guests =
+        manifest.guest.into_iter().map(|entry| entry.into_guest(folder)).collect::<Result<Vec<_>>>()?;
+    check(&guests)?;
+    Ok(guests)
+}
+
+impl Entry {
+    fn into_guest(self, folder: &Path) -> Result<Guest> {
+        let kernel = match (self.kernel, self.packages) {
+            (Some(file), None) => Kernel::File(folder.join(file)),
+            (None, Some(packages)) => Kernel::Packages(packages),
+            _ => bail!("The guest \"{}\" needs either a kernel or packages.", self.name),
+        };
+        Ok(Guest {
+            title: self.title.unwrap_or_else(|| self.name.clone()),
+            initrd: Initrd::parse(self.initrd.as_deref(), folder),
+            cmdline: self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
+            name: self.name,
+            kernel,
+        })
+    }
+}
+
+/// Refuses names that are doubled or that would not survive a path and a menu, and titles and command lines
+/// that would not survive a line of GRUB's.
+pub fn check(guests: &[Guest]) -> Result<()> {
+    for (index, guest) in guests.iter().enumerate() {
+        let name = &guest.name;
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.len() > 40 || name.starts_with('.') || !name.chars().all(fits) {
+            bail!("\"{name}\" cannot be a guest's name: use up to 40 letters, digits, '-', '_' and '.'.");
+        }
+        if guests[..index].iter().any(|other| other.name == *name) {
+            bail!("Two guests are called \"{name}\"; give one of them another name.");
+        }
+        if [&guest.title, &guest.cmdline].iter().any(|text| text.contains(|c: char| c.is_control())) {
+            bail!("The title and the command line of \"{name}\" must each be one line.");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_one(text: &str) -> Result<Vec<Guest>> {
+        parse(text, Path::new("/iso"))
+    }
+
+    #[test]
+    fn our_own_manifest_holds_both_kernels() {
+        let names: Vec<_> = load().unwrap().into_iter().map(|guest| guest.name).collect();
+        assert_eq!(names, ["cloud", "generic"]);
+    }
+
+    #[test]
+    fn what_is_left_out_has_a_default() {
+        let guest = &parse_one("[[guest]]\nname = 'a'\nkernel = 'bzImage'\n").unwrap()[0];
+        assert_eq!(guest.title, "a");
+        assert_eq!(guest.kernel, Kernel::File("/iso/bzImage".into()));
+        assert_eq!(guest.initrd, Initrd::None);
+        assert_eq!(guest.cmdline, DEFAULT_CMDLINE);
+    }
+
+    #[test]
+    fn bad_manifests_are_refused_with_a_sentence() {
+        for (text, sentence) in [
+            ("[[guest]]\nname = 'a'\n", "needs either a kernel or packages"),
+            ("[[guest]]\nname = 'a b'\nkernel = 'k'\n", "cannot be a guest's name"),
+            ("[[guest]]\nname = ''\nkernel = 'k'\n", "cannot be a guest's name"),
+            ("[[guest]]\nname = '../a'\nkernel = 'k'\n", "cannot be a guest's name"),
+            (
+                "[[guest]]\nname = 'a'\nkernel = 'k'\n[[guest]]\nname = 'a'\nkernel = 'k'\n",
+                "Two guests are called",
+            ),
+            ("[[guest]]\nname = 'a'\nkernel = 'k'\ncmdline = \"a\\nb\"\n", "must each be one line"),
+            ("[[guest]]\nname = 'a'\nkernal = 'k'\n", "unknown field `kernal`"),
+        ] {
+            let error = format!("{:#}", parse_one(text).unwrap_err());
+            assert!(error.contains(sentence), "{error}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Debian and Ubuntu packages: what is installed, what apt offers, and files out of packages that stay uninstalled.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use xshell::{Shell, cmd};
+
+use crate::progress;
+
+/// Something that Vidar's tools need on the machine, and the package that brings it.
+struct Need {
+    package: &'static str,
+    /// A program on the path, or a file.
+    proof: &'static str,
+}
+
+const NEEDS: &[Need] = &[
+    Need { package: "bochs", proof: "bochs" },
+    Need { package: "bochsbios", proof: "/usr/share/bochs/BIOS-bochs-latest" },
+    Need { package: "vgabios", proof: "/usr/share/vgabios/vgabios.bin" },
+    Need { package: "qemu-system-x86", proof: "qemu-system-x86_64" },
+    Need { package: "grub-common", proof: "grub-mkrescue" },
+    Need { package: "grub-pc-bin", proof: "/usr/lib/grub/i386-pc/multiboot2.mod" },
+    Need { package: "grub-efi-amd64-bin", proof: "/usr/lib/grub/x86_64-efi/multiboot2.mod" },
+    Need { package: "xorriso", proof: "xorriso" },
+    Need { package: "mtools", proof: "mformat" },
+];
+
+/// Whether the program `name` is on the path.
+pub fn has_program(name: &str) -> bool {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    // sbin is where some distributions keep tools that need no root.
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&folders).chain(more).any(|folder| folder.join(name).is_file())
+}
+
+/// The packages that are missing.
+pub fn missing() -> Vec<&'static str> {
+    let there =
+        |proof: &str| if proof.starts_with('/') { Path::new(proof).exists() } else { has_program(proof) };
+    NEEDS.iter().filter(|need| !there(need.proof)).map(|need| need.package).collect()
+}
+
+/// Whether this is a system of Debian's kind.
+pub fn have_apt() -> bool {
+    ["apt-get", "apt-cache", "dpkg-deb"].iter().all(|program| has_program(program))
+}
+
+/// Installs `packages`, as root or through sudo.
+pub fn install(packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
+    if !have_apt() {
+        bail!("This system has no apt; install what Debian calls: {list}.");
+    }
+    let step = || {
+        as_root(&["install", "--yes", "--no-install-recommends"], packages)
+            .or_else(|_| {
+                update().and_then(|()| as_root(&["install", "--yes", "--no-install-recommends"], packages))
+            })
+            .with_context(|| format!("cannot install {list}"))
+    };
+    let what = format!("installing {list}");
+    // sudo may ask for a password, and a spinner would write over its question.
+    if is_root() {
+        progress::step(&what, step)
+    } else {
+        eprintln!("{what}, by sudo");
+        step()
+    }
+}
+
+/// The real package that the first of `names` which apt offers depends on, for the kernel packages that only
+/// follow the newest version; asks for fresh package lists if there is no answer.
+pub fn newest_kernel(names: &[String]) -> Result<String> {
+    if !have_apt() {
+        bail!("This system has no apt, so it cannot be asked for {}.", names.join(" or "));
+    }
+    let find = || names.iter().find_map(|name| real_kernel(name));
+    if let Some(package) = find() {
+        return Ok(package);
+    }
+    progress::step("fetching the package lists", update)?;
+    find().with_context(|| format!("apt offers no {}", names.join(" and no ")))
+}
+
+fn real_kernel(name: &str) -> Option<String> {
+    let mut name = name.to_owned();
+    // Ubuntu's linux-image-virtual follows linux-image-generic on some releases.
+    for _ in 0..4 {
+        let shell = Shell::new().ok()?;
+        let shown =
+            cmd!(shell, "apt-cache show --no-all-versions {name}").quiet().ignore_stderr().read().ok()?;
+        match kernel_dependency(&shown) {
+            Some(next) => name = next,
+            None => return Some(name),
+        }
+    }
+    None
+}
+
+/// The kernel package among the dependencies that `apt-cache show` prints.
+fn kernel_dependency(shown: &str) -> Option<String> {
+    let depends = shown.lines().find_map(|line| line.strip_prefix("Depends:"))?;
+    let names = depends.split([',', '|']).filter_map(|one| one.split_whitespace().next());
+    names.filter(|name| name.starts_with("linux-image-")).map(str::to_owned).next()
+}
+
+/// The version of `package` that apt would download.
+pub fn candidate(package: &str) -> Result<String> {
+    let shell = Shell::new()?;
+    let shown = cmd!(shell, "apt-cache show --no-all-versions {package}").quiet().read()?;
+    let version = shown.lines().find_map(|line| line.strip_prefix("Version:"));
+    Ok(version.with_context(|| format!("apt names no version of {package}"))?.trim().to_owned())
+}
+
+/// Downloads `package` without installing it, and copies the first file in it whose path begins with one of
+/// `prefixes` to `to`.
+pub fn extract(package: &str, prefixes: &[&str], to: &Path) -> Result<()> {
+    let shell = Shell::new()?;
+    let dir = tempfile::tempdir()?;
+    shell.change_dir(dir.path());
+    let download =
+        || cmd!(shell, "apt-get download --quiet {package}").quiet().ignore_stderr().ignore_stdout().run();
+    if download().is_err() {
+        update()?;
+        download().with_context(|| format!("apt cannot download {package}"))?;
+    }
+    let archive = fs::read_dir(dir.path())?.flatten().map(|entry| entry.path());
+    let archive = archive.into_iter().find(|path| path.extension().is_some_and(|end| end == "deb"));
+    let archive = archive.with_context(|| format!("apt downloaded nothing for {package}"))?;
+    let tar = dir.path().join("data.tar");
+    fs::write(&tar, cmd!(shell, "dpkg-deb --fsys-tarfile {archive}").quiet().output()?.stdout)?;
+    let listing = cmd!(shell, "tar --list --file {tar}").quiet().read()?;
+    let member = listing.lines().find(|member| prefixes.iter().any(|prefix| member.starts_with(prefix)));
+    let member = member.with_context(|| format!("the package {package} holds no {}", prefixes.join(", ")))?;
+    cmd!(shell, "tar --extract --file {tar} {member}").quiet().run()?;
+    fs::copy(dir.path().join(member), to).with_context(|| format!("cannot write {}", to.display()))?;
+    Ok(())
+}
+
+fn update() -> Result<()> {
+    as_root(&["update"], &[]).context("cannot fetch apt's package lists")
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn as_root(verb: &[&str], packages: &[&str]) -> Result<()> {
+    let shell = Shell::new()?;
+    shell.set_var("DEBIAN_FRONTEND", "noninteractive");
+    let command = if is_root() {
+        cmd!(shell, "apt-get --quiet {verb...} {packages...}")
+    } else if has_program("sudo") {
+        cmd!(shell, "sudo apt-get --quiet {verb...} {packages...}")
+    } else {
+        bail!("there is no sudo here; as root, do: apt-get {} {}", verb.join(" "), packages.join(" "));
+    };
+    let output = command.quiet().ignore_status().output()?;
+    if !output.status.success() {
+        bail!("apt-get {} failed: {}", verb.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_found_among_dependencies() {
+        let debian = "Package: linux-image-amd64\nDepends: linux-image-6.1.0-56-amd64 (= 6.1.192-2)\n";
+        assert_eq!(kernel_dependency(debian).as_deref(), Some("linux-image-6.1.0-56-amd64"));
+        let ubuntu = "Depends: linux-firmware, linux-image-6.8.0-31-generic | linux-image-unsigned, x\n";
+        assert_eq!(kernel_dependency(ubuntu).as_deref(), Some("linux-image-6.8.0-31-generic"));
+        let real =
+            "Depends: kmod, linux-base (>= 4.3~), initramfs-tools (>= 0.120+deb8u2) | linux-initramfs-tool\n";
+        assert_eq!(kernel_dependency(real), None);
+        assert_eq!(kernel_dependency("Package: x\n"), None);
+    }
+
+    #[test]
+    fn programs_are_found_on_the_path() {
+        assert!(has_program("sh"));
+        assert!(!has_program("no-such-program-anywhere"));
+    }
+}

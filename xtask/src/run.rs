@@ -1,0 +1,156 @@
+//! `cargo xtask run`: boots a guest, and makes the user's terminal its console.
+
+use std::io::{Read, Write, stdin, stdout};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::iso::{self, Recipe};
+use crate::machine::{Machine, Running, Spec};
+use crate::paths;
+use crate::terminal::Raw;
+
+/// The key that begins a command to us: Ctrl-A.
+const ESCAPE: u8 = 0x01;
+
+/// Boots what `recipe` makes in `machine`, with the terminal as its console, until it powers off or the user quits.
+pub fn interactive(recipe: &Recipe, machine: Machine, memory: u32) -> Result<()> {
+    // A folder of its own, so that two runs at once are no trouble; kept only if there is something to find in it.
+    let dir = tempfile::Builder::new().prefix("run-").tempdir_in(paths::ensure(paths::machines())?)?;
+    let iso = dir.path().join("vidar.iso");
+    iso::make(recipe, &iso)?;
+    let spec =
+        Spec { dir: dir.path().to_path_buf(), iso, memory, cpu: None, fixed_clock: false, verbose: false };
+    let mut running = machine.start(&spec)?;
+    eprintln!("Booting in {}. Ctrl-A x quits, Ctrl-A Ctrl-A sends Ctrl-A.", machine.name());
+    let end = {
+        let _raw = Raw::enter()?;
+        bridge(&mut running)
+    }?;
+    match end {
+        End::Quit => eprintln!("\nQuit."),
+        End::PoweredOff => eprintln!("\nThe guest powered the machine off."),
+        End::Died => {
+            let log = running.emulator_log();
+            let why = log.lines().rev().find(|line| line.contains("PANIC") || line.contains(">>"));
+            bail!(
+                "the machine ended without being powered off: {}",
+                why.unwrap_or("the emulator gave no reason")
+            );
+        }
+    }
+    Ok(())
+}
+
+enum End {
+    Quit,
+    PoweredOff,
+    Died,
+}
+
+/// Carries bytes both ways.
+fn bridge(running: &mut Running) -> Result<End> {
+    let from_guest = running.serial()?;
+    let to_guest = running.serial()?;
+    let output = thread::spawn(move || show(from_guest));
+    let end = feed(running, to_guest);
+    // What the guest said last is still to be shown.
+    running.serial()?.shutdown(Shutdown::Both).ok();
+    output.join().ok();
+    end
+}
+
+fn show(mut from_guest: TcpStream) {
+    let mut bytes = [0; 4096];
+    let mut out = stdout().lock();
+    while let Ok(count @ 1..) = from_guest.read(&mut bytes) {
+        if out.write_all(&bytes[..count]).and_then(|()| out.flush()).is_err() {
+            break;
+        }
+    }
+}
+
+/// Sends what the user types until the machine ends or the user wants to quit.
+fn feed(running: &mut Running, mut to_guest: TcpStream) -> Result<End> {
+    let mut keys = Keys::default();
+    let mut open = true;
+    loop {
+        if let Some(well) = running.ended(Duration::ZERO)? {
+            return Ok(if well { End::PoweredOff } else { End::Died });
+        }
+        if !open {
+            thread::sleep(Duration::from_millis(100));
+            continue;
+        }
+        let input = stdin();
+        let mut waited = [PollFd::new(&input, PollFlags::IN)];
+        let soon = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        match poll(&mut waited, Some(&soon)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+            Ok(_) => {}
+            Err(error) => return Err(error).context("cannot wait for the terminal"),
+        }
+        let mut bytes = [0; 256];
+        let count = rustix::io::read(input.as_fd(), &mut bytes).context("cannot read the terminal")?;
+        // The end of a file or a pipe is no wish to quit: the guest runs on, as its console still shows.
+        open = count != 0;
+        let (sent, quit) = keys.take(&bytes[..count]);
+        if quit {
+            return Ok(End::Quit);
+        }
+        // A machine that is just ending may refuse the bytes; the next round sees that it ended.
+        let _ = to_guest.write_all(&sent);
+    }
+}
+
+/// Picks our own keys out of what the user types.
+#[derive(Default)]
+struct Keys {
+    escaped: bool,
+}
+
+impl Keys {
+    /// What goes to the guest, and whether the user wants to quit.
+    fn take(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
+        let mut sent = Vec::new();
+        for &byte in typed {
+            match (self.escaped, byte) {
+                (false, ESCAPE) => self.escaped = true,
+                (true, b'x' | b'X') => return (sent, true),
+                (true, ESCAPE) => {
+                    sent.push(ESCAPE);
+                    self.escaped = false;
+                }
+                (true, other) => {
+                    sent.extend([ESCAPE, other]);
+                    self.escaped = false;
+                }
+                (false, other) => sent.push(other),
+            }
+        }
+        (sent, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quit_key_is_found_across_reads() {
+        let mut keys = Keys::default();
+        assert_eq!(keys.take(b"ab\x01"), (b"ab".to_vec(), false));
+        assert_eq!(keys.take(b"xc"), (Vec::new(), true));
+    }
+
+    #[test]
+    fn other_keys_reach_the_guest() {
+        let mut keys = Keys::default();
+        assert_eq!(keys.take(b"\x03x\x01\x01x"), (b"\x03x\x01x".to_vec(), false));
+        assert_eq!(keys.take(b"\x01k"), (b"\x01k".to_vec(), false));
+    }
+}

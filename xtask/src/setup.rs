@@ -1,0 +1,57 @@
+//! Gets what is missing: Rust targets, packages of the system, the guests' kernels and busybox.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::guests::{self, Freshness};
+use crate::{manifest, packages, paths, progress};
+
+/// Everything, and the guests' kernels as new as apt has them.
+pub fn all() -> Result<()> {
+    tools()?;
+    for guest in manifest::load()? {
+        let kernel = guests::kernel(&guest, Freshness::Newest)?;
+        println!("guest {}: {}", guest.name, kernel.display());
+    }
+    println!("busybox: {}", guests::busybox(Freshness::Newest)?.display());
+    println!("Nothing is missing.");
+    Ok(())
+}
+
+/// The Rust targets, emulators and image tools; quick if they are there.
+pub fn tools() -> Result<()> {
+    for target in [paths::BARE_TARGET, paths::GUEST_TARGET] {
+        rust_target(target)?;
+    }
+    let missing = packages::missing();
+    if missing.is_empty() { Ok(()) } else { packages::install(&missing) }
+}
+
+fn rust_target(target: &str) -> Result<()> {
+    if has_rust_target(target)? {
+        return Ok(());
+    }
+    if !packages::has_program("rustup") {
+        bail!("Rust's target {target} is missing and there is no rustup here; install its standard library.");
+    }
+    progress::step(&format!("adding the Rust target {target}"), || {
+        let rustup =
+            Command::new("rustup").args(["target", "add", target]).current_dir(paths::root()).output();
+        let output = rustup.context("cannot run rustup")?;
+        if !output.status.success() {
+            bail!("rustup cannot add {target}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    })
+}
+
+fn has_rust_target(target: &str) -> Result<bool> {
+    let mut rustc = Command::new("rustc");
+    rustc
+        .args(["--print", "target-libdir", "--target", target])
+        .current_dir(paths::root())
+        .stderr(Stdio::null());
+    let output = rustc.output().context("cannot run rustc")?;
+    Ok(std::path::Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
+}
