@@ -93,7 +93,8 @@ fn flatten(bytes: &[u8]) -> Result<Flat> {
     let mut flat = Flat { bytes: Vec::new(), memory: 0 };
     for segment in segments {
         let start = usize::try_from(segment.p_vaddr(endian) - base)?;
-        let data = segment.data(endian, bytes).ok().context("a segment of the probe lies outside of its file")?;
+        let data =
+            segment.data(endian, bytes).ok().context("a segment of the probe lies outside of its file")?;
         flat.bytes.resize(flat.bytes.len().max(start + data.len()), 0);
         flat.bytes[start..start + data.len()].copy_from_slice(data);
         flat.memory = flat.memory.max(start as u64 + segment.p_memsz(endian));
@@ -154,7 +155,11 @@ mod tests {
         let head = (usize::from(image[0x1f1]) + 1) * SECTOR;
         assert_eq!(image[head], 0x90, "the code begins behind the set-up sectors");
         assert_eq!(image.len() - head, 1008, "whole paragraphs");
-        assert_eq!(u32_at(&image, 0x1f4) as usize * 16, image.len() - head, "syssize is the size of the code");
+        assert_eq!(
+            u32_at(&image, 0x1f4) as usize * 16,
+            image.len() - head,
+            "syssize is the size of the code"
+        );
         assert_eq!(u32_at(&image, 0x260), 8192, "init_size is whole pages");
         assert_eq!(1 << image[0x235], u32_at(&image, 0x230), "both alignments say the same");
         let name = usize::from(image[0x20e]) + 0x200;

@@ -36,6 +36,10 @@ extern "C" fn start(job: &mut Job<'_>) {
 }
 
 /// Calls `start(job)`; returns 0, or 1 if [`leave`] ended it.
+///
+/// # Safety
+///
+/// What is left half-way must own nothing that has to be dropped.
 #[unsafe(naked)]
 unsafe extern "C" fn enter(start: extern "C" fn(&mut Job<'_>), job: &mut Job<'_>) -> u64 {
     naked_asm!(

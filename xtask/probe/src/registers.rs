@@ -72,6 +72,10 @@ macro_rules! with_registers {
     ($($name:ident $variant:ident $instruction:literal,)*) => {
         $(
             /// Loads the registers from the array that RDI points to, executes the instruction, and stores them back.
+            ///
+            /// # Safety
+            ///
+            /// With these registers the instruction must leave memory, stack and modes as they are.
             #[unsafe(naked)]
             unsafe extern "C" fn $name(registers: *mut [u64; 17]) {
                 naked_asm!(
@@ -136,10 +140,14 @@ macro_rules! with_registers {
             }
         )*
 
+        /// Executes the instruction with the registers.
+        ///
+        /// # Safety
+        ///
+        /// With these registers the instruction must leave memory, stack and modes as they are.
         unsafe fn run(instruction: Instruction, registers: &mut [u64; 17]) {
             match instruction {
-                // SAFETY: the function keeps to the calling convention. What the instruction does to the machine
-                // is the caller's.
+                // SAFETY: the function keeps to the calling convention, and the caller to the conditions.
                 $(Instruction::$variant => unsafe { $name(registers) },)*
             }
         }

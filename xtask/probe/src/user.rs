@@ -16,6 +16,10 @@ pub const RETURN: u64 = 0x80;
 static STACK: AtomicU64 = AtomicU64::new(0);
 
 /// Jumps to `code` at CPL 3, with RAX = `rax` and no stack. Returns what RAX is when the code is left.
+///
+/// # Safety
+///
+/// As for [`visit`].
 #[unsafe(naked)]
 unsafe extern "C" fn enter(code: u64, rax: u64) -> u64 {
     naked_asm!(

@@ -1,0 +1,155 @@
+//! Who may use whom in the hypervisor: `boot → guest, vmx|svm → vmm → mem → arch`.
+
+use super::source::{Broken, Source, is_word};
+
+/// A room of `hv/src`, and the rooms that it may use beside itself.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("boot", &["guest", "vmx", "svm", "vmm", "mem", "arch", "debug"]),
+    ("guest", &["mem", "arch", "debug"]),
+    ("vmx", &["vmm", "mem", "arch", "debug"]),
+    ("svm", &["vmm", "mem", "arch", "debug"]),
+    ("vmm", &["mem", "arch", "debug"]),
+    ("mem", &["arch", "debug"]),
+    ("arch", &["debug"]),
+    ("debug", &["arch"]),
+];
+
+/// What every room may use: the address types.
+const FOR_ALL: [&str; 2] = ["mem", "addr"];
+
+/// Checks what the file, given by its place in `hv/src`, uses of the crate. The files of the root name the rooms.
+pub fn check(place: &str, source: &Source) -> Vec<Broken> {
+    let Some((room, _)) = place.split_once('/') else {
+        return Vec::new();
+    };
+    let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+        return vec![(1, format!("{room} is not a room that tidy knows the neighbours of"))];
+    };
+    let mut broken = Vec::new();
+    for (line, path) in paths(source) {
+        let Some(target) = path.first() else { continue };
+        let known = ROOMS.iter().any(|(name, _)| name == target);
+        let shared = path.iter().take(2).eq(FOR_ALL);
+        if known && target != room && !shared && !allowed.contains(&target.as_str()) {
+            broken.push((line, format!("{room} may not use {target}")));
+        }
+    }
+    broken.dedup();
+    broken
+}
+
+/// Every path of the file that begins with `crate`, without that, and its line.
+fn paths(source: &Source) -> Vec<(usize, Vec<String>)> {
+    let mut text = String::new();
+    let mut starts = Vec::new();
+    for line in &source.lines {
+        starts.push(text.len());
+        text.push_str(&line.code);
+        text.push('\n');
+    }
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("crate") {
+        let whole = !text[..at].ends_with(is_word);
+        if let Some(tail) = text[at + "crate".len()..].trim_start().strip_prefix("::").filter(|_| whole) {
+            let base = text.len() - tail.len();
+            tree(tail, &mut Vec::new(), &mut |offset, path| {
+                let line = starts.partition_point(|start| *start <= base + offset);
+                found.push((line, path.to_vec()));
+            });
+        }
+    }
+    found
+}
+
+/// Reads a path, or a tree of them in braces, and reports each with the offset of its last part. Returns what it
+/// read in bytes.
+fn tree(text: &str, path: &mut Vec<String>, report: &mut dyn FnMut(usize, &[String])) -> usize {
+    let depth = path.len();
+    let mut at = 0;
+    loop {
+        at += text[at..].len() - text[at..].trim_start().len();
+        if text[at..].starts_with('{') {
+            at += 1;
+            while !text[at..].trim_start().starts_with('}') && !text[at..].trim().is_empty() {
+                let read = tree(&text[at..], path, &mut |offset, path| report(at + offset, path));
+                at += read;
+                at += text[at..].find([',', '}']).unwrap_or(text[at..].len());
+                if text[at..].starts_with(',') {
+                    at += 1;
+                }
+            }
+            at += text[at..].find('}').map_or(text[at..].len(), |end| end + 1);
+            break;
+        }
+        let length = text[at..].find(|character| !is_word(character)).unwrap_or(text[at..].len());
+        if length == 0 {
+            report(at, path);
+            break;
+        }
+        path.push(text[at..at + length].to_string());
+        let name = at;
+        at += length;
+        match text[at..].strip_prefix("::") {
+            Some(_) => at += 2,
+            None => {
+                report(name, path);
+                break;
+            }
+        }
+    }
+    path.truncate(depth);
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(place: &str, text: &str) -> Vec<Broken> {
+        check(place, &Source::new(text))
+    }
+
+    #[test]
+    fn the_direction_of_the_design_holds() {
+        for (place, text) in [
+            ("boot/mod.rs", "use crate::vmx::Vmx;\nuse crate::{guest, svm::Svm};"),
+            ("vmx/exit.rs", "use crate::vmm::Exit;\nuse crate::vmx::fields;"),
+            ("vmm/cpuid.rs", "use crate::arch::cpu;\n// crate::vmx is not for us\nlet a = \"crate::vmx\";"),
+            ("guest/placement.rs", "use crate::mem::map::Map;"),
+            ("arch/msr.rs", "use crate::mem::addr::Hpa;\nuse crate::debug::log;"),
+            ("debug/serial.rs", "use crate::mem::addr::{Gpa, Hpa};\npub(crate) fn a() {}"),
+            ("main.rs", "use vidar::vmx;"),
+        ] {
+            assert_eq!(broken(place, text), [], "{place}");
+        }
+    }
+
+    #[test]
+    fn the_other_direction_is_found() {
+        let may_not = |line, from: &str, to: &str| vec![(line, format!("{from} may not use {to}"))];
+        assert_eq!(broken("vmm/run.rs", "\nuse crate::vmx::Vmcs;"), may_not(2, "vmm", "vmx"));
+        assert_eq!(broken("vmx/mod.rs", "use crate::svm;"), may_not(1, "vmx", "svm"));
+        assert_eq!(broken("arch/gdt.rs", "use crate::mem::frame::Frames;"), may_not(1, "arch", "mem"));
+        assert_eq!(broken("mem/heap.rs", "fn a() { crate::vmm::b(); }"), may_not(1, "mem", "vmm"));
+        assert_eq!(
+            broken("debug/log.rs", "macro_rules! a { () => { $crate::boot::b() } }"),
+            may_not(1, "debug", "boot")
+        );
+    }
+
+    #[test]
+    fn groups_are_taken_apart() {
+        let text = "use crate::{\n    arch::cpu,\n    mem::{addr::Hpa, frame::{self, Frames}},\n    vmm,\n};";
+        assert_eq!(
+            broken("arch/idt.rs", text),
+            [(3, "arch may not use mem".to_string()), (4, "arch may not use vmm".to_string())]
+        );
+        assert_eq!(broken("debug/log.rs", "use crate::mem::{addr::Hpa, addr};"), []);
+        assert_eq!(broken("debug/log.rs", "use crate::mem::{self, addr};").len(), 1);
+    }
+
+    #[test]
+    fn a_new_room_must_be_given_its_place() {
+        assert_eq!(broken("pci/mod.rs", "").len(), 1);
+    }
+}

@@ -1,0 +1,138 @@
+//! The rules of the project that no compiler checks: `cargo xtask tidy`, and one of the tests.
+//!
+//! Each rule is a function over the text of one file. A rule that has no exceptions needs no way to make one.
+
+mod citations;
+mod direction;
+mod paths;
+mod safety;
+mod size;
+mod source;
+mod whitespace;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use self::source::Source;
+
+/// Something that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// The file, from the root of the checkout.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong.
+    pub sentence: String,
+}
+
+/// Checks the checkout and prints what it finds, a line each; an error if that is anything.
+pub fn run() -> Result<()> {
+    let (files, findings) = check(&crate::paths::root())?;
+    for Finding { file, line, sentence } in &findings {
+        println!("{file}:{line}: {sentence}");
+    }
+    match findings.len() {
+        0 => println!("tidy: {files} files, no findings"),
+        1 => bail!("tidy: {files} files, 1 finding"),
+        more => bail!("tidy: {files} files, {more} findings"),
+    }
+    Ok(())
+}
+
+/// The number of files below `root` that have rules, and what breaks these.
+fn check(root: &Path) -> Result<(usize, Vec<Finding>)> {
+    let mut files = Vec::new();
+    collect(root, "", &mut files)?;
+    files.sort();
+    let mut findings = Vec::new();
+    for file in &files {
+        let text = fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))?;
+        findings.extend(check_file(file, &text));
+    }
+    findings.sort();
+    Ok((files.len(), findings))
+}
+
+/// All rules on one file.
+fn check_file(file: &str, text: &str) -> Vec<Finding> {
+    let mut broken = whitespace::check(text);
+    broken.extend(paths::check(text));
+    if file.ends_with(".rs") || file.ends_with(".S") {
+        broken.extend(size::check(text));
+        let source = Source::new(text);
+        broken.extend(citations::check(&source));
+        if file.ends_with(".rs") {
+            broken.extend(safety::check(&source));
+            if let Some(place) = file.strip_prefix("hv/src/") {
+                broken.extend(direction::check(place, &source));
+                broken.extend(safety::check_room(place, &source));
+            }
+        }
+    }
+    let finding = |(line, sentence)| Finding { file: file.into(), line, sentence };
+    broken.into_iter().map(finding).collect()
+}
+
+/// Adds the files below `folder` that have rules, as paths from `root`.
+fn collect(root: &Path, folder: &str, files: &mut Vec<String>) -> Result<()> {
+    let path = root.join(folder);
+    for entry in fs::read_dir(&path).with_context(|| format!("cannot read {}", path.display()))? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let file = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            // What Cargo and git keep is not ours, and what the guest's root holds is the guest's.
+            if !matches!(name.as_str(), "target" | ".git") && file != "iso/initramfs" {
+                collect(root, &file, files)?;
+            }
+        } else if kind.is_file() && has_rules(&name) {
+            files.push(file);
+        }
+    }
+    Ok(())
+}
+
+fn has_rules(name: &str) -> bool {
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
+    matches!(extension, Some("rs" | "S" | "ld" | "toml" | "md" | "sh" | "in" | "cfg"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checkout_is_tidy() {
+        let (files, findings) = check(&crate::paths::root()).unwrap();
+        assert!(files > 20, "only {files} files were looked at");
+        assert_eq!(findings, []);
+    }
+
+    #[test]
+    fn every_rule_is_applied() {
+        let bad =
+            "//! A room.\n\nuse crate::vmx::Vmcs;\n\n// See the SDM.\nfn f() { \n    unsafe { g() };\n}\n";
+        let sentences: Vec<_> = check_file("hv/src/vmm/bad.rs", bad).into_iter().map(|f| f.line).collect();
+        let mut lines = sentences;
+        lines.sort_unstable();
+        assert_eq!(lines, [3, 5, 6, 7, 7], "direction, citation, white space, SAFETY and unsafe in vmm");
+        let long = format!("//! Long.\n{}", "//\n".repeat(500));
+        assert_eq!(check_file("xtask/src/long.rs", &long).len(), 1);
+        assert_eq!(check_file("README.md", &format!("see /{}/x\n", "tmp")).len(), 1);
+        assert_eq!(check_file("README.md", "see the SDM\n"), []);
+    }
+
+    #[test]
+    fn files_with_rules_are_found() {
+        for name in ["main.rs", "entry.S", "hv.ld", "Cargo.toml", "README.md", "grub.cfg.in"] {
+            assert!(has_rules(name), "{name}");
+        }
+        for name in ["Cargo.lock", "LICENSE-MIT", "vmlinuz"] {
+            assert!(!has_rules(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Paths that exist on one machine only.
+
+use super::source::Broken;
+
+/// Folders at the root that are somebody's own.
+const OWN: [&str; 4] = ["home", "root", "tmp", "work"];
+
+/// Checks that no absolute path leads into one of them.
+pub fn check(text: &str) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        for folder in OWN {
+            let path = format!("/{folder}");
+            let absolute = |at: usize| {
+                let begins = line[..at]
+                    .chars()
+                    .next_back()
+                    .is_none_or(|c| c.is_whitespace() || "\"'`(=:,<".contains(c));
+                let ends =
+                    line[at + path.len()..].chars().next().is_none_or(|c| !c.is_alphanumeric() && c != '_');
+                begins && ends
+            };
+            if line.match_indices(&path).any(|(at, _)| absolute(at)) {
+                broken.push((index + 1, format!("a path into {path} is good on one machine only")));
+            }
+        }
+    }
+    broken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_folders_are_found() {
+        for folder in OWN {
+            for line in ["\"/@/vidar\"", "cd /@", "OUT=/@/x", "`/@`"] {
+                let text = format!("one\n{}\n", line.replace('@', folder));
+                assert_eq!(check(&text).len(), 1, "{text}");
+                assert_eq!(check(&text)[0].0, 2);
+            }
+        }
+    }
+
+    #[test]
+    fn others_are_not() {
+        for line in ["/usr/share/bochs", "target/tmp", "{root}/work", "/rootfs", "and/or", "/boot/vidar.elf"]
+        {
+            assert_eq!(check(line), [], "{line}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! White space that an editor does not show.
+
+use super::source::Broken;
+
+/// Checks that there are no tabs, nothing at the end of a line, and one line end at the end of the file.
+pub fn check(text: &str) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    for (index, line) in text.split('\n').enumerate() {
+        if line.contains('\t') {
+            broken.push((index + 1, "a tab".into()));
+        }
+        if line.ends_with(char::is_whitespace) {
+            broken.push((index + 1, "white space at the end of the line".into()));
+        }
+    }
+    if !text.is_empty() && (!text.ends_with('\n') || text.ends_with("\n\n")) {
+        broken.push((text.lines().count(), "the file does not end with one line end".into()));
+    }
+    broken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clean_text_is_fine() {
+        assert_eq!(check("a\n\n    b\n"), []);
+        assert_eq!(check(""), []);
+    }
+
+    #[test]
+    fn what_does_not_show_is_found() {
+        let lines = |text| check(text).into_iter().map(|(line, _)| line).collect::<Vec<_>>();
+        assert_eq!(lines("a\n\tb\n"), [2]);
+        assert_eq!(lines("a \nb\r\n"), [1, 2]);
+        assert_eq!(lines("a\nb"), [2]);
+        assert_eq!(lines("a\n\n"), [2]);
+    }
+}
