@@ -131,7 +131,7 @@ pub fn fill(page: &mut [u8; SIZE], info: &BootInfo<'_>) -> Result<(), BootParams
     match info.screen {
         Some(Screen::Text { columns, rows, cursor }) => put_text(&mut page, columns, rows, cursor),
         Some(Screen::Framebuffer(framebuffer)) => {
-            put_framebuffer(&mut page, &framebuffer, info.efi.is_some())
+            put_framebuffer(&mut page, &framebuffer, info.efi.is_some());
         }
         None => {}
     }

@@ -91,7 +91,7 @@ pub struct MtrrCap {
 }
 
 impl MtrrCap {
-    /// From the value of [`IA32_MTRRCAP`] and the bits in a physical address, CPUID.80000008H:EAX[7:0].
+    /// From the value of [`IA32_MTRRCAP`] and the bits in a physical address, bits 7:0 of CPUID.80000008H:EAX.
     pub const fn from_raw(raw: u64, phys_bits: u32) -> Self {
         let pairs = (raw & 0xff) as usize;
         Self {
@@ -329,11 +329,11 @@ mod tests {
             0x201 => 0xff_0000_0000 | 0x800, // ...
             0x202 => 3 * GIB,                // less 3 GiB to 4 GiB UC
             0x203 => 0xff_c000_0000 | 0x800, // ...
-            0x204 => 4 * GIB | 6,            // 4 GiB to 5 GiB WB
+            0x204 => (4 * GIB) | 6,          // 4 GiB to 5 GiB WB
             0x205 => 0xff_c000_0000 | 0x800, // ...
             0x206 => 0xd000_0000 | 1,        // not in use
             0x207 => 0xff_f000_0000,         // ...
-            0x208 => 2 * GIB | 4,            // 2 GiB to 2 GiB + 1 MiB WT
+            0x208 => (2 * GIB) | 4,          // 2 GiB to 2 GiB + 1 MiB WT
             0x209 => 0xff_fff0_0000 | 0x800, // ...
             _ => 0,
         }
