@@ -1,9 +1,10 @@
-//! Memory types against a model that asks the registers for one page at a time.
+//! Memory types of a usual machine, and of any against a model that asks the registers for one page at a time.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use vidar::mem::addr::{Hpa, PAGE_SIZE};
+use vidar::mem::mtrr::MemoryType::{Uncacheable, WriteBack, WriteProtected, WriteThrough};
 use vidar::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, MtrrCap, Mtrrs, is_mtrr, valid_write};
 
 /// A small address space, so that every page of it can be looked at.
@@ -137,4 +138,89 @@ proptest! {
             prop_assert!(valid_write(index, value, &cap), "{:#x} = {:#x}", index, value);
         }
     }
+}
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// A machine with 4 GiB of RAM, its upper 1 GiB remapped above a hole for devices.
+fn pc(index: u32) -> u64 {
+    match index {
+        IA32_MTRRCAP => 0x508,
+        IA32_MTRR_DEF_TYPE => 0xc00,
+        0x250 | 0x258 => 0x0606_0606_0606_0606,
+        0x268 => 0x0505_0505_0505_0505,
+        0x200 => 6,                      // 0 to 4 GiB WB
+        0x201 => 0xff_0000_0000 | 0x800, // ...
+        0x202 => 3 * GIB,                // less 3 GiB to 4 GiB UC
+        0x203 => 0xff_c000_0000 | 0x800, // ...
+        0x204 => (4 * GIB) | 6,          // 4 GiB to 5 GiB WB
+        0x205 => 0xff_c000_0000 | 0x800, // ...
+        0x206 => 0xd000_0000 | 1,        // not in use
+        0x207 => 0xff_f000_0000,         // ...
+        0x208 => (2 * GIB) | 4,          // 2 GiB to 2 GiB + 1 MiB WT
+        0x209 => 0xff_fff0_0000 | 0x800, // ...
+        _ => 0,
+    }
+}
+
+fn uniform(mtrrs: &Mtrrs, start: u64, end: u64) -> Option<MemoryType> {
+    mtrrs.uniform_type(Hpa(start)..Hpa(end))
+}
+
+#[test]
+fn types_of_a_usual_machine() {
+    let mtrrs = Mtrrs::read(40, pc);
+    for (address, memory_type) in [
+        (0, WriteBack),
+        (0x9_ffff, WriteBack),
+        (0xa_0000, Uncacheable),
+        (0xc_0000, WriteProtected),
+        (0xc_7fff, WriteProtected),
+        (0xc_8000, Uncacheable),
+        (0xf_ffff, Uncacheable),
+        (MIB, WriteBack),
+        (2 * GIB, WriteThrough),
+        (2 * GIB + MIB, WriteBack),
+        (3 * GIB, Uncacheable),
+        (4 * GIB, WriteBack),
+        (5 * GIB, Uncacheable),
+        (u64::MAX, Uncacheable),
+    ] {
+        assert_eq!(mtrrs.type_at(Hpa(address)), memory_type, "at {address:#x}");
+    }
+}
+
+#[test]
+fn uniformity_of_a_usual_machine() {
+    let mtrrs = Mtrrs::read(40, pc);
+    assert_eq!(uniform(&mtrrs, GIB, 2 * GIB), Some(WriteBack));
+    assert_eq!(uniform(&mtrrs, 0, GIB), None);
+    assert_eq!(uniform(&mtrrs, 0, 0xa_0000), Some(WriteBack));
+    assert_eq!(uniform(&mtrrs, 0xf_8000, MIB + 1), None);
+    assert_eq!(uniform(&mtrrs, 2 * GIB - 1, 2 * GIB + 1), None);
+    assert_eq!(uniform(&mtrrs, 2 * GIB, 2 * GIB + MIB), Some(WriteThrough));
+    assert_eq!(uniform(&mtrrs, 5 * GIB, u64::MAX), Some(Uncacheable));
+    assert_eq!(uniform(&mtrrs, GIB, GIB), None);
+}
+
+#[test]
+fn neighbouring_ranges_of_one_type_are_uniform() {
+    let mtrrs = Mtrrs::read(40, |index| match index {
+        IA32_MTRRCAP => 2,
+        IA32_MTRR_DEF_TYPE => 0x800,
+        0x200 => 6,
+        0x202 => GIB | 6,
+        0x201 | 0x203 => 0xff_c000_0000 | 0x800,
+        _ => 0,
+    });
+    assert_eq!(uniform(&mtrrs, 0, 2 * GIB), Some(WriteBack));
+    assert_eq!(uniform(&mtrrs, 0, 2 * GIB + 1), None);
+}
+
+#[test]
+fn a_cpu_with_its_mtrrs_off_caches_nothing() {
+    let off = |index| if index == IA32_MTRR_DEF_TYPE { 0x406 } else { pc(index) };
+    assert_eq!(uniform(&Mtrrs::read(40, off), 0, u64::MAX), Some(Uncacheable));
+    assert_eq!(uniform(&Mtrrs::write_back(), 0, u64::MAX), Some(WriteBack));
 }
