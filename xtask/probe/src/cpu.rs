@@ -24,14 +24,6 @@ pub fn outl(port: u16, value: u32) {
     unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) };
 }
 
-/// The time-stamp counter.
-pub fn rdtsc() -> u64 {
-    let (low, high): (u32, u32);
-    // SAFETY: reads a counter; CR4.TSD is clear and this is CPL 0.
-    unsafe { asm!("rdtsc", out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
-    u64::from(high) << 32 | u64::from(low)
-}
-
 /// CPUID as EAX, EBX, ECX, EDX.
 pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     let answer = core::arch::x86_64::__cpuid_count(leaf, subleaf);

@@ -35,8 +35,9 @@ extern "C" fn main(boot_params: u64, loaded_at: u64) -> ! {
     // SAFETY: the entry was given this address by the loader, and all below 4 GiB is mapped.
     let command_line = unsafe { command_line::find(boot_params) };
     static mut LINE: Line = Line::new();
+    let line = &raw mut LINE;
     // SAFETY: `main` runs once, and this is its only reference.
-    let line = unsafe { &mut *(&raw mut LINE) };
+    let line = unsafe { &mut *line };
     for name in command_line::scenarios(command_line) {
         if name == "all" {
             scenarios::ALL.iter().filter(|scenario| !scenario.ends_the_machine).for_each(|s| run(s, line));

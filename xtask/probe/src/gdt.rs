@@ -50,21 +50,20 @@ pub struct Pointer {
 
 /// Replaces the table of the entry code, and loads the task register.
 pub fn init() {
-    let base = &raw const TSS as u64;
+    let (tss, gdt) = (&raw mut TSS, &raw mut GDT);
+    let base = tss as u64;
     let cpl0 = (&raw const STACK_OF_CPL0).wrapping_add(1) as u64;
     let double_fault = (&raw const STACK_OF_DOUBLE_FAULTS).wrapping_add(1) as u64;
     // SAFETY: this is the one CPU, and nothing uses the statics yet. RSP0 is at byte 4 of the TSS, IST1 at byte 36,
     // and byte 102 holds the offset of an I/O bitmap: at the end, there is none.
     unsafe {
-        let tss = &mut *(&raw mut TSS);
-        (tss[1], tss[2]) = (cpl0 as u32, (cpl0 >> 32) as u32);
-        (tss[9], tss[10]) = (double_fault as u32, (double_fault >> 32) as u32);
-        tss[25] = 104 << 16;
-        let gdt = &mut *(&raw mut GDT);
-        gdt[5] = 103 | base_low(base) | 0x89 << 40;
-        gdt[6] = base >> 32;
+        ((*tss)[1], (*tss)[2]) = (cpl0 as u32, (cpl0 >> 32) as u32);
+        ((*tss)[9], (*tss)[10]) = (double_fault as u32, (double_fault >> 32) as u32);
+        (*tss)[25] = 104 << 16;
+        (*gdt)[5] = 103 | base_low(base) | 0x89 << 40;
+        (*gdt)[6] = base >> 32;
     }
-    let pointer = Pointer { limit: 7 * 8 - 1, base: &raw const GDT as u64 };
+    let pointer = Pointer { limit: 7 * 8 - 1, base: gdt as u64 };
     // SAFETY: the selectors of the entry code mean the same in this table, so nothing needs to be reloaded.
     unsafe {
         asm!("lgdt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags));

@@ -17,6 +17,8 @@ const NAMES: [&str; 17] = [
 pub const RAX: usize = 0;
 /// Index of RCX.
 pub const RCX: usize = 1;
+/// Index of RDX.
+pub const RDX: usize = 2;
 /// Index of RBX.
 pub const RBX: usize = 3;
 const RSP: usize = 4;
@@ -39,15 +41,24 @@ pub enum Instruction {
     Wrmsr,
     /// XSETBV.
     Xsetbv,
+    /// INVD.
+    Invd,
     /// VMCALL.
     Vmcall,
     /// VMMCALL.
     Vmmcall,
 }
 
-/// The registers that an instruction changed, as a set by number.
+/// The registers that an instruction changed, as a set by number, and what they all hold now.
 #[derive(Clone, Copy)]
-pub struct Changes(u32);
+pub struct Changes(u32, [u64; 17]);
+
+impl Changes {
+    /// Whether RAX, RBX, RCX and RDX have nothing in their upper halves, as CPUID leaves them.
+    pub fn upper_halves_clear(&self) -> bool {
+        [RAX, RBX, RCX, RDX].into_iter().all(|register| self.1[register] >> 32 == 0)
+    }
+}
 
 /// Their names, or the exception that the instruction raised.
 pub struct Changed(pub Outcome<Changes>);
@@ -55,8 +66,8 @@ pub struct Changed(pub Outcome<Changes>);
 impl Display for Changed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let changes = match self.0 {
-            Ok(Changes(0)) => return f.write_str("none"),
-            Ok(Changes(set)) => set,
+            Ok(Changes(0, _)) => return f.write_str("none"),
+            Ok(Changes(set, _)) => set,
             Err(fault) => return fault.fmt(f),
         };
         let mut separator = "";
@@ -160,6 +171,7 @@ with_registers! {
     rdmsr Rdmsr "rdmsr",
     wrmsr Wrmsr "wrmsr",
     xsetbv Xsetbv "xsetbv",
+    invd Invd "invd",
     vmcall Vmcall "vmcall",
     vmmcall Vmmcall "vmmcall",
 }
@@ -184,5 +196,5 @@ pub fn execute(instruction: Instruction, inputs: &[(usize, u64)]) -> Outcome<Cha
     for index in (0..NAMES.len()).filter(|index| *index != RSP) {
         changes |= u32::from(registers[index] != before[index]) << index;
     }
-    Ok(Changes(changes))
+    Ok(Changes(changes, registers))
 }

@@ -4,11 +4,17 @@ use crate::line::Line;
 
 mod bench;
 mod control;
+mod firmware;
 mod hypercall;
 mod identity;
+mod memory;
 mod msrs;
+mod nmi;
+mod preserved;
 mod reset;
+mod step;
 mod virtualization;
+mod xstate;
 
 /// A scenario.
 pub struct Scenario {
@@ -37,7 +43,21 @@ pub const ALL: &[Scenario] = &[
     scenario("unknown-msrs", msrs::unknown),
     scenario("cr4", control::cr4_bits),
     scenario("cr0", control::cr0_bits),
+    scenario("xsetbv", xstate::xsetbv),
+    scenario("invd", memory::invd),
+    scenario("microcode", firmware::microcode),
+    scenario("mtrr", firmware::mtrr),
+    scenario("apicbase", firmware::apicbase),
     scenario("hypercall", hypercall::hypercall),
+    scenario("touch", memory::touch),
+    scenario("far", memory::far),
+    scenario("step", step::step),
+    scenario("shadow", step::shadow),
+    scenario("rf", step::rf),
+    scenario("nmi", nmi::nmi),
+    scenario("regs", preserved::regs),
+    scenario("debugregs", preserved::debugregs),
+    scenario("fpu", xstate::fpu),
     scenario("bench", bench::bench),
     last("triple", reset::triple),
 ];

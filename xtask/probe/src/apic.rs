@@ -1,0 +1,91 @@
+//! The local APIC and the interrupt controllers behind it, as far as the probe sends itself interrupts.
+
+#![expect(unsafe_code, reason = "the controllers are registers in memory")]
+
+use crate::attempt::rdmsr;
+use crate::cpu::outb;
+
+const IA32_APIC_BASE: u32 = 0x1b;
+const IO_APIC: u64 = 0xfec0_0000;
+
+const ID: u64 = 0x20;
+const END_OF_INTERRUPT: u64 = 0xb0;
+const SPURIOUS: u64 = 0xf0;
+const COMMAND_LOW: u64 = 0x300;
+const COMMAND_HIGH: u64 = 0x310;
+
+/// Delivery mode NMI, in the interrupt command and in a redirection entry.
+const NMI: u32 = 4 << 8;
+const ASSERT: u32 = 1 << 14;
+const MASKED: u32 = 1 << 16;
+const TO_SELF: u32 = 1 << 18;
+
+/// The local APIC, where IA32_APIC_BASE says it is.
+pub struct Apic(u64);
+
+impl Apic {
+    /// Looks where it is.
+    pub fn find() -> Self {
+        Self(rdmsr(IA32_APIC_BASE).unwrap_or(0xfee0_0000) & 0xf_ffff_f000)
+    }
+
+    /// Reads a register.
+    pub fn read(&self, register: u64) -> u32 {
+        // SAFETY: all below 4 GiB is mapped, and reading a register of the APIC does no harm.
+        unsafe { ((self.0 + register) as *const u32).read_volatile() }
+    }
+
+    fn write(&self, register: u64, value: u32) {
+        // SAFETY: as in `read`; the registers that are written here send interrupts to the probe itself.
+        unsafe { ((self.0 + register) as *mut u32).write_volatile(value) };
+    }
+
+    /// Lets it accept interrupts, and silences the old controllers, whose vectors are those of exceptions.
+    pub fn enable(&self) {
+        outb(0x21, 0xff);
+        outb(0xa1, 0xff);
+        self.write(SPURIOUS, 0x1ff);
+    }
+
+    /// Sends this CPU an interrupt.
+    pub fn interrupt_self(&self, vector: u8) {
+        self.write(COMMAND_LOW, TO_SELF | ASSERT | u32::from(vector));
+    }
+
+    /// Sends this CPU an NMI. The shorthand for itself is not for NMIs, so it is addressed by its number.
+    pub fn nmi_self(&self) {
+        self.write(COMMAND_HIGH, self.read(ID));
+        self.write(COMMAND_LOW, NMI | ASSERT);
+    }
+
+    /// The interrupt that is being handled is done.
+    pub fn end_of_interrupt(&self) {
+        self.write(END_OF_INTERRUPT, 0);
+    }
+
+    /// Makes the timer interrupt, which comes in at pin 0 or 2, an NMI of this CPU, or nothing at all.
+    pub fn timer_as_nmi(&self, on: bool) {
+        for pin in [0, 2] {
+            let low = if on { NMI } else { MASKED };
+            io_apic_write(0x11 + 2 * pin, self.read(ID));
+            io_apic_write(0x10 + 2 * pin, low);
+        }
+    }
+}
+
+fn io_apic_write(register: u32, value: u32) {
+    // SAFETY: all below 4 GiB is mapped; the redirection entries belong to the probe.
+    unsafe {
+        (IO_APIC as *mut u32).write_volatile(register);
+        ((IO_APIC + 0x10) as *mut u32).write_volatile(value);
+    }
+}
+
+/// Lets the timer fire once, after so many of its ticks, 1,193,182 a second.
+pub fn timer_once(ticks: u16) {
+    let [low, high] = ticks.to_le_bytes();
+    // Channel 0, both bytes, mode 0: the output rises when the count ends.
+    outb(0x43, 0x30);
+    outb(0x40, low);
+    outb(0x40, high);
+}

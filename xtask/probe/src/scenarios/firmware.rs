@@ -1,0 +1,130 @@
+//! What firmware and kernels set up once: microcode, memory types, the place of the local APIC.
+
+#![expect(unsafe_code, reason = "memory is looked at behind the compiler's back")]
+
+use crate::apic::Apic;
+use crate::attempt::{Hex, Shown, rdmsr, wrmsr};
+use crate::cpu::cpuid;
+use crate::entry::physical;
+use crate::line::Line;
+use crate::vidar;
+
+const IA32_APIC_BASE: u32 = 0x1b;
+const IA32_BIOS_UPDT_TRIG: u32 = 0x79;
+const IA32_BIOS_SIGN_ID: u32 = 0x8b;
+const IA32_MTRRCAP: u32 = 0xfe;
+const IA32_MTRR_PHYSBASE0: u32 = 0x200;
+const IA32_MTRR_FIX64K_00000: u32 = 0x250;
+const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
+
+const APIC_ENABLED: u64 = 1 << 11;
+const APIC_X2: u64 = 1 << 10;
+const APIC_VERSION: u64 = 0x30;
+
+/// A microcode update of nothing: under Vidar it is taken and dropped.
+pub fn microcode(line: &mut Line) {
+    line.item("update", Shown(wrmsr(IA32_BIOS_UPDT_TRIG, 0)));
+    line.item("revision", Hex(rdmsr(IA32_BIOS_SIGN_ID)));
+    line.item("clear", Shown(wrmsr(IA32_BIOS_SIGN_ID, 0)));
+}
+
+/// Memory that must stay what it is while its type changes.
+static PATTERN: [u64; 512] = {
+    let mut pattern = [0; 512];
+    let mut index = 0;
+    while index < 512 {
+        pattern[index] = 0x0123_4567_89ab_cdef_u64.rotate_left(index as u32);
+        index += 1;
+    }
+    pattern
+};
+
+fn memory() -> &'static str {
+    let word = |index: usize| {
+        // SAFETY: inside of the static.
+        unsafe { (&raw const PATTERN).cast::<u64>().add(index).read_volatile() }
+    };
+    let kept = (0..512).all(|index| word(index) == 0x0123_4567_89ab_cdef_u64.rotate_left(index as u32));
+    if kept { "kept" } else { "lost" }
+}
+
+/// Writes an MSR, reads it back, and undoes it.
+fn put(line: &mut Line, name: &str, index: u32, value: u64) {
+    let before = rdmsr(index);
+    let outcome = wrmsr(index, value);
+    let read = if rdmsr(index) == Ok(value) { "written" } else { "unwritten" };
+    line.item(name, format_args!("{}/{read}/{}", Shown(outcome), memory()));
+    if let (Ok(before), Ok(())) = (before, outcome) {
+        // It held this value a moment ago, so it may hold it again.
+        let _ = wrmsr(index, before);
+    }
+}
+
+/// Writes of memory types, good and bad. Each good one is undone.
+pub fn mtrr(line: &mut Line) {
+    let capabilities = rdmsr(IA32_MTRRCAP);
+    line.item("cap", Hex(capabilities));
+    let Ok(count @ 1..) = capabilities.map(|capabilities| capabilities as u32 & 0xff) else {
+        return;
+    };
+    let bits = cpuid(0x8000_0008, 0)[0] & 0xff;
+    let two_megabytes = ((1 << bits) - (2 << 20)) | 1 << 11;
+    // The probe itself, uncached.
+    let here = physical(&raw const PATTERN) & !((2 << 20) - 1);
+    let base = IA32_MTRR_PHYSBASE0 + 2 * (count - 1);
+    put(line, "base", base, here);
+    put(line, "mask", base + 1, two_megabytes);
+    if let (Ok(base_before), Ok(mask_before)) = (rdmsr(base), rdmsr(base + 1)) {
+        let wrote = wrmsr(base, here).and_then(|()| wrmsr(base + 1, two_megabytes));
+        let during = memory();
+        let undone = wrmsr(base + 1, mask_before).and_then(|()| wrmsr(base, base_before));
+        line.item("uncached", format_args!("{}/{during}/{}/{}", Shown(wrote), Shown(undone), memory()));
+    }
+    put(line, "type-2", base, here | 2);
+    put(line, "type-7", base, here | 7);
+    put(line, "base-bit-8", base, here | 1 << 8);
+    put(line, "base-bit-63", base, 1 << 63);
+    put(line, "mask-bit-0", base + 1, two_megabytes | 1);
+    put(line, "mask-bit-63", base + 1, two_megabytes | 1 << 63);
+    let default = rdmsr(IA32_MTRR_DEF_TYPE).unwrap_or(0);
+    line.item("default", format_args!("{default:#x}"));
+    put(line, "default-same", IA32_MTRR_DEF_TYPE, default);
+    put(line, "default-through", IA32_MTRR_DEF_TYPE, default & !0xff | 4);
+    put(line, "default-off", IA32_MTRR_DEF_TYPE, default & !(1 << 11));
+    put(line, "default-type-3", IA32_MTRR_DEF_TYPE, default & !0xff | 3);
+    put(line, "default-bit-12", IA32_MTRR_DEF_TYPE, default | 1 << 12);
+    put(line, "fixed", IA32_MTRR_FIX64K_00000, 0x0606_0606_0606_0606);
+    put(line, "fixed-type-2", IA32_MTRR_FIX64K_00000, 0x0606_0606_0602_0606);
+    put(line, "cap-written", IA32_MTRRCAP, 0);
+    put(line, "one-too-many", IA32_MTRR_PHYSBASE0 + 2 * count, 0);
+}
+
+/// Moves of the local APIC.
+pub fn apicbase(line: &mut Line) {
+    let Ok(start) = rdmsr(IA32_APIC_BASE) else {
+        return line.word("none");
+    };
+    let flags = start & 0xfff;
+    let elsewhere = 0xfef0_0000;
+    line.item("start", format_args!("{start:#x}"));
+    let mut put = |name, value| {
+        let outcome = wrmsr(IA32_APIC_BASE, value);
+        line.item(name, format_args!("{}/{}", Shown(outcome), Hex(rdmsr(IA32_APIC_BASE))));
+        let _ = wrmsr(IA32_APIC_BASE, start);
+    };
+    put("same", start);
+    put("bit-0", start | 1);
+    put("bit-9", start | 1 << 9);
+    put("bit-63", start | 1 << 63);
+    put("x2-without-enabled", start & !APIC_ENABLED | APIC_X2);
+    put("elsewhere", elsewhere | flags);
+    if let Some((base, size)) = vidar::region() {
+        put("onto-vidar", base | flags);
+        put("onto-vidars-end", (base + size - 0x1000) | flags);
+        put("behind-vidar", (base + size) | flags);
+    }
+    line.item("version", format_args!("{:#x}", Apic::find().read(APIC_VERSION)));
+    let _ = wrmsr(IA32_APIC_BASE, elsewhere | flags);
+    line.item("version-elsewhere", format_args!("{:#x}", Apic::find().read(APIC_VERSION)));
+    line.item("back", Shown(wrmsr(IA32_APIC_BASE, start)));
+}

@@ -1,0 +1,135 @@
+//! Memory that is Vidar's, memory that is not there, and memory in the caches.
+
+#![expect(unsafe_code, reason = "addresses that nobody gave out are what is tested")]
+
+use core::arch::naked_asm;
+
+use vidar_abi::Call;
+
+use crate::attempt::{Hex, Outcome, Shown, attempt};
+use crate::cpu::cpuid;
+use crate::line::Line;
+use crate::{user, vidar, window};
+
+const PAGE: u64 = 4096;
+
+/// Reads eight bytes.
+fn read(address: u64) -> Outcome<u64> {
+    let value: u64;
+    attempt!("mov {value}, [{address}]"; value = inout(reg) 0_u64 => value, address = in(reg) address)?;
+    Ok(value)
+}
+
+/// Reads four bytes, as registers of devices want it.
+fn read32(address: u64) -> Outcome<u64> {
+    let value: u32;
+    attempt!("mov {value:e}, [{address}]"; value = inout(reg) 0_u32 => value, address = in(reg) address)?;
+    Ok(u64::from(value))
+}
+
+/// Writes eight bytes.
+fn write(address: u64, value: u64) -> Outcome {
+    attempt!("mov [{address}], {value}"; value = in(reg) value, address = in(reg) address)
+}
+
+/// Reads and writes every page that Vidar keeps, then asks Vidar whether it still is.
+pub fn touch(line: &mut Line) {
+    let Some((base, size)) = vidar::region() else {
+        return line.word("none");
+    };
+    let exits = vidar::exits().unwrap_or(0);
+    let first = read(window::show(base));
+    let (mut same, mut kept, mut faults) = (0, 0, 0);
+    let pages = size / PAGE;
+    for page in 0..pages {
+        let address = window::show(base + page * PAGE);
+        for offset in [0, 0x7f8, PAGE - 8] {
+            let before = read(address + offset);
+            let wrote = write(address + offset, 0x5649_4441_5200_0000 | page);
+            let after = read(address + offset);
+            same += u64::from(before == first);
+            kept += u64::from(after == Ok(0x5649_4441_5200_0000 | page));
+            faults += u64::from(before.is_err()) + u64::from(wrote.is_err()) + u64::from(after.is_err());
+        }
+    }
+    line.item("pages", format_args!("{pages:#x}"));
+    line.item("first", Hex(first));
+    line.item("as-first", format_args!("{same}/{}", 3 * pages));
+    line.item("writes-kept", format_args!("{kept}/{}", 3 * pages));
+    line.item("faults", faults);
+    // Accesses that a hypervisor could not take apart: over the edges, locked, and many at once.
+    let edge = window::show(base);
+    if base % (2 << 20) != 0 {
+        line.item("lower-edge", Shown(read(edge - 4).map(drop)));
+    }
+    let end = base + size;
+    if end % (2 << 20) != 0 {
+        line.item("upper-edge", Shown(read(window::show(end - 4)).map(drop)));
+    }
+    let middle = window::show((base + size / 2) & !(PAGE - 1));
+    line.item("locked", Shown(attempt!("lock add qword ptr [{a}], 1"; a = in(reg) middle)));
+    line.item(
+        "string",
+        Shown(attempt!("rep stosq"; inout("rdi") middle => _, inout("rcx") 512_u64 => _, in("rax") 0_u64)),
+    );
+    line.item("exits", vidar::exits().unwrap_or(0) - exits);
+    line.item("region", if vidar::region() == Some((base, size)) { "same" } else { "changed" });
+    line.item("version", Shown(vidar::call(Call::Version as u64, 0, 0, 0).map(drop)));
+    line.item("log", Shown(vidar::call(Call::Log as u64, 0, 0, 0).map(drop)));
+    line.item("present", if vidar::present() { "yes" } else { "no" });
+}
+
+/// Physical addresses above RAM: devices, holes, and the end of what the CPU can address.
+pub fn far(line: &mut Line) {
+    let bits = cpuid(0x8000_0008, 0)[0] & 0xff;
+    let end = 1_u64 << bits;
+    line.item("bits", bits);
+    line.item("lapic-version", Hex(read32(window::show(0xfee0_0030))));
+    let io_apic = window::show(0xfec0_0000);
+    line.item("ioapic-version", Hex(attempt!("mov dword ptr [{a}], 1"; a = in(reg) io_apic).and_then(|()| read32(io_apic + 0x10))));
+    line.item("hpet", Hex(read32(window::show(0xfed0_0000))));
+    line.item("bios", Hex(read(window::show(0xffff_fff0))));
+    for (name, address) in [
+        ("hole-2g", 0x9000_0000),
+        ("hole-3g", 0xd123_4000),
+        ("4g", 1 << 32),
+        ("64g-less-8", (64 << 30) - 8),
+        ("half", end / 2),
+        ("last", end - 8),
+    ] {
+        let place = window::show(address);
+        let before = read(place);
+        let wrote = write(place, 0x0123_4567_89ab_cdef);
+        line.item(name, format_args!("{}/{}/{}", Hex(before), Shown(wrote), Hex(read(place))));
+    }
+    if bits < 52 {
+        line.item("beyond", Hex(read(window::show(end))));
+    }
+    // The window must not stay on an address that does not exist.
+    window::show(0);
+}
+
+/// INVD at CPL 3, where it is not allowed.
+#[unsafe(naked)]
+extern "C" fn invd_at_cpl3() {
+    naked_asm!("invd", "int 0x80")
+}
+
+/// INVD with dirty lines in the caches. On metal, bare, this loses them, and with them the probe: only for emulators
+/// and for hypervisors.
+pub fn invd(line: &mut Line) {
+    static mut BUFFER: [u64; 8192] = [0; 8192];
+    let buffer = &raw mut BUFFER;
+    let pattern = |index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for index in 0..8192 {
+        // SAFETY: inside of the buffer, to which nobody has a reference.
+        unsafe { buffer.cast::<u64>().add(index).write_volatile(pattern(index as u64)) };
+    }
+    line.item("invd", Shown(attempt!("invd")));
+    // SAFETY: as above.
+    let kept = (0..8192).all(|index| unsafe { buffer.cast::<u64>().add(index).read_volatile() } == pattern(index as u64));
+    line.item("memory", if kept { "kept" } else { "lost" });
+    line.item("wbinvd", Shown(attempt!("wbinvd")));
+    // SAFETY: the function uses no stack, writes nothing and ends with INT 0x80.
+    line.item("cpl3", Shown(unsafe { user::visit(invd_at_cpl3 as *const () as u64, 0) }.map(drop)));
+}

@@ -1,0 +1,41 @@
+//! A window of 2 MiB through which any physical address can be reached.
+
+#![expect(unsafe_code, reason = "page tables are memory that the CPU reads")]
+
+use core::arch::asm;
+
+use crate::entry::physical;
+
+/// Where the window is: the first address that the second entry of the top table maps.
+const WINDOW: u64 = 1 << 39;
+const SIZE: u64 = 2 << 20;
+
+/// Present, writable, accessed.
+const TABLE: u64 = 0x23;
+/// Present, writable, not cached, accessed, dirty, 2 MiB.
+const LARGE_PAGE: u64 = 0xfb;
+
+#[repr(C, align(4096))]
+struct Table([u64; 512]);
+
+static mut DIRECTORY_POINTERS: Table = Table([0; 512]);
+static mut DIRECTORY: Table = Table([0; 512]);
+
+unsafe extern "C" {
+    /// The top table, of the entry code.
+    static mut page_tables: [u64; 512];
+}
+
+/// Lets the window show the 2 MiB around the physical address; returns where the address itself is now.
+pub fn show(address: u64) -> u64 {
+    // SAFETY: one CPU, and the tables are reached only here. The entries map nothing that is in use.
+    unsafe {
+        let directory = &raw mut DIRECTORY;
+        let pointers = &raw mut DIRECTORY_POINTERS;
+        (*directory).0[0] = address & !(SIZE - 1) | LARGE_PAGE;
+        (*pointers).0[0] = physical(directory) | TABLE;
+        (&raw mut page_tables).cast::<u64>().add(1).write_volatile(physical(pointers) | TABLE);
+        asm!("invlpg [{}]", in(reg) WINDOW, options(nostack, preserves_flags));
+    }
+    WINDOW + address % SIZE
+}
