@@ -15,7 +15,7 @@ const COMMAND_LOW: u64 = 0x300;
 const COMMAND_HIGH: u64 = 0x310;
 
 /// Delivery mode NMI, in the interrupt command and in a redirection entry.
-const NMI: u32 = 4 << 8;
+pub const NMI: u32 = 4 << 8;
 const ASSERT: u32 = 1 << 14;
 const MASKED: u32 = 1 << 16;
 const TO_SELF: u32 = 1 << 18;
@@ -63,12 +63,12 @@ impl Apic {
         self.write(END_OF_INTERRUPT, 0);
     }
 
-    /// Makes the timer interrupt, which comes in at pin 0 or 2, an NMI of this CPU, or nothing at all.
-    pub fn timer_as_nmi(&self, on: bool) {
+    /// Makes the timer interrupt, which comes in at pin 0 or 2, what the entry of the I/O APIC says: a vector or
+    /// [`NMI`]. Or it goes nowhere.
+    pub fn timer_as(&self, entry: Option<u32>) {
         for pin in [0, 2] {
-            let low = if on { NMI } else { MASKED };
             io_apic_write(0x11 + 2 * pin, self.read(ID));
-            io_apic_write(0x10 + 2 * pin, low);
+            io_apic_write(0x10 + 2 * pin, entry.unwrap_or(MASKED));
         }
     }
 }

@@ -11,6 +11,7 @@ mod memory;
 mod msrs;
 mod nmi;
 mod preserved;
+mod quiet;
 mod reset;
 mod step;
 mod virtualization;
@@ -41,6 +42,7 @@ pub const ALL: &[Scenario] = &[
     scenario("svm", virtualization::svm),
     scenario("vmx-msrs", msrs::vmx),
     scenario("unknown-msrs", msrs::unknown),
+    scenario("msrs", msrs::own),
     scenario("cr4", control::cr4_bits),
     scenario("cr0", control::cr0_bits),
     scenario("xsetbv", xstate::xsetbv),
@@ -51,6 +53,8 @@ pub const ALL: &[Scenario] = &[
     scenario("hypercall", hypercall::hypercall),
     scenario("touch", memory::touch),
     scenario("far", memory::far),
+    scenario("quiet", quiet::quiet),
+    scenario("interrupts", quiet::interrupts),
     scenario("step", step::step),
     scenario("shadow", step::shadow),
     scenario("rf", step::rf),

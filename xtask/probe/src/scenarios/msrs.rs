@@ -3,6 +3,7 @@
 use core::ops::RangeInclusive;
 
 use crate::attempt::{Hex, Shown, rdmsr, wrmsr};
+use crate::cpu::cpuid;
 use crate::line::Line;
 
 const IA32_FEATURE_CONTROL: u32 = 0x3a;
@@ -53,5 +54,50 @@ pub fn unknown(line: &mut Line) {
     for index in UNKNOWN.into_iter().chain(FOREIGN) {
         let (read, write) = (rdmsr(index), wrmsr(index, 0));
         line.item(format_args!("{index:#x}"), format_args!("{}/{}", Hex(read), Shown(write)));
+    }
+}
+
+/// MSRs that are the guest's: the index, a value that is good and unlike the others, and one that is bad, if any is.
+const OWN: [(&str, u32, u64, Option<u64>); 14] = [
+    ("sysenter-cs", 0x174, 0x1230, None),
+    ("sysenter-esp", 0x175, 0xffff_8000_1111_2222, Some(1 << 60)),
+    ("sysenter-eip", 0x176, 0xffff_8000_3333_4444, Some(1 << 60)),
+    ("pat", 0x277, 0x0007_0106_0007_0406, Some(0x0007_0406_0007_0402)),
+    ("xss", 0xda0, 0, Some(1 << 62)),
+    ("efer", 0xc000_0080, 0xd01, Some(0xd05)),
+    ("star", 0xc000_0081, 0x0013_0008_dead_beef, None),
+    ("lstar", 0xc000_0082, 0xffff_8000_5555_6666, Some(1 << 60)),
+    ("cstar", 0xc000_0083, 0xffff_8000_7777_8888, Some(1 << 60)),
+    ("fmask", 0xc000_0084, 0x4_7700, None),
+    ("fs-base", 0xc000_0100, 0x0000_7000_9999_aaaa, Some(1 << 60)),
+    ("gs-base", 0xc000_0101, 0x0000_7000_bbbb_cccc, Some(1 << 60)),
+    ("kernel-gs-base", 0xc000_0102, 0xffff_8000_dddd_eeee, Some(1 << 60)),
+    ("tsc-aux", 0xc000_0103, 0x0bad_cafe, None),
+];
+
+/// Writes all of the guest's own MSRs, leaves to the hypervisor a thousand times, and reads them again. Each item is
+/// what came of the good write, whether the value was there afterwards, and what came of the bad write.
+pub fn own(line: &mut Line) {
+    let before = OWN.map(|(_, index, ..)| rdmsr(index));
+    let wrote = OWN.map(|(_, index, good, _)| wrmsr(index, good));
+    for _ in 0..1000 {
+        cpuid(0x8000_0000, 0);
+    }
+    let after = OWN.map(|(_, index, ..)| rdmsr(index));
+    let refused = OWN.map(|(_, index, _, bad)| bad.map(|bad| wrmsr(index, bad)));
+    for ((_, index, ..), before) in OWN.iter().zip(before) {
+        // What could be read may be written back.
+        let _ = before.and_then(|before| wrmsr(*index, before));
+    }
+    for (number, (name, _, good, _)) in OWN.into_iter().enumerate() {
+        let kept = match after[number] {
+            Ok(value) if value == good => "kept",
+            Ok(_) => "lost",
+            Err(_) => "none",
+        };
+        match refused[number] {
+            Some(refused) => line.item(name, format_args!("{}/{kept}/{}", Shown(wrote[number]), Shown(refused))),
+            None => line.item(name, format_args!("{}/{kept}", Shown(wrote[number]))),
+        }
     }
 }

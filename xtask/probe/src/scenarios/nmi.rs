@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::apic::{Apic, timer_once};
+use crate::apic::{Apic, NMI, timer_once};
 use crate::cpu::cpuid;
 use crate::idt::{Frame, handling};
 use crate::line::Line;
@@ -59,7 +59,7 @@ pub fn nmi(line: &mut Line) {
         }
         line.item("self", format_args!("{direct}/10"));
 
-        apic.timer_as_nmi(true);
+        apic.timer_as(Some(NMI));
         for (name, step) in [("running", core::hint::spin_loop as fn()), ("in-cpuid", leave)] {
             let mut seen = 0;
             for round in 0..ROUNDS {
@@ -69,7 +69,7 @@ pub fn nmi(line: &mut Line) {
             }
             line.item(name, format_args!("{seen}/{ROUNDS}"));
         }
-        apic.timer_as_nmi(false);
+        apic.timer_as(None);
 
         COUNT.store(0, Relaxed);
         DEEPEST.store(0, Relaxed);

@@ -1,0 +1,149 @@
+//! What a thin hypervisor lets pass: instructions and interrupts that must work as bare, and leave to nobody.
+
+#![expect(unsafe_code, reason = "the instructions under test exist only as assembly")]
+
+use core::fmt::{self, Display};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::apic::{Apic, timer_once};
+use crate::attempt::{Outcome, Shown, attempt, keeping_cr4, set_cr4};
+use crate::cpu::{self, cpuid};
+use crate::idt::{Frame, handling};
+use crate::line::Line;
+use crate::vidar;
+
+const CR4_OSXSAVE: u64 = 1 << 18;
+
+/// How often each instruction is executed.
+const ROUNDS: u64 = 100;
+
+/// Exits of something; bare there are none to count.
+struct Exits(Option<u64>);
+
+impl Exits {
+    /// Counts the exits that `body` makes. The second question is an exit of its own.
+    fn of(body: impl FnOnce()) -> Self {
+        let before = vidar::exits();
+        body();
+        let after = vidar::exits();
+        Self(before.zip(after).map(|(before, after)| (after - before).saturating_sub(1)))
+    }
+}
+
+impl Display for Exits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.unwrap_or(0))
+    }
+}
+
+fn show(line: &mut Line, name: &str, instruction: impl Fn() -> Outcome) {
+    let mut outcome = Ok(());
+    let exits = Exits::of(|| {
+        for _ in 0..ROUNDS {
+            outcome = instruction();
+        }
+    });
+    line.item(name, format_args!("{}/{exits}", Shown(outcome)));
+}
+
+/// Instructions that a hypervisor could ask to be told of: what came of each, and the exits of a hundred.
+pub fn quiet(line: &mut Line) {
+    static WORDS: [u64; 2] = [0; 2];
+    let operand = &raw const WORDS;
+    macro_rules! all {
+        ($($name:literal ($($attempt:tt)*))*) => {
+            $(show(line, $name, || attempt!($($attempt)*));)*
+        };
+    }
+    all! {
+        "rdtsc" ("rdtsc"; out("rax") _, out("rdx") _)
+        "rdtscp" ("rdtscp"; out("rax") _, out("rcx") _, out("rdx") _)
+        "rdpmc" ("rdpmc"; out("rax") _, in("rcx") 0, out("rdx") _)
+        "rdrand" ("rdrand rax"; out("rax") _)
+        "rdseed" ("rdseed rax"; out("rax") _)
+        "pause" ("pause")
+        "invlpg" ("invlpg [rax]"; in("rax") operand)
+        "invpcid" ("invpcid rax, [rcx]"; in("rax") 2_u64, in("rcx") operand)
+        "monitor" ("monitor"; in("rax") operand, in("rcx") 0, in("rdx") 0)
+        "wbinvd" ("wbinvd")
+        "clts" ("clts")
+        "lmsw" ("smsw eax", "lmsw ax"; out("rax") _)
+        "mov-cr0" ("mov rax, cr0", "mov cr0, rax"; out("rax") _)
+        "mov-cr3" ("mov rax, cr3", "mov cr3, rax"; out("rax") _)
+        "mov-cr4" ("mov rax, cr4", "mov cr4, rax"; out("rax") _)
+        "mov-cr8" ("mov rax, cr8", "mov cr8, rax"; out("rax") _)
+        "mov-dr7" ("mov rax, dr7", "mov dr7, rax"; out("rax") _)
+        "sgdt" ("sub rsp, 16", "sgdt [rsp]", "lgdt [rsp]", "add rsp, 16")
+        "sidt" ("sub rsp, 16", "sidt [rsp]", "lidt [rsp]", "add rsp, 16")
+        "sldt" ("sldt ax", "lldt ax"; out("rax") _)
+        "str" ("str ax"; out("rax") _)
+        "in" ("in al, dx"; out("al") _, in("dx") 0x80_u16)
+        "out" ("out dx, al"; in("al") 0_u8, in("dx") 0x80_u16)
+        "ud2" ("ud2")
+        "int3" ("int3")
+        "page-fault" ("mov rax, [rax]"; inout("rax") 0x7000_0000_0000_u64 => _)
+        "rdmsr-efer" ("rdmsr"; in("ecx") 0xc000_0080_u32, out("eax") _, out("edx") _)
+        "wrmsr-gs" ("rdmsr", "wrmsr"; in("ecx") 0xc000_0101_u32, out("eax") _, out("edx") _)
+        "rdmsr-tsc" ("rdmsr"; in("ecx") 0x10_u32, out("eax") _, out("edx") _)
+        "swapgs" ("swapgs", "swapgs")
+    }
+    if cpuid(1, 0)[2] >> 26 & 1 == 1 {
+        keeping_cr4(|| {
+            let _ = set_cr4(cpu::cr4() | CR4_OSXSAVE);
+            show(line, "xgetbv", || attempt!("xgetbv"; in("rcx") 0, out("rax") _, out("rdx") _));
+            #[repr(C, align(64))]
+            struct Area([u8; 4096]);
+            static mut AREA: Area = Area([0; 4096]);
+            let area = &raw mut AREA;
+            macro_rules! save {
+                ($name:literal) => {
+                    show(line, $name, || {
+                        attempt!(concat!($name, " [rdi]"); in("rdi") area, in("rax") 1, in("rdx") 0)
+                    });
+                };
+            }
+            save!("xsave64");
+            save!("xsaveopt64");
+            save!("xsavec64");
+            save!("xsaves64");
+        });
+    }
+}
+
+static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
+
+fn on_interrupt(_: &mut Frame) {
+    INTERRUPTS.fetch_add(1, Relaxed);
+    Apic::find().end_of_interrupt();
+}
+
+/// Interrupts from itself and from the timer, some of which wake it from HLT.
+pub fn interrupts(line: &mut Line) {
+    const VECTOR: u8 = 0x42;
+    const ROUNDS: u32 = 50;
+    let apic = Apic::find();
+    apic.enable();
+    let mut take = |name, wait: fn() -> Outcome, raise: &dyn Fn(u32)| {
+        INTERRUPTS.store(0, Relaxed);
+        let exits = Exits::of(|| {
+            handling(VECTOR, on_interrupt, || {
+                for round in 0..ROUNDS {
+                    raise(round);
+                    for _ in 0..100_000 {
+                        if wait().is_err() || INTERRUPTS.load(Relaxed) > round {
+                            break;
+                        }
+                    }
+                }
+            });
+        });
+        line.item(name, format_args!("{}/{ROUNDS}/{exits}", INTERRUPTS.load(Relaxed)));
+    };
+    let run: fn() -> Outcome = || attempt!("sti", "nop", "nop", "cli");
+    let halt: fn() -> Outcome = || attempt!("sti", "hlt", "cli");
+    take("self", run, &|_| apic.interrupt_self(VECTOR));
+    apic.timer_as(Some(u32::from(VECTOR)));
+    take("timer", run, &|round| timer_once(200 + 7 * round as u16));
+    take("timer-in-hlt", halt, &|round| timer_once(200 + 7 * round as u16));
+    apic.timer_as(None);
+}
