@@ -13,7 +13,7 @@ const PROGRAM: u32 = 0o100_755;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// Folders that the script mounts on or that programs expect.
-const FOLDERS: &[&str] = &["bin", "dev", "proc", "root", "sys", "tmp"];
+const FOLDERS: &[&str] = &["bin", "dev", "proc", "sys", "tmp"];
 
 /// The compressed archive: `init` is the script, the others are static programs.
 pub fn pack(busybox: &Path, vidarctl: Option<&Path>, init: &Path) -> Result<Vec<u8>> {

@@ -1,6 +1,7 @@
 //! The front door of the project: `cargo xtask`.
 
 mod build;
+mod console;
 mod grub;
 mod guest_args;
 mod guests;
@@ -10,12 +11,16 @@ mod machine;
 mod manifest;
 mod packages;
 mod paths;
+mod probe_image;
 mod progress;
 mod run;
 mod setup;
 mod terminal;
+mod test;
+mod tidy;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -49,6 +54,19 @@ enum Task {
     ///
     /// Ctrl-A x quits; poweroff in the guest ends it as well.
     Run(RunArgs),
+    /// Run all tests: those of the host, the project's own rules, and those in emulators
+    ///
+    /// A line for each test as it ends, and the count as the last line. Logs are under target/machines.
+    Test {
+        /// Run only tests whose names contain this, with what they build on
+        #[arg(long, value_name = "TEXT")]
+        filter: Option<String>,
+        /// Print the names and run nothing
+        #[arg(long)]
+        list: bool,
+    },
+    /// Check the project's own rules
+    Tidy,
     /// Remove ISOs, logs and what the emulators left; built programs are cargo's to clean
     Clean {
         /// Remove the guests' kernels too; the next task fetches them again
@@ -98,8 +116,18 @@ enum Choice {
     Kvm,
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    match perform(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<()> {
+    match task {
         Task::Setup => setup::all(),
         Task::Build => {
             setup::tools()?;
@@ -107,6 +135,12 @@ fn main() -> Result<()> {
         }
         Task::Iso(args) => iso(args),
         Task::Run(args) => run(args),
+        Task::Test { list: true, .. } => {
+            test::list();
+            Ok(())
+        }
+        Task::Test { filter, .. } => test::run(filter.as_deref()),
+        Task::Tidy => tidy::run(),
         Task::Clean { guests } => paths::clean(guests),
     }
 }

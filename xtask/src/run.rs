@@ -3,11 +3,15 @@
 use std::io::{Read, Write, stdin, stdout};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::flag;
 
 use crate::iso::{self, Recipe};
 use crate::machine::{Machine, Running, Spec};
@@ -33,6 +37,7 @@ pub fn interactive(recipe: &Recipe, machine: Machine, memory: u32) -> Result<()>
     }?;
     match end {
         End::Quit => eprintln!("\nQuit."),
+        End::Signal => bail!("ended by a signal"),
         End::PoweredOff => eprintln!("\nThe guest powered the machine off."),
         End::Died => {
             let log = running.emulator_log();
@@ -48,6 +53,7 @@ pub fn interactive(recipe: &Recipe, machine: Machine, memory: u32) -> Result<()>
 
 enum End {
     Quit,
+    Signal,
     PoweredOff,
     Died,
 }
@@ -57,7 +63,11 @@ fn bridge(running: &mut Running) -> Result<End> {
     let from_guest = running.serial()?;
     let to_guest = running.serial()?;
     let output = thread::spawn(move || show(from_guest));
-    let end = feed(running, to_guest);
+    let signalled = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+        flag::register(signal, Arc::clone(&signalled)).context("cannot watch for signals")?;
+    }
+    let end = feed(running, to_guest, &signalled);
     // What the guest said last is still to be shown.
     running.serial()?.shutdown(Shutdown::Both).ok();
     output.join().ok();
@@ -75,10 +85,13 @@ fn show(mut from_guest: TcpStream) {
 }
 
 /// Sends what the user types until the machine ends or the user wants to quit.
-fn feed(running: &mut Running, mut to_guest: TcpStream) -> Result<End> {
+fn feed(running: &mut Running, mut to_guest: TcpStream, signalled: &AtomicBool) -> Result<End> {
     let mut keys = Keys::default();
     let mut open = true;
     loop {
+        if signalled.load(Ordering::Relaxed) {
+            return Ok(End::Signal);
+        }
         if let Some(well) = running.ended(Duration::ZERO)? {
             return Ok(if well { End::PoweredOff } else { End::Died });
         }

@@ -46,11 +46,15 @@ fn has_debugger() -> bool {
 }
 
 fn configuration_text(spec: &Spec, log: &Path, port: u16) -> String {
-    let Spec { memory, iso, cpu, fixed_clock, verbose, .. } = spec;
-    let cpu = cpu.as_deref().unwrap_or(USUAL_CPU);
+    let Spec { memory, iso, .. } = spec;
+    let cpu = spec.cpu.as_deref().unwrap_or(USUAL_CPU);
     let (iso, log) = (iso.display(), log.display());
-    let time = if *fixed_clock { "1700000000" } else { "utc" };
-    let errors = if *verbose { "report" } else { "ignore" };
+    let time = if spec.fixed_clock { "1700000000" } else { "utc" };
+    let errors = if spec.verbose { "report" } else { "ignore" };
+    // After Linux has rebooted, the BIOS of Bochs writes an MSR that it has locked: it lives on by the reset that
+    // follows from the triple fault.
+    let reset = u8::from(!spec.stops_at_triple_fault);
+    let ignore = u8::from(!spec.strict_msrs);
     format!(
         "plugin_ctrl: unmapped=true, biosdev=true, speaker=true, extfpuirq=true, parallel=false, serial=true\n\
          config_interface: textconfig\n\
@@ -62,7 +66,8 @@ fn configuration_text(spec: &Spec, log: &Path, port: u16) -> String {
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
          ata0-master: type=cdrom, path=\"{iso}\", status=inserted\n\
          clock: sync=none, time0={time}\n\
-         cpu: model={cpu}, count=1, ips={INSTRUCTIONS_PER_SECOND}, reset_on_triple_fault=0\n\
+         cpu: model={cpu}, count=1, ips={INSTRUCTIONS_PER_SECOND}, \
+         reset_on_triple_fault={reset}, ignore_bad_msrs={ignore}\n\
          pci: enabled=1, chipset=i440fx\n\
          com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n\
          log: {log}\n\
@@ -85,7 +90,7 @@ mod tests {
             memory: 384,
             cpu: Some("tigerlake".into()),
             fixed_clock: true,
-            verbose: true,
+            ..Spec::default()
         };
         let text = configuration_text(&spec, Path::new("/x/log"), 4711);
         for line in [

@@ -16,6 +16,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::{packages, paths};
 
+/// Where an emulator logs.
+const LOG: &str = "emulator.log";
+/// What an emulator prints.
+const OUTPUT: &str = "emulator.out";
+
 /// A kind of machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Machine {
@@ -25,8 +30,8 @@ pub enum Machine {
     Kvm,
 }
 
-/// What a machine is made of.
-#[derive(Debug, Clone)]
+/// What a machine is made of. The default is one for people, and tests ask for more.
+#[derive(Debug, Clone, Default)]
 pub struct Spec {
     /// The folder of its configuration and logs.
     pub dir: PathBuf,
@@ -38,6 +43,10 @@ pub struct Spec {
     pub cpu: Option<String>,
     /// Whether its clock starts at the same moment each time, so that runs can be compared tick by tick.
     pub fixed_clock: bool,
+    /// Whether it stops at a triple fault, where a real machine resets.
+    pub stops_at_triple_fault: bool,
+    /// Whether an MSR that does not exist faults, as in a real machine; Bochs lets it pass otherwise.
+    pub strict_msrs: bool,
     /// Whether the emulator logs all that it finds odd. A guest that idles for hours would fill the disk.
     pub verbose: bool,
 }
@@ -47,7 +56,7 @@ pub struct Spec {
 pub struct Running {
     child: Child,
     serial: TcpStream,
-    log: PathBuf,
+    dir: PathBuf,
     ended_well: fn(ExitStatus, &str) -> bool,
 }
 
@@ -77,12 +86,12 @@ impl Machine {
         let listener =
             TcpListener::bind(("127.0.0.1", 0)).context("cannot open a socket for the serial port")?;
         let port = listener.local_addr()?.port();
-        let log = dir.join("emulator.log");
+        let log = dir.join(LOG);
         let mut command = match self {
             Self::Bochs => bochs::command(spec, &log, port)?,
             Self::Kvm => kvm::command(spec, port),
         };
-        let output = fs::File::create(dir.join("emulator.out"))?;
+        let output = fs::File::create(dir.join(OUTPUT))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         // Ctrl-C at the terminal is ours to act on, not the emulator's.
         command.process_group(0);
@@ -96,7 +105,7 @@ impl Machine {
             Self::Bochs => bochs::ended_well,
             Self::Kvm => kvm::ended_well,
         };
-        Ok(Running { child, serial, log, ended_well })
+        Ok(Running { child, serial, dir, ended_well })
     }
 }
 
@@ -106,9 +115,10 @@ impl Running {
         self.serial.try_clone().context("cannot share the serial port")
     }
 
-    /// What the emulator has logged so far.
+    /// What the emulator has said so far, in its log and else.
     pub fn emulator_log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+        let read = |name| fs::read(self.dir.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&[read(LOG), read(OUTPUT)].concat()).into_owned()
     }
 
     /// Waits for the machine to end by itself: whether it was powered off, or `None` if it runs on.

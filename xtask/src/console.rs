@@ -1,0 +1,196 @@
+//! The serial console of a machine, for a program: waits for what the guest says, and types.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Bytes that are typed before their echo is waited for: a UART keeps 16, and a busy guest reads none.
+const TYPED_AT_ONCE: usize = 8;
+/// How long a guest may take to answer a key or a command; far more than any machine needs.
+pub const ANSWER: Duration = Duration::from_secs(300);
+/// How long a guest may take from one landmark of its boot to the next.
+pub const BOOT: Duration = Duration::from_secs(900);
+
+/// What a guest or Vidar says when there is no sense in waiting on.
+const TROUBLE: &[&str] = &[
+    "Kernel panic - not syncing",
+    "Vidar panicked",
+    "Vidar cannot start",
+    "The guest stopped",
+    "end Kernel panic",
+];
+
+/// The prompt of the shell in the built-in initramfs.
+pub const PROMPT: &str = "guest# ";
+
+/// A console. Nothing that the machine sends is lost: it is all in the log file, too.
+#[derive(Debug)]
+pub struct Console {
+    to_guest: TcpStream,
+    chunks: Receiver<Vec<u8>>,
+    /// What came and is still to be looked at.
+    pending: Vec<u8>,
+    commands: u32,
+}
+
+impl Console {
+    /// A console over `serial`; everything that arrives is written to `log`.
+    pub fn new(serial: TcpStream, log: &Path) -> Result<Self> {
+        let mut log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        let mut from_guest = serial.try_clone()?;
+        let (sender, chunks) = mpsc::channel();
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = from_guest.read(&mut bytes) {
+                let _ = log.write_all(&bytes[..count]);
+                if sender.send(bytes[..count].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { to_guest: serial, chunks, pending: Vec::new(), commands: 0 })
+    }
+
+    /// Waits for `wanted`, and gives what came before it.
+    pub fn expect(&mut self, wanted: &str, within: Duration) -> Result<String> {
+        let begun = Instant::now();
+        loop {
+            if let Some(at) = find(&self.pending, wanted.as_bytes()) {
+                let before = String::from_utf8_lossy(&self.pending[..at]).into_owned();
+                self.pending.drain(..at + wanted.len());
+                return Ok(before);
+            }
+            if let Some(line) = self.trouble() {
+                bail!("waiting for {wanted:?}, the machine said: {line}");
+            }
+            let left = within.saturating_sub(begun.elapsed());
+            match self.chunks.recv_timeout(left) {
+                Ok(chunk) => self.pending.extend(chunk),
+                Err(RecvTimeoutError::Timeout) => bail!("no {wanted:?} within {} s", within.as_secs()),
+                Err(RecvTimeoutError::Disconnected) => bail!("the machine ended before it said {wanted:?}"),
+            }
+        }
+    }
+
+    /// All that comes during `time`, or until the machine ends.
+    pub fn listen(&mut self, time: Duration) -> String {
+        let begun = Instant::now();
+        while let Ok(chunk) = self.chunks.recv_timeout(time.saturating_sub(begun.elapsed())) {
+            self.pending.extend(chunk);
+        }
+        String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
+    }
+
+    /// Sends keys that nobody echoes.
+    pub fn press(&mut self, keys: &str) -> Result<()> {
+        self.to_guest.write_all(keys.as_bytes()).context("the machine takes no more keys")
+    }
+
+    /// Types a line at a shell, no faster than it is echoed.
+    pub fn type_line(&mut self, line: &str) -> Result<()> {
+        for part in line.as_bytes().chunks(TYPED_AT_ONCE) {
+            self.to_guest.write_all(part).context("the machine takes no more keys")?;
+            for &byte in part {
+                self.expect(&char::from(byte).to_string(), ANSWER)?;
+            }
+        }
+        self.press("\n")
+    }
+
+    /// Runs a command in the guest's shell, and gives what it printed. A command that fails is an error.
+    pub fn run(&mut self, command: &str) -> Result<String> {
+        self.commands += 1;
+        let number = self.commands;
+        // The marks are typed with quotes within, so that the echo of the line is not taken for them.
+        self.type_line(&format!("echo b''egin-{number}; {command}; echo e''nd-{number} $?"))?;
+        self.expect(&format!("begin-{number}\r\n"), ANSWER)?;
+        let output = self.expect(&format!("end-{number} "), ANSWER)?.replace("\r\n", "\n");
+        let status = self.expect("\r\n", ANSWER)?;
+        self.expect(PROMPT, ANSWER)?;
+        ensure!(status == "0", "`{command}` failed with status {status}: {}", output.trim());
+        Ok(output)
+    }
+
+    /// The whole line of the first sign of trouble, once it is there.
+    fn trouble(&self) -> Option<String> {
+        let at = TROUBLE.iter().filter_map(|sign| find(&self.pending, sign.as_bytes())).min()?;
+        let end = at + find(&self.pending[at..], b"\n")?;
+        let start =
+            self.pending[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
+        Some(String::from_utf8_lossy(&self.pending[start..end]).trim().to_owned())
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A console, and the machine's end of its line.
+    fn pair(log: &Path) -> (Console, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let machine = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (Console::new(listener.accept().unwrap().0, log).unwrap(), machine)
+    }
+
+    #[test]
+    fn what_comes_before_is_given_and_what_comes_after_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let (mut console, mut machine) = pair(&log);
+        machine.write_all(b"one two").unwrap();
+        machine.write_all(b" three").unwrap();
+        drop(machine);
+        assert_eq!(console.expect("two", SOON).unwrap(), "one ");
+        assert_eq!(console.expect("thr", SOON).unwrap(), " ");
+        let error = console.expect("four", SOON).unwrap_err().to_string();
+        assert_eq!(error, "the machine ended before it said \"four\"");
+        assert_eq!(std::fs::read(&log).unwrap(), b"one two three");
+    }
+
+    #[test]
+    fn trouble_is_told_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut console, mut machine) = pair(&dir.path().join("log"));
+        machine.write_all(b"fine\r\n[1.0] Kernel panic - not syncing: x\r\n").unwrap();
+        let error = console.expect("shell", SOON).unwrap_err().to_string();
+        assert_eq!(error, "waiting for \"shell\", the machine said: [1.0] Kernel panic - not syncing: x");
+    }
+
+    #[test]
+    fn commands_are_run_with_their_echo_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut console, mut machine) = pair(&dir.path().join("log"));
+        let shell = thread::spawn(move || {
+            for status in [0, 3] {
+                let mut line = Vec::new();
+                let mut byte = [0];
+                while byte[0] != b'\n' {
+                    machine.read_exact(&mut byte).unwrap();
+                    machine.write_all(&byte).unwrap();
+                    line.push(byte[0]);
+                }
+                let number = if status == 0 { 1 } else { 2 };
+                let answer = format!("\rbegin-{number}\r\nhello\r\nend-{number} {status}\r\n{PROMPT}");
+                machine.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        assert_eq!(console.run("say hello").unwrap(), "hello\n");
+        let error = console.run("fail").unwrap_err().to_string();
+        assert_eq!(error, "`fail` failed with status 3: hello");
+        shell.join().unwrap();
+    }
+}

@@ -1,0 +1,222 @@
+//! Stock Linux kernels, bare and under Vidar: journeys from the menu through one kernel after the other.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::facts::Facts;
+use super::report::Report;
+use super::transparency::COMPARISONS;
+use super::{Tools, test_dir};
+use crate::console::{ANSWER, BOOT, Console, PROMPT};
+use crate::grub::{self, Menu};
+use crate::iso::{self, Recipe};
+use crate::machine::{Machine, Running, Spec};
+use crate::manifest::{self, Guest};
+
+/// What the menu says when it waits for a key.
+const MENU: &str = "Use the ^ and v keys";
+/// Moves the menu's highlight down by one.
+const DOWN: &str = "\x0e";
+
+/// Whether a journey is made with or without Vidar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The menu entries without Vidar.
+    Bare,
+    /// Those under Vidar.
+    Vidar,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Vidar => "vidar",
+        }
+    }
+
+    fn title(self, guest: &Guest) -> String {
+        match self {
+            Self::Bare => format!("*{}, bare", guest.title),
+            Self::Vidar => format!("*{} under Vidar", guest.title),
+        }
+    }
+}
+
+/// What the journeys have found.
+#[derive(Debug, Default)]
+pub struct Found {
+    facts: Mutex<HashMap<(String, Side), Facts>>,
+}
+
+/// The names of the tests that a journey makes, in its order.
+pub fn journey_names(side: Side) -> Vec<String> {
+    let guests = manifest::load().unwrap_or_default();
+    let mut names = Vec::new();
+    for (index, guest) in guests.iter().enumerate() {
+        let name = |what: &str| format!("linux/{}/{}/{what}", side.name(), guest.name);
+        if index > 0 {
+            names.push(name("reboot-to-menu"));
+        }
+        names.push(name("boot"));
+        if side == Side::Vidar {
+            names.push(name("vidarctl"));
+        }
+        names.push(name("facts"));
+    }
+    names.push(format!("linux/{}/poweroff", side.name()));
+    names
+}
+
+/// The names of the comparisons.
+pub fn comparison_names() -> Vec<String> {
+    let guests = manifest::load().unwrap_or_default();
+    let of_guest = |guest: &Guest| {
+        let guest = guest.name.clone();
+        COMPARISONS.iter().map(move |comparison| format!("transparency/{guest}/{}", comparison.name))
+    };
+    guests.iter().flat_map(of_guest).collect()
+}
+
+/// Boots the first guest, reboots, chooses the next one in the menu over the serial line, and so on; the last is
+/// powered off.
+pub fn journey(side: Side, tools: &Tools, found: &Found, report: &Report) -> Result<()> {
+    let dir = test_dir(&format!("linux-{}", side.name()))?;
+    let log = dir.join("serial.log");
+    let mut names = journey_names(side).into_iter();
+    let mut begun = Instant::now();
+    let mut step = |result: Result<()>| -> Result<(), ()> {
+        let name = names.next().unwrap_or_default();
+        let time = begun.elapsed();
+        begun = Instant::now();
+        match result {
+            Ok(()) => {
+                report.pass(&name, time);
+                Ok(())
+            }
+            Err(error) => {
+                report.fail(&name, time, &error, Some(&log));
+                for name in names.by_ref() {
+                    let cause = anyhow::anyhow!("not reached");
+                    report.fail(&name, Duration::ZERO, &cause, None);
+                }
+                Err(())
+            }
+        }
+    };
+    let guests = manifest::load()?;
+    let (mut running, mut console) = start(side, &guests, tools, &dir)?;
+    // Every step is reported as it ends; the first that fails is the last.
+    let mut walk = || -> Result<(), ()> {
+        for (index, guest) in guests.iter().enumerate() {
+            if index > 0 {
+                step(reboot(&mut console))?;
+                step(choose(&mut console, side, guest).and_then(|()| shell(&mut console)))?;
+            } else {
+                step(shell(&mut console))?;
+            }
+            if side == Side::Vidar {
+                step(ask_vidar(&mut console))?;
+            }
+            step(Facts::collect(&mut console, side == Side::Vidar).map(|facts| {
+                found.facts.lock().expect("nobody panics with it").insert((guest.name.clone(), side), facts);
+            }))?;
+        }
+        step(power_off(&mut running, &mut console))
+    };
+    let _ = walk();
+    Ok(())
+}
+
+/// Compares what the journeys have found.
+pub fn compare(found: &Found, report: &Report) -> Result<()> {
+    let facts = found.facts.lock().expect("nobody panics with it");
+    for guest in manifest::load()? {
+        let of = |side: Side| {
+            facts.get(&(guest.name.clone(), side)).context("the guest's facts were not collected")
+        };
+        for comparison in COMPARISONS {
+            let begun = Instant::now();
+            let name = format!("transparency/{}/{}", guest.name, comparison.name);
+            let result = of(Side::Bare).and_then(|bare| (comparison.compare)(bare, of(Side::Vidar)?));
+            match result {
+                Ok(()) => report.pass(&name, begun.elapsed()),
+                Err(error) => report.fail(&name, begun.elapsed(), &error, None),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn start(side: Side, guests: &[Guest], tools: &Tools, dir: &Path) -> Result<(Running, Console)> {
+    let first = &guests.first().context("the manifest names no guest")?.name;
+    let default = if side == Side::Bare { grub::bare(first) } else { first.clone() };
+    let menu = Menu { default: Some(default), timeout: 5, ..Menu::default() };
+    let iso = dir.join("vidar.iso");
+    let recipe = Recipe {
+        guests: guests.to_vec(),
+        menu,
+        hypervisor: Some(tools.hypervisor.clone()),
+        vidarctl: Some(tools.vidarctl.clone()),
+    };
+    iso::make(&recipe, &iso)?;
+    let spec =
+        Spec { dir: dir.to_path_buf(), iso, memory: 1024, cpu: None, fixed_clock: true, verbose: true };
+    let running = Machine::Bochs.start(&spec)?;
+    let console = Console::new(running.serial()?, &dir.join("serial.log"))?;
+    Ok((running, console))
+}
+
+fn shell(console: &mut Console) -> Result<()> {
+    console.expect("Linux version", BOOT)?;
+    console.expect(PROMPT, BOOT)?;
+    ensure!(console.run("echo $((6 * 7))")? == "42\n", "the shell does not answer");
+    Ok(())
+}
+
+fn ask_vidar(console: &mut Console) -> Result<()> {
+    let status = console.run("vidarctl status")?;
+    for word in ["Intel VT-x", "exits", "memory"] {
+        ensure!(
+            status.to_lowercase().contains(&word.to_lowercase()),
+            "vidarctl status names no {word}: {status}"
+        );
+    }
+    let log = console.run("vidarctl log")?;
+    ensure!(!log.trim().is_empty(), "Vidar's log is empty");
+    console.run("vidarctl exits")?;
+    Ok(())
+}
+
+fn reboot(console: &mut Console) -> Result<()> {
+    console.type_line("reboot")?;
+    console.expect(MENU, ANSWER)?;
+    Ok(())
+}
+
+/// Moves through the menu to the entry of `guest`.
+fn choose(console: &mut Console, side: Side, guest: &Guest) -> Result<()> {
+    let title = side.title(guest);
+    for _ in 0..16 {
+        console.press(DOWN)?;
+        // The highlighted entry is the one with the star.
+        let _ = console.expect("*", ANSWER)?;
+        let line = console.expect("  ", ANSWER)?;
+        if format!("*{line}") == title {
+            return console.press("\r");
+        }
+    }
+    anyhow::bail!("the menu has no entry \"{title}\"")
+}
+
+fn power_off(running: &mut Running, console: &mut Console) -> Result<()> {
+    console.type_line("poweroff")?;
+    console.expect("Power down", ANSWER)?;
+    let ended = running.ended(ANSWER)?;
+    ensure!(ended == Some(true), "the machine is still on");
+    Ok(())
+}

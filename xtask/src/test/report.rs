@@ -1,0 +1,102 @@
+//! What tests came to: a line for each as it ends, and the count at the end.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Error, Result, bail};
+
+/// Lines of the serial log that are shown of a test that failed.
+const TAIL: usize = 20;
+
+/// Collects results from all threads.
+#[derive(Debug, Default)]
+pub struct Report {
+    passed: AtomicUsize,
+    failed: AtomicUsize,
+    printing: Mutex<()>,
+}
+
+impl Report {
+    /// A test passed.
+    pub fn pass(&self, name: &str, time: Duration) {
+        self.passed.fetch_add(1, Ordering::Relaxed);
+        self.line(&format!("ok      {name}  {:.1} s", time.as_secs_f64()));
+    }
+
+    /// A test failed; `log` is the serial log that shows how, if there is one.
+    pub fn fail(&self, name: &str, time: Duration, error: &Error, log: Option<&Path>) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        let mut text = format!("FAILED  {name}  {:.1} s\n        {error:#}", time.as_secs_f64());
+        if let Some(log) = log {
+            let content = std::fs::read(log).unwrap_or_default();
+            for line in tail(&String::from_utf8_lossy(&content)) {
+                text += &format!("\n        | {line}");
+            }
+            text += &format!("\n        the whole log: {}", log.display());
+        }
+        self.line(&text);
+    }
+
+    /// Tests that ran elsewhere.
+    pub fn add(&self, name: &str, time: Duration, passed: usize, failed: &[String]) {
+        self.passed.fetch_add(passed, Ordering::Relaxed);
+        self.failed.fetch_add(failed.len(), Ordering::Relaxed);
+        let verdict = if failed.is_empty() { "ok    " } else { "FAILED" };
+        self.line(&format!("{verdict}  {name}: {passed} tests  {:.1} s", time.as_secs_f64()));
+        for test in failed {
+            self.line(&format!("        FAILED  {test}"));
+        }
+    }
+
+    /// Prints the count; an error if a test failed or none ran.
+    pub fn finish(&self) -> Result<()> {
+        let (passed, failed) = (self.passed.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed));
+        println!("{passed} passed, {failed} failed");
+        match (passed, failed) {
+            (0, 0) => bail!("no test has such a name"),
+            (_, 0) => Ok(()),
+            _ => bail!("tests failed"),
+        }
+    }
+
+    fn line(&self, text: &str) {
+        let _one_at_a_time = self.printing.lock();
+        println!("{text}");
+    }
+}
+
+/// The last lines, free of what moves a terminal's cursor.
+fn tail(log: &str) -> Vec<String> {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let clean = |line: &&str| {
+        let line: String = line.chars().filter(|c| !c.is_control()).collect();
+        line.chars().take(160).collect()
+    };
+    lines[lines.len().saturating_sub(TAIL)..].iter().map(clean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_failure_fails_the_whole() {
+        let report = Report::default();
+        assert_eq!(report.finish().unwrap_err().to_string(), "no test has such a name");
+        report.pass("a", Duration::ZERO);
+        assert!(report.finish().is_ok());
+        report.add("host", Duration::ZERO, 3, &["x::y".to_owned()]);
+        assert!(report.finish().is_err());
+        assert_eq!((report.passed.into_inner(), report.failed.into_inner()), (4, 1));
+    }
+
+    #[test]
+    fn the_tail_is_short_and_clean() {
+        let log: String = (0..100).map(|number| format!("\x1b[mline {number}\r\n\r\n")).collect();
+        let lines = tail(&log);
+        assert_eq!(lines.len(), TAIL);
+        assert_eq!(lines[TAIL - 1], "[mline 99");
+    }
+}

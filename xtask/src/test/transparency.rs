@@ -1,0 +1,284 @@
+//! Whether a guest under Vidar sees the machine that it sees bare: pure comparisons, each `Ok` or a sentence.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Result, bail, ensure};
+
+use super::facts::Facts;
+
+/// The flags of the hidden extensions: the instruction sets themselves, and what Linux derives from them.
+const HIDDEN_FLAGS: &[&str] =
+    &["vmx", "smx", "svm", "tpr_shadow", "vnmi", "flexpriority", "ept", "vpid", "ept_ad"];
+/// The flag that is added.
+const ADDED_FLAG: &str = "hypervisor";
+/// Lines of /proc/cpuinfo that Linux measures, anew in every boot.
+const MEASURED: &[&str] = &["cpu MHz", "bogomips"];
+
+/// A comparison of a bare guest with the same guest under Vidar.
+pub struct Comparison {
+    /// What is compared.
+    pub name: &'static str,
+    /// Compares bare with Vidar.
+    pub compare: fn(&Facts, &Facts) -> Result<()>,
+}
+
+/// All comparisons.
+pub const COMPARISONS: &[Comparison] = &[
+    Comparison { name: "cpuinfo", compare: |bare, vidar| cpuinfo(&bare.cpuinfo, &vidar.cpuinfo) },
+    Comparison { name: "clocksource", compare: |bare, vidar| same(&bare.clocksource, &vidar.clocksource) },
+    Comparison {
+        name: "interrupts",
+        compare: |bare, vidar| same(&interrupt_names(&bare.interrupts), &interrupt_names(&vidar.interrupts)),
+    },
+    Comparison { name: "pci", compare: |bare, vidar| same(&bare.pci, &vidar.pci) },
+    Comparison { name: "memory", compare: |bare, vidar| memory(&bare.iomem, &vidar.iomem, vidar.hidden) },
+    Comparison { name: "messages", compare: |bare, vidar| messages(&bare.messages, &vidar.messages) },
+];
+
+/// Equal texts, and not for want of any.
+fn same(bare: &str, vidar: &str) -> Result<()> {
+    ensure!(!bare.trim().is_empty(), "there is nothing to compare with");
+    let (ours, theirs): (BTreeSet<_>, BTreeSet<_>) = (vidar.lines().collect(), bare.lines().collect());
+    let join = |lines: Vec<&&str>| lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join("; ");
+    let (added, missing) =
+        (join(ours.difference(&theirs).collect()), join(theirs.difference(&ours).collect()));
+    ensure!(added.is_empty() && missing.is_empty(), "only under Vidar: [{added}]; only bare: [{missing}]");
+    ensure!(bare == vidar, "the same lines in another order");
+    Ok(())
+}
+
+/// /proc/cpuinfo: all the same, but for the hidden flags and the added one.
+fn cpuinfo(bare: &str, vidar: &str) -> Result<()> {
+    let (bare, vidar) = (fields(bare), fields(vidar));
+    let keys: BTreeSet<_> = bare.keys().chain(vidar.keys()).collect();
+    ensure!(!bare.is_empty(), "there is nothing to compare with");
+    for key in keys {
+        let (one, other) = (bare.get(key), vidar.get(key));
+        let (_, name) = key;
+        match name.as_str() {
+            "flags" => flags(one.map_or("", String::as_str), other.map_or("", String::as_str))?,
+            "vmx flags" => ensure!(other.is_none(), "the line \"vmx flags\" shows under Vidar"),
+            name if MEASURED.contains(&name) => {}
+            _ => ensure!(one == other, "\"{name}\" is {other:?} under Vidar and {one:?} bare"),
+        }
+    }
+    Ok(())
+}
+
+/// The values of /proc/cpuinfo by processor and name.
+fn fields(cpuinfo: &str) -> BTreeMap<(usize, String), String> {
+    let mut processor = 0;
+    let mut fields = BTreeMap::new();
+    for line in cpuinfo.lines() {
+        match line.split_once(':') {
+            Some((name, value)) => {
+                fields.insert((processor, name.trim().to_owned()), value.trim().to_owned());
+            }
+            None => processor += 1,
+        }
+    }
+    fields
+}
+
+fn flags(bare: &str, vidar: &str) -> Result<()> {
+    let (bare, vidar): (BTreeSet<_>, BTreeSet<_>) =
+        (bare.split_whitespace().collect(), vidar.split_whitespace().collect());
+    ensure!(bare.contains("vmx") || bare.contains("svm"), "the bare machine has nothing to hide");
+    let mut expected: BTreeSet<_> = bare.into_iter().filter(|flag| !HIDDEN_FLAGS.contains(flag)).collect();
+    expected.insert(ADDED_FLAG);
+    let too_many: Vec<_> = vidar.difference(&expected).collect();
+    let missing: Vec<_> = expected.difference(&vidar).collect();
+    ensure!(
+        too_many.is_empty() && missing.is_empty(),
+        "flags under Vidar: {missing:?} are missing, {too_many:?} should not be there"
+    );
+    Ok(())
+}
+
+/// The lines of /proc/interrupts without their counts.
+fn interrupt_names(interrupts: &str) -> String {
+    let name = |line: &str| {
+        let words = line.split_whitespace();
+        let words = words.enumerate().filter(|(place, word)| *place == 0 || word.parse::<u64>().is_err());
+        words.map(|(_, word)| word).collect::<Vec<_>>().join(" ") + "\n"
+    };
+    interrupts.lines().map(name).collect()
+}
+
+/// The memory of the machine: the same, but for exactly Vidar's region.
+fn memory(bare: &str, vidar: &str, hidden: Option<(u64, u64)>) -> Result<()> {
+    let Some((base, size)) = hidden else { bail!("Vidar did not say which memory it keeps") };
+    let mut expected = ram(bare);
+    ensure!(!expected.is_empty(), "there is nothing to compare with");
+    let inside = expected.iter().any(|&(start, end)| start <= base && base + size <= end);
+    ensure!(inside, "Vidar's region {base:#x}+{size:#x} is not all RAM on the bare machine");
+    expected = expected
+        .into_iter()
+        .flat_map(|(start, end)| [(start, end.min(base)), (start.max(base + size), end)])
+        .collect();
+    expected.retain(|(start, end)| start < end);
+    expected.dedup();
+    let found = ram(vidar);
+    let show =
+        |ranges: &[(u64, u64)]| ranges.iter().map(|(a, b)| format!("{a:#x}-{b:#x} ")).collect::<String>();
+    ensure!(
+        found == expected,
+        "RAM under Vidar is {}and should be {}(Vidar keeps {base:#x}+{size:#x})",
+        show(&found),
+        show(&expected)
+    );
+    Ok(())
+}
+
+/// The ranges called System RAM at the top level, joined where they touch.
+fn ram(iomem: &str) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for line in
+        iomem.lines().filter(|line| line.trim_end().ends_with(": System RAM") && !line.starts_with(' '))
+    {
+        let Some((range, _)) = line.split_once(" : ") else { continue };
+        let Some((start, end)) = range.split_once('-') else { continue };
+        let number = |text: &str| u64::from_str_radix(text, 16);
+        if let (Ok(start), Ok(last)) = (number(start), number(end)) {
+            match ranges.last_mut() {
+                Some(before) if before.1 == start => before.1 = last + 1,
+                _ => ranges.push((start, last + 1)),
+            }
+        }
+    }
+    ranges
+}
+
+/// The kernel's warnings and errors: none under Vidar that the bare machine does not print as well.
+fn messages(bare: &str, vidar: &str) -> Result<()> {
+    ensure!(
+        bare.contains("Linux version") && vidar.contains("Linux version"),
+        "the beginning of the log is missing"
+    );
+    let known = complaints(bare);
+    let new: Vec<_> = complaints(vidar).difference(&known).cloned().collect();
+    ensure!(new.is_empty(), "only under Vidar: {}", new.join("; "));
+    Ok(())
+}
+
+/// The kernel's messages of level warning and worse, without their times and addresses.
+fn complaints(messages: &str) -> BTreeSet<String> {
+    let serious = |line: &str| {
+        let (priority, text) = line.strip_prefix('<')?.split_once('>')?;
+        let priority: u32 = priority.parse().ok()?;
+        // Facility 0 is the kernel, and levels up to 4 are warnings and worse.
+        if priority > 4 {
+            return None;
+        }
+        let text = text
+            .trim_start()
+            .strip_prefix('[')
+            .and_then(|text| text.split_once(']'))
+            .map_or(text, |(_, text)| text);
+        Some(text.split_whitespace().map(without_addresses).collect::<Vec<_>>().join(" "))
+    };
+    messages.lines().filter_map(serious).collect()
+}
+
+/// A word with the kernel's own addresses left out: they are random in each boot.
+fn without_addresses(word: &str) -> String {
+    let hexadecimal = |part: &str| {
+        part.len() == 16 && part.starts_with("ffff") && part.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    let parts: Vec<_> = word.split_inclusive(|c: char| !c.is_ascii_alphanumeric()).collect();
+    parts
+        .iter()
+        .map(|part| {
+            let bare = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).trim_start_matches("0x");
+            if hexadecimal(bare) { part.replace(bare, "#") } else { (*part).to_owned() }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BARE: &str = "processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 20.1\nflags\t\t: fpu vmx smx ept avx\n\
+                        vmx flags\t: vnmi\n\n";
+    const VIDAR: &str =
+        "processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 20.2\nflags\t\t: fpu avx hypervisor\n\n";
+
+    #[test]
+    fn cpuinfo_may_differ_in_the_flags_alone() {
+        cpuinfo(BARE, VIDAR).unwrap();
+        for (from, to) in [
+            ("avx hypervisor", "hypervisor"),
+            ("hypervisor", ""),
+            ("avx hypervisor", "avx vmx hypervisor"),
+            ("avx hypervisor", "avx sse9 hypervisor"),
+            ("model name\t: A", "model name\t: B"),
+            ("model name\t: A\n", ""),
+            ("flags\t\t", "vmx flags\t: vnmi\nflags\t\t"),
+        ] {
+            let changed = VIDAR.replace(from, to);
+            assert_ne!(changed, VIDAR);
+            assert!(cpuinfo(BARE, &changed).is_err(), "{from} -> {to}");
+        }
+        assert!(cpuinfo("", "").is_err());
+        assert!(cpuinfo(&BARE.replace("vmx smx", ""), VIDAR).is_err(), "nothing was hidden");
+    }
+
+    #[test]
+    fn interrupts_are_compared_by_name() {
+        let bare = "  CPU0\n  4:   123   IO-APIC   4-edge      ttyS0\nNMI:  0  Non-maskable interrupts\n";
+        let vidar = bare.replace("123", "9");
+        same(&interrupt_names(bare), &interrupt_names(&vidar)).unwrap();
+        let gone = bare.replace("NMI:  0  Non-maskable interrupts\n", "");
+        assert!(same(&interrupt_names(bare), &interrupt_names(&gone)).is_err());
+        let renamed = bare.replace("IO-APIC", "XT-PIC");
+        assert!(same(&interrupt_names(bare), &interrupt_names(&renamed)).is_err());
+    }
+
+    #[test]
+    fn equal_means_equal() {
+        same("tsc hpet \ntsc\n", "tsc hpet \ntsc\n").unwrap();
+        for other in ["tsc\ntsc hpet \n", "hpet \ntsc\n", "", "tsc hpet \ntsc\ntsc\n"] {
+            assert!(same("tsc hpet \ntsc\n", other).is_err(), "{other}");
+        }
+        assert!(same("", "").is_err());
+    }
+
+    const RAM: &str = "00000000-00000fff : Reserved\n00001000-0009ffff : System RAM\n00100000-3fffffff : System RAM\n  \
+                       01000000-01ffffff : Kernel code\n40000000-4fffffff : PCI Bus 0000:00\n";
+
+    #[test]
+    fn memory_may_lack_the_region_alone() {
+        let hidden = Some((0x3fc0_0000, 0x40_0000));
+        let vidar = RAM.replace("00100000-3fffffff", "00100000-3fbfffff");
+        memory(RAM, &vidar, hidden).unwrap();
+        let middle = RAM.replace(
+            "00100000-3fffffff : System RAM",
+            "00100000-0fffffff : System RAM\n10000000-103fffff : Reserved\n10400000-3fffffff : System RAM",
+        );
+        memory(RAM, &middle, Some((0x1000_0000, 0x40_0000))).unwrap();
+        assert!(memory(RAM, RAM, hidden).is_err(), "the region is not hidden");
+        assert!(memory(RAM, &RAM.replace("3fffffff", "3f7fffff"), hidden).is_err(), "more is gone");
+        assert!(memory(RAM, &vidar.replace("0009ffff", "0008ffff"), hidden).is_err(), "gone elsewhere");
+        assert!(memory(RAM, &vidar, None).is_err());
+        assert!(memory(RAM, &vidar, Some((0x4000_0000, 0x40_0000))).is_err(), "not RAM");
+        assert!(memory("", "", hidden).is_err());
+    }
+
+    #[test]
+    fn messages_may_not_be_new() {
+        let bare = "<5>[    0.000000] Linux version 6.1\n<4>[    0.500000] x86/cpu: SGX disabled at 0xffffffff81000000\n";
+        messages(bare, &bare.replace("0.500000", "0.700000").replace("81000000", "92000000")).unwrap();
+        messages(bare, "<5>[    0.000000] Linux version 6.1\n").unwrap();
+        messages(bare, &format!("{bare}<6>[    0.9] Hypervisor detected: x\n<12>[ 1.0] not the kernel\n"))
+            .unwrap();
+        for new in [
+            "<3>[    0.9] unchecked MSR access\n",
+            "<4>[    0.9] x86/cpu: SGX enabled at 0x0\n",
+            "<0>[ 1.0] oops\n",
+        ] {
+            assert!(messages(bare, &format!("{bare}{new}")).is_err(), "{new}");
+        }
+        assert!(messages("", "").is_err());
+    }
+}
