@@ -7,7 +7,9 @@
 
 extern crate alloc;
 
+pub mod arch;
 pub mod boot;
+pub mod debug;
 pub mod guest;
 pub mod mem;
 pub mod vmx;

@@ -1,8 +1,16 @@
 //! Memory: address types, the machine's memory map, and the page tables of both stages.
 
 pub mod addr;
+pub mod frame;
+#[cfg(target_os = "none")]
+pub mod heap;
+#[cfg(target_os = "none")]
+pub mod host;
 pub mod identity;
+pub mod layout;
 pub mod map;
 pub mod mtrr;
+#[cfg(target_os = "none")]
+pub mod physical;
 pub mod ranges;
 pub mod stage2;

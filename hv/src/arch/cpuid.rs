@@ -1,0 +1,61 @@
+//! CPUID: the instruction and the few features that Vidar asks for.
+
+/// What one CPUID leaf returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leaf {
+    /// EAX.
+    pub eax: u32,
+    /// EBX.
+    pub ebx: u32,
+    /// ECX.
+    pub ecx: u32,
+    /// EDX.
+    pub edx: u32,
+}
+
+/// Executes CPUID with `leaf` in EAX and `subleaf` in ECX.
+pub fn cpuid(leaf: u32, subleaf: u32) -> Leaf {
+    let result = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+    Leaf { eax: result.eax, ebx: result.ebx, ecx: result.ecx, edx: result.edx }
+}
+
+/// Whether the vendor string is Intel's.
+pub fn is_intel() -> bool {
+    let Leaf { ebx, ecx, edx, .. } = cpuid(0, 0);
+    [ebx, edx, ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
+}
+
+/// CPUID.01H:ECX.VMX: the CPU has VT-x, though firmware may have locked it off.
+pub fn has_vmx() -> bool {
+    cpuid(1, 0).ecx & 1 << 5 != 0
+}
+
+/// CPUID.01H:ECX.XSAVE: XCR0 and CR4.OSXSAVE exist.
+pub fn has_xsave() -> bool {
+    cpuid(1, 0).ecx & 1 << 26 != 0
+}
+
+/// Whether paging has 1 GiB pages.
+pub fn has_1g_pages() -> bool {
+    cpuid(0x8000_0000, 0).eax >= 0x8000_0001 && cpuid(0x8000_0001, 0).edx & 1 << 26 != 0
+}
+
+/// Width of a physical address in bits. Intel SDM Vol. 3A, 4.1.4 "Enumeration of Paging Features by CPUID".
+pub fn physical_address_bits() -> u32 {
+    if cpuid(0x8000_0000, 0).eax < 0x8000_0008 {
+        return 36;
+    }
+    (cpuid(0x8000_0008, 0).eax & 0xff).clamp(32, 52)
+}
+
+/// The brand string, 48 bytes padded with zeros, or zeros alone where there is none.
+pub fn brand() -> [u8; 48] {
+    let mut brand = [0; 48];
+    if cpuid(0x8000_0000, 0).eax >= 0x8000_0004 {
+        for (chunk, leaf) in brand.as_chunks_mut::<16>().0.iter_mut().zip(0x8000_0002..) {
+            let Leaf { eax, ebx, ecx, edx } = cpuid(leaf, 0);
+            chunk.copy_from_slice([eax, ebx, ecx, edx].map(u32::to_le_bytes).as_flattened());
+        }
+    }
+    brand
+}

@@ -1,0 +1,204 @@
+//! Vidar's own exceptions: the IDT, its entry stubs, and what each means.
+//!
+//! Interrupts stay off while Vidar runs, so only faults and NMIs arrive here. An NMI is the guest's and is kept for
+//! it; a fault in an instruction with a fix-up goes on there; any other is a bug in Vidar and panics.
+
+#![expect(unsafe_code, reason = "naked entry stubs and the IDT are here")]
+
+use core::arch::naked_asm;
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+use spin::Once;
+use x86_64::VirtAddr;
+use x86_64::registers::control::Cr2;
+use x86_64::structures::idt::InterruptDescriptorTable;
+
+use super::fixup;
+use super::percpu::PerCpu;
+use super::segments::Ist;
+
+/// What the entry stub leaves on the stack.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Frame {
+    /// R15 to R8, RBP, RDI, RSI, RDX, RCX, RBX, RAX, in the order of the pushes backwards.
+    pub registers: [u64; 15],
+    /// Vector of the exception.
+    pub vector: u64,
+    /// Its error code, or 0.
+    pub error_code: u64,
+    /// RIP, CS, RFLAGS, RSP, SS as the CPU pushed them.
+    pub rip: u64,
+    /// CS.
+    pub cs: u64,
+    /// RFLAGS.
+    pub rflags: u64,
+    /// RSP.
+    pub rsp: u64,
+    /// SS.
+    pub ss: u64,
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 15] = [
+            "r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8", "rbp", "rdi", "rsi", "rdx", "rcx", "rbx",
+            "rax",
+        ];
+        write!(
+            f,
+            "rip {:#x} rsp {:#x} rflags {:#x} cr2 {:#x}",
+            self.rip,
+            self.rsp,
+            self.rflags,
+            Cr2::read_raw()
+        )?;
+        NAMES.iter().zip(self.registers).try_for_each(|(name, value)| write!(f, " {name} {value:#x}"))
+    }
+}
+
+/// Code that an NMI must not simply return into: between the last look at [`PerCpu::nmi_pending`] and VM entry.
+/// An NMI there goes on at `abort` instead.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryWindow {
+    /// First address of the window.
+    pub start: u64,
+    /// First address after it.
+    pub end: u64,
+    /// Where an NMI in the window goes on.
+    pub abort: u64,
+}
+
+static WINDOW: Once<EntryWindow> = Once::new();
+static IDT: Once<InterruptDescriptorTable> = Once::new();
+
+/// Tells the NMI handler where VM entry is; a backend does so once, before its first entry.
+pub fn set_entry_window(window: EntryWindow) {
+    WINDOW.call_once(|| window);
+}
+
+/// Linear address of the IDT.
+pub fn idt_address() -> u64 {
+    IDT.get().map_or(0, |idt| &raw const *idt as u64)
+}
+
+/// Builds the IDT, once, and loads it on this CPU, whose [`Segments`](super::segments::Segments) must be loaded.
+pub fn load() {
+    IDT.call_once(build).load();
+}
+
+fn build() -> InterruptDescriptorTable {
+    let mut idt = InterruptDescriptorTable::new();
+    // SAFETY: each stub matches its vector and whether the CPU pushes an error code, and the IST stacks exist once
+    // the segments are loaded.
+    unsafe {
+        macro_rules! set {
+            ($($field:ident: $vector:literal $code:literal),*) => {
+                $(idt.$field.set_handler_addr(VirtAddr::from_ptr(stub::<$vector, $code> as *const ()));)*
+            };
+        }
+        set!(
+            divide_error: 0 false, debug: 1 false, breakpoint: 3 false, overflow: 4 false,
+            bound_range_exceeded: 5 false, invalid_opcode: 6 false, device_not_available: 7 false,
+            invalid_tss: 10 true, segment_not_present: 11 true, stack_segment_fault: 12 true,
+            general_protection_fault: 13 true, x87_floating_point: 16 false, alignment_check: 17 true,
+            simd_floating_point: 19 false, virtualization: 20 false, cp_protection_exception: 21 true
+        );
+        macro_rules! set_with_stack {
+            ($($field:ident: $vector:literal $code:literal $ist:ident),*) => {
+                $(idt.$field.set_handler_addr(VirtAddr::from_ptr(stub::<$vector, $code> as *const ()))
+                    .set_stack_index(Ist::$ist as u16);)*
+            };
+        }
+        set_with_stack!(
+            non_maskable_interrupt: 2 false Nmi, double_fault: 8 true DoubleFault,
+            page_fault: 14 true PageFault, machine_check: 18 false MachineCheck
+        );
+    }
+    idt
+}
+
+/// Entry of one vector: makes the stack the same whether the CPU pushed an error code or not.
+#[unsafe(naked)]
+unsafe extern "C" fn stub<const VECTOR: u8, const ERROR_CODE: bool>() {
+    naked_asm!(
+        ".if {error_code} == 0",
+        "push 0",
+        ".endif",
+        "push {vector}",
+        "jmp {common}",
+        error_code = const ERROR_CODE as u8,
+        vector = const VECTOR,
+        common = sym common,
+    )
+}
+
+/// Saves the registers, calls [`exception`], restores them. The CPU aligned the stack before its five words; with the
+/// stub's two and these fifteen it is aligned again, as a call wants it.
+#[unsafe(naked)]
+unsafe extern "C" fn common() {
+    naked_asm!(
+        "push rax",
+        "push rbx",
+        "push rcx",
+        "push rdx",
+        "push rsi",
+        "push rdi",
+        "push rbp",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "cld",
+        "mov rdi, rsp",
+        "call {exception}",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop r11",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rbp",
+        "pop rdi",
+        "pop rsi",
+        "pop rdx",
+        "pop rcx",
+        "pop rbx",
+        "pop rax",
+        "add rsp, 16", // vector and error code
+        "iretq",
+        exception = sym exception,
+    )
+}
+
+/// Vector of the non-maskable interrupt.
+const NMI: u64 = 2;
+/// Vector of the general-protection fault.
+const GENERAL_PROTECTION: u64 = 13;
+
+extern "C" fn exception(frame: &mut Frame) {
+    match frame.vector {
+        NMI => keep_nmi(frame),
+        GENERAL_PROTECTION if let Some(landing) = fixup::landing(frame.rip) => frame.rip = landing,
+        vector => panic!("exception {vector} (error code {:#x}) in Vidar: {frame}", frame.error_code),
+    }
+}
+
+/// The NMI is the guest's. If it came after the entry path's last look at the flag, the entry is called off.
+fn keep_nmi(frame: &mut Frame) {
+    if let Some(cpu) = PerCpu::current() {
+        cpu.nmi_pending.store(true, Ordering::Relaxed);
+    }
+    if let Some(window) = WINDOW.get()
+        && (window.start..window.end).contains(&frame.rip)
+    {
+        frame.rip = window.abort;
+    }
+}

@@ -1,0 +1,76 @@
+//! One wrapper for each privileged instruction that is neither an MSR access nor VMX.
+
+#![expect(unsafe_code, reason = "privileged instructions are here")]
+
+use core::arch::asm;
+
+use x86_64::registers::control::{Cr4, Cr4Flags};
+
+use super::fixup::fixup;
+use super::msr::Fault;
+
+/// WBINVD: writes every dirty cache line back, then empties the caches.
+pub fn wbinvd() {
+    // SAFETY: unlike INVD this loses no data.
+    unsafe { asm!("wbinvd", options(nostack, preserves_flags)) };
+}
+
+/// XSETBV for the guest, whose XCR0 is the CPU's: Vidar's own code uses no extended state.
+///
+/// # Errors
+/// [`Fault`] where the CPU gives #GP: an unknown register or a set of bits that it does not take.
+pub fn xsetbv(register: u32, value: u64) -> Result<(), Fault> {
+    if !Cr4::read().contains(Cr4Flags::OSXSAVE) {
+        return Err(Fault); // the guest got #UD from the CPU itself and never came here
+    }
+    let done: u32;
+    // SAFETY: Vidar is compiled without SSE and x87, so no XCR0 harms it; #GP is caught by the fix-up.
+    unsafe {
+        asm!(
+            "xor {done:e}, {done:e}",
+            "2: xsetbv",
+            "mov {done:e}, 1",
+            "3:",
+            fixup!("2b", "3b"),
+            done = out(reg) done,
+            in("ecx") register,
+            in("eax") value as u32,
+            in("edx") (value >> 32) as u32,
+            options(nostack),
+        );
+    }
+    if done == 1 { Ok(()) } else { Err(Fault) }
+}
+
+/// Stops this CPU for good.
+pub fn halt_forever() -> ! {
+    loop {
+        // SAFETY: with interrupts off only an NMI ends HLT, and the loop takes that up.
+        unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+    }
+}
+
+/// Goes on at `function(argument)` on another stack and never comes back.
+///
+/// # Safety
+/// `stack_top` is the 16-byte-aligned end of mapped, writable memory that nothing else uses, and `function` may be
+/// called with `argument`.
+pub unsafe fn switch_stack<T>(
+    stack_top: u64,
+    function: unsafe extern "C" fn(*mut T) -> !,
+    argument: *mut T,
+) -> ! {
+    // SAFETY: the caller vouches for the stack; RBP = 0 ends backtraces there.
+    unsafe {
+        asm!(
+            "mov rsp, {stack}",
+            "xor ebp, ebp",
+            "call {function}",
+            "ud2",
+            stack = in(reg) stack_top,
+            function = in(reg) function,
+            in("rdi") argument,
+            options(noreturn),
+        )
+    }
+}

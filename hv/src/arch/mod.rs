@@ -1,0 +1,18 @@
+//! The CPU: one wrapper for each privileged instruction, MSRs, segments, exceptions, the per-CPU block.
+//!
+//! Nothing here allocates or decides; frames and stacks come in as arguments.
+
+pub mod cpuid;
+pub mod msr;
+
+#[cfg(target_os = "none")]
+pub mod exceptions;
+#[cfg(target_os = "none")]
+pub mod fixup;
+#[cfg(target_os = "none")]
+pub mod instructions;
+pub mod percpu;
+#[cfg(target_os = "none")]
+pub mod reset;
+#[cfg(target_os = "none")]
+pub mod segments;

@@ -1,0 +1,130 @@
+//! Model-specific registers: their numbers and the instructions.
+//!
+//! Numbers and names: Intel SDM Vol. 4, 2.1 "Architectural MSRs".
+
+#![cfg_attr(target_os = "none", expect(unsafe_code, reason = "RDMSR and WRMSR are here"))]
+
+/// IA32_APIC_BASE.
+pub const APIC_BASE: u32 = 0x1b;
+/// IA32_FEATURE_CONTROL.
+pub const FEATURE_CONTROL: u32 = 0x3a;
+/// IA32_BIOS_UPDT_TRIG: a write loads microcode.
+pub const BIOS_UPDT_TRIG: u32 = 0x79;
+/// IA32_SMM_MONITOR_CTL.
+pub const SMM_MONITOR_CTL: u32 = 0x9b;
+/// IA32_MTRRCAP.
+pub const MTRRCAP: u32 = 0xfe;
+/// IA32_SYSENTER_CS.
+pub const SYSENTER_CS: u32 = 0x174;
+/// IA32_SYSENTER_ESP.
+pub const SYSENTER_ESP: u32 = 0x175;
+/// IA32_SYSENTER_EIP.
+pub const SYSENTER_EIP: u32 = 0x176;
+/// IA32_DEBUGCTL.
+pub const DEBUGCTL: u32 = 0x1d9;
+/// IA32_PAT.
+pub const PAT: u32 = 0x277;
+/// IA32_VMX_BASIC, the first of the VMX capability MSRs.
+pub const VMX_BASIC: u32 = 0x480;
+/// IA32_VMX_EXIT_CTLS2, the last of the VMX capability MSRs.
+pub const VMX_EXIT_CTLS2: u32 = 0x493;
+/// IA32_EFER.
+pub const EFER: u32 = 0xc000_0080;
+/// IA32_FS_BASE.
+pub const FS_BASE: u32 = 0xc000_0100;
+/// IA32_GS_BASE.
+pub const GS_BASE: u32 = 0xc000_0101;
+/// VM_CR of AMD-V.
+pub const VM_CR: u32 = 0xc001_0114;
+/// VM_HSAVE_PA of AMD-V.
+pub const VM_HSAVE_PA: u32 = 0xc001_0117;
+
+/// IA32_EFER.LME: long mode is enabled.
+pub const EFER_LME: u64 = 1 << 8;
+/// IA32_EFER.LMA: long mode is active.
+pub const EFER_LMA: u64 = 1 << 10;
+
+/// The CPU answered #GP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault;
+
+#[cfg(target_os = "none")]
+pub use native::{read, read_checked, write, write_checked};
+
+#[cfg(target_os = "none")]
+mod native {
+    use core::arch::asm;
+
+    use super::Fault;
+    use crate::arch::fixup::fixup;
+
+    /// Reads an MSR that is known to exist; one that does not is a bug in Vidar and panics.
+    pub fn read(index: u32) -> u64 {
+        match read_checked(index) {
+            Ok(value) => value,
+            Err(Fault) => panic!("RDMSR {index:#x} faulted"),
+        }
+    }
+
+    /// Reads an MSR that may not exist.
+    ///
+    /// # Errors
+    /// [`Fault`] where RDMSR gives #GP.
+    pub fn read_checked(index: u32) -> Result<u64, Fault> {
+        let (low, high, done): (u32, u32, u32);
+        // SAFETY: reading an MSR changes no memory, and the #GP of one that is not there is caught by the fix-up.
+        unsafe {
+            asm!(
+                "xor {done:e}, {done:e}",
+                "2: rdmsr",
+                "mov {done:e}, 1",
+                "3:",
+                fixup!("2b", "3b"),
+                done = out(reg) done,
+                in("ecx") index,
+                out("eax") low,
+                out("edx") high,
+                options(nostack),
+            );
+        }
+        if done == 1 { Ok(u64::from(high) << 32 | u64::from(low)) } else { Err(Fault) }
+    }
+
+    /// Writes an MSR that is known to exist and to take `value`; #GP is a bug in Vidar and panics.
+    ///
+    /// # Safety
+    /// The caller answers for what the MSR does with `value`.
+    pub unsafe fn write(index: u32, value: u64) {
+        // SAFETY: the caller's promise is the same.
+        if unsafe { write_checked(index, value) }.is_err() {
+            panic!("WRMSR {index:#x} of {value:#x} faulted");
+        }
+    }
+
+    /// Writes an MSR that may not exist or may not take `value`.
+    ///
+    /// # Errors
+    /// [`Fault`] where WRMSR gives #GP; the MSR is then unchanged.
+    ///
+    /// # Safety
+    /// The caller answers for what the MSR does with `value`.
+    pub unsafe fn write_checked(index: u32, value: u64) -> Result<(), Fault> {
+        let done: u32;
+        // SAFETY: the caller answers for the effect, and #GP is caught by the fix-up.
+        unsafe {
+            asm!(
+                "xor {done:e}, {done:e}",
+                "2: wrmsr",
+                "mov {done:e}, 1",
+                "3:",
+                fixup!("2b", "3b"),
+                done = out(reg) done,
+                in("ecx") index,
+                in("eax") value as u32,
+                in("edx") (value >> 32) as u32,
+                options(nostack),
+            );
+        }
+        if done == 1 { Ok(()) } else { Err(Fault) }
+    }
+}

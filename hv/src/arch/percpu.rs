@@ -1,0 +1,108 @@
+//! The block that each CPU has for itself, reached through GS. Nothing on the exit path is shared between CPUs.
+
+#![cfg_attr(target_os = "none", expect(unsafe_code, reason = "GS is dereferenced here"))]
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use vidar_abi::ExitKind;
+
+/// How often the guest has left to Vidar, by kind. Only the owning CPU counts; others may read.
+#[derive(Debug)]
+pub struct Counters([AtomicU64; ExitKind::COUNT]);
+
+impl Counters {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; ExitKind::COUNT])
+    }
+
+    /// Counts one exit. With a single writer a load and a store do, and need no locked instruction.
+    pub fn count(&self, kind: ExitKind) {
+        let counter = &self.0[kind as usize];
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Exits of `kind` so far.
+    pub fn get(&self, kind: ExitKind) -> u64 {
+        self.0[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Exits of all kinds so far.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The per-CPU block. The VM-entry assembly reads `nmi_pending` by its offset from GS.
+#[derive(Debug)]
+#[repr(C)]
+pub struct PerCpu {
+    /// The address of this block: what GS:0 reads.
+    this: *const PerCpu,
+    /// Number of the CPU, from 0 for the one that booted.
+    pub index: u32,
+    /// An NMI came while Vidar ran; it belongs to the guest and is delivered with the next VM entry.
+    pub nmi_pending: AtomicBool,
+    /// Exits of this CPU.
+    pub counters: Counters,
+}
+
+impl PerCpu {
+    /// Offset of [`PerCpu::nmi_pending`] from GS.
+    pub const NMI_PENDING: usize = core::mem::offset_of!(PerCpu, nmi_pending);
+
+    /// A block for the CPU `index`, not yet any CPU's own.
+    pub const fn new(index: u32) -> Self {
+        Self {
+            this: core::ptr::null(),
+            index,
+            nmi_pending: AtomicBool::new(false),
+            counters: Counters::new(),
+        }
+    }
+
+    /// Makes `block` this CPU's own.
+    #[cfg(target_os = "none")]
+    pub fn install(block: &'static mut Self) -> &'static Self {
+        block.this = block;
+        // SAFETY: nothing else in Vidar uses GS, and the block lives for ever.
+        unsafe { super::msr::write(super::msr::GS_BASE, &raw const *block as u64) };
+        block
+    }
+
+    /// This CPU's block, or `None` before [`PerCpu::install`].
+    #[cfg(target_os = "none")]
+    pub fn current() -> Option<&'static Self> {
+        if super::msr::read(super::msr::GS_BASE) == 0 {
+            return None;
+        }
+        let this: *const Self;
+        // SAFETY: a GS base that is not zero is the block that `install` put there, whose first field is its address.
+        unsafe {
+            core::arch::asm!("mov {}, gs:[0]", out(reg) this, options(nostack, readonly, preserves_flags));
+            this.as_ref()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_count_apart() {
+        let counters = Counters::new();
+        counters.count(ExitKind::Cpuid);
+        counters.count(ExitKind::Cpuid);
+        counters.count(ExitKind::Other);
+        assert_eq!(counters.get(ExitKind::Cpuid), 2);
+        assert_eq!(counters.get(ExitKind::Rdmsr), 0);
+        assert_eq!(counters.total(), 3);
+    }
+}

@@ -1,0 +1,123 @@
+//! The log: always into the ring; to the serial line and the screen too, until they are the guest's.
+
+#![expect(unsafe_code, reason = "claims the VGA memory, and the lock in a panic")]
+
+use core::fmt::{self, Write};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use spin::Mutex;
+
+use super::ring::Ring;
+use super::screen::{Teletype, Vga};
+use super::serial::Serial;
+use crate::mem::addr::Hva;
+
+/// Where the log goes beside the ring.
+struct Consoles {
+    ring: Ring,
+    serial_port: Option<u16>,
+    serial: Option<Serial>,
+    screen: Option<Teletype<Vga>>,
+    /// The consoles are the guest's.
+    silent: bool,
+}
+
+static CONSOLES: Mutex<Consoles> =
+    Mutex::new(Consoles { ring: Ring::new(), serial_port: None, serial: None, screen: None, silent: false });
+
+impl Write for Consoles {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.ring.push(text.as_bytes());
+        if !self.silent {
+            if let Some(serial) = &mut self.serial {
+                serial.write(text.as_bytes());
+            }
+            if let Some(screen) = &mut self.screen {
+                screen.write(text.as_bytes());
+                Vga::set_cursor(screen.cursor());
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Logger;
+
+impl Log for Logger {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let label = match record.level() {
+            Level::Error => "error: ",
+            Level::Warn => "warning: ",
+            Level::Info => "",
+            Level::Debug => "debug: ",
+            Level::Trace => "trace: ",
+        };
+        // The consoles never fail.
+        let _ = writeln!(CONSOLES.lock(), "vidar: {label}{}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// Starts the log on the serial line at `serial_port` and on the VGA text memory mapped at `screen`, where given.
+///
+/// # Safety
+/// The text memory is mapped there for good.
+pub unsafe fn start(serial_port: Option<u16>, screen: Option<Hva>) {
+    let mut consoles = CONSOLES.lock();
+    consoles.serial_port = serial_port;
+    consoles.serial = serial_port.and_then(Serial::open);
+    consoles.screen = screen.map(|cells| {
+        // SAFETY: the caller's promise; Vidar writes the screen nowhere else.
+        let mut screen = Teletype::new(unsafe { Vga::at(cells) });
+        screen.clear();
+        screen
+    });
+    drop(consoles);
+    // A second start only moves the consoles.
+    let _ = log::set_logger(&Logger);
+    log::set_max_level(LevelFilter::Info);
+}
+
+/// Leaves the consoles to the guest: from now on the log goes to the ring alone. Returns where the cursor stands.
+pub fn hand_over() -> (u8, u8) {
+    let mut consoles = CONSOLES.lock();
+    if let Some(serial) = &mut consoles.serial {
+        serial.drain();
+    }
+    consoles.silent = true;
+    consoles.screen.as_ref().map_or((0, 0), Teletype::cursor)
+}
+
+/// Takes the consoles back from the guest, for last words. Works with the log's lock held, as in a panic while logging.
+pub fn take_back() {
+    if CONSOLES.is_locked() {
+        // SAFETY: last words are spoken by one CPU that never returns to whoever held the lock.
+        unsafe { CONSOLES.force_unlock() };
+    }
+    let mut consoles = CONSOLES.lock();
+    if consoles.silent {
+        consoles.silent = false;
+        consoles.serial = consoles.serial_port.and_then(Serial::open);
+        // The guest may have put the screen into a graphics mode; in text mode this is readable, in others harmless.
+        if let Some(screen) = &mut consoles.screen {
+            screen.clear();
+        }
+    }
+}
+
+/// Waits until all that was logged has left the serial line.
+pub fn drain() {
+    if let Some(serial) = &mut CONSOLES.lock().serial {
+        serial.drain();
+    }
+}
+
+/// Reads from the ring, as [`Ring::read`].
+pub fn read(position: u64, buffer: &mut [u8]) -> (u64, usize) {
+    CONSOLES.lock().ring.read(position, buffer)
+}

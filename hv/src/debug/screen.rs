@@ -1,0 +1,170 @@
+//! The VGA text screen: a teletype over a grid of cells.
+
+/// Columns of a VGA text screen.
+pub const COLUMNS: usize = 80;
+/// Rows of a VGA text screen.
+pub const ROWS: usize = 25;
+
+/// Light grey on black.
+const ATTRIBUTE: u16 = 0x0700;
+
+/// A grid of character cells: the real one is VGA memory.
+pub trait Grid {
+    /// Writes the cell at `index`, counted row by row.
+    fn set(&mut self, index: usize, cell: u16);
+    /// Reads the cell at `index`.
+    fn get(&self, index: usize) -> u16;
+}
+
+/// Writes text onto a [`Grid`], wrapping and scrolling.
+#[derive(Debug)]
+pub struct Teletype<G> {
+    grid: G,
+    column: usize,
+    row: usize,
+}
+
+impl<G: Grid> Teletype<G> {
+    /// A teletype at the top of an unknown screen.
+    pub const fn new(grid: G) -> Self {
+        Self { grid, column: 0, row: 0 }
+    }
+
+    /// Empties the screen.
+    pub fn clear(&mut self) {
+        (0..COLUMNS * ROWS).for_each(|index| self.grid.set(index, ATTRIBUTE | u16::from(b' ')));
+        (self.column, self.row) = (0, 0);
+    }
+
+    /// Column and row where the next character goes.
+    pub fn cursor(&self) -> (u8, u8) {
+        (self.column as u8, self.row as u8)
+    }
+
+    /// Writes bytes; those that are not printable ASCII show as `?`.
+    pub fn write(&mut self, text: &[u8]) {
+        for &byte in text {
+            match byte {
+                b'\n' => self.new_line(),
+                b'\r' => self.column = 0,
+                _ => {
+                    let shown = if (0x20..0x7f).contains(&byte) { byte } else { b'?' };
+                    self.grid.set(self.row * COLUMNS + self.column, ATTRIBUTE | u16::from(shown));
+                    self.column += 1;
+                    if self.column == COLUMNS {
+                        self.new_line();
+                    }
+                }
+            }
+        }
+    }
+
+    fn new_line(&mut self) {
+        self.column = 0;
+        if self.row + 1 < ROWS {
+            self.row += 1;
+            return;
+        }
+        for index in 0..COLUMNS * (ROWS - 1) {
+            let below = self.grid.get(index + COLUMNS);
+            self.grid.set(index, below);
+        }
+        for index in COLUMNS * (ROWS - 1)..COLUMNS * ROWS {
+            self.grid.set(index, ATTRIBUTE | u16::from(b' '));
+        }
+    }
+}
+
+#[cfg(target_os = "none")]
+pub use vga::Vga;
+
+#[cfg(target_os = "none")]
+#[expect(unsafe_code, reason = "VGA memory is written here")]
+mod vga {
+    use x86_64::instructions::port::Port;
+
+    use super::{COLUMNS, Grid, ROWS};
+    use crate::mem::addr::Hva;
+
+    /// The text memory of the VGA, and its cursor.
+    #[derive(Debug)]
+    pub struct Vga {
+        cells: Hva,
+    }
+
+    impl Vga {
+        /// The text memory, of [`COLUMNS`] times [`ROWS`] cells, mapped at `cells`.
+        ///
+        /// # Safety
+        /// It is mapped there, writable, for as long as the value lives, and nothing else writes it.
+        pub const unsafe fn at(cells: Hva) -> Self {
+            Self { cells }
+        }
+
+        fn cell(&self, index: usize) -> *mut u16 {
+            assert!(index < COLUMNS * ROWS);
+            (self.cells.0 as *mut u16).wrapping_add(index)
+        }
+    }
+
+    impl Grid for Vga {
+        fn set(&mut self, index: usize, value: u16) {
+            // SAFETY: `at` was promised that the cells are there and this screen's alone.
+            unsafe { self.cell(index).write_volatile(value) }
+        }
+
+        fn get(&self, index: usize) -> u16 {
+            // SAFETY: as above.
+            unsafe { self.cell(index).read_volatile() }
+        }
+    }
+
+    impl Vga {
+        /// Moves the blinking cursor, by the CRT controller's cursor location registers 0Eh and 0Fh.
+        pub fn set_cursor((column, row): (u8, u8)) {
+            let position = u16::from(row) * COLUMNS as u16 + u16::from(column);
+            // SAFETY: the ports only move the cursor.
+            unsafe {
+                let (mut index, mut data) = (Port::<u8>::new(0x3d4), Port::<u8>::new(0x3d5));
+                for (register, value) in [(0x0e, (position >> 8) as u8), (0x0f, position as u8)] {
+                    index.write(register);
+                    data.write(value);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Grid for Vec<u16> {
+        fn set(&mut self, index: usize, cell: u16) {
+            self[index] = cell;
+        }
+        fn get(&self, index: usize) -> u16 {
+            self[index]
+        }
+    }
+
+    fn row(screen: &Teletype<Vec<u16>>, row: usize) -> String {
+        let cells = &screen.grid[row * COLUMNS..(row + 1) * COLUMNS];
+        cells.iter().map(|cell| *cell as u8 as char).collect::<String>().trim_end().to_owned()
+    }
+
+    #[test]
+    fn wraps_and_scrolls() {
+        let mut screen = Teletype::new(vec![0; COLUMNS * ROWS]);
+        screen.clear();
+        for line in 0..30 {
+            screen.write(format!("line {line}\n").as_bytes());
+        }
+        assert_eq!(row(&screen, 0), "line 6");
+        assert_eq!(row(&screen, ROWS - 2), "line 29");
+        assert_eq!(screen.cursor(), (0, 24));
+        screen.write("x".repeat(COLUMNS + 1).as_bytes());
+        assert_eq!(row(&screen, ROWS - 1), "x");
+        assert_eq!(screen.cursor(), (1, 24));
+    }
+}

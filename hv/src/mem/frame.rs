@@ -1,0 +1,121 @@
+//! Frames: the 4 KiB pieces of Vidar's region that page tables, VMX structures and stacks are made of.
+
+use core::ops::Range;
+
+use super::addr::{Hpa, PAGE_SIZE};
+
+/// Memory that frames can be linked through and zeroed in.
+pub trait FrameMemory {
+    /// Fills the frame at `frame` with zeros.
+    fn zero(&mut self, frame: Hpa);
+    /// Writes the first word of the frame at `frame`.
+    fn set_link(&mut self, frame: Hpa, link: u64);
+    /// Reads the first word of the frame at `frame`.
+    fn link(&self, frame: Hpa) -> u64;
+}
+
+/// Free frames: a range that has never been used, and a list of those given back, linked through their first words.
+#[derive(Debug)]
+pub struct FramePool<M> {
+    memory: M,
+    fresh: Range<Hpa>,
+    returned: Option<Hpa>,
+    free: usize,
+}
+
+impl<M: FrameMemory> FramePool<M> {
+    /// A pool of the whole pages in `range`.
+    pub fn new(memory: M, range: Range<Hpa>) -> Self {
+        let end = range.end.align_down(PAGE_SIZE);
+        let start = range.start.align_up(PAGE_SIZE).unwrap_or(end).min(end);
+        Self { memory, fresh: start..end, returned: None, free: ((end.0 - start.0) / PAGE_SIZE) as usize }
+    }
+
+    /// A zeroed frame, or `None` if all are in use.
+    pub fn allocate(&mut self) -> Option<Hpa> {
+        let frame = match self.returned {
+            Some(frame) => {
+                self.returned = match self.memory.link(frame) {
+                    0 => None,
+                    next => Some(Hpa(next)),
+                };
+                frame
+            }
+            None if self.fresh.is_empty() => return None,
+            None => {
+                let frame = self.fresh.start;
+                self.fresh.start = frame + PAGE_SIZE;
+                frame
+            }
+        };
+        self.free -= 1;
+        self.memory.zero(frame);
+        Some(frame)
+    }
+
+    /// Takes back a frame that [`FramePool::allocate`] gave, or one that nothing uses any more.
+    pub fn free(&mut self, frame: Hpa) {
+        self.memory.set_link(frame, self.returned.map_or(0, |next| next.0));
+        self.returned = Some(frame);
+        self.free += 1;
+    }
+
+    /// Frames that are not in use.
+    pub fn available(&self) -> usize {
+        self.free
+    }
+
+    /// The memory behind the frames.
+    pub fn memory(&mut self) -> &mut M {
+        &mut self.memory
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl FrameMemory for BTreeMap<u64, u64> {
+        fn zero(&mut self, frame: Hpa) {
+            self.insert(frame.0, 0);
+        }
+        fn set_link(&mut self, frame: Hpa, link: u64) {
+            self.insert(frame.0, link);
+        }
+        fn link(&self, frame: Hpa) -> u64 {
+            self[&frame.0]
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_frame_is_given_twice(steps in proptest::collection::vec(any::<Option<u8>>(), 0..200)) {
+            let mut pool = FramePool::new(BTreeMap::new(), Hpa(0x1800)..Hpa(0x1_0fff));
+            let mut held = Vec::new();
+            let mut seen = BTreeSet::new();
+            for step in steps {
+                match step {
+                    Some(index) if !held.is_empty() => {
+                        let frame: Hpa = held.swap_remove(usize::from(index) % held.len());
+                        seen.remove(&frame);
+                        pool.free(frame);
+                    }
+                    _ => match pool.allocate() {
+                        Some(frame) => {
+                            prop_assert!(frame.is_aligned(PAGE_SIZE));
+                            prop_assert!((0x2000..0x1_0000).contains(&frame.0));
+                            prop_assert!(seen.insert(frame));
+                            held.push(frame);
+                        }
+                        None => prop_assert_eq!(held.len(), 14),
+                    },
+                }
+                prop_assert_eq!(pool.available(), 14 - held.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Physical memory by its addresses, for what the boot order reads and places. Never used once the guest runs.
+
+#![expect(unsafe_code, reason = "memory is reached through the direct map")]
+
+use core::ops::Range;
+
+use super::addr::Hpa;
+use super::layout::direct;
+
+/// The bytes at `range`.
+///
+/// # Safety
+/// The range is RAM in the direct map, and nothing writes it while the result is in use.
+pub unsafe fn bytes<'a>(range: &Range<Hpa>) -> &'a [u8] {
+    let length = range.end.0.saturating_sub(range.start.0) as usize;
+    // SAFETY: the caller's promise.
+    unsafe { core::slice::from_raw_parts(direct(range.start).0 as *const u8, length) }
+}
+
+/// Copies `from` to `to`; the two may overlap.
+///
+/// # Safety
+/// Both are RAM in the direct map, and nothing that lives there is in use.
+pub unsafe fn copy(from: &Range<Hpa>, to: Hpa) {
+    let length = from.end.0.saturating_sub(from.start.0) as usize;
+    // SAFETY: the caller's promise.
+    unsafe { core::ptr::copy(direct(from.start).0 as *const u8, direct(to).0 as *mut u8, length) };
+}
+
+/// Writes `bytes` to `to`.
+///
+/// # Safety
+/// As for [`copy`].
+pub unsafe fn write(to: Hpa, bytes: &[u8]) {
+    // SAFETY: the caller's promise.
+    unsafe { core::ptr::copy(bytes.as_ptr(), direct(to).0 as *mut u8, bytes.len()) };
+}
