@@ -12,4 +12,5 @@ pub mod boot;
 pub mod debug;
 pub mod guest;
 pub mod mem;
+pub mod vmm;
 pub mod vmx;

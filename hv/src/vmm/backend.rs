@@ -1,0 +1,76 @@
+//! The seam between vendors: what a virtual CPU can do, with no word of how.
+
+use super::control::Controls;
+use super::crash::Snapshot;
+use super::exit::Exit;
+use super::outcome::Exception;
+use super::registers::Registers;
+use crate::arch::cpuid::Leaf;
+use crate::arch::msr::Fault;
+use crate::arch::percpu::Counters;
+
+/// A virtual CPU of one extension, on the physical CPU that it is bound to.
+pub trait Vcpu {
+    /// Runs the guest until it leaves, delivering what is kept for it first.
+    fn run(&mut self) -> Exit;
+
+    /// The general-purpose registers.
+    fn registers(&mut self) -> &mut Registers;
+
+    /// Where exits of this CPU are counted.
+    fn counters(&self) -> &Counters;
+
+    /// CR0, CR3, CR4 and EFER as the guest sees them.
+    fn controls(&self) -> Controls;
+
+    /// CR4 as the guest sees it: a part of [`Vcpu::controls`], for the exits that come often.
+    fn cr4(&self) -> u64;
+
+    /// Makes CR0, CR4 and EFER.LMA those of `controls`, which must be consistent.
+    fn set_controls(&mut self, controls: &Controls);
+
+    /// Loads the four page-directory-pointer-table entries of PAE paging.
+    fn set_pdptes(&mut self, entries: [u64; 4]);
+
+    /// Goes behind the instruction that exited: RIP, RF, the STI and MOV-SS shadow, and #DB if TF is set.
+    fn advance(&mut self);
+
+    /// Raises an exception with the next entry.
+    fn inject(&mut self, exception: Exception);
+
+    /// Puts the CPU into the state after INIT.
+    fn init(&mut self);
+
+    /// Drops what the CPU remembers of the second-stage table.
+    fn flush_second_stage(&mut self);
+
+    /// The whole state, for a crash report.
+    fn snapshot(&self) -> Snapshot;
+
+    /// Leaves the extension's mode of operation, before the machine is reset.
+    fn leave(&mut self);
+
+    /// CPUID of this CPU.
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf;
+
+    /// RDMSR for the guest.
+    ///
+    /// # Errors
+    /// [`Fault`] where the CPU gives #GP.
+    fn rdmsr(&mut self, index: u32) -> Result<u64, Fault>;
+
+    /// WRMSR for the guest, of an MSR that the policy lets through.
+    ///
+    /// # Errors
+    /// [`Fault`] where the CPU gives #GP.
+    fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault>;
+
+    /// XSETBV for the guest.
+    ///
+    /// # Errors
+    /// [`Fault`] where the CPU gives #GP.
+    fn xsetbv(&mut self, register: u32, value: u64) -> Result<(), Fault>;
+
+    /// WBINVD.
+    fn wbinvd(&mut self);
+}

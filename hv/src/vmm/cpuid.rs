@@ -1,0 +1,234 @@
+//! The guest's CPUID: the CPU's own, but for the bits in these tables.
+
+use bitflags::bitflags;
+
+use super::control::{CR4_KL, CR4_OSXSAVE, CR4_PKE};
+use crate::arch::cpuid::Leaf;
+
+bitflags! {
+    /// Features of which a guest can only make use if the extension has a control for them, and it is on.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Features: u32 {
+        /// RDTSCP and RDPID.
+        const RDTSCP = 1 << 0;
+        /// INVPCID.
+        const INVPCID = 1 << 1;
+        /// XSAVES, XRSTORS and IA32_XSS.
+        const XSAVES = 1 << 2;
+        /// UMONITOR, UMWAIT and TPAUSE.
+        const WAITPKG = 1 << 3;
+        /// PCONFIG.
+        const PCONFIG = 1 << 4;
+        /// RDMSRLIST and WRMSRLIST.
+        const MSRLIST = 1 << 5;
+        /// Intel PT while the extension is in use.
+        const INTEL_PT = 1 << 6;
+    }
+}
+
+/// What decides over the guest's CPUID, beside the CPU.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Features that work in the guest.
+    pub features: Features,
+    /// The guest may see that there is a hypervisor.
+    pub hypervisor_bit: bool,
+}
+
+/// One of the four registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Eax,
+    Ebx,
+    Ecx,
+    Edx,
+}
+
+/// What becomes of a bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// Reads 0.
+    Hide,
+    /// Reads as this bit of the guest's CR4: the CPU would report Vidar's.
+    Follow(u64),
+    /// Reads 0 unless the extension lets the guest use the feature.
+    Needs(Features),
+    /// Reads whether the guest is told of Vidar.
+    Hypervisor,
+}
+
+/// A bit, and what becomes of it; for leaves with subleaves, in subleaf `subleaf` alone.
+struct Bit {
+    subleaf: Option<u32>,
+    output: Output,
+    bit: u32,
+    rule: Rule,
+}
+
+const fn bit(output: Output, bit: u32, rule: Rule) -> Bit {
+    Bit { subleaf: None, output, bit, rule }
+}
+
+const fn sub(subleaf: u32, output: Output, bit: u32, rule: Rule) -> Bit {
+    Bit { subleaf: Some(subleaf), output, bit, rule }
+}
+
+/// Leaf 01H: VMX and SMX are Vidar's; OSXSAVE; the bit that CPUs leave 0 for hypervisors.
+const FEATURES: &[Bit] = &[
+    bit(Output::Ecx, 5, Rule::Hide),
+    bit(Output::Ecx, 6, Rule::Hide),
+    bit(Output::Ecx, 27, Rule::Follow(CR4_OSXSAVE)),
+    bit(Output::Ecx, 31, Rule::Hypervisor),
+];
+
+/// Leaf 07H: INVPCID, Intel PT, OSPKE, WAITPKG, RDPID, PCONFIG; subleaf 1: MSRLIST.
+const EXTENDED_FEATURES: &[Bit] = &[
+    sub(0, Output::Ebx, 10, Rule::Needs(Features::INVPCID)),
+    sub(0, Output::Ebx, 25, Rule::Needs(Features::INTEL_PT)),
+    sub(0, Output::Ecx, 4, Rule::Follow(CR4_PKE)),
+    sub(0, Output::Ecx, 5, Rule::Needs(Features::WAITPKG)),
+    sub(0, Output::Ecx, 22, Rule::Needs(Features::RDTSCP)),
+    sub(0, Output::Edx, 18, Rule::Needs(Features::PCONFIG)),
+    sub(1, Output::Eax, 27, Rule::Needs(Features::MSRLIST)),
+];
+
+/// Leaf 0DH, subleaf 1: XSAVES. The sizes in this leaf follow XCR0 and IA32_XSS, which are the guest's in the CPU.
+const EXTENDED_STATE: &[Bit] = &[sub(1, Output::Eax, 3, Rule::Needs(Features::XSAVES))];
+
+/// Leaf 19H: AESKLE.
+const KEY_LOCKER: &[Bit] = &[bit(Output::Ebx, 0, Rule::Follow(CR4_KL))];
+
+/// Leaf 80000001H: SVM and SKINIT are Vidar's; RDTSCP.
+const AMD_FEATURES: &[Bit] = &[
+    bit(Output::Ecx, 2, Rule::Hide),
+    bit(Output::Ecx, 12, Rule::Hide),
+    bit(Output::Edx, 27, Rule::Needs(Features::RDTSCP)),
+];
+
+/// Leaf 8000000AH: SVM's features. Without SVM the leaf is reserved and reads zero.
+const SVM_LEAF: u32 = 0x8000_000a;
+
+/// Leaves that no CPU has, which hypervisors use.
+const HYPERVISOR_LEAVES: core::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_ffff;
+
+/// What the guest gets for `leaf` and `subleaf`. `native` asks the CPU; `cr4` asks for the guest's CR4.
+pub fn answer(
+    leaf: u32,
+    subleaf: u32,
+    policy: &Policy,
+    native: impl Fn(u32, u32) -> Leaf,
+    cr4: impl Fn() -> u64,
+) -> Leaf {
+    let table = match leaf {
+        1 => FEATURES,
+        7 => EXTENDED_FEATURES,
+        0xd => EXTENDED_STATE,
+        0x19 => KEY_LOCKER,
+        0x8000_0001 => AMD_FEATURES,
+        SVM_LEAF => return Leaf::default(),
+        _ if HYPERVISOR_LEAVES.contains(&leaf) => return hypervisor_leaf(leaf, subleaf, policy, native),
+        _ => return native(leaf, subleaf),
+    };
+    let mut result = native(leaf, subleaf);
+    for row in table.iter().filter(|row| row.subleaf.is_none_or(|wanted| wanted == subleaf)) {
+        let output = match row.output {
+            Output::Eax => &mut result.eax,
+            Output::Ebx => &mut result.ebx,
+            Output::Ecx => &mut result.ecx,
+            Output::Edx => &mut result.edx,
+        };
+        let mask = 1 << row.bit;
+        let set = match row.rule {
+            Rule::Hide => false,
+            // A feature that the CPU lacks can't be on: its bit of CR4 is reserved.
+            Rule::Follow(bit) => cr4() & bit != 0,
+            Rule::Needs(feature) => *output & mask != 0 && policy.features.contains(feature),
+            Rule::Hypervisor => policy.hypervisor_bit,
+        };
+        *output = if set { *output | mask } else { *output & !mask };
+    }
+    result
+}
+
+/// Vidar's own leaves; or, when it is not to be seen, what a CPU gives for a leaf that it lacks: its highest basic
+/// one. Intel SDM Vol. 2A, 3.3 "CPUID-CPU Identification", "INPUT EAX = ... > max". The leaves of a hypervisor below
+/// Vidar are never shown: Vidar is not what they describe.
+fn hypervisor_leaf(leaf: u32, subleaf: u32, policy: &Policy, native: impl Fn(u32, u32) -> Leaf) -> Leaf {
+    let [ebx, ecx, edx] = const {
+        let s = vidar_abi::SIGNATURE;
+        [
+            u32::from_le_bytes([s[0], s[1], s[2], s[3]]),
+            u32::from_le_bytes([s[4], s[5], s[6], s[7]]),
+            u32::from_le_bytes([s[8], s[9], s[10], s[11]]),
+        ]
+    };
+    match leaf - vidar_abi::SIGNATURE_LEAF {
+        _ if !policy.hypervisor_bit => native(native(0, 0).eax, subleaf),
+        0 => Leaf { eax: vidar_abi::SIGNATURE_LEAF + 1, ebx, ecx, edx },
+        1 => Leaf { eax: vidar_abi::VERSION.to_raw(), ..Leaf::default() },
+        _ => Leaf::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ONES: Leaf = Leaf { eax: !0, ebx: !0, ecx: !0, edx: !0 };
+    const ALL: Policy = Policy { features: Features::all(), hypervisor_bit: true };
+
+    fn changed(leaf: u32, subleaf: u32, policy: &Policy, native: Leaf, cr4: u64) -> [u32; 4] {
+        let got = answer(leaf, subleaf, policy, |_, _| native, || cr4);
+        [got.eax ^ native.eax, got.ebx ^ native.ebx, got.ecx ^ native.ecx, got.edx ^ native.edx]
+    }
+
+    #[test]
+    fn virtualization_is_hidden() {
+        assert_eq!(changed(1, 0, &ALL, ONES, CR4_OSXSAVE), [0, 0, 1 << 5 | 1 << 6, 0]);
+        assert_eq!(changed(0x8000_0001, 0, &ALL, ONES, 0), [0, 0, 1 << 2 | 1 << 12, 0]);
+        assert_eq!(answer(SVM_LEAF, 0, &ALL, |_, _| ONES, || 0), Leaf::default());
+    }
+
+    #[test]
+    fn bits_follow_the_guests_cr4() {
+        assert_eq!(changed(1, 0, &ALL, ONES, 0)[2] & 1 << 27, 1 << 27);
+        assert_eq!(changed(7, 0, &ALL, ONES, CR4_PKE), [0; 4]);
+        assert_eq!(changed(7, 0, &ALL, ONES, 0), [0, 0, 1 << 4, 0]);
+        assert_eq!(changed(0x19, 0, &ALL, ONES, 0), [0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn features_without_their_control_are_hidden() {
+        let none = Policy { features: Features::empty(), hypervisor_bit: true };
+        assert_eq!(changed(7, 0, &none, ONES, CR4_PKE), [0, 1 << 10 | 1 << 25, 1 << 5 | 1 << 22, 1 << 18]);
+        assert_eq!(changed(7, 1, &none, ONES, CR4_PKE), [1 << 27, 0, 0, 0]);
+        assert_eq!(changed(0xd, 1, &none, ONES, 0), [1 << 3, 0, 0, 0]);
+        assert_eq!(changed(0xd, 0, &none, ONES, 0), [0; 4]);
+        assert_eq!(changed(0x8000_0001, 0, &none, Leaf::default(), 0), [0; 4], "nothing is invented");
+    }
+
+    #[test]
+    fn the_signature_can_be_switched_off() {
+        let signature = answer(0x4000_0000, 0, &ALL, |_, _| ONES, || 0);
+        assert_eq!(
+            [signature.ebx, signature.ecx, signature.edx].map(u32::to_le_bytes).concat(),
+            vidar_abi::SIGNATURE
+        );
+        let silent = Policy { hypervisor_bit: false, ..ALL };
+        assert_eq!(changed(1, 0, &silent, ONES, CR4_OSXSAVE)[2] & 1 << 31, 1 << 31);
+        let native = |leaf, _| Leaf { eax: 0x16, ebx: leaf, ecx: 0, edx: 0 };
+        assert_eq!(answer(0x4000_0000, 0, &silent, native, || 0).ebx, 0x16, "the highest basic leaf");
+    }
+
+    proptest! {
+        #[test]
+        fn other_leaves_are_the_cpus(leaf in any::<u32>(), subleaf in any::<u32>(), seed in any::<u32>()) {
+            let special = [1, 7, 0xd, 0x19, 0x8000_0001, SVM_LEAF];
+            prop_assume!(!special.contains(&leaf) && !HYPERVISOR_LEAVES.contains(&leaf));
+            let native = |l: u32, s: u32| Leaf { eax: l ^ seed, ebx: s ^ seed, ecx: l, edx: s };
+            prop_assert_eq!(answer(leaf, subleaf, &ALL, native, || 0), native(leaf, subleaf));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The guest's memory: the whole machine's at its own addresses, with Vidar's region behind a decoy.
+
+use core::ops::Range;
+
+use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
+use crate::mem::identity::Identity;
+use crate::mem::mtrr::{MemoryType, Mtrrs};
+use crate::mem::ranges::RangeSet;
+use crate::mem::stage2::{Format, MapError, SecondStage, TableMemory};
+
+/// The second stage and what it is made from.
+pub struct GuestMemory<F, T> {
+    stage2: SecondStage<F>,
+    tables: T,
+    identity: Identity,
+    ram: RangeSet,
+    /// The page that the guest sees wherever Vidar's memory is.
+    decoy: Hpa,
+}
+
+/// What became of an access to an address that was not mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// It is mapped now.
+    Mapped,
+    /// It is mapped now, and all else is not: there were no more tables. What CPUs remember must be flushed.
+    Remade,
+    /// It was Vidar's; the decoy is mapped there now.
+    Decoy,
+}
+
+impl<F: Format, T: TableMemory> GuestMemory<F, T> {
+    /// Maps all RAM. Devices follow as the guest touches them.
+    ///
+    /// # Errors
+    /// [`MapError`] where the tables do not fit in what `tables` has.
+    pub fn new(
+        mut tables: T,
+        largest: PageSize,
+        identity: Identity,
+        ram: RangeSet,
+    ) -> Result<Self, MapError> {
+        let stage2 = SecondStage::new(&mut tables, largest)?;
+        let decoy = tables.allocate().ok_or(MapError::OutOfTables)?;
+        let mut memory = Self { stage2, tables, identity, ram, decoy };
+        memory.map_ram()?;
+        Ok(memory)
+    }
+
+    /// The second stage's root table.
+    pub fn root(&self) -> Hpa {
+        self.stage2.root()
+    }
+
+    /// The memory that tables live in.
+    pub fn tables(&self) -> &T {
+        &self.tables
+    }
+
+    /// Vidar's memory, which the guest cannot reach.
+    pub fn hidden(&self) -> &Range<Hpa> {
+        &self.identity.hidden
+    }
+
+    /// Whether the guest has RAM in all of the page around `address`, as Vidar's own code may read it.
+    pub fn is_ram(&self, address: Gpa) -> bool {
+        let page = address.align_down(PAGE_SIZE).identity();
+        page.0.checked_add(PAGE_SIZE).is_some_and(|end| self.ram.covers(&(page..Hpa(end))))
+    }
+
+    /// Maps the page around an address that the guest touched.
+    ///
+    /// # Errors
+    /// [`MapError`] where even an empty table has no room.
+    pub fn touch(&mut self, address: Gpa) -> Result<Touch, MapError> {
+        match self.map(address) {
+            Err(MapError::OutOfTables) => {
+                self.stage2.clear(&mut self.tables);
+                self.map(address).map(|_| Touch::Remade)
+            }
+            result => result,
+        }
+    }
+
+    /// Makes the memory types follow the MTRRs. What CPUs remember must be flushed.
+    ///
+    /// # Errors
+    /// [`MapError`] where the tables do not fit.
+    pub fn follow(&mut self, mtrrs: Mtrrs) -> Result<(), MapError> {
+        self.identity.mtrrs = mtrrs;
+        self.stage2.clear(&mut self.tables);
+        match self.map_ram() {
+            // The rest is mapped as it is touched.
+            Err(MapError::OutOfTables) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn map(&mut self, address: Gpa) -> Result<Touch, MapError> {
+        if self.identity.hidden.contains(&address.identity()) {
+            let page = address.align_down(PAGE_SIZE);
+            self.stage2.map(&mut self.tables, page, self.decoy, PageSize::Size4K, MemoryType::WriteBack)?;
+            return Ok(Touch::Decoy);
+        }
+        self.identity.map_on_touch(&mut self.stage2, &mut self.tables, address).map(|_| Touch::Mapped)
+    }
+
+    fn map_ram(&mut self) -> Result<(), MapError> {
+        for range in &self.ram {
+            let guest = range.start.identity()..range.end.identity();
+            self.identity.map_range(&mut self.stage2, &mut self.tables, guest)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,16 @@
+//! The neutral part: what an exit is, what the answer is, and the loop between them. No vendor, no unsafe code.
+
+pub mod backend;
+pub mod control;
+pub mod cpuid;
+pub mod crash;
+pub mod entry;
+pub mod exit;
+pub mod hypercall;
+pub mod machine;
+pub mod memory;
+pub mod msr;
+pub mod outcome;
+pub mod registers;
+pub mod run;
+pub mod xcr0;

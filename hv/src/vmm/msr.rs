@@ -1,0 +1,119 @@
+//! The guest's MSRs: the CPU's own, but for the rows of this table. Backends derive their bitmaps from it.
+
+use core::ops::RangeInclusive;
+
+use crate::arch::msr;
+
+/// What becomes of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// The CPU answers, with no exit where the bitmap can say so.
+    Native,
+    /// #GP, as on a CPU that lacks the MSR.
+    Refuse,
+    /// IA32_FEATURE_CONTROL as firmware leaves it that has switched VMX off: see [`feature_control`].
+    FeatureControl,
+}
+
+/// What becomes of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    /// The CPU takes it, with no exit where the bitmap can say so.
+    Native,
+    /// #GP.
+    Refuse,
+    /// Nothing: the CPU could not do what was asked for from here.
+    Ignore,
+    /// An MTRR: the second-stage memory types follow it.
+    Mtrr,
+    /// IA32_APIC_BASE: the APIC may not be laid over Vidar.
+    ApicBase,
+}
+
+/// One row: some MSRs, and what becomes of reads and writes.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The MSRs.
+    pub indices: RangeInclusive<u32>,
+    /// Reads.
+    pub read: Read,
+    /// Writes.
+    pub write: Write,
+}
+
+const fn row(first: u32, last: u32, read: Read, write: Write) -> Row {
+    Row { indices: first..=last, read, write }
+}
+
+/// Every MSR that is not simply the CPU's own.
+pub const TABLE: &[Row] = &[
+    row(msr::APIC_BASE, msr::APIC_BASE, Read::Native, Write::ApicBase),
+    row(msr::FEATURE_CONTROL, msr::FEATURE_CONTROL, Read::FeatureControl, Write::Refuse),
+    // The value is a linear address of the guest's, which is none of Vidar's; reading it is #GP by itself.
+    row(msr::BIOS_UPDT_TRIG, msr::BIOS_UPDT_TRIG, Read::Native, Write::Ignore),
+    row(msr::SMM_MONITOR_CTL, msr::SMM_MONITOR_CTL, Read::Refuse, Write::Refuse),
+    // Variable ranges: as many as IA32_MTRRCAP may count. The CPU refuses those that it lacks.
+    row(0x200, 0x213, Read::Native, Write::Mtrr),
+    // Fixed ranges and the default type.
+    row(0x250, 0x250, Read::Native, Write::Mtrr),
+    row(0x258, 0x259, Read::Native, Write::Mtrr),
+    row(0x268, 0x26f, Read::Native, Write::Mtrr),
+    row(0x2ff, 0x2ff, Read::Native, Write::Mtrr),
+    row(msr::VMX_BASIC, msr::VMX_EXIT_CTLS2, Read::Refuse, Write::Refuse),
+    row(msr::VM_CR, msr::VM_CR, Read::Refuse, Write::Refuse),
+    row(msr::VM_HSAVE_PA, msr::VM_HSAVE_PA, Read::Refuse, Write::Refuse),
+];
+
+/// What becomes of reads and writes of the MSR `index`.
+pub fn policy(index: u32) -> (Read, Write) {
+    TABLE
+        .iter()
+        .find(|row| row.indices.contains(&index))
+        .map_or((Read::Native, Write::Native), |row| (row.read, row.write))
+}
+
+/// IA32_FEATURE_CONTROL as the guest reads it: locked, with VMX and SMX off. Intel SDM Vol. 3C, 24.7 "Enabling and
+/// Entering VMX Operation".
+pub const fn feature_control(native: u64) -> u64 {
+    const LOCK: u64 = 1;
+    const VMX_AND_SMX: u64 = 0b110 | 0xff << 8;
+    native & !VMX_AND_SMX | LOCK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_do_not_overlap() {
+        for (i, a) in TABLE.iter().enumerate() {
+            for b in &TABLE[i + 1..] {
+                assert!(
+                    a.indices.end() < b.indices.start() || b.indices.end() < a.indices.start(),
+                    "{a:?} {b:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_guest_must_not_reach() {
+        for index in (0x480..=0x493).chain([msr::SMM_MONITOR_CTL, msr::VM_CR, msr::VM_HSAVE_PA]) {
+            assert_eq!(policy(index), (Read::Refuse, Write::Refuse), "{index:#x}");
+        }
+        assert_eq!(
+            policy(0x277),
+            (Read::Native, Write::Native),
+            "PAT lies between the MTRRs and is the guest's"
+        );
+        assert_eq!(policy(0x2ff).1, Write::Mtrr);
+        assert_eq!(policy(0xc000_0080), (Read::Native, Write::Native));
+    }
+
+    #[test]
+    fn feature_control_looks_switched_off() {
+        assert_eq!(feature_control(0b101), 1);
+        assert_eq!(feature_control(0), 1);
+        assert_eq!(feature_control(1 << 20 | 0xff07), 1 << 20 | 1);
+    }
+}

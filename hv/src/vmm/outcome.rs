@@ -1,0 +1,38 @@
+//! What is to be done about an exit. Handlers return it; `run::apply` alone does it.
+
+/// An exception that the guest gets, as if the CPU had raised it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exception {
+    /// #UD.
+    InvalidOpcode,
+    /// #GP(0).
+    GeneralProtection,
+}
+
+/// Why the guest stops for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The guest's own doing: triple fault or shutdown. What the CPU would have done is a reset.
+    TripleFault,
+    /// An exit that Vidar has no answer for.
+    Unanswered,
+    /// The extension refused the guest's state.
+    EntryFailed,
+    /// No frame is left for the second-stage table.
+    OutOfFrames,
+}
+
+/// The answer to an exit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The instruction is done: go on behind it.
+    Advance,
+    /// Go on where the guest was: the instruction is to be tried again, or was none.
+    Resume,
+    /// The instruction faults.
+    Inject(Exception),
+    /// The CPU takes an INIT: its state is that after INIT.
+    Init,
+    /// The guest cannot go on.
+    Stop(Stop),
+}

@@ -1,0 +1,55 @@
+//! XSETBV: which values of XCR0 the CPU takes. The guest gets #GP for the others without Vidar's trying them.
+
+/// x87 state: always on.
+const X87: u64 = 1 << 0;
+/// SSE state.
+const SSE: u64 = 1 << 1;
+/// AVX state.
+const AVX: u64 = 1 << 2;
+/// MPX: bound registers and their configuration, together or not at all.
+const MPX: u64 = 0b11 << 3;
+/// AVX-512: opmask, the upper halves of ZMM0 to 15 and ZMM16 to 31, together or not at all.
+const AVX512: u64 = 0b111 << 5;
+/// AMX: tile configuration and tile data, together or not at all.
+const AMX: u64 = 0b11 << 17;
+
+/// Whether the CPU takes `value` for the extended control register `register`, where CPUID.0DH.0:EDX:EAX is
+/// `supported`. Intel SDM Vol. 1, 13.3 "Enabling the XSAVE Feature Set and XSAVE-Enabled Features".
+pub fn valid(register: u32, value: u64, supported: u64) -> bool {
+    let whole = |group: u64| value & group == 0 || value & group == group;
+    register == 0
+        && value & !supported == 0
+        && value & X87 != 0
+        && (value & AVX == 0 || value & SSE != 0)
+        && (value & AVX512 == 0 || value & AVX != 0)
+        && whole(MPX)
+        && whole(AVX512)
+        && whole(AMX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules() {
+        let all = X87 | SSE | AVX | MPX | AVX512 | AMX | 1 << 9;
+        for good in [X87, X87 | SSE, X87 | SSE | AVX, all, X87 | MPX] {
+            assert!(valid(0, good, all), "{good:#x}");
+        }
+        for bad in [
+            0,
+            SSE,
+            X87 | AVX,
+            X87 | 1 << 3,
+            X87 | SSE | AVX512,
+            X87 | SSE | AVX | 1 << 5,
+            X87 | 1 << 17,
+            1 << 63,
+        ] {
+            assert!(!valid(0, bad, all), "{bad:#x}");
+        }
+        assert!(!valid(1, X87, all), "XCR1 is read-only");
+        assert!(!valid(0, X87 | SSE | AVX, X87 | SSE), "no AVX");
+    }
+}
