@@ -1,3 +1,21 @@
-//! The VT-x backend.
+//! The VT-x backend. Its numbers and rules are those of Intel SDM Vol. 3C, chapters 24 "Introduction to Virtual Machine
+//! Extensions" to 28 "VM Exits".
 
+pub mod capabilities;
 pub mod ept;
+pub mod event;
+pub mod exit;
+pub mod feature_control;
+pub mod field;
+pub mod msr_bitmap;
+
+#[cfg(target_os = "none")]
+pub mod cpu;
+#[cfg(target_os = "none")]
+pub mod enable;
+#[cfg(target_os = "none")]
+pub mod setup;
+#[cfg(target_os = "none")]
+pub mod snapshot;
+#[cfg(target_os = "none")]
+pub mod vmcs;

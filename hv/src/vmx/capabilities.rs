@@ -1,0 +1,314 @@
+//! What the CPU's VT-x can do: required, used where present, or done without.
+//!
+//! The capability MSRs are in Intel SDM Vol. 3D, Appendix A "VMX Capability Reporting Facility".
+
+use alloc::vec::Vec;
+
+use crate::mem::addr::PageSize;
+use crate::vmm::cpuid::Features;
+
+/// The capability MSRs as they are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RawCapabilities {
+    /// IA32_VMX_BASIC.
+    pub basic: u64,
+    /// IA32_VMX_TRUE_PINBASED_CTLS.
+    pub pin: u64,
+    /// IA32_VMX_TRUE_PROCBASED_CTLS.
+    pub primary: u64,
+    /// IA32_VMX_TRUE_EXIT_CTLS.
+    pub exit: u64,
+    /// IA32_VMX_TRUE_ENTRY_CTLS.
+    pub entry: u64,
+    /// IA32_VMX_PROCBASED_CTLS2.
+    pub secondary: u64,
+    /// IA32_VMX_EPT_VPID_CAP.
+    pub ept_vpid: u64,
+    /// IA32_VMX_MISC.
+    pub misc: u64,
+    /// IA32_VMX_CR0_FIXED0 and FIXED1.
+    pub cr0_fixed: [u64; 2],
+    /// IA32_VMX_CR4_FIXED0 and FIXED1.
+    pub cr4_fixed: [u64; 2],
+}
+
+/// Bits of IA32_VMX_BASIC: the TRUE control MSRs exist.
+const BASIC_TRUE_CONTROLS: u64 = 1 << 55;
+
+/// Primary processor-based control: interrupt-window, NMI-window and so on are not used; these are.
+pub mod primary {
+    /// Use MSR bitmaps.
+    pub const MSR_BITMAPS: u32 = 1 << 28;
+    /// Monitor trap flag.
+    pub const MONITOR_TRAP: u32 = 1 << 27;
+    /// Activate secondary controls.
+    pub const SECONDARY: u32 = 1 << 31;
+}
+
+/// Secondary processor-based controls.
+pub mod secondary {
+    /// Enable EPT.
+    pub const EPT: u32 = 1 << 1;
+    /// Enable RDTSCP.
+    pub const RDTSCP: u32 = 1 << 3;
+    /// Enable VPID.
+    pub const VPID: u32 = 1 << 5;
+    /// Unrestricted guest.
+    pub const UNRESTRICTED_GUEST: u32 = 1 << 7;
+    /// Enable INVPCID.
+    pub const INVPCID: u32 = 1 << 12;
+    /// Enable XSAVES/XRSTORS.
+    pub const XSAVES: u32 = 1 << 20;
+    /// Enable user wait and pause.
+    pub const WAITPKG: u32 = 1 << 26;
+    /// Enable PCONFIG.
+    pub const PCONFIG: u32 = 1 << 27;
+}
+
+/// VM-exit controls.
+pub mod exit {
+    /// Save debug controls.
+    pub const SAVE_DEBUG: u32 = 1 << 2;
+    /// Host address-space size: 64-bit.
+    pub const HOST_64_BIT: u32 = 1 << 9;
+    /// Save IA32_PAT.
+    pub const SAVE_PAT: u32 = 1 << 18;
+    /// Load IA32_PAT.
+    pub const LOAD_PAT: u32 = 1 << 19;
+    /// Save IA32_EFER.
+    pub const SAVE_EFER: u32 = 1 << 20;
+    /// Load IA32_EFER.
+    pub const LOAD_EFER: u32 = 1 << 21;
+    /// Load CET state.
+    pub const LOAD_CET: u32 = 1 << 28;
+}
+
+/// VM-entry controls.
+pub mod entry {
+    /// Load debug controls.
+    pub const LOAD_DEBUG: u32 = 1 << 2;
+    /// IA-32e mode guest.
+    pub const IA32E_GUEST: u32 = 1 << 9;
+    /// Load IA32_PAT.
+    pub const LOAD_PAT: u32 = 1 << 14;
+    /// Load IA32_EFER.
+    pub const LOAD_EFER: u32 = 1 << 15;
+    /// Load CET state.
+    pub const LOAD_CET: u32 = 1 << 20;
+}
+
+/// IA32_VMX_EPT_VPID_CAP.
+mod ept_vpid {
+    pub const WALK_LENGTH_4: u64 = 1 << 6;
+    pub const WRITE_BACK: u64 = 1 << 14;
+    pub const PAGES_2M: u64 = 1 << 16;
+    pub const PAGES_1G: u64 = 1 << 17;
+    pub const INVEPT_ALL: u64 = 1 << 20 | 1 << 26;
+    pub const INVVPID_SINGLE: u64 = 1 << 32 | 1 << 41;
+}
+
+/// IA32_VMX_MISC: VM exits store EFER.LMA into "IA-32e mode guest".
+const MISC_STORES_LMA: u64 = 1 << 5;
+/// IA32_VMX_MISC: Intel PT can be used in VMX operation.
+const MISC_INTEL_PT: u64 = 1 << 14;
+
+/// CR0.PE and CR0.PG, which an unrestricted guest may clear.
+const UNRESTRICTED_CR0: u64 = 1 << 31 | 1;
+
+/// The controls that Vidar sets, as the CPU allows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Revision identifier of VMXON region and VMCS.
+    pub revision: u32,
+    /// Pin-based controls.
+    pub pin: u32,
+    /// Primary processor-based controls.
+    pub primary: u32,
+    /// The monitor trap flag can be used.
+    pub monitor_trap: bool,
+    /// Secondary processor-based controls.
+    pub secondary: u32,
+    /// VM-exit controls.
+    pub exit: u32,
+    /// VM-entry controls, but for "IA-32e mode guest".
+    pub entry: u32,
+    /// The largest page that EPT maps.
+    pub largest_page: PageSize,
+    /// Bits of CR0 that are 1 in the guest whatever it writes.
+    pub cr0_forced: u64,
+    /// Bits of CR0 that must be 0 in the guest.
+    pub cr0_forbidden: u64,
+    /// Bits of CR4 that VMX operation allows to be 1.
+    pub cr4_allowed: u64,
+    /// Features that work in the guest.
+    pub features: Features,
+}
+
+impl Capabilities {
+    /// Whether a secondary control is on.
+    pub const fn has(&self, control: u32) -> bool {
+        self.secondary & control != 0
+    }
+
+    /// Chooses the controls.
+    ///
+    /// # Errors
+    /// The names of all that is missing, where something is.
+    pub fn choose(raw: &RawCapabilities) -> Result<Self, Vec<&'static str>> {
+        let mut missing = Vec::new();
+        let mut require = |present: bool, name| {
+            if !present {
+                missing.push(name);
+            }
+        };
+        // Without them CR3 accesses exit, whatever is asked for.
+        require(raw.basic & BASIC_TRUE_CONTROLS != 0, "TRUE control MSRs");
+        for (control, name) in
+            [(primary::MSR_BITMAPS, "MSR bitmaps"), (primary::SECONDARY, "secondary controls")]
+        {
+            require(allows(raw.primary, control), name);
+        }
+        for (control, name) in
+            [(secondary::EPT, "EPT"), (secondary::UNRESTRICTED_GUEST, "unrestricted guest")]
+        {
+            require(allows(raw.secondary, control), name);
+        }
+        for (bit, name) in [
+            (ept_vpid::PAGES_2M, "EPT pages of 2 MiB"),
+            (ept_vpid::WALK_LENGTH_4, "EPT of four levels"),
+            (ept_vpid::WRITE_BACK, "write-back EPT tables"),
+            (ept_vpid::INVEPT_ALL, "INVEPT of all contexts"),
+        ] {
+            require(raw.ept_vpid & bit == bit, name);
+        }
+        let exit_required = exit::SAVE_DEBUG
+            | exit::HOST_64_BIT
+            | exit::SAVE_PAT
+            | exit::LOAD_PAT
+            | exit::SAVE_EFER
+            | exit::LOAD_EFER;
+        require(allows(raw.exit, exit::SAVE_PAT | exit::LOAD_PAT), "PAT switching at exits");
+        require(allows(raw.exit, exit::SAVE_EFER | exit::LOAD_EFER), "EFER switching at exits");
+        require(allows(raw.exit, exit::HOST_64_BIT), "a 64-bit host");
+        let entry_required = entry::LOAD_DEBUG | entry::LOAD_PAT | entry::LOAD_EFER;
+        require(allows(raw.entry, entry::LOAD_PAT), "PAT loading at entries");
+        require(allows(raw.entry, entry::LOAD_EFER), "EFER loading at entries");
+        require(raw.misc & MISC_STORES_LMA != 0, "storing of EFER.LMA at exits");
+        if !missing.is_empty() {
+            return Err(missing);
+        }
+
+        let mut optional = secondary::RDTSCP
+            | secondary::INVPCID
+            | secondary::XSAVES
+            | secondary::WAITPKG
+            | secondary::PCONFIG;
+        if raw.ept_vpid & ept_vpid::INVVPID_SINGLE == ept_vpid::INVVPID_SINGLE {
+            optional |= secondary::VPID;
+        }
+        let second = granted(raw.secondary, secondary::EPT | secondary::UNRESTRICTED_GUEST, optional);
+        // Both or neither: what is loaded at entry must be put away at exit.
+        let cet = allows(raw.exit, exit::LOAD_CET) && allows(raw.entry, entry::LOAD_CET);
+        let mut features = Features::empty();
+        for (control, feature) in [
+            (secondary::RDTSCP, Features::RDTSCP),
+            (secondary::INVPCID, Features::INVPCID),
+            (secondary::XSAVES, Features::XSAVES),
+            (secondary::WAITPKG, Features::WAITPKG),
+            (secondary::PCONFIG, Features::PCONFIG),
+        ] {
+            features.set(feature, second & control != 0);
+        }
+        features.set(Features::INTEL_PT, raw.misc & MISC_INTEL_PT != 0);
+        Ok(Self {
+            revision: raw.basic as u32 & 0x7fff_ffff,
+            pin: granted(raw.pin, 0, 0),
+            primary: granted(raw.primary, primary::MSR_BITMAPS | primary::SECONDARY, 0),
+            monitor_trap: allows(raw.primary, primary::MONITOR_TRAP),
+            secondary: second,
+            exit: granted(raw.exit, exit_required, if cet { exit::LOAD_CET } else { 0 }),
+            entry: granted(raw.entry, entry_required, if cet { entry::LOAD_CET } else { 0 }),
+            largest_page: if raw.ept_vpid & ept_vpid::PAGES_1G != 0 {
+                PageSize::Size1G
+            } else {
+                PageSize::Size2M
+            },
+            cr0_forced: raw.cr0_fixed[0] & !UNRESTRICTED_CR0,
+            cr0_forbidden: !raw.cr0_fixed[1] & 0xffff_ffff,
+            cr4_allowed: raw.cr4_fixed[1],
+            features,
+        })
+    }
+}
+
+/// Whether a capability MSR allows all of `controls` to be 1: bits 63:32.
+const fn allows(msr: u64, controls: u32) -> bool {
+    (msr >> 32) as u32 & controls == controls
+}
+
+/// The required and as many of the optional controls as the MSR allows, with those that must be 1: bits 31:0.
+const fn granted(msr: u64, required: u32, optional: u32) -> u32 {
+    (required | optional | msr as u32) & (msr >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn everything() -> RawCapabilities {
+        RawCapabilities {
+            basic: BASIC_TRUE_CONTROLS | 0x12,
+            pin: !0 << 32 | 0x16,
+            primary: !0 << 32 | 0x0400_6172,
+            exit: !0 << 32 | 0x0003_6dfb,
+            entry: !0 << 32 | 0x11fb,
+            secondary: !0 << 32,
+            ept_vpid: !0,
+            misc: !0,
+            cr0_fixed: [0x8000_0021, 0xffff_ffff],
+            cr4_fixed: [0x2000, 0x0037_67ff],
+        }
+    }
+
+    #[test]
+    fn all_that_can_be_used_is_used() {
+        let chosen = Capabilities::choose(&everything()).expect("nothing is missing");
+        assert_eq!(chosen.largest_page, PageSize::Size1G);
+        assert_eq!(chosen.cr0_forced, 0x20);
+        assert_eq!(chosen.pin, 0x16, "neither external interrupts nor NMIs exit");
+        assert_eq!(chosen.primary, 0x0400_6172 | primary::MSR_BITMAPS | primary::SECONDARY);
+        assert!(chosen.has(secondary::VPID) && chosen.features.contains(Features::XSAVES));
+        assert_eq!(chosen.entry & entry::IA32E_GUEST, 0);
+        assert_ne!(chosen.entry & entry::LOAD_CET, 0);
+    }
+
+    #[test]
+    fn every_missing_requirement_is_named() {
+        let nothing = Capabilities::choose(&RawCapabilities::default()).expect_err("nothing is there");
+        for name in ["TRUE control MSRs", "MSR bitmaps", "EPT", "EPT pages of 2 MiB", "unrestricted guest"] {
+            assert!(nothing.contains(&name), "{name}");
+        }
+        let mut raw = everything();
+        raw.secondary &= !(u64::from(secondary::UNRESTRICTED_GUEST) << 32);
+        assert_eq!(Capabilities::choose(&raw), Err(vec!["unrestricted guest"]));
+    }
+
+    #[test]
+    fn what_is_not_granted_is_hidden() {
+        let mut raw = everything();
+        raw.secondary = u64::from(secondary::EPT | secondary::UNRESTRICTED_GUEST) << 32;
+        raw.ept_vpid &= !ept_vpid::PAGES_1G;
+        raw.misc &= !MISC_INTEL_PT;
+        let chosen = Capabilities::choose(&raw).expect("the rest is optional");
+        assert_eq!(chosen.features, Features::empty());
+        assert_eq!(chosen.largest_page, PageSize::Size2M);
+    }
+
+    #[test]
+    fn cet_is_switched_both_ways_or_not_at_all() {
+        let mut raw = everything();
+        raw.exit &= !(u64::from(exit::LOAD_CET) << 32);
+        let chosen = Capabilities::choose(&raw).expect("CET is optional");
+        assert_eq!(chosen.entry & entry::LOAD_CET, 0);
+    }
+}

@@ -1,0 +1,371 @@
+//! A virtual CPU on VT-x.
+
+#![expect(unsafe_code, reason = "the entry assembly is called, and instructions are executed for the guest")]
+
+use core::arch::global_asm;
+use core::mem::offset_of;
+use core::sync::atomic::Ordering;
+
+use super::capabilities::{Capabilities, entry, primary, secondary};
+use super::enable::{self, write_revision};
+use super::event::{self, Injection, PENDING_SINGLE_STEP, interruptibility};
+use super::exit::{self, Fields};
+use super::field::*;
+use super::setup::{self, CR4_MASK, GUEST_VPID};
+use super::snapshot;
+use super::vmcs::{self, Failure, Vmcs};
+use crate::arch::cpuid::{self, Leaf};
+use crate::arch::exceptions::{EntryWindow, set_entry_window};
+use crate::arch::instructions;
+use crate::arch::msr::{self, EFER_LMA, Fault};
+use crate::arch::percpu::{Counters, PerCpu};
+use crate::arch::segments::Selectors;
+use crate::mem::addr::Hpa;
+use crate::vmm::backend::Vcpu;
+use crate::vmm::control::Controls;
+use crate::vmm::crash::Snapshot;
+use crate::vmm::entry::EntryState;
+use crate::vmm::exit::Exit;
+use crate::vmm::outcome::Exception;
+use crate::vmm::registers::{Register, Registers};
+
+/// What the entry assembly works on.
+#[derive(Debug, Default)]
+#[repr(C)]
+struct EntryBlock {
+    registers: Registers,
+    /// HOST_RSP as it is in the VMCS.
+    host_rsp: u64,
+    /// The VMCS has been launched: VMRESUME from now on.
+    launched: bool,
+}
+
+global_asm!(
+    include_str!("entry.S"),
+    host_rsp = const offset_of!(EntryBlock, host_rsp),
+    launched = const offset_of!(EntryBlock, launched),
+    host_rsp_field = const HOST_RSP.encoding(),
+    nmi_pending = const PerCpu::NMI_PENDING,
+    rax = const Register::Rax.offset(),
+    rcx = const Register::Rcx.offset(),
+    rdx = const Register::Rdx.offset(),
+    rbx = const Register::Rbx.offset(),
+    rbp = const Register::Rbp.offset(),
+    rsi = const Register::Rsi.offset(),
+    rdi = const Register::Rdi.offset(),
+    r8 = const Register::R8.offset(),
+    r9 = const Register::R9.offset(),
+    r10 = const Register::R10.offset(),
+    r11 = const Register::R11.offset(),
+    r12 = const Register::R12.offset(),
+    r13 = const Register::R13.offset(),
+    r14 = const Register::R14.offset(),
+    r15 = const Register::R15.offset(),
+);
+
+unsafe extern "C" {
+    fn vidar_vmx_enter(block: *mut EntryBlock) -> u32;
+    safe static vidar_vmx_exit: [u8; 0];
+    safe static vidar_vmx_window_start: [u8; 0];
+    safe static vidar_vmx_window_end: [u8; 0];
+    safe static vidar_vmx_entry_aborted: [u8; 0];
+}
+
+/// What the entry assembly returns.
+mod status {
+    pub const LEFT: u32 = 0;
+    pub const FAILED_INVALID: u32 = 1;
+    pub const FAILED_VALID: u32 = 2;
+}
+
+/// HOST_RIP.
+pub fn exit_address() -> u64 {
+    vidar_vmx_exit.as_ptr() as u64
+}
+
+/// Bits of RFLAGS.
+const TRAP: u64 = 1 << 8;
+const RESUME: u64 = 1 << 16;
+/// IA32_DEBUGCTL.BTF: TF steps over branches, not instructions.
+const BRANCH_STEP: u64 = 1 << 1;
+
+/// Frames that a virtual CPU needs beside the second stage.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuFrames {
+    /// VMXON region.
+    pub vmxon: Hpa,
+    /// VMCS.
+    pub vmcs: Hpa,
+    /// MSR bitmap, filled.
+    pub msr_bitmap: Hpa,
+}
+
+/// Why a virtual CPU could not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetupError {
+    /// An instruction failed.
+    Instruction(&'static str, Failure),
+    /// The VMCS lacks this field.
+    NoField(&'static str),
+}
+
+/// A virtual CPU, bound to the physical CPU that it was made on.
+pub struct VmxCpu {
+    block: EntryBlock,
+    vmcs: Vmcs,
+    capabilities: Capabilities,
+    percpu: &'static PerCpu,
+}
+
+impl VmxCpu {
+    /// Enters VMX operation and makes a VMCS for a guest that starts in `state`.
+    ///
+    /// # Errors
+    /// [`SetupError`] where the CPU does not do as its capabilities said.
+    ///
+    /// # Safety
+    /// [`enable::probe`] found `capabilities` on this CPU; the frames are zeroed but for the bitmap and this CPU's
+    /// alone; `ept_root` is a second-stage table that does not map Vidar; `selectors` and `percpu` are this CPU's.
+    pub unsafe fn new(
+        capabilities: Capabilities,
+        frames: CpuFrames,
+        ept_root: Hpa,
+        selectors: &Selectors,
+        percpu: &'static PerCpu,
+        state: &EntryState,
+    ) -> Result<Self, SetupError> {
+        // SAFETY: the caller's promise.
+        let mut vmcs = unsafe {
+            enable::enable(&capabilities, frames.vmxon)
+                .map_err(|failure| SetupError::Instruction("VMXON", failure))?;
+            write_revision(frames.vmcs, capabilities.revision);
+            Vmcs::load(frames.vmcs).map_err(|failure| SetupError::Instruction("VMPTRLD", failure))?
+        };
+        if let Some(name) = vmcs.lacks() {
+            return Err(SetupError::NoField(name));
+        }
+        setup::controls(&mut vmcs, &capabilities, frames.msr_bitmap, ept_root);
+        setup::host_state(&mut vmcs, &capabilities, selectors, percpu);
+        setup::guest_state(&mut vmcs, &capabilities, state);
+        set_entry_window(EntryWindow {
+            start: vidar_vmx_window_start.as_ptr() as u64,
+            end: vidar_vmx_window_end.as_ptr() as u64,
+            abort: vidar_vmx_entry_aborted.as_ptr() as u64,
+        });
+        vmcs::invept_all();
+        let mut block = EntryBlock::default();
+        block.registers.set(Register::Rsi, state.boot_params.0);
+        Ok(Self { block, vmcs, capabilities, percpu })
+    }
+
+    /// Delivers the kept NMI with the next entry, or has the guest leave after one instruction to try again.
+    #[cold]
+    fn deliver_nmi(&mut self) {
+        let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
+        if event::nmi_allowed(blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO)) {
+            self.percpu.nmi_pending.store(false, Ordering::Relaxed);
+            self.vmcs.write(ENTRY_INTERRUPTION_INFO, event::NMI);
+        } else if self.capabilities.monitor_trap {
+            self.vmcs.write(PRIMARY_CONTROLS, self.capabilities.primary | primary::MONITOR_TRAP);
+        }
+    }
+
+    /// Injects what the last exit interrupted.
+    #[cold]
+    fn redeliver(&mut self) {
+        let information = self.vmcs.read(IDT_VECTORING_INFO);
+        let error_code = self.vmcs.read(IDT_VECTORING_ERROR_CODE);
+        let length = self.vmcs.read(EXIT_INSTRUCTION_LENGTH);
+        if let Some(interrupted) = event::interrupted(information, error_code, length) {
+            if interrupted.is_nmi {
+                let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
+                self.vmcs.write(GUEST_INTERRUPTIBILITY, blocking & !interruptibility::NMI);
+            }
+            self.set_injection(&interrupted.injection);
+        } else if self.vmcs.read(EXIT_QUALIFICATION).0 & 1 << 12 != 0 {
+            // An IRET that had unblocked NMIs is to be executed again.
+            let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
+            self.vmcs.write(GUEST_INTERRUPTIBILITY, blocking | interruptibility::NMI);
+        }
+    }
+
+    fn set_injection(&mut self, injection: &Injection) {
+        self.vmcs.write(ENTRY_INTERRUPTION_INFO, injection.information);
+        if let Some(error_code) = injection.error_code {
+            self.vmcs.write(ENTRY_EXCEPTION_ERROR_CODE, error_code);
+        }
+        if let Some(length) = injection.instruction_length {
+            self.vmcs.write(ENTRY_INSTRUCTION_LENGTH, length);
+        }
+    }
+
+    /// RF and TF after an instruction: RF ends, and TF makes a debug exception due.
+    #[cold]
+    fn finish_flags(&mut self, flags: u64) {
+        self.vmcs.write(GUEST_RFLAGS, Natural(flags & !RESUME));
+        if flags & TRAP != 0 && self.vmcs.read(GUEST_DEBUGCTL) & BRANCH_STEP == 0 {
+            let pending = self.vmcs.read(GUEST_PENDING_DEBUG).0;
+            self.vmcs.write(GUEST_PENDING_DEBUG, Natural(pending | PENDING_SINGLE_STEP));
+        }
+    }
+
+    fn cr0(&self) -> u64 {
+        let mask = setup::cr0_mask(&self.capabilities);
+        self.vmcs.read(GUEST_CR0).0 & !mask | self.vmcs.read(CR0_READ_SHADOW).0 & mask
+    }
+
+    fn is_64_bit(&self) -> bool {
+        const LONG: u32 = 1 << 13;
+        self.vmcs.read(GUEST_EFER) & EFER_LMA != 0 && self.vmcs.read(GUEST_CS_RIGHTS) & LONG != 0
+    }
+}
+
+impl Vcpu for VmxCpu {
+    fn run(&mut self) -> Exit {
+        let status = loop {
+            if self.percpu.nmi_pending.load(Ordering::Relaxed) {
+                self.deliver_nmi();
+            }
+            // SAFETY: the VMCS is set up, current, and bound to this CPU; the block is ours and outlives the call.
+            let status = unsafe { vidar_vmx_enter(&raw mut self.block) };
+            if matches!(status, status::LEFT | status::FAILED_INVALID | status::FAILED_VALID) {
+                break status;
+            }
+        };
+        if status != status::LEFT {
+            let valid = status == status::FAILED_VALID;
+            let code = if valid { self.vmcs.read(VM_INSTRUCTION_ERROR) } else { 0 };
+            return Exit::EntryFailed { code, qualification: 0 };
+        }
+        let reason = self.vmcs.exit_reason();
+        let exit = exit::decode(reason, &self.vmcs);
+        match exit {
+            // A control register can be written from RSP, which the processor keeps in the VMCS.
+            Exit::ControlWrite(_) => {
+                let rsp = self.vmcs.read(GUEST_RSP).0;
+                self.block.registers.set(Register::Rsp, rsp);
+            }
+            Exit::Window => self.vmcs.write(PRIMARY_CONTROLS, self.capabilities.primary),
+            _ if exit::may_interrupt_delivery(reason) => self.redeliver(),
+            _ => {}
+        }
+        exit
+    }
+
+    fn registers(&mut self) -> &mut Registers {
+        &mut self.block.registers
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.percpu.counters
+    }
+
+    fn controls(&self) -> Controls {
+        Controls {
+            cr0: self.cr0(),
+            cr3: self.vmcs.read(GUEST_CR3).0,
+            cr4: self.cr4(),
+            efer: self.vmcs.read(GUEST_EFER),
+            code_is_64_bit: self.is_64_bit(),
+        }
+    }
+
+    fn cr4(&self) -> u64 {
+        self.vmcs.read(GUEST_CR4).0 & !CR4_MASK | self.vmcs.read(CR4_READ_SHADOW).0 & CR4_MASK
+    }
+
+    fn set_controls(&mut self, controls: &Controls) {
+        let cr0 = controls.cr0 & !self.capabilities.cr0_forbidden | self.capabilities.cr0_forced;
+        self.vmcs.write(GUEST_CR0, Natural(cr0));
+        self.vmcs.write(CR0_READ_SHADOW, Natural(controls.cr0));
+        self.vmcs.write(GUEST_CR4, Natural(controls.cr4 & !CR4_MASK | crate::vmm::control::CR4_VMXE));
+        self.vmcs.write(CR4_READ_SHADOW, Natural(controls.cr4));
+        self.vmcs.write(GUEST_EFER, controls.efer);
+        let ia32e = if controls.efer & EFER_LMA != 0 { entry::IA32E_GUEST } else { 0 };
+        self.vmcs.write(ENTRY_CONTROLS, self.capabilities.entry | ia32e);
+        // The instruction would have flushed what the change makes stale; without VPID the entry does.
+        if self.capabilities.has(secondary::VPID) {
+            vmcs::invvpid(GUEST_VPID);
+        }
+    }
+
+    fn set_pdptes(&mut self, entries: [u64; 4]) {
+        for (field, entry) in
+            [GUEST_PDPTE0, GUEST_PDPTE1, GUEST_PDPTE2, GUEST_PDPTE3].into_iter().zip(entries)
+        {
+            self.vmcs.write(field, entry);
+        }
+    }
+
+    fn advance(&mut self) {
+        let rip = self.vmcs.read(GUEST_RIP).0;
+        let mut next = rip.wrapping_add(self.vmcs.read(EXIT_INSTRUCTION_LENGTH).into());
+        if (rip ^ next) >> 32 != 0 && !self.is_64_bit() {
+            next &= 0xffff_ffff;
+        }
+        self.vmcs.write(GUEST_RIP, Natural(next));
+        let flags = self.vmcs.read(GUEST_RFLAGS).0;
+        let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
+        const SHADOW: u32 = interruptibility::STI | interruptibility::MOV_SS;
+        if blocking & SHADOW != 0 {
+            self.vmcs.write(GUEST_INTERRUPTIBILITY, blocking & !SHADOW);
+        }
+        if flags & (RESUME | TRAP) != 0 {
+            self.finish_flags(flags);
+        }
+    }
+
+    fn inject(&mut self, exception: Exception) {
+        // Both are faults: the saved RFLAGS have RF set, and a shadow ends.
+        let flags = self.vmcs.read(GUEST_RFLAGS).0;
+        self.vmcs.write(GUEST_RFLAGS, Natural(flags | RESUME));
+        let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
+        self.vmcs
+            .write(GUEST_INTERRUPTIBILITY, blocking & !(interruptibility::STI | interruptibility::MOV_SS));
+        self.set_injection(&Injection::of(exception));
+    }
+
+    fn init(&mut self) {
+        setup::init_state(&mut self.vmcs, &self.capabilities);
+        self.block.registers = Registers::default();
+        self.block.registers.set(Register::Rdx, cpuid::cpuid(1, 0).eax.into());
+        if self.capabilities.has(secondary::VPID) {
+            vmcs::invvpid(GUEST_VPID);
+        }
+    }
+
+    fn flush_second_stage(&mut self) {
+        vmcs::invept_all();
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        snapshot::take(&self.vmcs, &self.block.registers, self.controls())
+    }
+
+    fn leave(&mut self) {
+        // SAFETY: the caller stops using the virtual CPU: the machine is about to be reset.
+        unsafe { vmcs::vmxoff() };
+    }
+
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf {
+        cpuid::cpuid(leaf, subleaf)
+    }
+
+    fn rdmsr(&mut self, index: u32) -> Result<u64, Fault> {
+        msr::read_checked(index)
+    }
+
+    fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault> {
+        // SAFETY: MSRs that Vidar's own state depends on are switched by the VMCS or kept from the guest by the
+        // policy table; the others are the guest's, as they would be without the exit.
+        unsafe { msr::write_checked(index, value) }
+    }
+
+    fn xsetbv(&mut self, register: u32, value: u64) -> Result<(), Fault> {
+        instructions::xsetbv(register, value)
+    }
+
+    fn wbinvd(&mut self) {
+        instructions::wbinvd();
+    }
+}

@@ -1,0 +1,93 @@
+//! Turning VT-x on: what the CPU can do, firmware's lock, the fixed bits, VMXON.
+
+#![expect(unsafe_code, reason = "control registers and MSRs are written, and VMXON is executed")]
+
+use alloc::vec::Vec;
+
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+
+use super::capabilities::{Capabilities, RawCapabilities};
+use super::feature_control::{Decision, decide};
+use super::vmcs::{self, Failure};
+use crate::arch::{cpuid, msr};
+use crate::mem::addr::Hpa;
+use crate::mem::layout::direct;
+
+/// Why VT-x cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unavailable {
+    /// The CPU does not have it.
+    Absent,
+    /// Firmware has locked it off.
+    LockedOff,
+    /// The CPU's lacks what Vidar needs: these.
+    Missing(Vec<&'static str>),
+}
+
+/// What this CPU's VT-x can do.
+///
+/// # Errors
+/// [`Unavailable`] where it is not there or not enough.
+pub fn probe() -> Result<Capabilities, Unavailable> {
+    if !cpuid::has_vmx() {
+        return Err(Unavailable::Absent);
+    }
+    if decide(msr::read_checked(msr::FEATURE_CONTROL).ok()) == Decision::LockedOff {
+        return Err(Unavailable::LockedOff);
+    }
+    Capabilities::choose(&read_capabilities()).map_err(Unavailable::Missing)
+}
+
+/// Reads the capability MSRs; those that the CPU lacks read as if they allowed nothing.
+fn read_capabilities() -> RawCapabilities {
+    let read = |index| msr::read_checked(index).unwrap_or(0);
+    RawCapabilities {
+        basic: read(0x480),
+        misc: read(0x485),
+        cr0_fixed: [read(0x486), read(0x487)],
+        cr4_fixed: [read(0x488), read(0x489)],
+        secondary: read(0x48b),
+        ept_vpid: read(0x48c),
+        pin: read(0x48d),
+        primary: read(0x48e),
+        exit: read(0x48f),
+        entry: read(0x490),
+    }
+}
+
+/// Enters VMX operation on this CPU, with `region` as its VMXON region.
+///
+/// # Errors
+/// [`Failure`] where VMXON fails.
+///
+/// # Safety
+/// [`probe`] found VT-x usable here; `region` is a zeroed frame that is not used for anything else.
+pub unsafe fn enable(capabilities: &Capabilities, region: Hpa) -> Result<(), Failure> {
+    if let Decision::Write(value) = decide(msr::read_checked(msr::FEATURE_CONTROL).ok()) {
+        // SAFETY: the value opens VMX and locks; nothing else changes.
+        unsafe { msr::write(msr::FEATURE_CONTROL, value) };
+    }
+    // SAFETY: NE, VMXE, MCE and OSXSAVE change nothing for code that uses neither x87 nor XSAVE; what else CR0 and CR4
+    // need in VMX operation is on already in a 64-bit kernel with write protection.
+    unsafe {
+        Cr0::update(|cr0| cr0.insert(Cr0Flags::NUMERIC_ERROR));
+        Cr4::update(|cr4| {
+            cr4.insert(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS | Cr4Flags::MACHINE_CHECK_EXCEPTION);
+            cr4.set(Cr4Flags::OSXSAVE, cpuid::has_xsave());
+        });
+    }
+    // SAFETY: the caller's promise; the revision makes the frame a VMXON region.
+    unsafe {
+        write_revision(region, capabilities.revision);
+        vmcs::vmxon(region)
+    }
+}
+
+/// Puts the revision identifier into the first word of a VMXON region or a VMCS.
+///
+/// # Safety
+/// `region` is a frame of Vidar's that is not in use yet.
+pub unsafe fn write_revision(region: Hpa, revision: u32) {
+    // SAFETY: the frame is mapped in the direct map, and the caller's alone.
+    unsafe { (direct(region).0 as *mut u32).write(revision) };
+}

@@ -1,0 +1,103 @@
+# VM entry and exit as a call that returns: loads the guest's registers, enters it, saves them when it leaves.
+#
+# u32 vidar_vmx_enter(EntryBlock *block)     returns 0: the guest has left
+#                                                    1: VMfailInvalid, 2: VMfailValid
+#                                                    3: not entered, an NMI is kept for the guest
+#
+# SSE, AVX and x87 state are the guest's all the time: Vidar is compiled without them.
+
+.section .text.vidar_vmx_enter, "ax"
+.code64
+.balign 16
+.global vidar_vmx_enter
+.type vidar_vmx_enter, @function
+vidar_vmx_enter:
+    push rbp
+    push rbx
+    push r12
+    push r13
+    push r14
+    push r15
+    push rdi
+
+    # HOST_RSP changes only if the caller's stack depth does: then alone is the VMWRITE worth its price.
+    cmp rsp, [rdi + {host_rsp}]
+    je 2f
+    mov [rdi + {host_rsp}], rsp
+    mov eax, {host_rsp_field}
+    vmwrite rax, rsp
+    jna vidar_vmx_entry_failed
+2:
+    # From this look at the flag on, the NMI handler calls the entry off (arch::exceptions::EntryWindow): no register
+    # that matters is lost, since the guest's are all in the block and the stack pointer stays.
+.global vidar_vmx_window_start
+vidar_vmx_window_start:
+    cmp byte ptr gs:[{nmi_pending}], 0
+    jne vidar_vmx_entry_aborted
+    cmp byte ptr [rdi + {launched}], 0      # the flags live until the jump: MOV changes none
+    mov rax, [rdi + {rax}]
+    mov rcx, [rdi + {rcx}]
+    mov rdx, [rdi + {rdx}]
+    mov rbx, [rdi + {rbx}]
+    mov rbp, [rdi + {rbp}]
+    mov rsi, [rdi + {rsi}]
+    mov r8, [rdi + {r8}]
+    mov r9, [rdi + {r9}]
+    mov r10, [rdi + {r10}]
+    mov r11, [rdi + {r11}]
+    mov r12, [rdi + {r12}]
+    mov r13, [rdi + {r13}]
+    mov r14, [rdi + {r14}]
+    mov r15, [rdi + {r15}]
+    mov rdi, [rdi + {rdi}]
+    je 3f
+    vmresume
+    jmp vidar_vmx_entry_failed
+3:
+    vmlaunch
+.global vidar_vmx_window_end
+vidar_vmx_window_end:
+
+vidar_vmx_entry_failed:
+    mov eax, 1
+    jc 4f
+    mov eax, 2
+    jmp 4f
+
+.global vidar_vmx_entry_aborted
+vidar_vmx_entry_aborted:
+    mov eax, 3
+    jmp 4f
+
+    # HOST_RIP. The CPU has loaded HOST_RSP, where the block's address is on top.
+.global vidar_vmx_exit
+vidar_vmx_exit:
+    push rdi
+    mov rdi, [rsp + 8]
+    mov [rdi + {rax}], rax
+    mov [rdi + {rcx}], rcx
+    mov [rdi + {rdx}], rdx
+    mov [rdi + {rbx}], rbx
+    mov [rdi + {rbp}], rbp
+    mov [rdi + {rsi}], rsi
+    pop qword ptr [rdi + {rdi}]
+    mov [rdi + {r8}], r8
+    mov [rdi + {r9}], r9
+    mov [rdi + {r10}], r10
+    mov [rdi + {r11}], r11
+    mov [rdi + {r12}], r12
+    mov [rdi + {r13}], r13
+    mov [rdi + {r14}], r14
+    mov [rdi + {r15}], r15
+    mov byte ptr [rdi + {launched}], 1
+    xor eax, eax
+
+4:  pop rdi
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbx
+    pop rbp
+    ret
+.size vidar_vmx_enter, . - vidar_vmx_enter

@@ -1,0 +1,158 @@
+//! VM exits, decoded into the neutral [`Exit`]. Fields are read only for the reasons that need them.
+//!
+//! Reasons: Intel SDM Vol. 3D, Appendix C "VMX Basic Exit Reasons". Qualifications: Vol. 3C, 28.2.1 "Basic VM-Exit
+//! Information".
+
+use super::field::{Access, EXIT_QUALIFICATION, Field, GUEST_PHYSICAL_ADDRESS, Width};
+use crate::mem::addr::Gpa;
+use crate::vmm::exit::{ControlWrite, Exit, Violation};
+use crate::vmm::registers::Register;
+
+/// Something that fields can be read from: the current VMCS, or a test's idea of one.
+pub trait Fields {
+    /// The value of `field`.
+    fn read<W: Width, A: Access>(&self, field: Field<W, A>) -> W;
+}
+
+/// Bit 31 of the exit reason: the VM entry failed, in its checks of guest state or in loading MSRs.
+const ENTRY_FAILURE: u32 = 1 << 31;
+
+/// Basic exit reasons.
+mod reason {
+    pub const TRIPLE_FAULT: u32 = 2;
+    pub const INIT: u32 = 3;
+    pub const SIPI: u32 = 4;
+    pub const CPUID: u32 = 10;
+    pub const GETSEC: u32 = 11;
+    pub const INVD: u32 = 13;
+    pub const VMCALL: u32 = 18;
+    pub const VMCLEAR: u32 = 19;
+    pub const VMXON: u32 = 27;
+    pub const CONTROL_REGISTER: u32 = 28;
+    pub const RDMSR: u32 = 31;
+    pub const WRMSR: u32 = 32;
+    pub const MONITOR_TRAP: u32 = 37;
+    pub const EPT_VIOLATION: u32 = 48;
+    pub const INVEPT: u32 = 50;
+    pub const INVVPID: u32 = 53;
+    pub const XSETBV: u32 = 55;
+    pub const VMFUNC: u32 = 59;
+}
+
+/// Whether an exit for this reason can interrupt the delivery of an event, which must then be delivered again.
+pub const fn may_interrupt_delivery(exit_reason: u32) -> bool {
+    exit_reason & 0xffff == reason::EPT_VIOLATION
+}
+
+/// What the exit with this exit reason is.
+pub fn decode(exit_reason: u32, fields: &impl Fields) -> Exit {
+    let qualification = || fields.read(EXIT_QUALIFICATION).0;
+    let basic = exit_reason & 0xffff;
+    if exit_reason & ENTRY_FAILURE != 0 {
+        return Exit::EntryFailed { code: basic, qualification: qualification() };
+    }
+    match basic {
+        reason::CPUID => Exit::Cpuid,
+        reason::VMCALL => Exit::Hypercall,
+        reason::RDMSR => Exit::Rdmsr,
+        reason::WRMSR => Exit::Wrmsr,
+        reason::EPT_VIOLATION => Exit::SecondStage(Violation {
+            address: Gpa(fields.read(GUEST_PHYSICAL_ADDRESS)),
+            // Bits 5:3: the access that the entries allow.
+            mapped: qualification() & 0b11_1000 != 0,
+        }),
+        reason::CONTROL_REGISTER => control_register(qualification()).map_or_else(
+            || Exit::Unknown { code: basic, qualification: qualification() },
+            Exit::ControlWrite,
+        ),
+        reason::XSETBV => Exit::Xsetbv,
+        reason::INVD => Exit::Invd,
+        reason::GETSEC
+        | reason::VMCLEAR..=reason::VMXON
+        | reason::INVEPT
+        | reason::INVVPID
+        | reason::VMFUNC => Exit::Virtualization,
+        reason::MONITOR_TRAP => Exit::Window,
+        reason::INIT => Exit::Init,
+        reason::SIPI => Exit::Sipi(qualification() as u8),
+        reason::TRIPLE_FAULT => Exit::TripleFault,
+        _ => Exit::Unknown { code: basic, qualification: qualification() },
+    }
+}
+
+/// Decodes the qualification of a control-register access: the register in bits 3:0, the kind of access in 5:4, the
+/// general-purpose register in 11:8, the source of LMSW in 31:16. Reads of control registers never exit.
+fn control_register(qualification: u64) -> Option<ControlWrite> {
+    let register = Register::from_number(qualification >> 8);
+    match (qualification & 0xf, qualification >> 4 & 3) {
+        (0, 0) => Some(ControlWrite::Cr0(register)),
+        (4, 0) => Some(ControlWrite::Cr4(register)),
+        (0, 2) => Some(ControlWrite::Clts),
+        (0, 3) => Some(ControlWrite::Lmsw((qualification >> 16) as u16)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Fake {
+        qualification: u64,
+        address: u64,
+    }
+
+    impl Fields for Fake {
+        fn read<W: Width, A: Access>(&self, field: Field<W, A>) -> W {
+            let encoding = field.encoding();
+            W::from_u64(if encoding == EXIT_QUALIFICATION.encoding() {
+                self.qualification
+            } else if encoding == GUEST_PHYSICAL_ADDRESS.encoding() {
+                self.address
+            } else {
+                panic!("decoding asks for field {encoding:#x}")
+            })
+        }
+    }
+
+    fn decoded(reason: u32, qualification: u64) -> Exit {
+        decode(reason, &Fake { qualification, address: 0xfee0_0300 })
+    }
+
+    #[test]
+    fn reasons() {
+        assert_eq!(decoded(10, 0), Exit::Cpuid);
+        assert_eq!(decoded(2, 0), Exit::TripleFault);
+        assert_eq!(decoded(4, 0x9f), Exit::Sipi(0x9f));
+        for reason in (19..=27).chain([11, 50, 53, 59]) {
+            assert_eq!(decoded(reason, 0), Exit::Virtualization, "{reason}");
+        }
+        assert_eq!(decoded(0x8000_0021, 4), Exit::EntryFailed { code: 33, qualification: 4 });
+        assert_eq!(decoded(9, 5), Exit::Unknown { code: 9, qualification: 5 });
+    }
+
+    #[test]
+    fn control_register_accesses() {
+        assert_eq!(decoded(28, 0x300), Exit::ControlWrite(ControlWrite::Cr0(Register::Rbx)));
+        assert_eq!(decoded(28, 0xf04), Exit::ControlWrite(ControlWrite::Cr4(Register::R15)));
+        assert_eq!(decoded(28, 0x20), Exit::ControlWrite(ControlWrite::Clts));
+        assert_eq!(decoded(28, 0xabcd_0030), Exit::ControlWrite(ControlWrite::Lmsw(0xabcd)));
+        assert_eq!(decoded(28, 0x3), Exit::Unknown { code: 28, qualification: 3 });
+    }
+
+    #[test]
+    fn violations() {
+        let address = Gpa(0xfee0_0300);
+        assert_eq!(decoded(48, 0b1), Exit::SecondStage(Violation { address, mapped: false }));
+        assert_eq!(decoded(48, 0b10_1010), Exit::SecondStage(Violation { address, mapped: true }));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_cpu_says_has_an_answer(reason in any::<u32>(), qualification in any::<u64>()) {
+            decoded(reason, qualification);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The MSR bitmap, derived from the policy table. Intel SDM Vol. 3C, 25.6.9 "MSR-Bitmap Address".
+
+use crate::vmm::msr::{Read, Row, Write};
+
+/// Bytes of the bitmap: four parts of 1 KiB.
+pub const BYTES: usize = 4096;
+
+/// The two ranges of MSRs that the bitmap covers; all others always exit.
+const LOW: core::ops::Range<u32> = 0..0x2000;
+const HIGH: core::ops::Range<u32> = 0xc000_0000..0xc000_2000;
+
+/// Offsets of the parts: reads of low and high MSRs, then writes.
+const READ: [usize; 2] = [0, 1024];
+const WRITE: [usize; 2] = [2048, 3072];
+
+/// The bitmap in which exactly those accesses exit that `table` does not leave to the CPU.
+pub fn derive(table: &[Row]) -> [u8; BYTES] {
+    let mut bitmap = [0; BYTES];
+    for row in table {
+        for index in row.indices.clone() {
+            if row.read != Read::Native {
+                set(&mut bitmap, index, READ);
+            }
+            if row.write != Write::Native {
+                set(&mut bitmap, index, WRITE);
+            }
+        }
+    }
+    bitmap
+}
+
+fn set(bitmap: &mut [u8; BYTES], index: u32, parts: [usize; 2]) {
+    for (range, part) in [LOW, HIGH].into_iter().zip(parts) {
+        if range.contains(&index) {
+            let bit = (index - range.start) as usize;
+            bitmap[part + bit / 8] |= 1 << (bit % 8);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmm::msr::{TABLE, policy};
+
+    #[test]
+    fn agrees_with_the_policy_for_every_msr_that_it_covers() {
+        let bitmap = derive(TABLE);
+        for (range, read, write) in [(LOW, READ[0], WRITE[0]), (HIGH, READ[1], WRITE[1])] {
+            for index in range.clone() {
+                let bit = (index - range.start) as usize;
+                let exits = |part: usize| bitmap[part + bit / 8] >> (bit % 8) & 1 == 1;
+                let (on_read, on_write) = policy(index);
+                assert_eq!(exits(read), on_read != Read::Native, "read {index:#x}");
+                assert_eq!(exits(write), on_write != Write::Native, "write {index:#x}");
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The first contents of a VMCS, in the order of the manual's chapters: controls, host state, guest state.
+
+use x86_64::registers::control::{Cr0, Cr3, Cr4};
+
+use super::capabilities::{Capabilities, entry, exit, secondary};
+use super::event::interruptibility;
+use super::exit::Fields;
+use super::field::*;
+use super::vmcs::Vmcs;
+use super::{cpu, ept};
+use crate::arch::exceptions::idt_address;
+use crate::arch::msr;
+use crate::arch::percpu::PerCpu;
+use crate::arch::segments::Selectors;
+use crate::mem::addr::Hpa;
+use crate::vmm::control::{CR0_ET, CR0_PE, CR4_SMXE, CR4_VMXE};
+use crate::vmm::entry::EntryState;
+
+/// The VPID of the guest's translations; 0 is Vidar's own.
+pub const GUEST_VPID: u16 = 1;
+
+/// The PAT that a CPU has after reset, in Vidar's own translations. Intel SDM Vol. 3A, 12.12.4 "Programming the PAT".
+const RESET_PAT: u64 = 0x0007_0406_0007_0406;
+
+/// Access rights of a segment that cannot be used.
+pub const UNUSABLE: u32 = 1 << 16;
+/// Access rights: 32-bit code, 4 GiB, executable and readable, accessed.
+const FLAT_CODE: u32 = 0xc09b;
+/// Access rights: 32-bit data, 4 GiB, writable, accessed.
+const FLAT_DATA: u32 = 0xc093;
+/// Access rights: busy 32-bit TSS.
+const BUSY_TSS: u32 = 0x008b;
+
+/// DR7 after reset.
+pub const DR7_RESET: u64 = 0x400;
+
+/// Bits of CR0 that the guest does not own: those that VMX operation fixes.
+pub const fn cr0_mask(capabilities: &Capabilities) -> u64 {
+    capabilities.cr0_forced | capabilities.cr0_forbidden
+}
+
+/// Bits of CR4 that the guest does not own: VMXE is on behind its back, and SMX is not for it.
+pub const CR4_MASK: u64 = CR4_VMXE | CR4_SMXE;
+
+/// Intel SDM Vol. 3C, 25.6 "VM-Execution Control Fields" to 25.8 "VM-Entry Control Fields".
+pub fn controls(vmcs: &mut Vmcs, capabilities: &Capabilities, msr_bitmap: Hpa, ept_root: Hpa) {
+    vmcs.write(PIN_BASED_CONTROLS, capabilities.pin);
+    vmcs.write(PRIMARY_CONTROLS, capabilities.primary);
+    vmcs.write(SECONDARY_CONTROLS, capabilities.secondary);
+    vmcs.write(EXIT_CONTROLS, capabilities.exit);
+    vmcs.write(ENTRY_CONTROLS, capabilities.entry);
+    vmcs.write(MSR_BITMAP, msr_bitmap.0);
+    vmcs.write(EPT_POINTER, ept::pointer(ept_root));
+    if capabilities.has(secondary::VPID) {
+        vmcs.write(VPID, GUEST_VPID);
+    }
+    if capabilities.has(secondary::XSAVES) {
+        vmcs.write(XSS_EXITING_BITMAP, 0);
+    }
+    vmcs.write(TSC_OFFSET, 0);
+    vmcs.write(EXCEPTION_BITMAP, 0);
+    // With no page faults in the exception bitmap these two have no effect, as long as they are equal.
+    vmcs.write(PAGE_FAULT_ERROR_CODE_MASK, 0);
+    vmcs.write(PAGE_FAULT_ERROR_CODE_MATCH, 0);
+    vmcs.write(CR3_TARGET_COUNT, 0);
+    vmcs.write(CR0_GUEST_HOST_MASK, Natural(cr0_mask(capabilities)));
+    vmcs.write(CR4_GUEST_HOST_MASK, Natural(CR4_MASK));
+    vmcs.write(EXIT_MSR_STORE_COUNT, 0);
+    vmcs.write(EXIT_MSR_LOAD_COUNT, 0);
+    vmcs.write(ENTRY_MSR_LOAD_COUNT, 0);
+    vmcs.write(ENTRY_INTERRUPTION_INFO, 0);
+    vmcs.write(ENTRY_EXCEPTION_ERROR_CODE, 0);
+    vmcs.write(ENTRY_INSTRUCTION_LENGTH, 0);
+}
+
+/// Intel SDM Vol. 3C, 25.5 "Host-State Area": what this CPU is when the guest has left.
+pub fn host_state(vmcs: &mut Vmcs, capabilities: &Capabilities, selectors: &Selectors, percpu: &PerCpu) {
+    vmcs.write(HOST_CR0, Natural(Cr0::read_raw()));
+    vmcs.write(HOST_CR3, Natural(Cr3::read().0.start_address().as_u64()));
+    vmcs.write(HOST_CR4, Natural(Cr4::read_raw()));
+    vmcs.write(HOST_CS_SELECTOR, selectors.code.0);
+    vmcs.write(HOST_TR_SELECTOR, selectors.task.0);
+    for field in [HOST_SS_SELECTOR, HOST_DS_SELECTOR, HOST_ES_SELECTOR, HOST_FS_SELECTOR, HOST_GS_SELECTOR] {
+        vmcs.write(field, 0);
+    }
+    vmcs.write(HOST_FS_BASE, Natural(0));
+    vmcs.write(HOST_GS_BASE, Natural(&raw const *percpu as u64));
+    vmcs.write(HOST_TR_BASE, Natural(selectors.tss));
+    vmcs.write(HOST_GDTR_BASE, Natural(selectors.gdt));
+    vmcs.write(HOST_IDTR_BASE, Natural(idt_address()));
+    vmcs.write(HOST_SYSENTER_CS, 0);
+    vmcs.write(HOST_SYSENTER_ESP, Natural(0));
+    vmcs.write(HOST_SYSENTER_EIP, Natural(0));
+    vmcs.write(HOST_PAT, RESET_PAT);
+    vmcs.write(HOST_EFER, msr::read(msr::EFER));
+    vmcs.write(HOST_RIP, Natural(cpu::exit_address()));
+    if capabilities.exit & exit::LOAD_CET != 0 {
+        vmcs.write(cet::HOST_S_CET, Natural(0));
+        vmcs.write(cet::HOST_SSP, Natural(0));
+        vmcs.write(cet::HOST_INTERRUPT_SSP_TABLE, Natural(0));
+    }
+}
+
+/// Intel SDM Vol. 3C, 25.4 "Guest-State Area": the boot CPU at the kernel's 32-bit entry.
+pub fn guest_state(vmcs: &mut Vmcs, capabilities: &Capabilities, state: &EntryState) {
+    vmcs.write(GUEST_CR0, Natural(CR0_PE | CR0_ET | capabilities.cr0_forced));
+    vmcs.write(CR0_READ_SHADOW, Natural(CR0_PE | CR0_ET));
+    vmcs.write(GUEST_CR3, Natural(0));
+    vmcs.write(GUEST_CR4, Natural(CR4_VMXE));
+    vmcs.write(CR4_READ_SHADOW, Natural(0));
+    vmcs.write(GUEST_DR7, Natural(DR7_RESET));
+
+    for segment in &SEGMENTS {
+        let (selector, limit, rights) = match segment.name {
+            "cs" => (state.code, 0xffff_ffff, FLAT_CODE),
+            "tr" => (0, 0xffff, BUSY_TSS),
+            "ldtr" => (0, 0xffff, UNUSABLE),
+            _ => (state.data, 0xffff_ffff, FLAT_DATA),
+        };
+        segment.write(vmcs, selector, 0, limit, rights);
+    }
+    vmcs.write(GUEST_GDTR_BASE, Natural(state.gdt.0));
+    vmcs.write(GUEST_GDTR_LIMIT, state.gdt_limit.into());
+    vmcs.write(GUEST_IDTR_BASE, Natural(0));
+    vmcs.write(GUEST_IDTR_LIMIT, 0);
+
+    vmcs.write(GUEST_RIP, Natural(state.entry.0));
+    vmcs.write(GUEST_RSP, Natural(0));
+    vmcs.write(GUEST_RFLAGS, Natural(2));
+    vmcs.write(GUEST_EFER, 0);
+    // What firmware left in these MSRs is what the guest would find without Vidar.
+    vmcs.write(GUEST_PAT, msr::read(msr::PAT));
+    vmcs.write(GUEST_DEBUGCTL, 0);
+    vmcs.write(GUEST_SYSENTER_CS, msr::read(msr::SYSENTER_CS) as u32);
+    vmcs.write(GUEST_SYSENTER_ESP, Natural(msr::read(msr::SYSENTER_ESP)));
+    vmcs.write(GUEST_SYSENTER_EIP, Natural(msr::read(msr::SYSENTER_EIP)));
+    if capabilities.entry & entry::LOAD_CET != 0 {
+        vmcs.write(cet::GUEST_S_CET, Natural(0));
+        vmcs.write(cet::GUEST_SSP, Natural(0));
+        vmcs.write(cet::GUEST_INTERRUPT_SSP_TABLE, Natural(0));
+    }
+    clear_non_register_state(vmcs);
+    // No shadow VMCS.
+    vmcs.write(VMCS_LINK_POINTER, u64::MAX);
+}
+
+/// Active, nothing blocked, nothing pending.
+pub fn clear_non_register_state(vmcs: &mut Vmcs) {
+    vmcs.write(GUEST_ACTIVITY_STATE, 0);
+    vmcs.write(GUEST_INTERRUPTIBILITY, 0);
+    vmcs.write(GUEST_PENDING_DEBUG, Natural(0));
+    vmcs.write(ENTRY_INTERRUPTION_INFO, 0);
+}
+
+/// The fields of one segment register.
+pub struct SegmentFields {
+    /// Its name.
+    pub name: &'static str,
+    selector: Field<u16>,
+    base: Field<Natural>,
+    limit: Field<u32>,
+    rights: Field<u32>,
+}
+
+impl SegmentFields {
+    /// Writes all four.
+    pub fn write(&self, vmcs: &mut Vmcs, selector: u16, base: u64, limit: u32, rights: u32) {
+        vmcs.write(self.selector, selector);
+        vmcs.write(self.base, Natural(base));
+        vmcs.write(self.limit, limit);
+        vmcs.write(self.rights, rights);
+    }
+
+    /// Reads all four.
+    pub fn read(&self, vmcs: &Vmcs) -> crate::vmm::crash::Segment {
+        crate::vmm::crash::Segment {
+            selector: vmcs.read(self.selector),
+            base: vmcs.read(self.base).0,
+            limit: vmcs.read(self.limit),
+            rights: vmcs.read(self.rights),
+        }
+    }
+}
+
+macro_rules! segments {
+    ($($name:literal $selector:ident $base:ident $limit:ident $rights:ident),* $(,)?) => {
+        [$(SegmentFields { name: $name, selector: $selector, base: $base, limit: $limit, rights: $rights }),*]
+    };
+}
+
+/// The segment registers, in the order of crash reports.
+pub static SEGMENTS: [SegmentFields; 8] = segments![
+    "cs" GUEST_CS_SELECTOR GUEST_CS_BASE GUEST_CS_LIMIT GUEST_CS_RIGHTS,
+    "ss" GUEST_SS_SELECTOR GUEST_SS_BASE GUEST_SS_LIMIT GUEST_SS_RIGHTS,
+    "ds" GUEST_DS_SELECTOR GUEST_DS_BASE GUEST_DS_LIMIT GUEST_DS_RIGHTS,
+    "es" GUEST_ES_SELECTOR GUEST_ES_BASE GUEST_ES_LIMIT GUEST_ES_RIGHTS,
+    "fs" GUEST_FS_SELECTOR GUEST_FS_BASE GUEST_FS_LIMIT GUEST_FS_RIGHTS,
+    "gs" GUEST_GS_SELECTOR GUEST_GS_BASE GUEST_GS_LIMIT GUEST_GS_RIGHTS,
+    "tr" GUEST_TR_SELECTOR GUEST_TR_BASE GUEST_TR_LIMIT GUEST_TR_RIGHTS,
+    "ldtr" GUEST_LDTR_SELECTOR GUEST_LDTR_BASE GUEST_LDTR_LIMIT GUEST_LDTR_RIGHTS,
+];
+
+/// The state after INIT. Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset", table "IA-32 and Intel 64
+/// Processor States Following Power-up, Reset, or INIT". CD and NW of CR0 stay as they are in the CPU.
+pub fn init_state(vmcs: &mut Vmcs, capabilities: &Capabilities) {
+    const CACHE_BITS: u64 = 0x6000_0000;
+    vmcs.write(GUEST_CR0, Natural(CACHE_BITS | CR0_ET | capabilities.cr0_forced));
+    vmcs.write(CR0_READ_SHADOW, Natural(CACHE_BITS | CR0_ET));
+    vmcs.write(GUEST_CR3, Natural(0));
+    vmcs.write(GUEST_CR4, Natural(CR4_VMXE));
+    vmcs.write(CR4_READ_SHADOW, Natural(0));
+    vmcs.write(GUEST_DR7, Natural(DR7_RESET));
+    for segment in &SEGMENTS {
+        let (selector, base, rights) = match segment.name {
+            "cs" => (0xf000, 0xffff_0000, 0x009b),
+            "tr" => (0, 0, BUSY_TSS),
+            "ldtr" => (0, 0, 0x0082),
+            _ => (0, 0, 0x0093),
+        };
+        segment.write(vmcs, selector, base, 0xffff, rights);
+    }
+    for (base, limit) in [(GUEST_GDTR_BASE, GUEST_GDTR_LIMIT), (GUEST_IDTR_BASE, GUEST_IDTR_LIMIT)] {
+        vmcs.write(base, Natural(0));
+        vmcs.write(limit, 0xffff);
+    }
+    vmcs.write(GUEST_RIP, Natural(0xfff0));
+    vmcs.write(GUEST_RSP, Natural(0));
+    vmcs.write(GUEST_RFLAGS, Natural(2));
+    vmcs.write(GUEST_EFER, 0);
+    vmcs.write(ENTRY_CONTROLS, capabilities.entry);
+    let kept = vmcs.read(GUEST_INTERRUPTIBILITY) & interruptibility::NMI;
+    clear_non_register_state(vmcs);
+    vmcs.write(GUEST_INTERRUPTIBILITY, kept);
+}
