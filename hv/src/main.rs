@@ -1,3 +1,23 @@
-//! The image that GRUB loads.
+//! The image that GRUB loads: entry, allocator, panic handler. All else is in the library.
 
-fn main() {}
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod image {
+    use core::panic::PanicInfo;
+
+    use vidar::mem::heap::GlobalHeap;
+
+    #[global_allocator]
+    static HEAP: GlobalHeap = GlobalHeap;
+
+    #[panic_handler]
+    fn panic(info: &PanicInfo<'_>) -> ! {
+        vidar::debug::panic::report(info)
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    eprintln!("this is a hypervisor for the bare machine: `cargo xtask run` boots it");
+}

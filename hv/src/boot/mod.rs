@@ -1,3 +1,18 @@
-//! From GRUB's first instruction to the guest's.
+//! From GRUB's first instruction to the guest's. The boot order is [`start`](order::start) and what it calls.
 
+pub mod info;
+pub mod multiboot2;
 pub mod options;
+pub mod refusal;
+pub mod rsdp;
+
+#[cfg(target_os = "none")]
+pub mod cpu;
+#[cfg(target_os = "none")]
+mod intel;
+#[cfg(target_os = "none")]
+mod linux;
+#[cfg(target_os = "none")]
+pub mod order;
+#[cfg(target_os = "none")]
+mod trampoline;

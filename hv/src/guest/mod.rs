@@ -2,4 +2,5 @@
 
 pub mod boot_params;
 pub mod bzimage;
+pub mod handover;
 pub mod placement;

@@ -1,0 +1,31 @@
+# What makes the image loadable. A Multiboot 2 header is what GRUB's `multiboot2` looks for. The Multiboot 1 header is
+# there for one purpose: someone who writes `multiboot` gets a sentence from Vidar and not a riddle from GRUB.
+# Multiboot2 Specification 2.0, 3.1.1 "The layout of Multiboot2 header"; Multiboot Specification 0.6.96, 3.1.1.
+
+.section .multiboot, "a"
+
+.balign 8
+vidar_multiboot2_header:
+    .long 0xe85250d6                    # magic
+    .long 0                             # architecture: i386, 32-bit protected mode
+    .long vidar_multiboot2_end - vidar_multiboot2_header
+    .long -(0xe85250d6 + 0 + (vidar_multiboot2_end - vidar_multiboot2_header))
+
+    .balign 8                           # 3.1.6: entry address
+    .short 3, 0
+    .long 12
+    .long vidar_start32 - {image_base}
+
+    .balign 8                           # 3.1.12: modules on page boundaries
+    .short 6, 0
+    .long 8
+
+    .balign 8                           # end
+    .short 0, 0
+    .long 8
+vidar_multiboot2_end:
+
+.balign 4
+    .long 0x1badb002                    # magic
+    .long 0                             # flags: nothing asked for
+    .long -(0x1badb002 + 0)             # checksum

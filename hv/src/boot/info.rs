@@ -1,0 +1,50 @@
+//! What the loader tells Vidar, freed from how it tells it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::guest::boot_params::Screen;
+use crate::mem::addr::Hpa;
+use crate::mem::map::MemoryMap;
+
+/// A file that the loader put into memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// Where its bytes are.
+    pub range: Range<Hpa>,
+    /// The words after its name in the loader's configuration.
+    pub command_line: String,
+}
+
+/// What EFI firmware left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EfiTables {
+    /// The EFI system table.
+    pub system_table: Hpa,
+    /// Bytes from one descriptor of the memory map to the next.
+    pub descriptor_size: u32,
+    /// Version of the descriptors.
+    pub descriptor_version: u32,
+    /// The memory map.
+    pub memory_map: Vec<u8>,
+}
+
+/// Everything that Vidar wants to know from its loader.
+#[derive(Debug, Clone)]
+pub struct BootInfo {
+    /// Vidar's own command line.
+    pub command_line: String,
+    /// Name and version of the loader, or empty.
+    pub loader: String,
+    /// The modules, in order: the kernel, then perhaps the initrd.
+    pub modules: Vec<Module>,
+    /// The firmware's memory map.
+    pub memory: MemoryMap,
+    /// A copy of the ACPI root pointer, as it stands in the loader's information.
+    pub rsdp: Option<Vec<u8>>,
+    /// What the screen shows.
+    pub screen: Screen,
+    /// What EFI firmware left behind.
+    pub efi: Option<EfiTables>,
+}

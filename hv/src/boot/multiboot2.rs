@@ -1,0 +1,253 @@
+//! Multiboot2 boot information, made into [`BootInfo`].
+//!
+//! The crate finds the tags; it trusts their inner sizes, so those are looked at here before it casts.
+
+#![cfg_attr(
+    target_os = "none",
+    expect(unsafe_code, reason = "the loader's information is found by its address")
+)]
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use multiboot2::{BootLoaderNameTag, CommandLineTag, MaybeDynSized, ModuleTag, StringError, TagType};
+
+use super::info::{BootInfo, EfiTables, Module};
+use super::refusal::Refusal;
+use crate::debug::screen::{COLUMNS, ROWS};
+use crate::guest::boot_params::{Channel, Framebuffer, Screen};
+use crate::mem::addr::Hpa;
+use crate::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
+
+/// What a Multiboot2 loader leaves in EAX.
+pub const MAGIC: u32 = multiboot2::MAGIC;
+
+/// Bytes of boot information that Vidar believes in. GRUB's is a few KiB.
+#[cfg(target_os = "none")]
+const PLAUSIBLE_SIZE: u32 = 1 << 20;
+
+/// Reads the boot information at physical address `address`, which the loader left in EBX.
+///
+/// # Errors
+/// [`Refusal::BootInformation`] where it is not what the Multiboot2 specification describes.
+#[cfg(target_os = "none")]
+pub fn read(address: u32) -> Result<BootInfo, Refusal> {
+    use crate::mem::layout::direct;
+
+    let start = Hpa(u64::from(address));
+    let pointer = direct(start).0 as *const u32;
+    if address == 0
+        || !address.is_multiple_of(8)
+        || u64::from(address) >= (1 << 32) - u64::from(PLAUSIBLE_SIZE)
+    {
+        return Err(Refusal::BootInformation);
+    }
+    // SAFETY: the direct map covers the first 4 GiB, and the address is aligned.
+    let size = unsafe { *pointer };
+    if !(8..=PLAUSIBLE_SIZE).contains(&size) {
+        return Err(Refusal::BootInformation);
+    }
+    // SAFETY: as above; nothing writes the loader's information while Vidar reads it.
+    let bytes = unsafe { core::slice::from_raw_parts(pointer.cast::<u8>(), size as usize) };
+    parse(bytes)
+}
+
+/// Parses boot information that starts at an 8-byte boundary.
+///
+/// # Errors
+/// [`Refusal::BootInformation`] where its frame is broken, [`Refusal::NoMemoryMap`] where it has none.
+#[cfg_attr(not(target_os = "none"), expect(unsafe_code, reason = "the crate takes a pointer"))]
+pub fn parse(bytes: &[u8]) -> Result<BootInfo, Refusal> {
+    let stated = bytes.first_chunk().map_or(0, |size| u32::from_le_bytes(*size) as usize);
+    if stated < 16 || stated > bytes.len() || bytes.as_ptr().align_offset(8) != 0 {
+        return Err(Refusal::BootInformation);
+    }
+    // SAFETY: the pointer is aligned and readable for the size that is stated there, which `bytes` covers.
+    let information = unsafe { multiboot2::BootInformation::load(bytes.as_ptr().cast()) }
+        .map_err(|_| Refusal::BootInformation)?;
+    let mut info = BootInfo {
+        command_line: String::new(),
+        loader: String::new(),
+        modules: Vec::new(),
+        memory: MemoryMap::default(),
+        rsdp: None,
+        screen: Screen::Text { columns: COLUMNS as u8, rows: ROWS as u8, cursor: (0, 0) },
+        efi: None,
+    };
+    let mut memory = None;
+    let mut efi_system_table = None;
+    let mut efi_memory_map = None;
+    for tag in information.tags() {
+        let (kind, size, payload) = (tag.header().typ, tag.header().size as usize, tag.payload());
+        match TagType::from(kind) {
+            TagType::Cmdline if size >= CommandLineTag::BASE_SIZE => {
+                info.command_line = text(tag.cast::<CommandLineTag>().cmdline());
+            }
+            TagType::BootLoaderName if size >= BootLoaderNameTag::BASE_SIZE => {
+                info.loader = text(tag.cast::<BootLoaderNameTag>().name());
+            }
+            TagType::Module if size >= ModuleTag::BASE_SIZE => {
+                let module = tag.cast::<ModuleTag>();
+                let range = Hpa(module.start_address().into())..Hpa(module.end_address().into());
+                info.modules.push(Module { range, command_line: text(module.cmdline()) });
+            }
+            TagType::Mmap => memory = Some(memory_map(payload)),
+            TagType::Framebuffer => {
+                info.screen = framebuffer(payload).map_or(info.screen, Screen::Framebuffer);
+            }
+            TagType::Efi64 => efi_system_table = u64_at(payload, 0).map(Hpa),
+            TagType::EfiMmap if payload.len() > 8 => efi_memory_map = Some(payload),
+            // The new root pointer replaces the old one, whichever comes first.
+            TagType::AcpiV2 => info.rsdp = payload.get(..36).map(<[u8]>::to_vec),
+            TagType::AcpiV1 if info.rsdp.is_none() => info.rsdp = payload.get(..20).map(<[u8]>::to_vec),
+            _ => {}
+        }
+    }
+    info.memory = memory.ok_or(Refusal::NoMemoryMap)?;
+    info.efi = efi_system_table.zip(efi_memory_map).map(|(system_table, map)| EfiTables {
+        system_table,
+        descriptor_size: u32_at(map, 0).unwrap_or(0),
+        descriptor_version: u32_at(map, 4).unwrap_or(0),
+        memory_map: map[8..].to_vec(),
+    });
+    Ok(info)
+}
+
+fn text<'a, T: AsRef<str> + 'a>(result: Result<T, StringError>) -> String {
+    result.map(|text| text.as_ref().to_string()).unwrap_or_default()
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    bytes.get(offset..)?.first_chunk().map(|chunk| u32::from_le_bytes(*chunk))
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    bytes.get(offset..)?.first_chunk().map(|chunk| u64::from_le_bytes(*chunk))
+}
+
+/// Multiboot2 Specification 2.0, 3.6.8 "Memory map": entries are as long as the tag says, which may one day be more
+/// than is known of them. Their types are those of e820.
+fn memory_map(payload: &[u8]) -> MemoryMap {
+    let entry_size = u32_at(payload, 0).map_or(24, |size| size.max(24) as usize);
+    let entries = payload.get(8..).unwrap_or_default().chunks_exact(entry_size);
+    MemoryMap::from_regions(entries.filter_map(|entry| {
+        let kind = MemoryKind::from_raw(u32_at(entry, 16)?);
+        Some(MemoryRegion::new(Hpa(u64_at(entry, 0)?), u64_at(entry, 8)?, kind))
+    }))
+}
+
+/// Multiboot2 Specification 2.0, 3.6.12 "Framebuffer info": only type 1, direct colour, can be handed on.
+fn framebuffer(payload: &[u8]) -> Option<Framebuffer> {
+    const DIRECT_COLOUR: u8 = 1;
+    let [bits_per_pixel, DIRECT_COLOUR, _, _, colours @ ..] = payload.get(20..)? else { return None };
+    let &[[red, red_size], [green, green_size], [blue, blue_size], ..] = colours.as_chunks().0 else {
+        return None;
+    };
+    Some(Framebuffer {
+        base: Hpa(u64_at(payload, 0)?),
+        pitch: u32_at(payload, 8)?,
+        width: u32_at(payload, 12)?,
+        height: u32_at(payload, 16)?,
+        bits_per_pixel: *bits_per_pixel,
+        red: Channel { position: red, size: red_size },
+        green: Channel { position: green, size: green_size },
+        blue: Channel { position: blue, size: blue_size },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Boot information with these tags, in memory that starts at an 8-byte boundary.
+    fn information(tags: &[(u32, Vec<u8>)]) -> Vec<u64> {
+        let mut bytes = vec![0; 8];
+        for (kind, payload) in tags.iter().chain([&(0, Vec::new())]) {
+            bytes.extend_from_slice(&kind.to_le_bytes());
+            bytes.extend_from_slice(&(payload.len() as u32 + 8).to_le_bytes());
+            bytes.extend_from_slice(payload);
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+        }
+        let size = bytes.len() as u32;
+        bytes[..4].copy_from_slice(&size.to_le_bytes());
+        bytes.as_chunks().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect()
+    }
+
+    fn parsed(words: &[u64]) -> Result<BootInfo, Refusal> {
+        parse(zerocopy::IntoBytes::as_bytes(words))
+    }
+
+    fn words(values: &[u32]) -> Vec<u8> {
+        values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    fn area(base: u64, length: u64, kind: u32) -> Vec<u8> {
+        [&base.to_le_bytes()[..], &length.to_le_bytes(), &words(&[kind, 0])].concat()
+    }
+
+    #[test]
+    fn what_grub_says() {
+        let map = [words(&[24, 0]), area(0, 0x9_fc00, 1), area(0xf_0000, 0x1_0000, 2)].concat();
+        let module =
+            |start: u32, text: &str| [words(&[start, start + 0x1000]), text.as_bytes().to_vec()].concat();
+        let info = parsed(&information(&[
+            (1, b"log=debug\0".to_vec()),
+            (2, b"GRUB 2.06\0".to_vec()),
+            (3, module(0x10_0000, "console=ttyS0,115200\0")),
+            (3, module(0x20_0000, "\0")),
+            (14, vec![7; 20]),
+            (6, map),
+        ]))
+        .expect("well formed");
+        assert_eq!((info.command_line.as_str(), info.loader.as_str()), ("log=debug", "GRUB 2.06"));
+        assert_eq!(info.modules.len(), 2);
+        assert_eq!(info.modules[0].command_line, "console=ttyS0,115200");
+        assert_eq!(info.modules[1].range, Hpa(0x20_0000)..Hpa(0x20_1000));
+        assert_eq!(info.memory.usable_bytes(), 0x9_fc00);
+        assert_eq!(info.rsdp, Some(vec![7; 20]));
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        assert_eq!(parsed(&information(&[])).err(), Some(Refusal::NoMemoryMap));
+        assert_eq!(parsed(&[]).err(), Some(Refusal::BootInformation));
+        assert_eq!(parsed(&[1 << 20, 0, 0]).err(), Some(Refusal::BootInformation));
+    }
+
+    #[test]
+    fn a_framebuffer_and_efi_are_known() {
+        let screen =
+            [words(&[0xe000_0000, 0, 4096, 1024, 768]), vec![32, 1, 0, 0, 16, 8, 8, 8, 0, 8]].concat();
+        let info = parsed(&information(&[
+            (6, words(&[24, 0])),
+            (8, screen),
+            (12, 0x7f00_0000u64.to_le_bytes().to_vec()),
+            (17, [words(&[48, 1]), vec![9; 96]].concat()),
+        ]))
+        .expect("well formed");
+        assert!(matches!(
+            info.screen,
+            Screen::Framebuffer(Framebuffer { width: 1024, bits_per_pixel: 32, .. })
+        ));
+        let efi = info.efi.expect("both tags are there");
+        assert_eq!((efi.system_table, efi.descriptor_size, efi.memory_map.len()), (Hpa(0x7f00_0000), 48, 96));
+    }
+
+    proptest! {
+        #[test]
+        fn no_tags_panic(tags in proptest::collection::vec(
+            (0u32..24, proptest::collection::vec(any::<u8>(), 0..80)), 0..12)) {
+            let _ = parsed(&information(&tags));
+        }
+
+        #[test]
+        fn no_bytes_panic(mut words in proptest::collection::vec(any::<u64>(), 2..64), honest in any::<bool>()) {
+            if honest {
+                words[0] = words.len() as u64 * 8;
+            }
+            let _ = parsed(&words);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The boot order: one line for each step, each with what it stands on.
+
+#![expect(unsafe_code, reason = "the stack is switched, and the boot's own memory is given away")]
+
+use alloc::boxed::Box;
+
+use super::cpu::{self, Stacks};
+use super::info::BootInfo;
+use super::options::{OnCrash, Options};
+use super::refusal::Refusal;
+use super::{intel, linux, multiboot2};
+use crate::arch::{cpuid, instructions, reset};
+use crate::debug::{log as console, serial};
+use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
+use crate::mem::heap;
+use crate::mem::host::{self, Frames, HostTables};
+use crate::mem::layout::direct;
+use crate::vmm::backend::Vcpu;
+use crate::vmm::outcome::Stop;
+use crate::vmm::run;
+
+/// VGA text memory.
+const TEXT_MEMORY: Hpa = Hpa(0xb_8000);
+
+/// What the first half of the boot order leaves to the second, on another stack.
+struct Boot {
+    info: BootInfo,
+    options: Options,
+    frames: Frames,
+    stacks: Stacks,
+}
+
+/// Where the trampoline ends: long mode, the trampoline's page tables and stack, interrupts off.
+pub extern "C" fn start(magic: u32, information: u32) -> ! {
+    // SAFETY: text memory is in the direct map, in the trampoline's tables as in Vidar's.
+    unsafe { console::start(Some(serial::COM1), Some(direct(TEXT_MEMORY))) };
+    heap::init();
+    match boot_on_trampoline_stack(magic, information) {
+        Err(refusal) => refuse(&refusal),
+        Ok(boot) => {
+            let (stack, boot) = (boot.stacks.main, Box::into_raw(boot));
+            // SAFETY: the stack is new and mapped, and the box goes to `proceed` alone.
+            unsafe { instructions::switch_stack(stack, proceed, boot) }
+        }
+    }
+}
+
+/// The steps that need nothing but the heap.
+fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, Refusal> {
+    if magic != multiboot2::MAGIC {
+        return Err(Refusal::NotMultiboot2(magic));
+    }
+    let info = multiboot2::read(information)?;
+    let options = take_options(&info.command_line);
+    greet(&info);
+    let mut frames = host::frames();
+    let largest = if cpuid::has_1g_pages() { PageSize::Size1G } else { PageSize::Size2M };
+    let mut tables =
+        HostTables::build(&mut frames, &info.memory, largest).map_err(|_| Refusal::TooMuchMemory)?;
+    let stacks = Stacks::map(&mut tables, &mut frames).map_err(|_| Refusal::TooMuchMemory)?;
+    tables.load();
+    Ok(Box::new(Boot { info, options, frames, stacks }))
+}
+
+/// The second half, on Vidar's own tables and stack.
+///
+/// # Safety
+/// `boot` comes from [`Box::into_raw`], and this is called once.
+unsafe extern "C" fn proceed(boot: *mut Boot) -> ! {
+    // SAFETY: the caller's promise.
+    let boot = unsafe { Box::from_raw(boot) };
+    match run_guest(*boot) {
+        Err(refusal) => refuse(&refusal),
+        Ok(never) => match never {},
+    }
+}
+
+/// From an empty machine to the guest's last instruction.
+fn run_guest(boot: Boot) -> Result<core::convert::Infallible, Refusal> {
+    let Boot { info, options, mut frames, stacks } = boot;
+    // SAFETY: this CPU has left the trampoline's tables and its stack, and this is the only call.
+    unsafe { host::reclaim_boot_frames(&mut frames) };
+    let (selectors, percpu) = cpu::take(0, &stacks);
+    let capabilities = intel::probe()?;
+    let linux = linux::prepare(&info)?;
+    let (machine, cpu_frames) = intel::machine(frames, &capabilities, &info.memory, &options, percpu)?;
+    let free = machine.memory.lock().tables().available() as u64 * PAGE_SIZE;
+    let region = &machine.region;
+    log::info!(
+        "keeps {} to {} for itself, {} KiB of it free",
+        region.start,
+        Hpa(region.end.0 - 1),
+        free >> 10
+    );
+    log::info!("the machine is the guest's now; `vidarctl` in it tells more");
+    let cursor = console::hand_over();
+    // The point of no return: what the modules lay in is overwritten, and a refusal has to take the consoles back.
+    let state = linux::hand_over(&linux, &info, cursor)?;
+    let mut vcpu = intel::cpu(capabilities, cpu_frames, &machine, &selectors, percpu, &state)?;
+    let (stop, exit) = run::run(&mut vcpu, &machine);
+    log::debug!("last exit: {exit:?}");
+    end(&mut vcpu, stop, options.on_crash)
+}
+
+/// Reads Vidar's options and moves the log to where they want it.
+fn take_options(command_line: &str) -> Options {
+    let (options, warnings) = Options::parse(command_line);
+    if options.console != Options::default().console || options.serial != Options::default().serial {
+        let screen = options.console.screen.then_some(direct(TEXT_MEMORY));
+        // SAFETY: as in `start`.
+        unsafe { console::start(options.console.serial.then_some(options.serial.port()), screen) };
+    }
+    log::set_max_level(options.log);
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    options
+}
+
+fn greet(info: &BootInfo) {
+    let brand = cpuid::brand();
+    let brand = core::str::from_utf8(&brand).unwrap_or_default().trim_matches(['\0', ' ']);
+    log::info!("Vidar {}, started by {}", env!("CARGO_PKG_VERSION"), info.loader);
+    log::info!("{brand}, {} MiB of memory", info.memory.usable_bytes() >> 20);
+}
+
+/// Says why Vidar does not start, and stops.
+fn refuse(refusal: &Refusal) -> ! {
+    console::take_back();
+    log::error!("cannot start: {refusal}");
+    console::drain();
+    instructions::halt_forever()
+}
+
+/// Reports what the guest was when it stopped, and does what the user wants done then.
+fn end(vcpu: &mut impl Vcpu, stop: Stop, on_crash: OnCrash) -> ! {
+    console::take_back();
+    let what = match stop {
+        Stop::TripleFault => "triple fault",
+        Stop::Unanswered => "an exit that Vidar has no answer for",
+        Stop::EntryFailed => "the CPU refused to enter it",
+        Stop::OutOfFrames => "no memory is left for its page tables",
+    };
+    log::error!("the guest has stopped: {what}\n{}", vcpu.snapshot());
+    match on_crash {
+        OnCrash::Halt => {
+            log::error!("the machine is halted (on-crash=halt)");
+            console::drain();
+            instructions::halt_forever()
+        }
+        OnCrash::Reset => {
+            log::error!("the machine is reset (on-crash=reset)");
+            console::drain();
+            vcpu.leave();
+            reset::reset()
+        }
+    }
+}

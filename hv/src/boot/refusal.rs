@@ -1,0 +1,98 @@
+//! Why Vidar does not start: one sentence for each reason, naming what is wrong and what to do.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use thiserror::Error;
+
+use crate::guest::boot_params::BootParamsError;
+use crate::guest::bzimage::BzImageError;
+use crate::guest::placement::PlacementError;
+
+/// A reason not to start.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The loader is another one.
+    #[error(
+        "it was not started by a Multiboot2 loader (the magic number is {0:#x}): in grub.cfg write `multiboot2` and \
+         `module2`"
+    )]
+    NotMultiboot2(u32),
+    /// The boot information is not what it should be.
+    #[error("the boot loader's information is damaged: use GRUB 2.02 or later")]
+    BootInformation,
+    /// There is no memory map in it.
+    #[error("the boot loader gave no memory map: use GRUB 2.02 or later")]
+    NoMemoryMap,
+    /// The firmware is UEFI.
+    #[error(
+        "the machine was started by UEFI, which Vidar cannot hand over yet: start it in BIOS mode (\"legacy\", \
+         \"CSM\"), or boot the bare menu entry"
+    )]
+    Uefi,
+    /// There is no module.
+    #[error(
+        "no kernel was given: add a line `module2 /path/to/vmlinuz` behind the `multiboot2` line in grub.cfg"
+    )]
+    NoKernel,
+    /// The CPU has no virtualization extension.
+    #[error("this CPU has no VT-x: use a machine whose CPU has it, or boot the bare menu entry")]
+    NoVirtualization,
+    /// Firmware has switched the extension off.
+    #[error(
+        "VT-x is switched off by the firmware: enable it in the firmware's setup (\"Intel Virtualization \
+         Technology\", \"VT-x\" or \"VMX\"), switch the machine off and on, and boot again"
+    )]
+    LockedOff,
+    /// The extension lacks something.
+    #[error("this CPU's VT-x lacks {}: use a machine with a newer CPU, or boot the bare menu entry", .0.join(", "))]
+    Missing(Vec<&'static str>),
+    /// The extension does not do as it said.
+    #[error(
+        "this CPU's VT-x does not work as its capability registers say ({0}): report this, with the CPU's name"
+    )]
+    Extension(String),
+    /// Too few frames for the tables of so much memory.
+    #[error(
+        "the machine has more memory than Vidar's tables can hold: boot the bare menu entry, and report this"
+    )]
+    TooMuchMemory,
+    /// The kernel file is bad.
+    #[error(transparent)]
+    Kernel(#[from] BzImageError),
+    /// The kernel's command line is too long.
+    #[error(
+        "the kernel's command line has {length} bytes and this kernel takes {limit}: shorten it in grub.cfg"
+    )]
+    CommandLine {
+        /// Its bytes.
+        length: usize,
+        /// Bytes that the kernel takes.
+        limit: usize,
+    },
+    /// There is no room.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// The kernel cannot be told of this machine.
+    #[error(transparent)]
+    BootParams(#[from] BootParamsError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_name_the_thing_and_the_way_out() {
+        assert_eq!(
+            Refusal::LockedOff.to_string(),
+            "VT-x is switched off by the firmware: enable it in the firmware's setup (\"Intel Virtualization \
+             Technology\", \"VT-x\" or \"VMX\"), switch the machine off and on, and boot again"
+        );
+        assert_eq!(
+            Refusal::Missing(vec!["EPT", "unrestricted guest"]).to_string(),
+            "this CPU's VT-x lacks EPT, unrestricted guest: use a machine with a newer CPU, or boot the bare menu \
+             entry"
+        );
+    }
+}

@@ -1,0 +1,141 @@
+# From GRUB's 32-bit protected mode to Rust in long mode.
+#
+# In:  EAX = what the loader says it is, EBX = physical address of its boot information, paging off.
+#      Multiboot2 Specification 2.0, 3.3 "I386 machine state"
+# Out: vidar_start(EAX, EBX) on the boot stack, in the top 2 GiB, with the first 4 GiB mapped three times by
+#      2 MiB pages: at 0 (for the jump alone), at the direct map and, its first GiB, at the image's address.
+#
+# A symbol's physical address is its value less the image base, as everywhere in this file.
+
+.section .boot.text, "ax"
+.code32
+.global vidar_start32
+vidar_start32:
+    cli
+    cld
+    mov esp, offset vidar_boot_stack_top - {image_base}
+    mov ebp, eax                        # the magic, until the call
+
+    # Long mode is reported by CPUID 8000_0001h: EDX bit 29.
+    push ebx
+    mov eax, 0x80000000
+    cpuid
+    cmp eax, 0x80000001
+    jb vidar_no_long_mode
+    mov eax, 0x80000001
+    cpuid
+    bt edx, 29
+    jnc vidar_no_long_mode
+    mov edi, edx                        # bit 20: no-execute
+    pop ebx
+
+    # Four page directories of 2 MiB pages: present, writable, large.
+    mov ecx, 0
+2:  mov eax, ecx
+    shl eax, 21
+    or eax, 0x83
+    mov [vidar_boot_pd - {image_base} + ecx * 8], eax
+    inc ecx
+    cmp ecx, 2048
+    jb 2b
+
+    # One directory-pointer table for the identity and the direct map, one for the image.
+    mov eax, offset vidar_boot_pd - {image_base} + 3
+    mov [vidar_boot_pdpt_image - {image_base} + 510 * 8], eax
+    mov ecx, 0
+3:  mov [vidar_boot_pdpt_low - {image_base} + ecx * 8], eax
+    add eax, 4096
+    inc ecx
+    cmp ecx, 4
+    jb 3b
+
+    mov eax, offset vidar_boot_pdpt_low - {image_base} + 3
+    mov [vidar_boot_pml4 - {image_base}], eax
+    mov [vidar_boot_pml4 - {image_base} + {direct_map_slot} * 8], eax
+    mov eax, offset vidar_boot_pdpt_image - {image_base} + 3
+    mov [vidar_boot_pml4 - {image_base} + 511 * 8], eax
+
+    mov eax, cr4
+    or eax, 1 << 5                      # PAE
+    mov cr4, eax
+    mov eax, offset vidar_boot_pml4 - {image_base}
+    mov cr3, eax
+
+    mov ecx, 0xc0000080                 # IA32_EFER
+    rdmsr
+    or eax, 1 << 8                      # LME
+    bt edi, 20
+    jnc 4f
+    or eax, 1 << 11                     # NXE
+4:  wrmsr
+
+    mov eax, cr0
+    or eax, 0x80010001                  # PG, WP, PE
+    mov cr0, eax
+    lgdt [vidar_boot_gdtr - {image_base}]
+    ljmp 8, offset vidar_start64_low - {image_base}
+
+# There is no Rust to say it in: the sentence goes to COM1 and to the text screen from here.
+vidar_no_long_mode:
+    mov esi, offset vidar_no_long_mode_text - {image_base}
+    mov edi, 0xb8000
+5:  lodsb
+    test al, al
+    jz 7f
+    mov [edi], al
+    mov byte ptr [edi + 1], 0x0f
+    add edi, 2
+    mov bl, al
+    mov ecx, 100000                     # a line that is not there must not stop the screen
+6:  mov dx, 0x3fd
+    in al, dx
+    test al, 0x20
+    loopz 6b
+    mov al, bl
+    mov dx, 0x3f8
+    out dx, al
+    jmp 5b
+7:  hlt
+    jmp 7b
+
+vidar_no_long_mode_text:
+    .asciz "Vidar cannot start: this CPU has no 64-bit mode (long mode); use a 64-bit machine, or boot the bare menu entry.\r\n"
+
+.code64
+vidar_start64_low:
+    movabs rax, offset vidar_start64
+    jmp rax
+
+.balign 8
+vidar_boot_gdt:
+    .quad 0
+    .quad 0x00209b0000000000            # 64-bit code, for the way to the GDT that Rust builds
+vidar_boot_gdtr:
+    .short 15
+    .long vidar_boot_gdt - {image_base}
+
+.section .text.vidar_start64, "ax"
+.code64
+vidar_start64:
+    xor eax, eax
+    mov ds, eax
+    mov es, eax
+    mov ss, eax
+    mov fs, eax
+    mov gs, eax
+    mov edi, ebp
+    mov esi, ebx
+    # The stack by its address in the direct map, where it stays until Vidar has its own tables and stacks.
+    movabs rsp, offset vidar_boot_stack_top - {image_base} + {direct_map}
+    xor ebp, ebp                        # where a backtrace ends
+    call {start}
+    ud2
+
+.section .boot.bss, "aw", @nobits
+.balign 4096
+vidar_boot_pml4: .skip 4096
+vidar_boot_pdpt_low: .skip 4096
+vidar_boot_pdpt_image: .skip 4096
+vidar_boot_pd: .skip 4 * 4096
+vidar_boot_stack: .skip 4 * 4096
+vidar_boot_stack_top:

@@ -1,0 +1,18 @@
+//! The assembly that GRUB enters.
+
+#![expect(unsafe_code, reason = "this is the assembly")]
+
+use core::arch::global_asm;
+
+use super::order::start;
+use crate::mem::layout::{DIRECT_MAP, DIRECT_MAP_SLOT, IMAGE_BASE};
+
+global_asm!(include_str!("header.S"), image_base = const IMAGE_BASE);
+
+global_asm!(
+    include_str!("trampoline.S"),
+    image_base = const IMAGE_BASE,
+    direct_map = const DIRECT_MAP,
+    direct_map_slot = const DIRECT_MAP_SLOT,
+    start = sym start,
+);
