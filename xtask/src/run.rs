@@ -27,8 +27,7 @@ pub fn interactive(recipe: &Recipe, machine: Machine, memory: u32) -> Result<()>
     let dir = tempfile::Builder::new().prefix("run-").tempdir_in(paths::ensure(paths::machines())?)?;
     let iso = dir.path().join("vidar.iso");
     iso::make(recipe, &iso)?;
-    let spec =
-        Spec { dir: dir.path().to_path_buf(), iso, memory, cpu: None, fixed_clock: false, verbose: false };
+    let spec = Spec { dir: dir.path().to_path_buf(), iso, memory, ..Spec::default() };
     let mut running = machine.start(&spec)?;
     eprintln!("Booting in {}. Ctrl-A x quits, Ctrl-A Ctrl-A sends Ctrl-A.", machine.name());
     let end = {

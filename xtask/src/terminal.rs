@@ -1,13 +1,11 @@
 //! The user's terminal as the guest's: raw while a machine runs, and put back in every case.
 
 use std::io::{IsTerminal, stdin};
+use std::panic;
 use std::sync::OnceLock;
-use std::{panic, thread};
 
 use anyhow::{Context, Result};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 static COOKED: OnceLock<Termios> = OnceLock::new();
 
@@ -25,20 +23,12 @@ impl Raw {
         let mut raw = cooked.clone();
         raw.make_raw();
         let _ = COOKED.set(cooked);
-        // Neither a panic, which aborts, nor a signal runs destructors.
+        // A panic aborts, so it runs no destructors.
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             restore();
             usual(info);
         }));
-        let mut signals =
-            Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).context("cannot watch for signals")?;
-        thread::spawn(move || {
-            if let Some(signal) = signals.forever().next() {
-                restore();
-                std::process::exit(128 + signal);
-            }
-        });
         tcsetattr(stdin(), OptionalActions::Now, &raw).context("cannot make the terminal raw")?;
         Ok(Self)
     }

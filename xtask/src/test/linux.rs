@@ -164,8 +164,14 @@ fn start(side: Side, guests: &[Guest], tools: &Tools, dir: &Path) -> Result<(Run
         vidarctl: Some(tools.vidarctl.clone()),
     };
     iso::make(&recipe, &iso)?;
-    let spec =
-        Spec { dir: dir.to_path_buf(), iso, memory: 1024, cpu: None, fixed_clock: true, verbose: true };
+    let spec = Spec {
+        dir: dir.to_path_buf(),
+        iso,
+        memory: 1024,
+        fixed_clock: true,
+        verbose: true,
+        ..Spec::default()
+    };
     let running = Machine::Bochs.start(&spec)?;
     let console = Console::new(running.serial()?, &dir.join("serial.log"))?;
     Ok((running, console))
