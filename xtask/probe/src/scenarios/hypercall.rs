@@ -71,6 +71,7 @@ pub fn hypercall(line: &mut Line) {
 
     let instruction = if vidar::amd() { Instruction::Vmmcall } else { Instruction::Vmcall };
     let unknown = [(RAX, u64::MAX), (RBX, 1), (RCX, 2)];
+    // The number of the call is that of the status, so here even RAX stays as it was.
     let bad = [(RAX, Call::Exits as u64), (RBX, u64::MAX), (RCX, u64::MAX)];
     for (name, inputs) in [("unknown-changes", unknown), ("bad-changes", bad)] {
         line.item(name, Changed(execute(instruction, &inputs)));

@@ -32,26 +32,37 @@ fn write(address: u64, value: u64) -> Outcome {
     attempt!("mov [{address}], {value}"; value = in(reg) value, address = in(reg) address)
 }
 
+/// Shows `visit` three places of each page, and a value that is this page's.
+fn for_each_place(base: u64, pages: u64, mut visit: impl FnMut(u64, u64)) {
+    for page in 0..pages {
+        let place = window::show(base + page * PAGE);
+        for offset in [0, 0x7f8, PAGE - 8] {
+            visit(place + offset, 0x5649_4441_5200_0000 | page);
+        }
+    }
+}
+
 /// Reads and writes every page that Vidar keeps, then asks Vidar whether it still is.
 pub fn touch(line: &mut Line) {
     let Some((base, size)) = vidar::region() else {
         return line.word("none");
     };
     let exits = vidar::exits().unwrap_or(0);
+    let pages = size / PAGE;
+    // Reads first, of every page: what is written may show through in others.
     let first = read(window::show(base));
     let (mut same, mut kept, mut faults) = (0, 0, 0);
-    let pages = size / PAGE;
-    for page in 0..pages {
-        let address = window::show(base + page * PAGE);
-        for offset in [0, 0x7f8, PAGE - 8] {
-            let before = read(address + offset);
-            let wrote = write(address + offset, 0x5649_4441_5200_0000 | page);
-            let after = read(address + offset);
-            same += u64::from(before == first);
-            kept += u64::from(after == Ok(0x5649_4441_5200_0000 | page));
-            faults += u64::from(before.is_err()) + u64::from(wrote.is_err()) + u64::from(after.is_err());
-        }
-    }
+    for_each_place(base, pages, |place, _| {
+        let value = read(place);
+        same += u64::from(value == first);
+        faults += u64::from(value.is_err());
+    });
+    for_each_place(base, pages, |place, mark| {
+        let wrote = write(place, mark);
+        let value = read(place);
+        kept += u64::from(value == Ok(mark));
+        faults += u64::from(wrote.is_err()) + u64::from(value.is_err());
+    });
     line.item("pages", format_args!("{pages:#x}"));
     line.item("first", Hex(first));
     line.item("as-first", format_args!("{same}/{}", 3 * pages));
