@@ -26,6 +26,12 @@ unsafe extern "C" {
     static mut page_tables: [u64; 512];
 }
 
+/// The tables of the entry code: the top one, its pointers for low and for high addresses, four directories that map
+/// the first 4 GiB, and one for the image.
+pub fn tables() -> *const [u64; 512] {
+    &raw const page_tables
+}
+
 /// Lets the window show the 2 MiB around the physical address; returns where the address itself is now.
 pub fn show(address: u64) -> u64 {
     // SAFETY: one CPU, and the tables are reached only here. The entries map nothing that is in use.

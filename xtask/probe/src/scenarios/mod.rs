@@ -8,6 +8,7 @@ mod firmware;
 mod hypercall;
 mod identity;
 mod memory;
+mod modes;
 mod msrs;
 mod nmi;
 mod preserved;
@@ -55,6 +56,7 @@ pub const ALL: &[Scenario] = &[
     scenario("far", memory::far),
     scenario("quiet", quiet::quiet),
     scenario("interrupts", quiet::interrupts),
+    scenario("modes", modes::modes),
     scenario("step", step::step),
     scenario("shadow", step::shadow),
     scenario("rf", step::rf),
