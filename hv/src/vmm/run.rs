@@ -89,6 +89,7 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
     }
 }
 
+#[cold]
 fn rdmsr<V: Vcpu>(vcpu: &mut V) -> Outcome {
     let index = vcpu.registers().low(Register::Rcx);
     let value = match msr::policy(index).0 {
@@ -105,6 +106,7 @@ fn rdmsr<V: Vcpu>(vcpu: &mut V) -> Outcome {
     }
 }
 
+#[cold]
 fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
     let (index, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
     match msr::policy(index).1 {
@@ -129,6 +131,7 @@ fn apic_page_overlaps(value: u64, region: &core::ops::Range<Hpa>) -> bool {
     overlaps(&(page..page + PAGE_SIZE), region)
 }
 
+#[cold]
 fn write_mtrr<V: Vcpu, F: Format, T: TableMemory>(
     vcpu: &mut V,
     machine: &Machine<F, T>,
@@ -144,6 +147,7 @@ fn write_mtrr<V: Vcpu, F: Format, T: TableMemory>(
     if followed.is_err() { Outcome::Stop(Stop::OutOfFrames) } else { Outcome::Advance }
 }
 
+#[cold]
 fn control_write<V: Vcpu, F: Format, T: TableMemory>(
     vcpu: &mut V,
     machine: &Machine<F, T>,
@@ -169,6 +173,7 @@ fn control_write<V: Vcpu, F: Format, T: TableMemory>(
     Outcome::Advance
 }
 
+#[cold]
 fn xsetbv<V: Vcpu>(vcpu: &mut V) -> Outcome {
     let (register, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
     let features = vcpu.cpuid(0xd, 0);
@@ -180,6 +185,7 @@ fn xsetbv<V: Vcpu>(vcpu: &mut V) -> Outcome {
     }
 }
 
+#[cold]
 fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
     vcpu: &mut V,
     machine: &Machine<F, T>,

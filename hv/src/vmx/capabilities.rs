@@ -35,12 +35,16 @@ pub struct RawCapabilities {
 /// Bits of IA32_VMX_BASIC: the TRUE control MSRs exist.
 const BASIC_TRUE_CONTROLS: u64 = 1 << 55;
 
-/// Primary processor-based control: interrupt-window, NMI-window and so on are not used; these are.
+/// Pin-based controls.
+pub mod pin {
+    /// Activate VMX-preemption timer; on only while a kept NMI waits for its turn.
+    pub const PREEMPTION_TIMER: u32 = 1 << 6;
+}
+
+/// Primary processor-based controls.
 pub mod primary {
     /// Use MSR bitmaps.
     pub const MSR_BITMAPS: u32 = 1 << 28;
-    /// Monitor trap flag.
-    pub const MONITOR_TRAP: u32 = 1 << 27;
     /// Activate secondary controls.
     pub const SECONDARY: u32 = 1 << 31;
 }
@@ -124,8 +128,6 @@ pub struct Capabilities {
     pub pin: u32,
     /// Primary processor-based controls.
     pub primary: u32,
-    /// The monitor trap flag can be used.
-    pub monitor_trap: bool,
     /// Secondary processor-based controls.
     pub secondary: u32,
     /// VM-exit controls.
@@ -163,6 +165,7 @@ impl Capabilities {
         };
         // Without them CR3 accesses exit, whatever is asked for.
         require(raw.basic & BASIC_TRUE_CONTROLS != 0, "TRUE control MSRs");
+        require(allows(raw.pin, pin::PREEMPTION_TIMER), "preemption timer");
         for (control, name) in
             [(primary::MSR_BITMAPS, "MSR bitmaps"), (primary::SECONDARY, "secondary controls")]
         {
@@ -224,7 +227,6 @@ impl Capabilities {
             revision: raw.basic as u32 & 0x7fff_ffff,
             pin: granted(raw.pin, 0, 0),
             primary: granted(raw.primary, primary::MSR_BITMAPS | primary::SECONDARY, 0),
-            monitor_trap: allows(raw.primary, primary::MONITOR_TRAP),
             secondary: second,
             exit: granted(raw.exit, exit_required, if cet { exit::LOAD_CET } else { 0 }),
             entry: granted(raw.entry, entry_required, if cet { entry::LOAD_CET } else { 0 }),

@@ -2,11 +2,11 @@
 
 #![expect(unsafe_code, reason = "the entry assembly is called, and instructions are executed for the guest")]
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
-use super::capabilities::{Capabilities, entry, primary, secondary};
+use super::capabilities::{Capabilities, entry, pin, secondary};
 use super::enable::{self, write_revision};
 use super::event::{self, Injection, PENDING_SINGLE_STEP, interruptibility};
 use super::exit::{self, Fields};
@@ -64,7 +64,6 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    fn vidar_vmx_enter(block: *mut EntryBlock) -> u32;
     safe static vidar_vmx_exit: [u8; 0];
     safe static vidar_vmx_window_start: [u8; 0];
     safe static vidar_vmx_window_end: [u8; 0];
@@ -74,8 +73,27 @@ unsafe extern "C" {
 /// What the entry assembly returns.
 mod status {
     pub const LEFT: u32 = 0;
-    pub const FAILED_INVALID: u32 = 1;
     pub const FAILED_VALID: u32 = 2;
+    pub const NMI_KEPT: u32 = 3;
+}
+
+/// Enters the guest and returns when it has left, or why it was not entered.
+///
+/// # Safety
+/// The current VMCS is set up for a guest that cannot reach Vidar's memory, and `block` is its own.
+unsafe fn enter(block: &mut EntryBlock) -> u32 {
+    let status;
+    // SAFETY: the caller's promise; all that the call loses is named here, and the block may change.
+    unsafe {
+        asm!(
+            "call vidar_vmx_enter",
+            inlateout("rdi") &raw mut *block => _,
+            lateout("eax") status,
+            lateout("rcx") _, lateout("rdx") _, lateout("rsi") _, lateout("r8") _, lateout("r9") _,
+            lateout("r10") _, lateout("r11") _, lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
+        );
+    }
+    status
 }
 
 /// HOST_RIP.
@@ -88,6 +106,10 @@ const TRAP: u64 = 1 << 8;
 const RESUME: u64 = 1 << 16;
 /// IA32_DEBUGCTL.BTF: TF steps over branches, not instructions.
 const BRANCH_STEP: u64 = 1 << 1;
+
+/// How long the guest runs, in units of the preemption timer, until it is tried again whether it takes an NMI: long
+/// enough for some instructions, so that the shadow of STI or MOV SS ends.
+const NMI_PATIENCE: u32 = 64;
 
 /// Frames that a virtual CPU needs beside the second stage.
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +137,8 @@ pub struct VmxCpu {
     vmcs: Vmcs,
     capabilities: Capabilities,
     percpu: &'static PerCpu,
+    /// An NMI was taken over from `percpu` and could not be injected yet.
+    nmi_waits: bool,
 }
 
 impl VmxCpu {
@@ -155,18 +179,39 @@ impl VmxCpu {
         vmcs::invept_all();
         let mut block = EntryBlock::default();
         block.registers.set(Register::Rsi, state.boot_params.0);
-        Ok(Self { block, vmcs, capabilities, percpu })
+        Ok(Self { block, vmcs, capabilities, percpu, nmi_waits: false })
     }
 
-    /// Delivers the kept NMI with the next entry, or has the guest leave after one instruction to try again.
+    /// Takes the kept NMI over: it goes in with the next entry, or the guest leaves shortly to try again.
     #[cold]
     fn deliver_nmi(&mut self) {
+        self.percpu.nmi_pending.store(false, Ordering::Relaxed);
         let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
-        if event::nmi_allowed(blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO)) {
-            self.percpu.nmi_pending.store(false, Ordering::Relaxed);
+        self.nmi_waits = !event::nmi_allowed(blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO));
+        if !self.nmi_waits {
             self.vmcs.write(ENTRY_INTERRUPTION_INFO, event::NMI);
-        } else if self.capabilities.monitor_trap {
-            self.vmcs.write(PRIMARY_CONTROLS, self.capabilities.primary | primary::MONITOR_TRAP);
+        } else {
+            self.vmcs.write(PREEMPTION_TIMER, NMI_PATIENCE);
+            self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin | pin::PREEMPTION_TIMER);
+        }
+    }
+
+    /// When that time is over.
+    #[cold]
+    fn window(&mut self) {
+        self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
+        if self.nmi_waits {
+            self.deliver_nmi();
+        }
+    }
+
+    /// Why the guest was not entered.
+    #[cold]
+    fn entry_failed(&self, status: u32) -> Exit {
+        let valid = status == status::FAILED_VALID;
+        Exit::EntryFailed {
+            code: if valid { self.vmcs.read(VM_INSTRUCTION_ERROR) } else { 0 },
+            qualification: 0,
         }
     }
 
@@ -222,31 +267,24 @@ impl VmxCpu {
 
 impl Vcpu for VmxCpu {
     fn run(&mut self) -> Exit {
-        let status = loop {
-            if self.percpu.nmi_pending.load(Ordering::Relaxed) {
-                self.deliver_nmi();
+        loop {
+            // SAFETY: `new` set the current VMCS up, with a second stage that leaves out Vidar's memory.
+            match unsafe { enter(&mut self.block) } {
+                status::LEFT => break,
+                status::NMI_KEPT => self.deliver_nmi(),
+                status => return self.entry_failed(status),
             }
-            // SAFETY: the VMCS is set up, current, and bound to this CPU; the block is ours and outlives the call.
-            let status = unsafe { vidar_vmx_enter(&raw mut self.block) };
-            if matches!(status, status::LEFT | status::FAILED_INVALID | status::FAILED_VALID) {
-                break status;
-            }
-        };
-        if status != status::LEFT {
-            let valid = status == status::FAILED_VALID;
-            let code = if valid { self.vmcs.read(VM_INSTRUCTION_ERROR) } else { 0 };
-            return Exit::EntryFailed { code, qualification: 0 };
         }
         let reason = self.vmcs.exit_reason();
         let exit = exit::decode(reason, &self.vmcs);
         match exit {
+            Exit::SecondStage(_) => self.redeliver(),
+            Exit::Window => self.window(),
             // A control register can be written from RSP, which the processor keeps in the VMCS.
             Exit::ControlWrite(_) => {
                 let rsp = self.vmcs.read(GUEST_RSP).0;
                 self.block.registers.set(Register::Rsp, rsp);
             }
-            Exit::Window => self.vmcs.write(PRIMARY_CONTROLS, self.capabilities.primary),
-            _ if exit::may_interrupt_delivery(reason) => self.redeliver(),
             _ => {}
         }
         exit
@@ -274,6 +312,7 @@ impl Vcpu for VmxCpu {
         self.vmcs.read(GUEST_CR4).0 & !CR4_MASK | self.vmcs.read(CR4_READ_SHADOW).0 & CR4_MASK
     }
 
+    #[cold]
     fn set_controls(&mut self, controls: &Controls) {
         let cr0 = controls.cr0 & !self.capabilities.cr0_forbidden | self.capabilities.cr0_forced;
         self.vmcs.write(GUEST_CR0, Natural(cr0));
@@ -315,6 +354,7 @@ impl Vcpu for VmxCpu {
         }
     }
 
+    #[cold]
     fn inject(&mut self, exception: Exception) {
         // Both are faults: the saved RFLAGS have RF set, and a shadow ends.
         let flags = self.vmcs.read(GUEST_RFLAGS).0;
@@ -325,6 +365,7 @@ impl Vcpu for VmxCpu {
         self.set_injection(&Injection::of(exception));
     }
 
+    #[cold]
     fn init(&mut self) {
         setup::init_state(&mut self.vmcs, &self.capabilities);
         self.block.registers = Registers::default();
@@ -338,6 +379,7 @@ impl Vcpu for VmxCpu {
         vmcs::invept_all();
     }
 
+    #[cold]
     fn snapshot(&self) -> Snapshot {
         snapshot::take(&self.vmcs, &self.block.registers, self.controls())
     }

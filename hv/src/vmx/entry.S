@@ -1,8 +1,10 @@
 # VM entry and exit as a call that returns: loads the guest's registers, enters it, saves them when it leaves.
 #
-# u32 vidar_vmx_enter(EntryBlock *block)     returns 0: the guest has left
-#                                                    1: VMfailInvalid, 2: VMfailValid
-#                                                    3: not entered, an NMI is kept for the guest
+# In:  RDI = address of the EntryBlock.
+# Out: EAX = 0: the guest has left
+#            1: VMfailInvalid, 2: VMfailValid
+#            3: not entered, an NMI is kept for the guest
+#      RBX, RBP and RSP as they were; every other register is lost, which the caller knows and the C ABI does not.
 #
 # SSE, AVX and x87 state are the guest's all the time: Vidar is compiled without them.
 
@@ -14,10 +16,6 @@
 vidar_vmx_enter:
     push rbp
     push rbx
-    push r12
-    push r13
-    push r14
-    push r15
     push rdi
 
     # HOST_RSP changes only if the caller's stack depth does: then alone is the VMWRITE worth its price.
@@ -93,10 +91,6 @@ vidar_vmx_exit:
     xor eax, eax
 
 4:  pop rdi
-    pop r15
-    pop r14
-    pop r13
-    pop r12
     pop rbx
     pop rbp
     ret

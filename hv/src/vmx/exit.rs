@@ -31,17 +31,12 @@ mod reason {
     pub const CONTROL_REGISTER: u32 = 28;
     pub const RDMSR: u32 = 31;
     pub const WRMSR: u32 = 32;
-    pub const MONITOR_TRAP: u32 = 37;
     pub const EPT_VIOLATION: u32 = 48;
     pub const INVEPT: u32 = 50;
+    pub const PREEMPTION_TIMER: u32 = 52;
     pub const INVVPID: u32 = 53;
     pub const XSETBV: u32 = 55;
     pub const VMFUNC: u32 = 59;
-}
-
-/// Whether an exit for this reason can interrupt the delivery of an event, which must then be delivered again.
-pub const fn may_interrupt_delivery(exit_reason: u32) -> bool {
-    exit_reason & 0xffff == reason::EPT_VIOLATION
 }
 
 /// What the exit with this exit reason is.
@@ -72,7 +67,7 @@ pub fn decode(exit_reason: u32, fields: &impl Fields) -> Exit {
         | reason::INVEPT
         | reason::INVVPID
         | reason::VMFUNC => Exit::Virtualization,
-        reason::MONITOR_TRAP => Exit::Window,
+        reason::PREEMPTION_TIMER => Exit::Window,
         reason::INIT => Exit::Init,
         reason::SIPI => Exit::Sipi(qualification() as u8),
         reason::TRIPLE_FAULT => Exit::TripleFault,

@@ -175,6 +175,7 @@ fields! {
     GUEST_INTERRUPTIBILITY: u32 = 0x4824;
     GUEST_ACTIVITY_STATE: u32 = 0x4826;
     GUEST_SYSENTER_CS: u32 = 0x482a;
+    PREEMPTION_TIMER: u32 = 0x482e;
     HOST_SYSENTER_CS: u32 = 0x4c00;
 
     // B.4 Natural-width fields: control, exit information, guest state, host state.

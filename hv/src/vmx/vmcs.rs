@@ -112,20 +112,18 @@ impl Vmcs {
 
     /// Writes `field`.
     pub fn write<W: Width>(&mut self, field: Field<W, ReadWrite>, value: W) {
-        let failed: u8;
         // SAFETY: a field of the current VMCS affects the guest and what Vidar finds after its exit; `setup` and the
         // backend answer for the values.
         unsafe {
             asm!(
                 "vmwrite {field}, {value}",
-                "setna {failed}",
+                "jna {failed}",
                 field = in(reg) u64::from(field.encoding()),
                 value = in(reg) value.to_u64(),
-                failed = out(reg_byte) failed,
+                failed = label { panic!("VMWRITE of field {:#x}", field.encoding()) },
                 options(nostack),
             );
         }
-        assert!(failed == 0, "VMWRITE of field {:#x}", field.encoding());
     }
 
     /// The reason of the last exit.
