@@ -12,6 +12,8 @@ pub const KERNEL_DATA: u16 = 0x10;
 pub const USER_DATA: u16 = 0x18 | 3;
 /// Selector of the 64-bit code segment of CPL 3.
 pub const USER_CODE: u16 = 0x20 | 3;
+/// Selector of the 32-bit code segment of CPL 0.
+pub const KERNEL_CODE_32: u16 = 0x38;
 const TASK: u16 = 0x28;
 
 /// Index of the interrupt stack that a double fault runs on.
@@ -29,7 +31,7 @@ static mut STACK_OF_DOUBLE_FAULTS: Stack = Stack([0; STACK_SIZE]);
 /// The 64-bit task-state segment: 26 words of four bytes.
 static mut TSS: [u32; 26] = [0; 26];
 
-static mut GDT: [u64; 7] = [
+static mut GDT: [u64; 8] = [
     0,
     0x00af_9b00_0000_ffff,
     0x00cf_9300_0000_ffff,
@@ -37,6 +39,7 @@ static mut GDT: [u64; 7] = [
     0x00af_fb00_0000_ffff,
     0,
     0,
+    0x00cf_9b00_0000_ffff,
 ];
 
 /// What LGDT and LIDT take.
@@ -63,7 +66,7 @@ pub fn init() {
         (*gdt)[5] = 103 | base_low(base) | 0x89 << 40;
         (*gdt)[6] = base >> 32;
     }
-    let pointer = Pointer { limit: 7 * 8 - 1, base: gdt as u64 };
+    let pointer = Pointer { limit: 8 * 8 - 1, base: gdt as u64 };
     // SAFETY: the selectors of the entry code mean the same in this table, so nothing needs to be reloaded.
     unsafe {
         asm!("lgdt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags));

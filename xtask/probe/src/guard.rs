@@ -6,7 +6,7 @@ use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::attempt::{Fault, RECOVERY};
-use crate::gdt::KERNEL_DATA;
+use crate::gdt::{KERNEL_CODE, KERNEL_DATA};
 use crate::idt::{self, Frame};
 use crate::{cpu, line::Line};
 
@@ -106,6 +106,7 @@ pub fn leave(frame: &mut Frame, fault: Fault) {
     ERROR.store(fault.error, Relaxed);
     RIP.store(frame.rip, Relaxed);
     frame.rip = &raw const probe_guard_landing as u64;
+    frame.cs = u64::from(KERNEL_CODE);
     frame.rsp = stack;
     frame.ss = u64::from(KERNEL_DATA);
     frame.rflags = 2;

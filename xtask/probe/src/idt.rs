@@ -106,6 +106,8 @@ extern "C" fn dispatch(frame: &mut Frame) {
     } else if recovery != 0 {
         attempt::note(fault);
         frame.rip = recovery;
+        // It may have been in compatibility mode.
+        frame.cs = u64::from(KERNEL_CODE);
     } else {
         guard::leave(frame, fault);
     }

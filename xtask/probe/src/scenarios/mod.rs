@@ -4,6 +4,7 @@ use crate::line::Line;
 
 mod bench;
 mod control;
+mod edge;
 mod firmware;
 mod hypercall;
 mod identity;
@@ -57,6 +58,7 @@ pub const ALL: &[Scenario] = &[
     scenario("quiet", quiet::quiet),
     scenario("interrupts", quiet::interrupts),
     scenario("modes", modes::modes),
+    scenario("edge", edge::edge),
     scenario("step", step::step),
     scenario("shadow", step::shadow),
     scenario("rf", step::rf),
