@@ -18,13 +18,8 @@ pub const ANSWER: Duration = Duration::from_secs(300);
 pub const BOOT: Duration = Duration::from_secs(900);
 
 /// What a guest or Vidar says when there is no sense in waiting on.
-const TROUBLE: &[&str] = &[
-    "Kernel panic - not syncing",
-    "Vidar panicked",
-    "Vidar cannot start",
-    "The guest stopped",
-    "end Kernel panic",
-];
+const TROUBLE: &[&str] =
+    &["Kernel panic - not syncing", "Vidar panicked", "cannot start: ", "the guest has stopped: "];
 
 /// The prompt of the shell in the built-in initramfs.
 pub const PROMPT: &str = "guest# ";

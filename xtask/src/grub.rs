@@ -15,13 +15,13 @@ pub struct Menu {
     pub timeout: u32,
     /// Vidar's boot options.
     pub options: String,
-    /// More entries, as GRUB's own text, for tests.
-    pub extra: String,
+    /// More entries, for tests: the name of each, and GRUB's commands.
+    pub extra: Vec<(&'static str, &'static [&'static str])>,
 }
 
 impl Default for Menu {
     fn default() -> Self {
-        Self { default: None, timeout: 5, options: String::new(), extra: String::new() }
+        Self { default: None, timeout: 5, options: String::new(), extra: Vec::new() }
     }
 }
 
@@ -48,7 +48,10 @@ pub fn config(template: &str, guests: &[(Guest, bool)], menu: &Menu, hypervisor:
         ids.push(bare(&guest.name));
         entries += &without_vidar(guest, *initrd);
     }
-    entries += &menu.extra;
+    for (name, commands) in &menu.extra {
+        ids.push((*name).to_owned());
+        entries += &format!("menuentry {name} --id {name} {{\n    {}\n}}\n", commands.join("\n    "));
+    }
     let default = match &menu.default {
         Some(wanted) if ids.contains(wanted) => wanted.clone(),
         Some(wanted) => bail!("There is no menu entry \"{wanted}\"; there are: {}.", ids.join(", ")),

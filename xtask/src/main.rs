@@ -155,7 +155,7 @@ fn iso(args: IsoArgs) -> Result<()> {
         default: args.default,
         timeout: args.menu_timeout,
         options: args.options,
-        extra: String::new(),
+        extra: Vec::new(),
     };
     let output = args.output.unwrap_or_else(paths::default_iso);
     let recipe =

@@ -25,9 +25,9 @@ pub fn command(spec: &Spec, log: &Path, port: u16) -> Result<Command> {
     let mut command = tied_to_us("bochs");
     command.arg("-q").arg("-f").arg(&configuration);
     if has_debugger() {
-        // A Bochs with its debugger built in stops at a prompt before the first instruction.
+        // A Bochs with its debugger built in stops at a prompt before the first instruction and at each reset.
         let commands = spec.dir.join("debugger-commands");
-        fs::write(&commands, "c\n")?;
+        fs::write(&commands, "c\n".repeat(1000))?;
         command.arg("-rc").arg(commands);
     }
     Ok(command)

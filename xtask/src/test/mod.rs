@@ -3,11 +3,14 @@
 mod facts;
 mod host;
 mod linux;
+mod probes;
+mod refusals;
 mod report;
+mod small;
 mod transparency;
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::Instant;
 
@@ -15,7 +18,7 @@ use anyhow::Result;
 
 use self::linux::{Found, Side};
 use self::report::Report;
-use crate::{build, paths, setup};
+use crate::{build, paths, probe_image, setup};
 
 /// Emulators that run at once, where there are CPUs for them.
 const AT_ONCE: usize = 2;
@@ -27,6 +30,25 @@ pub struct Tools {
     pub hypervisor: PathBuf,
     /// The guest's tool.
     pub vidarctl: PathBuf,
+    /// The probe's image, built when the first test wants it.
+    probe: OnceLock<Vec<u8>>,
+}
+
+impl Tools {
+    /// Takes the hypervisor and the tool from where cargo puts them.
+    pub fn new() -> Self {
+        Self { hypervisor: paths::hypervisor(), vidarctl: paths::vidarctl(), probe: OnceLock::new() }
+    }
+
+    /// The probe's image.
+    pub fn probe(&self) -> Result<&[u8]> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _guard = ONE_AT_A_TIME.lock();
+        if self.probe.get().is_none() {
+            let _ = self.probe.set(probe_image::build()?);
+        }
+        Ok(self.probe.get().expect("it was just built"))
+    }
 }
 
 type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
@@ -40,7 +62,7 @@ struct Job<'a> {
 /// Prints the names of all tests in machines.
 pub fn list() {
     println!("host\ntidy");
-    let tools = Tools { hypervisor: paths::hypervisor(), vidarctl: paths::vidarctl() };
+    let tools = Tools::new();
     let (found, report) = (Found::default(), Report::default());
     let jobs = jobs(&tools, &found, &report);
     let names = jobs.iter().flat_map(|job| job.names.iter().cloned()).chain(linux::comparison_names());
@@ -56,8 +78,8 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         |names: &[String]| filter.is_none_or(|filter| names.iter().any(|name| name.contains(filter)));
     let comparisons = wanted(&linux::comparison_names());
     setup::tools()?;
-    let built = build::all()?;
-    let tools = Tools { hypervisor: built.hypervisor, vidarctl: built.vidarctl };
+    build::all()?;
+    let tools = Tools::new();
     let found = Found::default();
     let is_journey = |job: &Job| job.names.iter().any(|name| name.starts_with("linux/"));
     let mut queue: Vec<_> = jobs(&tools, &found, &report);
@@ -91,7 +113,36 @@ fn jobs<'a>(tools: &'a Tools, found: &'a Found, report: &'a Report) -> Vec<Job<'
         names: linux::journey_names(side),
         work: Box::new(move || linux::journey(side, tools, found, report)),
     };
-    vec![journey(Side::Vidar), journey(Side::Bare)]
+    let mut jobs = vec![
+        journey(Side::Vidar),
+        journey(Side::Bare),
+        Job { names: probes::names(), work: Box::new(move || probes::all(tools, report)) },
+    ];
+    for single in probes::SINGLES {
+        jobs.push(one(single.name, single.folder(), report, move || single.run(tools)));
+    }
+    for refusal in refusals::REFUSALS {
+        jobs.push(one(refusal.name, refusal.folder(), report, move || refusal.check(tools)));
+    }
+    jobs
+}
+
+/// A test by itself, in a folder of its own.
+fn one<'a>(
+    name: &'static str,
+    folder: String,
+    report: &'a Report,
+    check: impl FnOnce() -> Result<()> + Send + 'a,
+) -> Job<'a> {
+    let work = move || {
+        let begun = Instant::now();
+        match check() {
+            Ok(()) => report.pass(name, begun.elapsed()),
+            Err(error) => report.fail(name, begun.elapsed(), &error, Some(&small::log(&folder))),
+        }
+        Ok(())
+    };
+    Job { names: vec![name.to_owned()], work: Box::new(work) }
 }
 
 /// An empty folder for the test `name`.

@@ -175,24 +175,24 @@ fn complaints(messages: &str) -> BTreeSet<String> {
             .strip_prefix('[')
             .and_then(|text| text.split_once(']'))
             .map_or(text, |(_, text)| text);
-        Some(text.split_whitespace().map(without_addresses).collect::<Vec<_>>().join(" "))
+        Some(text.split_whitespace().map(without_long_numbers).collect::<Vec<_>>().join(" "))
     };
     messages.lines().filter_map(serious).collect()
 }
 
-/// A word with the kernel's own addresses left out: they are random in each boot.
-fn without_addresses(word: &str) -> String {
-    let hexadecimal = |part: &str| {
-        part.len() == 16 && part.starts_with("ffff") && part.bytes().all(|b| b.is_ascii_hexdigit())
+/// A word with its long numbers left out: addresses of the kernel, which are random in each boot, and counts of
+/// ticks since power-on.
+fn without_long_numbers(word: &str) -> String {
+    let long = |part: &str| {
+        let address =
+            part.len() == 16 && part.starts_with("ffff") && part.bytes().all(|b| b.is_ascii_hexdigit());
+        address || part.len() >= 9 && part.bytes().all(|b| b.is_ascii_digit())
     };
-    let parts: Vec<_> = word.split_inclusive(|c: char| !c.is_ascii_alphanumeric()).collect();
-    parts
-        .iter()
-        .map(|part| {
-            let bare = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).trim_start_matches("0x");
-            if hexadecimal(bare) { part.replace(bare, "#") } else { (*part).to_owned() }
-        })
-        .collect()
+    let shown = |part: &str| {
+        let number = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).trim_start_matches("0x");
+        if long(number) { part.replace(number, "#") } else { part.to_owned() }
+    };
+    word.split_inclusive(|c: char| !c.is_ascii_alphanumeric()).map(shown).collect()
 }
 
 #[cfg(test)]
@@ -270,6 +270,8 @@ mod tests {
         let bare = "<5>[    0.000000] Linux version 6.1\n<4>[    0.500000] x86/cpu: SGX disabled at 0xffffffff81000000\n";
         messages(bare, &bare.replace("0.500000", "0.700000").replace("81000000", "92000000")).unwrap();
         messages(bare, "<5>[    0.000000] Linux version 6.1\n").unwrap();
+        let adjusted = |ticks: u64| format!("{bare}<4>[    0.9] TSC ADJUST: CPU0: -{ticks} force to 0\n");
+        messages(&adjusted(20_704_230_929), &adjusted(30_704_230_929)).unwrap();
         messages(bare, &format!("{bare}<6>[    0.9] Hypervisor detected: x\n<12>[ 1.0] not the kernel\n"))
             .unwrap();
         for new in [

@@ -1,0 +1,259 @@
+//! Guests that misbehave: the probe does what guests should not, bare and under Vidar.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::Tools;
+use super::report::Report;
+use super::small::{self, GUEST, Small};
+use crate::console::{ANSWER, BOOT};
+use crate::grub::{self, Menu};
+
+/// What a scenario of the probe must come to under Vidar.
+#[derive(Debug, Clone, Copy)]
+enum Verdict {
+    /// The very same as on the bare machine.
+    AsBare,
+    /// These words, in any order, among others.
+    Words(&'static str),
+    /// These words among others, and all words but those with these names the same as on the bare machine.
+    AsBareBut(&'static str, &'static [&'static str]),
+}
+
+/// A scenario of the probe.
+#[derive(Debug)]
+struct Scenario {
+    name: &'static str,
+    verdict: Verdict,
+}
+
+const fn scenario(name: &'static str, verdict: Verdict) -> Scenario {
+    Scenario { name, verdict }
+}
+
+use Verdict::{AsBare, AsBareBut, Words};
+
+/// The table, by the probe's names.
+const SCENARIOS: &[Scenario] = &[
+    scenario("cpuid", Words("vmx=0 smx=0 svm=0 hypervisor=1 signature=VidarVMM")),
+    scenario(
+        "vmx",
+        Words(
+            "vmxon=#UD vmxoff=#UD vmclear=#UD vmptrld=#UD vmptrst=#UD vmread=#UD vmwrite=#UD vmlaunch=#UD \
+             vmresume=#UD invept=#UD invvpid=#UD vmfunc=#UD getsec=#UD",
+        ),
+    ),
+    scenario("svm", AsBare),
+    scenario("vmx-msrs", Words("reads-#GP(0)=18 writes-#GP(0)=18 write-lock=#GP(0) write-on=#GP(0)")),
+    scenario("unknown-msrs", AsBare),
+    scenario("cr4", AsBareBut("", &["vmxe", "smxe"])),
+    scenario("cr0", AsBare),
+    scenario("xsetbv", AsBare),
+    scenario("invd", AsBare),
+    scenario("microcode", AsBare),
+    scenario("mtrr", AsBare),
+    scenario("apicbase", AsBare),
+    scenario(
+        "hypercall",
+        Words("version=ok status=ok exits=ok log=ok 0xffffffffffffffff=unknown-call after=ok"),
+    ),
+    scenario("touch", Words("faults=0 region=same version=ok log=ok present=yes")),
+    scenario("far", AsBare),
+    scenario("step", AsBare),
+    scenario("shadow", AsBare),
+    scenario("rf", AsBare),
+    scenario("nmi", AsBare),
+    scenario("regs", AsBare),
+    scenario("debugregs", AsBare),
+    scenario("fpu", AsBare),
+];
+
+/// The names of the tests that [`all`] makes.
+pub fn names() -> Vec<String> {
+    SCENARIOS.iter().map(|scenario| format!("probe/{}", scenario.name)).collect()
+}
+
+/// Runs the probe's scenarios bare and under Vidar, and compares.
+pub fn all(tools: &Tools, report: &Report) -> Result<()> {
+    let begun = Instant::now();
+    let bare = answers("probe-bare", &grub::bare(GUEST), tools);
+    let vidar = answers("probe-vidar", GUEST, tools);
+    let log = small::log("probe-vidar");
+    let (bare, vidar) = match (bare, vidar) {
+        (Ok(bare), Ok(vidar)) => (bare, vidar),
+        (Err(error), _) => return Err(error.context("the probe, bare")),
+        (_, Err(error)) => {
+            for name in names() {
+                report.fail(&name, begun.elapsed(), &anyhow::anyhow!("{error:#}"), Some(&log));
+            }
+            return Ok(());
+        }
+    };
+    for (scenario, name) in SCENARIOS.iter().zip(names()) {
+        match judge(scenario, &bare, &vidar) {
+            Ok(()) => report.pass(&name, begun.elapsed()),
+            Err(error) => report.fail(&name, begun.elapsed(), &error, Some(&log)),
+        }
+    }
+    Ok(())
+}
+
+/// What the probe said to each scenario, until it was done.
+fn answers(name: &str, entry: &str, tools: &Tools) -> Result<HashMap<String, String>> {
+    let scenarios: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+    let mut booted = Small {
+        cmdline: format!("probe={}", scenarios.join(",")),
+        menu: Menu { default: Some(entry.to_owned()), ..Menu::default() },
+        ..usual(name, tools)?
+    }
+    .boot(tools)?;
+    booted.console.expect("probe: hello", BOOT)?;
+    let said = booted.console.expect("probe: done", ANSWER)?;
+    let lines = said.lines().filter_map(|line| line.strip_prefix("probe ")?.split_once(": "));
+    Ok(lines.map(|(name, result)| (name.to_owned(), result.trim().to_owned())).collect())
+}
+
+fn usual(name: &str, tools: &Tools) -> Result<Small> {
+    Ok(Small { name: name.to_owned(), kernel: tools.probe()?.to_vec(), memory: 256, ..Small::default() })
+}
+
+fn judge(scenario: &Scenario, bare: &HashMap<String, String>, vidar: &HashMap<String, String>) -> Result<()> {
+    let vidar = vidar.get(scenario.name).context("the probe said nothing to it")?;
+    let bare = bare.get(scenario.name).context("the probe said nothing to it on the bare machine")?;
+    match scenario.verdict {
+        AsBare => differences(bare, vidar, &[]),
+        Words(words) => contains(vidar, words),
+        AsBareBut(words, names) => contains(vidar, words).and_then(|()| differences(bare, vidar, names)),
+    }
+}
+
+fn contains(said: &str, words: &str) -> Result<()> {
+    let there: Vec<_> = said.split_whitespace().collect();
+    let missing: Vec<_> = words.split_whitespace().filter(|word| !there.contains(word)).collect();
+    ensure!(missing.is_empty(), "{} should be in: {said}", missing.join(" "));
+    Ok(())
+}
+
+/// Both the same, word by word, but for words with one of the names `but`.
+fn differences(bare: &str, vidar: &str, but: &[&str]) -> Result<()> {
+    let kept = |said: &'_ str| -> Vec<String> {
+        let named = |word: &&str| !but.iter().any(|name| word.split('=').next() == Some(name));
+        said.split_whitespace().filter(named).map(str::to_owned).collect()
+    };
+    let (bare, vidar) = (kept(bare), kept(vidar));
+    if bare == vidar {
+        return Ok(());
+    }
+    let different = bare.iter().zip(&vidar).filter(|(one, other)| one != other);
+    let different: Vec<_> = different.map(|(one, other)| format!("{other} where bare has {one}")).collect();
+    if different.is_empty() {
+        bail!("{} words under Vidar, {} bare", vidar.len(), bare.len());
+    }
+    bail!("{}", different.join("; "))
+}
+
+/// A test with a machine of its own.
+#[derive(Debug)]
+pub struct Single {
+    /// The test's name.
+    pub name: &'static str,
+    check: fn(&str, &Tools) -> Result<()>,
+}
+
+/// The tests with machines of their own.
+pub const SINGLES: &[Single] = &[
+    Single { name: "probe/crash-halts", check: crash_halts },
+    Single { name: "probe/crash-resets", check: crash_resets },
+    Single { name: "probe/hypervisor-bit-off", check: hypervisor_bit_off },
+    Single { name: "probe/unknown-option", check: unknown_option },
+];
+
+impl Single {
+    /// Runs it.
+    pub fn run(&self, tools: &Tools) -> Result<()> {
+        (self.check)(&self.folder(), tools)
+    }
+
+    /// The folder of its files.
+    pub fn folder(&self) -> String {
+        self.name.replace('/', "-")
+    }
+}
+
+fn with_options(folder: &str, cmdline: &str, options: &str, tools: &Tools) -> Result<small::Booted> {
+    let menu = Menu { default: Some(GUEST.to_owned()), options: options.to_owned(), ..Menu::default() };
+    Small { cmdline: cmdline.to_owned(), menu, ..usual(folder, tools)? }.boot(tools)
+}
+
+/// The report of a triple fault: what happened, and the registers.
+fn crash_report(booted: &mut small::Booted) -> Result<()> {
+    booted.console.expect("probe triple: now", BOOT)?;
+    booted.console.expect("the guest has stopped: triple fault", ANSWER)?;
+    for register in ["rip ", "rflags ", "rax ", "rsp ", "cr0 ", "cs ", "idtr "] {
+        booted.console.expect(register, ANSWER)?;
+    }
+    Ok(())
+}
+
+fn crash_halts(folder: &str, tools: &Tools) -> Result<()> {
+    let mut booted = with_options(folder, "probe=triple", "on-crash=halt", tools)?;
+    crash_report(&mut booted)?;
+    booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
+    let more = booted.console.listen(Duration::from_secs(2));
+    ensure!(more.is_empty(), "after the report there was more: {more}");
+    ensure!(booted.running.ended(Duration::ZERO)?.is_none(), "the machine did not stay on");
+    Ok(())
+}
+
+fn crash_resets(folder: &str, tools: &Tools) -> Result<()> {
+    let mut booted = with_options(folder, "probe=triple", "on-crash=reset", tools)?;
+    crash_report(&mut booted)?;
+    booted.console.expect("the machine is reset (on-crash=reset)", ANSWER)?;
+    // The menu starts the same guest again.
+    booted.console.expect("probe: hello", BOOT)?;
+    Ok(())
+}
+
+fn hypervisor_bit_off(folder: &str, tools: &Tools) -> Result<()> {
+    let mut booted = with_options(folder, "probe=cpuid", "hypervisor-bit=off", tools)?;
+    booted.console.expect("probe cpuid: ", BOOT)?;
+    contains(&booted.console.expect("\r\n", ANSWER)?, "vmx=0 hypervisor=0 signature=")
+}
+
+fn unknown_option(folder: &str, tools: &Tools) -> Result<()> {
+    let mut booted = with_options(folder, "probe=cpuid", "colour=red", tools)?;
+    booted.console.expect("warning: there is no option \"colour\"; the options are log, ", BOOT)?;
+    booted.console.expect("probe: done", ANSWER)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: &str, said: &str) -> HashMap<String, String> {
+        HashMap::from([(name.to_owned(), said.to_owned())])
+    }
+
+    #[test]
+    fn verdicts_are_strict() {
+        let same = scenario("a", AsBare);
+        assert!(judge(&same, &one("a", "x=1 y=2"), &one("a", "x=1 y=2")).is_ok());
+        for vidar in ["x=1 y=3", "x=1", "x=1 y=2 z=3", "y=2 x=1", ""] {
+            assert!(judge(&same, &one("a", "x=1 y=2"), &one("a", vidar)).is_err(), "{vidar}");
+        }
+        assert!(judge(&same, &one("b", ""), &one("a", "")).is_err());
+        assert!(judge(&same, &one("a", ""), &one("b", "")).is_err());
+
+        let words = scenario("a", Words("x=1 z=3"));
+        assert!(judge(&words, &one("a", ""), &one("a", "z=3 y=2 x=1")).is_ok());
+        assert!(judge(&words, &one("a", ""), &one("a", "x=1 z=33")).is_err());
+
+        let but = scenario("a", AsBareBut("v=0", &["v"]));
+        assert!(judge(&but, &one("a", "x=1 v=1"), &one("a", "x=1 v=0")).is_ok());
+        assert!(judge(&but, &one("a", "x=1 v=1"), &one("a", "x=2 v=0")).is_err());
+        assert!(judge(&but, &one("a", "x=1 v=1"), &one("a", "x=1 v=1")).is_err());
+    }
+}

@@ -1,0 +1,93 @@
+//! Small guests: the probe and damaged images, each alone on an ISO, in seconds.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::{Tools, test_dir};
+use crate::console::Console;
+use crate::grub::Menu;
+use crate::iso::{self, Recipe};
+use crate::machine::{Machine, Running, Spec};
+use crate::manifest::{Guest, Initrd, Kernel};
+
+/// The name of the only guest.
+pub const GUEST: &str = "probe";
+
+/// What is booted, and in what.
+#[derive(Debug, Clone, Default)]
+pub struct Small {
+    /// Names the folder of its files.
+    pub name: String,
+    /// The kernel's image.
+    pub kernel: Vec<u8>,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// The size of its initrd in MiB; none if 0.
+    pub initrd: u64,
+    /// The menu; its waiting time does not count.
+    pub menu: Menu,
+    /// The machine's memory in MiB.
+    pub memory: u32,
+    /// The machine's CPU, as Bochs names it.
+    pub cpu: Option<&'static str>,
+}
+
+/// A small guest's machine.
+#[derive(Debug)]
+pub struct Booted {
+    /// The machine.
+    pub running: Running,
+    /// Its serial console.
+    pub console: Console,
+}
+
+/// The serial log of the small guest `name`.
+pub fn log(name: &str) -> PathBuf {
+    crate::paths::machines().join(format!("test-{name}")).join("serial.log")
+}
+
+impl Small {
+    /// Makes its ISO and boots it in Bochs.
+    pub fn boot(&self, tools: &Tools) -> Result<Booted> {
+        let dir = test_dir(&self.name)?;
+        let kernel = dir.join("kernel");
+        fs::write(&kernel, &self.kernel)?;
+        let initrd = if self.initrd == 0 {
+            Initrd::None
+        } else {
+            let file = dir.join("initrd");
+            fs::File::create(&file)?.set_len(self.initrd << 20)?;
+            Initrd::File(file)
+        };
+        let guest = Guest {
+            name: GUEST.to_owned(),
+            title: GUEST.to_owned(),
+            kernel: Kernel::File(kernel),
+            initrd,
+            cmdline: self.cmdline.clone(),
+        };
+        let recipe = Recipe {
+            guests: vec![guest],
+            menu: Menu { timeout: 0, ..self.menu.clone() },
+            hypervisor: Some(tools.hypervisor.clone()),
+            vidarctl: None,
+        };
+        let iso = dir.join("vidar.iso");
+        iso::make(&recipe, &iso)?;
+        let spec = Spec {
+            dir: dir.clone(),
+            iso,
+            memory: self.memory,
+            cpu: self.cpu.map(str::to_owned),
+            fixed_clock: true,
+            stops_at_triple_fault: true,
+            strict_msrs: true,
+            verbose: true,
+        };
+        let running = Machine::Bochs.start(&spec)?;
+        let console = Console::new(running.serial()?, &log(&self.name))?;
+        Ok(Booted { running, console })
+    }
+}
