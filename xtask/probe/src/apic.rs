@@ -16,6 +16,8 @@ const COMMAND_HIGH: u64 = 0x310;
 
 /// Delivery mode NMI, in the interrupt command and in a redirection entry.
 pub const NMI: u32 = 4 << 8;
+/// Delivery mode INIT.
+const INIT: u32 = 5 << 8;
 const ASSERT: u32 = 1 << 14;
 const MASKED: u32 = 1 << 16;
 const TO_SELF: u32 = 1 << 18;
@@ -56,6 +58,12 @@ impl Apic {
     pub fn nmi_self(&self) {
         self.write(COMMAND_HIGH, self.read(ID));
         self.write(COMMAND_LOW, NMI | ASSERT);
+    }
+
+    /// Sends this CPU an INIT.
+    pub fn init_self(&self) {
+        self.write(COMMAND_HIGH, self.read(ID));
+        self.write(COMMAND_LOW, INIT | ASSERT);
     }
 
     /// The interrupt that is being handled is done.

@@ -68,4 +68,8 @@ pub const ALL: &[Scenario] = &[
     scenario("fpu", xstate::fpu),
     scenario("bench", bench::bench),
     last("triple", reset::triple),
+    last("init", reset::init),
+    last("reset-keyboard", reset::keyboard),
+    last("reset-fast", reset::fast),
+    last("reset-cf9", reset::chip_set),
 ];
