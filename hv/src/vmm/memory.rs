@@ -8,6 +8,10 @@ use crate::mem::mtrr::{MemoryType, Mtrrs};
 use crate::mem::ranges::RangeSet;
 use crate::mem::stage2::{Format, MapError, SecondStage, TableMemory};
 
+/// The first MiB, where a PC has its BIOS, its ROMs and its text screen: operating systems search all of it, page by
+/// page, and the fixed-range MTRRs make its pages small.
+const LEGACY: Range<Gpa> = Gpa(0)..Gpa(0x10_0000);
+
 /// The second stage and what it is made from.
 pub struct GuestMemory<F, T> {
     stage2: SecondStage<F>,
@@ -30,7 +34,7 @@ pub enum Touch {
 }
 
 impl<F: Format, T: TableMemory> GuestMemory<F, T> {
-    /// Maps all RAM. Devices follow as the guest touches them.
+    /// Maps all RAM and the first MiB. Devices follow as the guest touches them.
     ///
     /// # Errors
     /// [`MapError`] where the tables do not fit in what `tables` has.
@@ -106,6 +110,7 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
     }
 
     fn map_ram(&mut self) -> Result<(), MapError> {
+        self.identity.map_range(&mut self.stage2, &mut self.tables, LEGACY)?;
         for range in &self.ram {
             let guest = range.start.identity()..range.end.identity();
             self.identity.map_range(&mut self.stage2, &mut self.tables, guest)?;
