@@ -15,13 +15,15 @@ pub struct Menu {
     pub timeout: u32,
     /// Vidar's boot options.
     pub options: String,
+    /// GRUB's commands at the end of each guest's entry, for measurements.
+    pub last: &'static [&'static str],
     /// More entries, for tests: the name of each, and GRUB's commands.
     pub extra: Vec<(&'static str, &'static [&'static str])>,
 }
 
 impl Default for Menu {
     fn default() -> Self {
-        Self { default: None, timeout: 5, options: String::new(), extra: Vec::new() }
+        Self { default: None, timeout: 5, options: String::new(), last: &[], extra: Vec::new() }
     }
 }
 
@@ -43,10 +45,10 @@ pub fn config(template: &str, guests: &[(Guest, bool)], menu: &Menu, hypervisor:
     for (guest, initrd) in guests {
         if hypervisor {
             ids.push(guest.name.clone());
-            entries += &under_vidar(guest, *initrd, &menu.options);
+            entries += &under_vidar(guest, *initrd, menu);
         }
         ids.push(bare(&guest.name));
-        entries += &without_vidar(guest, *initrd);
+        entries += &without_vidar(guest, *initrd, menu);
     }
     for (name, commands) in &menu.extra {
         ids.push((*name).to_owned());
@@ -62,20 +64,21 @@ pub fn config(template: &str, guests: &[(Guest, bool)], menu: &Menu, hypervisor:
     Ok(filled.replace("@ENTRIES@\n", &entries))
 }
 
-fn under_vidar(guest: &Guest, initrd: bool, options: &str) -> String {
+fn under_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> String {
     let name = &guest.name;
     let mut entry = format!("menuentry {} --id {name} {{\n", quote(&format!("{} under Vidar", guest.title)));
     let mut line = |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("a string takes all");
-    line(format_args!("multiboot2 /boot/vidar.elf{}", arguments(options)));
+    line(format_args!("multiboot2 /boot/vidar.elf{}", arguments(&menu.options)));
     // GRUB would unpack a compressed file: both must arrive as they are.
     line(format_args!("module2 --nounzip {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)));
     if initrd {
         line(format_args!("module2 --nounzip {}", guest_file(name, "initrd")));
     }
+    menu.last.iter().for_each(|command| line(format_args!("{command}")));
     entry + "}\n"
 }
 
-fn without_vidar(guest: &Guest, initrd: bool) -> String {
+fn without_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> String {
     let name = &guest.name;
     let mut entry =
         format!("menuentry {} --id {} {{\n", quote(&format!("{}, bare", guest.title)), bare(name));
@@ -84,6 +87,7 @@ fn without_vidar(guest: &Guest, initrd: bool) -> String {
     if initrd {
         line(format_args!("initrd {}", guest_file(name, "initrd")));
     }
+    menu.last.iter().for_each(|command| line(format_args!("{command}")));
     entry + "}\n"
 }
 

@@ -1,5 +1,6 @@
 //! The front door of the project: `cargo xtask`.
 
+mod bench;
 mod build;
 mod console;
 mod grub;
@@ -65,6 +66,10 @@ enum Task {
         #[arg(long)]
         list: bool,
     },
+    /// Measure what Vidar costs, bare beside Vidar, and print the table
+    ///
+    /// In Bochs, where the time-stamp counter counts instructions and a run can be repeated exactly.
+    Bench,
     /// Check the project's own rules
     Tidy,
     /// Remove ISOs, logs and what the emulators left; built programs are cargo's to clean
@@ -118,7 +123,9 @@ enum Choice {
 
 fn main() -> ExitCode {
     match perform(Cli::parse().task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // The tests have said what failed, and their count stays the last line.
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -126,23 +133,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(task: Task) -> Result<()> {
+/// Does it; whether the tests passed, if it was they.
+fn perform(task: Task) -> Result<bool> {
     match task {
-        Task::Setup => setup::all(),
+        Task::Setup => setup::all()?,
         Task::Build => {
             setup::tools()?;
-            build::print_sizes(&build::all()?)
+            build::print_sizes(&build::all()?)?;
         }
-        Task::Iso(args) => iso(args),
-        Task::Run(args) => run(args),
-        Task::Test { list: true, .. } => {
-            test::list();
-            Ok(())
-        }
-        Task::Test { filter, .. } => test::run(filter.as_deref()),
-        Task::Tidy => tidy::run(),
-        Task::Clean { guests } => paths::clean(guests),
+        Task::Iso(args) => iso(args)?,
+        Task::Run(args) => run(args)?,
+        Task::Test { list: true, .. } => test::list(),
+        Task::Test { filter, .. } => return test::run(filter.as_deref()),
+        Task::Bench => bench::run()?,
+        Task::Tidy => tidy::run()?,
+        Task::Clean { guests } => paths::clean(guests)?,
     }
+    Ok(true)
 }
 
 fn iso(args: IsoArgs) -> Result<()> {
@@ -155,7 +162,7 @@ fn iso(args: IsoArgs) -> Result<()> {
         default: args.default,
         timeout: args.menu_timeout,
         options: args.options,
-        extra: Vec::new(),
+        ..grub::Menu::default()
     };
     let output = args.output.unwrap_or_else(paths::default_iso);
     let recipe =

@@ -1,12 +1,12 @@
 //! `cargo xtask test`: the tests of the host, then those in emulators.
 
-mod facts;
+pub mod facts;
 mod host;
 mod linux;
 mod probes;
 mod refusals;
 mod report;
-mod small;
+pub mod small;
 mod transparency;
 
 use std::path::PathBuf;
@@ -69,8 +69,8 @@ pub fn list() {
     names.for_each(|name| println!("{name}"));
 }
 
-/// Runs all tests, or those whose name contains `filter` with what they build on.
-pub fn run(filter: Option<&str>) -> Result<()> {
+/// Runs all tests, or those whose name contains `filter` with what they build on; whether all passed.
+pub fn run(filter: Option<&str>) -> Result<bool> {
     let report = Report::default();
     host::run(filter, &report)?;
 
@@ -104,7 +104,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     if comparisons {
         linux::compare(&found, &report)?;
     }
-    report.finish()
+    Ok(report.finish())
 }
 
 /// The table of what runs in machines, the longest first.
@@ -146,7 +146,7 @@ fn one<'a>(
 }
 
 /// An empty folder for the test `name`.
-fn test_dir(name: &str) -> Result<PathBuf> {
+pub fn test_dir(name: &str) -> Result<PathBuf> {
     let dir = paths::machines().join(format!("test-{name}"));
     if dir.exists() {
         std::fs::remove_dir_all(&dir)?;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Error, Result, bail};
+use anyhow::Error;
 
 /// Lines of the serial log that are shown of a test that failed.
 const TAIL: usize = 20;
@@ -50,15 +50,14 @@ impl Report {
         }
     }
 
-    /// Prints the count; an error if a test failed or none ran.
-    pub fn finish(&self) -> Result<()> {
+    /// Prints the count as the last line of all; whether tests ran and none failed.
+    pub fn finish(&self) -> bool {
         let (passed, failed) = (self.passed.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed));
-        println!("{passed} passed, {failed} failed");
-        match (passed, failed) {
-            (0, 0) => bail!("no test has such a name"),
-            (_, 0) => Ok(()),
-            _ => bail!("tests failed"),
+        if passed + failed == 0 {
+            println!("No test has such a name.");
         }
+        println!("{passed} passed, {failed} failed");
+        passed > 0 && failed == 0
     }
 
     fn line(&self, text: &str) {
@@ -84,11 +83,11 @@ mod tests {
     #[test]
     fn one_failure_fails_the_whole() {
         let report = Report::default();
-        assert_eq!(report.finish().unwrap_err().to_string(), "no test has such a name");
+        assert!(!report.finish(), "no test ran");
         report.pass("a", Duration::ZERO);
-        assert!(report.finish().is_ok());
+        assert!(report.finish());
         report.add("host", Duration::ZERO, 3, &["x::y".to_owned()]);
-        assert!(report.finish().is_err());
+        assert!(!report.finish());
         assert_eq!((report.passed.into_inner(), report.failed.into_inner()), (4, 1));
     }
 

@@ -1,0 +1,81 @@
+//! What one exit costs: the probe's measurements.
+
+use std::fmt;
+
+use anyhow::Result;
+
+use crate::console::{ANSWER, BOOT};
+use crate::grub::{self, Menu};
+use crate::test::Tools;
+use crate::test::small::{GUEST, Small};
+
+/// The CPU that the goals were set with.
+const CPU: &str = "corei7_skylake_x";
+
+/// The probe's line of measurements.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    line: String,
+}
+
+/// Ticks of a round trip, of many.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Round {
+    /// The shortest.
+    pub min: u64,
+    /// All on average.
+    pub mean: f64,
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} / {:.1}", self.min, self.mean)
+    }
+}
+
+/// Boots the probe and lets it measure.
+pub fn measure(under_vidar: bool, tools: &Tools) -> Result<Answers> {
+    let (name, entry) = if under_vidar {
+        ("bench-probe-vidar", GUEST.to_owned())
+    } else {
+        ("bench-probe-bare", grub::bare(GUEST))
+    };
+    let small = Small {
+        name: name.to_owned(),
+        kernel: tools.probe()?.to_vec(),
+        cmdline: "probe=bench".to_owned(),
+        menu: Menu { default: Some(entry), ..Menu::default() },
+        memory: 256,
+        cpu: Some(CPU),
+        ..Small::default()
+    };
+    let mut booted = small.boot(tools)?;
+    booted.console.expect("probe bench: ", BOOT)?;
+    let line = booted.console.expect("\r\n", ANSWER)?;
+    Ok(Answers { line })
+}
+
+impl Answers {
+    /// The measurement `name`, if the probe made it.
+    pub fn round(&self, name: &str) -> Option<Round> {
+        let mut words = self.line.split_whitespace().skip_while(|word| *word != name).skip(1);
+        let min = words.next()?.strip_prefix("min=")?.parse().ok()?;
+        let mean = words.next()?.strip_prefix("mean=")?.parse().ok()?;
+        Some(Round { min, mean })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measurements_are_found_by_name() {
+        let line = "empty min=3 mean=3.00 cpuid min=97 mean=97.01 vmcall none port min=4 mean=4.00";
+        let answers = Answers { line: line.into() };
+        assert_eq!(answers.round("cpuid"), Some(Round { min: 97, mean: 97.01 }));
+        assert_eq!(answers.round("port").unwrap().to_string(), "4 / 4.0");
+        assert_eq!(answers.round("vmcall"), None);
+        assert_eq!(answers.round("other"), None);
+    }
+}

@@ -1,0 +1,72 @@
+//! The table of measurements, in Markdown.
+
+use std::fmt;
+
+/// One measurement.
+#[derive(Debug, Clone)]
+pub struct Row {
+    cells: [String; 6],
+}
+
+impl Row {
+    /// A number that must not exceed `must`, and should not exceed `aim`.
+    pub fn at_most(what: String, bare: &str, number: f64, shown: &str, must: f64, aim: f64) -> Self {
+        let verdict = if number <= aim {
+            "as aimed for"
+        } else if number <= must {
+            "as it must"
+        } else {
+            "MISSED"
+        };
+        Self { cells: [what, bare.into(), shown.into(), must.to_string(), aim.to_string(), verdict.into()] }
+    }
+
+    /// A thing that must be so.
+    pub fn yes_or_no(what: String, bare: &str, shown: &str, must: &str, holds: bool) -> Self {
+        let verdict = if holds { "as aimed for" } else { "MISSED" };
+        Self { cells: [what, bare.into(), shown.into(), must.into(), must.into(), verdict.into()] }
+    }
+
+    /// A number without a goal.
+    pub fn plain(what: String, shown: &str) -> Self {
+        Self { cells: [what, String::new(), shown.into(), String::new(), String::new(), String::new()] }
+    }
+}
+
+/// The rows.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    rows: Vec<Row>,
+}
+
+impl Table {
+    /// Adds a row.
+    pub fn add(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| | bare | Vidar | must reach | aims for | |\n|---|---|---|---|---|---|")?;
+        self.rows.iter().try_for_each(|row| writeln!(f, "| {} |", row.cells.join(" | ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_follow_the_limits() {
+        for (number, verdict) in
+            [(80.0, "as aimed for"), (100.0, "as aimed for"), (120.0, "as it must"), (151.0, "MISSED")]
+        {
+            let row = Row::at_most("CPUID".into(), "5", number, "x", 150.0, 100.0);
+            assert_eq!(row.cells[5], verdict);
+        }
+        let mut table = Table::default();
+        table.add(Row::plain("size".into(), "7"));
+        assert_eq!(table.to_string().lines().last(), Some("| size |  | 7 |  |  |  |"));
+    }
+}
