@@ -99,6 +99,27 @@ pub fn mtrr(line: &mut Line) {
     put(line, "one-too-many", IA32_MTRR_PHYSBASE0 + 2 * count, 0);
 }
 
+/// Writes the place of the local APIC, reads it back, and undoes it.
+fn move_apic(line: &mut Line, start: u64, name: &str, value: u64) {
+    let outcome = wrmsr(IA32_APIC_BASE, value);
+    line.item(name, format_args!("{}/{}", Shown(outcome), Hex(rdmsr(IA32_APIC_BASE))));
+    // It held this value a moment ago, so it may hold it again.
+    let _ = wrmsr(IA32_APIC_BASE, start);
+}
+
+/// Moves of the local APIC onto the memory that Vidar keeps, and to where that ends.
+pub fn apic_onto_vidar(line: &mut Line) {
+    let (Some((base, size)), Ok(start)) = (vidar::region(), rdmsr(IA32_APIC_BASE)) else {
+        return line.word("none");
+    };
+    for (name, place) in [("first", base), ("last", base + size - 0x1000), ("behind", base + size)] {
+        let outcome = wrmsr(IA32_APIC_BASE, place | start & 0xfff);
+        line.item(name, Shown(outcome));
+        // It held this value a moment ago, so it may hold it again.
+        let _ = wrmsr(IA32_APIC_BASE, start);
+    }
+}
+
 /// Moves of the local APIC.
 pub fn apicbase(line: &mut Line) {
     let Ok(start) = rdmsr(IA32_APIC_BASE) else {
@@ -107,22 +128,12 @@ pub fn apicbase(line: &mut Line) {
     let flags = start & 0xfff;
     let elsewhere = 0xfef0_0000;
     line.item("start", format_args!("{start:#x}"));
-    let mut put = |name, value| {
-        let outcome = wrmsr(IA32_APIC_BASE, value);
-        line.item(name, format_args!("{}/{}", Shown(outcome), Hex(rdmsr(IA32_APIC_BASE))));
-        let _ = wrmsr(IA32_APIC_BASE, start);
-    };
-    put("same", start);
-    put("bit-0", start | 1);
-    put("bit-9", start | 1 << 9);
-    put("bit-63", start | 1 << 63);
-    put("x2-without-enabled", start & !APIC_ENABLED | APIC_X2);
-    put("elsewhere", elsewhere | flags);
-    if let Some((base, size)) = vidar::region() {
-        put("onto-vidar", base | flags);
-        put("onto-vidars-end", (base + size - 0x1000) | flags);
-        put("behind-vidar", (base + size) | flags);
-    }
+    move_apic(line, start, "same", start);
+    move_apic(line, start, "bit-0", start | 1);
+    move_apic(line, start, "bit-9", start | 1 << 9);
+    move_apic(line, start, "bit-63", start | 1 << 63);
+    move_apic(line, start, "x2-without-enabled", start & !APIC_ENABLED | APIC_X2);
+    move_apic(line, start, "elsewhere", elsewhere | flags);
     line.item("version", format_args!("{:#x}", Apic::find().read(APIC_VERSION)));
     let _ = wrmsr(IA32_APIC_BASE, elsewhere | flags);
     line.item("version-elsewhere", format_args!("{:#x}", Apic::find().read(APIC_VERSION)));

@@ -32,8 +32,6 @@ pub fn regs(line: &mut Line) {
             show("xsetbv", Instruction::Xsetbv, &[(RCX, 0), (RAX, 1), (RDX, 0)]);
         });
     }
-    let call = if vidar::amd() { Instruction::Vmmcall } else { Instruction::Vmcall };
-    show("vmcall-unknown", call, &[(RAX, u64::MAX)]);
     let upper = match execute(Instruction::Cpuid, &[(RAX, 0xffff_ffff_8000_0000)]) {
         Ok(changes) if changes.upper_halves_clear() => "clear",
         _ => "not clear",

@@ -145,13 +145,22 @@ pub fn step(line: &mut Line) {
     }
     line.item("invd", step!("invd"));
     line.item("wbinvd", step!("wbinvd"));
-    if vidar::present() {
-        let traps = if vidar::amd() { step!("vmmcall"; inout("rax") u64::MAX => _) } else { step!("vmcall"; inout("rax") u64::MAX => _) };
-        line.item("vmcall", traps);
-    }
     line.item("mov-ss-nop", step!("mov ss, r12d", "nop"; in("r12") 0x10_u64));
     line.item("mov-ss-cpuid", step!("mov ss, r12d", "cpuid";
         in("r12") 0x10_u64, inout("rax") 0x8000_0000_u64 => _, out("rcx") _, out("rdx") _));
+}
+
+/// Stepping over a hypercall.
+pub fn hypercall(line: &mut Line) {
+    if !vidar::present() {
+        return line.word("none");
+    }
+    let traps = if vidar::amd() {
+        step!("vmmcall"; inout("rax") u64::MAX => _)
+    } else {
+        step!("vmcall"; inout("rax") u64::MAX => _)
+    };
+    line.item("vmcall", traps);
 }
 
 /// An interrupt that waits for STI comes after the instruction behind it, whoever executes that.
