@@ -121,7 +121,7 @@ fn build() -> InterruptDescriptorTable {
 
 /// Entry of one vector: makes the stack the same whether the CPU pushed an error code or not.
 #[unsafe(naked)]
-unsafe extern "C" fn stub<const VECTOR: u8, const ERROR_CODE: bool>() {
+extern "C" fn stub<const VECTOR: u8, const ERROR_CODE: bool>() {
     naked_asm!(
         ".if {error_code} == 0",
         "push 0",
@@ -137,7 +137,7 @@ unsafe extern "C" fn stub<const VECTOR: u8, const ERROR_CODE: bool>() {
 /// Saves the registers, calls [`exception`], restores them. The CPU aligned the stack before its five words; with the
 /// stub's two and these fifteen it is aligned again, as a call wants it.
 #[unsafe(naked)]
-unsafe extern "C" fn common() {
+extern "C" fn common() {
     naked_asm!(
         "push rax",
         "push rbx",

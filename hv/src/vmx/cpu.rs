@@ -2,12 +2,11 @@
 
 #![expect(unsafe_code, reason = "the entry assembly is called, and instructions are executed for the guest")]
 
-use core::arch::{asm, global_asm};
-use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
-use super::capabilities::{Capabilities, entry, pin, secondary};
+use super::capabilities::{Capabilities, entry as entry_controls, pin, secondary};
 use super::enable::{self, write_revision};
+use super::entry::{self, EntryBlock, enter, status};
 use super::event::{self, Injection, PENDING_SINGLE_STEP, interruptibility};
 use super::exit::{self, Fields};
 use super::field::*;
@@ -15,7 +14,7 @@ use super::setup::{self, CR4_MASK, GUEST_VPID};
 use super::snapshot;
 use super::vmcs::{self, Failure, Vmcs};
 use crate::arch::cpuid::{self, Leaf};
-use crate::arch::exceptions::{EntryWindow, set_entry_window};
+use crate::arch::exceptions::set_entry_window;
 use crate::arch::instructions;
 use crate::arch::msr::{self, EFER_LMA, Fault};
 use crate::arch::percpu::{Counters, PerCpu};
@@ -28,78 +27,6 @@ use crate::vmm::entry::EntryState;
 use crate::vmm::exit::Exit;
 use crate::vmm::outcome::Exception;
 use crate::vmm::registers::{Register, Registers};
-
-/// What the entry assembly works on.
-#[derive(Debug, Default)]
-#[repr(C)]
-struct EntryBlock {
-    registers: Registers,
-    /// HOST_RSP as it is in the VMCS.
-    host_rsp: u64,
-    /// The VMCS has been launched: VMRESUME from now on.
-    launched: bool,
-}
-
-global_asm!(
-    include_str!("entry.S"),
-    host_rsp = const offset_of!(EntryBlock, host_rsp),
-    launched = const offset_of!(EntryBlock, launched),
-    host_rsp_field = const HOST_RSP.encoding(),
-    nmi_pending = const PerCpu::NMI_PENDING,
-    rax = const Register::Rax.offset(),
-    rcx = const Register::Rcx.offset(),
-    rdx = const Register::Rdx.offset(),
-    rbx = const Register::Rbx.offset(),
-    rbp = const Register::Rbp.offset(),
-    rsi = const Register::Rsi.offset(),
-    rdi = const Register::Rdi.offset(),
-    r8 = const Register::R8.offset(),
-    r9 = const Register::R9.offset(),
-    r10 = const Register::R10.offset(),
-    r11 = const Register::R11.offset(),
-    r12 = const Register::R12.offset(),
-    r13 = const Register::R13.offset(),
-    r14 = const Register::R14.offset(),
-    r15 = const Register::R15.offset(),
-);
-
-unsafe extern "C" {
-    safe static vidar_vmx_exit: [u8; 0];
-    safe static vidar_vmx_window_start: [u8; 0];
-    safe static vidar_vmx_window_end: [u8; 0];
-    safe static vidar_vmx_entry_aborted: [u8; 0];
-}
-
-/// What the entry assembly returns.
-mod status {
-    pub const LEFT: u32 = 0;
-    pub const FAILED_VALID: u32 = 2;
-    pub const NMI_KEPT: u32 = 3;
-}
-
-/// Enters the guest and returns when it has left, or why it was not entered.
-///
-/// # Safety
-/// The current VMCS is set up for a guest that cannot reach Vidar's memory, and `block` is its own.
-unsafe fn enter(block: &mut EntryBlock) -> u32 {
-    let status;
-    // SAFETY: the caller's promise; all that the call loses is named here, and the block may change.
-    unsafe {
-        asm!(
-            "call vidar_vmx_enter",
-            inlateout("rdi") &raw mut *block => _,
-            lateout("eax") status,
-            lateout("rcx") _, lateout("rdx") _, lateout("rsi") _, lateout("r8") _, lateout("r9") _,
-            lateout("r10") _, lateout("r11") _, lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
-        );
-    }
-    status
-}
-
-/// HOST_RIP.
-pub fn exit_address() -> u64 {
-    vidar_vmx_exit.as_ptr() as u64
-}
 
 /// Bits of RFLAGS.
 const TRAP: u64 = 1 << 8;
@@ -171,11 +98,7 @@ impl VmxCpu {
         setup::controls(&mut vmcs, &capabilities, frames.msr_bitmap, ept_root);
         setup::host_state(&mut vmcs, &capabilities, selectors, percpu);
         setup::guest_state(&mut vmcs, &capabilities, state);
-        set_entry_window(EntryWindow {
-            start: vidar_vmx_window_start.as_ptr() as u64,
-            end: vidar_vmx_window_end.as_ptr() as u64,
-            abort: vidar_vmx_entry_aborted.as_ptr() as u64,
-        });
+        set_entry_window(entry::window());
         vmcs::invept_all();
         let mut block = EntryBlock::default();
         block.registers.set(Register::Rsi, state.boot_params.0);
@@ -320,7 +243,7 @@ impl Vcpu for VmxCpu {
         self.vmcs.write(GUEST_CR4, Natural(controls.cr4 & !CR4_MASK | crate::vmm::control::CR4_VMXE));
         self.vmcs.write(CR4_READ_SHADOW, Natural(controls.cr4));
         self.vmcs.write(GUEST_EFER, controls.efer);
-        let ia32e = if controls.efer & EFER_LMA != 0 { entry::IA32E_GUEST } else { 0 };
+        let ia32e = if controls.efer & EFER_LMA != 0 { entry_controls::IA32E_GUEST } else { 0 };
         self.vmcs.write(ENTRY_CONTROLS, self.capabilities.entry | ia32e);
         // The instruction would have flushed what the change makes stale; without VPID the entry does.
         if self.capabilities.has(secondary::VPID) {

@@ -14,6 +14,8 @@ pub mod cpu;
 #[cfg(target_os = "none")]
 pub mod enable;
 #[cfg(target_os = "none")]
+pub mod entry;
+#[cfg(target_os = "none")]
 pub mod setup;
 #[cfg(target_os = "none")]
 pub mod snapshot;

@@ -3,11 +3,12 @@
 use x86_64::registers::control::{Cr0, Cr3, Cr4};
 
 use super::capabilities::{Capabilities, entry, exit, secondary};
+use super::entry::exit_address;
+use super::ept;
 use super::event::interruptibility;
 use super::exit::Fields;
 use super::field::*;
 use super::vmcs::Vmcs;
-use super::{cpu, ept};
 use crate::arch::exceptions::idt_address;
 use crate::arch::msr;
 use crate::arch::percpu::PerCpu;
@@ -93,7 +94,7 @@ pub fn host_state(vmcs: &mut Vmcs, capabilities: &Capabilities, selectors: &Sele
     vmcs.write(HOST_SYSENTER_EIP, Natural(0));
     vmcs.write(HOST_PAT, RESET_PAT);
     vmcs.write(HOST_EFER, msr::read(msr::EFER));
-    vmcs.write(HOST_RIP, Natural(cpu::exit_address()));
+    vmcs.write(HOST_RIP, Natural(exit_address()));
     if capabilities.exit & exit::LOAD_CET != 0 {
         vmcs.write(cet::HOST_S_CET, Natural(0));
         vmcs.write(cet::HOST_SSP, Natural(0));

@@ -1,0 +1,96 @@
+//! VM entry and exit: the assembly, and what it works on.
+
+#![expect(unsafe_code, reason = "the entry assembly is here")]
+
+use core::arch::{asm, global_asm};
+use core::mem::offset_of;
+
+use super::field::HOST_RSP;
+use crate::arch::exceptions::EntryWindow;
+use crate::arch::percpu::PerCpu;
+use crate::vmm::registers::{Register, Registers};
+
+/// What the entry assembly works on.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct EntryBlock {
+    /// The guest's registers.
+    pub registers: Registers,
+    /// HOST_RSP as it is in the VMCS.
+    host_rsp: u64,
+    /// The VMCS has been launched: VMRESUME from now on.
+    launched: bool,
+}
+
+global_asm!(
+    include_str!("entry.S"),
+    host_rsp = const offset_of!(EntryBlock, host_rsp),
+    launched = const offset_of!(EntryBlock, launched),
+    host_rsp_field = const HOST_RSP.encoding(),
+    nmi_pending = const PerCpu::NMI_PENDING,
+    rax = const Register::Rax.offset(),
+    rcx = const Register::Rcx.offset(),
+    rdx = const Register::Rdx.offset(),
+    rbx = const Register::Rbx.offset(),
+    rbp = const Register::Rbp.offset(),
+    rsi = const Register::Rsi.offset(),
+    rdi = const Register::Rdi.offset(),
+    r8 = const Register::R8.offset(),
+    r9 = const Register::R9.offset(),
+    r10 = const Register::R10.offset(),
+    r11 = const Register::R11.offset(),
+    r12 = const Register::R12.offset(),
+    r13 = const Register::R13.offset(),
+    r14 = const Register::R14.offset(),
+    r15 = const Register::R15.offset(),
+);
+
+unsafe extern "C" {
+    safe static vidar_vmx_exit: [u8; 0];
+    safe static vidar_vmx_window_start: [u8; 0];
+    safe static vidar_vmx_window_end: [u8; 0];
+    safe static vidar_vmx_entry_aborted: [u8; 0];
+}
+
+/// What the entry assembly returns.
+pub mod status {
+    /// The guest has left.
+    pub const LEFT: u32 = 0;
+    /// VMfailValid: the VMCS says why the guest was not entered. Any other value is VMfailInvalid.
+    pub const FAILED_VALID: u32 = 2;
+    /// The guest was not entered, since an NMI is kept for it.
+    pub const NMI_KEPT: u32 = 3;
+}
+
+/// Enters the guest and returns when it has left, or why it was not entered.
+///
+/// # Safety
+/// The current VMCS is set up for a guest that cannot reach Vidar's memory, and `block` is its own.
+pub unsafe fn enter(block: &mut EntryBlock) -> u32 {
+    let status;
+    // SAFETY: the caller's promise; all that the call loses is named here, and the block may change.
+    unsafe {
+        asm!(
+            "call vidar_vmx_enter",
+            inlateout("rdi") &raw mut *block => _,
+            lateout("eax") status,
+            lateout("rcx") _, lateout("rdx") _, lateout("rsi") _, lateout("r8") _, lateout("r9") _,
+            lateout("r10") _, lateout("r11") _, lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
+        );
+    }
+    status
+}
+
+/// HOST_RIP.
+pub fn exit_address() -> u64 {
+    vidar_vmx_exit.as_ptr() as u64
+}
+
+/// Where an NMI must not simply return to.
+pub fn window() -> EntryWindow {
+    EntryWindow {
+        start: vidar_vmx_window_start.as_ptr() as u64,
+        end: vidar_vmx_window_end.as_ptr() as u64,
+        abort: vidar_vmx_entry_aborted.as_ptr() as u64,
+    }
+}
