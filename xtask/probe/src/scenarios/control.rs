@@ -59,7 +59,7 @@ pub fn cr0_bits(line: &mut Line) {
     set("cd", base | CR0_CD);
     set("cd-nw", base | CR0_CD | CR0_NW);
     // Paging without protection, no write-through with the caches on, 64-bit code without paging, and a bit above 31:
-    // SDM Vol. 2B, 4.3 "MOV - Move to/from Control Registers" has #GP for each.
+    // SDM Vol. 2B, 4.3 "Instructions (M-U)" has #GP for each, under MOV to control registers.
     set("pg-without-pe", base & !CR0_PE);
     set("nw-without-cd", base | CR0_NW);
     set("no-pg", base & !CR0_PG);
