@@ -208,13 +208,13 @@ fn reboot(console: &mut Console) -> Result<()> {
 fn choose(console: &mut Console, side: Side, guest: &Guest) -> Result<()> {
     let title = side.title(guest);
     for _ in 0..16 {
-        console.press(DOWN)?;
-        // The highlighted entry is the one with the star.
-        let _ = console.expect("*", ANSWER)?;
+        // The highlighted entry is the one with the star, and is drawn once each time.
+        console.expect("*", ANSWER)?;
         let line = console.expect("  ", ANSWER)?;
         if format!("*{line}") == title {
             return console.press("\r");
         }
+        console.press(DOWN)?;
     }
     anyhow::bail!("the menu has no entry \"{title}\"")
 }

@@ -11,6 +11,9 @@ const HIDDEN_FLAGS: &[&str] =
     &["vmx", "smx", "svm", "tpr_shadow", "vnmi", "flexpriority", "ept", "vpid", "ept_ad"];
 /// The flag that is added.
 const ADDED_FLAG: &str = "hypervisor";
+/// Bugs that Linux lists for no other reason than that it does, or does not, see the added flag: bhi and its for guests
+/// only, vmscape for hosts only.
+const BUGS_BY_ADDED_FLAG: &[&str] = &["bhi", "its", "vmscape"];
 /// Lines of /proc/cpuinfo that Linux measures, anew in every boot.
 const MEASURED: &[&str] = &["cpu MHz", "bogomips"];
 
@@ -57,6 +60,7 @@ fn cpuinfo(bare: &str, vidar: &str) -> Result<()> {
         let (_, name) = key;
         match name.as_str() {
             "flags" => flags(one.map_or("", String::as_str), other.map_or("", String::as_str))?,
+            "bugs" => bugs(one.map_or("", String::as_str), other.map_or("", String::as_str))?,
             "vmx flags" => ensure!(other.is_none(), "the line \"vmx flags\" shows under Vidar"),
             name if MEASURED.contains(&name) => {}
             _ => ensure!(one == other, "\"{name}\" is {other:?} under Vidar and {one:?} bare"),
@@ -92,6 +96,15 @@ fn flags(bare: &str, vidar: &str) -> Result<()> {
         too_many.is_empty() && missing.is_empty(),
         "flags under Vidar: {missing:?} are missing, {too_many:?} should not be there"
     );
+    Ok(())
+}
+
+fn bugs(bare: &str, vidar: &str) -> Result<()> {
+    let kept = |line: &'_ str| -> Vec<String> {
+        let bugs = line.split_whitespace().filter(|bug| !BUGS_BY_ADDED_FLAG.contains(bug));
+        bugs.map(str::to_owned).collect()
+    };
+    ensure!(kept(bare) == kept(vidar), "\"bugs\" are [{vidar}] under Vidar and [{bare}] bare");
     Ok(())
 }
 
@@ -199,10 +212,9 @@ fn without_long_numbers(word: &str) -> String {
 mod tests {
     use super::*;
 
-    const BARE: &str = "processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 20.1\nflags\t\t: fpu vmx smx ept avx\n\
+    const BARE: &str = "processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 20.1\nflags\t\t: fpu vmx smx ept avx\nbugs\t\t: mds vmscape\n\
                         vmx flags\t: vnmi\n\n";
-    const VIDAR: &str =
-        "processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 20.2\nflags\t\t: fpu avx hypervisor\n\n";
+    const VIDAR: &str = "processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 20.2\nflags\t\t: fpu avx hypervisor\nbugs\t\t: mds bhi\n\n";
 
     #[test]
     fn cpuinfo_may_differ_in_the_flags_alone() {
@@ -214,6 +226,8 @@ mod tests {
             ("avx hypervisor", "avx sse9 hypervisor"),
             ("model name\t: A", "model name\t: B"),
             ("model name\t: A\n", ""),
+            ("mds bhi", "bhi"),
+            ("mds bhi", "mds bhi l1tf"),
             ("flags\t\t", "vmx flags\t: vnmi\nflags\t\t"),
         ] {
             let changed = VIDAR.replace(from, to);
