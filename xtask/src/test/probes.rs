@@ -96,7 +96,8 @@ pub fn all(tools: &Tools, report: &Report) -> Result<()> {
         match judge(scenario, &bare, &vidar) {
             Ok(()) => report.pass(&name, begun.elapsed()),
             Err(error) => {
-                report.fail(&name, begun.elapsed(), &error.context(format!("see {}", log.display())), None)
+                let error = error.context(format!("see {}", log.display()));
+                report.fail(&name, begun.elapsed(), &error, None);
             }
         }
     }
