@@ -16,11 +16,18 @@ use crate::test::{Tools, facts, test_dir};
 /// the number of ticks so far.
 const MARK: &[&str] = &["outb 0x402 0x56", "outb 0x402 0x0a"];
 
+/// What that line ends in.
+const GRUB_LINE: &str = "[BIOS  ] V";
+/// What Bochs logs first of the kernel: before it enters 64-bit mode, it reads IA32_MISC_ENABLE, which Bochs lacks.
+const KERNEL_LINE: &str = "RDMSR: Unknown register 0x1a0";
+
 /// What one boot came to.
 #[derive(Debug, Clone, Default)]
 pub struct Boot {
     /// Ticks from GRUB's last command to the shell.
-    pub ticks: u64,
+    pub from_grub: u64,
+    /// Ticks from the kernel's first instructions to the shell.
+    pub from_kernel: u64,
     /// Exits by kind up to the shell; none if bare.
     pub kinds: BTreeMap<String, u64>,
     /// Exits per second at an idle shell.
@@ -79,8 +86,10 @@ pub fn measure(under_vidar: bool, tools: &Tools) -> Result<Boot> {
     let mark = console.expect("\r\n", BOOT)?;
     let (end, exits) = mark.split_once(' ').context("the guest's mark is incomplete")?;
     let end: u64 = end.parse().with_context(|| format!("the guest's mark is no number: {end}"))?;
-    let begun = grub_mark(&running.emulator_log()).context("GRUB's mark is not in the log of Bochs")?;
-    let mut boot = Boot { ticks: end - begun, ..Boot::default() };
+    let log = running.emulator_log();
+    let grub = tick(&log, GRUB_LINE, 0).context("GRUB's mark is not in the log of Bochs")?;
+    let kernel = tick(&log, KERNEL_LINE, grub).context("the kernel's start is not in the log of Bochs")?;
+    let mut boot = Boot { from_grub: end - grub, from_kernel: end - kernel, ..Boot::default() };
     if under_vidar {
         let exits: Exits = serde_json::from_str(exits).context("the guest's exits are no JSON")?;
         boot.kinds = exits.kinds;
@@ -99,10 +108,12 @@ pub fn kinds(boot: &Boot) -> String {
     format!("| kind | exits |\n|---|---|\n{rows}")
 }
 
-/// The tick of GRUB's last words in what Bochs logged: each line begins with ticks, level and device.
-fn grub_mark(log: &str) -> Option<u64> {
-    let line = log.lines().find(|line| line.trim_end().ends_with("[BIOS  ] V"))?;
-    line.split('i').next()?.parse().ok()
+/// The tick of the first line after the tick `after` that ends in `end`, in what Bochs logged: each line begins with
+/// ticks, a letter for its level, and a device.
+fn tick(log: &str, end: &str, after: u64) -> Option<u64> {
+    let lines = log.lines().filter(|line| line.trim_end().ends_with(end));
+    let mut ticks = lines.filter_map(|line| line.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
+    ticks.find(|tick| *tick >= after)
 }
 
 #[cfg(test)]
@@ -110,11 +121,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mark_is_found_in_the_log() {
-        let log = "00000000000i[      ] Bochs x86 Emulator 2.7\n00412345678i[BIOS  ] Booting from 07c0:0000\n\
-                   01412345678i[BIOS  ] V\n\n02412345678i[BIOS  ] V\n";
-        assert_eq!(grub_mark(log), Some(1_412_345_678));
-        assert_eq!(grub_mark("x"), None);
+    fn marks_are_found_in_the_log() {
+        let log = "00000000000i[      ] Bochs x86 Emulator 2.7\n00000045678e[CPU0  ] RDMSR: Unknown register 0x1a0\n\
+                   01412345678i[BIOS  ] V\n\n02412345678e[CPU0  ] RDMSR: Unknown register 0x1a0\n";
+        assert_eq!(tick(log, GRUB_LINE, 0), Some(1_412_345_678));
+        assert_eq!(tick(log, KERNEL_LINE, 1_412_345_678), Some(2_412_345_678));
+        assert_eq!(tick("x", GRUB_LINE, 0), None);
     }
 
     #[test]

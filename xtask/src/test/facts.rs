@@ -21,6 +21,8 @@ pub struct Facts {
     pub messages: String,
     /// Base and size of the memory that Vidar keeps; `None` on a bare machine.
     pub hidden: Option<(u64, u64)>,
+    /// Whether Vidar shows itself in CPUID.
+    pub announced: bool,
 }
 
 const CLOCKSOURCE: &str =
@@ -43,6 +45,7 @@ impl Facts {
             iomem: console.run("cat /proc/iomem")?,
             messages,
             hidden,
+            announced: false,
         })
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::facts::Facts;
 use super::report::Report;
-use super::transparency::COMPARISONS;
+use super::transparency::{COMPARISONS, Comparison};
 use super::{Tools, test_dir};
 use crate::console::{ANSWER, BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
@@ -29,6 +29,8 @@ pub enum Side {
     Bare,
     /// Those under Vidar.
     Vidar,
+    /// Those under Vidar, which does not show itself in CPUID.
+    Hidden,
 }
 
 impl Side {
@@ -36,13 +38,27 @@ impl Side {
         match self {
             Self::Bare => "bare",
             Self::Vidar => "vidar",
+            Self::Hidden => "hidden",
         }
+    }
+
+    fn under_vidar(self) -> bool {
+        self != Self::Bare
+    }
+
+    /// The guests of a journey: a Vidar that hides is tried with one alone.
+    fn guests(self) -> Result<Vec<Guest>> {
+        let mut guests = manifest::load()?;
+        if self == Self::Hidden {
+            guests.truncate(1);
+        }
+        Ok(guests)
     }
 
     fn title(self, guest: &Guest) -> String {
         match self {
             Self::Bare => format!("*{}, bare", guest.title),
-            Self::Vidar => format!("*{} under Vidar", guest.title),
+            Self::Vidar | Self::Hidden => format!("*{} under Vidar", guest.title),
         }
     }
 }
@@ -55,7 +71,7 @@ pub struct Found {
 
 /// The names of the tests that a journey makes, in its order.
 pub fn journey_names(side: Side) -> Vec<String> {
-    let guests = manifest::load().unwrap_or_default();
+    let guests = side.guests().unwrap_or_default();
     let mut names = Vec::new();
     for (index, guest) in guests.iter().enumerate() {
         let name = |what: &str| format!("linux/{}/{}/{what}", side.name(), guest.name);
@@ -63,7 +79,7 @@ pub fn journey_names(side: Side) -> Vec<String> {
             names.push(name("reboot-to-menu"));
         }
         names.push(name("boot"));
-        if side == Side::Vidar {
+        if side.under_vidar() {
             names.push(name("vidarctl"));
         }
         names.push(name("facts"));
@@ -74,12 +90,23 @@ pub fn journey_names(side: Side) -> Vec<String> {
 
 /// The names of the comparisons.
 pub fn comparison_names() -> Vec<String> {
-    let guests = manifest::load().unwrap_or_default();
-    let of_guest = |guest: &Guest| {
-        let guest = guest.name.clone();
-        COMPARISONS.iter().map(move |comparison| format!("transparency/{guest}/{}", comparison.name))
-    };
-    guests.iter().flat_map(of_guest).collect()
+    let comparisons = comparisons().unwrap_or_default();
+    comparisons.iter().map(|(side, guest, comparison)| comparison_name(*side, guest, comparison)).collect()
+}
+
+fn comparison_name(side: Side, guest: &str, comparison: &Comparison) -> String {
+    format!("transparency/{}/{guest}/{}", side.name(), comparison.name)
+}
+
+/// All that is compared with the bare machine.
+fn comparisons() -> Result<Vec<(Side, String, &'static Comparison)>> {
+    let mut all = Vec::new();
+    for side in [Side::Vidar, Side::Hidden] {
+        for guest in side.guests()? {
+            all.extend(COMPARISONS.iter().map(|comparison| (side, guest.name.clone(), comparison)));
+        }
+    }
+    Ok(all)
 }
 
 /// Boots the first guest, reboots, chooses the next one in the menu over the serial line, and so on; the last is
@@ -108,7 +135,7 @@ pub fn journey(side: Side, tools: &Tools, found: &Found, report: &Report) -> Res
             }
         }
     };
-    let guests = manifest::load()?;
+    let guests = side.guests()?;
     let (mut running, mut console) = start(side, &guests, tools, &dir)?;
     // Every step is reported as it ends; the first that fails is the last.
     let mut walk = || -> Result<(), ()> {
@@ -119,10 +146,11 @@ pub fn journey(side: Side, tools: &Tools, found: &Found, report: &Report) -> Res
             } else {
                 step(shell(&mut console))?;
             }
-            if side == Side::Vidar {
+            if side.under_vidar() {
                 step(ask_vidar(&mut console))?;
             }
-            step(Facts::collect(&mut console, side == Side::Vidar).map(|facts| {
+            step(Facts::collect(&mut console, side.under_vidar()).map(|facts| {
+                let facts = Facts { announced: side == Side::Vidar, ..facts };
                 found.facts.lock().expect("nobody panics with it").insert((guest.name.clone(), side), facts);
             }))?;
         }
@@ -135,18 +163,14 @@ pub fn journey(side: Side, tools: &Tools, found: &Found, report: &Report) -> Res
 /// Compares what the journeys have found.
 pub fn compare(found: &Found, report: &Report) -> Result<()> {
     let facts = found.facts.lock().expect("nobody panics with it");
-    for guest in manifest::load()? {
-        let of = |side: Side| {
-            facts.get(&(guest.name.clone(), side)).context("the guest's facts were not collected")
-        };
-        for comparison in COMPARISONS {
-            let begun = Instant::now();
-            let name = format!("transparency/{}/{}", guest.name, comparison.name);
-            let result = of(Side::Bare).and_then(|bare| (comparison.compare)(bare, of(Side::Vidar)?));
-            match result {
-                Ok(()) => report.pass(&name, begun.elapsed()),
-                Err(error) => report.fail(&name, begun.elapsed(), &error, None),
-            }
+    for (side, guest, comparison) in comparisons()? {
+        let begun = Instant::now();
+        let of = |side| facts.get(&(guest.clone(), side)).context("the guest's facts were not collected");
+        let result = of(Side::Bare).and_then(|bare| (comparison.compare)(bare, of(side)?));
+        let name = comparison_name(side, &guest, comparison);
+        match result {
+            Ok(()) => report.pass(&name, begun.elapsed()),
+            Err(error) => report.fail(&name, begun.elapsed(), &error, None),
         }
     }
     Ok(())
@@ -155,7 +179,8 @@ pub fn compare(found: &Found, report: &Report) -> Result<()> {
 fn start(side: Side, guests: &[Guest], tools: &Tools, dir: &Path) -> Result<(Running, Console)> {
     let first = &guests.first().context("the manifest names no guest")?.name;
     let default = if side == Side::Bare { grub::bare(first) } else { first.clone() };
-    let menu = Menu { default: Some(default), timeout: 5, ..Menu::default() };
+    let options = if side == Side::Hidden { "hypervisor-bit=off" } else { "" };
+    let menu = Menu { default: Some(default), timeout: 5, options: options.to_owned(), ..Menu::default() };
     let iso = dir.join("vidar.iso");
     let recipe = Recipe {
         guests: guests.to_vec(),

@@ -116,6 +116,7 @@ fn jobs<'a>(tools: &'a Tools, found: &'a Found, report: &'a Report) -> Vec<Job<'
     let mut jobs = vec![
         journey(Side::Vidar),
         journey(Side::Bare),
+        journey(Side::Hidden),
         Job { names: probes::names(), work: Box::new(move || probes::all(tools, report)) },
     ];
     for single in probes::SINGLES {

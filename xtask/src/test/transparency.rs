@@ -14,6 +14,8 @@ const ADDED_FLAG: &str = "hypervisor";
 /// Bugs that Linux lists for no other reason than that it does, or does not, see the added flag: bhi and its for guests
 /// only, vmscape for hosts only.
 const BUGS_BY_ADDED_FLAG: &[&str] = &["bhi", "its", "vmscape"];
+/// What Linux says when it turns the TSC deadline timer off.
+const DEADLINE_OFF: &str = "TSC_DEADLINE disabled due to Errata";
 /// Lines of /proc/cpuinfo that Linux measures, anew in every boot.
 const MEASURED: &[&str] = &["cpu MHz", "bogomips"];
 
@@ -27,7 +29,7 @@ pub struct Comparison {
 
 /// All comparisons.
 pub const COMPARISONS: &[Comparison] = &[
-    Comparison { name: "cpuinfo", compare: |bare, vidar| cpuinfo(&bare.cpuinfo, &vidar.cpuinfo) },
+    Comparison { name: "cpuinfo", compare: cpuinfo },
     Comparison { name: "clocksource", compare: |bare, vidar| same(&bare.clocksource, &vidar.clocksource) },
     Comparison {
         name: "interrupts",
@@ -51,16 +53,27 @@ fn same(bare: &str, vidar: &str) -> Result<()> {
 }
 
 /// /proc/cpuinfo: all the same, but for the hidden flags and the added one.
-fn cpuinfo(bare: &str, vidar: &str) -> Result<()> {
-    let (bare, vidar) = (fields(bare), fields(vidar));
+///
+/// Linux reads more out of the added flag: it lists some bugs by it, and it leaves the TSC deadline timer on where
+/// otherwise it turns it off because of the microcode's version. Where the flag is not added, nothing of this may be.
+fn cpuinfo(bare: &Facts, vidar: &Facts) -> Result<()> {
+    let announced = vidar.announced;
+    let mut added: Vec<&str> = Vec::new();
+    if announced {
+        added.push(ADDED_FLAG);
+        if bare.messages.contains(DEADLINE_OFF) {
+            added.push("tsc_deadline_timer");
+        }
+    }
+    let (bare, vidar) = (fields(&bare.cpuinfo), fields(&vidar.cpuinfo));
     let keys: BTreeSet<_> = bare.keys().chain(vidar.keys()).collect();
     ensure!(!bare.is_empty(), "there is nothing to compare with");
     for key in keys {
         let (one, other) = (bare.get(key), vidar.get(key));
         let (_, name) = key;
         match name.as_str() {
-            "flags" => flags(one.map_or("", String::as_str), other.map_or("", String::as_str))?,
-            "bugs" => bugs(one.map_or("", String::as_str), other.map_or("", String::as_str))?,
+            "flags" => flags(one.map_or("", String::as_str), other.map_or("", String::as_str), &added)?,
+            "bugs" if announced => bugs(one.map_or("", String::as_str), other.map_or("", String::as_str))?,
             "vmx flags" => ensure!(other.is_none(), "the line \"vmx flags\" shows under Vidar"),
             name if MEASURED.contains(&name) => {}
             _ => ensure!(one == other, "\"{name}\" is {other:?} under Vidar and {one:?} bare"),
@@ -84,12 +97,12 @@ fn fields(cpuinfo: &str) -> BTreeMap<(usize, String), String> {
     fields
 }
 
-fn flags(bare: &str, vidar: &str) -> Result<()> {
+fn flags(bare: &str, vidar: &str, added: &[&str]) -> Result<()> {
     let (bare, vidar): (BTreeSet<_>, BTreeSet<_>) =
         (bare.split_whitespace().collect(), vidar.split_whitespace().collect());
     ensure!(bare.contains("vmx") || bare.contains("svm"), "the bare machine has nothing to hide");
     let mut expected: BTreeSet<_> = bare.into_iter().filter(|flag| !HIDDEN_FLAGS.contains(flag)).collect();
-    expected.insert(ADDED_FLAG);
+    expected.extend(added);
     let too_many: Vec<_> = vidar.difference(&expected).collect();
     let missing: Vec<_> = expected.difference(&vidar).collect();
     ensure!(
@@ -216,14 +229,20 @@ mod tests {
                         vmx flags\t: vnmi\n\n";
     const VIDAR: &str = "processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 20.2\nflags\t\t: fpu avx hypervisor\nbugs\t\t: mds bhi\n\n";
 
+    fn facts(cpuinfo: &str, announced: bool) -> Facts {
+        Facts { cpuinfo: cpuinfo.to_owned(), announced, ..Facts::default() }
+    }
+
     #[test]
     fn cpuinfo_may_differ_in_the_flags_alone() {
-        cpuinfo(BARE, VIDAR).unwrap();
+        let compare = |bare: &str, vidar: &str| cpuinfo(&facts(bare, false), &facts(vidar, true));
+        compare(BARE, VIDAR).unwrap();
         for (from, to) in [
             ("avx hypervisor", "hypervisor"),
             ("hypervisor", ""),
             ("avx hypervisor", "avx vmx hypervisor"),
             ("avx hypervisor", "avx sse9 hypervisor"),
+            ("avx hypervisor", "avx tsc_deadline_timer hypervisor"),
             ("model name\t: A", "model name\t: B"),
             ("model name\t: A\n", ""),
             ("mds bhi", "bhi"),
@@ -232,10 +251,24 @@ mod tests {
         ] {
             let changed = VIDAR.replace(from, to);
             assert_ne!(changed, VIDAR);
-            assert!(cpuinfo(BARE, &changed).is_err(), "{from} -> {to}");
+            assert!(compare(BARE, &changed).is_err(), "{from} -> {to}");
         }
-        assert!(cpuinfo("", "").is_err());
-        assert!(cpuinfo(&BARE.replace("vmx smx", ""), VIDAR).is_err(), "nothing was hidden");
+        assert!(compare("", "").is_err());
+        assert!(compare(&BARE.replace("vmx smx", ""), VIDAR).is_err(), "nothing was hidden");
+        let deadline = VIDAR.replace("avx", "avx tsc_deadline_timer");
+        let errata = Facts { messages: DEADLINE_OFF.to_owned(), ..facts(BARE, false) };
+        cpuinfo(&errata, &facts(&deadline, true)).unwrap();
+    }
+
+    #[test]
+    fn a_vidar_that_hides_adds_nothing() {
+        let hidden = VIDAR.replace(" hypervisor", "").replace("mds bhi", "mds vmscape");
+        cpuinfo(&facts(BARE, false), &facts(&hidden, false)).unwrap();
+        for vidar in
+            [VIDAR.to_owned(), hidden.replace("vmscape", "bhi"), VIDAR.replace("mds bhi", "mds vmscape")]
+        {
+            assert!(cpuinfo(&facts(BARE, false), &facts(&vidar, false)).is_err(), "{vidar}");
+        }
     }
 
     #[test]
