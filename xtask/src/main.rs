@@ -174,7 +174,13 @@ fn iso(args: IsoArgs) -> Result<()> {
 
 fn run(args: RunArgs) -> Result<()> {
     let guests = manifest::load()?;
-    let guest = args.guest.unwrap_or_else(|| guests[0].name.clone());
+    let names: Vec<_> = guests.iter().map(|guest| guest.name.clone()).collect();
+    let guest = args.guest.unwrap_or_else(|| names[0].clone());
+    anyhow::ensure!(
+        names.contains(&guest),
+        "There is no guest \"{guest}\"; there are: {}.",
+        names.join(", ")
+    );
     setup::tools()?;
     let machine = match args.machine {
         Choice::Auto => Machine::best(),

@@ -89,10 +89,7 @@ fn real_kernel(name: &str) -> Option<String> {
     let mut name = name.to_owned();
     // Ubuntu's linux-image-virtual follows linux-image-generic on some releases.
     for _ in 0..4 {
-        let shell = Shell::new().ok()?;
-        let shown =
-            cmd!(shell, "apt-cache show --no-all-versions {name}").quiet().ignore_stderr().read().ok()?;
-        match kernel_dependency(&shown) {
+        match kernel_dependency(&show(&name)?) {
             Some(next) => name = next,
             None => return Some(name),
         }
@@ -107,12 +104,23 @@ fn kernel_dependency(shown: &str) -> Option<String> {
     names.filter(|name| name.starts_with("linux-image-")).map(str::to_owned).next()
 }
 
-/// The version of `package` that apt would download.
+/// The version of `package` that apt would download; asks for fresh package lists if there is no answer.
 pub fn candidate(package: &str) -> Result<String> {
-    let shell = Shell::new()?;
-    let shown = cmd!(shell, "apt-cache show --no-all-versions {package}").quiet().read()?;
-    let version = shown.lines().find_map(|line| line.strip_prefix("Version:"));
-    Ok(version.with_context(|| format!("apt names no version of {package}"))?.trim().to_owned())
+    if let Some(version) = version(package) {
+        return Ok(version);
+    }
+    progress::step("fetching the package lists", update)?;
+    version(package).with_context(|| format!("apt offers no {package}"))
+}
+
+fn version(package: &str) -> Option<String> {
+    Some(show(package)?.lines().find_map(|line| line.strip_prefix("Version:"))?.trim().to_owned())
+}
+
+/// What apt knows of the version of `package` that it would install.
+fn show(package: &str) -> Option<String> {
+    let shell = Shell::new().ok()?;
+    cmd!(shell, "apt-cache show --no-all-versions {package}").quiet().ignore_stderr().read().ok()
 }
 
 /// Downloads `package` without installing it, and copies the first file in it whose path begins with one of

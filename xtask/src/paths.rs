@@ -55,7 +55,7 @@ pub fn ensure(dir: PathBuf) -> Result<PathBuf> {
 
 /// Removes what xtask made, but for what Cargo built and for the guests' kernels unless `guests` is set.
 pub fn clean(guests_too: bool) -> Result<()> {
-    let mut made = vec![default_iso(), machines(), target().join("isos")];
+    let mut made = vec![default_iso(), machines()];
     if guests_too {
         made.push(guests());
     }
