@@ -1,0 +1,380 @@
+//! A CPU that leaves for what a test says, and a machine for it to run on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Once;
+use std::sync::atomic::AtomicBool;
+
+use spin::Mutex;
+use vidar::arch::cpuid::Leaf;
+use vidar::arch::msr::{self, Fault};
+use vidar::arch::percpu::Counters;
+use vidar::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
+use vidar::mem::identity::Identity;
+use vidar::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
+use vidar::mem::ranges::RangeSet;
+use vidar::mem::stage2::{ENTRIES, Format, Level, TableMemory};
+use vidar::vmm::backend::Vcpu;
+use vidar::vmm::control::{CR0_ET, CR0_NE, CR0_PE, CR4_SMXE, CR4_VMXE, Controls};
+use vidar::vmm::cpuid::{Features, Policy};
+use vidar::vmm::crash::Snapshot;
+use vidar::vmm::exit::Exit;
+use vidar::vmm::machine::Machine;
+use vidar::vmm::memory::GuestMemory;
+use vidar::vmm::outcome::{Exception, Outcome, Stop};
+use vidar::vmm::registers::{Register, Registers};
+use vidar::vmm::run;
+use vidar::vmx::ept::Ept;
+use vidar_abi::Vendor;
+
+/// What Vidar keeps for itself, in the middle of RAM.
+pub const REGION: Range<Hpa> = Hpa(0xc0_0000)..Hpa(0x100_0000);
+/// The guest's RAM.
+pub const RAM: [Range<Hpa>; 3] =
+    [Hpa(0)..Hpa(0x9_f000), Hpa(0x10_0000)..REGION.start, REGION.end..Hpa(0x200_0000)];
+pub const PHYSICAL_ADDRESS_BITS: u32 = 40;
+/// Bits of CR4 that the CPU has, without those that are Vidar's.
+pub const CR4_ALLOWED: u64 = 0xff_ffff & !(CR4_VMXE | CR4_SMXE);
+/// CPUID.0DH.0:EAX: x87, SSE, AVX and AVX-512.
+pub const XCR0_SUPPORTED: u32 = 0xe7;
+
+/// What was done to the CPU, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Did {
+    Run,
+    Advance,
+    Inject(Exception),
+    Init,
+    Wrmsr(u32, u64),
+    Xsetbv(u32, u64),
+    Wbinvd,
+    Flush,
+    SetControls(Controls),
+    SetPdptes([u64; 4]),
+}
+
+/// A CPU that follows a script. Its MSRs hold whatever is written to them; those that are not there give #GP.
+pub struct FakeCpu {
+    pub script: VecDeque<Exit>,
+    pub did: Vec<Did>,
+    pub registers: Registers,
+    pub controls: Controls,
+    pub msrs: BTreeMap<u32, u64>,
+    /// Every access to an MSR and XCR0 gives #GP.
+    pub faults: bool,
+    counters: &'static Counters,
+}
+
+impl FakeCpu {
+    fn new() -> Self {
+        let msrs = BTreeMap::from([
+            (0x10, 0x1234_5678_9abc_def0),
+            (msr::APIC_BASE, 0xfee0_0900),
+            (msr::FEATURE_CONTROL, 0x10_0005),
+            (msr::BIOS_UPDT_TRIG, 0),
+            (msr::SMM_MONITOR_CTL, 0),
+            (msr::PAT, 0x0007_0406_0007_0406),
+            (msr::VMX_BASIC, 0x00da_0400_0000_0001),
+            (msr::VMX_EXIT_CTLS2, 0),
+            (msr::VM_CR, 0),
+            (msr::VM_HSAVE_PA, 0),
+            // All of RAM WB, as the default type has it; 3 GiB to 4 GiB UC.
+            (IA32_MTRRCAP, 0x508),
+            (IA32_MTRR_DEF_TYPE, 0xc06),
+            (0x200, 0xc000_0000),
+            (0x201, 0xff_c000_0800),
+            (0x259, 0),
+        ]);
+        let unused_pairs = (0x202..0x210).map(|index| (index, 0));
+        let fixed = [0x250, 0x258].into_iter().chain(0x268..=0x26f);
+        let write_back = fixed.map(|index| (index, 0x0606_0606_0606_0606));
+        Self {
+            script: VecDeque::new(),
+            did: Vec::new(),
+            registers: Registers::default(),
+            controls: Controls { cr0: CR0_PE | CR0_ET | CR0_NE, ..Controls::default() },
+            msrs: msrs.into_iter().chain(unused_pairs).chain(write_back).collect(),
+            faults: false,
+            counters: Box::leak(Box::default()),
+        }
+    }
+}
+
+/// The CPU's own CPUID: outputs that tell the inputs.
+pub fn native_cpuid(leaf: u32, subleaf: u32) -> Leaf {
+    match (leaf, subleaf) {
+        (0xd, 0) => Leaf { eax: XCR0_SUPPORTED, ..Leaf::default() },
+        _ => Leaf { eax: !leaf, ebx: !subleaf, ecx: !0, edx: 0x8765_4321 },
+    }
+}
+
+impl Vcpu for FakeCpu {
+    fn run(&mut self) -> Exit {
+        self.did.push(Did::Run);
+        self.script.pop_front().expect("the guest is run although it stopped")
+    }
+
+    fn registers(&mut self) -> &mut Registers {
+        &mut self.registers
+    }
+
+    fn counters(&self) -> &Counters {
+        self.counters
+    }
+
+    fn controls(&self) -> Controls {
+        self.controls
+    }
+
+    fn cr4(&self) -> u64 {
+        self.controls.cr4
+    }
+
+    fn set_controls(&mut self, controls: &Controls) {
+        self.controls = *controls;
+        self.did.push(Did::SetControls(*controls));
+    }
+
+    fn set_pdptes(&mut self, entries: [u64; 4]) {
+        self.did.push(Did::SetPdptes(entries));
+    }
+
+    fn advance(&mut self) {
+        self.did.push(Did::Advance);
+    }
+
+    fn inject(&mut self, exception: Exception) {
+        self.did.push(Did::Inject(exception));
+    }
+
+    fn init(&mut self) {
+        self.did.push(Did::Init);
+    }
+
+    fn flush_second_stage(&mut self) {
+        self.did.push(Did::Flush);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        panic!("the loop does not report")
+    }
+
+    fn leave(&mut self) {
+        panic!("the loop does not reset the machine")
+    }
+
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf {
+        native_cpuid(leaf, subleaf)
+    }
+
+    fn rdmsr(&mut self, index: u32) -> Result<u64, Fault> {
+        self.msrs.get(&index).copied().filter(|_| !self.faults).ok_or(Fault)
+    }
+
+    fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault> {
+        self.did.push(Did::Wrmsr(index, value));
+        *self.msrs.get_mut(&index).filter(|_| !self.faults).ok_or(Fault)? = value;
+        Ok(())
+    }
+
+    fn xsetbv(&mut self, register: u32, value: u64) -> Result<(), Fault> {
+        self.did.push(Did::Xsetbv(register, value));
+        if self.faults { Err(Fault) } else { Ok(()) }
+    }
+
+    fn wbinvd(&mut self) {
+        self.did.push(Did::Wbinvd);
+    }
+}
+
+/// Frames for tables, in Vidar's region as on a real machine. Using one that is not there is a failure.
+pub struct Frames {
+    frames: Vec<Option<[u64; ENTRIES]>>,
+    limit: Cell<usize>,
+}
+
+impl Frames {
+    pub fn used(&self) -> usize {
+        self.frames.iter().flatten().count()
+    }
+
+    /// From now on at most `frames` are given away.
+    pub fn limit(&self, frames: usize) {
+        self.limit.set(frames);
+    }
+
+    fn index(table: Hpa) -> usize {
+        assert!(table.is_aligned(PAGE_SIZE), "{table} is no frame");
+        ((table.0 - REGION.start.0) / PAGE_SIZE) as usize
+    }
+
+    pub fn get(&self, table: Hpa) -> &[u64; ENTRIES] {
+        self.frames[Self::index(table)].as_ref().expect("a frame in use")
+    }
+}
+
+impl TableMemory for Frames {
+    fn allocate(&mut self) -> Option<Hpa> {
+        if self.used() >= self.limit.get() {
+            return None;
+        }
+        let index = self.frames.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.frames.push(None);
+            self.frames.len() - 1
+        });
+        self.frames[index] = Some([0; ENTRIES]);
+        Some(REGION.start + index as u64 * PAGE_SIZE)
+    }
+
+    fn free(&mut self, table: Hpa) {
+        assert!(self.frames[Self::index(table)].take().is_some(), "{table} is freed twice");
+    }
+
+    fn read(&self, table: Hpa, index: usize) -> u64 {
+        self.get(table)[index]
+    }
+
+    fn write(&mut self, table: Hpa, index: usize, entry: u64) {
+        self.frames[Self::index(table)].as_mut().expect("a frame in use")[index] = entry;
+    }
+}
+
+/// A page that the second stage maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    pub gpa: Gpa,
+    pub hpa: Hpa,
+    pub size: PageSize,
+    pub memory_type: MemoryType,
+}
+
+/// The CPU and its machine.
+pub struct Bench {
+    pub cpu: FakeCpu,
+    pub machine: Machine<Ept, Frames>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let mut cpu = FakeCpu::new();
+        let mtrrs = Mtrrs::read(PHYSICAL_ADDRESS_BITS, |index| cpu.rdmsr(index).unwrap_or(0));
+        let identity = Identity { mtrrs, hidden: REGION };
+        let frames = Frames { frames: Vec::new(), limit: Cell::new(usize::MAX) };
+        let ram = RAM.into_iter().collect();
+        let memory = GuestMemory::new(frames, PageSize::Size1G, identity, ram).expect("frames enough");
+        let machine = Machine {
+            vendor: Vendor::Vmx,
+            cpuid: Policy { features: Features::all(), hypervisor_bit: true },
+            cr4_allowed: CR4_ALLOWED,
+            physical_address_bits: PHYSICAL_ADDRESS_BITS,
+            region: REGION,
+            memory: Mutex::new(memory),
+            touch_reported: AtomicBool::new(false),
+            counters: Box::leak(Box::new([cpu.counters])),
+            log: |position, buffer| {
+                buffer[..2].copy_from_slice(b"ok");
+                (position, 2)
+            },
+            read_ram,
+        };
+        Self { cpu, machine }
+    }
+
+    /// A bench with these registers, and ones in all others.
+    pub fn with(registers: &[(Register, u64)]) -> Self {
+        let mut bench = Self::new();
+        Register::ALL.iter().for_each(|register| bench.cpu.registers.set(*register, u64::MAX));
+        registers.iter().for_each(|(register, value)| bench.cpu.registers.set(*register, *value));
+        bench
+    }
+
+    /// Answers `exit`: the outcome, and what was done to the CPU before it is applied.
+    pub fn answer(&mut self, exit: Exit) -> (Outcome, Vec<Did>) {
+        let outcome = run::answer(&mut self.cpu, &self.machine, &exit);
+        (outcome, std::mem::take(&mut self.cpu.did))
+    }
+
+    /// Runs the loop through `exits`: how it ended, and what was done to the CPU.
+    pub fn run(&mut self, exits: &[Exit]) -> ((Stop, Exit), Vec<Did>) {
+        self.cpu.script = exits.iter().copied().collect();
+        let end = run::run(&mut self.cpu, &self.machine);
+        (end, std::mem::take(&mut self.cpu.did))
+    }
+
+    /// The register's value.
+    pub fn get(&self, register: Register) -> u64 {
+        self.cpu.registers.get(register)
+    }
+
+    /// Asks something of the frames.
+    pub fn frames<R>(&self, ask: impl FnOnce(&Frames) -> R) -> R {
+        ask(self.machine.memory.lock().tables())
+    }
+
+    /// All pages that are mapped, found by a walk of its own.
+    pub fn pages(&self) -> Vec<Page> {
+        fn walk(frames: &Frames, table: Hpa, level: Level, base: u64, pages: &mut Vec<Page>) {
+            let shift = level.page_size().map_or(39, PageSize::shift);
+            for (gpa, &entry) in (base..).step_by(1 << shift).zip(frames.get(table)) {
+                match (Ept::is_present(entry), level.page_size(), level.below()) {
+                    (false, ..) => {}
+                    (true, Some(size), _) if Ept::is_leaf(entry, level) => {
+                        let (hpa, memory_type) = (Ept::address(entry), Ept::memory_type(entry, size));
+                        pages.push(Page { gpa: Gpa(gpa), hpa, size, memory_type });
+                    }
+                    (true, _, Some(below)) => walk(frames, Ept::address(entry), below, gpa, pages),
+                    (true, _, None) => panic!("a page table points to a table"),
+                }
+            }
+        }
+        let memory = self.machine.memory.lock();
+        let mut pages = Vec::new();
+        walk(memory.tables(), memory.root(), Level::Pml4, 0, &mut pages);
+        pages
+    }
+
+    /// What `gpa` is translated to, and its memory type.
+    pub fn translate(&self, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
+        let holds = |page: &Page| gpa.align_down(page.size.bytes()) == page.gpa;
+        self.pages().into_iter().find(holds).map(|page| (page.hpa + (gpa.0 - page.gpa.0), page.memory_type))
+    }
+}
+
+/// What RAM holds: page-directory-pointer-table entries that are good at every second place where they can be.
+pub fn pdptes_at(table: Gpa) -> [u64; 4] {
+    let reserved = if table.0 & 0x20 == 0 { 0 } else { 1 << 1 };
+    [0x1001, 0xffff_ffff_ffff_fffe, 0x2019 | reserved, 0]
+}
+
+fn read_ram(address: Gpa) -> [u64; 4] {
+    let ram: RangeSet = RAM.into_iter().collect();
+    assert!(ram.covers(&(address.identity()..address.identity() + 32)), "{address} is read and is not RAM");
+    pdptes_at(address)
+}
+
+thread_local! {
+    static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The warnings that this thread has logged since it last asked.
+pub fn warnings() -> Vec<String> {
+    struct Logger;
+    impl log::Log for Logger {
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            metadata.level() == log::Level::Warn
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            if self.enabled(record.metadata()) {
+                WARNINGS.with_borrow_mut(|warnings| warnings.push(record.args().to_string()));
+            }
+        }
+        fn flush(&self) {}
+    }
+    static START: Once = Once::new();
+    START.call_once(|| {
+        log::set_logger(&Logger).expect("no other logger");
+        log::set_max_level(log::LevelFilter::Warn);
+    });
+    WARNINGS.take()
+}
