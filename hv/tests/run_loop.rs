@@ -68,6 +68,7 @@ fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Did>)> {
         (touch(APIC), 0, Resume, vec![]),
         (touch(REGION.start.identity()), 0, Resume, vec![]),
         (denied(APIC), 0, Outcome::Stop(Stop::Unanswered), vec![]),
+        (touch(Gpa(REACH)), 0, Outcome::Stop(Stop::OutOfReach), vec![]),
         (Exit::Init, 0, Init, vec![]),
         (Exit::Sipi(0x9f), 0, Resume, vec![]),
         (Exit::Nmi, 0, Resume, vec![]),
@@ -185,6 +186,10 @@ fn wrmsr_by_policy() {
         (msr::PAT, 6, Outcome::Advance, true),
         (msr::FEATURE_CONTROL, 5, REFUSED, false),
         (msr::BIOS_UPDT_TRIG, 0xffff_ffff_8123_4567, Outcome::Advance, false),
+        (msr::MISC_ENABLE, 1, Outcome::Advance, true),
+        (msr::MISC_ENABLE, 1 << 34 | 1, REFUSED, false),
+        (msr::PEBS_ENABLE, 0, Outcome::Advance, true),
+        (msr::PEBS_ENABLE, 1, REFUSED, false),
         (msr::SMM_MONITOR_CTL, 1, REFUSED, false),
         (msr::VMX_BASIC, 0, REFUSED, false),
         (msr::VM_CR, 0, REFUSED, false),
@@ -281,6 +286,9 @@ fn xsetbv_as_the_cpu_takes_it() {
     let mut bench = Bench::with(&indexed(0, 7));
     bench.cpu.faults = true;
     assert_eq!(bench.answer(Exit::Xsetbv), (REFUSED, vec![Did::Xsetbv(0, 7)]), "the CPU has the last word");
+    let mut bench = Bench::with(&indexed(0, 7));
+    bench.cpu.cpl = 3;
+    assert_eq!(bench.answer(Exit::Xsetbv), (REFUSED, vec![]), "only at privilege level 0");
 }
 
 #[test]
@@ -376,7 +384,7 @@ fn without_frames_for_one_page_the_guest_stops() {
 
 fn pae(cr3: u64) -> Bench {
     let mut bench = Bench::new();
-    bench.cpu.controls = Controls { cr0: CR0_PE | CR0_ET, cr3, cr4: CR4_PAE, efer: 0, code_is_64_bit: false };
+    bench.cpu.controls = Controls { cr0: CR0_PE | CR0_ET, cr3, cr4: CR4_PAE, efer: 0, cs_l: false };
     bench.cpu.registers.set(Rbx, CR0_PG | CR0_PE);
     bench
 }
@@ -436,7 +444,7 @@ fn long_mode_is_switched_with_paging() {
     assert_eq!(bench.answer(PAGING_ON), (Outcome::Advance, vec![Did::SetControls(on)]));
     bench.cpu.registers.set(Rbx, CR0_PE);
     assert_eq!(bench.answer(PAGING_ON), (Outcome::Advance, vec![Did::SetControls(off)]));
-    bench.cpu.controls = Controls { code_is_64_bit: true, ..on };
+    bench.cpu.controls = Controls { cs_l: true, ..on };
     assert_eq!(bench.answer(PAGING_ON), (REFUSED, vec![]), "not from 64-bit code");
     bench.cpu.registers.set(Rbx, 0);
     let cr4 = Exit::ControlWrite(ControlWrite::Cr4(Rbx));
@@ -453,8 +461,13 @@ fn controls() -> impl Strategy<Value = Controls> {
         (CR0_PG | CR0_PE | CR0_ET | CR0_WP, CR4_PAE, EFER_LME | EFER_LMA, false),
         (CR0_PG | CR0_PE | CR0_ET | CR0_WP, CR4_PAE | CR4_PCIDE, EFER_LME | EFER_LMA, true),
     ];
-    (prop::sample::select(modes.to_vec()), value())
-        .prop_map(|((cr0, cr4, efer, code_is_64_bit), cr3)| Controls { cr0, cr3, cr4, efer, code_is_64_bit })
+    (prop::sample::select(modes.to_vec()), value()).prop_map(|((cr0, cr4, efer, cs_l), cr3)| Controls {
+        cr0,
+        cr3,
+        cr4,
+        efer,
+        cs_l,
+    })
 }
 
 /// Contents of a register that something may hinge on.
@@ -506,13 +519,18 @@ fn check_effects(did: &[Did], before: &Controls) -> Result<(), TestCaseError> {
     for did in did {
         match *did {
             Did::Wrmsr(index, value) => {
-                prop_assert!(!matches!(policy(index).1, Write::Refuse | Write::Ignore), "{:#x}", index);
+                let allowed = match policy(index).1 {
+                    Write::Refuse | Write::Ignore => false,
+                    Write::Without(bits) => value & bits == 0,
+                    Write::Native | Write::Mtrr | Write::ApicBase => true,
+                };
+                prop_assert!(allowed, "{:#x} = {:#x}", index, value);
                 let page = Hpa(value & 0xf_ffff_ffff_f000);
                 prop_assert!(index != msr::APIC_BASE || !REGION.contains(&page), "{:#x}", value);
             }
-            Did::SetControls(Controls { cr0, cr3, cr4, efer, code_is_64_bit }) => {
+            Did::SetControls(Controls { cr0, cr3, cr4, efer, cs_l }) => {
                 let has = |bit| cr0 & bit != 0;
-                prop_assert_eq!((cr3, code_is_64_bit), (before.cr3, before.code_is_64_bit));
+                prop_assert_eq!((cr3, cs_l), (before.cr3, before.cs_l));
                 prop_assert!(cr0 >> 32 == 0 && has(CR0_ET) && (has(CR0_PE) || !has(CR0_PG)), "{:#x}", cr0);
                 prop_assert!(cr4 & !CR4_ALLOWED == 0, "{:#x}", cr4);
                 let lma = if has(CR0_PG) && efer & EFER_LME != 0 { EFER_LMA } else { 0 };
@@ -544,8 +562,7 @@ fn check_memory(bench: &Bench, decoy: Hpa) -> Result<(), TestCaseError> {
 fn may_stop(stop: Stop, exit: Exit) -> bool {
     match exit {
         Exit::SecondStage(violation) if violation.mapped => stop == Stop::Unanswered,
-        // The second stage has four levels.
-        Exit::SecondStage(violation) => stop == Stop::OutOfFrames && violation.address.0 >= REACH,
+        Exit::SecondStage(violation) => stop == Stop::OutOfReach && violation.address.0 >= REACH,
         Exit::TripleFault => stop == Stop::TripleFault,
         Exit::EntryFailed { .. } => stop == Stop::EntryFailed,
         Exit::Unknown { .. } => stop == Stop::Unanswered,

@@ -19,15 +19,14 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> Leaf {
     Leaf { eax: result.eax, ebx: result.ebx, ecx: result.ecx, edx: result.edx }
 }
 
-/// Whether the vendor string is Intel's.
-pub fn is_intel() -> bool {
-    let Leaf { ebx, ecx, edx, .. } = cpuid(0, 0);
-    [ebx, edx, ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
-}
-
 /// CPUID.01H:ECX.VMX: the CPU has VT-x, though firmware may have locked it off.
 pub fn has_vmx() -> bool {
     cpuid(1, 0).ecx & 1 << 5 != 0
+}
+
+/// CPUID.01H:EDX.MTRR: memory types come from the MTRRs.
+pub fn has_mtrrs() -> bool {
+    cpuid(1, 0).edx & 1 << 12 != 0
 }
 
 /// CPUID.01H:ECX.XSAVE: XCR0 and CR4.OSXSAVE exist.
@@ -40,7 +39,7 @@ pub fn has_1g_pages() -> bool {
     cpuid(0x8000_0000, 0).eax >= 0x8000_0001 && cpuid(0x8000_0001, 0).edx & 1 << 26 != 0
 }
 
-/// Width of a physical address in bits. Intel SDM Vol. 3A, 4.1.4 "Enumeration of Paging Features by CPUID".
+/// Width of a physical address in bits. Intel SDM Vol. 3A, 5.1.4 "Enumeration of Paging Features by CPUID".
 pub fn physical_address_bits() -> u32 {
     if cpuid(0x8000_0000, 0).eax < 0x8000_0008 {
         return 36;

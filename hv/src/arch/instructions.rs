@@ -4,10 +4,13 @@
 
 use core::arch::asm;
 
-use x86_64::registers::control::{Cr4, Cr4Flags};
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 
 use super::fixup::fixup;
 use super::msr::Fault;
+
+/// CR0.CD and CR0.NW.
+const CACHE_BITS: Cr0Flags = Cr0Flags::CACHE_DISABLE.union(Cr0Flags::NOT_WRITE_THROUGH);
 
 /// WBINVD: writes every dirty cache line back, then empties the caches.
 pub fn wbinvd() {
@@ -40,6 +43,30 @@ pub fn xsetbv(register: u32, value: u64) -> Result<(), Fault> {
         );
     }
     if done == 1 { Ok(()) } else { Err(Fault) }
+}
+
+/// Makes CR0.CD and CR0.NW those of `cr0`, which must not have NW without CD.
+pub fn set_cache_bits(cr0: u64) {
+    let wanted = Cr0Flags::from_bits_truncate(cr0) & CACHE_BITS;
+    let old = Cr0::read();
+    if old & CACHE_BITS != wanted {
+        // SAFETY: the bits decide how memory is cached, not what it holds.
+        unsafe { Cr0::write(old & !CACHE_BITS | wanted) };
+    }
+}
+
+/// Puts CR2 and the debug registers that no virtualization extension switches into their state after INIT.
+pub fn reset_debug_registers() {
+    // SAFETY: Vidar uses none of them.
+    unsafe {
+        asm!(
+            "mov cr2, {zero}", "mov dr0, {zero}", "mov dr1, {zero}", "mov dr2, {zero}", "mov dr3, {zero}",
+            "mov dr6, {dr6}",
+            zero = in(reg) 0u64,
+            dr6 = in(reg) 0xffff_0ff0u64,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
 }
 
 /// Stops this CPU for good.

@@ -12,26 +12,24 @@ pub const FEATURE_CONTROL: u32 = 0x3a;
 pub const BIOS_UPDT_TRIG: u32 = 0x79;
 /// IA32_SMM_MONITOR_CTL.
 pub const SMM_MONITOR_CTL: u32 = 0x9b;
-/// IA32_MTRRCAP.
-pub const MTRRCAP: u32 = 0xfe;
 /// IA32_SYSENTER_CS.
 pub const SYSENTER_CS: u32 = 0x174;
 /// IA32_SYSENTER_ESP.
 pub const SYSENTER_ESP: u32 = 0x175;
 /// IA32_SYSENTER_EIP.
 pub const SYSENTER_EIP: u32 = 0x176;
-/// IA32_DEBUGCTL.
-pub const DEBUGCTL: u32 = 0x1d9;
+/// IA32_MISC_ENABLE.
+pub const MISC_ENABLE: u32 = 0x1a0;
 /// IA32_PAT.
 pub const PAT: u32 = 0x277;
+/// IA32_PEBS_ENABLE.
+pub const PEBS_ENABLE: u32 = 0x3f1;
 /// IA32_VMX_BASIC, the first of the VMX capability MSRs.
 pub const VMX_BASIC: u32 = 0x480;
 /// IA32_VMX_EXIT_CTLS2, the last of the VMX capability MSRs.
 pub const VMX_EXIT_CTLS2: u32 = 0x493;
 /// IA32_EFER.
 pub const EFER: u32 = 0xc000_0080;
-/// IA32_FS_BASE.
-pub const FS_BASE: u32 = 0xc000_0100;
 /// IA32_GS_BASE.
 pub const GS_BASE: u32 = 0xc000_0101;
 /// VM_CR of AMD-V.

@@ -33,7 +33,7 @@ pub struct Segments {
     tss: TaskStateSegment,
 }
 
-/// The selectors that a VM exit must load. Intel SDM Vol. 3C, 27.5.2 "Loading Host Segment and Descriptor-Table
+/// The selectors that a VM exit must load. Intel SDM Vol. 3C, 28.5.2 "Loading Host Segment and Descriptor-Table
 /// Registers".
 #[derive(Debug, Clone, Copy)]
 pub struct Selectors {

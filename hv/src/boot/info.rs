@@ -26,7 +26,7 @@ pub struct EfiTables {
     pub descriptor_size: u32,
     /// Version of the descriptors.
     pub descriptor_version: u32,
-    /// The memory map.
+    /// The memory map; empty if the loader gave none.
     pub memory_map: Vec<u8>,
 }
 

@@ -70,7 +70,11 @@ pub fn machine(
     unsafe { physical::write(cpu_frames.msr_bitmap, &msr_bitmap::derive(TABLE)) };
 
     let physical_address_bits = cpuid::physical_address_bits();
-    let mtrrs = Mtrrs::read(physical_address_bits, |index| msr::read_checked(index).unwrap_or(0));
+    let mtrrs = if cpuid::has_mtrrs() {
+        Mtrrs::read(physical_address_bits, |index| msr::read_checked(index).unwrap_or(0))
+    } else {
+        Mtrrs::write_back()
+    };
     let region = layout::region();
     let mut ram = map.usable();
     ram.remove(&region);
@@ -120,13 +124,6 @@ pub fn cpu(
 
 /// Four words of guest RAM. [`Machine`] asks only for what its memory says is RAM.
 fn read_ram(address: Gpa) -> [u64; 4] {
-    let start = address.identity();
-    // SAFETY: RAM is in the direct map; the words are copied at once, and no reference to them is kept. The guest's
-    // CPU, the only one, is not running.
-    let bytes = unsafe { physical::bytes(&(start..start + 32)) };
-    let mut words = [0; 4];
-    for (word, chunk) in words.iter_mut().zip(bytes.as_chunks().0) {
-        *word = u64::from_le_bytes(*chunk);
-    }
-    words
+    // SAFETY: RAM is in the direct map.
+    unsafe { physical::read_words(address.identity()) }
 }

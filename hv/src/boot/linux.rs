@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "modules are read, and memory is filled that is the guest's from then on")]
 
+use alloc::boxed::Box;
 use core::ops::Range;
 
 use super::info::{BootInfo, Module};
@@ -17,9 +18,9 @@ use crate::vmm::entry::EntryState;
 
 /// A kernel that has its place, and nothing moved yet.
 pub struct Linux {
-    kernel: BzImage,
     placement: Placement,
     layout: Layout,
+    boot_params: Box<[u8; boot_params::SIZE]>,
 }
 
 /// Checks the kernel among the modules and decides where everything goes.
@@ -50,7 +51,34 @@ pub fn prepare(info: &BootInfo) -> Result<Linux, Refusal> {
     })?;
     let layout = Layout::new(placement.handover, length);
     describe(kernel, rest, file, &placement);
-    Ok(Linux { kernel: parsed, placement, layout })
+    let boot_params = boot_params(info, &parsed, &placement, &layout)?;
+    Ok(Linux { placement, layout, boot_params })
+}
+
+/// What the kernel is told.
+fn boot_params(
+    info: &BootInfo,
+    kernel: &BzImage,
+    placement: &Placement,
+    layout: &Layout,
+) -> Result<Box<[u8; boot_params::SIZE]>, Refusal> {
+    // SAFETY: the BIOS area is memory or ROM that nothing of Vidar's writes.
+    let bios = unsafe { physical::bytes(&rsdp::BIOS_AREA) };
+    let mut page = Box::new([0; boot_params::SIZE]);
+    boot_params::fill(
+        &mut page,
+        &Told {
+            header: &kernel.header,
+            kernel: placement.kernel,
+            command_line: layout.command_line(),
+            initrd: placement.initrd.clone(),
+            map: &info.memory.reserved(&layout::region()),
+            rsdp: info.rsdp.as_ref().and_then(|copy| rsdp::find(copy, bios, &rsdp::BIOS_AREA)),
+            screen: Some(info.screen),
+            efi: None,
+        },
+    )?;
+    Ok(page)
 }
 
 fn describe(kernel: &Module, rest: &[Module], file: &[u8], placement: &Placement) {
@@ -67,32 +95,11 @@ fn describe(kernel: &Module, rest: &[Module], file: &[u8], placement: &Placement
 }
 
 /// Moves the guest to its place and tells it of the machine; `cursor` is where Vidar's log ends on a text screen.
-///
-/// # Errors
-/// [`Refusal`] where boot_params cannot say what there is to say.
-pub fn hand_over(linux: &Linux, info: &BootInfo, cursor: (u8, u8)) -> Result<EntryState, Refusal> {
-    let Linux { kernel, placement, layout } = linux;
-    let screen = match info.screen {
-        Screen::Text { columns, rows, .. } => Screen::Text { columns, rows, cursor },
-        framebuffer @ Screen::Framebuffer(_) => framebuffer,
-    };
-    // SAFETY: the BIOS area is memory or ROM that nothing of Vidar's writes.
-    let bios = unsafe { physical::bytes(&rsdp::BIOS_AREA) };
-    let root_pointer = info.rsdp.as_ref().and_then(|copy| rsdp::find(copy, bios, &rsdp::BIOS_AREA));
-    let mut page = [0; boot_params::SIZE];
-    boot_params::fill(
-        &mut page,
-        &Told {
-            header: &kernel.header,
-            kernel: placement.kernel,
-            command_line: layout.command_line(),
-            initrd: placement.initrd.clone(),
-            map: &info.memory.reserved(&layout::region()),
-            rsdp: root_pointer,
-            screen: Some(screen),
-            efi: None,
-        },
-    )?;
+pub fn hand_over(linux: Linux, info: &BootInfo, cursor: (u8, u8)) -> EntryState {
+    let Linux { placement, layout, mut boot_params } = linux;
+    if matches!(info.screen, Screen::Text { .. }) {
+        boot_params::set_cursor(&mut boot_params, cursor);
+    }
     let command_line = info.modules.first().map_or("", |module| module.command_line.as_str());
     let block = layout.build(command_line);
     // SAFETY: the placement lies in RAM that neither Vidar nor a source of a later move occupies. The loader's own
@@ -100,14 +107,14 @@ pub fn hand_over(linux: &Linux, info: &BootInfo, cursor: (u8, u8)) -> Result<Ent
     unsafe {
         placement.moves.iter().for_each(|step| physical::copy(&step.from, step.to));
         physical::write(placement.handover, &block);
-        physical::write(layout.boot_params(), &page);
+        physical::write(layout.boot_params(), &*boot_params);
     }
-    Ok(EntryState {
+    EntryState {
         entry: placement.kernel.identity(),
         boot_params: layout.boot_params().identity(),
         gdt: layout.gdt().identity(),
         gdt_limit: GDT_LIMIT,
         code: CODE_SELECTOR,
         data: DATA_SELECTOR,
-    })
+    }
 }

@@ -95,8 +95,9 @@ pub fn parse(bytes: &[u8]) -> Result<BootInfo, Refusal> {
             TagType::Framebuffer => {
                 info.screen = framebuffer(payload).map_or(info.screen, Screen::Framebuffer);
             }
+            TagType::Efi32 => efi_system_table = u32_at(payload, 0).map(|address| Hpa(address.into())),
             TagType::Efi64 => efi_system_table = u64_at(payload, 0).map(Hpa),
-            TagType::EfiMmap if payload.len() > 8 => efi_memory_map = Some(payload),
+            TagType::EfiMmap => efi_memory_map = Some(payload),
             // The new root pointer replaces the old one, whichever comes first.
             TagType::AcpiV2 => info.rsdp = payload.get(..36).map(<[u8]>::to_vec),
             TagType::AcpiV1 if info.rsdp.is_none() => info.rsdp = payload.get(..20).map(<[u8]>::to_vec),
@@ -104,11 +105,14 @@ pub fn parse(bytes: &[u8]) -> Result<BootInfo, Refusal> {
         }
     }
     info.memory = memory.ok_or(Refusal::NoMemoryMap)?;
-    info.efi = efi_system_table.zip(efi_memory_map).map(|(system_table, map)| EfiTables {
-        system_table,
-        descriptor_size: u32_at(map, 0).unwrap_or(0),
-        descriptor_version: u32_at(map, 4).unwrap_or(0),
-        memory_map: map[8..].to_vec(),
+    info.efi = efi_system_table.map(|system_table| {
+        let map = efi_memory_map.unwrap_or_default();
+        EfiTables {
+            system_table,
+            descriptor_size: u32_at(map, 0).unwrap_or(0),
+            descriptor_version: u32_at(map, 4).unwrap_or(0),
+            memory_map: map.get(8..).unwrap_or_default().to_vec(),
+        }
     });
     Ok(info)
 }

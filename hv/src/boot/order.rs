@@ -16,6 +16,7 @@ use crate::mem::heap;
 use crate::mem::host::{self, Frames, HostTables};
 use crate::mem::layout::direct;
 use crate::vmm::backend::Vcpu;
+use crate::vmm::exit::Exit;
 use crate::vmm::outcome::Stop;
 use crate::vmm::run;
 
@@ -94,12 +95,11 @@ fn run_guest(boot: Boot) -> Result<core::convert::Infallible, Refusal> {
     );
     log::info!("the machine is the guest's now; `vidarctl` in it tells more");
     let cursor = console::hand_over();
-    // The point of no return: what the modules lay in is overwritten, and a refusal has to take the consoles back.
-    let state = linux::hand_over(&linux, &info, cursor)?;
+    // The point of no return: what the modules lay in is overwritten.
+    let state = linux::hand_over(linux, &info, cursor);
     let mut vcpu = intel::cpu(capabilities, cpu_frames, &machine, &selectors, percpu, &state)?;
     let (stop, exit) = run::run(&mut vcpu, &machine);
-    log::debug!("last exit: {exit:?}");
-    end(&mut vcpu, stop, options.on_crash)
+    end(&mut vcpu, stop, &exit, options.on_crash)
 }
 
 /// Reads Vidar's options and moves the log to where they want it.
@@ -131,15 +131,16 @@ fn refuse(refusal: &Refusal) -> ! {
 }
 
 /// Reports what the guest was when it stopped, and does what the user wants done then.
-fn end(vcpu: &mut impl Vcpu, stop: Stop, on_crash: OnCrash) -> ! {
+fn end(vcpu: &mut impl Vcpu, stop: Stop, exit: &Exit, on_crash: OnCrash) -> ! {
     console::take_back();
     let what = match stop {
         Stop::TripleFault => "triple fault",
         Stop::Unanswered => "an exit that Vidar has no answer for",
         Stop::EntryFailed => "the CPU refused to enter it",
         Stop::OutOfFrames => "no memory is left for its page tables",
+        Stop::OutOfReach => "it used an address beyond 256 TiB",
     };
-    log::error!("the guest has stopped: {what}\n{}", vcpu.snapshot());
+    log::error!("the guest has stopped: {what}\n  {exit:x?}\n{}", vcpu.snapshot());
     match on_crash {
         OnCrash::Halt => {
             log::error!("the machine is halted (on-crash=halt)");

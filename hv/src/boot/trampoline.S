@@ -26,7 +26,8 @@ vidar_start32:
     cpuid
     bt edx, 29
     jnc vidar_no_long_mode
-    mov edi, edx                        # bit 20: no-execute
+    bt edx, 20                          # no-execute, which all of Vidar's page tables use
+    jnc vidar_no_execute_disable
     pop ebx
 
     # Four page directories of 2 MiB pages: present, writable, large.
@@ -63,11 +64,8 @@ vidar_start32:
 
     mov ecx, 0xc0000080                 # IA32_EFER
     rdmsr
-    or eax, 1 << 8                      # LME
-    bt edi, 20
-    jnc 4f
-    or eax, 1 << 11                     # NXE
-4:  wrmsr
+    or eax, 1 << 8 | 1 << 11            # LME, NXE
+    wrmsr
 
     mov eax, cr0
     or eax, 0x80010001                  # PG, WP, PE
@@ -78,6 +76,10 @@ vidar_start32:
 # There is no Rust to say it in: the sentence goes to COM1 and to the text screen from here.
 vidar_no_long_mode:
     mov esi, offset vidar_no_long_mode_text - {image_base}
+    jmp vidar_say
+vidar_no_execute_disable:
+    mov esi, offset vidar_no_execute_disable_text - {image_base}
+vidar_say:
     mov edi, 0xb8000
 5:  lodsb
     test al, al
@@ -99,7 +101,10 @@ vidar_no_long_mode:
     jmp 7b
 
 vidar_no_long_mode_text:
-    .asciz "Vidar cannot start: this CPU has no 64-bit mode (long mode); use a 64-bit machine, or boot the bare menu entry.\r\n"
+    .asciz "vidar: error: cannot start: this CPU has no 64-bit mode (long mode); use a 64-bit machine, or boot the bare menu entry.\r\n"
+
+vidar_no_execute_disable_text:
+    .asciz "vidar: error: cannot start: this CPU's no-execute pages are switched off; enable them in the firmware's setup (\"Execute Disable\", \"XD\" or \"NX\"), or boot the bare menu entry.\r\n"
 
 .code64
 vidar_start64_low:

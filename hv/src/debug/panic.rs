@@ -9,6 +9,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use super::log as console;
 use crate::arch::instructions::halt_forever;
 
+/// Bytes in the largest of Vidar's stacks.
+const LARGEST_STACK: u64 = 32 * 1024;
 /// Return addresses shown at most.
 const BACKTRACE_DEPTH: usize = 24;
 
@@ -28,12 +30,12 @@ pub fn report(info: &PanicInfo<'_>) -> ! {
 
 /// Logs the return addresses on the stack; `addr2line -e` on the image tells their names.
 fn backtrace() {
-    let mut frame: u64;
-    // SAFETY: reads a register.
-    unsafe { asm!("mov {}, rbp", out(reg) frame, options(nomem, nostack, preserves_flags)) };
+    let (mut frame, stack): (u64, u64);
+    // SAFETY: reads two registers.
+    unsafe { asm!("mov {}, rbp", "mov {}, rsp", out(reg) frame, out(reg) stack, options(nomem, nostack)) };
     for _ in 0..BACKTRACE_DEPTH {
-        // Vidar's own addresses are in the upper half; whatever else the chain holds is its end.
-        if frame < 0xffff_8000_0000_0000 || !frame.is_multiple_of(8) {
+        // What does not lie on this stack is the end: at VM entry RBP is the guest's for a moment.
+        if !(stack..stack + LARGEST_STACK).contains(&frame) || !frame.is_multiple_of(8) {
             break;
         }
         // SAFETY: code built with frame pointers keeps the caller's RBP and the return address here; both lie on a

@@ -141,6 +141,13 @@ pub fn fill(page: &mut [u8; SIZE], info: &BootInfo<'_>) -> Result<(), BootParams
     Ok(())
 }
 
+/// Moves the cursor of a text screen in a page that [`fill`] has filled.
+pub fn set_cursor(page: &mut [u8; SIZE], (column, row): (u8, u8)) {
+    let mut page = Page(page);
+    page.put(offset_of!(boot_params, screen_info.orig_x), &[column]);
+    page.put(offset_of!(boot_params, screen_info.orig_y), &[row]);
+}
+
 /// The page with one way to write it. Offsets and sizes are constants that lie inside; a write that did not would be
 /// left out.
 struct Page<'a>(&'a mut [u8; SIZE]);

@@ -2,7 +2,7 @@
 //!
 //! The second-stage table must repeat what the MTRRs say: with it in use, the CPU takes the type of a page from there
 //! and no longer from the MTRRs.
-//! SDM Vol. 3A 12.11 "Memory Type Range Registers (MTRRs)".
+//! Intel SDM Vol. 3A 12.11 "Memory Type Range Registers (MTRRs)".
 
 use core::ops::Range;
 
@@ -16,7 +16,7 @@ pub const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
 pub const IA32_MTRR_PHYSBASE0: u32 = 0x200;
 
 /// The fixed-range registers with the address at which each begins and the bytes that each of its 8 fields stands for:
-/// SDM Vol. 3A 12.11.2.2 "Fixed Range MTRRs".
+/// Intel SDM Vol. 3A 12.11.2.2 "Fixed Range MTRRs".
 const FIXED: [(u32, u64, u64); 11] = [
     (0x250, 0x0_0000, 0x1_0000),
     (0x258, 0x8_0000, 0x4000),
@@ -37,7 +37,7 @@ const FIXED_END: u64 = 0x10_0000;
 /// The most pairs for which there are numbers below the first fixed-range register.
 const MAX_PAIRS: usize = 40;
 
-/// A memory type, with the encoding that MTRRs and EPT entries share: SDM Vol. 3A 12.11 "Memory Type Range Registers
+/// A memory type, with the encoding that MTRRs and EPT entries share: Intel SDM Vol. 3A 12.11 "Memory Type Range Registers
 /// (MTRRs)", table "Memory Types That Can Be Encoded in MTRRs".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -67,7 +67,7 @@ impl MemoryType {
         }
     }
 
-    /// The type of memory that two variable ranges cover: SDM Vol. 3A 12.11.4.1 "MTRR Precedences". UC wins, and WT
+    /// The type of memory that two variable ranges cover: Intel SDM Vol. 3A 12.11.4.1 "MTRR Precedences". UC wins, and WT
     /// wins over WB. For every other pair the manual leaves the type undefined; UC is then the one that is never
     /// wrong, only slow.
     fn with(self, other: Self) -> Self {
@@ -81,60 +81,25 @@ impl MemoryType {
 }
 
 /// What the CPU's MTRRs can do, from [`IA32_MTRRCAP`] and the width of a physical address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MtrrCap {
+struct MtrrCap {
     pairs: usize,
     fixed: bool,
-    write_combining: bool,
     /// The bits of a physical address that the CPU does not have.
     beyond: u64,
 }
 
 impl MtrrCap {
     /// From the value of [`IA32_MTRRCAP`] and the bits in a physical address, bits 7:0 of CPUID.80000008H:EAX.
-    pub const fn from_raw(raw: u64, phys_bits: u32) -> Self {
+    const fn from_raw(raw: u64, phys_bits: u32) -> Self {
         let pairs = (raw & 0xff) as usize;
         Self {
             pairs: if pairs < MAX_PAIRS { pairs } else { MAX_PAIRS },
             fixed: raw & 1 << 8 != 0,
-            write_combining: raw & 1 << 10 != 0,
             beyond: match u64::MAX.checked_shl(phys_bits) {
                 Some(beyond) => beyond,
                 None => 0,
             },
         }
-    }
-
-    fn is_type(&self, raw: u64) -> bool {
-        match MemoryType::from_raw(raw as u8) {
-            Some(MemoryType::WriteCombining) => self.write_combining,
-            Some(_) => true,
-            None => false,
-        }
-    }
-}
-
-/// Whether `index` is the number of a register that gives memory types, on this CPU or on another.
-pub const fn is_mtrr(index: u32) -> bool {
-    matches!(index, 0x200..=0x250 | 0x258 | 0x259 | 0x268..=0x26f | IA32_MTRR_DEF_TYPE)
-}
-
-/// Whether a CPU with these capabilities takes `value` in the MTRR `index`. If not, its answer is #GP: for a reserved
-/// type, a reserved bit, an address bit that it does not have, and a register that it does not have.
-/// SDM Vol. 3A 12.11.2 "Setting Memory Ranges with MTRRs".
-pub fn valid_write(index: u32, value: u64, cap: &MtrrCap) -> bool {
-    match index {
-        IA32_MTRR_DEF_TYPE => value & !0xcff == 0 && cap.is_type(value),
-        0x200..0x250 => {
-            let pair = (index - IA32_MTRR_PHYSBASE0) as usize / 2;
-            let is_base = index.is_multiple_of(2);
-            let reserved = cap.beyond | if is_base { 0xf00 } else { 0x7ff };
-            pair < cap.pairs && value & reserved == 0 && (!is_base || cap.is_type(value & 0xff))
-        }
-        _ if is_mtrr(index) => {
-            cap.fixed && value.to_le_bytes().iter().all(|&field| cap.is_type(u64::from(field)))
-        }
-        _ => false,
     }
 }
 
@@ -203,7 +168,7 @@ impl Mtrrs {
         let cap = MtrrCap::from_raw(rdmsr(IA32_MTRRCAP), phys_bits);
         let def_type = rdmsr(IA32_MTRR_DEF_TYPE);
         let type_of = |raw: u8| MemoryType::from_raw(raw).unwrap_or(MemoryType::Uncacheable);
-        // Without E (bit 11) all memory is UC: SDM Vol. 3A 12.11.2.1 "IA32_MTRR_DEF_TYPE MSR".
+        // Without E (bit 11) all memory is UC: Intel SDM Vol. 3A 12.11.2.1 "IA32_MTRR_DEF_TYPE MSR".
         if def_type & 1 << 11 == 0 {
             return Self::uniform(MemoryType::Uncacheable);
         }
@@ -313,7 +278,6 @@ impl Mtrrs {
 #[cfg(test)]
 mod tests {
     use super::MemoryType::{Uncacheable, WriteBack, WriteCombining, WriteProtected, WriteThrough};
-    use super::*;
 
     #[test]
     fn overlaps() {
@@ -327,31 +291,5 @@ mod tests {
         ] {
             assert_eq!((a.with(b), b.with(a)), (both, both));
         }
-    }
-
-    #[test]
-    fn writes_that_a_cpu_refuses() {
-        let cap = MtrrCap::from_raw(0x508, 40);
-        let bare = MtrrCap::from_raw(0x002, 40);
-        for (index, value, valid) in [
-            (IA32_MTRRCAP, 0x508, false),
-            (IA32_MTRR_DEF_TYPE, 0xc06, true),
-            (IA32_MTRR_DEF_TYPE, 0xc02, false),
-            (IA32_MTRR_DEF_TYPE, 0x1c06, false),
-            (IA32_MTRR_DEF_TYPE, 0xd06, false),
-            (0x250, 0x0001_0405_0606_0606, true),
-            (0x250, 0x0001_0405_0606_0607, false),
-            (0x251, 0, false),
-            (0x200, 0xff_ffff_f006, true),
-            (0x200, 0x100_0000_0006, false),
-            (0x200, 0x106, false),
-            (0x200, 0x3, false),
-            (0x20f, 0xff_ffff_f800, true),
-            (0x20f, 0xff_ffff_fc00, false),
-            (0x210, 0x6, false),
-        ] {
-            assert_eq!(valid_write(index, value, &cap), valid, "{index:#x} = {value:#x}");
-        }
-        assert!(!valid_write(0x250, 0, &bare) && !valid_write(0x200, 1, &bare));
     }
 }

@@ -1,4 +1,5 @@
-//! Physical memory by its addresses, for what the boot order reads and places. Never used once the guest runs.
+//! Physical memory by its addresses: what the boot order reads and places, and the words of guest RAM that the guest's
+//! CPU would read.
 
 #![expect(unsafe_code, reason = "memory is reached through the direct map")]
 
@@ -34,4 +35,14 @@ pub unsafe fn copy(from: &Range<Hpa>, to: Hpa) {
 pub unsafe fn write(to: Hpa, bytes: &[u8]) {
     // SAFETY: the caller's promise.
     unsafe { core::ptr::copy(bytes.as_ptr(), direct(to).0 as *mut u8, bytes.len()) };
+}
+
+/// Reads words of guest RAM, which other CPUs and devices may write meanwhile.
+///
+/// # Safety
+/// The words lie in RAM in the direct map.
+pub unsafe fn read_words<const N: usize>(from: Hpa) -> [u64; N] {
+    let words = direct(from).0 as *const u64;
+    // SAFETY: the caller's promise; no reference into the guest's RAM is made.
+    core::array::from_fn(|index| unsafe { words.wrapping_add(index).read_volatile() })
 }

@@ -26,6 +26,9 @@ pub trait Vcpu {
     /// CR4 as the guest sees it: a part of [`Vcpu::controls`], for the exits that come often.
     fn cr4(&self) -> u64;
 
+    /// The current privilege level.
+    fn cpl(&self) -> u8;
+
     /// Makes CR0, CR4 and EFER.LMA those of `controls`, which must be consistent.
     fn set_controls(&mut self, controls: &Controls);
 

@@ -1,7 +1,7 @@
 //! CR0, CR4 and EFER: what a write to a control register means, and when it faults.
 //!
 //! Only the writes that touch a bit which the extension fixes come here, but each comes whole: it may switch paging on
-//! or off in the same instruction.
+//! or off in the same instruction. VT-x sends few of them, an extension that intercepts whole registers all.
 
 use super::exit::ControlWrite;
 use super::registers::Registers;
@@ -48,7 +48,7 @@ pub const CR4_PKE: u64 = 1 << 22;
 pub const CR4_CET: u64 = 1 << 23;
 
 /// The bits whose change flushes the PAE page-directory-pointer-table entries: CR4.PSE, PAE, PGE and SMEP, and CR0.PG,
-/// CD and NW. Intel SDM Vol. 3A, 4.4.1 "PDPTE Registers".
+/// CD and NW. Intel SDM Vol. 3A, 5.4.1 "PDPTE Registers".
 const CR4_RELOADS_PDPTES: u64 = 1 << 4 | CR4_PAE | 1 << 7 | 1 << 20;
 const CR0_RELOADS_PDPTES: u64 = CR0_PG | CR0_CD | CR0_NW;
 
@@ -64,7 +64,7 @@ pub struct Controls {
     /// IA32_EFER.
     pub efer: u64,
     /// CS.L: 64-bit code, if EFER.LMA is set.
-    pub code_is_64_bit: bool,
+    pub cs_l: bool,
 }
 
 /// What a write comes to.
@@ -93,7 +93,7 @@ pub fn write(
 ) -> Result<Update, Refused> {
     let mut new = *old;
     // Outside 64-bit mode the operand has 32 bits.
-    let width = if old.efer & EFER_LMA != 0 && old.code_is_64_bit { u64::MAX } else { 0xffff_ffff };
+    let width = if old.efer & EFER_LMA != 0 && old.cs_l { u64::MAX } else { 0xffff_ffff };
     match write {
         ControlWrite::Cr0(register) => new.cr0 = registers.get(register) & width,
         ControlWrite::Clts => new.cr0 &= !CR0_TS,
@@ -123,13 +123,13 @@ fn check_cr0(new: &mut Controls, old: &Controls) -> Result<(), Refused> {
     }
     match (old.cr0 & CR0_PG != 0, has(CR0_PG)) {
         (false, true) if new.efer & EFER_LME != 0 => {
-            if new.cr4 & CR4_PAE == 0 || new.code_is_64_bit {
+            if new.cr4 & CR4_PAE == 0 || new.cs_l {
                 return Err(Refused);
             }
             new.efer |= EFER_LMA;
         }
         (true, false) => {
-            if new.cr4 & CR4_PCIDE != 0 || new.efer & EFER_LMA != 0 && new.code_is_64_bit {
+            if new.cr4 & CR4_PCIDE != 0 || new.efer & EFER_LMA != 0 && new.cs_l {
                 return Err(Refused);
             }
             new.efer &= !EFER_LMA;
@@ -151,7 +151,7 @@ fn check_cr4(old: &Controls, new: &Controls, allowed: u64) -> Result<(), Refused
 }
 
 /// Whether the CPU takes these as page-directory-pointer-table entries of PAE paging: a present one has no reserved
-/// bit set. Intel SDM Vol. 3A, 4.4.1 "PDPTE Registers".
+/// bit set. Intel SDM Vol. 3A, 5.4.1 "PDPTE Registers".
 pub fn valid_pdptes(entries: &[u64; 4], physical_address_bits: u32) -> bool {
     let reserved = 0x1e6 | u64::MAX.checked_shl(physical_address_bits).unwrap_or(0);
     entries.iter().all(|entry| entry & 1 == 0 || entry & reserved == 0)
@@ -170,7 +170,7 @@ mod tests {
             cr3: 0x1000,
             cr4: CR4_PAE,
             efer: EFER_LME | EFER_LMA,
-            code_is_64_bit: true,
+            cs_l: true,
         }
     }
 
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn paging_switches_long_mode() {
-        let compatibility = Controls { code_is_64_bit: false, ..long_mode() };
+        let compatibility = Controls { cs_l: false, ..long_mode() };
         let off = mov(&compatibility, ControlWrite::Cr0, CR0_PE | CR0_ET)
             .expect("from compatibility mode")
             .controls;

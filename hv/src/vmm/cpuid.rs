@@ -19,10 +19,8 @@ bitflags! {
         const WAITPKG = 1 << 3;
         /// PCONFIG.
         const PCONFIG = 1 << 4;
-        /// RDMSRLIST and WRMSRLIST.
-        const MSRLIST = 1 << 5;
         /// Intel PT while the extension is in use.
-        const INTEL_PT = 1 << 6;
+        const INTEL_PT = 1 << 5;
     }
 }
 
@@ -81,7 +79,8 @@ const FEATURES: &[Bit] = &[
     bit(Output::Ecx, 31, Rule::Hypervisor),
 ];
 
-/// Leaf 07H: INVPCID, Intel PT, OSPKE, WAITPKG, RDPID, PCONFIG; subleaf 1: MSRLIST.
+/// Leaf 07H: INVPCID, Intel PT, OSPKE, WAITPKG, RDPID, PCONFIG; subleaf 1: FRED, whose events Vidar could not deliver
+/// again, and MSRLIST, which no control that Vidar knows lets through.
 const EXTENDED_FEATURES: &[Bit] = &[
     sub(0, Output::Ebx, 10, Rule::Needs(Features::INVPCID)),
     sub(0, Output::Ebx, 25, Rule::Needs(Features::INTEL_PT)),
@@ -89,7 +88,8 @@ const EXTENDED_FEATURES: &[Bit] = &[
     sub(0, Output::Ecx, 5, Rule::Needs(Features::WAITPKG)),
     sub(0, Output::Ecx, 22, Rule::Needs(Features::RDTSCP)),
     sub(0, Output::Edx, 18, Rule::Needs(Features::PCONFIG)),
-    sub(1, Output::Eax, 27, Rule::Needs(Features::MSRLIST)),
+    sub(1, Output::Eax, 17, Rule::Hide),
+    sub(1, Output::Eax, 27, Rule::Hide),
 ];
 
 /// Leaf 0DH, subleaf 1: XSAVES. The sizes in this leaf follow XCR0 and IA32_XSS, which are the guest's in the CPU.
@@ -107,6 +107,9 @@ const AMD_FEATURES: &[Bit] = &[
 
 /// Leaf 8000000AH: SVM's features. Without SVM the leaf is reserved and reads zero.
 const SVM_LEAF: u32 = 0x8000_000a;
+
+/// Leaf 14H: what Intel PT can do.
+const INTEL_PT_LEAF: u32 = 0x14;
 
 /// Leaves that no CPU has, which hypervisors use.
 const HYPERVISOR_LEAVES: core::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_ffff;
@@ -126,6 +129,7 @@ pub fn answer(
         0x19 => KEY_LOCKER,
         0x8000_0001 => AMD_FEATURES,
         SVM_LEAF => return Leaf::default(),
+        INTEL_PT_LEAF if !policy.features.contains(Features::INTEL_PT) => return Leaf::default(),
         _ if HYPERVISOR_LEAVES.contains(&leaf) => return hypervisor_leaf(leaf, subleaf, policy, native),
         _ => return native(leaf, subleaf),
     };
@@ -146,6 +150,10 @@ pub fn answer(
             Rule::Hypervisor => policy.hypervisor_bit,
         };
         *output = if set { *output | mask } else { *output & !mask };
+    }
+    if (leaf, subleaf) == (0xd, 1) && !policy.features.contains(Features::XSAVES) {
+        // What IA32_XSS could enable.
+        (result.ecx, result.edx) = (0, 0);
     }
     result
 }
@@ -203,8 +211,10 @@ mod tests {
     fn features_without_their_control_are_hidden() {
         let none = Policy { features: Features::empty(), hypervisor_bit: true };
         assert_eq!(changed(7, 0, &none, ONES, CR4_PKE), [0, 1 << 10 | 1 << 25, 1 << 5 | 1 << 22, 1 << 18]);
-        assert_eq!(changed(7, 1, &none, ONES, CR4_PKE), [1 << 27, 0, 0, 0]);
-        assert_eq!(changed(0xd, 1, &none, ONES, 0), [1 << 3, 0, 0, 0]);
+        assert_eq!(changed(7, 1, &ALL, ONES, CR4_PKE), [1 << 17 | 1 << 27, 0, 0, 0]);
+        assert_eq!(changed(0xd, 1, &none, ONES, 0), [1 << 3, 0, !0, !0]);
+        assert_eq!(changed(0xd, 1, &ALL, ONES, 0), [0; 4]);
+        assert_eq!(answer(0x14, 0, &none, |_, _| ONES, || 0), Leaf::default());
         assert_eq!(changed(0xd, 0, &none, ONES, 0), [0; 4]);
         assert_eq!(changed(0x8000_0001, 0, &none, Leaf::default(), 0), [0; 4], "nothing is invented");
     }
@@ -225,7 +235,7 @@ mod tests {
     proptest! {
         #[test]
         fn other_leaves_are_the_cpus(leaf in any::<u32>(), subleaf in any::<u32>(), seed in any::<u32>()) {
-            let special = [1, 7, 0xd, 0x19, 0x8000_0001, SVM_LEAF];
+            let special = [1, 7, 0xd, 0x19, 0x8000_0001, SVM_LEAF, INTEL_PT_LEAF];
             prop_assume!(!special.contains(&leaf) && !HYPERVISOR_LEAVES.contains(&leaf));
             let native = |l: u32, s: u32| Leaf { eax: l ^ seed, ebx: s ^ seed, ecx: l, edx: s };
             prop_assert_eq!(answer(leaf, subleaf, &ALL, native, || 0), native(leaf, subleaf));

@@ -1,5 +1,6 @@
 //! The guest's memory: the whole machine's at its own addresses, with Vidar's region behind a decoy.
 
+use core::iter;
 use core::ops::Range;
 
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
@@ -37,7 +38,7 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
     /// Maps all RAM and the first MiB. Devices follow as the guest touches them.
     ///
     /// # Errors
-    /// [`MapError`] where the tables do not fit in what `tables` has.
+    /// [`MapError`] where not even an empty table fits in what `tables` has.
     pub fn new(
         mut tables: T,
         largest: PageSize,
@@ -59,11 +60,6 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
     /// The memory that tables live in.
     pub fn tables(&self) -> &T {
         &self.tables
-    }
-
-    /// Vidar's memory, which the guest cannot reach.
-    pub fn hidden(&self) -> &Range<Hpa> {
-        &self.identity.hidden
     }
 
     /// Whether the guest has RAM in all of the page around `address`, as Vidar's own code may read it.
@@ -89,15 +85,11 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
     /// Makes the memory types follow the MTRRs. What CPUs remember must be flushed.
     ///
     /// # Errors
-    /// [`MapError`] where the tables do not fit.
+    /// [`MapError`] where the memory map names addresses that no table reaches.
     pub fn follow(&mut self, mtrrs: Mtrrs) -> Result<(), MapError> {
         self.identity.mtrrs = mtrrs;
         self.stage2.clear(&mut self.tables);
-        match self.map_ram() {
-            // The rest is mapped as it is touched.
-            Err(MapError::OutOfTables) => Ok(()),
-            result => result,
-        }
+        self.map_ram()
     }
 
     fn map(&mut self, address: Gpa) -> Result<Touch, MapError> {
@@ -109,12 +101,14 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         self.identity.map_on_touch(&mut self.stage2, &mut self.tables, address).map(|_| Touch::Mapped)
     }
 
+    /// Maps what the guest will surely use; what the tables cannot hold is mapped as it is touched.
     fn map_ram(&mut self) -> Result<(), MapError> {
-        self.identity.map_range(&mut self.stage2, &mut self.tables, LEGACY)?;
-        for range in &self.ram {
-            let guest = range.start.identity()..range.end.identity();
-            self.identity.map_range(&mut self.stage2, &mut self.tables, guest)?;
+        let Self { stage2, tables, identity, ram, .. } = self;
+        let ranges = ram.iter().map(|range| range.start.identity()..range.end.identity());
+        match iter::once(LEGACY).chain(ranges).try_for_each(|range| identity.map_range(stage2, tables, range))
+        {
+            Err(MapError::OutOfTables) => Ok(()),
+            result => result,
         }
-        Ok(())
     }
 }

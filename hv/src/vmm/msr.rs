@@ -28,6 +28,8 @@ pub enum Write {
     Mtrr,
     /// IA32_APIC_BASE: the APIC may not be laid over Vidar.
     ApicBase,
+    /// #GP if a bit of these is set, or else the CPU takes it.
+    Without(u64),
 }
 
 /// One row: some MSRs, and what becomes of reads and writes.
@@ -52,14 +54,20 @@ pub const TABLE: &[Row] = &[
     // The value is a linear address of the guest's, which is none of Vidar's; reading it is #GP by itself.
     row(msr::BIOS_UPDT_TRIG, msr::BIOS_UPDT_TRIG, Read::Native, Write::Ignore),
     row(msr::SMM_MONITOR_CTL, msr::SMM_MONITOR_CTL, Read::Refuse, Write::Refuse),
-    // Variable ranges: as many as IA32_MTRRCAP may count. The CPU refuses those that it lacks.
-    row(0x200, 0x213, Read::Native, Write::Mtrr),
+    // XD Bit Disable would make the no-execute bit of Vidar's own pages a reserved one.
+    row(msr::MISC_ENABLE, msr::MISC_ENABLE, Read::Native, Write::Without(1 << 34)),
+    // Variable ranges: all that there are numbers for. The CPU refuses those that it lacks.
+    row(0x200, 0x24f, Read::Native, Write::Mtrr),
     // Fixed ranges and the default type.
     row(0x250, 0x250, Read::Native, Write::Mtrr),
     row(0x258, 0x259, Read::Native, Write::Mtrr),
     row(0x268, 0x26f, Read::Native, Write::Mtrr),
     row(0x2ff, 0x2ff, Read::Native, Write::Mtrr),
+    // The CPU goes on to write event records after an exit, to the guest's linear address in Vidar's address space.
+    row(msr::PEBS_ENABLE, msr::PEBS_ENABLE, Read::Native, Write::Without(u64::MAX)),
     row(msr::VMX_BASIC, msr::VMX_EXIT_CTLS2, Read::Refuse, Write::Refuse),
+    // Those of KVM below Vidar, which is not for Vidar's guest.
+    row(0x4b56_4d00, 0x4b56_4dff, Read::Refuse, Write::Refuse),
     row(msr::VM_CR, msr::VM_CR, Read::Refuse, Write::Refuse),
     row(msr::VM_HSAVE_PA, msr::VM_HSAVE_PA, Read::Refuse, Write::Refuse),
 ];

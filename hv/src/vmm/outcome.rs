@@ -20,6 +20,8 @@ pub enum Stop {
     EntryFailed,
     /// No frame is left for the second-stage table.
     OutOfFrames,
+    /// The guest used an address that the second-stage table cannot translate.
+    OutOfReach,
 }
 
 /// The answer to an exit.

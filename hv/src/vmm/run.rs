@@ -14,7 +14,7 @@ use super::registers::Register;
 use super::{cpuid, xcr0};
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use crate::mem::mtrr::Mtrrs;
-use crate::mem::stage2::{Format, TableMemory};
+use crate::mem::stage2::{Format, MapError, TableMemory};
 
 const REFUSE: Outcome = Outcome::Inject(Exception::GeneralProtection);
 
@@ -113,6 +113,8 @@ fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, 
         Write::Native => {}
         Write::Ignore => return Outcome::Advance,
         Write::Refuse => return REFUSE,
+        Write::Without(bits) if value & bits != 0 => return REFUSE,
+        Write::Without(_) => {}
         Write::ApicBase if apic_page_overlaps(value, &machine.region) => return REFUSE,
         Write::ApicBase => {}
         // Linux writes back what it read: no reason to build the tables anew.
@@ -178,7 +180,8 @@ fn xsetbv<V: Vcpu>(vcpu: &mut V) -> Outcome {
     let (register, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
     let features = vcpu.cpuid(0xd, 0);
     let supported = u64::from(features.edx) << 32 | u64::from(features.eax);
-    if xcr0::valid(register, value, supported) && vcpu.xsetbv(register, value).is_ok() {
+    // CPUs look at the privilege level before they exit; Bochs does not.
+    if vcpu.cpl() == 0 && xcr0::valid(register, value, supported) && vcpu.xsetbv(register, value).is_ok() {
         Outcome::Advance
     } else {
         REFUSE
@@ -202,15 +205,11 @@ fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
         Ok(Touch::Decoy) => {
             if !machine.touch_reported.swap(true, Ordering::Relaxed) {
                 let address = violation.address;
-                log::warn!(
-                    "the guest touched Vidar's memory at {address}; it is shown a page of zeros there"
-                );
+                log::warn!("the guest touched Vidar's memory at {address}; it is shown another page there");
             }
         }
-        Err(error) => {
-            log::error!("{error}");
-            return Outcome::Stop(Stop::OutOfFrames);
-        }
+        Err(MapError::OutOfTables) => return Outcome::Stop(Stop::OutOfFrames),
+        Err(_) => return Outcome::Stop(Stop::OutOfReach),
     }
     Outcome::Resume
 }

@@ -111,6 +111,8 @@ mod ept_vpid {
     pub const INVVPID_SINGLE: u64 = 1 << 32 | 1 << 41;
 }
 
+/// IA32_VMX_MISC: rate of the preemption timer.
+const MISC_TIMER_RATE: u64 = 0x1f;
 /// IA32_VMX_MISC: VM exits store EFER.LMA into "IA-32e mode guest".
 const MISC_STORES_LMA: u64 = 1 << 5;
 /// IA32_VMX_MISC: Intel PT can be used in VMX operation.
@@ -134,6 +136,8 @@ pub struct Capabilities {
     pub exit: u32,
     /// VM-entry controls, but for "IA-32e mode guest".
     pub entry: u32,
+    /// The preemption timer counts down when this bit of the TSC changes.
+    pub timer_rate: u32,
     /// The largest page that EPT maps.
     pub largest_page: PageSize,
     /// Bits of CR0 that are 1 in the guest whatever it writes.
@@ -230,6 +234,7 @@ impl Capabilities {
             secondary: second,
             exit: granted(raw.exit, exit_required, if cet { exit::LOAD_CET } else { 0 }),
             entry: granted(raw.entry, entry_required, if cet { entry::LOAD_CET } else { 0 }),
+            timer_rate: (raw.misc & MISC_TIMER_RATE) as u32,
             largest_page: if raw.ept_vpid & ept_vpid::PAGES_1G != 0 {
                 PageSize::Size1G
             } else {

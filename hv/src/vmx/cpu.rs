@@ -21,7 +21,7 @@ use crate::arch::percpu::{Counters, PerCpu};
 use crate::arch::segments::Selectors;
 use crate::mem::addr::Hpa;
 use crate::vmm::backend::Vcpu;
-use crate::vmm::control::Controls;
+use crate::vmm::control::{CR0_PE, CR4_VMXE, Controls};
 use crate::vmm::crash::Snapshot;
 use crate::vmm::entry::EntryState;
 use crate::vmm::exit::Exit;
@@ -34,9 +34,9 @@ const RESUME: u64 = 1 << 16;
 /// IA32_DEBUGCTL.BTF: TF steps over branches, not instructions.
 const BRANCH_STEP: u64 = 1 << 1;
 
-/// How long the guest runs, in units of the preemption timer, until it is tried again whether it takes an NMI: long
-/// enough for some instructions, so that the shadow of STI or MOV SS ends.
-const NMI_PATIENCE: u32 = 64;
+/// How long the guest runs, in ticks of the TSC, until it is tried again whether it takes an NMI: long enough for some
+/// instructions, so that the shadow of STI or MOV SS ends.
+const NMI_PATIENCE: u32 = 2048;
 
 /// Frames that a virtual CPU needs beside the second stage.
 #[derive(Debug, Clone, Copy)]
@@ -114,18 +114,16 @@ impl VmxCpu {
         if !self.nmi_waits {
             self.vmcs.write(ENTRY_INTERRUPTION_INFO, event::NMI);
         } else {
-            self.vmcs.write(PREEMPTION_TIMER, NMI_PATIENCE);
+            self.vmcs.write(PREEMPTION_TIMER, (NMI_PATIENCE >> self.capabilities.timer_rate).max(1));
             self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin | pin::PREEMPTION_TIMER);
         }
     }
 
-    /// When that time is over.
+    /// After the guest has run for that time, or less.
     #[cold]
     fn window(&mut self) {
         self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
-        if self.nmi_waits {
-            self.deliver_nmi();
-        }
+        self.deliver_nmi();
     }
 
     /// Why the guest was not entered.
@@ -182,14 +180,16 @@ impl VmxCpu {
         self.vmcs.read(GUEST_CR0).0 & !mask | self.vmcs.read(CR0_READ_SHADOW).0 & mask
     }
 
-    fn is_64_bit(&self) -> bool {
-        const LONG: u32 = 1 << 13;
-        self.vmcs.read(GUEST_EFER) & EFER_LMA != 0 && self.vmcs.read(GUEST_CS_RIGHTS) & LONG != 0
+    fn cs_l(&self) -> bool {
+        self.vmcs.read(GUEST_CS_RIGHTS) & 1 << 13 != 0
     }
 }
 
 impl Vcpu for VmxCpu {
     fn run(&mut self) -> Exit {
+        if self.nmi_waits {
+            self.window();
+        }
         loop {
             // SAFETY: `new` set the current VMCS up, with a second stage that leaves out Vidar's memory.
             match unsafe { enter(&mut self.block) } {
@@ -202,7 +202,6 @@ impl Vcpu for VmxCpu {
         let exit = exit::decode(reason, &self.vmcs);
         match exit {
             Exit::SecondStage(_) => self.redeliver(),
-            Exit::Window => self.window(),
             // A control register can be written from RSP, which the processor keeps in the VMCS.
             Exit::ControlWrite(_) => {
                 let rsp = self.vmcs.read(GUEST_RSP).0;
@@ -227,7 +226,7 @@ impl Vcpu for VmxCpu {
             cr3: self.vmcs.read(GUEST_CR3).0,
             cr4: self.cr4(),
             efer: self.vmcs.read(GUEST_EFER),
-            code_is_64_bit: self.is_64_bit(),
+            cs_l: self.cs_l(),
         }
     }
 
@@ -235,12 +234,19 @@ impl Vcpu for VmxCpu {
         self.vmcs.read(GUEST_CR4).0 & !CR4_MASK | self.vmcs.read(CR4_READ_SHADOW).0 & CR4_MASK
     }
 
+    fn cpl(&self) -> u8 {
+        // The descriptor privilege level of SS is the CPL: Intel SDM Vol. 3C, 25.4.1 "Guest Register State".
+        (self.vmcs.read(GUEST_SS_RIGHTS) >> 5 & 3) as u8
+    }
+
     #[cold]
     fn set_controls(&mut self, controls: &Controls) {
+        // VM entry leaves CD and NW as they are in the CPU.
+        instructions::set_cache_bits(controls.cr0);
         let cr0 = controls.cr0 & !self.capabilities.cr0_forbidden | self.capabilities.cr0_forced;
         self.vmcs.write(GUEST_CR0, Natural(cr0));
         self.vmcs.write(CR0_READ_SHADOW, Natural(controls.cr0));
-        self.vmcs.write(GUEST_CR4, Natural(controls.cr4 & !CR4_MASK | crate::vmm::control::CR4_VMXE));
+        self.vmcs.write(GUEST_CR4, Natural(controls.cr4 & !CR4_MASK | CR4_VMXE));
         self.vmcs.write(CR4_READ_SHADOW, Natural(controls.cr4));
         self.vmcs.write(GUEST_EFER, controls.efer);
         let ia32e = if controls.efer & EFER_LMA != 0 { entry_controls::IA32E_GUEST } else { 0 };
@@ -262,7 +268,7 @@ impl Vcpu for VmxCpu {
     fn advance(&mut self) {
         let rip = self.vmcs.read(GUEST_RIP).0;
         let mut next = rip.wrapping_add(self.vmcs.read(EXIT_INSTRUCTION_LENGTH).into());
-        if (rip ^ next) >> 32 != 0 && !self.is_64_bit() {
+        if (rip ^ next) >> 32 != 0 && (self.vmcs.read(GUEST_EFER) & EFER_LMA == 0 || !self.cs_l()) {
             next &= 0xffff_ffff;
         }
         self.vmcs.write(GUEST_RIP, Natural(next));
@@ -285,12 +291,14 @@ impl Vcpu for VmxCpu {
         let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
         self.vmcs
             .write(GUEST_INTERRUPTIBILITY, blocking & !(interruptibility::STI | interruptibility::MOV_SS));
-        self.set_injection(&Injection::of(exception));
+        let protected_mode = self.vmcs.read(GUEST_CR0).0 & CR0_PE != 0;
+        self.set_injection(&Injection::of(exception, protected_mode));
     }
 
     #[cold]
     fn init(&mut self) {
         setup::init_state(&mut self.vmcs, &self.capabilities);
+        instructions::reset_debug_registers();
         self.block.registers = Registers::default();
         self.block.registers.set(Register::Rdx, cpuid::cpuid(1, 0).eax.into());
         if self.capabilities.has(secondary::VPID) {

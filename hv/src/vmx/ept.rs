@@ -1,5 +1,5 @@
 //! Extended page tables: how VT-x encodes the second stage.
-//! SDM Vol. 3C 29.3.2 "EPT Translation Mechanism".
+//! Intel SDM Vol. 3C 29.3.2 "EPT Translation Mechanism".
 
 use crate::mem::addr::{Hpa, PageSize};
 use crate::mem::mtrr::MemoryType;
@@ -26,7 +26,7 @@ impl Format for Ept {
     }
 
     /// "Ignore PAT" (bit 6) stays clear, so that the guest's own PAT goes on to be combined with the type:
-    /// SDM Vol. 3C 29.3.7.2 "Memory Type Used for Translated Guest-Physical Addresses".
+    /// Intel SDM Vol. 3C 29.3.7.2 "Memory Type Used for Translated Guest-Physical Addresses".
     fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: Access) -> u64 {
         let large = if size == PageSize::Size4K { 0 } else { LARGE };
         page.0 & ADDRESS | large | (memory_type as u64) << MEMORY_TYPE_SHIFT | u64::from(access.bits())
@@ -55,7 +55,7 @@ impl Format for Ept {
 }
 
 /// The EPT pointer for the tables below `root`: four levels, walked in write-back memory, without accessed and dirty
-/// flags. SDM Vol. 3C 25.6.11 "Extended-Page-Table Pointer (EPTP)".
+/// flags. Intel SDM Vol. 3C 25.6.11 "Extended-Page-Table Pointer (EPTP)".
 pub const fn pointer(root: Hpa) -> u64 {
     const WALK_LENGTH_LESS_1: u64 = 3;
     root.0 & ADDRESS | WALK_LENGTH_LESS_1 << 3 | MemoryType::WriteBack as u64

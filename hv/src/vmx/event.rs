@@ -42,11 +42,13 @@ pub struct Injection {
 }
 
 impl Injection {
-    /// The injection of `exception`.
-    pub const fn of(exception: Exception) -> Self {
+    /// The injection of `exception`. In real mode none has an error code, and VM entry refuses one: Intel SDM Vol. 3C,
+    /// 27.2.1.3 "VM-Entry Control Fields".
+    pub const fn of(exception: Exception, protected_mode: bool) -> Self {
         let (vector, error_code) = match exception {
             Exception::InvalidOpcode => (6, None),
-            Exception::GeneralProtection => (13, Some(0)),
+            Exception::GeneralProtection if protected_mode => (13, Some(0)),
+            Exception::GeneralProtection => (13, None),
         };
         let with_code = if error_code.is_some() { ERROR_CODE } else { 0 };
         Self {
@@ -62,7 +64,7 @@ impl Injection {
 pub struct Interrupted {
     /// The event, to be injected again.
     pub injection: Injection,
-    /// It is an NMI, whose delivery has set blocking by NMI: that must be taken back, or the injection is refused.
+    /// It is an NMI, whose delivery has begun to block NMIs: that must be taken back, since it begins anew.
     pub is_nmi: bool,
 }
 
@@ -95,9 +97,11 @@ mod tests {
 
     #[test]
     fn exceptions() {
-        assert_eq!(Injection::of(Exception::InvalidOpcode).information, 0x8000_0306);
-        let fault = Injection::of(Exception::GeneralProtection);
+        assert_eq!(Injection::of(Exception::InvalidOpcode, true).information, 0x8000_0306);
+        let fault = Injection::of(Exception::GeneralProtection, true);
         assert_eq!((fault.information, fault.error_code), (0x8000_0b0d, Some(0)));
+        let real_mode = Injection::of(Exception::GeneralProtection, false);
+        assert_eq!((real_mode.information, real_mode.error_code), (0x8000_030d, None));
     }
 
     #[test]

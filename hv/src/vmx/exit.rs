@@ -37,6 +37,8 @@ mod reason {
     pub const INVVPID: u32 = 53;
     pub const XSETBV: u32 = 55;
     pub const VMFUNC: u32 = 59;
+    pub const SEAMCALL: u32 = 76;
+    pub const TDCALL: u32 = 77;
 }
 
 /// What the exit with this exit reason is.
@@ -66,7 +68,9 @@ pub fn decode(exit_reason: u32, fields: &impl Fields) -> Exit {
         | reason::VMCLEAR..=reason::VMXON
         | reason::INVEPT
         | reason::INVVPID
-        | reason::VMFUNC => Exit::Virtualization,
+        | reason::VMFUNC
+        | reason::SEAMCALL
+        | reason::TDCALL => Exit::Virtualization,
         reason::PREEMPTION_TIMER => Exit::Window,
         reason::INIT => Exit::Init,
         reason::SIPI => Exit::Sipi(qualification() as u8),
@@ -121,7 +125,7 @@ mod tests {
         assert_eq!(decoded(10, 0), Exit::Cpuid);
         assert_eq!(decoded(2, 0), Exit::TripleFault);
         assert_eq!(decoded(4, 0x9f), Exit::Sipi(0x9f));
-        for reason in (19..=27).chain([11, 50, 53, 59]) {
+        for reason in (19..=27).chain([11, 50, 53, 59, 76, 77]) {
             assert_eq!(decoded(reason, 0), Exit::Virtualization, "{reason}");
         }
         assert_eq!(decoded(0x8000_0021, 4), Exit::EntryFailed { code: 33, qualification: 4 });

@@ -121,6 +121,7 @@ fields! {
     TSC_OFFSET: u64 = 0x2010;
     EPT_POINTER: u64 = 0x201a;
     XSS_EXITING_BITMAP: u64 = 0x202c;
+    PCONFIG_EXITING_BITMAP: u64 = 0x203e;
     GUEST_PHYSICAL_ADDRESS: u64, ReadOnly = 0x2400;
     VMCS_LINK_POINTER: u64 = 0x2800;
     GUEST_DEBUGCTL: u64 = 0x2802;
@@ -219,7 +220,8 @@ fields! {
 }
 
 /// Fields that exist only with a control that Vidar does without where the CPU lacks it.
-pub const OPTIONAL: &[u32] = &[VPID.encoding(), XSS_EXITING_BITMAP.encoding()];
+pub const OPTIONAL: &[u32] =
+    &[VPID.encoding(), XSS_EXITING_BITMAP.encoding(), PCONFIG_EXITING_BITMAP.encoding()];
 
 /// Fields that are kept while CR4.CET passes through to the guest; they exist with the "load CET state" controls.
 pub mod cet {

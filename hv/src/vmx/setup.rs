@@ -58,6 +58,9 @@ pub fn controls(vmcs: &mut Vmcs, capabilities: &Capabilities, msr_bitmap: Hpa, e
     if capabilities.has(secondary::XSAVES) {
         vmcs.write(XSS_EXITING_BITMAP, 0);
     }
+    if capabilities.has(secondary::PCONFIG) {
+        vmcs.write(PCONFIG_EXITING_BITMAP, 0);
+    }
     vmcs.write(TSC_OFFSET, 0);
     vmcs.write(EXCEPTION_BITMAP, 0);
     // With no page faults in the exception bitmap these two have no effect, as long as they are equal.
@@ -146,7 +149,7 @@ pub fn guest_state(vmcs: &mut Vmcs, capabilities: &Capabilities, state: &EntrySt
 }
 
 /// Active, nothing blocked, nothing pending.
-pub fn clear_non_register_state(vmcs: &mut Vmcs) {
+fn clear_non_register_state(vmcs: &mut Vmcs) {
     vmcs.write(GUEST_ACTIVITY_STATE, 0);
     vmcs.write(GUEST_INTERRUPTIBILITY, 0);
     vmcs.write(GUEST_PENDING_DEBUG, Natural(0));
@@ -204,9 +207,8 @@ pub static SEGMENTS: [SegmentFields; 8] = segments![
 /// The state after INIT. Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset", table "IA-32 and Intel 64
 /// Processor States Following Power-up, Reset, or INIT". CD and NW of CR0 stay as they are in the CPU.
 pub fn init_state(vmcs: &mut Vmcs, capabilities: &Capabilities) {
-    const CACHE_BITS: u64 = 0x6000_0000;
-    vmcs.write(GUEST_CR0, Natural(CACHE_BITS | CR0_ET | capabilities.cr0_forced));
-    vmcs.write(CR0_READ_SHADOW, Natural(CACHE_BITS | CR0_ET));
+    vmcs.write(GUEST_CR0, Natural(CR0_ET | capabilities.cr0_forced));
+    vmcs.write(CR0_READ_SHADOW, Natural(CR0_ET));
     vmcs.write(GUEST_CR3, Natural(0));
     vmcs.write(GUEST_CR4, Natural(CR4_VMXE));
     vmcs.write(CR4_READ_SHADOW, Natural(0));

@@ -60,6 +60,7 @@ pub struct FakeCpu {
     pub did: Vec<Did>,
     pub registers: Registers,
     pub controls: Controls,
+    pub cpl: u8,
     pub msrs: BTreeMap<u32, u64>,
     /// Every access to an MSR and XCR0 gives #GP.
     pub faults: bool,
@@ -74,6 +75,8 @@ impl FakeCpu {
             (msr::FEATURE_CONTROL, 0x10_0005),
             (msr::BIOS_UPDT_TRIG, 0),
             (msr::SMM_MONITOR_CTL, 0),
+            (msr::MISC_ENABLE, 0),
+            (msr::PEBS_ENABLE, 0),
             (msr::PAT, 0x0007_0406_0007_0406),
             (msr::VMX_BASIC, 0x00da_0400_0000_0001),
             (msr::VMX_EXIT_CTLS2, 0),
@@ -94,6 +97,7 @@ impl FakeCpu {
             did: Vec::new(),
             registers: Registers::default(),
             controls: Controls { cr0: CR0_PE | CR0_ET | CR0_NE, ..Controls::default() },
+            cpl: 0,
             msrs: msrs.into_iter().chain(unused_pairs).chain(write_back).collect(),
             faults: false,
             counters: Box::leak(Box::default()),
@@ -129,6 +133,10 @@ impl Vcpu for FakeCpu {
 
     fn cr4(&self) -> u64 {
         self.controls.cr4
+    }
+
+    fn cpl(&self) -> u8 {
+        self.cpl
     }
 
     fn set_controls(&mut self, controls: &Controls) {
