@@ -50,6 +50,11 @@ fn configuration_text(spec: &Spec, log: &Path, port: u16) -> String {
     let cpu = spec.cpu.as_deref().unwrap_or(USUAL_CPU);
     let (iso, log) = (iso.display(), log.display());
     let time = if spec.fixed_clock { "1700000000" } else { "utc" };
+    let (boot, drive) = if spec.disk {
+        ("disk", format!("type=disk, mode=volatile, path=\"{iso}\", cylinders=0"))
+    } else {
+        ("cdrom", format!("type=cdrom, path=\"{iso}\", status=inserted"))
+    };
     let errors = if spec.verbose { "report" } else { "ignore" };
     // After Linux has rebooted, the BIOS of Bochs writes an MSR that it has locked: it lives on by the reset that
     // follows from the triple fault.
@@ -62,9 +67,9 @@ fn configuration_text(spec: &Spec, log: &Path, port: u16) -> String {
          memory: guest={memory}, host={memory}\n\
          romimage: file=\"/usr/share/bochs/BIOS-bochs-latest\"\n\
          vgaromimage: file=\"/usr/share/vgabios/vgabios.bin\"\n\
-         boot: cdrom\n\
+         boot: {boot}\n\
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
-         ata0-master: type=cdrom, path=\"{iso}\", status=inserted\n\
+         ata0-master: {drive}\n\
          clock: sync=none, time0={time}\n\
          cpu: model={cpu}, count=1, ips={INSTRUCTIONS_PER_SECOND}, \
          reset_on_triple_fault={reset}, ignore_bad_msrs={ignore}\n\

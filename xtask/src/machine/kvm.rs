@@ -17,7 +17,8 @@ pub fn command(spec: &Spec, port: u16) -> Command {
     command.args(["-m", &spec.memory.to_string()]);
     command.args(["-chardev", &format!("socket,id=com1,host=127.0.0.1,port={port}")]);
     command.args(["-serial", "chardev:com1"]);
-    command.arg("-cdrom").arg(&spec.iso).args(["-boot", "d"]);
+    let media = if spec.disk { "disk,format=raw,snapshot=on" } else { "cdrom,readonly=on" };
+    command.arg("-drive").arg(format!("file={},media={media}", spec.iso.display()));
     command
 }
 

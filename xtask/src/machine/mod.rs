@@ -37,6 +37,8 @@ pub struct Spec {
     pub dir: PathBuf,
     /// The ISO in its drive.
     pub iso: PathBuf,
+    /// Whether that is a disk, as if the ISO had been written to one; it is a CD otherwise.
+    pub disk: bool,
     /// Its memory in MiB.
     pub memory: u32,
     /// The CPU, as the emulator names it; `None` is the emulator's usual one.

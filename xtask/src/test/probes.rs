@@ -168,6 +168,7 @@ pub struct Single {
 
 /// The tests with machines of their own.
 pub const SINGLES: &[Single] = &[
+    Single { name: "iso/boots-from-disk", check: boots_from_disk },
     Single { name: "probe/crash-halts", check: crash_halts },
     Single { name: "probe/crash-resets", check: crash_resets },
     Single { name: "probe/hypervisor-bit-off", check: hypervisor_bit_off },
@@ -184,6 +185,14 @@ impl Single {
     pub fn folder(&self) -> String {
         self.name.replace('/', "-")
     }
+}
+
+/// The ISO is hybrid: the same file, written to a disk, boots as well.
+fn boots_from_disk(folder: &str, tools: &Tools) -> Result<()> {
+    let small = Small { cmdline: "probe=cpuid".to_owned(), disk: true, ..usual(folder, tools)? };
+    let mut booted = small.boot(tools)?;
+    booted.console.expect("probe cpuid: ", BOOT)?;
+    contains(&booted.console.expect("\r\n", ANSWER)?, "hypervisor=1")
 }
 
 fn with_options(folder: &str, cmdline: &str, options: &str, tools: &Tools) -> Result<small::Booted> {

@@ -30,6 +30,8 @@ pub struct Small {
     pub menu: Menu,
     /// The machine's memory in MiB.
     pub memory: u32,
+    /// Whether the ISO is on a disk, and not on a CD.
+    pub disk: bool,
     /// The machine's CPU, as Bochs names it.
     pub cpu: Option<&'static str>,
 }
@@ -79,6 +81,7 @@ impl Small {
         let spec = Spec {
             dir: dir.clone(),
             iso,
+            disk: self.disk,
             memory: self.memory,
             cpu: self.cpu.map(str::to_owned),
             fixed_clock: true,
