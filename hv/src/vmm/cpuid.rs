@@ -122,6 +122,13 @@ pub fn answer(
     native: impl Fn(u32, u32) -> Leaf,
     cr4: impl Fn() -> u64,
 ) -> Leaf {
+    let leaf = match leaf {
+        _ if !HYPERVISOR_LEAVES.contains(&leaf) => leaf,
+        _ if policy.hypervisor_bit => return hypervisor_leaf(leaf),
+        // What a CPU gives for a leaf that it lacks: its highest basic one. Intel SDM Vol. 2A, 3.3 "CPUID-CPU
+        // Identification". The leaves of a hypervisor below Vidar are never shown: Vidar is not what they describe.
+        _ => native(0, 0).eax,
+    };
     let table = match leaf {
         1 => FEATURES,
         7 => EXTENDED_FEATURES,
@@ -130,7 +137,6 @@ pub fn answer(
         0x8000_0001 => AMD_FEATURES,
         SVM_LEAF => return Leaf::default(),
         INTEL_PT_LEAF if !policy.features.contains(Features::INTEL_PT) => return Leaf::default(),
-        _ if HYPERVISOR_LEAVES.contains(&leaf) => return hypervisor_leaf(leaf, subleaf, policy, native),
         _ => return native(leaf, subleaf),
     };
     let mut result = native(leaf, subleaf);
@@ -158,10 +164,8 @@ pub fn answer(
     result
 }
 
-/// Vidar's own leaves; or, when it is not to be seen, what a CPU gives for a leaf that it lacks: its highest basic
-/// one. Intel SDM Vol. 2A, 3.3 "CPUID-CPU Identification", "INPUT EAX = ... > max". The leaves of a hypervisor below
-/// Vidar are never shown: Vidar is not what they describe.
-fn hypervisor_leaf(leaf: u32, subleaf: u32, policy: &Policy, native: impl Fn(u32, u32) -> Leaf) -> Leaf {
+/// Vidar's own leaves.
+fn hypervisor_leaf(leaf: u32) -> Leaf {
     let [ebx, ecx, edx] = const {
         let s = vidar_abi::SIGNATURE;
         [
@@ -171,7 +175,6 @@ fn hypervisor_leaf(leaf: u32, subleaf: u32, policy: &Policy, native: impl Fn(u32
         ]
     };
     match leaf - vidar_abi::SIGNATURE_LEAF {
-        _ if !policy.hypervisor_bit => native(native(0, 0).eax, subleaf),
         0 => Leaf { eax: vidar_abi::SIGNATURE_LEAF + 1, ebx, ecx, edx },
         1 => Leaf { eax: vidar_abi::VERSION.to_raw(), ..Leaf::default() },
         _ => Leaf::default(),

@@ -23,15 +23,13 @@ pub struct GuestMemory<F, T> {
     decoy: Hpa,
 }
 
-/// What became of an access to an address that was not mapped.
+/// What became of an access to an address that was not mapped. It is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Touch {
-    /// It is mapped now.
-    Mapped,
-    /// It is mapped now, and all else is not: there were no more tables. What CPUs remember must be flushed.
-    Remade,
-    /// It was Vidar's; the decoy is mapped there now.
-    Decoy,
+pub struct Touch {
+    /// It is Vidar's, and the decoy is mapped there.
+    pub decoy: bool,
+    /// There were no more tables, so all else is not mapped any more. What CPUs remember must be flushed.
+    pub flush: bool,
 }
 
 impl<F: Format, T: TableMemory> GuestMemory<F, T> {
@@ -73,12 +71,14 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
     /// # Errors
     /// [`MapError`] where even an empty table has no room.
     pub fn touch(&mut self, address: Gpa) -> Result<Touch, MapError> {
-        match self.map(address) {
+        let decoy = self.identity.hidden.contains(&address.identity());
+        match self.map(address, decoy) {
             Err(MapError::OutOfTables) => {
                 self.stage2.clear(&mut self.tables);
-                self.map(address).map(|_| Touch::Remade)
+                self.map(address, decoy)?;
+                Ok(Touch { decoy, flush: true })
             }
-            result => result,
+            result => result.map(|()| Touch { decoy, flush: false }),
         }
     }
 
@@ -92,13 +92,14 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         self.map_ram()
     }
 
-    fn map(&mut self, address: Gpa) -> Result<Touch, MapError> {
-        if self.identity.hidden.contains(&address.identity()) {
+    fn map(&mut self, address: Gpa, decoy: bool) -> Result<(), MapError> {
+        let Self { stage2, tables, identity, .. } = self;
+        if decoy {
             let page = address.align_down(PAGE_SIZE);
-            self.stage2.map(&mut self.tables, page, self.decoy, PageSize::Size4K, MemoryType::WriteBack)?;
-            return Ok(Touch::Decoy);
+            stage2.map(tables, page, self.decoy, PageSize::Size4K, MemoryType::WriteBack)?;
+            return Ok(());
         }
-        self.identity.map_on_touch(&mut self.stage2, &mut self.tables, address).map(|_| Touch::Mapped)
+        identity.map_on_touch(stage2, tables, address)?.map(|_| ()).ok_or(MapError::OutOfReach(address))
     }
 
     /// Maps what the guest will surely use; what the tables cannot hold is mapped as it is touched.

@@ -7,7 +7,6 @@ use super::control::{self, Update};
 use super::exit::{ControlWrite, Exit, Violation};
 use super::hypercall::{self, Facts};
 use super::machine::Machine;
-use super::memory::Touch;
 use super::msr::{self, Read, Write};
 use super::outcome::{Exception, Outcome, Stop};
 use super::registers::Register;
@@ -198,18 +197,17 @@ fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
         // Every page is mapped with all rights, so this cannot be mended by mapping it again.
         return Outcome::Stop(Stop::Unanswered);
     }
-    let touch = machine.memory.lock().touch(violation.address);
-    match touch {
-        Ok(Touch::Mapped) => {}
-        Ok(Touch::Remade) => vcpu.flush_second_stage(),
-        Ok(Touch::Decoy) => {
-            if !machine.touch_reported.swap(true, Ordering::Relaxed) {
-                let address = violation.address;
-                log::warn!("the guest touched Vidar's memory at {address}; it is shown another page there");
-            }
-        }
+    let touch = match machine.memory.lock().touch(violation.address) {
+        Ok(touch) => touch,
         Err(MapError::OutOfTables) => return Outcome::Stop(Stop::OutOfFrames),
         Err(_) => return Outcome::Stop(Stop::OutOfReach),
+    };
+    if touch.flush {
+        vcpu.flush_second_stage();
+    }
+    if touch.decoy && !machine.touch_reported.swap(true, Ordering::Relaxed) {
+        let address = violation.address;
+        log::warn!("the guest touched Vidar's memory at {address}; it is shown another page there");
     }
     Outcome::Resume
 }
