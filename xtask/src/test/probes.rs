@@ -62,6 +62,14 @@ const SCENARIOS: &[Scenario] = &[
     ),
     scenario("touch", Words("faults=0 region=same version=ok log=ok present=yes")),
     scenario("far", AsBare),
+    scenario("msrs", AsBare),
+    scenario("apicbase-vidar", Words("first=#GP(0) last=#GP(0) behind=ok")),
+    // VMCALL has three bytes, and the trap comes behind it with DR6.BS.
+    scenario("step-hypercall", Words("vmcall=+3:4000,+4:4000")),
+    scenario("quiet", AsBare),
+    scenario("interrupts", AsBare),
+    scenario("modes", AsBare),
+    scenario("edge", AsBare),
     scenario("step", AsBare),
     scenario("shadow", AsBare),
     scenario("rf", AsBare),
@@ -171,6 +179,9 @@ pub const SINGLES: &[Single] = &[
     Single { name: "iso/boots-from-disk", check: boots_from_disk },
     Single { name: "probe/crash-halts", check: crash_halts },
     Single { name: "probe/crash-resets", check: crash_resets },
+    Single { name: "probe/reset-keyboard", check: |folder, tools| resets(folder, "reset-keyboard", tools) },
+    Single { name: "probe/reset-fast", check: |folder, tools| resets(folder, "reset-fast", tools) },
+    Single { name: "probe/reset-cf9", check: |folder, tools| resets(folder, "reset-cf9", tools) },
     Single { name: "probe/hypervisor-bit-off", check: hypervisor_bit_off },
     Single { name: "probe/unknown-option", check: unknown_option },
 ];
@@ -225,6 +236,17 @@ fn crash_resets(folder: &str, tools: &Tools) -> Result<()> {
     crash_report(&mut booted)?;
     booted.console.expect("the machine is reset (on-crash=reset)", ANSWER)?;
     // The menu starts the same guest again.
+    booted.console.expect("probe: hello", BOOT)?;
+    Ok(())
+}
+
+/// The guest resets the machine in a way that a PC has: it starts over, and Vidar and the guest with it.
+fn resets(folder: &str, scenario: &str, tools: &Tools) -> Result<()> {
+    let cmdline = format!("probe={scenario}");
+    let small = Small { cmdline, survives_triple_fault: true, ..usual(folder, tools)? };
+    let mut booted = small.boot(tools)?;
+    booted.console.expect("probe: hello", BOOT)?;
+    booted.console.expect("vidar: ", BOOT)?;
     booted.console.expect("probe: hello", BOOT)?;
     Ok(())
 }

@@ -32,6 +32,8 @@ pub struct Small {
     pub memory: u32,
     /// Whether the ISO is on a disk, and not on a CD.
     pub disk: bool,
+    /// Whether the machine resets at a triple fault, as real ones do; it stops otherwise.
+    pub survives_triple_fault: bool,
     /// The machine's CPU, as Bochs names it.
     pub cpu: Option<&'static str>,
 }
@@ -85,7 +87,7 @@ impl Small {
             memory: self.memory,
             cpu: self.cpu.map(str::to_owned),
             fixed_clock: true,
-            stops_at_triple_fault: true,
+            stops_at_triple_fault: !self.survives_triple_fault,
             strict_msrs: true,
             verbose: true,
         };
