@@ -41,12 +41,18 @@ impl Identity {
         range: Range<Gpa>,
     ) -> Result<(), MapError> {
         let mut gpa = range.start.align_down(PAGE_SIZE);
+        let mut largest = stage2.largest();
         while gpa < range.end {
-            let size = self.map_on_touch(stage2, memory, gpa)?.unwrap_or(PageSize::Size4K);
+            let size = self.map_page(stage2, memory, gpa, largest)?.unwrap_or(PageSize::Size4K);
             match gpa.align_down(size.bytes()).0.checked_add(size.bytes()) {
                 Some(next) => gpa = Gpa(next),
                 None => break,
             }
+            // A larger page that begins before here was tried where it begins.
+            largest = PageSize::DESCENDING
+                .into_iter()
+                .find(|size| *size <= stage2.largest() && gpa.is_aligned(size.bytes()))
+                .unwrap_or(PageSize::Size4K);
         }
         Ok(())
     }
@@ -58,7 +64,18 @@ impl Identity {
         memory: &mut impl TableMemory,
         gpa: Gpa,
     ) -> Result<Option<PageSize>, MapError> {
-        match self.page_at(gpa, stage2.largest()) {
+        let largest = stage2.largest();
+        self.map_page(stage2, memory, gpa, largest)
+    }
+
+    fn map_page<F: Format>(
+        &self,
+        stage2: &mut SecondStage<F>,
+        memory: &mut impl TableMemory,
+        gpa: Gpa,
+        largest: PageSize,
+    ) -> Result<Option<PageSize>, MapError> {
+        match self.page_at(gpa, largest) {
             Some((_, size, memory_type)) => {
                 stage2.map(memory, gpa, gpa.identity(), size, memory_type).map(Some)
             }

@@ -104,7 +104,7 @@ impl MtrrCap {
 }
 
 /// A variable range in use: every address that agrees with `base` in the bits of `mask`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Variable {
     base: u64,
     mask: u64,
@@ -139,7 +139,7 @@ impl Variable {
 }
 
 /// The memory types of one CPU, as its MTRRs were when they were read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mtrrs {
     /// The type of memory that no range covers, or of all memory if the MTRRs are off.
     default: MemoryType,

@@ -82,14 +82,19 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         }
     }
 
-    /// Makes the memory types follow the MTRRs. What CPUs remember must be flushed.
+    /// Makes the memory types follow the MTRRs. Whether anything changed: what CPUs remember must then be flushed.
     ///
     /// # Errors
     /// [`MapError`] where the memory map names addresses that no table reaches.
-    pub fn follow(&mut self, mtrrs: Mtrrs) -> Result<(), MapError> {
+    pub fn follow(&mut self, mtrrs: Mtrrs) -> Result<bool, MapError> {
+        // Linux writes back what it read, and sets up ranges before it switches them on.
+        if self.identity.mtrrs == mtrrs {
+            return Ok(false);
+        }
         self.identity.mtrrs = mtrrs;
         self.stage2.clear(&mut self.tables);
-        self.map_ram()
+        self.map_ram()?;
+        Ok(true)
     }
 
     fn map(&mut self, address: Gpa, decoy: bool) -> Result<(), MapError> {

@@ -116,8 +116,6 @@ fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, 
         Write::Without(_) => {}
         Write::ApicBase if apic_page_overlaps(value, &machine.region) => return REFUSE,
         Write::ApicBase => {}
-        // Linux writes back what it read: no reason to build the tables anew.
-        Write::Mtrr if vcpu.rdmsr(index) == Ok(value) => return Outcome::Advance,
         Write::Mtrr => return write_mtrr(vcpu, machine, index, value),
     }
     match vcpu.wrmsr(index, value) {
@@ -144,8 +142,15 @@ fn write_mtrr<V: Vcpu, F: Format, T: TableMemory>(
     }
     let mtrrs = Mtrrs::read(machine.physical_address_bits, |index| vcpu.rdmsr(index).unwrap_or(0));
     let followed = machine.memory.lock().follow(mtrrs);
-    vcpu.flush_second_stage();
-    if followed.is_err() { Outcome::Stop(Stop::OutOfFrames) } else { Outcome::Advance }
+    match followed {
+        Ok(changed) => {
+            if changed {
+                vcpu.flush_second_stage();
+            }
+            Outcome::Advance
+        }
+        Err(_) => Outcome::Stop(Stop::OutOfFrames),
+    }
 }
 
 #[cold]

@@ -1,0 +1,233 @@
+//! Every exit has its answer, and each is applied once.
+
+use crate::bench::native_cpuid;
+use crate::bench::{Bench, Did, REGION, XCR0_SUPPORTED};
+use crate::{ABSENT, APIC, HIGH, REFUSED, TSC, denied, indexed, touch};
+use vidar::arch::msr::{self};
+use vidar::mem::addr::{Gpa, PAGE_SIZE};
+use vidar::mem::stage2::REACH;
+use vidar::vmm::backend::Vcpu;
+use vidar::vmm::control::*;
+use vidar::vmm::exit::{ControlWrite, Exit};
+use vidar::vmm::outcome::{Exception, Outcome, Stop};
+use vidar::vmm::registers::Register::{self, Rax, Rbx, Rcx, Rdi, Rdx, Rsi};
+use vidar_abi::{Call, ExitKind, MAGIC, Status, VERSION, Vendor};
+
+/// An exit of each variant with ECX: the outcome, and what it does to the CPU. EDX:EAX holds 7, CR0 protected mode.
+pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Did>)> {
+    use Outcome::{Advance, Init, Inject, Resume};
+    let protected = CR0_PE | CR0_ET | CR0_NE;
+    let controls = |cr0, cr4| vec![Did::SetControls(Controls { cr0, cr4, ..Controls::default() })];
+    vec![
+        (Exit::Cpuid, 0, Advance, vec![]),
+        (Exit::Rdmsr, TSC, Advance, vec![]),
+        (Exit::Rdmsr, ABSENT, REFUSED, vec![]),
+        (Exit::Wrmsr, TSC, Advance, vec![Did::Wrmsr(TSC, 7)]),
+        (Exit::Wrmsr, ABSENT, REFUSED, vec![Did::Wrmsr(ABSENT, 7)]),
+        (Exit::ControlWrite(ControlWrite::Cr0(Rax)), 0, Advance, controls(7 | CR0_ET, 0)),
+        (Exit::ControlWrite(ControlWrite::Clts), 0, Advance, controls(protected, 0)),
+        (Exit::ControlWrite(ControlWrite::Lmsw(8)), 0, Advance, controls(protected | CR0_TS, 0)),
+        (Exit::ControlWrite(ControlWrite::Cr4(Rax)), 0, Advance, controls(protected, 7)),
+        (Exit::ControlWrite(ControlWrite::Cr4(Rcx)), CR4_VMXE as u32, REFUSED, vec![]),
+        (Exit::Xsetbv, 0, Advance, vec![Did::Xsetbv(0, 7)]),
+        (Exit::Xsetbv, 1, REFUSED, vec![]),
+        (Exit::Invd, 0, Advance, vec![Did::Wbinvd]),
+        (Exit::Hypercall, 0, Advance, vec![]),
+        (Exit::Virtualization, 0, Inject(Exception::InvalidOpcode), vec![]),
+        (touch(APIC), 0, Resume, vec![]),
+        (touch(REGION.start.identity()), 0, Resume, vec![]),
+        (denied(APIC), 0, Outcome::Stop(Stop::Unanswered), vec![]),
+        (touch(Gpa(REACH)), 0, Outcome::Stop(Stop::OutOfReach), vec![]),
+        (Exit::Init, 0, Init, vec![]),
+        (Exit::Sipi(0x9f), 0, Resume, vec![]),
+        (Exit::Nmi, 0, Resume, vec![]),
+        (Exit::Window, 0, Resume, vec![]),
+        (Exit::TripleFault, 0, Outcome::Stop(Stop::TripleFault), vec![]),
+        (Exit::EntryFailed { code: 33, qualification: 4 }, 0, Outcome::Stop(Stop::EntryFailed), vec![]),
+        (Exit::Unknown { code: 9, qualification: 5 }, 0, Outcome::Stop(Stop::Unanswered), vec![]),
+    ]
+}
+
+#[test]
+pub fn every_exit_has_its_answer() {
+    let rows = every_exit();
+    for kind in ExitKind::ALL {
+        assert!(rows.iter().any(|(exit, ..)| exit.kind() == *kind), "no row for {kind:?}");
+    }
+    for (exit, index, outcome, did) in rows {
+        let mut bench = Bench::with(&indexed(index, 7));
+        assert_eq!(bench.answer(exit), (outcome, did), "{exit:?}");
+    }
+}
+
+#[test]
+fn the_loop_applies_each_outcome_once() {
+    for (exit, index, outcome, effects) in every_exit() {
+        let mut bench = Bench::with(&indexed(index, 7));
+        let next = Exit::Unknown { code: u32::MAX, qualification: 0 };
+        let (end, did) = bench.run(&[exit, next]);
+        let applied = match outcome {
+            Outcome::Advance => vec![Did::Advance, Did::Run],
+            Outcome::Resume => vec![Did::Run],
+            Outcome::Inject(exception) => vec![Did::Inject(exception), Did::Run],
+            Outcome::Init => vec![Did::Init, Did::Run],
+            Outcome::Stop(stop) => {
+                assert_eq!(end, (stop, exit));
+                vec![]
+            }
+        };
+        assert_eq!(did, [vec![Did::Run], effects, applied].concat(), "{exit:?}");
+        if !matches!(outcome, Outcome::Stop(_)) {
+            assert_eq!(end, (Stop::Unanswered, next), "{exit:?}");
+        }
+    }
+}
+
+#[test]
+pub fn every_exit_is_counted_as_its_kind() {
+    let (stopping, going): (Vec<_>, Vec<_>) =
+        every_exit().into_iter().partition(|(_, _, outcome, _)| matches!(outcome, Outcome::Stop(_)));
+    let mut expected = [0; ExitKind::COUNT];
+    let mut script = Vec::new();
+    for (times, (exit, ..)) in going.iter().enumerate() {
+        expected[exit.kind() as usize] += times as u64;
+        script.extend(std::iter::repeat_n(*exit, times));
+    }
+    let mut bench = Bench::with(&indexed(TSC, 7));
+    for (exit, ..) in stopping {
+        expected[exit.kind() as usize] += 1;
+        script.push(exit);
+        bench.run(&script);
+        script.clear();
+    }
+    let counted: Vec<_> = ExitKind::ALL.iter().map(|kind| bench.cpu.counters().get(*kind)).collect();
+    assert_eq!(counted, expected);
+}
+
+#[test]
+fn cpuid_fills_whole_registers() {
+    for (cr4, osxsave) in [(0, 0), (CR4_OSXSAVE, 1 << 27)] {
+        let mut bench = Bench::with(&[(Rax, HIGH | 1), (Rcx, HIGH | 5)]);
+        bench.cpu.controls.cr4 = cr4;
+        assert_eq!(bench.answer(Exit::Cpuid), (Outcome::Advance, vec![]));
+        // VMX and SMX are hidden.
+        let ecx = 0xffff_ffff & !(1 << 5 | 1 << 6 | 1 << 27) | osxsave;
+        let native = native_cpuid(1, 5);
+        let expected = [native.eax.into(), native.ebx.into(), ecx, native.edx.into(), u64::MAX];
+        assert_eq!([Rax, Rbx, Rcx, Rdx, Rsi].map(|register| bench.get(register)), expected);
+    }
+}
+
+#[test]
+fn rdmsr_by_policy() {
+    for (index, read) in [
+        (TSC, Some(0x1234_5678_9abc_def0)),
+        (msr::APIC_BASE, Some(0xfee0_0900)),
+        (0x201, Some(0xff_c000_0800)),
+        // Locked, with VMX off; the CPU's own has it on.
+        (msr::FEATURE_CONTROL, Some(0x10_0001)),
+        (ABSENT, None),
+        // These are there, so it is the policy that refuses them.
+        (msr::SMM_MONITOR_CTL, None),
+        (msr::VMX_BASIC, None),
+        (msr::VMX_EXIT_CTLS2, None),
+        (msr::VM_CR, None),
+        (msr::VM_HSAVE_PA, None),
+    ] {
+        let mut bench = Bench::with(&[(Rcx, HIGH | u64::from(index))]);
+        let outcome = if read.is_some() { Outcome::Advance } else { REFUSED };
+        assert_eq!(bench.answer(Exit::Rdmsr), (outcome, vec![]), "{index:#x}");
+        let expected = read.map_or([u64::MAX; 2], |value: u64| [value & 0xffff_ffff, value >> 32]);
+        assert_eq!([Rax, Rdx].map(|register| bench.get(register)), expected, "{index:#x}");
+        assert_eq!(bench.get(Rcx), HIGH | u64::from(index));
+    }
+    let mut bench = Bench::with(&indexed(msr::FEATURE_CONTROL, 0));
+    bench.cpu.msrs.remove(&msr::FEATURE_CONTROL);
+    assert_eq!(bench.answer(Exit::Rdmsr), (REFUSED, vec![]), "a CPU without the MSR does not get one");
+}
+
+#[test]
+fn wrmsr_by_policy() {
+    let base = REGION.start.0;
+    for (index, value, outcome, tried) in [
+        (TSC, 0x1_0000_0002, Outcome::Advance, true),
+        (ABSENT, 2, REFUSED, true),
+        (msr::PAT, 6, Outcome::Advance, true),
+        (msr::FEATURE_CONTROL, 5, REFUSED, false),
+        (msr::BIOS_UPDT_TRIG, 0xffff_ffff_8123_4567, Outcome::Advance, false),
+        (msr::MISC_ENABLE, 1, Outcome::Advance, true),
+        (msr::MISC_ENABLE, 1 << 34 | 1, REFUSED, false),
+        (msr::PEBS_ENABLE, 0, Outcome::Advance, true),
+        (msr::PEBS_ENABLE, 1, REFUSED, false),
+        (msr::SMM_MONITOR_CTL, 1, REFUSED, false),
+        (msr::VMX_BASIC, 0, REFUSED, false),
+        (msr::VM_CR, 0, REFUSED, false),
+        (msr::VM_HSAVE_PA, base, REFUSED, false),
+        // The APIC on the first page and on the last of the region; beside it, and far away.
+        (msr::APIC_BASE, base | 0x900, REFUSED, false),
+        (msr::APIC_BASE, (REGION.end.0 - PAGE_SIZE) | 0xd00, REFUSED, false),
+        (msr::APIC_BASE, (base - PAGE_SIZE) | 0x900, Outcome::Advance, true),
+        (msr::APIC_BASE, REGION.end.0 | 0x900, Outcome::Advance, true),
+        (msr::APIC_BASE, 0xff_fee0_0900, Outcome::Advance, true),
+    ] {
+        let mut bench = Bench::with(&indexed(index, value));
+        let before = (bench.cpu.registers, bench.pages());
+        let did = if tried { vec![Did::Wrmsr(index, value)] } else { vec![] };
+        assert_eq!(bench.answer(Exit::Wrmsr), (outcome, did), "{index:#x} = {value:#x}");
+        assert_eq!((bench.cpu.registers, bench.pages()), before);
+    }
+}
+
+#[test]
+fn xsetbv_as_the_cpu_takes_it() {
+    let all = u64::from(XCR0_SUPPORTED);
+    for (register, value, good) in [
+        (0, 1, true),
+        (0, all, true),
+        (0, 5, false),
+        (0, all | 1 << 9, false),
+        (0, 1 << 32 | 1, false),
+        (1, 1, false),
+    ] {
+        let mut bench = Bench::with(&indexed(register, value));
+        let expected =
+            if good { (Outcome::Advance, vec![Did::Xsetbv(register, value)]) } else { (REFUSED, vec![]) };
+        assert_eq!(bench.answer(Exit::Xsetbv), expected, "{register}: {value:#x}");
+    }
+    let mut bench = Bench::with(&indexed(0, 7));
+    bench.cpu.faults = true;
+    assert_eq!(bench.answer(Exit::Xsetbv), (REFUSED, vec![Did::Xsetbv(0, 7)]), "the CPU has the last word");
+    let mut bench = Bench::with(&indexed(0, 7));
+    bench.cpu.cpl = 3;
+    assert_eq!(bench.answer(Exit::Xsetbv), (REFUSED, vec![]), "only at privilege level 0");
+}
+
+#[test]
+fn hypercalls_tell_of_the_machine() {
+    let call = |bench: &mut Bench, call: u64, rbx, rcx| {
+        [(Rax, call), (Rbx, rbx), (Rcx, rcx)]
+            .iter()
+            .for_each(|(r, value)| bench.cpu.registers.set(*r, *value));
+        let (_, did) = bench.run(&[Exit::Hypercall, Exit::TripleFault]);
+        assert_eq!(did, [Did::Run, Did::Advance, Did::Run]);
+        [Rax, Rbx, Rcx, Rdx, Rsi, Rdi].map(|register| bench.get(register))
+    };
+    let mut bench = Bench::with(&[]);
+    let ok = Status::Ok as u64;
+    let got = call(&mut bench, Call::Version as u64, 0, 0);
+    assert_eq!(got[..3], [ok, MAGIC, VERSION.to_raw().into()]);
+    let got = call(&mut bench, Call::Status as u64, 0, 0);
+    // So far two hypercalls, this one among them, and a triple fault.
+    assert_eq!(got, [ok, REGION.start.0, REGION.end.0 - REGION.start.0, Vendor::Vmx as u64, 1, 3]);
+    let got = call(&mut bench, Call::Exits as u64, 0, ExitKind::Hypercall as u64);
+    assert_eq!(got[..2], [ok, 3]);
+    let got = call(&mut bench, Call::Exits as u64, 1, 0);
+    assert_eq!(got[..3], [Status::BadArgument as u64, 1, 0], "there is one CPU");
+    let got = call(&mut bench, Call::Log as u64, 77, 0);
+    assert_eq!(
+        (&got[..4], bench.get(Register::R8)),
+        (&[ok, 77, 2, 0][..], u64::from_le_bytes(*b"ok\0\0\0\0\0\0"))
+    );
+    let got = call(&mut bench, 1 << 32, 8, 9);
+    assert_eq!(got[..3], [Status::UnknownCall as u64, 8, 9], "all of RAX is the number");
+}
