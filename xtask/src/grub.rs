@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 
 use crate::manifest::Guest;
 
@@ -54,12 +54,14 @@ pub fn config(template: &str, guests: &[(Guest, bool)], menu: &Menu, hypervisor:
         ids.push((*name).to_owned());
         entries += &format!("menuentry {name} --id {name} {{\n    {}\n}}\n", commands.join("\n    "));
     }
+    // By its number, since GRUB takes an id that begins with a digit for one.
     let default = match &menu.default {
-        Some(wanted) if ids.contains(wanted) => wanted.clone(),
-        Some(wanted) => bail!("There is no menu entry \"{wanted}\"; there are: {}.", ids.join(", ")),
-        None => ids.first().cloned().unwrap_or_default(),
+        Some(wanted) => ids.iter().position(|id| id == wanted).with_context(|| {
+            format!("There is no menu entry \"{wanted}\"; there are: {}.", ids.join(", "))
+        })?,
+        None => 0,
     };
-    let filled = template.replace("@DEFAULT@", &default);
+    let filled = template.replace("@DEFAULT@", &default.to_string());
     let filled = filled.replace("@TIMEOUT@", &menu.timeout.to_string());
     Ok(filled.replace("@ENTRIES@\n", &entries))
 }
@@ -127,7 +129,7 @@ mod tests {
     fn each_guest_has_two_entries() {
         let menu = Menu { options: "log=debug".into(), ..Menu::default() };
         let text = config(TEMPLATE, &[(guest("a", "console=ttyS0"), true)], &menu, true).unwrap();
-        let expected = "set default=\"a\"\nset timeout=5\n\
+        let expected = "set default=\"0\"\nset timeout=5\n\
             menuentry 'The a under Vidar' --id a {\n    multiboot2 /boot/vidar.elf log=debug\n    \
             module2 --nounzip /boot/guests/a/vmlinuz console=ttyS0\n    module2 --nounzip /boot/guests/a/initrd\n}\n\
             menuentry 'The a, bare' --id a:bare {\n    linux /boot/guests/a/vmlinuz console=ttyS0\n    \
@@ -143,11 +145,16 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_default_is_refused() {
-        let guests = [(guest("a", ""), false)];
-        let menu = |default: &str| Menu { default: Some(default.into()), ..Menu::default() };
-        assert!(config(TEMPLATE, &guests, &menu("a:bare"), true).unwrap().contains("default=\"a:bare\""));
-        let error = config(TEMPLATE, &guests, &menu("b"), true).unwrap_err().to_string();
-        assert_eq!(error, "There is no menu entry \"b\"; there are: a, a:bare.");
+    fn the_default_is_the_number_of_its_entry() {
+        let guests = [(guest("a", ""), false), (guest("6.12", ""), false)];
+        let with = |default: &str| {
+            let menu = Menu { default: Some(default.into()), ..Menu::default() };
+            config(TEMPLATE, &guests, &menu, true)
+        };
+        for (default, number) in [("a", 0), ("a:bare", 1), ("6.12", 2), ("6.12:bare", 3)] {
+            assert!(with(default).unwrap().contains(&format!("default=\"{number}\"")), "{default}");
+        }
+        let error = with("b").unwrap_err().to_string();
+        assert_eq!(error, "There is no menu entry \"b\"; there are: a, a:bare, 6.12, 6.12:bare.");
     }
 }
