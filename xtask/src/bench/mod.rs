@@ -12,8 +12,8 @@ use self::table::{Row, Table};
 use crate::test::Tools;
 use crate::{build, setup};
 
-/// Measures everything and prints it as Markdown.
-pub fn run() -> Result<()> {
+/// Measures everything and prints it as Markdown; whether all is as it must be.
+pub fn run() -> Result<bool> {
     setup::tools()?;
     build::all()?;
     let tools = Tools::new();
@@ -27,9 +27,10 @@ pub fn run() -> Result<()> {
     });
     let ((bare, bare_probe), (vidar, vidar_probe)) = (bare?, vidar?);
     let image = build::size(&tools.hypervisor)?;
-    println!("{}", table(&bare, &vidar, &bare_probe, &vidar_probe, image)?);
+    let table = table(&bare, &vidar, &bare_probe, &vidar_probe, image)?;
+    println!("{table}");
     println!("Exits up to the shell:\n\n{}", linux::kinds(&vidar));
-    Ok(())
+    Ok(table.holds())
 }
 
 fn table(

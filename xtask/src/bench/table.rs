@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The verdict on what must be and is not.
+const MISSED: &str = "MISSED";
+
 /// One measurement.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -16,14 +19,14 @@ impl Row {
         } else if number <= must {
             "as it must"
         } else {
-            "MISSED"
+            MISSED
         };
         Self { cells: [what, bare.into(), shown.into(), must.to_string(), aim.to_string(), verdict.into()] }
     }
 
     /// A thing that must be so.
     pub fn yes_or_no(what: String, bare: &str, shown: &str, must: &str, holds: bool) -> Self {
-        let verdict = if holds { "as aimed for" } else { "MISSED" };
+        let verdict = if holds { "as aimed for" } else { MISSED };
         Self { cells: [what, bare.into(), shown.into(), must.into(), must.into(), verdict.into()] }
     }
 
@@ -43,6 +46,11 @@ impl Table {
     /// Adds a row.
     pub fn add(&mut self, row: Row) {
         self.rows.push(row);
+    }
+
+    /// Whether all is as it must be.
+    pub fn holds(&self) -> bool {
+        self.rows.iter().all(|Row { cells: [.., verdict] }| verdict != MISSED)
     }
 }
 
@@ -65,6 +73,21 @@ mod tests {
             let row = Row::at_most("CPUID".into(), "5", number, "x", 150.0, 100.0);
             assert_eq!(row.cells[5], verdict);
         }
+    }
+
+    #[test]
+    fn one_miss_fails_the_table() {
+        let number = |number| Row::at_most("CPUID".into(), "5", number, "x", 150.0, 100.0);
+        let fact = |holds| Row::yes_or_no("port".into(), "4", "4", "no exit", holds);
+        let of = |rows: &[Row]| Table { rows: rows.to_vec() }.holds();
+        assert!(of(&[number(80.0), number(120.0), fact(true), Row::plain("size".into(), "7")]));
+        assert!(!of(&[number(80.0), number(151.0)]));
+        assert!(!of(&[number(f64::NAN)]));
+        assert!(!of(&[fact(false), fact(true)]));
+    }
+
+    #[test]
+    fn a_row_is_a_line() {
         let mut table = Table::default();
         table.add(Row::plain("size".into(), "7"));
         assert_eq!(table.to_string().lines().last(), Some("| size |  | 7 |  |  |  |"));
