@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result};
 
+use crate::cmdline;
 use crate::manifest::Guest;
 
 /// What the menu starts by itself, and when.
@@ -45,10 +46,10 @@ pub fn config(template: &str, guests: &[(Guest, bool)], menu: &Menu, hypervisor:
     for (guest, initrd) in guests {
         if hypervisor {
             ids.push(guest.name.clone());
-            entries += &under_vidar(guest, *initrd, menu);
+            entries += &under_vidar(guest, *initrd, menu)?;
         }
         ids.push(bare(&guest.name));
-        entries += &without_vidar(guest, *initrd, menu);
+        entries += &without_vidar(guest, *initrd, menu)?;
     }
     for (name, commands) in &menu.extra {
         ids.push((*name).to_owned());
@@ -66,36 +67,37 @@ pub fn config(template: &str, guests: &[(Guest, bool)], menu: &Menu, hypervisor:
     Ok(filled.replace("@ENTRIES@\n", &entries))
 }
 
-fn under_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> String {
+fn under_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
     let name = &guest.name;
     let mut entry = format!("menuentry {} --id {name} {{\n", quote(&format!("{} under Vidar", guest.title)));
     let mut line = |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("a string takes all");
-    line(format_args!("multiboot2 /boot/vidar.elf{}", arguments(&menu.options)));
+    let options = arguments(&menu.options).context("Vidar's boot options will not do")?;
+    line(format_args!("multiboot2 /boot/vidar.elf{options}"));
     // GRUB would unpack a compressed file: both must arrive as they are.
-    line(format_args!("module2 --nounzip {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)));
+    line(format_args!("module2 --nounzip {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)?));
     if initrd {
         line(format_args!("module2 --nounzip {}", guest_file(name, "initrd")));
     }
     menu.last.iter().for_each(|command| line(format_args!("{command}")));
-    entry + "}\n"
+    Ok(entry + "}\n")
 }
 
-fn without_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> String {
+fn without_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
     let name = &guest.name;
     let mut entry =
         format!("menuentry {} --id {} {{\n", quote(&format!("{}, bare", guest.title)), bare(name));
     let mut line = |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("a string takes all");
-    line(format_args!("linux {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)));
+    line(format_args!("linux {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)?));
     if initrd {
         line(format_args!("initrd {}", guest_file(name, "initrd")));
     }
     menu.last.iter().for_each(|command| line(format_args!("{command}")));
-    entry + "}\n"
+    Ok(entry + "}\n")
 }
 
 /// The words of a command line, each with a space before it and safe from GRUB's shell.
-fn arguments(cmdline: &str) -> String {
-    cmdline.split_whitespace().map(|word| format!(" {}", quote(word))).collect()
+fn arguments(cmdline: &str) -> Result<String> {
+    Ok(cmdline::words(cmdline)?.iter().map(|word| format!(" {}", quote(word))).collect())
 }
 
 /// In single quotes, where GRUB's shell changes nothing, unless the text needs none.
@@ -139,9 +141,18 @@ mod tests {
 
     #[test]
     fn words_are_safe_from_the_shell() {
-        assert_eq!(arguments("a=b  c"), " a=b c");
-        assert_eq!(arguments("$x {y} it's"), r" '$x' '{y}' 'it'\''s'");
-        assert_eq!(arguments(""), "");
+        assert_eq!(arguments("a=b  c").unwrap(), " a=b c");
+        assert_eq!(arguments("$x {y}").unwrap(), r" '$x' '{y}'");
+        assert_eq!(arguments(r#"dyndbg="file a.c +p""#).unwrap(), " 'dyndbg=file a.c +p'");
+        assert_eq!(arguments("").unwrap(), "");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+    }
+
+    #[test]
+    fn options_that_grub_would_change_are_refused() {
+        let menu = Menu { options: "log=debug\nreboot".into(), ..Menu::default() };
+        let error = format!("{:#}", config(TEMPLATE, &[(guest("a", ""), false)], &menu, true).unwrap_err());
+        assert_eq!(error, "Vidar's boot options will not do: it must be one line");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::paths;
+use crate::{cmdline, paths};
 
 /// The kernel command line of a guest for which none is given.
 pub const DEFAULT_CMDLINE: &str = "console=ttyS0,115200";
@@ -122,9 +122,11 @@ pub fn check(guests: &[Guest]) -> Result<()> {
         if guests[..index].iter().any(|other| other.name == *name) {
             bail!("Two guests are called \"{name}\"; give one of them another name.");
         }
-        if [&guest.title, &guest.cmdline].iter().any(|text| text.contains(|c: char| c.is_control())) {
-            bail!("The title and the command line of \"{name}\" must each be one line.");
+        if guest.title.contains(char::is_control) {
+            bail!("The title of \"{name}\" must be one line.");
         }
+        cmdline::words(&guest.cmdline)
+            .with_context(|| format!("The command line of \"{name}\" will not do"))?;
     }
     Ok(())
 }
@@ -163,7 +165,9 @@ mod tests {
                 "[[guest]]\nname = 'a'\nkernel = 'k'\n[[guest]]\nname = 'a'\nkernel = 'k'\n",
                 "Two guests are called",
             ),
-            ("[[guest]]\nname = 'a'\nkernel = 'k'\ncmdline = \"a\\nb\"\n", "must each be one line"),
+            ("[[guest]]\nname = 'a'\nkernel = 'k'\ncmdline = \"a\\nb\"\n", "it must be one line"),
+            ("[[guest]]\nname = 'a'\nkernel = 'k'\ntitle = \"a\\nb\"\n", "title of \"a\" must be one line"),
+            ("[[guest]]\nname = 'a'\nkernel = 'k'\ncmdline = 'a=\"b'\n", "command line of \"a\" will not do"),
             ("[[guest]]\nname = 'a'\nkernal = 'k'\n", "unknown field `kernal`"),
         ] {
             let error = format!("{:#}", parse_one(text).unwrap_err());
