@@ -28,9 +28,6 @@ pub struct Linux {
 /// # Errors
 /// [`Refusal`] where there is no kernel, or none that can be started here.
 pub fn prepare(info: &BootInfo) -> Result<Linux, Refusal> {
-    if info.efi.is_some() {
-        return Err(Refusal::Uefi);
-    }
     let Some((kernel, rest)) = info.modules.split_first() else { return Err(Refusal::NoKernel) };
     // SAFETY: the loader put the module there, and nothing is moved before this function has returned.
     let file = unsafe { physical::bytes(&kernel.range) };
