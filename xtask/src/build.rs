@@ -21,8 +21,7 @@ pub struct Built {
 /// Builds both.
 pub fn all() -> Result<Built> {
     cargo(&["build", "--release", "-p", "hv", "--bin", "vidar-hv", "--target", BARE_TARGET])?;
-    vidarctl()?;
-    Ok(Built { hypervisor: paths::hypervisor(), vidarctl: paths::vidarctl() })
+    Ok(Built { hypervisor: paths::hypervisor(), vidarctl: vidarctl()? })
 }
 
 /// Builds the guest's tool alone.
@@ -46,10 +45,20 @@ pub fn size(file: &Path) -> Result<u64> {
 
 /// Runs cargo in the checkout; what it says goes to the user's terminal.
 pub fn cargo(arguments: &[&str]) -> Result<()> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(arguments).current_dir(paths::root()).status();
-    if !status.context("cannot run cargo")?.success() {
+    let status = cargo_command(arguments).status().context("cannot run cargo")?;
+    if !status.success() {
         bail!("cargo {} failed", arguments.join(" "));
     }
     Ok(())
+}
+
+/// The command that runs cargo in the checkout, the same whatever the user's environment asks of cargo.
+pub fn cargo_command(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(arguments).current_dir(paths::root());
+    // Where its output is looked for afterwards: otherwise it may go elsewhere, and an old image would be taken.
+    cargo.arg("--target-dir").arg(paths::target());
+    // They would replace the flags of .cargo/config.toml, without which the hypervisor does not link.
+    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo
 }

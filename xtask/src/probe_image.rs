@@ -2,15 +2,14 @@
 //!
 //! The layout is that of Documentation/arch/x86/boot.rst in the Linux sources, "The Real-Mode Kernel Header".
 
+use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
-use std::{env, fs};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, elf};
 
-use crate::paths;
+use crate::{build, paths};
 
 const SECTOR: usize = 512;
 /// The boot sector, and two sectors of set-up code, of which the header is all.
@@ -70,13 +69,7 @@ pub fn old_protocol(image: &[u8]) -> Vec<u8> {
 }
 
 fn compile() -> Result<PathBuf> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--package", "probe", "--target", paths::BARE_TARGET])
-        .current_dir(paths::root())
-        .status()
-        .context("cannot start cargo")?;
-    ensure!(status.success(), "building the probe failed");
+    build::cargo(&["build", "--quiet", "--release", "-p", "probe", "--target", paths::BARE_TARGET])?;
     Ok(paths::target().join(paths::BARE_TARGET).join("release/probe"))
 }
 
