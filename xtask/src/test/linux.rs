@@ -1,6 +1,7 @@
 //! Stock Linux kernels, bare and under Vidar: journeys from the menu through one kernel after the other.
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,9 +11,10 @@ use anyhow::{Context, Result, ensure};
 use super::facts::Facts;
 use super::report::Report;
 use super::transparency::{COMPARISONS, Comparison};
-use super::{Tools, test_dir};
+use super::{Tools, test_dir, vidarctl};
 use crate::console::{ANSWER, BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
+use crate::guests::{self, Freshness};
 use crate::iso::{self, Recipe};
 use crate::machine::{Machine, Running, Spec};
 use crate::manifest::{self, Guest};
@@ -21,6 +23,8 @@ use crate::manifest::{self, Guest};
 const MENU: &str = "Use the ^ and v keys";
 /// Moves the menu's highlight down by one.
 const DOWN: &str = "\x0e";
+/// All that the guests' kernels get as their command line.
+const COMMAND_LINE: &str = "console=ttyS0,115200\n";
 
 /// Whether a journey is made with or without Vidar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -142,12 +146,12 @@ pub fn journey(side: Side, tools: &Tools, found: &Found, report: &Report) -> Res
         for (index, guest) in guests.iter().enumerate() {
             if index > 0 {
                 step(reboot(&mut console))?;
-                step(choose(&mut console, side, guest).and_then(|()| shell(&mut console)))?;
+                step(choose(&mut console, side, guest).and_then(|()| boot(&mut console, side, guest)))?;
             } else {
-                step(shell(&mut console))?;
+                step(boot(&mut console, side, guest))?;
             }
             if side.under_vidar() {
-                step(ask_vidar(&mut console))?;
+                step(vidarctl::check(&mut console))?;
             }
             step(Facts::collect(&mut console, side.under_vidar()).map(|facts| {
                 let facts = Facts { announced: side == Side::Vidar, ..facts };
@@ -202,25 +206,28 @@ fn start(side: Side, guests: &[Guest], tools: &Tools, dir: &Path) -> Result<(Run
     Ok((running, console))
 }
 
-fn shell(console: &mut Console) -> Result<()> {
+/// Waits for the shell, which must be that of `guest`'s kernel.
+fn boot(console: &mut Console, side: Side, guest: &Guest) -> Result<()> {
     console.expect("Linux version", BOOT)?;
     console.expect(PROMPT, BOOT)?;
     ensure!(console.run("echo $((6 * 7))")? == "42\n", "the shell does not answer");
+    let image = fs::read(guests::kernel(guest, Freshness::Any)?)?;
+    let (runs, wanted) = (console.run("uname -r")?, release(&image).context("the kernel has no release")?);
+    ensure!(runs.trim_end() == wanted, "the kernel is {} and should be {wanted}", runs.trim_end());
+    // GRUB's own loader adds the file's name.
+    if side.under_vidar() {
+        let command_line = console.run("cat /proc/cmdline")?;
+        ensure!(command_line == COMMAND_LINE, "the command line is {command_line:?}");
+    }
     Ok(())
 }
 
-fn ask_vidar(console: &mut Console) -> Result<()> {
-    let status = console.run("vidarctl status")?;
-    for word in ["Intel VT-x", "exits", "memory"] {
-        ensure!(
-            status.to_lowercase().contains(&word.to_lowercase()),
-            "vidarctl status names no {word}: {status}"
-        );
-    }
-    let log = console.run("vidarctl log")?;
-    ensure!(!log.trim().is_empty(), "Vidar's log is empty");
-    console.run("vidarctl exits")?;
-    Ok(())
+/// What a bzImage says of its release: the first word of the text that its field `kernel_version` points to.
+fn release(image: &[u8]) -> Option<&str> {
+    let pointer = image.get(0x20e..0x210)?.try_into().ok()?;
+    let text = image.get(0x200 + usize::from(u16::from_le_bytes(pointer))..)?;
+    let word = text.split(|byte| [b' ', 0].contains(byte)).next()?;
+    str::from_utf8(word).ok().filter(|word| !word.is_empty())
 }
 
 fn reboot(console: &mut Console) -> Result<()> {
@@ -250,4 +257,21 @@ fn power_off(running: &mut Running, console: &mut Console) -> Result<()> {
     let ended = running.ended(ANSWER)?;
     ensure!(ended == Some(true), "the machine is still on");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_names_its_release() {
+        let mut image = vec![0; 0x800];
+        assert_eq!(release(&image), None);
+        image[0x20e..0x210].copy_from_slice(&0x500_u16.to_le_bytes());
+        assert_eq!(release(&image), None);
+        image[0x700..0x70e].copy_from_slice(b"6.1.0-9 (a@b)\0");
+        assert_eq!(release(&image), Some("6.1.0-9"));
+        assert_eq!(release(&image[..0x20f]), None);
+        assert_eq!(release(&image[..0x700]), None);
+    }
 }

@@ -8,6 +8,7 @@ mod refusals;
 mod report;
 pub mod small;
 mod transparency;
+mod vidarctl;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
