@@ -145,7 +145,7 @@ fn perform(task: Task) -> Result<bool> {
         Task::Iso(args) => iso(args)?,
         Task::Run(args) => run(args)?,
         Task::Test { list: true, .. } => test::list(),
-        Task::Test { filter, .. } => return test::run(filter.as_deref()),
+        Task::Test { filter, .. } => return Ok(test::run(filter.as_deref())),
         Task::Bench => return bench::run(),
         Task::Tidy => tidy::run()?,
         Task::Clean { guests } => paths::clean(guests)?,
@@ -157,7 +157,7 @@ fn iso(args: IsoArgs) -> Result<()> {
     let mut guests = manifest::load()?;
     guests.extend(args.own.guests);
     manifest::check(&guests)?;
-    setup::tools()?;
+    setup::missing()?;
     let built = build::all()?;
     let menu = grub::Menu {
         default: args.default,
@@ -182,7 +182,7 @@ fn run(args: RunArgs) -> Result<()> {
         "There is no guest \"{guest}\"; there are: {}.",
         names.join(", ")
     );
-    setup::tools()?;
+    setup::missing()?;
     let machine = match args.machine {
         Choice::Auto => Machine::best(),
         Choice::Bochs => Machine::Bochs,

@@ -62,7 +62,7 @@ struct Job<'a> {
 
 /// Prints the names of all tests in machines.
 pub fn list() {
-    println!("host\ntidy");
+    println!("{}\ntidy", host::NAME);
     let tools = Tools::new();
     let (found, report) = (Found::default(), Report::default());
     let jobs = jobs(&tools, &found, &report);
@@ -71,20 +71,33 @@ pub fn list() {
 }
 
 /// Runs all tests, or those whose name contains `filter` with what they build on; whether all passed.
-pub fn run(filter: Option<&str>) -> Result<bool> {
+pub fn run(filter: Option<&str>) -> bool {
     let report = Report::default();
-    host::run(filter, &report)?;
+    host::run(filter, &report);
 
     let wanted =
         |names: &[String]| filter.is_none_or(|filter| names.iter().any(|name| name.contains(filter)));
     let comparisons = wanted(&linux::comparison_names());
-    setup::tools()?;
-    build::all()?;
     let tools = Tools::new();
     let found = Found::default();
     let is_journey = |job: &Job| job.names.iter().any(|name| name.starts_with("linux/"));
     let mut queue: Vec<_> = jobs(&tools, &found, &report);
     queue.retain(|job| wanted(&job.names) || (comparisons && is_journey(job)));
+    if !queue.is_empty() {
+        let begun = Instant::now();
+        match setup::tools().and_then(|()| build::all()) {
+            Ok(_) => in_machines(queue, &report),
+            Err(error) => report.fail("build", begun.elapsed(), &error, None),
+        }
+    }
+    if comparisons {
+        linux::compare(&found, &report);
+    }
+    report.finish()
+}
+
+/// Runs the jobs, as many at once as the host has CPUs for.
+fn in_machines(mut queue: Vec<Job<'_>>, report: &Report) {
     let at_once = thread::available_parallelism().map_or(1, usize::from).min(AT_ONCE);
     // The longest come first in the list, and are taken from the end of the queue.
     queue.reverse();
@@ -102,10 +115,6 @@ pub fn run(filter: Option<&str>) -> Result<bool> {
             });
         }
     });
-    if comparisons {
-        linux::compare(&found, &report)?;
-    }
-    Ok(report.finish())
 }
 
 /// The table of what runs in machines, the longest first.
@@ -137,11 +146,7 @@ fn one<'a>(
     check: impl FnOnce() -> Result<()> + Send + 'a,
 ) -> Job<'a> {
     let work = move || {
-        let begun = Instant::now();
-        match check() {
-            Ok(()) => report.pass(name, begun.elapsed()),
-            Err(error) => report.fail(name, begun.elapsed(), &error, Some(&small::log(&folder))),
-        }
+        report.result(name, Instant::now(), check(), Some(&small::log(&folder)));
         Ok(())
     };
     Job { names: vec![name.to_owned()], work: Box::new(work) }

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Error;
+use anyhow::{Error, Result};
 
 /// Lines of the serial log that are shown of a test that failed.
 const TAIL: usize = 20;
@@ -37,6 +37,14 @@ impl Report {
             text += &format!("\n        the whole log: {}", log.display());
         }
         self.line(&text);
+    }
+
+    /// A test came to `result`.
+    pub fn result(&self, name: &str, begun: Instant, result: Result<()>, log: Option<&Path>) {
+        match result {
+            Ok(()) => self.pass(name, begun.elapsed()),
+            Err(error) => self.fail(name, begun.elapsed(), &error, log),
+        }
     }
 
     /// Tests that ran elsewhere.
