@@ -180,6 +180,8 @@ extern "C" fn common() {
 
 /// Vector of the non-maskable interrupt.
 const NMI: u64 = 2;
+/// Vector of the machine check.
+const MACHINE_CHECK: u64 = 18;
 /// Vector of the general-protection fault.
 const GENERAL_PROTECTION: u64 = 13;
 
@@ -187,6 +189,7 @@ extern "C" fn exception(frame: &mut Frame) {
     match frame.vector {
         NMI => keep_nmi(frame),
         GENERAL_PROTECTION if let Some(landing) = fixup::landing(frame.rip) => frame.rip = landing,
+        MACHINE_CHECK => panic!("machine check: the hardware reports an error, at {frame}"),
         vector => panic!("exception {vector} (error code {:#x}) in Vidar: {frame}", frame.error_code),
     }
 }

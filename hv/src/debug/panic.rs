@@ -22,7 +22,7 @@ pub fn report(info: &PanicInfo<'_>) -> ! {
     }
     console::take_back();
     let (file, line) = info.location().map_or(("?", 0), |location| (location.file(), location.line()));
-    log::error!("Vidar panicked, which is a bug in Vidar: {} ({file}:{line})", info.message());
+    log::error!("Vidar panicked: {} ({file}:{line}); report this with what follows", info.message());
     backtrace();
     console::drain();
     halt_forever()
