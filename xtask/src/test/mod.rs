@@ -6,6 +6,7 @@ mod linux;
 mod probes;
 mod refusals;
 mod report;
+mod screen;
 pub mod small;
 mod transparency;
 mod vidarctl;
@@ -135,6 +136,7 @@ fn jobs<'a>(tools: &'a Tools, found: &'a Found, report: &'a Report) -> Vec<Job<'
     for refusal in refusals::REFUSALS {
         jobs.push(one(refusal.name, refusal.folder(), report, move || refusal.check(tools)));
     }
+    jobs.push(one(screen::NAME, screen::FOLDER.to_owned(), report, move || screen::check(tools)));
     jobs
 }
 
@@ -152,9 +154,14 @@ fn one<'a>(
     Job { names: vec![name.to_owned()], work: Box::new(work) }
 }
 
+/// The folder of the test `name`.
+fn folder(name: &str) -> PathBuf {
+    paths::machines().join(format!("test-{name}"))
+}
+
 /// An empty folder for the test `name`.
 pub fn test_dir(name: &str) -> Result<PathBuf> {
-    let dir = paths::machines().join(format!("test-{name}"));
+    let dir = folder(name);
     if dir.exists() {
         std::fs::remove_dir_all(&dir)?;
     }

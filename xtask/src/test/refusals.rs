@@ -50,6 +50,9 @@ const WRONG_ENTRIES: &[(&str, &[&str])] = &[
     ("multiboot1", &["multiboot /boot/vidar.elf", "module /boot/guests/probe/vmlinuz"]),
 ];
 
+/// What is said of a CPU without VT-x.
+pub const NO_VT_X: &str = "this CPU has no VT-x: use a machine whose CPU has it, or boot the bare menu entry";
+
 /// The table.
 pub const REFUSALS: &[Refusal] = &[
     Refusal {
@@ -64,7 +67,7 @@ pub const REFUSALS: &[Refusal] = &[
     Refusal {
         name: "refusal/cpu-without-vmx",
         cpu: Some("p4_prescott_celeron_336"),
-        sentence: "this CPU has no VT-x: use a machine whose CPU has it, or boot the bare menu entry",
+        sentence: NO_VT_X,
         ..USUAL
     },
     Refusal {

@@ -49,12 +49,12 @@ pub struct Booted {
 
 /// The serial log of the small guest `name`.
 pub fn log(name: &str) -> PathBuf {
-    crate::paths::machines().join(format!("test-{name}")).join("serial.log")
+    super::folder(name).join("serial.log")
 }
 
 impl Small {
-    /// Makes its ISO and boots it in Bochs.
-    pub fn boot(&self, tools: &Tools) -> Result<Booted> {
+    /// Makes its ISO, in a folder of its own.
+    pub fn iso(&self, tools: &Tools) -> Result<PathBuf> {
         let dir = test_dir(&self.name)?;
         let kernel = dir.join("kernel");
         fs::write(&kernel, &self.kernel)?;
@@ -80,8 +80,14 @@ impl Small {
         };
         let iso = dir.join("vidar.iso");
         iso::make(&recipe, &iso)?;
+        Ok(iso)
+    }
+
+    /// Makes its ISO and boots it in Bochs.
+    pub fn boot(&self, tools: &Tools) -> Result<Booted> {
+        let iso = self.iso(tools)?;
         let spec = Spec {
-            dir: dir.clone(),
+            dir: super::folder(&self.name),
             iso,
             disk: self.disk,
             memory: self.memory,
