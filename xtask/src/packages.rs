@@ -5,28 +5,36 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use xshell::{Shell, cmd};
+use xshell::{Cmd, Shell, cmd};
 
 use crate::progress;
 
 /// Something that Vidar's tools need on the machine, and the package that brings it.
 struct Need {
     package: &'static str,
-    /// A program on the path, or a file.
-    proof: &'static str,
+    /// Programs on the path, or files: one will do.
+    proofs: &'static [&'static str],
 }
 
+/// Where the VGA BIOS of Bochs may be: in a package of its own, or in that of Bochs.
+const VGA_BIOSES: &[&str] = &["/usr/share/vgabios/vgabios.bin", "/usr/share/bochs/VGABIOS-lgpl-latest"];
+
 const NEEDS: &[Need] = &[
-    Need { package: "bochs", proof: "bochs" },
-    Need { package: "bochsbios", proof: "/usr/share/bochs/BIOS-bochs-latest" },
-    Need { package: "vgabios", proof: "/usr/share/vgabios/vgabios.bin" },
-    Need { package: "qemu-system-x86", proof: "qemu-system-x86_64" },
-    Need { package: "grub-common", proof: "grub-mkrescue" },
-    Need { package: "grub-pc-bin", proof: "/usr/lib/grub/i386-pc/multiboot2.mod" },
-    Need { package: "grub-efi-amd64-bin", proof: "/usr/lib/grub/x86_64-efi/multiboot2.mod" },
-    Need { package: "xorriso", proof: "xorriso" },
-    Need { package: "mtools", proof: "mformat" },
+    Need { package: "bochs", proofs: &["bochs"] },
+    Need { package: "bochsbios", proofs: &["/usr/share/bochs/BIOS-bochs-latest"] },
+    Need { package: "vgabios", proofs: VGA_BIOSES },
+    // Everywhere, and not only where KVM is: some tests run in QEMU without it.
+    Need { package: "qemu-system-x86", proofs: &["qemu-system-x86_64"] },
+    Need { package: "grub-common", proofs: &["grub-mkrescue"] },
+    Need { package: "grub-pc-bin", proofs: &["/usr/lib/grub/i386-pc/multiboot2.mod"] },
+    Need { package: "grub-efi-amd64-bin", proofs: &["/usr/lib/grub/x86_64-efi/multiboot2.mod"] },
+    Need { package: "xorriso", proofs: &["xorriso"] },
+    Need { package: "mtools", proofs: &["mformat"] },
 ];
+
+/// What `env` runs for apt-get: it asks nothing, and waits while the system's own updates hold the lock.
+const APT_GET: &[&str] =
+    &["DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--option=DPkg::Lock::Timeout=300"];
 
 /// Whether the program `name` is on the path.
 pub fn has_program(name: &str) -> bool {
@@ -40,7 +48,13 @@ pub fn has_program(name: &str) -> bool {
 pub fn missing() -> Vec<&'static str> {
     let there =
         |proof: &str| if proof.starts_with('/') { Path::new(proof).exists() } else { has_program(proof) };
-    NEEDS.iter().filter(|need| !there(need.proof)).map(|need| need.package).collect()
+    let is_missing = |need: &&Need| !need.proofs.iter().any(|proof| there(proof));
+    NEEDS.iter().filter(is_missing).map(|need| need.package).collect()
+}
+
+/// The VGA BIOS for Bochs.
+pub fn vga_bios() -> &'static str {
+    VGA_BIOSES.iter().find(|file| Path::new(file).exists()).unwrap_or(&VGA_BIOSES[0])
 }
 
 /// Whether this is a system of Debian's kind.
@@ -54,21 +68,10 @@ pub fn install(packages: &[&str]) -> Result<()> {
     if !have_apt() {
         bail!("This system has no apt; install what Debian calls: {list}.");
     }
-    let step = || {
-        as_root(&["install", "--yes", "--no-install-recommends"], packages)
-            .or_else(|_| {
-                update().and_then(|()| as_root(&["install", "--yes", "--no-install-recommends"], packages))
-            })
-            .with_context(|| format!("cannot install {list}"))
-    };
-    let what = format!("installing {list}");
-    // sudo may ask for a password, and a spinner would write over its question.
-    if is_root() {
-        progress::step(&what, step)
-    } else {
-        eprintln!("{what}, by sudo");
-        step()
-    }
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(packages);
+    let install = || apt_get(&format!("installing {list}"), &arguments);
+    install().or_else(|_| update().and_then(|()| install())).with_context(|| format!("cannot install {list}"))
 }
 
 /// The real package that the first of `names` which apt offers depends on, for the kernel packages that only
@@ -81,7 +84,7 @@ pub fn newest_kernel(names: &[String]) -> Result<String> {
     if let Some(package) = find() {
         return Ok(package);
     }
-    progress::step("fetching the package lists", update)?;
+    update()?;
     find().with_context(|| format!("apt offers no {}", names.join(" and no ")))
 }
 
@@ -109,7 +112,7 @@ pub fn candidate(package: &str) -> Result<String> {
     if let Some(version) = version(package) {
         return Ok(version);
     }
-    progress::step("fetching the package lists", update)?;
+    update()?;
     version(package).with_context(|| format!("apt offers no {package}"))
 }
 
@@ -148,29 +151,31 @@ pub fn extract(package: &str, prefixes: &[&str], to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn update() -> Result<()> {
-    as_root(&["update"], &[]).context("cannot fetch apt's package lists")
+/// Gets fresh package lists.
+pub fn update() -> Result<()> {
+    apt_get("fetching the package lists", &["update"]).context("cannot fetch apt's package lists")
 }
 
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-fn as_root(verb: &[&str], packages: &[&str]) -> Result<()> {
+/// Runs apt-get as root or through sudo, saying `what` is going on.
+fn apt_get(what: &str, arguments: &[&str]) -> Result<()> {
     let shell = Shell::new()?;
-    shell.set_var("DEBIAN_FRONTEND", "noninteractive");
-    let command = if is_root() {
-        cmd!(shell, "apt-get --quiet {verb...} {packages...}")
-    } else if has_program("sudo") {
-        cmd!(shell, "sudo apt-get --quiet {verb...} {packages...}")
-    } else {
-        bail!("there is no sudo here; as root, do: apt-get {} {}", verb.join(" "), packages.join(" "));
+    let run = |command: Cmd| {
+        let output = command.quiet().ignore_status().output()?;
+        if !output.status.success() {
+            let verb = arguments.join(" ");
+            bail!("apt-get {verb} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
     };
-    let output = command.quiet().ignore_status().output()?;
-    if !output.status.success() {
-        bail!("apt-get {} failed: {}", verb.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    if rustix::process::geteuid().is_root() {
+        progress::step(what, || run(cmd!(shell, "env {APT_GET...} {arguments...}")))
+    } else if has_program("sudo") {
+        // It may ask for a password, and a spinner would write over its question.
+        eprintln!("{what}, by sudo ...");
+        run(cmd!(shell, "sudo env {APT_GET...} {arguments...}"))
+    } else {
+        bail!("there is no sudo here; as root, do: apt-get {}", arguments.join(" "));
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use anyhow::{Context, Result};
 
 use super::{Spec, tied_to_us};
+use crate::packages;
 
 /// A CPU with VT-x and EPT whose CPUID names no TSC frequency: so Linux measures it, and gets it right.
 const USUAL_CPU: &str = "corei7_haswell_4770";
@@ -59,6 +60,7 @@ fn configuration_text(spec: &Spec, log: &Path, port: u16) -> String {
     // After Linux has rebooted, the BIOS of Bochs writes an MSR that it has locked: it lives on by the reset that
     // follows from the triple fault.
     let reset = u8::from(!spec.stops_at_triple_fault);
+    let vga_bios = packages::vga_bios();
     let ignore = u8::from(!spec.strict_msrs);
     format!(
         "plugin_ctrl: unmapped=true, biosdev=true, speaker=true, extfpuirq=true, parallel=false, serial=true\n\
@@ -66,7 +68,7 @@ fn configuration_text(spec: &Spec, log: &Path, port: u16) -> String {
          display_library: rfb, options=\"timeout=0\"\n\
          memory: guest={memory}, host={memory}\n\
          romimage: file=\"/usr/share/bochs/BIOS-bochs-latest\"\n\
-         vgaromimage: file=\"/usr/share/vgabios/vgabios.bin\"\n\
+         vgaromimage: file=\"{vga_bios}\"\n\
          boot: {boot}\n\
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
          ata0-master: {drive}\n\
