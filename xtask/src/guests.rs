@@ -1,6 +1,7 @@
 //! The files that guests are made of: kernels and busybox out of the distribution's packages, kept under `target`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -25,12 +26,7 @@ pub fn kernel(guest: &Guest, freshness: Freshness) -> Result<PathBuf> {
             let first =
                 names.first().with_context(|| format!("the guest \"{}\" names no package", guest.name))?;
             let folder = paths::guests().join(first);
-            cached(
-                &folder.join("vmlinuz"),
-                freshness,
-                || packages::newest_kernel(names),
-                &["./boot/vmlinuz-"],
-            )
+            cached(&folder.join("vmlinuz"), freshness, || packages::newest_kernel(names), "./boot/vmlinuz-*")
         }
     }
 }
@@ -56,8 +52,8 @@ pub fn initrd(guest: &Guest, vidarctl: Option<&Path>) -> Result<Option<PathBuf>>
 /// A static busybox, fetched if need be.
 pub fn busybox(freshness: Freshness) -> Result<PathBuf> {
     let file = paths::guests().join("busybox-static/busybox");
-    let package = || Ok("busybox-static".to_owned());
-    cached(&file, freshness, package, &["./bin/busybox", "./usr/bin/busybox"])
+    // In /bin or /usr/bin.
+    cached(&file, freshness, || Ok("busybox-static".to_owned()), "./*bin/busybox")
 }
 
 fn existing(file: &Path, what: &str) -> Result<PathBuf> {
@@ -67,12 +63,13 @@ fn existing(file: &Path, what: &str) -> Result<PathBuf> {
     Ok(file.to_path_buf())
 }
 
-/// `file`, out of the package that `package` names. A note beside it tells which version it is.
+/// `file`, out of the package that `package` names, in which it matches `pattern`. A note beside it tells which
+/// version it is.
 fn cached(
     file: &Path,
     freshness: Freshness,
-    package: impl FnOnce() -> Result<String>,
-    prefixes: &[&str],
+    package: impl Fn() -> Result<String>,
+    pattern: &str,
 ) -> Result<PathBuf> {
     if file.is_file() && freshness == Freshness::Any {
         return Ok(file.to_path_buf());
@@ -81,17 +78,28 @@ fn cached(
     if !packages::have_apt() {
         bail!("This system has no apt to fetch it with; put a fitting file at {}.", file.display());
     }
-    let package = package()?;
     let note = folder.join("source");
-    let source = format!("{package} {}\n", packages::candidate(&package)?);
-    if file.is_file() && fs::read_to_string(&note).is_ok_and(|old| old == source) {
+    let offer = || -> Result<_> {
+        let package = package()?;
+        let source = format!("{package} {}", packages::candidate(&package)?);
+        Ok((package, source))
+    };
+    let (mut package, mut source) = offer()?;
+    if file.is_file() && fs::read_to_string(&note).is_ok_and(|old| old.trim_end() == source) {
         return Ok(file.to_path_buf());
     }
-    progress::step(&format!("fetching {}", source.trim_end()), || {
-        let new = folder.join("new");
-        packages::extract(&package, prefixes, &new)?;
-        fs::rename(&new, file)?;
-        Ok(fs::write(&note, &source)?)
-    })?;
+    // Another xtask may be fetching it, or reading it: replaced whole, or not at all.
+    let new = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o644)).tempfile_in(&folder)?;
+    let fetch = |package: &str, source: &str| {
+        progress::step(&format!("fetching {source}"), || packages::extract(package, pattern, new.path()))
+    };
+    if fetch(&package, &source).is_err() {
+        // Package lists of some days ago name files that have been replaced since.
+        packages::update()?;
+        (package, source) = offer()?;
+        fetch(&package, &source)?;
+    }
+    new.persist(file).with_context(|| format!("cannot write {}", file.display()))?;
+    fs::write(&note, source + "\n")?;
     Ok(file.to_path_buf())
 }

@@ -1,8 +1,9 @@
 //! Debian and Ubuntu packages: what is installed, what apt offers, and files out of packages that stay uninstalled.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use xshell::{Cmd, Shell, cmd};
@@ -126,28 +127,28 @@ fn show(package: &str) -> Option<String> {
     cmd!(shell, "apt-cache show --no-all-versions {package}").quiet().ignore_stderr().read().ok()
 }
 
-/// Downloads `package` without installing it, and copies the first file in it whose path begins with one of
-/// `prefixes` to `to`.
-pub fn extract(package: &str, prefixes: &[&str], to: &Path) -> Result<()> {
+/// Downloads `package` without installing it, and writes the file in it whose path matches `pattern` to `to`.
+pub fn extract(package: &str, pattern: &str, to: &Path) -> Result<()> {
     let shell = Shell::new()?;
     let dir = tempfile::tempdir()?;
     shell.change_dir(dir.path());
-    let download =
-        || cmd!(shell, "apt-get download --quiet {package}").quiet().ignore_stderr().ignore_stdout().run();
-    if download().is_err() {
-        update()?;
-        download().with_context(|| format!("apt cannot download {package}"))?;
-    }
+    let download = cmd!(shell, "apt-get download --quiet {package}").quiet().ignore_stderr().ignore_stdout();
+    download.run().with_context(|| format!("apt cannot download {package}"))?;
     let archive = fs::read_dir(dir.path())?.flatten().map(|entry| entry.path());
     let archive = archive.into_iter().find(|path| path.extension().is_some_and(|end| end == "deb"));
     let archive = archive.with_context(|| format!("apt downloaded nothing for {package}"))?;
-    let tar = dir.path().join("data.tar");
-    fs::write(&tar, cmd!(shell, "dpkg-deb --fsys-tarfile {archive}").quiet().output()?.stdout)?;
-    let listing = cmd!(shell, "tar --list --file {tar}").quiet().read()?;
-    let member = listing.lines().find(|member| prefixes.iter().any(|prefix| member.starts_with(prefix)));
-    let member = member.with_context(|| format!("the package {package} holds no {}", prefixes.join(", ")))?;
-    cmd!(shell, "tar --extract --file {tar} {member}").quiet().run()?;
-    fs::copy(dir.path().join(member), to).with_context(|| format!("cannot write {}", to.display()))?;
+    let mut unpack =
+        Command::new("dpkg-deb").arg("--fsys-tarfile").arg(archive).stdout(Stdio::piped()).spawn()?;
+    let mut take = Command::new("tar");
+    take.args(["--extract", "--to-stdout", "--wildcards", pattern]).stderr(Stdio::null());
+    take.stdin(unpack.stdout.take().expect("it is piped")).stdout(File::create(to)?);
+    let taken = take.status()?.success();
+    // With our end of the pipe, so that dpkg-deb does not wait for a tar that gave up.
+    drop(take);
+    let unpacked = unpack.wait()?.success();
+    if !taken || !unpacked || fs::metadata(to)?.len() == 0 {
+        bail!("the package {package} holds no {pattern}");
+    }
     Ok(())
 }
 
