@@ -55,22 +55,21 @@ fn table(
             aim,
         ));
     }
-    for (what, key) in [("port IN", "port"), ("CR3 load", "cr3")] {
-        let show = |answers: &probe::Answers| {
-            answers.round(key).map_or_else(|| "?".to_owned(), |round| round.to_string())
+    for (what, key) in [("port IN", "port"), ("CR3 load", "cr3"), ("system call and return", "syscall")] {
+        let (Some(bare), Some(round), Some(exits)) =
+            (bare_probe.round(key), vidar_probe.round(key), vidar_probe.exits(key))
+        else {
+            anyhow::bail!("the probe did not measure {key}")
         };
-        let same = bare_probe
-            .round(key)
-            .zip(vidar_probe.round(key))
-            .is_some_and(|(bare, vidar)| bare.min == vidar.min);
         table.add(Row::yes_or_no(
             format!("{what}, ticks (min / mean)"),
-            &show(bare_probe),
-            &show(vidar_probe),
+            &bare.to_string(),
+            &format!("{round}, {exits} exits"),
             "no exit",
-            same,
+            exits == 0,
         ));
     }
+    table.add(timer(bare_probe, vidar_probe)?);
     let ticks = |ticks: u64| format!("{:.1} million", ticks as f64 / 1e6);
     for (what, bare, vidar) in [
         ("the kernel's first instruction to the shell, ticks", bare.from_kernel, vidar.from_kernel),
@@ -102,4 +101,20 @@ fn table(
     table.add(Row::at_most("memory taken, MiB".to_owned(), "", memory, &format!("{memory:.2}"), 8.0, 4.0));
     table.add(Row::plain("size of the image, KiB".to_owned(), &image.div_ceil(1024).to_string()));
     Ok(table)
+}
+
+/// The row of the timer's interrupts: all must come, and none must be an exit.
+fn timer(bare: &probe::Answers, vidar: &probe::Answers) -> Result<Row> {
+    let (Some(bare), Some((taken, all)), Some(exits)) =
+        (bare.taken("timer"), vidar.taken("timer"), vidar.exits("timer"))
+    else {
+        anyhow::bail!("the probe took no interrupts of the timer")
+    };
+    Ok(Row::yes_or_no(
+        "timer interrupt, how many came".to_owned(),
+        &format!("{} of {}", bare.0, bare.1),
+        &format!("{taken} of {all}, {exits} exits"),
+        "no exit",
+        taken == all && exits == 0,
+    ))
 }

@@ -56,12 +56,30 @@ pub fn measure(under_vidar: bool, tools: &Tools) -> Result<Answers> {
 }
 
 impl Answers {
-    /// The measurement `name`, if the probe made it.
+    /// The ticks of `name`, if the probe measured them.
     pub fn round(&self, name: &str) -> Option<Round> {
-        let mut words = self.line.split_whitespace().skip_while(|word| *word != name).skip(1);
-        let min = words.next()?.strip_prefix("min=")?.parse().ok()?;
-        let mean = words.next()?.strip_prefix("mean=")?.parse().ok()?;
-        Some(Round { min, mean })
+        Some(Round {
+            min: self.value(name, "min")?.parse().ok()?,
+            mean: self.value(name, "mean")?.parse().ok()?,
+        })
+    }
+
+    /// The exits that `name` made; bare there are none to count.
+    pub fn exits(&self, name: &str) -> Option<u64> {
+        self.value(name, "exits")?.parse().ok()
+    }
+
+    /// How many interrupts of `name` came, and of how many.
+    pub fn taken(&self, name: &str) -> Option<(u64, u64)> {
+        let (taken, of) = self.value(name, "taken")?.split_once('/')?;
+        Some((taken.parse().ok()?, of.parse().ok()?))
+    }
+
+    /// The value of `key` among those behind `name`.
+    fn value(&self, name: &str, key: &str) -> Option<&str> {
+        let words = self.line.split_whitespace().skip_while(|word| *word != name).skip(1);
+        let mut values = words.map_while(|word| word.split_once('='));
+        values.find(|(other, _)| *other == key).map(|(_, value)| value)
     }
 }
 
@@ -71,11 +89,15 @@ mod tests {
 
     #[test]
     fn measurements_are_found_by_name() {
-        let line = "empty min=3 mean=3.00 cpuid min=97 mean=97.01 vmcall none port min=4 mean=4.00";
+        let line = "empty min=3 mean=3.00 cpuid min=97 mean=97.01 vmcall none port min=4 mean=4.00 exits=2 syscall #UD \
+                    timer taken=9/10 exits=0";
         let answers = Answers { line: line.into() };
         assert_eq!(answers.round("cpuid"), Some(Round { min: 97, mean: 97.01 }));
         assert_eq!(answers.round("port").unwrap().to_string(), "4 / 4.0");
         assert_eq!(answers.round("vmcall"), None);
         assert_eq!(answers.round("other"), None);
+        assert_eq!(answers.exits("port"), Some(2));
+        assert_eq!((answers.round("syscall"), answers.exits("syscall")), (None, None));
+        assert_eq!((answers.taken("timer"), answers.exits("timer")), (Some((9, 10)), Some(0)));
     }
 }

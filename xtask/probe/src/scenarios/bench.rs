@@ -7,10 +7,14 @@ use core::fmt::{self, Display};
 
 use vidar_abi::Call;
 
+use super::quiet::{Exits, timer};
+use crate::attempt::Outcome;
 use crate::line::Line;
 use crate::{cpu, vidar};
 
 const ROUNDS: u64 = 10_000;
+
+const TIMER_INTERRUPTS: u16 = 1000;
 
 /// The port of the power-on self-test codes: reading it does nothing.
 const PORT: u16 = 0x80;
@@ -73,7 +77,7 @@ macro_rules! ticks {
     };
 }
 
-/// Round trips through Vidar, then what must not go through it, and how many exits that made all the same.
+/// Round trips through Vidar, then what must not go through it, and the exits that it made all the same.
 pub fn bench(line: &mut Line) {
     let vidar = vidar::present();
     line.word(format_args!("empty {}", ticks!(, 0_u64)));
@@ -87,11 +91,83 @@ pub fn bench(line: &mut Line) {
     } else {
         line.word("vmcall none");
     }
-    let before = vidar::exits();
-    line.word(format_args!("port {}", ticks!("in al, dx", 0_u64, in("rdx") u64::from(PORT))));
-    line.word(format_args!("cr3 {}", ticks!("mov cr3, rax", cpu::cr3())));
-    if let (Some(before), Some(after)) = (before, vidar::exits()) {
-        // The second question is an exit of its own.
-        line.word(format_args!("port-and-cr3 exits={}", (after - before).saturating_sub(1)));
+    quietly(line, "port", || Ok(ticks!("in al, dx", 0_u64, in("rdx") u64::from(PORT))));
+    quietly(line, "cr3", || Ok(ticks!("mov cr3, rax", cpu::cr3())));
+    quietly(line, "syscall", system_call::measure);
+    let (taken, exits) = timer(TIMER_INTERRUPTS);
+    line.word(format_args!("timer taken={taken}/{TIMER_INTERRUPTS} exits={exits}"));
+}
+
+/// A measurement and its exits.
+fn quietly(line: &mut Line, name: &str, measured: impl FnOnce() -> Outcome<Measurement>) {
+    let mut result = None;
+    let exits = Exits::of(|| result = Some(measured()));
+    match result {
+        Some(Ok(result)) => line.word(format_args!("{name} {result} exits={exits}")),
+        Some(Err(fault)) => line.word(format_args!("{name} {fault}")),
+        None => {}
+    }
+}
+
+/// SYSCALL at CPL 3, and SYSRET at once.
+mod system_call {
+    use core::arch::naked_asm;
+
+    use super::{Measurement, ROUNDS};
+    use crate::attempt::{Outcome, rdmsr, wrmsr};
+    use crate::gdt::{KERNEL_CODE, USER_DATA};
+    use crate::user;
+
+    const IA32_EFER: u32 = 0xc000_0080;
+    const EFER_SCE: u64 = 1 << 0;
+    const IA32_STAR: u32 = 0xc000_0081;
+    const IA32_LSTAR: u32 = 0xc000_0082;
+    const IA32_FMASK: u32 = 0xc000_0084;
+
+    #[unsafe(naked)]
+    extern "C" fn kernel() {
+        naked_asm!("sysretq")
+    }
+
+    /// As the measurements at CPL 0, in registers alone. RAX ends as the minimum in its high half and the sum in
+    /// its low one.
+    #[unsafe(naked)]
+    extern "C" fn at_cpl3() {
+        naked_asm!(
+            "mov r12d, {rounds}",
+            "mov r13d, 0xffffffff",
+            "xor r14d, r14d",
+            "2:",
+            "rdtsc",
+            "mov r8d, eax",
+            "mov rax, r9",
+            "syscall",
+            "rdtsc",
+            "sub eax, r8d",
+            "cmp eax, r13d",
+            "cmovb r13d, eax",
+            "add r14d, eax",
+            "dec r12d",
+            "jnz 2b",
+            "mov rax, r13",
+            "shl rax, 32",
+            "or rax, r14",
+            "int 0x80",
+            rounds = const ROUNDS,
+        )
+    }
+
+    /// Lets SYSCALL work as long as it is measured.
+    pub fn measure() -> Outcome<Measurement> {
+        let efer = rdmsr(IA32_EFER)?;
+        // SYSRET adds 8 to the selector here for its stack, and 16 for its code.
+        wrmsr(IA32_STAR, u64::from(USER_DATA - 8) << 48 | u64::from(KERNEL_CODE) << 32)?;
+        wrmsr(IA32_LSTAR, kernel as *const () as u64)?;
+        wrmsr(IA32_FMASK, 0)?;
+        wrmsr(IA32_EFER, efer | EFER_SCE)?;
+        // SAFETY: it uses no stack, writes only registers and ends with INT 0x80; `kernel` returns at once.
+        let result = unsafe { user::visit(at_cpl3 as *const () as u64, 0) };
+        wrmsr(IA32_EFER, efer)?;
+        result.map(|result| Measurement { min: result >> 32, sum: result & 0xffff_ffff })
     }
 }

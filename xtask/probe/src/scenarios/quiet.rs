@@ -18,11 +18,11 @@ const CR4_OSXSAVE: u64 = 1 << 18;
 const ROUNDS: u64 = 100;
 
 /// Exits of something; bare there are none to count.
-struct Exits(Option<u64>);
+pub struct Exits(Option<u64>);
 
 impl Exits {
     /// Counts the exits that `body` makes. The second question is an exit of its own.
-    fn of(body: impl FnOnce()) -> Self {
+    pub fn of(body: impl FnOnce()) -> Self {
         let before = vidar::exits();
         body();
         let after = vidar::exits();
@@ -110,6 +110,9 @@ pub fn quiet(line: &mut Line) {
     }
 }
 
+/// The vector of the interrupts here.
+const VECTOR: u8 = 0x42;
+
 static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
 
 fn on_interrupt(_: &mut Frame) {
@@ -117,33 +120,58 @@ fn on_interrupt(_: &mut Frame) {
     Apic::find().end_of_interrupt();
 }
 
-/// Interrupts from itself and from the timer, some of which wake it from HLT.
-pub fn interrupts(line: &mut Line) {
-    const VECTOR: u8 = 0x42;
-    const ROUNDS: u32 = 50;
-    let apic = Apic::find();
-    apic.enable();
-    let mut take = |name, wait: fn() -> Outcome, raise: &dyn Fn(u32)| {
-        INTERRUPTS.store(0, Relaxed);
-        let exits = Exits::of(|| {
-            handling(VECTOR, on_interrupt, || {
-                for round in 0..ROUNDS {
-                    raise(round);
-                    for _ in 0..100_000 {
-                        if wait().is_err() || INTERRUPTS.load(Relaxed) > round {
-                            break;
-                        }
+/// Raises so many interrupts [`VECTOR`] and waits for each in turn: how many came, and the exits meanwhile.
+fn take(rounds: u16, wait: fn() -> Outcome, raise: impl Fn(u16)) -> (u32, Exits) {
+    INTERRUPTS.store(0, Relaxed);
+    let exits = Exits::of(|| {
+        handling(VECTOR, on_interrupt, || {
+            for round in 0..rounds {
+                raise(round);
+                for _ in 0..100_000 {
+                    if wait().is_err() || INTERRUPTS.load(Relaxed) > u32::from(round) {
+                        break;
                     }
                 }
-            });
+            }
         });
-        line.item(name, format_args!("{}/{ROUNDS}/{exits}", INTERRUPTS.load(Relaxed)));
-    };
-    let run: fn() -> Outcome = || attempt!("sti", "nop", "nop", "cli");
-    let halt: fn() -> Outcome = || attempt!("sti", "hlt", "cli");
-    take("self", run, &|_| apic.interrupt_self(VECTOR));
+    });
+    (INTERRUPTS.load(Relaxed), exits)
+}
+
+fn while_running() -> Outcome {
+    attempt!("sti", "nop", "nop", "cli")
+}
+
+fn in_halt() -> Outcome {
+    attempt!("sti", "hlt", "cli")
+}
+
+/// Lets the timer fire after a while that is another each time, so that it comes at another instruction.
+fn set_timer(round: u16) {
+    timer_once(200 + 7 * (round % 64));
+}
+
+/// So many interrupts of the timer, while the CPU runs: how many came, and the exits meanwhile.
+pub fn timer(rounds: u16) -> (u32, Exits) {
+    let apic = Apic::find();
+    apic.enable();
     apic.timer_as(Some(u32::from(VECTOR)));
-    take("timer", run, &|round| timer_once(200 + 7 * round as u16));
-    take("timer-in-hlt", halt, &|round| timer_once(200 + 7 * round as u16));
+    let taken = take(rounds, while_running, set_timer);
+    apic.timer_as(None);
+    taken
+}
+
+/// Interrupts from itself and from the timer, some of which wake it from HLT.
+pub fn interrupts(line: &mut Line) {
+    const ROUNDS: u16 = 50;
+    let apic = Apic::find();
+    let mut show = |name, (taken, exits): (u32, Exits)| {
+        line.item(name, format_args!("{taken}/{ROUNDS}/{exits}"));
+    };
+    apic.enable();
+    show("self", take(ROUNDS, while_running, |_| apic.interrupt_self(VECTOR)));
+    show("timer", timer(ROUNDS));
+    apic.timer_as(Some(u32::from(VECTOR)));
+    show("timer-in-hlt", take(ROUNDS, in_halt, set_timer));
     apic.timer_as(None);
 }
