@@ -8,14 +8,6 @@ const CMD_LINE_PTR: u64 = 0x228;
 /// Longest command line that is read.
 const LONGEST: usize = 2048;
 
-/// What happens after the last scenario.
-pub enum Ending {
-    /// The machine is switched off.
-    PowerOff,
-    /// The CPU halts for good.
-    Halt,
-}
-
 /// The command line that boot_params points to; empty if there is none or it is not UTF-8.
 ///
 /// # Safety
@@ -36,17 +28,6 @@ pub unsafe fn find(boot_params: u64) -> &'static str {
 
 /// The scenarios that it names.
 pub fn scenarios(command_line: &str) -> impl Iterator<Item = &str> {
-    option(command_line, "probe=").unwrap_or("").split(',').filter(|name| !name.is_empty())
-}
-
-/// What it says of the end.
-pub fn ending(command_line: &str) -> Ending {
-    match option(command_line, "then=") {
-        Some("halt") => Ending::Halt,
-        _ => Ending::PowerOff,
-    }
-}
-
-fn option<'a>(command_line: &'a str, name: &str) -> Option<&'a str> {
-    command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix(name))
+    let names = command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix("probe="));
+    names.unwrap_or("").split(',').filter(|name| !name.is_empty())
 }

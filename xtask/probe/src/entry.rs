@@ -6,7 +6,7 @@ use core::arch::global_asm;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::command_line::{self, Ending};
+use crate::command_line;
 use crate::cpu::{halt, outb, outl};
 use crate::line::Line;
 use crate::scenarios::{self, Scenario};
@@ -49,10 +49,7 @@ extern "C" fn main(boot_params: u64, loaded_at: u64) -> ! {
     }
     say!("probe: done");
     Serial::drain();
-    match command_line::ending(command_line) {
-        Ending::PowerOff => power_off(),
-        Ending::Halt => halt(),
-    }
+    power_off()
 }
 
 fn run(scenario: &Scenario, line: &mut Line) {

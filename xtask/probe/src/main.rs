@@ -1,8 +1,8 @@
 //! A tiny guest that does what guests should not, and tells what came of it.
 //!
 //! A loader of the Linux boot protocol enters it at its 32-bit entry. The command line says what to do:
-//! `probe=NAME[,NAME...]` names scenarios, or `all`; `then=halt` stops the CPU at the end in place of switching the
-//! machine off. The answers go to COM1: `probe: hello`, a line `probe NAME: RESULT` for each scenario, `probe: done`.
+//! `probe=NAME[,NAME...]` names scenarios, or `all`. The answers go to COM1: `probe: hello`, a line
+//! `probe NAME: RESULT` for each scenario, `probe: done`. Then it switches the machine off.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
