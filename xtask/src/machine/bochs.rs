@@ -1,12 +1,11 @@
 //! Bochs: slow, everywhere, and with VT-x. Its TSC counts instructions.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{Spec, tied_to_us};
+use super::{LOG, Spec, tied_to_us};
 use crate::packages;
 
 /// A CPU with VT-x and EPT whose CPUID names no TSC frequency: so Linux measures it, and gets it right.
@@ -15,21 +14,23 @@ const USUAL_CPU: &str = "corei7_haswell_4770";
 /// Instructions that make a second in the guest. A low number means fewer timer ticks in a boot.
 const INSTRUCTIONS_PER_SECOND: u32 = 20_000_000;
 
+const CONFIGURATION: &str = "bochsrc";
+const DEBUGGER_COMMANDS: &str = "debugger-commands";
+
 /// What Bochs writes to its log when the guest switches the machine off.
 const POWERED_OFF: &str = "soft power off";
 
 /// Writes the configuration, and gives the command that runs it.
-pub fn command(spec: &Spec, log: &Path, port: u16) -> Result<Command> {
-    let configuration = spec.dir.join("bochsrc");
-    let text = configuration_text(spec, log, port);
+pub fn command(spec: &Spec, port: u16) -> Result<Command> {
+    let configuration = spec.dir.join(CONFIGURATION);
+    let text = configuration_text(spec, port);
     fs::write(&configuration, text).with_context(|| format!("cannot write {}", configuration.display()))?;
     let mut command = tied_to_us("bochs");
-    command.arg("-q").arg("-f").arg(&configuration);
+    command.args(["-q", "-f", CONFIGURATION]);
     if has_debugger() {
         // A Bochs with its debugger built in stops at a prompt before the first instruction and at each reset.
-        let commands = spec.dir.join("debugger-commands");
-        fs::write(&commands, "c\n".repeat(1000))?;
-        command.arg("-rc").arg(commands);
+        fs::write(spec.dir.join(DEBUGGER_COMMANDS), "c\n".repeat(1000))?;
+        command.args(["-rc", DEBUGGER_COMMANDS]);
     }
     Ok(command)
 }
@@ -46,10 +47,10 @@ fn has_debugger() -> bool {
     })
 }
 
-fn configuration_text(spec: &Spec, log: &Path, port: u16) -> String {
-    let Spec { memory, iso, .. } = spec;
+fn configuration_text(spec: &Spec, port: u16) -> String {
+    let memory = spec.memory;
+    let iso = spec.iso_from_dir().display();
     let cpu = spec.cpu.as_deref().unwrap_or(USUAL_CPU);
-    let (iso, log) = (iso.display(), log.display());
     let time = if spec.fixed_clock { "1700000000" } else { "utc" };
     let (boot, drive) = if spec.disk {
         ("disk", format!("type=disk, mode=volatile, path=\"{iso}\", cylinders=0"))
@@ -77,7 +78,7 @@ fn configuration_text(spec: &Spec, log: &Path, port: u16) -> String {
          reset_on_triple_fault={reset}, ignore_bad_msrs={ignore}\n\
          pci: enabled=1, chipset=i440fx\n\
          com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n\
-         log: {log}\n\
+         log: {LOG}\n\
          panic: action=fatal\n\
          error: action={errors}\n\
          info: action=report\n\
@@ -92,26 +93,25 @@ mod tests {
     #[test]
     fn the_configuration_names_what_was_asked_for() {
         let spec = Spec {
-            dir: "/x".into(),
-            iso: "/x/vidar.iso".into(),
+            dir: "/x, $y".into(),
+            iso: "/x, $y/vidar.iso".into(),
             memory: 384,
             cpu: Some("tigerlake".into()),
             fixed_clock: true,
             ..Spec::default()
         };
-        let text = configuration_text(&spec, Path::new("/x/log"), 4711);
+        let text = configuration_text(&spec, 4711);
         for line in [
             "memory: guest=384, host=384",
-            "ata0-master: type=cdrom, path=\"/x/vidar.iso\", status=inserted",
+            "ata0-master: type=cdrom, path=\"vidar.iso\", status=inserted",
             "clock: sync=none, time0=1700000000",
             "com1: enabled=1, mode=socket-client, dev=127.0.0.1:4711",
-            "log: /x/log",
+            "log: emulator.log",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}");
         }
         assert!(text.contains("cpu: model=tigerlake, "));
-        let usual =
-            configuration_text(&Spec { cpu: None, fixed_clock: false, ..spec }, Path::new("/x/log"), 1);
+        let usual = configuration_text(&Spec { cpu: None, fixed_clock: false, ..spec }, 1);
         assert!(usual.contains(USUAL_CPU) && usual.contains("time0=utc"));
     }
 }

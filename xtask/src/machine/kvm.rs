@@ -18,7 +18,7 @@ pub fn command(spec: &Spec, port: u16) -> Command {
     command.args(["-chardev", &format!("socket,id=com1,host=127.0.0.1,port={port}")]);
     command.args(["-serial", "chardev:com1"]);
     let media = if spec.disk { "disk,format=raw,snapshot=on" } else { "cdrom,readonly=on" };
-    command.arg("-drive").arg(format!("file={},media={media}", spec.iso.display()));
+    command.arg("-drive").arg(format!("file={},media={media}", spec.iso_from_dir().display()));
     command
 }
 

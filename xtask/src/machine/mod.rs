@@ -53,6 +53,14 @@ pub struct Spec {
     pub verbose: bool,
 }
 
+impl Spec {
+    /// The path of the ISO from the machine's folder, in which the emulator runs: so no folder's name gets among its
+    /// options, where a space, a comma and a `$` have a meaning.
+    fn iso_from_dir(&self) -> &Path {
+        self.iso.strip_prefix(&self.dir).unwrap_or(&self.iso)
+    }
+}
+
 /// A running machine. Dropping it ends it.
 #[derive(Debug)]
 pub struct Running {
@@ -88,11 +96,11 @@ impl Machine {
         let listener =
             TcpListener::bind(("127.0.0.1", 0)).context("cannot open a socket for the serial port")?;
         let port = listener.local_addr()?.port();
-        let log = dir.join(LOG);
         let mut command = match self {
-            Self::Bochs => bochs::command(spec, &log, port)?,
+            Self::Bochs => bochs::command(spec, port)?,
             Self::Kvm => kvm::command(spec, port),
         };
+        command.current_dir(&dir);
         let output = fs::File::create(dir.join(OUTPUT))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         // Ctrl-C at the terminal is ours to act on, not the emulator's.
