@@ -24,11 +24,11 @@ const ESCAPE: u8 = 0x01;
 /// Boots what `recipe` makes in `machine`, with the terminal as its console, until it powers off or the user quits.
 pub fn interactive(recipe: &Recipe, machine: Machine, memory: u32) -> Result<()> {
     // A folder of its own, so that two runs at once are no trouble; kept only if there is something to find in it.
-    let dir = tempfile::Builder::new().prefix("run-").tempdir_in(paths::ensure(paths::machines())?)?;
+    let mut dir = tempfile::Builder::new().prefix("run-").tempdir_in(paths::ensure(paths::machines())?)?;
     let iso = dir.path().join("vidar.iso");
     iso::make(recipe, &iso)?;
     let spec = Spec { dir: dir.path().to_path_buf(), iso, memory, ..Spec::default() };
-    let mut running = machine.start(&spec)?;
+    let mut running = machine.start(&spec).inspect_err(|_| dir.disable_cleanup(true))?;
     eprintln!("Booting in {}. Ctrl-A x quits, Ctrl-A Ctrl-A sends Ctrl-A.", machine.name());
     let end = {
         let _raw = Raw::enter()?;
@@ -41,9 +41,11 @@ pub fn interactive(recipe: &Recipe, machine: Machine, memory: u32) -> Result<()>
         End::Died => {
             let log = running.emulator_log();
             let why = log.lines().rev().find(|line| line.contains("PANIC") || line.contains(">>"));
+            dir.disable_cleanup(true);
             bail!(
-                "the machine ended without being powered off: {}",
-                why.unwrap_or("the emulator gave no reason")
+                "the machine ended without being powered off: {}; its logs are in {}",
+                why.unwrap_or("the emulator gave no reason"),
+                dir.path().display()
             );
         }
     }
