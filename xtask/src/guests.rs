@@ -1,10 +1,10 @@
 //! The files that guests are made of: kernels and busybox out of the distribution's packages, kept under `target`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::manifest::{Guest, Initrd, Kernel};
 use crate::{initramfs, packages, paths, progress};
@@ -18,10 +18,28 @@ pub enum Freshness {
     Newest,
 }
 
+/// Refuses files of `guest` that cannot be read.
+pub fn check(guest: &Guest) -> Result<()> {
+    let kernel = match &guest.kernel {
+        Kernel::File(file) => Some(("kernel", file)),
+        Kernel::Packages(_) => None,
+    };
+    let initrd = match &guest.initrd {
+        Initrd::File(file) => Some(("initrd", file)),
+        Initrd::None | Initrd::BuiltIn => None,
+    };
+    for (what, file) in [kernel, initrd].into_iter().flatten() {
+        let what = format!("{} is to be the {what} of \"{}\"", file.display(), guest.name);
+        let opened = File::open(file).with_context(|| format!("{what}, but cannot be read"))?;
+        ensure!(opened.metadata()?.is_file(), "{what}, but is no file.");
+    }
+    Ok(())
+}
+
 /// The kernel of `guest`, fetched if need be.
 pub fn kernel(guest: &Guest, freshness: Freshness) -> Result<PathBuf> {
     match &guest.kernel {
-        Kernel::File(file) => existing(file, &format!("the kernel of \"{}\"", guest.name)),
+        Kernel::File(file) => Ok(file.clone()),
         Kernel::Packages(names) => {
             let first =
                 names.first().with_context(|| format!("the guest \"{}\" names no package", guest.name))?;
@@ -35,7 +53,7 @@ pub fn kernel(guest: &Guest, freshness: Freshness) -> Result<PathBuf> {
 pub fn initrd(guest: &Guest, vidarctl: Option<&Path>) -> Result<Option<PathBuf>> {
     match &guest.initrd {
         Initrd::None => Ok(None),
-        Initrd::File(file) => existing(file, &format!("the initrd of \"{}\"", guest.name)).map(Some),
+        Initrd::File(file) => Ok(Some(file.clone())),
         Initrd::BuiltIn => {
             let init = paths::root().join("iso/initramfs/init");
             let packed = initramfs::pack(&busybox(Freshness::Any)?, vidarctl, &init)?;
@@ -54,13 +72,6 @@ pub fn busybox(freshness: Freshness) -> Result<PathBuf> {
     let file = paths::guests().join("busybox-static/busybox");
     // In /bin or /usr/bin.
     cached(&file, freshness, || Ok("busybox-static".to_owned()), "./*bin/busybox")
-}
-
-fn existing(file: &Path, what: &str) -> Result<PathBuf> {
-    if !file.is_file() {
-        bail!("{} is to be {what}, but there is no such file.", file.display());
-    }
-    Ok(file.to_path_buf())
 }
 
 /// `file`, out of the package that `package` names, in which it matches `pattern`. A note beside it tells which
@@ -102,4 +113,28 @@ fn cached(
     new.persist(file).with_context(|| format!("cannot write {}", file.display()))?;
     fs::write(&note, source + "\n")?;
     Ok(file.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_cannot_be_read_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kernel");
+        fs::write(&file, "").unwrap();
+        let guest = |kernel: &Path, initrd: &Path| Guest {
+            name: "a".to_owned(),
+            title: "a".to_owned(),
+            kernel: Kernel::File(kernel.to_owned()),
+            initrd: Initrd::File(initrd.to_owned()),
+            cmdline: String::new(),
+        };
+        check(&guest(&file, &file)).unwrap();
+        let error = check(&guest(&dir.path().join("none"), &file)).unwrap_err().to_string();
+        assert!(error.ends_with("/none is to be the kernel of \"a\", but cannot be read"), "{error}");
+        let error = check(&guest(&file, dir.path())).unwrap_err().to_string();
+        assert!(error.ends_with(" is to be the initrd of \"a\", but is no file."), "{error}");
+    }
 }

@@ -25,17 +25,23 @@ pub struct Recipe {
     pub vidarctl: Option<PathBuf>,
 }
 
-/// Makes the ISO `output`.
-pub fn make(recipe: &Recipe, output: &Path) -> Result<()> {
-    manifest::check(&recipe.guests)?;
-    // Everything that can be wrong with the user's wishes is found before anything is fetched or copied.
+/// GRUB's configuration, if nothing is wrong with what the user asks for. It needs nothing fetched or built.
+pub fn check(guests: &[Guest], menu: &Menu, hypervisor: bool) -> Result<String> {
+    manifest::check(guests)?;
+    for guest in guests {
+        guests::check(guest)?;
+    }
     let template = paths::root().join("grub/grub.cfg.in");
     let template =
         fs::read_to_string(&template).with_context(|| format!("cannot read {}", template.display()))?;
     let listed: Vec<_> =
-        recipe.guests.iter().map(|guest| (guest.clone(), guest.initrd != manifest::Initrd::None)).collect();
-    let config = grub::config(&template, &listed, &recipe.menu, recipe.hypervisor.is_some())?;
+        guests.iter().map(|guest| (guest.clone(), guest.initrd != manifest::Initrd::None)).collect();
+    grub::config(&template, &listed, menu, hypervisor)
+}
 
+/// Makes the ISO `output`.
+pub fn make(recipe: &Recipe, output: &Path) -> Result<()> {
+    let config = check(&recipe.guests, &recipe.menu, recipe.hypervisor.is_some())?;
     let folder = match output.parent() {
         Some(parent) if parent != Path::new("") => paths::ensure(parent.to_path_buf())?,
         _ => PathBuf::from("."),

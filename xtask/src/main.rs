@@ -156,15 +156,15 @@ fn perform(task: Task) -> Result<bool> {
 fn iso(args: IsoArgs) -> Result<()> {
     let mut guests = manifest::load()?;
     guests.extend(args.own.guests);
-    manifest::check(&guests)?;
-    setup::missing()?;
-    let built = build::all()?;
     let menu = grub::Menu {
         default: args.default,
         timeout: args.menu_timeout,
         options: args.options,
         ..grub::Menu::default()
     };
+    iso::check(&guests, &menu, true)?;
+    setup::missing()?;
+    let built = build::all()?;
     let output = args.output.unwrap_or_else(paths::default_iso);
     let recipe =
         iso::Recipe { guests, menu, hypervisor: Some(built.hypervisor), vidarctl: Some(built.vidarctl) };
