@@ -39,6 +39,11 @@ pub fn check(guests: &[Guest], menu: &Menu, hypervisor: bool) -> Result<String> 
     grub::config(&template, &listed, menu, hypervisor)
 }
 
+/// Makes the ISO `output`, and says so to the user.
+pub fn make_with_progress(recipe: &Recipe, output: &Path) -> Result<()> {
+    progress::step(&format!("making {}", output.display()), || make(recipe, output))
+}
+
 /// Makes the ISO `output`.
 pub fn make(recipe: &Recipe, output: &Path) -> Result<()> {
     let config = check(&recipe.guests, &recipe.menu, recipe.hypervisor.is_some())?;
@@ -64,7 +69,7 @@ pub fn make(recipe: &Recipe, output: &Path) -> Result<()> {
     // Made beside its place and then renamed, so that nobody sees half an image.
     let image = tempfile::Builder::new().prefix(".vidar-").suffix(".iso").tempfile_in(&folder);
     let image = image.with_context(|| format!("cannot write into {}", folder.display()))?.into_temp_path();
-    progress::step(&format!("making {}", output.display()), || grub_mkrescue(tree.path(), &image))?;
+    grub_mkrescue(tree.path(), &image)?;
     fs::set_permissions(&image, fs::Permissions::from_mode(0o644))?;
     image.persist(output).with_context(|| format!("cannot write {}", output.display()))?;
     Ok(())

@@ -168,7 +168,7 @@ fn iso(args: IsoArgs) -> Result<()> {
     let output = args.output.unwrap_or_else(paths::default_iso);
     let recipe =
         iso::Recipe { guests, menu, hypervisor: Some(built.hypervisor), vidarctl: Some(built.vidarctl) };
-    iso::make(&recipe, &output)?;
+    iso::make_with_progress(&recipe, &output)?;
     println!("{}: {} MiB", output.display(), build::size(&output)?.div_ceil(1 << 20));
     Ok(())
 }

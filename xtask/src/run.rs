@@ -26,7 +26,7 @@ pub fn interactive(recipe: &Recipe, machine: Machine, memory: u32) -> Result<()>
     // A folder of its own, so that two runs at once are no trouble; kept only if there is something to find in it.
     let mut dir = tempfile::Builder::new().prefix("run-").tempdir_in(paths::ensure(paths::machines())?)?;
     let iso = dir.path().join("vidar.iso");
-    iso::make(recipe, &iso)?;
+    iso::make_with_progress(recipe, &iso)?;
     let spec = Spec { dir: dir.path().to_path_buf(), iso, memory, ..Spec::default() };
     let mut running = machine.start(&spec).inspect_err(|_| dir.disable_cleanup(true))?;
     eprintln!("Booting in {}. Ctrl-A x quits, Ctrl-A Ctrl-A sends Ctrl-A.", machine.name());
