@@ -54,7 +54,8 @@ enum Task {
     Iso(IsoArgs),
     /// Boot a guest and make this terminal its console
     ///
-    /// Ctrl-A x quits; poweroff in the guest ends it as well.
+    /// Ctrl-A x quits; poweroff in the guest ends it as well. Bochs shows the guest's screen by VNC, from port 5900
+    /// on, to everyone who can reach this machine: without a password.
     Run(RunArgs),
     /// Run all tests: those of the host, the project's own rules, and those in emulators
     ///
