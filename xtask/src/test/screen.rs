@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::Tools;
 use super::refusals::NO_VT_X;
-use super::small::{self, Small};
+use super::small::Small;
 use crate::grub::Menu;
 
 /// The test's name.
@@ -57,14 +57,16 @@ struct Qemu(Child);
 
 impl Qemu {
     fn start(iso: &Path) -> Result<Self> {
-        let dir = iso.parent().context("the ISO is in no folder")?;
+        let (dir, name) = iso.parent().zip(iso.file_name()).context("the ISO has no place")?;
+        let name = name.display();
         let output = fs::File::create(dir.join("emulator.out"))?;
         let mut command = Command::new("timeout");
         command.args(["-s", "KILL", LIFETIME, "qemu-system-x86_64"]).current_dir(dir);
         command.args(["-accel", "tcg", "-cpu", "Nehalem", "-m", "256", "-nodefaults", "-vga", "std"]);
         command.args(["-display", "none", "-monitor", "stdio"]);
-        command.arg("-serial").arg(format!("file:{}", small::log(FOLDER).display()));
-        command.arg("-drive").arg(format!("file={},media=cdrom,readonly=on", iso.display()));
+        // By bare names: a comma or a quote in a path would be syntax.
+        command.args(["-serial", "file:serial.log", "-drive"]);
+        command.arg(format!("file={name},media=cdrom,readonly=on"));
         command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
         Ok(Self(command.spawn().context("cannot start QEMU")?))
     }
