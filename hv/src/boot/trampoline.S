@@ -84,10 +84,13 @@ vidar_say:
 5:  lodsb
     test al, al
     jz 7f
+    mov bl, al
+    cmp al, ' '                         # the ends of the line are for the serial port alone
+    jb 8f
     mov [edi], al
     mov byte ptr [edi + 1], 0x0f
     add edi, 2
-    mov bl, al
+8:
     mov ecx, 100000                     # a line that is not there must not stop the screen
 6:  mov dx, 0x3fd
     in al, dx
