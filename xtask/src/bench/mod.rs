@@ -14,7 +14,7 @@ use crate::{build, setup};
 
 /// Measures everything and prints it as Markdown; whether all is as it must be.
 pub fn run() -> Result<bool> {
-    setup::tools()?;
+    setup::missing()?;
     build::all()?;
     let tools = Tools::new();
     // Bochs counts instructions, so two machines at once do not disturb each other.

@@ -1,11 +1,10 @@
 //! The tests that need no machine: `cargo test` and the project's own rules.
 
-use std::env;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use super::report::Report;
-use crate::{paths, tidy};
+use crate::{build, tidy};
 
 /// What these tests are called together.
 pub const NAME: &str = "host";
@@ -26,9 +25,8 @@ pub fn run(filter: Option<&str>, report: &Report) {
 
 /// Runs `cargo test`, and prints what it prints if that is of interest.
 fn results(filter: Option<&str>) -> Results {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["test", "--no-fail-fast", "--tests"]).args(filter).current_dir(paths::root());
+    let mut command = build::cargo_command(&["test", "--no-fail-fast", "--tests"]);
+    command.args(filter);
     let output = match command.stdin(Stdio::null()).stderr(Stdio::inherit()).output() {
         Ok(output) => output,
         Err(error) => return Results { passed: 0, failed: vec![format!("cargo test cannot run: {error}")] },

@@ -86,7 +86,7 @@ pub fn run(filter: Option<&str>) -> bool {
     queue.retain(|job| wanted(&job.names) || (comparisons && is_journey(job)));
     if !queue.is_empty() {
         let begun = Instant::now();
-        match setup::tools().and_then(|()| build::all()) {
+        match setup::missing().and_then(|()| build::all()) {
             Ok(_) => in_machines(queue, &report),
             Err(error) => report.fail("build", begun.elapsed(), &error, None),
         }
