@@ -63,8 +63,10 @@ fn configuration_text(spec: &Spec, port: u16) -> String {
     let reset = u8::from(!spec.stops_at_triple_fault);
     let vga_bios = packages::vga_bios();
     let ignore = u8::from(!spec.strict_msrs);
+    // The speaker is there for the guest. Its sound goes nowhere: Bochs 2.7 aborts where ALSA has no sound card.
     format!(
         "plugin_ctrl: unmapped=true, biosdev=true, speaker=true, extfpuirq=true, parallel=false, serial=true\n\
+         sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy\n\
          config_interface: textconfig\n\
          display_library: rfb, options=\"timeout=0\"\n\
          memory: guest={memory}, host={memory}\n\
