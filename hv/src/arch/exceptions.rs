@@ -7,6 +7,7 @@
 
 use core::arch::naked_asm;
 use core::fmt;
+use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
 use spin::Once;
@@ -103,7 +104,8 @@ fn build() -> InterruptDescriptorTable {
             bound_range_exceeded: 5 false, invalid_opcode: 6 false, device_not_available: 7 false,
             invalid_tss: 10 true, segment_not_present: 11 true, stack_segment_fault: 12 true,
             general_protection_fault: 13 true, x87_floating_point: 16 false, alignment_check: 17 true,
-            simd_floating_point: 19 false, virtualization: 20 false, cp_protection_exception: 21 true
+            simd_floating_point: 19 false, virtualization: 20 false, cp_protection_exception: 21 true,
+            security_exception: 30 true
         );
         macro_rules! set_with_stack {
             ($($field:ident: $vector:literal $code:literal $ist:ident),*) => {
@@ -136,6 +138,10 @@ extern "C" fn stub<const VECTOR: u8, const ERROR_CODE: bool>() {
 
 /// Saves the registers, calls [`exception`], restores them. The CPU aligned the stack before its five words; with the
 /// stub's two and these fifteen it is aligned again, as a call wants it.
+///
+/// The way back is IRET for an NMI alone: IRET ends the blocking of NMIs, and on AMD-V that may be the guest's, which
+/// is still in its handler. Any other exception came from code of the same segments, so RSP, RFLAGS and RIP are all
+/// that changes: the last two are put where RSP is to be, and taken from there.
 #[unsafe(naked)]
 extern "C" fn common() {
     naked_asm!(
@@ -157,7 +163,16 @@ extern "C" fn common() {
         "cld",
         "mov rdi, rsp",
         "call {exception}",
-        "pop r15",
+        "cmp qword ptr [rsp + {vector}], {nmi}",
+        "je 2f",
+        "mov rax, [rsp + {rsp}]",
+        "mov rbx, [rsp + {rip}]",
+        "mov rcx, [rsp + {rflags}]",
+        "mov [rax - 8], rbx",
+        "mov [rax - 16], rcx",
+        "sub rax, 16",
+        "mov [rsp + {rip}], rax",
+        "2: pop r15",
         "pop r14",
         "pop r13",
         "pop r12",
@@ -172,23 +187,40 @@ extern "C" fn common() {
         "pop rcx",
         "pop rbx",
         "pop rax",
-        "add rsp, 16", // vector and error code
-        "iretq",
+        "cmp qword ptr [rsp], {nmi}",
+        "lea rsp, [rsp + 16]", // vector and error code
+        "je 3f",
+        "pop rsp",
+        "popfq",
+        "ret",
+        "3: iretq",
         exception = sym exception,
+        nmi = const NMI,
+        vector = const offset_of!(Frame, vector),
+        rip = const offset_of!(Frame, rip),
+        rflags = const offset_of!(Frame, rflags),
+        rsp = const offset_of!(Frame, rsp),
     )
 }
 
 /// Vector of the non-maskable interrupt.
-const NMI: u64 = 2;
+const NMI: u8 = 2;
 /// Vector of the machine check.
-const MACHINE_CHECK: u64 = 18;
+const MACHINE_CHECK: u8 = 18;
 /// Vector of the general-protection fault.
-const GENERAL_PROTECTION: u64 = 13;
+const GENERAL_PROTECTION: u8 = 13;
+/// Vector of the security exception of AMD-V.
+const SECURITY: u8 = 30;
+/// Its error code for an INIT that VM_CR.R_INIT has redirected. AMD APM Vol. 2, 8.2.23 "#SX-Security Exception (Vector
+/// 30)".
+const REDIRECTED_INIT: u64 = 1;
 
 extern "C" fn exception(frame: &mut Frame) {
-    match frame.vector {
+    match frame.vector as u8 {
         NMI => keep_nmi(frame),
         GENERAL_PROTECTION if let Some(landing) = fixup::landing(frame.rip) => frame.rip = landing,
+        // Taken off the CPU, which is all that was wanted.
+        SECURITY if frame.error_code == REDIRECTED_INIT => {}
         MACHINE_CHECK => panic!("machine check: the hardware reports an error, at {frame}"),
         vector => panic!("exception {vector} (error code {:#x}) in Vidar: {frame}", frame.error_code),
     }
