@@ -14,3 +14,4 @@ pub mod mtrr;
 pub mod physical;
 pub mod ranges;
 pub mod stage2;
+pub mod walk;

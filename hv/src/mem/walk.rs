@@ -1,0 +1,119 @@
+//! The guest's own page tables, read to find the bytes of an instruction that its CPU has just executed. So nothing is
+//! checked that the CPU has checked: rights, reserved bits, accessed bits.
+//!
+//! AMD APM Vol. 2, 5.2 "Legacy-Mode Page Translation" and 5.3 "Long-Mode Page Translation".
+
+use super::addr::{Gpa, PAGE_SIZE};
+
+/// How the guest's CPU translates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paging {
+    /// Not at all.
+    Off,
+    /// Two levels of 32-bit entries, with pages of 4 MiB if CR4.PSE is set.
+    Bits32 {
+        /// CR4.PSE.
+        large_pages: bool,
+    },
+    /// Three levels, the first of four entries.
+    Pae,
+    /// Four or five levels.
+    Long {
+        /// How many.
+        levels: u32,
+    },
+}
+
+const PRESENT: u64 = 1 << 0;
+const LARGE: u64 = 1 << 7;
+/// The address in an entry of 64 bits: bits 51:12.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// The guest-physical address of the byte at `linear`, or `None` where nothing is mapped or `read` cannot read. `read` is
+/// asked for words of eight bytes at aligned addresses.
+pub fn translate(
+    paging: Paging,
+    cr3: u64,
+    linear: u64,
+    mut read: impl FnMut(Gpa) -> Option<u64>,
+) -> Option<Gpa> {
+    match paging {
+        Paging::Off => Some(Gpa(linear)),
+        Paging::Bits32 { large_pages } => {
+            let mut entry = |address: u64| {
+                let word = read(Gpa(address & !7))?;
+                let entry = word >> ((address & 4) * 8) & 0xffff_ffff;
+                (entry & PRESENT != 0).then_some(entry)
+            };
+            let directory = entry((cr3 & 0xffff_f000) + (linear >> 22 & 0x3ff) * 4)?;
+            if large_pages && directory & LARGE != 0 {
+                // Bits 20:13 are bits 39:32 of the address.
+                return Some(Gpa(directory & 0xffc0_0000
+                    | (directory >> 13 & 0xff) << 32
+                    | linear & 0x3f_ffff));
+            }
+            let table = entry((directory & 0xffff_f000) + (linear >> 12 & 0x3ff) * 4)?;
+            Some(Gpa(table & 0xffff_f000 | linear & 0xfff))
+        }
+        // Under nested paging the first four entries are read as they are needed, like any others: AMD APM Vol. 2,
+        // 15.25.10 "Legacy PAE Mode".
+        Paging::Pae => {
+            let pointers = (cr3 & 0xffff_ffe0) + (linear >> 30 & 3) * 8;
+            let directory = read(Gpa(pointers)).filter(|entry| entry & PRESENT != 0)?;
+            descend(directory & ADDRESS, 2, linear, read)
+        }
+        Paging::Long { levels } => descend(cr3 & ADDRESS, levels, linear, read),
+    }
+}
+
+/// Descends `levels` of tables with 512 entries, from the one at `table`.
+fn descend(
+    mut table: u64,
+    levels: u32,
+    linear: u64,
+    mut read: impl FnMut(Gpa) -> Option<u64>,
+) -> Option<Gpa> {
+    for level in (0..levels).rev() {
+        let shift = 12 + 9 * level;
+        let entry = read(Gpa(table + (linear >> shift & 0x1ff) * 8))?;
+        if entry & PRESENT == 0 {
+            return None;
+        }
+        // Pages of 2 MiB and 1 GiB; the bit is reserved further up.
+        if level == 0 || level <= 2 && entry & LARGE != 0 {
+            let inside = (1 << shift) - 1;
+            return Some(Gpa(entry & ADDRESS & !inside | linear & inside));
+        }
+        table = entry & ADDRESS;
+    }
+    None
+}
+
+/// Reads the bytes from `linear` on, as many as are there and fit into `bytes`; the address wraps at `mask`. Returns how
+/// many there are.
+pub fn fetch(
+    paging: Paging,
+    cr3: u64,
+    linear: u64,
+    mask: u64,
+    mut read: impl FnMut(Gpa) -> Option<u64>,
+    bytes: &mut [u8],
+) -> usize {
+    let mut page = None;
+    let mut word = None;
+    for (count, byte) in bytes.iter_mut().enumerate() {
+        let at = linear.wrapping_add(count as u64) & mask;
+        if page.is_none() || at.is_multiple_of(PAGE_SIZE) {
+            page = translate(paging, cr3, at & !(PAGE_SIZE - 1), &mut read);
+            word = None;
+        }
+        let Some(Gpa(base)) = page else { return count };
+        let address = base + at % PAGE_SIZE;
+        if word.is_none() || address.is_multiple_of(8) {
+            word = read(Gpa(address & !7));
+        }
+        let Some(word) = word else { return count };
+        *byte = word.to_le_bytes()[(address % 8) as usize];
+    }
+    bytes.len()
+}
