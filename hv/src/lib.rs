@@ -12,5 +12,6 @@ pub mod boot;
 pub mod debug;
 pub mod guest;
 pub mod mem;
+pub mod svm;
 pub mod vmm;
 pub mod vmx;

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use vidar::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar::mem::identity::Identity;
 use vidar::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
-use vidar::mem::stage2::{ENTRIES, MapError, SecondStage, TableMemory};
+use vidar::mem::stage2::{ENTRIES, Format, MapError, SecondStage, TableMemory};
+use vidar::svm::npt::Npt;
 use vidar::vmx::ept::Ept;
 
 /// Tables in a map, with a limit on how many there are. Using one that is not there is a failure.
@@ -96,8 +97,73 @@ fn model(identity: &Identity, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
     (!identity.hidden.contains(&page)).then(|| (page, identity.mtrrs.type_at(page)))
 }
 
-fn answer(stage2: &SecondStage<Ept>, tables: &Tables, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
+fn answer<F: Format>(stage2: &SecondStage<F>, tables: &Tables, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
     stage2.translate(tables, gpa).map(|(hpa, _, memory_type)| (hpa, memory_type))
+}
+
+/// An order in which the guest's memory comes to be mapped.
+struct Touches {
+    identity: Identity,
+    largest: PageSize,
+    eager: Range<Gpa>,
+    random: Vec<u64>,
+    eager_first: bool,
+}
+
+impl Touches {
+    fn check<F: Format>(&self) -> Result<(), TestCaseError> {
+        let Self { identity, largest, eager, random, eager_first } = self;
+        let mut tables = Tables::with_limit(usize::MAX);
+        let mut stage2 = SecondStage::<F>::new(&mut tables, *largest).unwrap();
+        if *eager_first {
+            identity.map_range(&mut stage2, &mut tables, eager.clone()).unwrap();
+        }
+        for &gpa in random {
+            let size = identity.map_on_touch(&mut stage2, &mut tables, Gpa(gpa)).unwrap();
+            let expected = identity.page_at(Gpa(gpa), *largest).map(|(_, size, _)| size);
+            prop_assert_eq!(size, expected);
+            prop_assert_eq!(answer(&stage2, &tables, Gpa(gpa)), model(identity, Gpa(gpa)));
+        }
+        if !*eager_first {
+            identity.map_range(&mut stage2, &mut tables, eager.clone()).unwrap();
+        }
+        for page in (eager.start.align_down(PAGE_SIZE).0..eager.end.0).step_by(PAGE_SIZE as usize).map(Gpa) {
+            prop_assert_eq!(answer(&stage2, &tables, page), model(identity, page));
+        }
+        for gpa in probes(identity, random) {
+            let answer = answer(&stage2, &tables, gpa);
+            prop_assert!(answer.is_none() || answer == model(identity, gpa));
+        }
+        stage2.clear(&mut tables);
+        prop_assert_eq!(tables.tables.len(), 1);
+        prop_assert!(tables.tables[&stage2.root().0].iter().all(|&entry| entry == 0));
+        Ok(())
+    }
+}
+
+fn run_out_of_frames<F: Format>(
+    identity: &Identity,
+    limit: usize,
+    random: &[u64],
+) -> Result<(), TestCaseError> {
+    let mut tables = Tables::with_limit(limit);
+    let Ok(mut stage2) = SecondStage::<F>::new(&mut tables, PageSize::Size2M) else {
+        prop_assert_eq!(limit, 0);
+        return Ok(());
+    };
+    let mut mapped = Vec::new();
+    for &gpa in random {
+        match identity.map_on_touch(&mut stage2, &mut tables, Gpa(gpa)) {
+            Ok(Some(_)) => mapped.push(Gpa(gpa)),
+            Ok(None) => {}
+            Err(MapError::OutOfTables) => prop_assert_eq!(tables.tables.len(), limit),
+            Err(error) => prop_assert_eq!(error, MapError::OutOfReach(Gpa(gpa))),
+        }
+        for &gpa in &mapped {
+            prop_assert_eq!(answer(&stage2, &tables, gpa), model(identity, gpa));
+        }
+    }
+    Ok(())
 }
 
 proptest! {
@@ -140,31 +206,9 @@ proptest! {
         random in prop::collection::vec(0..END, 30),
         eager_first: bool,
     ) {
-        let mut tables = Tables::with_limit(usize::MAX);
-        let mut stage2 = SecondStage::<Ept>::new(&mut tables, largest).unwrap();
-        let eager: Range<Gpa> = Gpa(start)..Gpa(start + length);
-        if eager_first {
-            identity.map_range(&mut stage2, &mut tables, eager.clone()).unwrap();
-        }
-        for &gpa in &random {
-            let size = identity.map_on_touch(&mut stage2, &mut tables, Gpa(gpa)).unwrap();
-            let expected = identity.page_at(Gpa(gpa), largest).map(|(_, size, _)| size);
-            prop_assert_eq!(size, expected);
-            prop_assert_eq!(answer(&stage2, &tables, Gpa(gpa)), model(&identity, Gpa(gpa)));
-        }
-        if !eager_first {
-            identity.map_range(&mut stage2, &mut tables, eager.clone()).unwrap();
-        }
-        for page in (eager.start.align_down(PAGE_SIZE).0..eager.end.0).step_by(PAGE_SIZE as usize).map(Gpa) {
-            prop_assert_eq!(answer(&stage2, &tables, page), model(&identity, page));
-        }
-        for gpa in probes(&identity, &random) {
-            let answer = answer(&stage2, &tables, gpa);
-            prop_assert!(answer.is_none() || answer == model(&identity, gpa));
-        }
-        stage2.clear(&mut tables);
-        prop_assert_eq!(tables.tables.len(), 1);
-        prop_assert!(tables.tables[&stage2.root().0].iter().all(|&entry| entry == 0));
+        let touches = Touches { identity, largest, eager: Gpa(start)..Gpa(start + length), random, eager_first };
+        touches.check::<Ept>()?;
+        touches.check::<Npt>()?;
     }
 
     #[test]
@@ -173,27 +217,12 @@ proptest! {
         limit in 0usize..8,
         random in prop::collection::vec(any::<u64>(), 20),
     ) {
-        let mut tables = Tables::with_limit(limit);
-        let Ok(mut stage2) = SecondStage::<Ept>::new(&mut tables, PageSize::Size2M) else {
-            prop_assert_eq!(limit, 0);
-            return Ok(());
-        };
-        let mut mapped = Vec::new();
-        for &gpa in &random {
-            match identity.map_on_touch(&mut stage2, &mut tables, Gpa(gpa)) {
-                Ok(Some(_)) => mapped.push(Gpa(gpa)),
-                Ok(None) => {}
-                Err(MapError::OutOfTables) => prop_assert_eq!(tables.tables.len(), limit),
-                Err(error) => prop_assert_eq!(error, MapError::OutOfReach(Gpa(gpa))),
-            }
-            for &gpa in &mapped {
-                prop_assert_eq!(answer(&stage2, &tables, gpa), model(&identity, gpa));
-            }
-        }
+        run_out_of_frames::<Ept>(&identity, limit, &random)?;
+        run_out_of_frames::<Npt>(&identity, limit, &random)?;
     }
 }
 
-fn empty(largest: PageSize) -> (Tables, SecondStage<Ept>) {
+fn empty<F: Format>(largest: PageSize) -> (Tables, SecondStage<F>) {
     let mut tables = Tables::with_limit(usize::MAX);
     let stage2 = SecondStage::new(&mut tables, largest).unwrap();
     (tables, stage2)
@@ -201,7 +230,12 @@ fn empty(largest: PageSize) -> (Tables, SecondStage<Ept>) {
 
 #[test]
 fn a_large_page_goes_down_into_tables_that_are_there() {
-    let (mut tables, mut stage2) = empty(PageSize::Size1G);
+    go_down::<Ept>();
+    go_down::<Npt>();
+}
+
+fn go_down<F: Format>() {
+    let (mut tables, mut stage2) = empty::<F>(PageSize::Size1G);
     let decoy = Hpa(0x70_0000);
     let wb = MemoryType::WriteBack;
     stage2.map(&mut tables, Gpa(0x20_1000), decoy, PageSize::Size4K, wb).unwrap();
@@ -218,7 +252,12 @@ fn a_large_page_goes_down_into_tables_that_are_there() {
 
 #[test]
 fn a_larger_page_is_kept() {
-    let (mut tables, mut stage2) = empty(PageSize::Size2M);
+    keep::<Ept>();
+    keep::<Npt>();
+}
+
+fn keep<F: Format>() {
+    let (mut tables, mut stage2) = empty::<F>(PageSize::Size2M);
     let (wb, uc) = (MemoryType::WriteBack, MemoryType::Uncacheable);
     let gpa = Gpa(0x4000_3000);
     assert_eq!(stage2.map(&mut tables, gpa, gpa.identity(), PageSize::Size1G, wb), Ok(PageSize::Size2M));

@@ -24,6 +24,11 @@ pub fn has_vmx() -> bool {
     cpuid(1, 0).ecx & 1 << 5 != 0
 }
 
+/// CPUID Fn8000_0001_ECX.SVM: the CPU has AMD-V, though firmware may have switched it off.
+pub fn has_svm() -> bool {
+    cpuid(0x8000_0000, 0).eax >= 0x8000_000a && cpuid(0x8000_0001, 0).ecx & 1 << 2 != 0
+}
+
 /// CPUID.01H:EDX.MTRR: memory types come from the MTRRs.
 pub fn has_mtrrs() -> bool {
     cpuid(1, 0).edx & 1 << 12 != 0

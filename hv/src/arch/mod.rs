@@ -12,6 +12,7 @@ pub mod fixup;
 #[cfg(target_os = "none")]
 pub mod instructions;
 pub mod percpu;
+pub mod processor;
 #[cfg(target_os = "none")]
 pub mod reset;
 #[cfg(target_os = "none")]

@@ -20,6 +20,8 @@ pub const SYSENTER_ESP: u32 = 0x175;
 pub const SYSENTER_EIP: u32 = 0x176;
 /// IA32_MISC_ENABLE.
 pub const MISC_ENABLE: u32 = 0x1a0;
+/// IA32_DEBUGCTL.
+pub const DEBUGCTL: u32 = 0x1d9;
 /// IA32_PAT.
 pub const PAT: u32 = 0x277;
 /// IA32_PEBS_ENABLE.
@@ -36,11 +38,19 @@ pub const GS_BASE: u32 = 0xc000_0101;
 pub const VM_CR: u32 = 0xc001_0114;
 /// VM_HSAVE_PA of AMD-V.
 pub const VM_HSAVE_PA: u32 = 0xc001_0117;
+/// SVM_KEY of AMD-V.
+pub const SVM_KEY: u32 = 0xc001_0118;
+/// PATCH_LOADER: a write loads AMD's microcode.
+pub const PATCH_LOADER: u32 = 0xc001_0020;
 
 /// IA32_EFER.LME: long mode is enabled.
 pub const EFER_LME: u64 = 1 << 8;
 /// IA32_EFER.LMA: long mode is active.
 pub const EFER_LMA: u64 = 1 << 10;
+/// IA32_EFER.NXE: pages may be no-execute.
+pub const EFER_NXE: u64 = 1 << 11;
+/// IA32_EFER.SVME: the instructions of AMD-V are enabled.
+pub const EFER_SVME: u64 = 1 << 12;
 
 /// The CPU answered #GP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

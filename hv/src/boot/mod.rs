@@ -7,11 +7,17 @@ pub mod refusal;
 pub mod rsdp;
 
 #[cfg(target_os = "none")]
+mod amd;
+#[cfg(target_os = "none")]
 pub mod cpu;
+#[cfg(target_os = "none")]
+mod extension;
 #[cfg(target_os = "none")]
 mod intel;
 #[cfg(target_os = "none")]
 mod linux;
+#[cfg(target_os = "none")]
+mod machine;
 #[cfg(target_os = "none")]
 pub mod order;
 #[cfg(target_os = "none")]

@@ -3,12 +3,16 @@
 #![expect(unsafe_code, reason = "the stack is switched, and the boot's own memory is given away")]
 
 use alloc::boxed::Box;
+use core::convert::Infallible;
 
+use super::amd::Svm;
 use super::cpu::{self, Stacks};
+use super::extension::Extension;
 use super::info::BootInfo;
+use super::intel::Vmx;
 use super::options::{OnCrash, Options};
 use super::refusal::Refusal;
-use super::{intel, linux, multiboot2};
+use super::{linux, machine, multiboot2};
 use crate::arch::{cpuid, instructions, reset};
 use crate::debug::{log as console, serial};
 use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
@@ -79,16 +83,31 @@ unsafe extern "C" fn proceed(boot: *mut Boot) -> ! {
     }
 }
 
+/// Chooses the extension by what the CPU has, and runs the guest on it.
+fn run_guest(boot: Boot) -> Result<Infallible, Refusal> {
+    if cpuid::has_vmx() {
+        run_guest_on::<Vmx>(boot)
+    } else if cpuid::has_svm() {
+        run_guest_on::<Svm>(boot)
+    } else {
+        Err(Refusal::NoVirtualization)
+    }
+}
+
 /// From an empty machine to the guest's last instruction.
-fn run_guest(boot: Boot) -> Result<core::convert::Infallible, Refusal> {
+fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let Boot { info, options, mut frames, stacks } = boot;
     // SAFETY: this CPU has left the trampoline's tables and its stack, and this is the only call.
     unsafe { host::reclaim_boot_frames(&mut frames) };
     let (selectors, percpu) = cpu::take(0, &stacks);
-    let capabilities = intel::probe()?;
+    let extension = E::probe()?;
     let linux = linux::prepare(&info)?;
-    let (machine, cpu_frames) = intel::machine(frames, &capabilities, &info.memory, &options, percpu)?;
-    let free = machine.memory.lock().tables().available() as u64 * PAGE_SIZE;
+    let cpu_frames = E::frames(&mut frames).ok_or(Refusal::TooMuchMemory)?;
+    let machine = machine::make(&extension, frames, &info.memory, &options, percpu)?;
+    let (root, free) = {
+        let memory = machine.memory.lock();
+        (memory.root(), memory.tables().available() as u64 * PAGE_SIZE)
+    };
     let region = &machine.region;
     log::info!(
         "keeps {} to {} for itself, {} KiB of it free",
@@ -100,7 +119,7 @@ fn run_guest(boot: Boot) -> Result<core::convert::Infallible, Refusal> {
     let cursor = console::hand_over();
     // The point of no return: what the modules lay in is overwritten.
     let state = linux::hand_over(linux, &info, cursor);
-    let mut vcpu = intel::cpu(capabilities, cpu_frames, &machine, &selectors, percpu, &state)?;
+    let mut vcpu = extension.cpu(cpu_frames, root, &info.memory, &selectors, percpu, &state)?;
     let (stop, exit) = run::run(&mut vcpu, &machine);
     end(&mut vcpu, stop, &exit, options.on_crash)
 }

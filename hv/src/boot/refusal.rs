@@ -9,6 +9,21 @@ use crate::guest::boot_params::BootParamsError;
 use crate::guest::bzimage::BzImageError;
 use crate::guest::placement::PlacementError;
 
+/// What people call an extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Names {
+    name: &'static str,
+    /// In the setup of firmware.
+    setting: &'static str,
+}
+
+/// VT-x.
+pub const VMX: Names =
+    Names { name: "VT-x", setting: "\"Intel Virtualization Technology\", \"VT-x\" or \"VMX\"" };
+
+/// AMD-V.
+pub const SVM: Names = Names { name: "AMD-V", setting: "\"SVM Mode\" or \"Secure Virtual Machine\"" };
+
 /// A reason not to start.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
@@ -36,22 +51,38 @@ pub enum Refusal {
     )]
     NoKernel,
     /// The CPU has no virtualization extension.
-    #[error("this CPU has no VT-x: use a machine whose CPU has it, or boot the bare menu entry")]
+    #[error(
+        "this CPU has neither VT-x nor AMD-V: use a machine whose CPU has one of them, or boot the bare menu entry"
+    )]
     NoVirtualization,
     /// Firmware has switched the extension off.
     #[error(
-        "VT-x is switched off by the firmware: enable it in the firmware's setup (\"Intel Virtualization \
-         Technology\", \"VT-x\" or \"VMX\"), switch the machine off and on, and boot again"
+        "{} is switched off by the firmware: enable it in the firmware's setup ({}), switch the machine off and on, \
+         and boot again", .0.name, .0.setting
     )]
-    LockedOff,
+    LockedOff(Names),
     /// The extension lacks something.
-    #[error("this CPU's VT-x lacks {}: use a machine with a newer CPU, or boot the bare menu entry", .0.join(", "))]
-    Missing(Vec<&'static str>),
+    #[error(
+        "this CPU's {} lacks {}: use a machine with a newer CPU, or boot the bare menu entry",
+        .extension.name, .what.join(", ")
+    )]
+    Missing {
+        /// The extension.
+        extension: Names,
+        /// What it lacks.
+        what: Vec<&'static str>,
+    },
     /// The extension does not do as it said.
     #[error(
-        "this CPU's VT-x does not work as its capability registers say ({0}): report this, with the CPU's name"
+        "this CPU's {} does not work as its capability registers say ({how}): report this, with the CPU's name",
+        .extension.name
     )]
-    Extension(String),
+    Extension {
+        /// The extension.
+        extension: Names,
+        /// What went wrong.
+        how: String,
+    },
     /// Too few frames for the tables of so much memory.
     #[error(
         "the machine has more memory than Vidar's tables can hold: boot the bare menu entry, and report this"
@@ -85,12 +116,17 @@ mod tests {
     #[test]
     fn sentences_name_the_thing_and_the_way_out() {
         assert_eq!(
-            Refusal::LockedOff.to_string(),
+            Refusal::LockedOff(VMX).to_string(),
             "VT-x is switched off by the firmware: enable it in the firmware's setup (\"Intel Virtualization \
              Technology\", \"VT-x\" or \"VMX\"), switch the machine off and on, and boot again"
         );
         assert_eq!(
-            Refusal::Missing(vec!["EPT", "unrestricted guest"]).to_string(),
+            Refusal::LockedOff(SVM).to_string(),
+            "AMD-V is switched off by the firmware: enable it in the firmware's setup (\"SVM Mode\" or \"Secure \
+             Virtual Machine\"), switch the machine off and on, and boot again"
+        );
+        assert_eq!(
+            Refusal::Missing { extension: VMX, what: vec!["EPT", "unrestricted guest"] }.to_string(),
             "this CPU's VT-x lacks EPT, unrestricted guest: use a machine with a newer CPU, or boot the bare menu \
              entry"
         );

@@ -116,6 +116,16 @@ impl PageSize {
     }
 }
 
+impl fmt::Display for PageSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Size4K => "4 KiB",
+            Self::Size2M => "2 MiB",
+            Self::Size1G => "1 GiB",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -53,6 +53,19 @@ impl<M: FrameMemory> FramePool<M> {
         Some(frame)
     }
 
+    /// `count` zeroed frames side by side, or `None` if so many that were never used are not left.
+    pub fn allocate_run(&mut self, count: usize) -> Option<Hpa> {
+        let start = self.fresh.start;
+        let end = start + count as u64 * PAGE_SIZE;
+        if end > self.fresh.end {
+            return None;
+        }
+        self.fresh.start = end;
+        self.free -= count;
+        (start.0..end.0).step_by(PAGE_SIZE as usize).for_each(|frame| self.memory.zero(Hpa(frame)));
+        Some(start)
+    }
+
     /// Takes back a frame that [`FramePool::allocate`] gave, or one that nothing uses any more.
     pub fn free(&mut self, frame: Hpa) {
         self.memory.set_link(frame, self.returned.map_or(0, |next| next.0));

@@ -3,14 +3,17 @@
 use super::control::Controls;
 use super::crash::Snapshot;
 use super::exit::Exit;
+use super::msr::Row;
 use super::outcome::Exception;
 use super::registers::Registers;
-use crate::arch::cpuid::Leaf;
-use crate::arch::msr::Fault;
 use crate::arch::percpu::Counters;
+use crate::arch::processor::Processor;
 
 /// A virtual CPU of one extension, on the physical CPU that it is bound to.
-pub trait Vcpu {
+pub trait Vcpu: Processor {
+    /// The tables of MSRs that are not simply the CPU's own here.
+    const MSRS: &'static [&'static [Row]];
+
     /// Runs the guest until it leaves, delivering what is kept for it first.
     fn run(&mut self) -> Exit;
 
@@ -29,7 +32,7 @@ pub trait Vcpu {
     /// The current privilege level.
     fn cpl(&self) -> u8;
 
-    /// Makes CR0, CR4 and EFER.LMA those of `controls`, which must be consistent.
+    /// Makes CR0, CR4 and EFER those of `controls`, which must be consistent.
     fn set_controls(&mut self, controls: &Controls);
 
     /// Loads the four page-directory-pointer-table entries of PAE paging.
@@ -52,28 +55,4 @@ pub trait Vcpu {
 
     /// Leaves the extension's mode of operation, before the machine is reset.
     fn leave(&mut self);
-
-    /// CPUID of this CPU.
-    fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf;
-
-    /// RDMSR for the guest.
-    ///
-    /// # Errors
-    /// [`Fault`] where the CPU gives #GP.
-    fn rdmsr(&mut self, index: u32) -> Result<u64, Fault>;
-
-    /// WRMSR for the guest, of an MSR that the policy lets through.
-    ///
-    /// # Errors
-    /// [`Fault`] where the CPU gives #GP.
-    fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault>;
-
-    /// XSETBV for the guest.
-    ///
-    /// # Errors
-    /// [`Fault`] where the CPU gives #GP.
-    fn xsetbv(&mut self, register: u32, value: u64) -> Result<(), Fault>;
-
-    /// WBINVD.
-    fn wbinvd(&mut self);
 }

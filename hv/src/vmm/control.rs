@@ -28,6 +28,8 @@ const CR0_OTHERS: u64 = 1 << 1 | 1 << 2 | 1 << 18;
 /// The bits that CR0 has.
 const CR0_DEFINED: u64 = CR0_PE | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_NW | CR0_CD | CR0_PG | CR0_OTHERS;
 
+/// CR4.PSE.
+pub const CR4_PSE: u64 = 1 << 4;
 /// CR4.PAE.
 pub const CR4_PAE: u64 = 1 << 5;
 /// CR4.LA57.
@@ -49,7 +51,7 @@ pub const CR4_CET: u64 = 1 << 23;
 
 /// The bits whose change flushes the PAE page-directory-pointer-table entries: CR4.PSE, PAE, PGE and SMEP, and CR0.PG,
 /// CD and NW. Intel SDM Vol. 3A, 5.4.1 "PDPTE Registers".
-const CR4_RELOADS_PDPTES: u64 = 1 << 4 | CR4_PAE | 1 << 7 | 1 << 20;
+const CR4_RELOADS_PDPTES: u64 = CR4_PSE | CR4_PAE | 1 << 7 | 1 << 20;
 const CR0_RELOADS_PDPTES: u64 = CR0_PG | CR0_CD | CR0_NW;
 
 /// The control registers as the guest sees them.
@@ -150,6 +152,21 @@ fn check_cr4(old: &Controls, new: &Controls, allowed: u64) -> Result<(), Refused
     if refused { Err(Refused) } else { Ok(()) }
 }
 
+/// What a write of `value` to IA32_EFER does to `old`. `allowed` are the bits of EFER that the guest may set, LMA aside.
+///
+/// # Errors
+/// [`Refused`] where the CPU gives #GP(0): for a reserved bit, and for a change of LME while paging is on. AMD APM Vol. 2,
+/// 3.1.7 "Extended Feature Enable Register (EFER)".
+pub fn write_efer(old: &Controls, value: u64, allowed: u64) -> Result<Controls, Refused> {
+    // LMA is not for software to change: the write leaves it.
+    let efer = value & !EFER_LMA | old.efer & EFER_LMA;
+    let reserved = efer & !(allowed | EFER_LMA) != 0;
+    if reserved || old.cr0 & CR0_PG != 0 && (old.efer ^ efer) & EFER_LME != 0 {
+        return Err(Refused);
+    }
+    Ok(Controls { efer, ..*old })
+}
+
 /// Whether the CPU takes these as page-directory-pointer-table entries of PAE paging: a present one has no reserved
 /// bit set. Intel SDM Vol. 3A, 5.4.1 "PDPTE Registers".
 pub fn valid_pdptes(entries: &[u64; 4], physical_address_bits: u32) -> bool {
@@ -160,6 +177,7 @@ pub fn valid_pdptes(entries: &[u64; 4], physical_address_bits: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::msr::{EFER_NXE, EFER_SVME};
     use crate::vmm::registers::Register;
 
     const ALLOWED: u64 = 0xff_ffff & !(CR4_VMXE | CR4_SMXE);
@@ -237,6 +255,20 @@ mod tests {
         assert_eq!(set.controls.cr0, long_mode().cr0 | CR0_TS);
         let cleared = write(&set.controls, ControlWrite::Clts, &registers, ALLOWED).expect("no rule broken");
         assert_eq!(cleared.controls.cr0, long_mode().cr0);
+    }
+
+    #[test]
+    fn efer_rules() {
+        const SCE: u64 = 1;
+        let allowed = SCE | EFER_LME | EFER_NXE;
+        let old = long_mode();
+        let efer = |old: &Controls, value| write_efer(old, value, allowed).map(|controls| controls.efer);
+        assert_eq!(efer(&old, EFER_LME | SCE), Ok(EFER_LME | EFER_LMA | SCE), "LMA stays");
+        assert_eq!(efer(&old, EFER_LMA), Err(Refused), "LME with paging on");
+        assert_eq!(efer(&old, old.efer | EFER_SVME), Err(Refused), "reserved");
+        let off = Controls { cr0: CR0_PE | CR0_ET, efer: 0, ..old };
+        assert_eq!(efer(&off, EFER_LME | EFER_LMA | EFER_NXE), Ok(EFER_LME | EFER_NXE), "LMA is not set");
+        assert_eq!(write_efer(&off, 0, allowed), Ok(off));
     }
 
     #[test]

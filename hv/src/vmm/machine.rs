@@ -19,6 +19,8 @@ pub struct Machine<F, T> {
     pub cpuid: Policy,
     /// Bits of CR4 that the guest may set.
     pub cr4_allowed: u64,
+    /// Bits of EFER that the guest may set, for a backend that is asked.
+    pub efer_allowed: u64,
     /// Width of a physical address in bits.
     pub physical_address_bits: u32,
     /// Memory that Vidar keeps.

@@ -91,9 +91,10 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
 #[cold]
 fn rdmsr<V: Vcpu>(vcpu: &mut V) -> Outcome {
     let index = vcpu.registers().low(Register::Rcx);
-    let value = match msr::policy(index).0 {
+    let value = match msr::policy(V::MSRS, index).0 {
         Read::Native => vcpu.rdmsr(index),
         Read::FeatureControl => vcpu.rdmsr(index).map(msr::feature_control),
+        Read::Efer => Ok(vcpu.controls().efer),
         Read::Refuse => return REFUSE,
     };
     match value {
@@ -108,7 +109,7 @@ fn rdmsr<V: Vcpu>(vcpu: &mut V) -> Outcome {
 #[cold]
 fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
     let (index, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
-    match msr::policy(index).1 {
+    match msr::policy(V::MSRS, index).1 {
         Write::Native => {}
         Write::Ignore => return Outcome::Advance,
         Write::Refuse => return REFUSE,
@@ -117,6 +118,13 @@ fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, 
         Write::ApicBase if apic_page_overlaps(value, &machine.region) => return REFUSE,
         Write::ApicBase => {}
         Write::Mtrr => return write_mtrr(vcpu, machine, index, value),
+        Write::Efer => {
+            let Ok(controls) = control::write_efer(&vcpu.controls(), value, machine.efer_allowed) else {
+                return REFUSE;
+            };
+            vcpu.set_controls(&controls);
+            return Outcome::Advance;
+        }
     }
     match vcpu.wrmsr(index, value) {
         Ok(()) => Outcome::Advance,

@@ -10,14 +10,16 @@ use super::entry::{self, EntryBlock, enter, status};
 use super::event::{self, Injection, PENDING_SINGLE_STEP, interruptibility};
 use super::exit::{self, Fields};
 use super::field::*;
+use super::msr_bitmap::MSRS;
 use super::setup::{self, CR4_MASK, GUEST_VPID};
 use super::snapshot;
 use super::vmcs::{self, Failure, Vmcs};
-use crate::arch::cpuid::{self, Leaf};
+use crate::arch::cpuid;
 use crate::arch::exceptions::set_entry_window;
 use crate::arch::instructions;
-use crate::arch::msr::{self, EFER_LMA, Fault};
+use crate::arch::msr::EFER_LMA;
 use crate::arch::percpu::{Counters, PerCpu};
+use crate::arch::processor::OnHardware;
 use crate::arch::segments::Selectors;
 use crate::mem::addr::Hpa;
 use crate::vmm::backend::Vcpu;
@@ -25,6 +27,7 @@ use crate::vmm::control::{CR0_PE, CR4_VMXE, Controls};
 use crate::vmm::crash::Snapshot;
 use crate::vmm::entry::EntryState;
 use crate::vmm::exit::Exit;
+use crate::vmm::msr::Row;
 use crate::vmm::outcome::Exception;
 use crate::vmm::registers::{Register, Registers};
 
@@ -185,7 +188,11 @@ impl VmxCpu {
     }
 }
 
+impl OnHardware for VmxCpu {}
+
 impl Vcpu for VmxCpu {
+    const MSRS: &'static [&'static [Row]] = MSRS;
+
     fn run(&mut self) -> Exit {
         if self.nmi_waits {
             self.window();
@@ -318,27 +325,5 @@ impl Vcpu for VmxCpu {
     fn leave(&mut self) {
         // SAFETY: the caller stops using the virtual CPU: the machine is about to be reset.
         unsafe { vmcs::vmxoff() };
-    }
-
-    fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf {
-        cpuid::cpuid(leaf, subleaf)
-    }
-
-    fn rdmsr(&mut self, index: u32) -> Result<u64, Fault> {
-        msr::read_checked(index)
-    }
-
-    fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault> {
-        // SAFETY: MSRs that Vidar's own state depends on are switched by the VMCS or kept from the guest by the
-        // policy table; the others are the guest's, as they would be without the exit.
-        unsafe { msr::write_checked(index, value) }
-    }
-
-    fn xsetbv(&mut self, register: u32, value: u64) -> Result<(), Fault> {
-        instructions::xsetbv(register, value)
-    }
-
-    fn wbinvd(&mut self) {
-        instructions::wbinvd();
     }
 }

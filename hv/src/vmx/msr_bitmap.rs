@@ -1,6 +1,9 @@
 //! The MSR bitmap, derived from the policy table. Intel SDM Vol. 3C, 25.6.9 "MSR-Bitmap Address".
 
-use crate::vmm::msr::{Read, Row, Write};
+use crate::vmm::msr::{MTRRS, Read, Row, TABLE, Write};
+
+/// What VT-x needs: EPT entries have memory types in place of the MTRRs, and EFER is switched by the VMCS.
+pub const MSRS: &[&[Row]] = &[TABLE, MTRRS];
 
 /// Bytes of the bitmap: four parts of 1 KiB.
 pub const BYTES: usize = 4096;
@@ -13,10 +16,10 @@ const HIGH: core::ops::Range<u32> = 0xc000_0000..0xc000_2000;
 const READ: [usize; 2] = [0, 1024];
 const WRITE: [usize; 2] = [2048, 3072];
 
-/// The bitmap in which exactly those accesses exit that `table` does not leave to the CPU.
-pub fn derive(table: &[Row]) -> [u8; BYTES] {
+/// The bitmap in which exactly those accesses exit that `tables` do not leave to the CPU.
+pub fn derive(tables: &[&[Row]]) -> [u8; BYTES] {
     let mut bitmap = [0; BYTES];
-    for row in table {
+    for row in tables.iter().copied().flatten() {
         for index in row.indices.clone() {
             if row.read != Read::Native {
                 set(&mut bitmap, index, READ);
@@ -41,16 +44,16 @@ fn set(bitmap: &mut [u8; BYTES], index: u32, parts: [usize; 2]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vmm::msr::{TABLE, policy};
+    use crate::vmm::msr::policy;
 
     #[test]
     fn agrees_with_the_policy_for_every_msr_that_it_covers() {
-        let bitmap = derive(TABLE);
+        let bitmap = derive(MSRS);
         for (range, read, write) in [(LOW, READ[0], WRITE[0]), (HIGH, READ[1], WRITE[1])] {
             for index in range.clone() {
                 let bit = (index - range.start) as usize;
                 let exits = |part: usize| bitmap[part + bit / 8] >> (bit % 8) & 1 == 1;
-                let (on_read, on_write) = policy(index);
+                let (on_read, on_write) = policy(MSRS, index);
                 assert_eq!(exits(read), on_read != Read::Native, "read {index:#x}");
                 assert_eq!(exits(write), on_write != Write::Native, "write {index:#x}");
             }

@@ -3,7 +3,7 @@
 use crate::bench::native_cpuid;
 use crate::bench::{Bench, Did, REGION, XCR0_SUPPORTED};
 use crate::{ABSENT, APIC, HIGH, REFUSED, TSC, denied, indexed, touch};
-use vidar::arch::msr::{self};
+use vidar::arch::msr::{self, EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME};
 use vidar::mem::addr::{Gpa, PAGE_SIZE};
 use vidar::mem::stage2::REACH;
 use vidar::vmm::backend::Vcpu;
@@ -133,6 +133,7 @@ fn rdmsr_by_policy() {
         (msr::VMX_EXIT_CTLS2, None),
         (msr::VM_CR, None),
         (msr::VM_HSAVE_PA, None),
+        (msr::SVM_KEY, None),
     ] {
         let mut bench = Bench::with(&[(Rcx, HIGH | u64::from(index))]);
         let outcome = if read.is_some() { Outcome::Advance } else { REFUSED };
@@ -163,6 +164,7 @@ fn wrmsr_by_policy() {
         (msr::VMX_BASIC, 0, REFUSED, false),
         (msr::VM_CR, 0, REFUSED, false),
         (msr::VM_HSAVE_PA, base, REFUSED, false),
+        (msr::PATCH_LOADER, 0xffff_ffff_8123_4567, Outcome::Advance, false),
         // The APIC on the first page and on the last of the region; beside it, and far away.
         (msr::APIC_BASE, base | 0x900, REFUSED, false),
         (msr::APIC_BASE, (REGION.end.0 - PAGE_SIZE) | 0xd00, REFUSED, false),
@@ -175,6 +177,30 @@ fn wrmsr_by_policy() {
         let did = if tried { vec![Did::Wrmsr(index, value)] } else { vec![] };
         assert_eq!(bench.answer(Exit::Wrmsr), (outcome, did), "{index:#x} = {value:#x}");
         assert_eq!((bench.cpu.registers, bench.pages()), before);
+    }
+}
+
+#[test]
+fn efer_is_the_guests_own() {
+    let paging = Controls { cr0: CR0_PE | CR0_PG | CR0_ET, cr4: CR4_PAE, ..Controls::default() };
+    let long = Controls { efer: EFER_LME | EFER_LMA, cs_l: true, ..paging };
+    let off = Controls { cr0: CR0_PE | CR0_ET, ..Controls::default() };
+    for (before, value, efer) in [
+        (long, EFER_LME | EFER_NXE, Some(EFER_LME | EFER_LMA | EFER_NXE)),
+        (long, EFER_LMA | EFER_NXE, None),
+        (long, EFER_LME | EFER_SVME, None),
+        (long, EFER_LME | 1 << 63, None),
+        (paging, EFER_LME, None),
+        (off, EFER_LME | EFER_LMA, Some(EFER_LME)),
+    ] {
+        let mut bench = Bench::with(&indexed(msr::EFER, value));
+        bench.cpu.controls = before;
+        let expected = efer.map_or((REFUSED, vec![]), |efer| {
+            (Outcome::Advance, vec![Did::SetControls(Controls { efer, ..before })])
+        });
+        assert_eq!(bench.answer(Exit::Wrmsr), expected, "{value:#x}");
+        assert_eq!(bench.answer(Exit::Rdmsr), (Outcome::Advance, vec![]));
+        assert_eq!(bench.cpu.registers.edx_eax(), efer.unwrap_or(before.efer), "{value:#x} reads back");
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use crate::bench::{Bench, CR4_ALLOWED, Did, PHYSICAL_ADDRESS_BITS, REGION};
+use crate::bench::{Bench, CR4_ALLOWED, Did, EFER_ALLOWED, FakeCpu, PHYSICAL_ADDRESS_BITS, REGION};
 use crate::{denied, touch};
 use proptest::prelude::*;
 use vidar::arch::msr::{self, EFER_LMA, EFER_LME};
 use vidar::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use vidar::mem::stage2::REACH;
+use vidar::vmm::backend::Vcpu;
 use vidar::vmm::control::*;
 use vidar::vmm::exit::{ControlWrite, Exit, Violation};
 use vidar::vmm::msr::{Write, policy};
@@ -53,7 +54,7 @@ fn value() -> impl Strategy<Value = u64> {
 }
 
 fn msr_index() -> impl Strategy<Value = u32> {
-    let rows: Vec<_> = vidar::vmm::msr::TABLE.iter().flat_map(|row| row.indices.clone()).collect();
+    let rows: Vec<_> = FakeCpu::MSRS.iter().copied().flatten().flat_map(|row| row.indices.clone()).collect();
     prop::sample::select(rows)
 }
 
@@ -76,14 +77,14 @@ fn exit() -> impl Strategy<Value = Exit> {
 }
 
 /// What may be done to the CPU, whatever the exit was.
-fn check_effects(did: &[Did], before: &Controls) -> Result<(), TestCaseError> {
+fn check_effects(exit: &Exit, did: &[Did], before: &Controls) -> Result<(), TestCaseError> {
     let moves = did.iter().filter(|did| matches!(did, Did::Advance | Did::Inject(_) | Did::Init)).count();
     prop_assert!(moves <= 1, "{:?}", did);
     for did in did {
         match *did {
             Did::Wrmsr(index, value) => {
-                let allowed = match policy(index).1 {
-                    Write::Refuse | Write::Ignore => false,
+                let allowed = match policy(FakeCpu::MSRS, index).1 {
+                    Write::Refuse | Write::Ignore | Write::Efer => false,
                     Write::Without(bits) => value & bits == 0,
                     Write::Native | Write::Mtrr | Write::ApicBase => true,
                 };
@@ -97,7 +98,16 @@ fn check_effects(did: &[Did], before: &Controls) -> Result<(), TestCaseError> {
                 prop_assert!(cr0 >> 32 == 0 && has(CR0_ET) && (has(CR0_PE) || !has(CR0_PG)), "{:#x}", cr0);
                 prop_assert!(cr4 & !CR4_ALLOWED == 0, "{:#x}", cr4);
                 let lma = if has(CR0_PG) && efer & EFER_LME != 0 { EFER_LMA } else { 0 };
-                prop_assert_eq!(efer, before.efer & !EFER_LMA | lma);
+                if *exit == Exit::Wrmsr {
+                    prop_assert_eq!((cr0, cr4), (before.cr0, before.cr4));
+                    prop_assert!(
+                        efer & !(EFER_ALLOWED | EFER_LMA) == 0 && efer & EFER_LMA == lma,
+                        "{:#x}",
+                        efer
+                    );
+                } else {
+                    prop_assert_eq!(efer, before.efer & !EFER_LMA | lma);
+                }
                 prop_assert!(lma == 0 || cr4 & CR4_PAE != 0);
             }
             Did::SetPdptes(entries) => prop_assert!(valid_pdptes(&entries, PHYSICAL_ADDRESS_BITS)),
@@ -154,7 +164,7 @@ proptest! {
             bench.cpu.controls = before;
             bench.cpu.faults = faults;
             let ((stop, last), did) = bench.run(&[exit, Exit::TripleFault]);
-            check_effects(&did, &before)?;
+            check_effects(&exit, &did, &before)?;
             check_memory(&bench, decoy)?;
             if bench.cpu.script.is_empty() {
                 prop_assert_eq!((stop, last), (Stop::TripleFault, Exit::TripleFault));

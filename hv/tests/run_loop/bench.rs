@@ -8,8 +8,9 @@ use std::sync::atomic::AtomicBool;
 
 use spin::Mutex;
 use vidar::arch::cpuid::Leaf;
-use vidar::arch::msr::{self, Fault};
+use vidar::arch::msr::{self, EFER_LME, EFER_NXE, Fault};
 use vidar::arch::percpu::Counters;
+use vidar::arch::processor::Processor;
 use vidar::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar::mem::identity::Identity;
 use vidar::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
@@ -22,6 +23,7 @@ use vidar::vmm::crash::Snapshot;
 use vidar::vmm::exit::Exit;
 use vidar::vmm::machine::Machine;
 use vidar::vmm::memory::GuestMemory;
+use vidar::vmm::msr::{EFER, MTRRS, Row, TABLE};
 use vidar::vmm::outcome::{Exception, Outcome, Stop};
 use vidar::vmm::registers::{Register, Registers};
 use vidar::vmm::run;
@@ -36,6 +38,8 @@ pub const RAM: [Range<Hpa>; 3] =
 pub const PHYSICAL_ADDRESS_BITS: u32 = 40;
 /// Bits of CR4 that the CPU has, without those that are Vidar's.
 pub const CR4_ALLOWED: u64 = 0xff_ffff & !(CR4_VMXE | CR4_SMXE);
+/// Bits of EFER that the CPU has, without the one that is Vidar's: SCE, LME, NXE.
+pub const EFER_ALLOWED: u64 = 1 | EFER_LME | EFER_NXE;
 /// CPUID.0DH.0:EAX: x87, SSE, AVX and AVX-512.
 pub const XCR0_SUPPORTED: u32 = 0xe7;
 
@@ -82,6 +86,8 @@ impl FakeCpu {
             (msr::VMX_EXIT_CTLS2, 0),
             (msr::VM_CR, 0),
             (msr::VM_HSAVE_PA, 0),
+            (msr::SVM_KEY, 0),
+            (msr::PATCH_LOADER, 0),
             // All of RAM WB, as the default type has it; 3 GiB to 4 GiB UC.
             (IA32_MTRRCAP, 0x508),
             (IA32_MTRR_DEF_TYPE, 0xc06),
@@ -114,6 +120,8 @@ pub fn native_cpuid(leaf: u32, subleaf: u32) -> Leaf {
 }
 
 impl Vcpu for FakeCpu {
+    const MSRS: &'static [&'static [Row]] = &[TABLE, MTRRS, EFER];
+
     fn run(&mut self) -> Exit {
         self.did.push(Did::Run);
         self.script.pop_front().expect("the guest is run although it stopped")
@@ -171,7 +179,9 @@ impl Vcpu for FakeCpu {
     fn leave(&mut self) {
         panic!("the loop does not reset the machine")
     }
+}
 
+impl Processor for FakeCpu {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf {
         native_cpuid(leaf, subleaf)
     }
@@ -275,6 +285,7 @@ impl Bench {
             vendor: Vendor::Vmx,
             cpuid: Policy { features: Features::all(), hypervisor_bit: true },
             cr4_allowed: CR4_ALLOWED,
+            efer_allowed: EFER_ALLOWED,
             physical_address_bits: PHYSICAL_ADDRESS_BITS,
             region: REGION,
             memory: Mutex::new(memory),

@@ -1,0 +1,99 @@
+//! What a CPU's AMD-V can do, out of CPUID and VM_CR: what Vidar needs of it, and what makes it faster.
+
+use alloc::vec::Vec;
+
+use crate::arch::cpuid::Leaf;
+
+/// Features in CPUID Fn8000_000A_EDX. AMD APM Vol. 2, 15.4 "Enabling SVM" and Vol. 3, E.4.9 "Function
+/// 8000_000Ah-SVM Features".
+mod feature {
+    /// Nested paging.
+    pub const NESTED_PAGING: u32 = 1 << 0;
+    /// The address of the next instruction is saved at an exit.
+    pub const NRIP_SAVE: u32 = 1 << 3;
+    /// VMCB clean bits.
+    pub const CLEAN_BITS: u32 = 1 << 5;
+    /// TLB flushes of one ASID.
+    pub const FLUSH_BY_ASID: u32 = 1 << 6;
+}
+
+/// What matters of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The VMCB says behind which address the guest goes on after an intercepted instruction.
+    pub nrip_save: bool,
+    /// The CPU keeps parts of the VMCB that are marked as unchanged.
+    pub clean_bits: bool,
+    /// The TLB can be flushed of the guest's translations alone.
+    pub flush_by_asid: bool,
+}
+
+impl Capabilities {
+    /// Reads them out of CPUID Fn8000_000A.
+    ///
+    /// # Errors
+    /// The names of what Vidar needs and the CPU lacks.
+    pub fn choose(svm: Leaf) -> Result<Self, Vec<&'static str>> {
+        let has = |feature| svm.edx & feature != 0;
+        let mut missing = Vec::new();
+        if !has(feature::NESTED_PAGING) {
+            missing.push("nested paging");
+        }
+        // ASID 0 is Vidar's own, and the guest needs one.
+        if svm.ebx < 2 {
+            missing.push("address space identifiers");
+        }
+        if !missing.is_empty() {
+            return Err(missing);
+        }
+        Ok(Self {
+            nrip_save: has(feature::NRIP_SAVE),
+            clean_bits: has(feature::CLEAN_BITS),
+            flush_by_asid: has(feature::FLUSH_BY_ASID),
+        })
+    }
+}
+
+/// What VM_CR says about turning AMD-V on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It can be used, once VM_CR has this value.
+    Write(u64),
+    /// Firmware has switched it off and locked that.
+    LockedOff,
+}
+
+/// Decides by VM_CR. AMD APM Vol. 2, 15.30.1 "VM_CR MSR (C001_0114h)".
+///
+/// An INIT that was intercepted stays pending: R_INIT turns it into an exception, so that it can be taken off the CPU.
+pub const fn decide(vm_cr: u64) -> Decision {
+    const R_INIT: u64 = 1 << 1;
+    const LOCK: u64 = 1 << 3;
+    const SVMDIS: u64 = 1 << 4;
+    match (vm_cr & SVMDIS != 0, vm_cr & LOCK != 0) {
+        (true, true) => Decision::LockedOff,
+        _ => Decision::Write(vm_cr & !SVMDIS | R_INIT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let good = Leaf { ebx: 16, edx: 0x49, ..Leaf::default() };
+        let capabilities = Capabilities { nrip_save: true, clean_bits: false, flush_by_asid: true };
+        assert_eq!(Capabilities::choose(good), Ok(capabilities));
+        assert_eq!(Capabilities::choose(Leaf { edx: 0x48, ..good }), Err(vec!["nested paging"]));
+        assert_eq!(Capabilities::choose(Leaf::default()).map_err(|missing| missing.len()), Err(2));
+    }
+
+    #[test]
+    fn firmware_has_its_say() {
+        assert_eq!(decide(0), Decision::Write(0b10));
+        assert_eq!(decide(0b1000), Decision::Write(0b1010), "locked with SVM on");
+        assert_eq!(decide(0b1_0000), Decision::Write(0b10), "off, and not locked");
+        assert_eq!(decide(0b1_1000), Decision::LockedOff);
+    }
+}

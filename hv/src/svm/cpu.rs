@@ -1,0 +1,282 @@
+//! A virtual CPU on AMD-V.
+
+#![expect(unsafe_code, reason = "the entry assembly is called")]
+
+use core::sync::atomic::Ordering;
+
+use super::capabilities::Capabilities;
+use super::enable;
+use super::entry::{EntryBlock, enter};
+use super::instruction::{Instruction, MAX_LENGTH};
+use super::instructions::{clgi, stgi, vmsave};
+use super::permissions_map::MSRS;
+use super::vmcb::{Clean, LONG_CODE, Vmcb, tlb_control};
+use super::{event, exit, setup, snapshot};
+use crate::arch::msr::{self, EFER_LMA, EFER_SVME};
+use crate::arch::percpu::{Counters, PerCpu};
+use crate::arch::processor::OnHardware;
+use crate::arch::{cpuid, instructions};
+use crate::mem::addr::{Gpa, Hpa};
+use crate::mem::layout::direct;
+use crate::mem::walk::{self, Paging};
+use crate::vmm::backend::Vcpu;
+use crate::vmm::control::{CR0_PE, CR0_PG, CR4_LA57, CR4_PAE, CR4_PSE, Controls};
+use crate::vmm::crash::Snapshot;
+use crate::vmm::entry::EntryState;
+use crate::vmm::exit::Exit;
+use crate::vmm::msr::Row;
+use crate::vmm::outcome::Exception;
+use crate::vmm::registers::{Register, Registers};
+
+/// Bits of RFLAGS.
+const TRAP: u64 = 1 << 8;
+const RESUME: u64 = 1 << 16;
+/// DR6.BS: the debug exception is a single step.
+const DR6_SINGLE_STEP: u64 = 1 << 14;
+/// DebugCtl.BTF: TF steps over branches, not instructions.
+const BRANCH_STEP: u64 = 1 << 1;
+
+/// Frames that a virtual CPU needs beside the second stage.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuFrames {
+    /// VMCB.
+    pub vmcb: Hpa,
+    /// VMCB of Vidar's own state.
+    pub host: Hpa,
+    /// Host state-save area of the CPU.
+    pub host_save: Hpa,
+    /// MSR permissions map, filled: two frames.
+    pub permissions_map: Hpa,
+}
+
+/// Reads a word of the guest's memory, if it can be read.
+pub type ReadGuest = fn(Gpa) -> Option<u64>;
+
+/// A virtual CPU, bound to the physical CPU that it was made on.
+pub struct SvmCpu {
+    block: EntryBlock,
+    vmcb: Vmcb,
+    capabilities: Capabilities,
+    percpu: &'static PerCpu,
+    read: ReadGuest,
+    /// Where the guest goes on behind the instruction that exited.
+    next_rip: u64,
+}
+
+impl SvmCpu {
+    /// Turns AMD-V on and makes a VMCB for a guest that starts in `state`. `read` is asked where the CPU does not give
+    /// the length of an instruction.
+    ///
+    /// # Safety
+    /// [`enable::probe`] found `capabilities` on this CPU; the frames are zeroed but for the map and this CPU's alone;
+    /// `root` is a nested page table that does not map Vidar; `percpu` and the segments are loaded.
+    pub unsafe fn new(
+        capabilities: Capabilities,
+        frames: CpuFrames,
+        root: Hpa,
+        percpu: &'static PerCpu,
+        state: &EntryState,
+        read: ReadGuest,
+    ) -> Self {
+        // SAFETY: the caller's promise; SVME is set when VMSAVE is executed.
+        let (mut vmcb, pat) = unsafe {
+            let pat = enable::enable(frames.host_save, frames.host);
+            vmsave(frames.vmcb);
+            (Vmcb::at(direct(frames.vmcb)), pat)
+        };
+        setup::controls(&mut vmcb, frames.permissions_map, root);
+        setup::guest_state(&mut vmcb, state, pat);
+        let mut block = EntryBlock::new(frames.vmcb, frames.host);
+        block.registers.set(Register::Rsi, state.boot_params.0);
+        let mut cpu = Self { block, vmcb, capabilities, percpu, read, next_rip: 0 };
+        cpu.deliver_nmi();
+        cpu
+    }
+
+    /// Injects an NMI that came before GIF was 0. Those after wait in the CPU.
+    #[cold]
+    fn deliver_nmi(&mut self) {
+        if self.percpu.nmi_pending.swap(false, Ordering::Relaxed) {
+            self.vmcb.control_mut(Clean::empty()).eventinj = event::NMI;
+        }
+    }
+
+    /// The address behind the intercepted instruction, or `None` where neither the CPU nor the guest's memory has it.
+    fn behind(&self, instruction: Instruction) -> Option<u64> {
+        if self.capabilities.nrip_save {
+            return Some(self.vmcb.control().nrip);
+        }
+        let save = self.vmcb.save();
+        let controls = self.controls();
+        let long_mode_64 = controls.efer & EFER_LMA != 0 && controls.cs_l;
+        let (base, mask) = if long_mode_64 { (0, u64::MAX) } else { (save.cs.base, 0xffff_ffff) };
+        let linear = base.wrapping_add(save.rip) & mask;
+        let mut bytes = [0; MAX_LENGTH];
+        let count = walk::fetch(paging(&controls), controls.cr3, linear, mask, self.read, &mut bytes);
+        let length = instruction.length(&bytes[..count], long_mode_64)?;
+        Some(save.rip.wrapping_add(length.into()) & mask)
+    }
+
+    /// What VMRUN flushes before the next entry: the guest's translations.
+    fn flush(&mut self) {
+        let flush = if self.capabilities.flush_by_asid { tlb_control::THIS_ASID } else { tlb_control::ALL };
+        self.vmcb.control_mut(Clean::empty()).tlb_control = flush;
+    }
+
+    /// RF and TF behind an instruction: RF ends, and TF raises a debug exception.
+    #[cold]
+    fn finish_flags(&mut self) {
+        let save = self.vmcb.save_mut(Clean::empty());
+        let flags = save.rflags;
+        save.rflags = flags & !RESUME;
+        // The guest's DebugCtl is the CPU's, since LBR virtualization is off.
+        let steps_over_branches =
+            || msr::read_checked(msr::DEBUGCTL).is_ok_and(|value| value & BRANCH_STEP != 0);
+        if flags & TRAP != 0 && !steps_over_branches() {
+            self.vmcb.save_mut(Clean::DEBUG).dr6 |= DR6_SINGLE_STEP;
+            self.vmcb.control_mut(Clean::empty()).eventinj = event::SINGLE_STEP;
+        }
+    }
+}
+
+/// How the guest's own page tables are to be read.
+const fn paging(controls: &Controls) -> Paging {
+    let Controls { cr0, cr4, efer, .. } = *controls;
+    match (cr0 & CR0_PG != 0, efer & EFER_LMA != 0, cr4 & CR4_PAE != 0) {
+        (false, ..) => Paging::Off,
+        (_, true, _) => Paging::Long { levels: if cr4 & CR4_LA57 != 0 { 5 } else { 4 } },
+        (_, _, true) => Paging::Pae,
+        (..) => Paging::Bits32 { large_pages: cr4 & CR4_PSE != 0 },
+    }
+}
+
+/// The instruction behind which an exit of this kind goes on.
+const fn instruction(exit: &Exit) -> Option<Instruction> {
+    match exit {
+        Exit::Cpuid => Some(Instruction::Cpuid),
+        Exit::Rdmsr => Some(Instruction::Rdmsr),
+        Exit::Wrmsr => Some(Instruction::Wrmsr),
+        Exit::Xsetbv => Some(Instruction::Xsetbv),
+        Exit::Invd => Some(Instruction::Invd),
+        Exit::Hypercall => Some(Instruction::Vmmcall),
+        _ => None,
+    }
+}
+
+impl OnHardware for SvmCpu {}
+
+impl Vcpu for SvmCpu {
+    const MSRS: &'static [&'static [Row]] = MSRS;
+
+    fn run(&mut self) -> Exit {
+        // SAFETY: `new` turned AMD-V on and set the VMCB up, with a second stage that leaves out Vidar's memory.
+        unsafe { enter(&mut self.block) };
+        self.vmcb.left(setup::clean(&self.capabilities));
+        let exit = exit::decode(self.vmcb.control());
+        if let Some(instruction) = instruction(&exit) {
+            match self.behind(instruction) {
+                Some(next) => self.next_rip = next,
+                None => {
+                    let control = self.vmcb.control();
+                    return Exit::Unknown { code: control.exitcode as u32, qualification: control.exitinfo1 };
+                }
+            }
+        } else if let Exit::SecondStage(_) = exit
+            && let Some(event) = event::interrupted(self.vmcb.control().exitintinfo)
+        {
+            self.vmcb.control_mut(Clean::empty()).eventinj = event;
+        }
+        exit
+    }
+
+    fn registers(&mut self) -> &mut Registers {
+        &mut self.block.registers
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.percpu.counters
+    }
+
+    fn controls(&self) -> Controls {
+        let save = self.vmcb.save();
+        Controls {
+            cr0: save.cr0,
+            cr3: save.cr3,
+            cr4: save.cr4,
+            efer: save.efer & !EFER_SVME,
+            cs_l: save.cs.attributes & LONG_CODE != 0,
+        }
+    }
+
+    fn cr4(&self) -> u64 {
+        self.vmcb.save().cr4
+    }
+
+    fn cpl(&self) -> u8 {
+        self.vmcb.save().cpl
+    }
+
+    #[cold]
+    fn set_controls(&mut self, controls: &Controls) {
+        let save = self.vmcb.save_mut(Clean::CONTROLS);
+        (save.cr0, save.cr4, save.efer) = (controls.cr0, controls.cr4, controls.efer | EFER_SVME);
+        // The instruction would have flushed what the change makes stale.
+        self.flush();
+    }
+
+    fn set_pdptes(&mut self, _: [u64; 4]) {
+        // The CPU reads them from memory when it needs them: AMD APM Vol. 2, 15.25.10 "Legacy PAE Mode".
+    }
+
+    fn advance(&mut self) {
+        let next = self.next_rip;
+        let save = self.vmcb.save_mut(Clean::empty());
+        save.rip = next;
+        let flags = save.rflags;
+        self.vmcb.control_mut(Clean::empty()).interrupt_shadow = 0;
+        if flags & (RESUME | TRAP) != 0 {
+            self.finish_flags();
+        }
+    }
+
+    #[cold]
+    fn inject(&mut self, exception: Exception) {
+        // Both are faults: the saved RFLAGS have RF set, and a shadow ends.
+        let save = self.vmcb.save_mut(Clean::empty());
+        save.rflags |= RESUME;
+        let protected_mode = save.cr0 & CR0_PE != 0;
+        let control = self.vmcb.control_mut(Clean::empty());
+        control.interrupt_shadow = 0;
+        control.eventinj = event::inject(exception, protected_mode);
+    }
+
+    #[cold]
+    fn init(&mut self) {
+        // The INIT that was intercepted is still pending: it comes as an exception, and NMIs may come with it.
+        // SAFETY: SVME is set and Vidar's exceptions are loaded.
+        unsafe {
+            stgi();
+            clgi();
+        }
+        setup::init_state(&mut self.vmcb);
+        instructions::reset_debug_registers();
+        self.block.registers = Registers::default();
+        self.block.registers.set(Register::Rdx, cpuid::cpuid(1, 0).eax.into());
+        self.flush();
+        self.deliver_nmi();
+    }
+
+    fn flush_second_stage(&mut self) {
+        self.flush();
+    }
+
+    #[cold]
+    fn snapshot(&self) -> Snapshot {
+        snapshot::take(&self.vmcb, &self.block.registers, self.controls())
+    }
+
+    fn leave(&mut self) {
+        // SAFETY: SVME is set. An INIT that waits, or the one that resets the machine, may come from here on.
+        unsafe { stgi() };
+    }
+}

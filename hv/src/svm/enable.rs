@@ -1,0 +1,83 @@
+//! Turning AMD-V on: what the CPU can do, firmware's lock, EFER.SVME, the host's state-save area.
+
+#![expect(unsafe_code, reason = "MSRs and control registers are written")]
+
+use alloc::vec::Vec;
+
+use x86_64::registers::control::{Cr4, Cr4Flags};
+
+use super::capabilities::{Capabilities, Decision, decide};
+use super::instructions::{clgi, vmsave};
+use super::npt::HOST_PAT;
+use crate::arch::msr::{self, EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME};
+use crate::arch::{cpuid, instructions};
+use crate::mem::addr::Hpa;
+
+/// Why AMD-V cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unavailable {
+    /// Firmware has switched it off.
+    LockedOff,
+    /// The CPU's lacks what Vidar needs: these.
+    Missing(Vec<&'static str>),
+}
+
+/// What this CPU's AMD-V can do; it has it.
+///
+/// # Errors
+/// [`Unavailable`] where it is switched off or not enough.
+pub fn probe() -> Result<Capabilities, Unavailable> {
+    if vm_cr() == Decision::LockedOff {
+        return Err(Unavailable::LockedOff);
+    }
+    Capabilities::choose(cpuid::cpuid(0x8000_000a, 0)).map_err(Unavailable::Missing)
+}
+
+/// A CPU without VM_CR has nothing to switch off.
+fn vm_cr() -> Decision {
+    decide(msr::read_checked(msr::VM_CR).unwrap_or(0))
+}
+
+/// The bits of EFER that this CPU lets software set, but for SVME. No CPUID leaf has them all, so each is tried.
+pub fn efer_allowed() -> u64 {
+    const OWN: u64 = EFER_LME | EFER_LMA | EFER_NXE | EFER_SVME;
+    let old = msr::read(msr::EFER);
+    let takes = |bit: &u64| {
+        // SAFETY: none of these bits changes what Vidar's code does, and each is taken back at once.
+        unsafe {
+            let taken = msr::write_checked(msr::EFER, old ^ bit).is_ok() && msr::read(msr::EFER) == old ^ bit;
+            msr::write(msr::EFER, old);
+            taken
+        }
+    };
+    let others = (0..u64::BITS).map(|bit| 1 << bit).filter(|bit| OWN & bit == 0).filter(takes);
+    others.fold(EFER_LME | EFER_NXE, |all, bit| all | bit)
+}
+
+/// Makes this CPU one that can execute VMRUN: `host_save` is where the CPU keeps what VMRUN switches of Vidar's state,
+/// `host` where it finds the rest again. GIF is 0 afterwards. Returns the PAT that firmware left.
+///
+/// # Safety
+/// [`probe`] found AMD-V usable here; segments and the per-CPU block are loaded; the two frames are used for nothing else.
+pub unsafe fn enable(host_save: Hpa, host: Hpa) -> u64 {
+    let firmware_pat = msr::read(msr::PAT);
+    // SAFETY: MCE and OSXSAVE change nothing for code that does not use XSAVE; the first four types of the PAT, which
+    // are all that Vidar's tables use, are those that it has after reset; the frames are the caller's promise.
+    unsafe {
+        if let Decision::Write(value) = vm_cr() {
+            // QEMU has no VM_CR, and then no firmware's lock in it either.
+            let _ = msr::write_checked(msr::VM_CR, value);
+        }
+        Cr4::update(|cr4| {
+            cr4.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION);
+            cr4.set(Cr4Flags::OSXSAVE, cpuid::has_xsave());
+        });
+        instructions::wbinvd();
+        msr::write(msr::PAT, HOST_PAT);
+        msr::write(msr::EFER, msr::read(msr::EFER) | EFER_SVME);
+        msr::write(msr::VM_HSAVE_PA, host_save.0);
+        vmsave(host);
+        clgi();
+    }
+    firmware_pat
+}

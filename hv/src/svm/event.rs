@@ -1,0 +1,79 @@
+//! Events: what VMRUN injects, and what an exit interrupted. Both have one format.
+//!
+//! AMD APM Vol. 2, 15.20 "Event Injection" and 15.7.2 "Intercepts During IDT Interrupt Delivery".
+
+use crate::vmm::outcome::Exception;
+
+/// The event is valid.
+const VALID: u64 = 1 << 31;
+/// An error code, in bits 63:32, is pushed.
+const ERROR_CODE: u64 = 1 << 11;
+
+/// Types, in bits 10:8.
+mod kind {
+    pub const NMI: u64 = 2 << 8;
+    pub const EXCEPTION: u64 = 3 << 8;
+    pub const SOFTWARE_INTERRUPT: u64 = 4 << 8;
+    pub const MASK: u64 = 7 << 8;
+}
+
+/// An NMI.
+pub const NMI: u64 = VALID | kind::NMI | 2;
+
+/// The debug exception that is due behind an instruction, with TF set.
+pub const SINGLE_STEP: u64 = VALID | kind::EXCEPTION | 1;
+
+/// The injection of `exception`. In real mode none has an error code.
+pub const fn inject(exception: Exception, protected_mode: bool) -> u64 {
+    let (vector, with_code) = match exception {
+        Exception::InvalidOpcode => (6, false),
+        Exception::GeneralProtection => (13, protected_mode),
+    };
+    VALID | kind::EXCEPTION | vector | if with_code { ERROR_CODE } else { 0 }
+}
+
+/// What is to be injected again after an exit that interrupted the delivery of `exitintinfo`; `None` if there was none,
+/// or if the guest executes the instruction again that raised it: RIP is still there for INT n, INT3 and INTO.
+pub const fn interrupted(exitintinfo: u64) -> Option<u64> {
+    const BREAKPOINT: u64 = 3;
+    const OVERFLOW: u64 = 4;
+    let by_instruction = matches!(
+        (exitintinfo & kind::MASK, exitintinfo & 0xff),
+        (kind::SOFTWARE_INTERRUPT, _) | (kind::EXCEPTION, BREAKPOINT | OVERFLOW)
+    );
+    if exitintinfo & VALID == 0 || by_instruction {
+        return None;
+    }
+    // Bits 30:12 are reserved, and the error code counts where there is one.
+    let error_code = if exitintinfo & ERROR_CODE != 0 { exitintinfo >> 32 << 32 } else { 0 };
+    Some(exitintinfo & (VALID | 0xfff) | error_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exceptions() {
+        assert_eq!(inject(Exception::InvalidOpcode, true), 0x8000_0306);
+        assert_eq!(inject(Exception::GeneralProtection, true), 0x8000_0b0d);
+        assert_eq!(inject(Exception::GeneralProtection, false), 0x8000_030d);
+        assert_eq!((NMI, SINGLE_STEP), (0x8000_0202, 0x8000_0301));
+    }
+
+    #[test]
+    fn interrupted_events_are_delivered_again() {
+        assert_eq!(interrupted(0x2_0000_0b0e), None, "not valid");
+        assert_eq!(interrupted(0x2_8000_1b0e), Some(0x2_8000_0b0e), "#PF");
+        assert_eq!(interrupted(0x5_8000_0301), Some(0x8000_0301), "#DB has no error code");
+        assert_eq!(interrupted(0x8000_0030), Some(0x8000_0030), "an external interrupt");
+        assert_eq!(interrupted(0x8000_0202), Some(NMI));
+    }
+
+    #[test]
+    fn instructions_are_executed_again() {
+        for event in [0x8000_0480, 0x8000_0303, 0x8000_0304] {
+            assert_eq!(interrupted(event), None, "{event:#x}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! #VMEXITs, decoded into the neutral [`Exit`]. The codes are those of appendix C, "SVM Intercept Exit Codes".
+
+use super::vmcb::Control;
+use crate::mem::addr::Gpa;
+use crate::vmm::exit::{Exit, Violation};
+
+/// Exit codes.
+mod code {
+    pub const INIT: u64 = 0x63;
+    pub const CPUID: u64 = 0x72;
+    pub const INVD: u64 = 0x76;
+    pub const INVLPGA: u64 = 0x7a;
+    pub const MSR: u64 = 0x7c;
+    pub const SHUTDOWN: u64 = 0x7f;
+    pub const VMRUN: u64 = 0x80;
+    pub const VMMCALL: u64 = 0x81;
+    pub const VMLOAD: u64 = 0x82;
+    pub const SKINIT: u64 = 0x86;
+    pub const XSETBV: u64 = 0x8d;
+    pub const NPF: u64 = 0x400;
+    /// -1, of which some emulators write the lower half alone.
+    pub const INVALID: u64 = 0xffff_ffff;
+}
+
+/// What the exit is that `control` tells of.
+pub fn decode(control: &Control) -> Exit {
+    match control.exitcode {
+        code::CPUID => Exit::Cpuid,
+        code::VMMCALL => Exit::Hypercall,
+        code::MSR if control.exitinfo1 & 1 == 0 => Exit::Rdmsr,
+        code::MSR => Exit::Wrmsr,
+        code::NPF => Exit::SecondStage(Violation {
+            address: Gpa(control.exitinfo2),
+            // The present bit of the error code: AMD APM Vol. 2, 15.25.6 "Nested versus Guest Page Faults, Fault
+            // Ordering".
+            mapped: control.exitinfo1 & 1 != 0,
+        }),
+        code::XSETBV => Exit::Xsetbv,
+        code::INVD => Exit::Invd,
+        code::VMRUN | code::VMLOAD..=code::SKINIT | code::INVLPGA => Exit::Virtualization,
+        code::INIT => Exit::Init,
+        code::SHUTDOWN => Exit::TripleFault,
+        invalid if invalid & code::INVALID == code::INVALID => {
+            Exit::EntryFailed { code: code::INVALID as u32, qualification: 0 }
+        }
+        other => Exit::Unknown { code: other as u32, qualification: control.exitinfo1 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zerocopy::FromZeros;
+
+    use super::*;
+
+    fn decoded(exitcode: u64, exitinfo1: u64, exitinfo2: u64) -> Exit {
+        let mut control = Control::new_zeroed();
+        (control.exitcode, control.exitinfo1, control.exitinfo2) = (exitcode, exitinfo1, exitinfo2);
+        decode(&control)
+    }
+
+    #[test]
+    fn codes() {
+        assert_eq!(decoded(0x72, 0, 0), Exit::Cpuid);
+        assert_eq!(decoded(0x7c, 0, 0), Exit::Rdmsr);
+        assert_eq!(decoded(0x7c, 1, 0), Exit::Wrmsr);
+        assert_eq!(decoded(0x81, 0, 0), Exit::Hypercall);
+        assert_eq!(decoded(0x7f, 0, 0), Exit::TripleFault);
+        for code in [0x7a, 0x80, 0x82, 0x83, 0x84, 0x85, 0x86] {
+            assert_eq!(decoded(code, 0, 0), Exit::Virtualization, "{code:#x}");
+        }
+        for invalid in [u64::MAX, 0xffff_ffff] {
+            assert_eq!(decoded(invalid, 0, 0), Exit::EntryFailed { code: u32::MAX, qualification: 0 });
+        }
+        assert_eq!(decoded(0x78, 5, 0), Exit::Unknown { code: 0x78, qualification: 5 });
+    }
+
+    #[test]
+    fn nested_page_faults() {
+        let address = Gpa(0xfee0_0300);
+        assert_eq!(
+            decoded(0x400, 0x1_0000_0006, address.0),
+            Exit::SecondStage(Violation { address, mapped: false })
+        );
+        assert_eq!(
+            decoded(0x400, 0x1_0000_0007, address.0),
+            Exit::SecondStage(Violation { address, mapped: true })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_cpu_says_has_an_answer(code in any::<u64>(), info in any::<u64>()) {
+            decoded(code, info, info);
+        }
+    }
+}

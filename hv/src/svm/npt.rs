@@ -1,0 +1,146 @@
+//! Nested page tables: how AMD-V encodes the second stage. The entries are those of long-mode paging.
+//! AMD APM Vol. 2, 15.25 "Nested Paging" and 5.3 "Long-Mode Page Translation".
+
+use crate::mem::addr::{Hpa, PageSize};
+use crate::mem::mtrr::MemoryType;
+use crate::mem::stage2::{Access, Format, Level};
+
+/// The format of nested page-table entries.
+pub struct Npt;
+
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+/// Every access of the guest counts as one of user mode here.
+const USER: u64 = 1 << 2;
+/// Set beforehand, so that the CPU never writes to the tables.
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+/// The entry of a PDPT or PD maps a page.
+const LARGE: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
+/// The address of a table or a page, bits 51:12.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Where PWT and PCD, the low bits of the index into the PAT, stand.
+const PAT_LOW_SHIFT: u32 = 3;
+/// Its high bit stands where a large page has PS, or else in bit 12, where the address of a large page has none.
+const PAT_HIGH_SMALL: u64 = 1 << 7;
+const PAT_HIGH_LARGE: u64 = 1 << 12;
+
+/// The memory types by their index in [`HOST_PAT`]. The first four are those after reset, so that Vidar's own tables mean
+/// the same with either; UC- is never chosen here.
+const TYPES: [Option<MemoryType>; 8] = [
+    Some(MemoryType::WriteBack),
+    Some(MemoryType::WriteThrough),
+    None,
+    Some(MemoryType::Uncacheable),
+    Some(MemoryType::WriteCombining),
+    Some(MemoryType::WriteProtected),
+    None,
+    None,
+];
+
+/// The PAT with which Vidar runs, and by which the CPU reads nested entries. AMD APM Vol. 2, 7.8 "Page-Attribute Table
+/// Mechanism" and 15.25.8 "Combining Memory Types, MTRRs".
+pub const HOST_PAT: u64 = {
+    const UNCACHED_MINUS: u8 = 7;
+    let mut pat = [UNCACHED_MINUS; 8];
+    let mut index = 0;
+    while index < pat.len() {
+        if let Some(memory_type) = TYPES[index] {
+            pat[index] = memory_type as u8;
+        }
+        index += 1;
+    }
+    u64::from_le_bytes(pat)
+};
+
+/// The PAT after reset begins with WB, WT, UC-, UC.
+const _: () = assert!(HOST_PAT as u32 == 0x0007_0406);
+
+impl Format for Npt {
+    fn table(table: Hpa) -> u64 {
+        table.0 & ADDRESS | PRESENT | WRITABLE | USER | ACCESSED
+    }
+
+    /// A page that is mapped can be read, whether [`Access::READ`] is among `access` or not.
+    fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: Access) -> u64 {
+        let index = TYPES.iter().position(|entry| *entry == Some(memory_type)).unwrap_or(0) as u64;
+        let (large, high) =
+            if size == PageSize::Size4K { (0, PAT_HIGH_SMALL) } else { (LARGE, PAT_HIGH_LARGE) };
+        let bit = |set: bool, bit: u64| if set { bit } else { 0 };
+        page.0 & ADDRESS
+            | (PRESENT | USER | ACCESSED | DIRTY | large)
+            | (index & 3) << PAT_LOW_SHIFT
+            | bit(index & 4 != 0, high)
+            | bit(access.contains(Access::WRITE), WRITABLE)
+            | bit(!access.contains(Access::EXECUTE), NO_EXECUTE)
+    }
+
+    fn is_present(entry: u64) -> bool {
+        entry & PRESENT != 0
+    }
+
+    fn is_leaf(entry: u64, level: Level) -> bool {
+        match level {
+            Level::Pml4 => false,
+            Level::Pdpt | Level::Pd => entry & LARGE != 0,
+            Level::Pt => true,
+        }
+    }
+
+    fn address(entry: u64) -> Hpa {
+        Hpa(entry & ADDRESS)
+    }
+
+    fn memory_type(entry: u64, size: PageSize) -> MemoryType {
+        let high = if size == PageSize::Size4K { PAT_HIGH_SMALL } else { PAT_HIGH_LARGE };
+        let index = entry >> PAT_LOW_SHIFT & 3 | if entry & high != 0 { 4 } else { 0 };
+        TYPES[index as usize].unwrap_or(MemoryType::Uncacheable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [MemoryType; 5] = [
+        MemoryType::WriteBack,
+        MemoryType::WriteThrough,
+        MemoryType::Uncacheable,
+        MemoryType::WriteCombining,
+        MemoryType::WriteProtected,
+    ];
+
+    #[test]
+    fn entries_are_as_the_manual_draws_them() {
+        let all = Access::all();
+        assert_eq!(Npt::table(Hpa(0x1234_5000)), 0x1234_5027);
+        assert_eq!(Npt::leaf(Hpa(0x5000), PageSize::Size4K, MemoryType::WriteBack, all), 0x5067);
+        assert_eq!(Npt::leaf(Hpa(0x20_0000), PageSize::Size2M, MemoryType::Uncacheable, all), 0x20_00ff);
+        assert_eq!(Npt::leaf(Hpa(0x5000), PageSize::Size4K, MemoryType::WriteProtected, all), 0x50ef);
+        assert_eq!(
+            Npt::leaf(Hpa(0x4000_0000), PageSize::Size1G, MemoryType::WriteCombining, Access::READ),
+            1 << 63 | 0x4000_10e5
+        );
+        assert_eq!(HOST_PAT, 0x0707_0501_0007_0406);
+    }
+
+    #[test]
+    fn entries_read_back() {
+        assert!(!Npt::is_present(0) && !Npt::is_present(0xffff_f000));
+        for size in PageSize::DESCENDING {
+            for memory_type in ALL {
+                let page = Hpa(0x000f_ffff_c000_0000);
+                let entry = Npt::leaf(page, size, memory_type, Access::READ);
+                assert!(Npt::is_present(entry));
+                assert_eq!(Npt::address(entry).align_down(size.bytes()), page);
+                assert_eq!(Npt::memory_type(entry, size), memory_type);
+                assert!(Npt::is_leaf(entry, Level::Pt));
+                assert!(size == PageSize::Size4K || Npt::is_leaf(entry, Level::Pd));
+            }
+        }
+        assert!(!Npt::is_leaf(Npt::table(Hpa(0x1000)), Level::Pml4));
+        assert!(!Npt::is_leaf(Npt::table(Hpa(0x1000)), Level::Pd));
+    }
+}

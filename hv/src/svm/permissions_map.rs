@@ -1,0 +1,57 @@
+//! The MSR permissions map, derived from the policy's tables. AMD APM Vol. 2, 15.11 "MSR Intercepts".
+
+use crate::vmm::msr::{EFER, Read, Row, TABLE, Write};
+
+/// What AMD-V needs: EFER.SVME is Vidar's, and the CPU itself combines nested paging with the MTRRs.
+pub const MSRS: &[&[Row]] = &[TABLE, EFER];
+
+/// Bytes of the map.
+pub const BYTES: usize = 8192;
+
+/// MSRs in each part of the map.
+const PART: u32 = 0x2000;
+
+/// The first MSR of each part; all others always exit. The last 2 KiB of the map are reserved.
+const PARTS: [u32; 3] = [0, 0xc000_0000, 0xc001_0000];
+
+/// The map in which exactly those accesses exit that `tables` do not leave to the CPU.
+pub fn derive(tables: &[&[Row]]) -> [u8; BYTES] {
+    let mut map = [0; BYTES];
+    for row in tables.iter().copied().flatten() {
+        let bits = u8::from(row.read != Read::Native) | u8::from(row.write != Write::Native) << 1;
+        for index in row.indices.clone() {
+            set(&mut map, index, bits);
+        }
+    }
+    map
+}
+
+/// Sets the two bits of an MSR: bit 0 for reads, bit 1 for writes.
+fn set(map: &mut [u8; BYTES], index: u32, bits: u8) {
+    let part = PARTS.into_iter().position(|first| (first..first + PART).contains(&index));
+    if let Some(part) = part {
+        let number = part * PART as usize + (index % PART) as usize;
+        map[number / 4] |= bits << (number % 4 * 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmm::msr::policy;
+
+    #[test]
+    fn agrees_with_the_policy_for_every_msr_that_it_covers() {
+        let map = derive(MSRS);
+        for (first, at) in [(0, 0), (0xc000_0000, 0x800), (0xc001_0000, 0x1000)] {
+            for offset in 0..0x2000 {
+                let bit = 2 * offset as usize;
+                let exits = |bit: usize| map[at + bit / 8] >> (bit % 8) & 1 == 1;
+                let (on_read, on_write) = policy(MSRS, first + offset);
+                assert_eq!(exits(bit), on_read != Read::Native, "read {:#x}", first + offset);
+                assert_eq!(exits(bit + 1), on_write != Write::Native, "write {:#x}", first + offset);
+            }
+        }
+        assert!(map[0x1800..].iter().all(|byte| *byte == 0));
+    }
+}
