@@ -28,7 +28,8 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::guest_args::GuestArgs;
-use crate::machine::Machine;
+use crate::machine::disk::Named;
+use crate::machine::{Machine, Network, Spec};
 
 /// Builds, boots, tests and measures Vidar.
 #[derive(Parser)]
@@ -108,19 +109,34 @@ struct RunArgs {
     /// Boot it without Vidar
     #[arg(long)]
     bare: bool,
-    /// The machine; auto is KVM where its guests can use VT-x, else Bochs
+    /// The machine: auto is KVM where its guests can use VT-x or AMD-V, else QEMU, which emulates AMD-V; Bochs emulates
+    /// VT-x, slowly
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     machine: Choice,
     /// The machine's memory in MiB
     #[arg(long, value_name = "M", default_value_t = 1024)]
     memory: u32,
+    /// A disk for the guest to write to, as often as there are to be; in qemu and kvm
+    #[arg(long, value_name = "FILE[:virtio|:ahci]")]
+    disk: Vec<Named>,
+    /// The network card, behind which the guest gets out and nobody in; in qemu and kvm
+    #[arg(long, value_enum, default_value_t = Card::Virtio)]
+    net: Card,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Choice {
     Auto,
     Bochs,
+    Qemu,
     Kvm,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Card {
+    None,
+    Virtio,
+    E1000,
 }
 
 fn main() -> ExitCode {
@@ -183,14 +199,18 @@ fn run(args: RunArgs) -> Result<()> {
         "There is no guest \"{guest}\"; there are: {}.",
         names.join(", ")
     );
+    let bochs = matches!(args.machine, Choice::Bochs);
+    anyhow::ensure!(args.disk.is_empty() || !bochs, "Bochs has no disks here; use --machine qemu.");
+    let disks = args.disk.iter().map(Named::open).collect::<Result<_>>()?;
     setup::missing()?;
     let machine = match args.machine {
         Choice::Auto => Machine::best(),
         Choice::Bochs => Machine::Bochs,
+        Choice::Qemu => Machine::Qemu,
         Choice::Kvm => {
             anyhow::ensure!(
                 Machine::kvm_works(),
-                "KVM here does not let its guests use VT-x; use --machine bochs."
+                "KVM here does not let its guests use VT-x or AMD-V; use --machine qemu."
             );
             Machine::Kvm
         }
@@ -201,5 +221,10 @@ fn run(args: RunArgs) -> Result<()> {
     // Long enough to choose another entry when the guest reboots.
     let menu = grub::Menu { default, timeout: 2, ..grub::Menu::default() };
     let recipe = iso::Recipe { guests, menu, hypervisor, vidarctl };
-    run::interactive(&recipe, machine, args.memory)
+    let networks = match args.net {
+        Card::None => vec![],
+        Card::Virtio => vec![Network::Virtio],
+        Card::E1000 => vec![Network::E1000],
+    };
+    run::interactive(&recipe, machine, Spec { memory: args.memory, disks, networks, ..Spec::default() })
 }

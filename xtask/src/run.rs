@@ -21,13 +21,13 @@ use crate::terminal::Raw;
 /// The key that begins a command to us: Ctrl-A.
 const ESCAPE: u8 = 0x01;
 
-/// Boots what `recipe` makes in `machine`, with the terminal as its console, until it powers off or the user quits.
-pub fn interactive(recipe: &Recipe, machine: Machine, memory: u32) -> Result<()> {
+/// Boots what `recipe` makes in `machine`, which is as `spec` says, with the terminal as its console, until it powers off or the user quits.
+pub fn interactive(recipe: &Recipe, machine: Machine, spec: Spec) -> Result<()> {
     // A folder of its own, so that two runs at once are no trouble; kept only if there is something to find in it.
     let mut dir = tempfile::Builder::new().prefix("run-").tempdir_in(paths::ensure(paths::machines())?)?;
     let iso = dir.path().join("vidar.iso");
     iso::make_with_progress(recipe, &iso)?;
-    let spec = Spec { dir: dir.path().to_path_buf(), iso, memory, ..Spec::default() };
+    let spec = Spec { dir: dir.path().to_path_buf(), iso, ..spec };
     let mut running = machine.start(&spec).inspect_err(|_| dir.disable_cleanup(true))?;
     eprintln!("Booting in {}. Ctrl-A x quits, Ctrl-A Ctrl-A sends Ctrl-A.", machine.name());
     let end = {

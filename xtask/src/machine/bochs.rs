@@ -52,7 +52,7 @@ fn configuration_text(spec: &Spec, port: u16) -> String {
     let iso = spec.iso_from_dir().display();
     let cpu = spec.cpu.as_deref().unwrap_or(USUAL_CPU);
     let time = if spec.fixed_clock { "1700000000" } else { "utc" };
-    let (boot, drive) = if spec.disk {
+    let (boot, drive) = if spec.iso_on_disk {
         ("disk", format!("type=disk, mode=volatile, path=\"{iso}\", cylinders=0"))
     } else {
         ("cdrom", format!("type=cdrom, path=\"{iso}\", status=inserted"))

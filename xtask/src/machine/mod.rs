@@ -1,7 +1,9 @@
 //! The machines that an ISO is booted in: emulators whose first serial port is a socket of ours.
 
 mod bochs;
+pub mod disk;
 mod kvm;
+mod qemu;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use self::disk::Disk;
 use crate::{packages, paths};
 
 /// Where an emulator logs.
@@ -26,8 +29,19 @@ const OUTPUT: &str = "emulator.out";
 pub enum Machine {
     /// Bochs, which emulates VT-x on any host.
     Bochs,
-    /// QEMU with KVM, on hosts that let their guests use VT-x.
+    /// QEMU without KVM, which emulates AMD-V on any host.
+    Qemu,
+    /// QEMU with KVM, on hosts that let their guests use VT-x or AMD-V.
     Kvm,
+}
+
+/// A network card. Its network is QEMU's own, from which the guest gets out and nobody in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// virtio-net, over PCI.
+    Virtio,
+    /// Intel's 82540EM.
+    E1000,
 }
 
 /// What a machine is made of. The default is one for people, and tests ask for more.
@@ -38,16 +52,22 @@ pub struct Spec {
     /// The ISO in its drive.
     pub iso: PathBuf,
     /// Whether that is a disk, as if the ISO had been written to one; it is a CD otherwise.
-    pub disk: bool,
+    pub iso_on_disk: bool,
+    /// Its other disks, which the guest writes to. Bochs has none.
+    pub disks: Vec<Disk>,
+    /// Its network cards. Bochs has none.
+    pub networks: Vec<Network>,
     /// Its memory in MiB.
     pub memory: u32,
     /// The CPU, as the emulator names it; `None` is the emulator's usual one.
     pub cpu: Option<String>,
     /// Whether its clock starts at the same moment each time, so that runs can be compared tick by tick.
     pub fixed_clock: bool,
-    /// Whether it stops at a triple fault, where a real machine resets.
+    /// Whether its TSC counts instructions. That of Bochs always does; KVM's cannot.
+    pub counts_instructions: bool,
+    /// Whether it stops at a triple fault, where a real machine resets. QEMU then stops at any reset.
     pub stops_at_triple_fault: bool,
-    /// Whether an MSR that does not exist faults, as in a real machine; Bochs lets it pass otherwise.
+    /// Whether an MSR that does not exist faults, as in a real machine; Bochs lets it pass otherwise, and QEMU always.
     pub strict_msrs: bool,
     /// Whether the emulator logs all that it finds odd. A guest that idles for hours would fill the disk.
     pub verbose: bool,
@@ -73,10 +93,10 @@ pub struct Running {
 impl Machine {
     /// The best machine that works here.
     pub fn best() -> Self {
-        if kvm::works() { Self::Kvm } else { Self::Bochs }
+        if kvm::works() { Self::Kvm } else { Self::Qemu }
     }
 
-    /// Whether VT-x can be used by a guest of KVM here.
+    /// Whether VT-x or AMD-V can be used by a guest of KVM here.
     pub fn kvm_works() -> bool {
         kvm::works()
     }
@@ -85,7 +105,8 @@ impl Machine {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bochs => "Bochs with emulated VT-x",
-            Self::Kvm => "QEMU/KVM with nested VT-x",
+            Self::Qemu => "QEMU with emulated AMD-V",
+            Self::Kvm => "QEMU/KVM with nested virtualisation",
         }
     }
 
@@ -98,7 +119,8 @@ impl Machine {
         let port = listener.local_addr()?.port();
         let mut command = match self {
             Self::Bochs => bochs::command(spec, port)?,
-            Self::Kvm => kvm::command(spec, port),
+            Self::Qemu => qemu::command(spec, port)?,
+            Self::Kvm => kvm::command(spec, port)?,
         };
         command.current_dir(&dir);
         let output = fs::File::create(dir.join(OUTPUT))?;
@@ -113,7 +135,7 @@ impl Machine {
         })?;
         let ended_well = match self {
             Self::Bochs => bochs::ended_well,
-            Self::Kvm => kvm::ended_well,
+            Self::Qemu | Self::Kvm => qemu::ended_well,
         };
         Ok(Running { child, serial, dir, ended_well })
     }

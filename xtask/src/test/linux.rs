@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::facts::Facts;
+use super::lane::Lane;
 use super::report::Report;
 use super::transparency::{COMPARISONS, Comparison};
 use super::{Tools, test_dir, vidarctl};
@@ -16,7 +17,7 @@ use crate::console::{ANSWER, BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
 use crate::iso::{self, Recipe};
-use crate::machine::{Machine, Running, Spec};
+use crate::machine::{Running, Spec};
 use crate::manifest::{self, Guest};
 
 /// What the menu says when it waits for a key.
@@ -70,15 +71,15 @@ impl Side {
 /// What the journeys have found.
 #[derive(Debug, Default)]
 pub struct Found {
-    facts: Mutex<HashMap<(String, Side), Facts>>,
+    facts: Mutex<HashMap<(Lane, String, Side), Facts>>,
 }
 
 /// The names of the tests that a journey makes, in its order.
-pub fn journey_names(side: Side) -> Vec<String> {
+pub fn journey_names(lane: Lane, side: Side) -> Vec<String> {
     let guests = side.guests().unwrap_or_default();
     let mut names = Vec::new();
     for (index, guest) in guests.iter().enumerate() {
-        let name = |what: &str| format!("linux/{}/{}/{what}", side.name(), guest.name);
+        let name = |what: &str| lane.test(&format!("linux/{}/{}/{what}", side.name(), guest.name));
         if index > 0 {
             names.push(name("reboot-to-menu"));
         }
@@ -88,26 +89,28 @@ pub fn journey_names(side: Side) -> Vec<String> {
         }
         names.push(name("facts"));
     }
-    names.push(format!("linux/{}/poweroff", side.name()));
+    names.push(lane.test(&format!("linux/{}/poweroff", side.name())));
     names
 }
 
 /// The names of the comparisons.
 pub fn comparison_names() -> Vec<String> {
     let comparisons = comparisons().unwrap_or_default();
-    comparisons.iter().map(|(side, guest, comparison)| comparison_name(*side, guest, comparison)).collect()
+    comparisons.iter().map(|(lane, side, guest, one)| comparison_name(*lane, *side, guest, one)).collect()
 }
 
-fn comparison_name(side: Side, guest: &str, comparison: &Comparison) -> String {
-    format!("transparency/{}/{guest}/{}", side.name(), comparison.name)
+fn comparison_name(lane: Lane, side: Side, guest: &str, comparison: &Comparison) -> String {
+    lane.test(&format!("transparency/{}/{guest}/{}", side.name(), comparison.name))
 }
 
 /// All that is compared with the bare machine.
-fn comparisons() -> Result<Vec<(Side, String, &'static Comparison)>> {
+fn comparisons() -> Result<Vec<(Lane, Side, String, &'static Comparison)>> {
     let mut all = Vec::new();
-    for side in [Side::Vidar, Side::Hidden] {
-        for guest in side.guests()? {
-            all.extend(COMPARISONS.iter().map(|comparison| (side, guest.name.clone(), comparison)));
+    for lane in Lane::ALL {
+        for side in [Side::Vidar, Side::Hidden] {
+            for guest in side.guests()? {
+                all.extend(COMPARISONS.iter().map(|comparison| (lane, side, guest.name.clone(), comparison)));
+            }
         }
     }
     Ok(all)
@@ -115,10 +118,10 @@ fn comparisons() -> Result<Vec<(Side, String, &'static Comparison)>> {
 
 /// Boots the first guest, reboots, chooses the next one in the menu over the serial line, and so on; the last is
 /// powered off.
-pub fn journey(side: Side, tools: &Tools, found: &Found, report: &Report) -> Result<()> {
-    let dir = test_dir(&format!("linux-{}", side.name()))?;
+pub fn journey(lane: Lane, side: Side, tools: &Tools, found: &Found, report: &Report) -> Result<()> {
+    let dir = test_dir(&lane.folder(&format!("linux-{}", side.name())))?;
     let log = dir.join("serial.log");
-    let mut names = journey_names(side).into_iter();
+    let mut names = journey_names(lane, side).into_iter();
     let mut begun = Instant::now();
     let mut step = |result: Result<()>| -> Result<(), ()> {
         let name = names.next().unwrap_or_default();
@@ -140,7 +143,7 @@ pub fn journey(side: Side, tools: &Tools, found: &Found, report: &Report) -> Res
         }
     };
     let guests = side.guests()?;
-    let (mut running, mut console) = start(side, &guests, tools, &dir)?;
+    let (mut running, mut console) = start(lane, side, &guests, tools, &dir)?;
     // Every step is reported as it ends; the first that fails is the last.
     let mut walk = || -> Result<(), ()> {
         for (index, guest) in guests.iter().enumerate() {
@@ -151,11 +154,15 @@ pub fn journey(side: Side, tools: &Tools, found: &Found, report: &Report) -> Res
                 step(boot(&mut console, side, guest))?;
             }
             if side.under_vidar() {
-                step(vidarctl::check(&mut console))?;
+                step(vidarctl::check(&mut console, lane.extension()))?;
             }
             step(Facts::collect(&mut console, side.under_vidar()).map(|facts| {
                 let facts = Facts { announced: side == Side::Vidar, ..facts };
-                found.facts.lock().expect("nobody panics with it").insert((guest.name.clone(), side), facts);
+                found
+                    .facts
+                    .lock()
+                    .expect("nobody panics with it")
+                    .insert((lane, guest.name.clone(), side), facts);
             }))?;
         }
         step(power_off(&mut running, &mut console))
@@ -167,15 +174,16 @@ pub fn journey(side: Side, tools: &Tools, found: &Found, report: &Report) -> Res
 /// Compares what the journeys have found.
 pub fn compare(found: &Found, report: &Report) {
     let facts = found.facts.lock().expect("nobody panics with it");
-    for (side, guest, comparison) in comparisons().unwrap_or_default() {
+    for (lane, side, guest, comparison) in comparisons().unwrap_or_default() {
         let begun = Instant::now();
-        let of = |side| facts.get(&(guest.clone(), side)).context("the guest's facts were not collected");
+        let of =
+            |side| facts.get(&(lane, guest.clone(), side)).context("the guest's facts were not collected");
         let result = of(Side::Bare).and_then(|bare| (comparison.compare)(bare, of(side)?));
-        report.result(&comparison_name(side, &guest, comparison), begun, result, None);
+        report.result(&comparison_name(lane, side, &guest, comparison), begun, result, None);
     }
 }
 
-fn start(side: Side, guests: &[Guest], tools: &Tools, dir: &Path) -> Result<(Running, Console)> {
+fn start(lane: Lane, side: Side, guests: &[Guest], tools: &Tools, dir: &Path) -> Result<(Running, Console)> {
     let first = &guests.first().context("the manifest names no guest")?.name;
     let default = if side == Side::Bare { grub::bare(first) } else { first.clone() };
     let options = if side == Side::Hidden { "hypervisor-bit=off" } else { "" };
@@ -196,7 +204,7 @@ fn start(side: Side, guests: &[Guest], tools: &Tools, dir: &Path) -> Result<(Run
         verbose: true,
         ..Spec::default()
     };
-    let running = Machine::Bochs.start(&spec)?;
+    let running = lane.machine().start(&spec)?;
     let console = Console::new(running.serial()?, &dir.join("serial.log"))?;
     Ok((running, console))
 }

@@ -2,6 +2,7 @@
 
 pub mod facts;
 mod host;
+pub mod lane;
 mod linux;
 mod probes;
 mod refusals;
@@ -18,6 +19,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use self::lane::Lane;
 use self::linux::{Found, Side};
 use self::report::Report;
 use crate::{build, paths, probe_image, setup};
@@ -81,7 +83,7 @@ pub fn run(filter: Option<&str>) -> bool {
     let comparisons = wanted(&linux::comparison_names());
     let tools = Tools::new();
     let found = Found::default();
-    let is_journey = |job: &Job| job.names.iter().any(|name| name.starts_with("linux/"));
+    let is_journey = |job: &Job| job.names.iter().any(|name| name.contains("/linux/"));
     let mut queue: Vec<_> = jobs(&tools, &found, &report);
     queue.retain(|job| wanted(&job.names) || (comparisons && is_journey(job)));
     if !queue.is_empty() {
@@ -120,38 +122,51 @@ fn in_machines(mut queue: Vec<Job<'_>>, report: &Report) {
 
 /// The table of what runs in machines, the longest first.
 fn jobs<'a>(tools: &'a Tools, found: &'a Found, report: &'a Report) -> Vec<Job<'a>> {
+    let mut jobs: Vec<_> = Lane::ALL.into_iter().flat_map(|lane| long(lane, tools, found, report)).collect();
+    jobs.extend(Lane::ALL.into_iter().flat_map(|lane| short(lane, tools, report)));
+    let on_screen = move || screen::check(tools);
+    jobs.push(one(screen::NAME.to_owned(), screen::FOLDER.to_owned(), report, on_screen));
+    jobs
+}
+
+/// Those of a lane with a test for each of several steps.
+fn long<'a>(lane: Lane, tools: &'a Tools, found: &'a Found, report: &'a Report) -> Vec<Job<'a>> {
     let journey = |side| Job {
-        names: linux::journey_names(side),
-        work: Box::new(move || linux::journey(side, tools, found, report)),
+        names: linux::journey_names(lane, side),
+        work: Box::new(move || linux::journey(lane, side, tools, found, report)),
     };
-    let mut jobs = vec![
+    vec![
         journey(Side::Vidar),
         journey(Side::Bare),
         journey(Side::Hidden),
-        Job { names: probes::names(), work: Box::new(move || probes::all(tools, report)) },
-    ];
-    for single in probes::SINGLES {
-        jobs.push(one(single.name, single.folder(), report, move || single.run(tools)));
-    }
-    for refusal in refusals::REFUSALS {
-        jobs.push(one(refusal.name, refusal.folder(), report, move || refusal.check(tools)));
-    }
-    jobs.push(one(screen::NAME, screen::FOLDER.to_owned(), report, move || screen::check(tools)));
-    jobs
+        Job { names: probes::names(lane), work: Box::new(move || probes::all(lane, tools, report)) },
+    ]
+}
+
+/// Those of a lane with one test.
+fn short<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> Vec<Job<'a>> {
+    let singles = probes::SINGLES.iter().map(|single| {
+        one(lane.test(single.name), lane.folder(single.name), report, move || single.run(lane, tools))
+    });
+    let refusals = refusals::refusals(lane).map(|refusal| {
+        one(lane.test(refusal.name), lane.folder(refusal.name), report, move || refusal.check(lane, tools))
+    });
+    singles.chain(refusals).collect()
 }
 
 /// A test by itself, in a folder of its own.
 fn one<'a>(
-    name: &'static str,
+    name: String,
     folder: String,
     report: &'a Report,
     check: impl FnOnce() -> Result<()> + Send + 'a,
 ) -> Job<'a> {
+    let names = vec![name.clone()];
     let work = move || {
-        report.result(name, Instant::now(), check(), Some(&small::log(&folder)));
+        report.result(&name, Instant::now(), check(), Some(&small::log(&folder)));
         Ok(())
     };
-    Job { names: vec![name.to_owned()], work: Box::new(work) }
+    Job { names, work: Box::new(work) }
 }
 
 /// The folder of the test `name`.

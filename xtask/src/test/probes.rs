@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Tools;
+use super::lane::Lane;
 use super::report::Report;
 use super::small::{self, GUEST, Small};
 use crate::console::{ANSWER, BOOT};
@@ -27,10 +28,21 @@ enum Verdict {
 struct Scenario {
     name: &'static str,
     verdict: Verdict,
+    /// The only lane where it is so; `None` is all.
+    lane: Option<Lane>,
 }
 
 const fn scenario(name: &'static str, verdict: Verdict) -> Scenario {
-    Scenario { name, verdict }
+    Scenario { name, verdict, lane: None }
+}
+
+const fn only(lane: Lane, name: &'static str, verdict: Verdict) -> Scenario {
+    Scenario { name, verdict, lane: Some(lane) }
+}
+
+/// The scenarios of a lane.
+fn scenarios(lane: Lane) -> impl Iterator<Item = &'static Scenario> {
+    SCENARIOS.iter().filter(move |scenario| scenario.lane.is_none_or(|only| only == lane))
 }
 
 use Verdict::{AsBare, AsBareBut, Words};
@@ -81,27 +93,27 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 /// The names of the tests that [`all`] makes.
-pub fn names() -> Vec<String> {
-    SCENARIOS.iter().map(|scenario| format!("probe/{}", scenario.name)).collect()
+pub fn names(lane: Lane) -> Vec<String> {
+    scenarios(lane).map(|scenario| lane.test(&format!("probe/{}", scenario.name))).collect()
 }
 
 /// Runs the probe's scenarios bare and under Vidar, and compares.
-pub fn all(tools: &Tools, report: &Report) -> Result<()> {
+pub fn all(lane: Lane, tools: &Tools, report: &Report) -> Result<()> {
     let begun = Instant::now();
-    let bare = answers("probe-bare", &grub::bare(GUEST), tools);
-    let vidar = answers("probe-vidar", GUEST, tools);
-    let log = small::log("probe-vidar");
+    let bare = answers(lane, "probe-bare", &grub::bare(GUEST), tools);
+    let vidar = answers(lane, "probe-vidar", GUEST, tools);
+    let log = small::log(&lane.folder("probe-vidar"));
     let (bare, vidar) = match (bare, vidar) {
         (Ok(bare), Ok(vidar)) => (bare, vidar),
         (Err(error), _) => return Err(error.context("the probe, bare")),
         (_, Err(error)) => {
-            for name in names() {
+            for name in names(lane) {
                 report.fail(&name, begun.elapsed(), &anyhow::anyhow!("{error:#}"), Some(&log));
             }
             return Ok(());
         }
     };
-    for (scenario, name) in SCENARIOS.iter().zip(names()) {
+    for (scenario, name) in scenarios(lane).zip(names(lane)) {
         match judge(scenario, &bare, &vidar) {
             Ok(()) => report.pass(&name, begun.elapsed()),
             Err(error) => {
@@ -114,12 +126,12 @@ pub fn all(tools: &Tools, report: &Report) -> Result<()> {
 }
 
 /// What the probe said to each scenario, until it was done.
-fn answers(name: &str, entry: &str, tools: &Tools) -> Result<HashMap<String, String>> {
-    let scenarios: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+fn answers(lane: Lane, name: &str, entry: &str, tools: &Tools) -> Result<HashMap<String, String>> {
+    let scenarios: Vec<_> = scenarios(lane).map(|scenario| scenario.name).collect();
     let mut booted = Small {
         cmdline: format!("probe={}", scenarios.join(",")),
         menu: Menu { default: Some(entry.to_owned()), ..Menu::default() },
-        ..usual(name, tools)?
+        ..usual(&Place::new(lane, name, tools))?
     }
     .boot(tools)?;
     booted.console.expect("probe: hello", BOOT)?;
@@ -128,8 +140,28 @@ fn answers(name: &str, entry: &str, tools: &Tools) -> Result<HashMap<String, Str
     Ok(lines.map(|(name, result)| (name.to_owned(), result.trim().to_owned())).collect())
 }
 
-fn usual(name: &str, tools: &Tools) -> Result<Small> {
-    Ok(Small { name: name.to_owned(), kernel: tools.probe()?.to_vec(), memory: 256, ..Small::default() })
+/// Where a test runs.
+#[derive(Debug)]
+pub struct Place<'a> {
+    lane: Lane,
+    folder: String,
+    tools: &'a Tools,
+}
+
+impl<'a> Place<'a> {
+    fn new(lane: Lane, name: &str, tools: &'a Tools) -> Self {
+        Self { lane, folder: lane.folder(name), tools }
+    }
+}
+
+fn usual(place: &Place<'_>) -> Result<Small> {
+    Ok(Small {
+        name: place.folder.clone(),
+        lane: place.lane,
+        kernel: place.tools.probe()?.to_vec(),
+        memory: 256,
+        ..Small::default()
+    })
 }
 
 fn judge(scenario: &Scenario, bare: &HashMap<String, String>, vidar: &HashMap<String, String>) -> Result<()> {
@@ -174,7 +206,7 @@ fn differences(bare: &str, vidar: &str, but: &str) -> Result<()> {
 pub struct Single {
     /// The test's name.
     pub name: &'static str,
-    check: fn(&str, &Tools) -> Result<()>,
+    check: fn(&Place<'_>) -> Result<()>,
 }
 
 /// The tests with machines of their own.
@@ -182,36 +214,33 @@ pub const SINGLES: &[Single] = &[
     Single { name: "iso/boots-from-disk", check: boots_from_disk },
     Single { name: "probe/crash-halts", check: crash_halts },
     Single { name: "probe/crash-resets", check: crash_resets },
-    Single { name: "probe/reset-keyboard", check: |folder, tools| resets(folder, "reset-keyboard", tools) },
-    Single { name: "probe/reset-fast", check: |folder, tools| resets(folder, "reset-fast", tools) },
-    Single { name: "probe/reset-cf9", check: |folder, tools| resets(folder, "reset-cf9", tools) },
+    Single { name: "probe/reset-keyboard", check: |place| resets(place, "reset-keyboard") },
+    Single { name: "probe/reset-fast", check: |place| resets(place, "reset-fast") },
+    Single { name: "probe/reset-cf9", check: |place| resets(place, "reset-cf9") },
     Single { name: "probe/hypervisor-bit-off", check: hypervisor_bit_off },
     Single { name: "probe/unknown-option", check: unknown_option },
 ];
 
 impl Single {
     /// Runs it.
-    pub fn run(&self, tools: &Tools) -> Result<()> {
-        (self.check)(&self.folder(), tools)
-    }
-
-    /// The folder of its files.
-    pub fn folder(&self) -> String {
-        self.name.replace('/', "-")
+    pub fn run(&self, lane: Lane, tools: &Tools) -> Result<()> {
+        (self.check)(&Place::new(lane, self.name, tools))
     }
 }
 
 /// The ISO is hybrid: the same file, written to a disk, boots as well.
-fn boots_from_disk(folder: &str, tools: &Tools) -> Result<()> {
-    let small = Small { cmdline: "probe=cpuid".to_owned(), disk: true, ..usual(folder, tools)? };
-    let mut booted = small.boot(tools)?;
+fn boots_from_disk(place: &Place<'_>) -> Result<()> {
+    let small = Small { cmdline: "probe=cpuid".to_owned(), disk: true, ..usual(place)? };
+    let mut booted = small.boot(place.tools)?;
     booted.console.expect("probe cpuid: ", BOOT)?;
     contains(&booted.console.expect("\r\n", ANSWER)?, "hypervisor=1")
 }
 
-fn with_options(folder: &str, cmdline: &str, options: &str, tools: &Tools) -> Result<small::Booted> {
+fn with_options(place: &Place<'_>, cmdline: &str, options: &str) -> Result<small::Booted> {
     let menu = Menu { default: Some(GUEST.to_owned()), options: options.to_owned(), ..Menu::default() };
-    Small { cmdline: cmdline.to_owned(), menu, ..usual(folder, tools)? }.boot(tools)
+    // A guest that brings the CPU to a shutdown has Vidar to reset the machine, and it must start over.
+    Small { cmdline: cmdline.to_owned(), menu, survives_triple_fault: true, ..usual(place)? }
+        .boot(place.tools)
 }
 
 /// The report of a triple fault: what happened, and the registers.
@@ -224,8 +253,8 @@ fn crash_report(booted: &mut small::Booted) -> Result<()> {
     Ok(())
 }
 
-fn crash_halts(folder: &str, tools: &Tools) -> Result<()> {
-    let mut booted = with_options(folder, "probe=triple", "on-crash=halt", tools)?;
+fn crash_halts(place: &Place<'_>) -> Result<()> {
+    let mut booted = with_options(place, "probe=triple", "on-crash=halt")?;
     crash_report(&mut booted)?;
     booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
     let more = booted.console.listen(Duration::from_secs(2));
@@ -234,8 +263,8 @@ fn crash_halts(folder: &str, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-fn crash_resets(folder: &str, tools: &Tools) -> Result<()> {
-    let mut booted = with_options(folder, "probe=triple", "on-crash=reset", tools)?;
+fn crash_resets(place: &Place<'_>) -> Result<()> {
+    let mut booted = with_options(place, "probe=triple", "on-crash=reset")?;
     crash_report(&mut booted)?;
     booted.console.expect("the machine is reset (on-crash=reset)", ANSWER)?;
     // The menu starts the same guest again.
@@ -244,24 +273,24 @@ fn crash_resets(folder: &str, tools: &Tools) -> Result<()> {
 }
 
 /// The guest resets the machine in a way that a PC has: it starts over, and Vidar and the guest with it.
-fn resets(folder: &str, scenario: &str, tools: &Tools) -> Result<()> {
+fn resets(place: &Place<'_>, scenario: &str) -> Result<()> {
     let cmdline = format!("probe={scenario}");
-    let small = Small { cmdline, survives_triple_fault: true, ..usual(folder, tools)? };
-    let mut booted = small.boot(tools)?;
+    let small = Small { cmdline, survives_triple_fault: true, ..usual(place)? };
+    let mut booted = small.boot(place.tools)?;
     booted.console.expect("probe: hello", BOOT)?;
     booted.console.expect("vidar: ", BOOT)?;
     booted.console.expect("probe: hello", BOOT)?;
     Ok(())
 }
 
-fn hypervisor_bit_off(folder: &str, tools: &Tools) -> Result<()> {
-    let mut booted = with_options(folder, "probe=cpuid", "hypervisor-bit=off", tools)?;
+fn hypervisor_bit_off(place: &Place<'_>) -> Result<()> {
+    let mut booted = with_options(place, "probe=cpuid", "hypervisor-bit=off")?;
     booted.console.expect("probe cpuid: ", BOOT)?;
     contains(&booted.console.expect("\r\n", ANSWER)?, "vmx=0 hypervisor=0 signature=")
 }
 
-fn unknown_option(folder: &str, tools: &Tools) -> Result<()> {
-    let mut booted = with_options(folder, "probe=cpuid", "colour=red", tools)?;
+fn unknown_option(place: &Place<'_>) -> Result<()> {
+    let mut booted = with_options(place, "probe=cpuid", "colour=red")?;
     booted.console.expect("warning: there is no option \"colour\"; the options are log, ", BOOT)?;
     booted.console.expect("probe: done", ANSWER)?;
     Ok(())

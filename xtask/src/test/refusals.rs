@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::Tools;
+use super::lane::Lane;
 use super::small::{GUEST, Small};
 use crate::console::BOOT;
 use crate::grub::Menu;
@@ -22,6 +23,8 @@ pub struct Refusal {
     entry: &'static str,
     /// MiB.
     memory: u32,
+    /// The only lane where it is refused so; `None` is all.
+    lane: Option<Lane>,
     cpu: Option<&'static str>,
     /// All that Vidar says after "cannot start: "; each # stands for a number.
     sentence: &'static str,
@@ -41,8 +44,16 @@ enum Image {
     Stock,
 }
 
-const USUAL: Refusal =
-    Refusal { name: "", kernel: Image::Probe, initrd: 0, entry: GUEST, memory: 256, cpu: None, sentence: "" };
+const USUAL: Refusal = Refusal {
+    name: "",
+    kernel: Image::Probe,
+    initrd: 0,
+    entry: GUEST,
+    memory: 256,
+    lane: None,
+    cpu: None,
+    sentence: "",
+};
 
 /// Menu entries that are wrong by themselves.
 const WRONG_ENTRIES: &[(&str, &[&str])] = &[
@@ -50,11 +61,16 @@ const WRONG_ENTRIES: &[(&str, &[&str])] = &[
     ("multiboot1", &["multiboot /boot/vidar.elf", "module /boot/guests/probe/vmlinuz"]),
 ];
 
-/// What is said of a CPU without VT-x.
-pub const NO_VT_X: &str = "this CPU has no VT-x: use a machine whose CPU has it, or boot the bare menu entry";
+/// What is said of a CPU without an extension.
+pub const NO_EXTENSION: &str = "this CPU has neither VT-x nor AMD-V: use a machine whose CPU has one of them, or boot the \
+                                bare menu entry";
+
+/// What is said of one that is too old for either.
+const NO_LONG_MODE: &str =
+    "this CPU has no 64-bit mode (long mode); use a 64-bit machine, or boot the bare menu entry.";
 
 /// The table.
-pub const REFUSALS: &[Refusal] = &[
+const REFUSALS: &[Refusal] = &[
     Refusal {
         name: "refusal/too-little-memory",
         kernel: Image::Stock,
@@ -66,14 +82,37 @@ pub const REFUSALS: &[Refusal] = &[
     },
     Refusal {
         name: "refusal/cpu-without-vmx",
+        lane: Some(Lane::Vmx),
         cpu: Some("p4_prescott_celeron_336"),
-        sentence: NO_VT_X,
+        sentence: NO_EXTENSION,
+        ..USUAL
+    },
+    Refusal {
+        name: "refusal/cpu-without-svm",
+        lane: Some(Lane::Svm),
+        cpu: Some("EPYC,-hypervisor,-svm"),
+        sentence: NO_EXTENSION,
+        ..USUAL
+    },
+    Refusal {
+        name: "refusal/cpu-without-nested-paging",
+        lane: Some(Lane::Svm),
+        cpu: Some("EPYC,-hypervisor,-npt"),
+        sentence: "this CPU's AMD-V lacks nested paging: use a machine with a newer CPU, or boot the bare menu entry",
         ..USUAL
     },
     Refusal {
         name: "refusal/cpu-without-64-bits",
+        lane: Some(Lane::Vmx),
         cpu: Some("p3_katmai"),
-        sentence: "this CPU has no 64-bit mode (long mode); use a 64-bit machine, or boot the bare menu entry.",
+        sentence: NO_LONG_MODE,
+        ..USUAL
+    },
+    Refusal {
+        name: "refusal/cpu-without-64-bits",
+        lane: Some(Lane::Svm),
+        cpu: Some("pentium3"),
+        sentence: NO_LONG_MODE,
         ..USUAL
     },
     Refusal {
@@ -126,13 +165,19 @@ pub const REFUSALS: &[Refusal] = &[
     },
 ];
 
+/// The refusals of a lane.
+pub fn refusals(lane: Lane) -> impl Iterator<Item = &'static Refusal> {
+    REFUSALS.iter().filter(move |refusal| refusal.lane.is_none_or(|only| only == lane))
+}
+
 impl Refusal {
     /// Boots it and compares what Vidar says.
-    pub fn check(&self, tools: &Tools) -> Result<()> {
+    pub fn check(&self, lane: Lane, tools: &Tools) -> Result<()> {
         let menu =
             Menu { default: Some(self.entry.to_owned()), extra: WRONG_ENTRIES.to_vec(), ..Menu::default() };
         let small = Small {
-            name: self.folder(),
+            name: lane.folder(self.name),
+            lane,
             kernel: self.kernel.bytes(tools)?,
             initrd: self.initrd,
             menu,
@@ -152,11 +197,6 @@ impl Refusal {
         ensure!(more.is_empty(), "after the refusal there was more: {more}");
         ensure!(booted.running.ended(Duration::ZERO)?.is_none(), "the machine did not stay on");
         Ok(())
-    }
-
-    /// The folder of its files.
-    pub fn folder(&self) -> String {
-        self.name.replace('/', "-")
     }
 }
 
@@ -210,10 +250,13 @@ mod tests {
 
     #[test]
     fn names_are_folders() {
-        let mut names: Vec<_> = REFUSALS.iter().map(Refusal::folder).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), REFUSALS.len());
-        assert!(names.iter().all(|name| !name.contains('/')));
+        for lane in Lane::ALL {
+            let mut names: Vec<_> = refusals(lane).map(|refusal| lane.folder(refusal.name)).collect();
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), all);
+            assert!(names.iter().all(|name| !name.contains('/')));
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Tools;
-use super::refusals::NO_VT_X;
+use super::refusals::NO_EXTENSION;
 use super::small::Small;
 use crate::grub::Menu;
 
@@ -38,7 +38,7 @@ pub fn check(tools: &Tools) -> Result<()> {
         ..Small::default()
     };
     let mut qemu = Qemu::start(&small.iso(tools)?)?;
-    let sentence = format!("vidar: error: cannot start: {NO_VT_X}");
+    let sentence = format!("vidar: error: cannot start: {NO_EXTENSION}");
     let begun = Instant::now();
     loop {
         thread::sleep(Duration::from_millis(500));

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::lane::Lane;
 use super::{Tools, test_dir};
 use crate::console::Console;
 use crate::grub::Menu;
 use crate::iso::{self, Recipe};
-use crate::machine::{Machine, Running, Spec};
+use crate::machine::{Running, Spec};
 use crate::manifest::{Guest, Initrd, Kernel};
 
 /// The name of the only guest.
@@ -20,6 +21,8 @@ pub const GUEST: &str = "probe";
 pub struct Small {
     /// Names the folder of its files.
     pub name: String,
+    /// The machine.
+    pub lane: Lane,
     /// The kernel's image.
     pub kernel: Vec<u8>,
     /// The kernel's command line.
@@ -34,8 +37,10 @@ pub struct Small {
     pub disk: bool,
     /// Whether the machine resets at a triple fault, as real ones do; it stops otherwise.
     pub survives_triple_fault: bool,
-    /// The machine's CPU, as Bochs names it.
+    /// The machine's CPU, as its emulator names it.
     pub cpu: Option<&'static str>,
+    /// Whether the TSC counts instructions.
+    pub counts_instructions: bool,
 }
 
 /// A small guest's machine.
@@ -83,21 +88,23 @@ impl Small {
         Ok(iso)
     }
 
-    /// Makes its ISO and boots it in Bochs.
+    /// Makes its ISO and boots it.
     pub fn boot(&self, tools: &Tools) -> Result<Booted> {
         let iso = self.iso(tools)?;
         let spec = Spec {
             dir: super::folder(&self.name),
             iso,
-            disk: self.disk,
+            iso_on_disk: self.disk,
             memory: self.memory,
             cpu: self.cpu.map(str::to_owned),
             fixed_clock: true,
+            counts_instructions: self.counts_instructions,
             stops_at_triple_fault: !self.survives_triple_fault,
             strict_msrs: true,
             verbose: true,
+            ..Spec::default()
         };
-        let running = Machine::Bochs.start(&spec)?;
+        let running = self.lane.machine().start(&spec)?;
         let console = Console::new(running.serial()?, &log(&self.name))?;
         Ok(Booted { running, console })
     }

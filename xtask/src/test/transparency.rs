@@ -7,8 +7,35 @@ use anyhow::{Result, bail, ensure};
 use super::facts::Facts;
 
 /// The flags of the hidden extensions: the instruction sets themselves, and what Linux derives from them.
-const HIDDEN_FLAGS: &[&str] =
-    &["vmx", "smx", "svm", "tpr_shadow", "vnmi", "flexpriority", "ept", "vpid", "ept_ad"];
+const HIDDEN_FLAGS: &[&str] = &[
+    // VT-x and TXT.
+    "vmx",
+    "smx",
+    "tpr_shadow",
+    "vnmi",
+    "flexpriority",
+    "ept",
+    "vpid",
+    "ept_ad",
+    // AMD-V.
+    "svm",
+    "skinit",
+    "npt",
+    "lbrv",
+    "svm_lock",
+    "nrip_save",
+    "tsc_scale",
+    "vmcb_clean",
+    "flushbyasid",
+    "decodeassists",
+    "pausefilter",
+    "pfthreshold",
+    "avic",
+    "v_vmsave_vmload",
+    "vgif",
+    "x2avic",
+    "v_spec_ctrl",
+];
 /// The flag that is added.
 const ADDED_FLAG: &str = "hypervisor";
 /// Bugs that Linux lists for no other reason than that it does, or does not, see the added flag: bhi and its for guests

@@ -4,11 +4,11 @@ use anyhow::{Context, Result, ensure};
 
 use crate::console::Console;
 
-/// Asks it for everything.
-pub fn check(console: &mut Console) -> Result<()> {
-    for (command, check) in
-        [("status", status as fn(&str) -> Result<()>), ("exits", exits as _), ("log", log as _)]
-    {
+/// Asks it for everything; it must say that it runs on `extension`.
+pub fn check(console: &mut Console, extension: &str) -> Result<()> {
+    let said = console.run("vidarctl status")?;
+    status(&said, extension).with_context(|| format!("`vidarctl status` said {said:?}"))?;
+    for (command, check) in [("exits", exits as fn(&str) -> Result<()>), ("log", log as _)] {
         let said = console.run(&format!("vidarctl {command}"))?;
         check(&said).with_context(|| format!("`vidarctl {command}` said {said:?}"))?;
     }
@@ -16,13 +16,13 @@ pub fn check(console: &mut Console) -> Result<()> {
 }
 
 /// Version, vendor, exits and memory.
-fn status(said: &str) -> Result<()> {
+fn status(said: &str, extension: &str) -> Result<()> {
     let after = |label: &str| {
         let line = said.lines().find_map(|line| line.strip_prefix(label));
         line.map(str::trim_start).with_context(|| format!("there is no {label:?}"))
     };
     ensure!(after("Vidar ")?.starts_with(concat!(env!("CARGO_PKG_VERSION"), ",")), "another version");
-    ensure!(after("runs on ")?.starts_with("Intel VT-x,"), "another vendor");
+    ensure!(after("runs on ")?.starts_with(&format!("{extension},")), "another extension");
     ensure!(number(after("exits ")?).is_some_and(|exits| exits > 0), "no exits");
     let bytes = after("memory ")?.split_once('(').and_then(|(_, bytes)| number(bytes));
     ensure!(bytes.is_some_and(|bytes| bytes > 0), "no memory");
@@ -81,7 +81,7 @@ mod tests {
             ("(2097152", "(0"),
             ("memory   2 MiB (2097152 bytes)", "memory"),
         ] {
-            fails(status, STATUS, from, to);
+            fails(|said| status(said, "Intel VT-x"), STATUS, from, to);
         }
     }
 

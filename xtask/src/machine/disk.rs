@@ -1,0 +1,117 @@
+//! Disks of a machine: files that the guest reads and writes.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, ensure};
+
+/// How a disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// virtio-blk, over PCI.
+    Virtio,
+    /// SATA, at an AHCI controller of its own.
+    Ahci,
+}
+
+/// What is in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The disk's bytes.
+    Raw,
+    /// QEMU's own format.
+    Qcow2,
+}
+
+impl Format {
+    /// QEMU's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The file, by its whole path.
+    pub path: PathBuf,
+    /// What is in it.
+    pub format: Format,
+    /// How it is attached.
+    pub bus: Bus,
+}
+
+/// A disk as a user names it: FILE, FILE:virtio or FILE:ahci.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    path: PathBuf,
+    bus: Bus,
+}
+
+impl FromStr for Named {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (path, bus) = if let Some(path) = text.strip_suffix(":ahci") {
+            (path, Bus::Ahci)
+        } else {
+            (text.strip_suffix(":virtio").unwrap_or(text), Bus::Virtio)
+        };
+        Ok(Self { path: path.into(), bus })
+    }
+}
+
+impl Named {
+    /// The disk, if it is one that can be read and written.
+    pub fn open(&self) -> Result<Disk> {
+        let shown = self.path.display();
+        let open = || File::options().read(true).write(true).open(&self.path);
+        let mut file = open().with_context(|| {
+            format!("cannot open the disk {shown} for reading and writing (`truncate -s 10G FILE` makes an empty one)")
+        })?;
+        let mut magic = [0; 4];
+        let is_whole = file.read_exact(&mut magic);
+        ensure!(
+            is_whole.is_ok(),
+            "the disk {shown} is empty; `truncate -s 10G {shown}` makes it one of 10 GiB"
+        );
+        let format = if magic == *b"QFI\xfb" { Format::Qcow2 } else { Format::Raw };
+        let path = self.path.canonicalize().with_context(|| format!("cannot find the disk {shown}"))?;
+        Ok(Disk { path, format, bus: self.bus })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn names_may_have_a_bus() {
+        let named = |text: &str| text.parse::<Named>().unwrap();
+        let is = |path: &str, bus| Named { path: path.into(), bus };
+        assert_eq!(named("a.img"), is("a.img", Bus::Virtio));
+        assert_eq!(named("/x/a,b:virtio"), is("/x/a,b", Bus::Virtio));
+        assert_eq!(named("a:b:ahci"), is("a:b", Bus::Ahci));
+    }
+
+    #[test]
+    fn a_disk_is_checked_before_anything_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| Named { path: dir.path().join(name), bus: Bus::Virtio }.open();
+        fs::write(dir.path().join("empty"), "").unwrap();
+        fs::write(dir.path().join("raw"), [0; 512]).unwrap();
+        fs::write(dir.path().join("qcow2"), b"QFI\xfb\0\0\0\x03").unwrap();
+        assert!(open("none").unwrap_err().to_string().contains("cannot open the disk"));
+        assert!(open(".").is_err(), "a folder is no disk");
+        assert!(open("empty").unwrap_err().to_string().contains("is empty"));
+        assert_eq!(open("raw").unwrap().format, Format::Raw);
+        assert_eq!(open("qcow2").unwrap().format, Format::Qcow2);
+    }
+}

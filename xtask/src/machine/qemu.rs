@@ -1,0 +1,114 @@
+//! QEMU: what its machines have in common, and the one without KVM, which emulates AMD-V on any host.
+
+use std::process::{Command, ExitStatus};
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::disk::Bus;
+use super::{LOG, Network, Spec, tied_to_us};
+
+/// The program.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// A CPU with AMD-V and nested paging. QEMU would set the bit that CPUs leave to hypervisors; this machine plays metal.
+const EMULATED_CPU: &str = "EPYC,-hypervisor";
+
+/// The command that runs it with all emulated.
+pub fn command(spec: &Spec, port: u16) -> Result<Command> {
+    let mut command = machine(spec, port, EMULATED_CPU)?;
+    command.args(["-accel", "tcg"]);
+    if spec.counts_instructions {
+        // A tick of the TSC for each instruction, and no waiting: time goes from one event to the next.
+        command.args(["-icount", "shift=0,sleep=off"]);
+    }
+    if spec.verbose {
+        command.args(["-d", "guest_errors", "-D", LOG]);
+    }
+    Ok(command)
+}
+
+/// The command but for the accelerator.
+pub fn machine(spec: &Spec, port: u16, cpu: &str) -> Result<Command> {
+    let mut command = tied_to_us(QEMU);
+    command.args(["-nodefaults", "-display", "none", "-vga", "std"]);
+    command.args(["-cpu", spec.cpu.as_deref().unwrap_or(cpu)]);
+    command.args(["-m", &spec.memory.to_string()]);
+    command.args(["-chardev", &format!("socket,id=com1,host=127.0.0.1,port={port}")]);
+    command.args(["-serial", "chardev:com1"]);
+    if spec.fixed_clock {
+        command.args(["-rtc", "base=2023-11-14T22:13:20,clock=vm"]);
+    }
+    if spec.stops_at_triple_fault {
+        command.arg("-no-reboot");
+    }
+    let (media, device) =
+        if spec.iso_on_disk { ("snapshot=on", "ide-hd") } else { ("readonly=on", "ide-cd") };
+    command
+        .arg("-drive")
+        .arg(format!("if=none,id=iso,format=raw,{media},file={}", spec.iso_from_dir().display()));
+    command.args(["-device", &format!("{device},drive=iso,bootindex=0")]);
+    for (index, disk) in spec.disks.iter().enumerate() {
+        // As JSON, so that no character of the path is syntax.
+        let file = json!({ "driver": "file", "filename": disk.path });
+        let node = json!({ "driver": disk.format.name(), "node-name": format!("disk{index}"), "file": file });
+        command.args(["-blockdev", &node.to_string()]);
+        match disk.bus {
+            Bus::Virtio => command.args(["-device", &format!("virtio-blk-pci,drive=disk{index}")]),
+            Bus::Ahci => command
+                .args(["-device", &format!("ahci,id=ahci{index}")])
+                .args(["-device", &format!("ide-hd,bus=ahci{index}.0,drive=disk{index}")]),
+        };
+    }
+    for (index, network) in spec.networks.iter().enumerate() {
+        let card = match network {
+            Network::Virtio => "virtio-net-pci",
+            Network::E1000 => "e1000",
+        };
+        command.args(["-netdev", &format!("user,id=net{index}")]);
+        // Its boot ROM is in a package that nothing else here needs.
+        command.args(["-device", &format!("{card},netdev=net{index},romfile=")]);
+    }
+    command.args(["-monitor", "none"]);
+    Ok(command)
+}
+
+/// Whether a QEMU that ended did so because the guest powered off.
+pub fn ended_well(status: ExitStatus, _: &str) -> bool {
+    status.success()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::disk::{Disk, Format};
+
+    #[test]
+    fn the_command_names_what_was_asked_for() {
+        let disk = |path: &str, bus| Disk { path: path.into(), format: Format::Qcow2, bus };
+        let spec = Spec {
+            dir: "/x".into(),
+            iso: "/x/vidar.iso".into(),
+            memory: 384,
+            disks: vec![disk("/a, \"b\"", Bus::Virtio), disk("/c", Bus::Ahci)],
+            networks: vec![Network::Virtio, Network::E1000],
+            ..Spec::default()
+        };
+        let command = command(&spec, 4711).unwrap();
+        let arguments: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+        for wanted in [
+            "socket,id=com1,host=127.0.0.1,port=4711",
+            "if=none,id=iso,format=raw,readonly=on,file=vidar.iso",
+            "virtio-blk-pci,drive=disk0",
+            "ide-hd,bus=ahci1.0,drive=disk1",
+            "virtio-net-pci,netdev=net0,romfile=",
+            "e1000,netdev=net1,romfile=",
+            EMULATED_CPU,
+        ] {
+            assert!(arguments.iter().any(|word| word == wanted), "{wanted}");
+        }
+        let node = arguments.iter().find(|word| word.contains("\"disk0\"")).unwrap();
+        let node: serde_json::Value = serde_json::from_str(node).unwrap();
+        assert_eq!((&node["driver"], &node["file"]["filename"]), (&json!("qcow2"), &json!("/a, \"b\"")));
+    }
+}

@@ -1,0 +1,52 @@
+//! The lanes: the same tests for each extension, in the emulator that has it.
+
+use crate::machine::Machine;
+
+/// An extension, and so an emulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Lane {
+    /// VT-x, in Bochs.
+    #[default]
+    Vmx,
+    /// AMD-V, in QEMU without KVM.
+    Svm,
+}
+
+impl Lane {
+    /// All lanes, the slower one first.
+    pub const ALL: [Self; 2] = [Self::Vmx, Self::Svm];
+
+    /// What the names of its tests begin with.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vmx => "vt-x",
+            Self::Svm => "amd-v",
+        }
+    }
+
+    /// What `vidarctl` calls the extension.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Vmx => "Intel VT-x",
+            Self::Svm => "AMD-V",
+        }
+    }
+
+    /// The machine that has it.
+    pub fn machine(self) -> Machine {
+        match self {
+            Self::Vmx => Machine::Bochs,
+            Self::Svm => Machine::Qemu,
+        }
+    }
+
+    /// The name of a test in this lane.
+    pub fn test(self, name: &str) -> String {
+        format!("{}/{name}", self.name())
+    }
+
+    /// The folder of a test in this lane.
+    pub fn folder(self, name: &str) -> String {
+        self.test(name).replace('/', "-")
+    }
+}
