@@ -63,7 +63,8 @@ pub struct Spec {
     pub cpu: Option<String>,
     /// Whether its clock starts at the same moment each time, so that runs can be compared tick by tick.
     pub fixed_clock: bool,
-    /// Whether its TSC counts instructions. That of Bochs always does; KVM's cannot.
+    /// Whether its time comes from the instructions that it executes, so that it does not depend on the host. That of
+    /// Bochs always does; KVM's cannot.
     pub counts_instructions: bool,
     /// Whether it stops at a triple fault, where a real machine resets. QEMU then stops at any reset.
     pub stops_at_triple_fault: bool,

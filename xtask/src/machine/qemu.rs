@@ -14,13 +14,19 @@ pub const QEMU: &str = "qemu-system-x86_64";
 /// A CPU with AMD-V and nested paging. QEMU would set the bit that CPUs leave to hypervisors; this machine plays metal.
 const EMULATED_CPU: &str = "EPYC,-hypervisor";
 
+/// An instruction takes 2 to the power of this in ns, which are the ticks of the TSC. That is about what an emulator's
+/// host needs for it: with less, a guest that waits for its clock waits long.
+const SHIFT: u32 = 4;
+/// Ticks of the TSC for each instruction, where it counts them.
+pub const TICKS_PER_INSTRUCTION: u64 = 1 << SHIFT;
+
 /// The command that runs it with all emulated.
 pub fn command(spec: &Spec, port: u16) -> Result<Command> {
     let mut command = machine(spec, port, EMULATED_CPU)?;
     command.args(["-accel", "tcg"]);
     if spec.counts_instructions {
-        // A tick of the TSC for each instruction, and no waiting: time goes from one event to the next.
-        command.args(["-icount", "shift=0,sleep=off"]);
+        // No waiting: when there is nothing to do, time goes on to the next event.
+        command.args(["-icount", &format!("shift={SHIFT},sleep=off")]);
     }
     if spec.verbose {
         command.args(["-d", "guest_errors", "-D", LOG]);

@@ -93,10 +93,10 @@ pub fn journey_names(lane: Lane, side: Side) -> Vec<String> {
     names
 }
 
-/// The names of the comparisons.
-pub fn comparison_names() -> Vec<String> {
+/// The names of the comparisons of a lane.
+pub fn comparison_names(lane: Lane) -> Vec<String> {
     let comparisons = comparisons().unwrap_or_default();
-    comparisons.iter().map(|(lane, side, guest, one)| comparison_name(*lane, *side, guest, one)).collect()
+    comparisons.iter().map(|(side, guest, one)| comparison_name(lane, *side, guest, one)).collect()
 }
 
 fn comparison_name(lane: Lane, side: Side, guest: &str, comparison: &Comparison) -> String {
@@ -104,13 +104,11 @@ fn comparison_name(lane: Lane, side: Side, guest: &str, comparison: &Comparison)
 }
 
 /// All that is compared with the bare machine.
-fn comparisons() -> Result<Vec<(Lane, Side, String, &'static Comparison)>> {
+fn comparisons() -> Result<Vec<(Side, String, &'static Comparison)>> {
     let mut all = Vec::new();
-    for lane in Lane::ALL {
-        for side in [Side::Vidar, Side::Hidden] {
-            for guest in side.guests()? {
-                all.extend(COMPARISONS.iter().map(|comparison| (lane, side, guest.name.clone(), comparison)));
-            }
+    for side in [Side::Vidar, Side::Hidden] {
+        for guest in side.guests()? {
+            all.extend(COMPARISONS.iter().map(|comparison| (side, guest.name.clone(), comparison)));
         }
     }
     Ok(all)
@@ -171,10 +169,10 @@ pub fn journey(lane: Lane, side: Side, tools: &Tools, found: &Found, report: &Re
     Ok(())
 }
 
-/// Compares what the journeys have found.
-pub fn compare(found: &Found, report: &Report) {
+/// Compares what the journeys of a lane have found.
+pub fn compare(lane: Lane, found: &Found, report: &Report) {
     let facts = found.facts.lock().expect("nobody panics with it");
-    for (lane, side, guest, comparison) in comparisons().unwrap_or_default() {
+    for (side, guest, comparison) in comparisons().unwrap_or_default() {
         let begun = Instant::now();
         let of =
             |side| facts.get(&(lane, guest.clone(), side)).context("the guest's facts were not collected");
@@ -201,6 +199,7 @@ fn start(lane: Lane, side: Side, guests: &[Guest], tools: &Tools, dir: &Path) ->
         iso,
         memory: 1024,
         fixed_clock: true,
+        counts_instructions: true,
         verbose: true,
         ..Spec::default()
     };

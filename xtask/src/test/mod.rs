@@ -69,7 +69,10 @@ pub fn list() {
     let tools = Tools::new();
     let (found, report) = (Found::default(), Report::default());
     let jobs = jobs(&tools, &found, &report);
-    let names = jobs.iter().flat_map(|job| job.names.iter().cloned()).chain(linux::comparison_names());
+    let names = jobs
+        .iter()
+        .flat_map(|job| job.names.iter().cloned())
+        .chain(Lane::ALL.into_iter().flat_map(linux::comparison_names));
     names.for_each(|name| println!("{name}"));
 }
 
@@ -80,12 +83,13 @@ pub fn run(filter: Option<&str>) -> bool {
 
     let wanted =
         |names: &[String]| filter.is_none_or(|filter| names.iter().any(|name| name.contains(filter)));
-    let comparisons = wanted(&linux::comparison_names());
+    let compared = Lane::ALL.map(|lane| wanted(&linux::comparison_names(lane)).then_some(lane));
+    let compared: Vec<_> = compared.into_iter().flatten().collect();
     let tools = Tools::new();
     let found = Found::default();
-    let is_journey = |job: &Job| job.names.iter().any(|name| name.contains("/linux/"));
+    let is_journey = |job: &Job| compared.iter().any(|lane| job.names[0].starts_with(&lane.test("linux/")));
     let mut queue: Vec<_> = jobs(&tools, &found, &report);
-    queue.retain(|job| wanted(&job.names) || (comparisons && is_journey(job)));
+    queue.retain(|job| wanted(&job.names) || is_journey(job));
     if !queue.is_empty() {
         let begun = Instant::now();
         match setup::missing().and_then(|()| build::all()) {
@@ -93,9 +97,7 @@ pub fn run(filter: Option<&str>) -> bool {
             Err(error) => report.fail("build", begun.elapsed(), &error, None),
         }
     }
-    if comparisons {
-        linux::compare(&found, &report);
-    }
+    compared.iter().for_each(|lane| linux::compare(*lane, &found, &report));
     report.finish()
 }
 

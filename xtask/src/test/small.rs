@@ -39,8 +39,6 @@ pub struct Small {
     pub survives_triple_fault: bool,
     /// The machine's CPU, as its emulator names it.
     pub cpu: Option<&'static str>,
-    /// Whether the TSC counts instructions.
-    pub counts_instructions: bool,
 }
 
 /// A small guest's machine.
@@ -98,7 +96,7 @@ impl Small {
             memory: self.memory,
             cpu: self.cpu.map(str::to_owned),
             fixed_clock: true,
-            counts_instructions: self.counts_instructions,
+            counts_instructions: true,
             stops_at_triple_fault: !self.survives_triple_fault,
             strict_msrs: true,
             verbose: true,

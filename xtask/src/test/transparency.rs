@@ -38,9 +38,12 @@ const HIDDEN_FLAGS: &[&str] = &[
 ];
 /// The flag that is added.
 const ADDED_FLAG: &str = "hypervisor";
-/// Bugs that Linux lists for no other reason than that it does, or does not, see the added flag: bhi and its for guests
-/// only, vmscape for hosts only.
-const BUGS_BY_ADDED_FLAG: &[&str] = &["bhi", "its", "vmscape"];
+/// Bugs that Linux lists for no other reason than that it does, or does not, see the added flag: bhi, its and null_seg for
+/// guests only, vmscape for hosts only.
+const BUGS_BY_ADDED_FLAG: &[&str] = &["bhi", "its", "null_seg", "vmscape"];
+/// A flag that Linux adds to AMD's CPUs by itself, unless it sees the added flag: the core performance boost, since an
+/// erratum hides it.
+const FLAG_BY_NO_ADDED_FLAG: &str = "cpb";
 /// What Linux says when it turns the TSC deadline timer off.
 const DEADLINE_OFF: &str = "TSC_DEADLINE disabled due to Errata";
 /// Lines of /proc/cpuinfo that Linux measures, anew in every boot.
@@ -99,7 +102,10 @@ fn cpuinfo(bare: &Facts, vidar: &Facts) -> Result<()> {
         let (one, other) = (bare.get(key), vidar.get(key));
         let (_, name) = key;
         match name.as_str() {
-            "flags" => flags(one.map_or("", String::as_str), other.map_or("", String::as_str), &added)?,
+            "flags" => {
+                let lost: &[&str] = if announced { &[FLAG_BY_NO_ADDED_FLAG] } else { &[] };
+                flags(one.map_or("", String::as_str), other.map_or("", String::as_str), &added, lost)?;
+            }
             "bugs" if announced => bugs(one.map_or("", String::as_str), other.map_or("", String::as_str))?,
             "vmx flags" => ensure!(other.is_none(), "the line \"vmx flags\" shows under Vidar"),
             name if MEASURED.contains(&name) => {}
@@ -124,11 +130,12 @@ fn fields(cpuinfo: &str) -> BTreeMap<(usize, String), String> {
     fields
 }
 
-fn flags(bare: &str, vidar: &str, added: &[&str]) -> Result<()> {
+fn flags(bare: &str, vidar: &str, added: &[&str], lost: &[&str]) -> Result<()> {
     let (bare, vidar): (BTreeSet<_>, BTreeSet<_>) =
         (bare.split_whitespace().collect(), vidar.split_whitespace().collect());
     ensure!(bare.contains("vmx") || bare.contains("svm"), "the bare machine has nothing to hide");
-    let mut expected: BTreeSet<_> = bare.into_iter().filter(|flag| !HIDDEN_FLAGS.contains(flag)).collect();
+    let gone = |flag: &&str| HIDDEN_FLAGS.contains(flag) || lost.contains(flag);
+    let mut expected: BTreeSet<_> = bare.into_iter().filter(|flag| !gone(flag)).collect();
     expected.extend(added);
     let too_many: Vec<_> = vidar.difference(&expected).collect();
     let missing: Vec<_> = expected.difference(&vidar).collect();
@@ -296,6 +303,17 @@ mod tests {
         {
             assert!(cpuinfo(&facts(BARE, false), &facts(&vidar, false)).is_err(), "{vidar}");
         }
+    }
+
+    #[test]
+    fn the_boost_of_amd_goes_with_the_added_flag() {
+        let bare = facts(&BARE.replace("vmx smx ept", "svm npt cpb"), false);
+        cpuinfo(&bare, &facts(VIDAR, true)).unwrap();
+        let kept = VIDAR.replace("avx", "avx cpb");
+        assert!(cpuinfo(&bare, &facts(&kept, true)).is_err());
+        let hides = |flags: &str| VIDAR.replace("avx hypervisor", flags).replace("mds bhi", "mds vmscape");
+        assert!(cpuinfo(&bare, &facts(&hides("avx"), false)).is_err());
+        cpuinfo(&bare, &facts(&hides("avx cpb"), false)).unwrap();
     }
 
     #[test]
