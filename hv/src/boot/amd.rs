@@ -19,6 +19,7 @@ use crate::mem::{layout, physical};
 use crate::svm::capabilities::Capabilities;
 use crate::svm::cpu::{CpuFrames, SvmCpu};
 use crate::svm::enable::{self, Unavailable};
+use crate::svm::msrs::MSRS;
 use crate::svm::npt::Npt;
 use crate::svm::permissions_map;
 use crate::vmm::cpuid::Features;
@@ -73,7 +74,7 @@ impl Extension for Svm {
             host: frames.allocate()?,
             host_save: frames.allocate()?,
         };
-        let map = permissions_map::derive(permissions_map::MSRS);
+        let map = permissions_map::derive(MSRS);
         // SAFETY: the frames were allocated for this.
         unsafe { physical::write(cpu_frames.permissions_map, &map) };
         Some(cpu_frames)

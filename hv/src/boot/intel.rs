@@ -24,6 +24,7 @@ use crate::vmx::cpu::{CpuFrames, SetupError, VmxCpu};
 use crate::vmx::enable::{self, Unavailable};
 use crate::vmx::ept::Ept;
 use crate::vmx::msr_bitmap;
+use crate::vmx::msrs::MSRS;
 
 /// VT-x with its capabilities.
 pub struct Vmx(Capabilities);
@@ -74,7 +75,7 @@ impl Extension for Vmx {
         let cpu_frames =
             CpuFrames { vmxon: frames.allocate()?, vmcs: frames.allocate()?, msr_bitmap: frames.allocate()? };
         // SAFETY: the frame was allocated for this.
-        unsafe { physical::write(cpu_frames.msr_bitmap, &msr_bitmap::derive(msr_bitmap::MSRS)) };
+        unsafe { physical::write(cpu_frames.msr_bitmap, &msr_bitmap::derive(MSRS)) };
         Some(cpu_frames)
     }
 

@@ -9,7 +9,7 @@ use super::enable;
 use super::entry::{EntryBlock, enter};
 use super::instruction::{Instruction, MAX_LENGTH};
 use super::instructions::{clgi, stgi, vmsave};
-use super::permissions_map::MSRS;
+use super::msrs::MSRS;
 use super::vmcb::{Clean, LONG_CODE, Vmcb, tlb_control};
 use super::{event, exit, setup, snapshot};
 use crate::arch::msr::{self, EFER_LMA, EFER_SVME};

@@ -11,6 +11,7 @@ const ERROR_CODE: u64 = 1 << 11;
 
 /// Types, in bits 10:8.
 mod kind {
+    pub const INTERRUPT: u64 = 0;
     pub const NMI: u64 = 2 << 8;
     pub const EXCEPTION: u64 = 3 << 8;
     pub const SOFTWARE_INTERRUPT: u64 = 4 << 8;
@@ -35,18 +36,21 @@ pub const fn inject(exception: Exception, protected_mode: bool) -> u64 {
 /// What is to be injected again after an exit that interrupted the delivery of `exitintinfo`; `None` if there was none,
 /// or if the guest executes the instruction again that raised it: RIP is still there for INT n, INT3 and INTO.
 pub const fn interrupted(exitintinfo: u64) -> Option<u64> {
-    const BREAKPOINT: u64 = 3;
-    const OVERFLOW: u64 = 4;
-    let by_instruction = matches!(
-        (exitintinfo & kind::MASK, exitintinfo & 0xff),
-        (kind::SOFTWARE_INTERRUPT, _) | (kind::EXCEPTION, BREAKPOINT | OVERFLOW)
-    );
-    if exitintinfo & VALID == 0 || by_instruction {
+    if exitintinfo & VALID == 0 {
         return None;
     }
-    // Bits 30:12 are reserved, and the error code counts where there is one.
-    let error_code = if exitintinfo & ERROR_CODE != 0 { exitintinfo >> 32 << 32 } else { 0 };
-    Some(exitintinfo & (VALID | 0xfff) | error_code)
+    let vector = exitintinfo & 0xff;
+    let kind = match (exitintinfo & kind::MASK, vector) {
+        (kind::SOFTWARE_INTERRUPT, _) | (kind::EXCEPTION, 3 | 4) => return None,
+        // QEMU calls all that no instruction raised an exception, and then refuses to inject an exception of such a
+        // vector, as every CPU does.
+        (kind::EXCEPTION, 2) => kind::NMI,
+        (kind::EXCEPTION, 32..) => kind::INTERRUPT,
+        (kind, _) => kind,
+    };
+    // The error code counts where there is one.
+    let error_code = if exitintinfo & ERROR_CODE != 0 { exitintinfo >> 32 << 32 | ERROR_CODE } else { 0 };
+    Some(VALID | kind | vector | error_code)
 }
 
 #[cfg(test)]
@@ -68,6 +72,8 @@ mod tests {
         assert_eq!(interrupted(0x5_8000_0301), Some(0x8000_0301), "#DB has no error code");
         assert_eq!(interrupted(0x8000_0030), Some(0x8000_0030), "an external interrupt");
         assert_eq!(interrupted(0x8000_0202), Some(NMI));
+        assert_eq!(interrupted(0x8000_0302), Some(NMI), "as QEMU has it");
+        assert_eq!(interrupted(0x8000_0342), Some(0x8000_0042), "as QEMU has it");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod capabilities;
 pub mod event;
 pub mod exit;
 pub mod instruction;
+pub mod msrs;
 pub mod npt;
 pub mod permissions_map;
 pub mod vmcb;

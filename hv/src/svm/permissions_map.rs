@@ -1,9 +1,6 @@
 //! The MSR permissions map, derived from the policy's tables. AMD APM Vol. 2, 15.11 "MSR Intercepts".
 
-use crate::vmm::msr::{EFER, Read, Row, TABLE, Write};
-
-/// What AMD-V needs: EFER.SVME is Vidar's, and the CPU itself combines nested paging with the MTRRs.
-pub const MSRS: &[&[Row]] = &[TABLE, EFER];
+use crate::vmm::msr::{Read, Row, Write};
 
 /// Bytes of the map.
 pub const BYTES: usize = 8192;
@@ -38,6 +35,7 @@ fn set(map: &mut [u8; BYTES], index: u32, bits: u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::svm::msrs::MSRS;
     use crate::vmm::msr::policy;
 
     #[test]

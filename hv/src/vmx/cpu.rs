@@ -10,7 +10,7 @@ use super::entry::{self, EntryBlock, enter, status};
 use super::event::{self, Injection, PENDING_SINGLE_STEP, interruptibility};
 use super::exit::{self, Fields};
 use super::field::*;
-use super::msr_bitmap::MSRS;
+use super::msrs::MSRS;
 use super::setup::{self, CR4_MASK, GUEST_VPID};
 use super::snapshot;
 use super::vmcs::{self, Failure, Vmcs};

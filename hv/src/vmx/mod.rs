@@ -8,6 +8,7 @@ pub mod exit;
 pub mod feature_control;
 pub mod field;
 pub mod msr_bitmap;
+pub mod msrs;
 
 #[cfg(target_os = "none")]
 pub mod cpu;

@@ -1,9 +1,6 @@
 //! The MSR bitmap, derived from the policy table. Intel SDM Vol. 3C, 25.6.9 "MSR-Bitmap Address".
 
-use crate::vmm::msr::{MTRRS, Read, Row, TABLE, Write};
-
-/// What VT-x needs: EPT entries have memory types in place of the MTRRs, and EFER is switched by the VMCS.
-pub const MSRS: &[&[Row]] = &[TABLE, MTRRS];
+use crate::vmm::msr::{Read, Row, Write};
 
 /// Bytes of the bitmap: four parts of 1 KiB.
 pub const BYTES: usize = 4096;
@@ -45,6 +42,7 @@ fn set(bitmap: &mut [u8; BYTES], index: u32, parts: [usize; 2]) {
 mod tests {
     use super::*;
     use crate::vmm::msr::policy;
+    use crate::vmx::msrs::MSRS;
 
     #[test]
     fn agrees_with_the_policy_for_every_msr_that_it_covers() {

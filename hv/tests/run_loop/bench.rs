@@ -16,6 +16,7 @@ use vidar::mem::identity::Identity;
 use vidar::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
 use vidar::mem::ranges::RangeSet;
 use vidar::mem::stage2::{ENTRIES, Format, Level, TableMemory};
+use vidar::svm::msrs::MSRS as SVM;
 use vidar::vmm::backend::Vcpu;
 use vidar::vmm::control::{CR0_ET, CR0_NE, CR0_PE, CR4_SMXE, CR4_VMXE, Controls};
 use vidar::vmm::cpuid::{Features, Policy};
@@ -23,11 +24,12 @@ use vidar::vmm::crash::Snapshot;
 use vidar::vmm::exit::Exit;
 use vidar::vmm::machine::Machine;
 use vidar::vmm::memory::GuestMemory;
-use vidar::vmm::msr::{EFER, MTRRS, Row, TABLE};
+use vidar::vmm::msr::{COMMON, Row};
 use vidar::vmm::outcome::{Exception, Outcome, Stop};
 use vidar::vmm::registers::{Register, Registers};
 use vidar::vmm::run;
 use vidar::vmx::ept::Ept;
+use vidar::vmx::msrs::MSRS as VMX;
 use vidar_abi::Vendor;
 
 /// What Vidar keeps for itself, in the middle of RAM.
@@ -120,7 +122,7 @@ pub fn native_cpuid(leaf: u32, subleaf: u32) -> Leaf {
 }
 
 impl Vcpu for FakeCpu {
-    const MSRS: &'static [&'static [Row]] = &[TABLE, MTRRS, EFER];
+    const MSRS: &'static [&'static [Row]] = &[COMMON, VMX[1], SVM[1]];
 
     fn run(&mut self) -> Exit {
         self.did.push(Did::Run);

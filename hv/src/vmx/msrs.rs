@@ -1,0 +1,50 @@
+//! The MSRs that are not simply the guest's on VT-x.
+
+use crate::arch::msr;
+use crate::vmm::msr::{COMMON, Read, Row, Write};
+
+/// All tables that hold on VT-x.
+pub const MSRS: &[&[Row]] = &[COMMON, OWN];
+
+/// Those of VT-x and of CPUs that have it. EFER is switched by the VMCS, so it is not among them.
+const OWN: &[Row] = &[
+    Row::new(msr::FEATURE_CONTROL, msr::FEATURE_CONTROL, Read::FeatureControl, Write::Refuse),
+    // The value is a linear address of the guest's, which is none of Vidar's; reading it is #GP by itself.
+    Row::new(msr::BIOS_UPDT_TRIG, msr::BIOS_UPDT_TRIG, Read::Native, Write::Ignore),
+    Row::new(msr::SMM_MONITOR_CTL, msr::SMM_MONITOR_CTL, Read::Refuse, Write::Refuse),
+    // XD Bit Disable would make the no-execute bit of Vidar's own pages a reserved one.
+    Row::new(msr::MISC_ENABLE, msr::MISC_ENABLE, Read::Native, Write::Without(1 << 34)),
+    // EPT entries have memory types in place of the MTRRs. Variable ranges: all that there are numbers for. The CPU
+    // refuses those that it lacks.
+    Row::new(0x200, 0x24f, Read::Native, Write::Mtrr),
+    // Fixed ranges and the default type.
+    Row::new(0x250, 0x250, Read::Native, Write::Mtrr),
+    Row::new(0x258, 0x259, Read::Native, Write::Mtrr),
+    Row::new(0x268, 0x26f, Read::Native, Write::Mtrr),
+    Row::new(0x2ff, 0x2ff, Read::Native, Write::Mtrr),
+    // The CPU goes on to write event records after an exit, to the guest's linear address in Vidar's address space.
+    Row::new(msr::PEBS_ENABLE, msr::PEBS_ENABLE, Read::Native, Write::Without(u64::MAX)),
+    Row::new(msr::VMX_BASIC, msr::VMX_EXIT_CTLS2, Read::Refuse, Write::Refuse),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmm::msr::policy;
+
+    #[test]
+    fn what_the_guest_must_not_reach() {
+        for index in (0x480..=0x493).chain([msr::SMM_MONITOR_CTL]) {
+            assert_eq!(policy(MSRS, index), (Read::Refuse, Write::Refuse), "{index:#x}");
+        }
+    }
+
+    #[test]
+    fn what_is_the_guests() {
+        // The PAT lies between the MTRRs.
+        for index in [0x277, msr::EFER] {
+            assert_eq!(policy(MSRS, index), (Read::Native, Write::Native), "{index:#x}");
+        }
+        assert_eq!(policy(MSRS, 0x2ff).1, Write::Mtrr);
+    }
+}
