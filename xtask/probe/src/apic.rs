@@ -31,6 +31,11 @@ impl Apic {
         Self(rdmsr(IA32_APIC_BASE).unwrap_or(0xfee0_0000) & 0xf_ffff_f000)
     }
 
+    /// Its address.
+    pub fn base(&self) -> u64 {
+        self.0
+    }
+
     /// Reads a register.
     pub fn read(&self, register: u64) -> u32 {
         // SAFETY: all below 4 GiB is mapped, and reading a register of the APIC does no harm.

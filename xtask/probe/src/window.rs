@@ -15,11 +15,15 @@ const TABLE: u64 = 0x23;
 /// Present, writable, not cached, accessed, dirty, 2 MiB.
 const LARGE_PAGE: u64 = 0xfb;
 
+/// Present, writable, accessed, dirty, 4 KiB.
+const SMALL_PAGE: u64 = 0x63;
+
 #[repr(C, align(4096))]
 struct Table([u64; 512]);
 
 static mut DIRECTORY_POINTERS: Table = Table([0; 512]);
 static mut DIRECTORY: Table = Table([0; 512]);
+static mut PAGES: Table = Table([0; 512]);
 
 unsafe extern "C" {
     /// The top table, of the entry code.
@@ -30,6 +34,23 @@ unsafe extern "C" {
 /// the first 4 GiB, and one for the image.
 pub fn tables() -> *const [u64; 512] {
     &raw const page_tables
+}
+
+/// Lets the window show small pages, side by side; returns where the first one is now.
+pub fn show_pages<const N: usize>(addresses: [u64; N]) -> u64 {
+    show(0);
+    // SAFETY: as in `show`.
+    unsafe {
+        let (directory, pages) = (&raw mut DIRECTORY, &raw mut PAGES);
+        for (index, address) in addresses.into_iter().enumerate() {
+            (*pages).0[index] = address | SMALL_PAGE;
+        }
+        (&raw mut (*directory).0[0]).write_volatile(physical(pages) | TABLE);
+        for index in 0..N as u64 {
+            asm!("invlpg [{}]", in(reg) WINDOW + index * 0x1000, options(nostack, preserves_flags));
+        }
+    }
+    WINDOW
 }
 
 /// Lets the window show the 2 MiB around the physical address; returns where the address itself is now.

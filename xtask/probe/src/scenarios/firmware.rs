@@ -12,6 +12,8 @@ use crate::vidar;
 const IA32_APIC_BASE: u32 = 0x1b;
 const IA32_BIOS_UPDT_TRIG: u32 = 0x79;
 const IA32_BIOS_SIGN_ID: u32 = 0x8b;
+/// AMD's counterpart of IA32_BIOS_UPDT_TRIG.
+const PATCH_LOADER: u32 = 0xc001_0020;
 const IA32_MTRRCAP: u32 = 0xfe;
 const IA32_MTRR_PHYSBASE0: u32 = 0x200;
 const IA32_MTRR_FIX64K_00000: u32 = 0x250;
@@ -24,6 +26,7 @@ const APIC_VERSION: u64 = 0x30;
 /// A microcode update of nothing: under Vidar it is taken and dropped.
 pub fn microcode(line: &mut Line) {
     line.item("update", Shown(wrmsr(IA32_BIOS_UPDT_TRIG, 0)));
+    line.item("loader", Shown(wrmsr(PATCH_LOADER, 0)));
     line.item("revision", Hex(rdmsr(IA32_BIOS_SIGN_ID)));
     line.item("clear", Shown(wrmsr(IA32_BIOS_SIGN_ID, 0)));
 }

@@ -4,15 +4,19 @@ use crate::line::Line;
 
 mod bench;
 mod control;
+mod delivery;
 mod edge;
+mod efer;
 mod firmware;
 mod hypercall;
 mod identity;
+mod lengths;
 mod memory;
 mod modes;
 mod msrs;
 mod nmi;
 mod preserved;
+mod priority;
 mod quiet;
 mod reset;
 mod step;
@@ -45,8 +49,12 @@ pub const ALL: &[Scenario] = &[
     scenario("vmx-msrs", msrs::vmx),
     scenario("unknown-msrs", msrs::unknown),
     scenario("msrs", msrs::own),
+    scenario("svm-msrs", msrs::svm),
+    scenario("efer", efer::efer),
     scenario("cr4", control::cr4_bits),
+    scenario("cr4-refused", control::cr4_refused),
     scenario("cr0", control::cr0_bits),
+    scenario("cr0-refused", control::cr0_refused),
     scenario("xsetbv", xstate::xsetbv),
     scenario("invd", memory::invd),
     scenario("microcode", firmware::microcode),
@@ -62,9 +70,12 @@ pub const ALL: &[Scenario] = &[
     scenario("modes", modes::modes),
     scenario("edge", edge::edge),
     scenario("step", step::step),
+    scenario("lengths", lengths::lengths),
     scenario("shadow", step::shadow),
     scenario("rf", step::rf),
     scenario("nmi", nmi::nmi),
+    scenario("priority", priority::priority),
+    scenario("delivery", delivery::delivery),
     scenario("regs", preserved::regs),
     scenario("debugregs", preserved::debugregs),
     scenario("fpu", xstate::fpu),

@@ -27,6 +27,17 @@ const UNKNOWN: [u32; 9] = [
 /// MSRs of other CPUs and of other hypervisors: AMD's virtualization control, Microsoft's and KVM's synthetic ones.
 const FOREIGN: [u32; 3] = [0xc001_0114, 0x4000_0021, 0x4b56_4d01];
 
+/// The MSRs of AMD-V: VM_CR, VM_HSAVE_PA, SVM_KEY.
+const SVM: [u32; 3] = [0xc001_0114, 0xc001_0117, 0xc001_0118];
+
+/// The MSRs of AMD-V, each read and then written.
+pub fn svm(line: &mut Line) {
+    for index in SVM {
+        let (read, write) = (rdmsr(index), wrmsr(index, 0));
+        line.item(format_args!("{index:x}"), format_args!("{}/{}", Hex(read), Shown(write)));
+    }
+}
+
 /// The capability MSRs, one by one where they are not #GP, and the lock of firmware.
 pub fn vmx(line: &mut Line) {
     let (mut refused_reads, mut refused_writes) = (0, 0);

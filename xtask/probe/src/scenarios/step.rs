@@ -25,7 +25,7 @@ const CR4_OSXSAVE: u64 = 1 << 18;
 const KEPT: usize = 3;
 
 /// The address that the traps are counted from.
-static START: AtomicU64 = AtomicU64::new(0);
+pub(super) static START: AtomicU64 = AtomicU64::new(0);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static RIPS: [AtomicU64; KEPT] = [const { AtomicU64::new(0) }; KEPT];
 static STATUS: [AtomicU64; KEPT] = [const { AtomicU64::new(0) }; KEPT];
@@ -40,7 +40,7 @@ fn note(frame: &Frame, status: u64) -> usize {
 }
 
 /// A step: kept, and after the second the stepping ends.
-fn on_step(frame: &mut Frame) {
+pub(super) fn on_step(frame: &mut Frame) {
     let count = note(frame, cpu::dr6() & REASONS);
     cpu::set_dr6(0xffff_0ff0);
     if count >= 1 {
@@ -66,7 +66,7 @@ fn on_interrupt(frame: &mut Frame) {
 }
 
 /// The traps since [`reset`], as `+OFFSET:REASON,...`.
-struct Traps;
+pub(super) struct Traps;
 
 impl Display for Traps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,17 +88,17 @@ impl Display for Traps {
     }
 }
 
-fn reset() {
+pub(super) fn reset() {
     COUNT.store(0, Relaxed);
 }
 
 /// Steps over the instructions, from the first on. What comes after them are NOPs of one byte.
-macro_rules! step {
+macro_rules! stepping {
     ($($instruction:literal),+ $(; $($operand:tt)*)?) => {{
-        reset();
+        $crate::scenarios::step::reset();
         // What the instruction itself does is another scenario's matter.
-        let _ = handling(1, on_step, || {
-            attempt!(
+        let _ = $crate::idt::handling(1, $crate::scenarios::step::on_step, || {
+            $crate::attempt::attempt!(
                 "mov r13, rbx", // CPUID writes it, and inline assembly cannot name it
                 "pushfq",
                 "pop r15",
@@ -114,39 +114,40 @@ macro_rules! step {
                 "nop",
                 "nop",
                 "mov rbx, r13";
-                start = sym START, out("r13") _, out("r14") _, out("r15") _ $(, $($operand)*)?
+                start = sym $crate::scenarios::step::START, out("r13") _, out("r14") _, out("r15") _ $(, $($operand)*)?
             )
         });
-        Traps
+        $crate::scenarios::step::Traps
     }};
 }
+pub(super) use stepping;
 
 /// Stepping over instructions that leave to a hypervisor, and over some that do not, for comparison.
 pub fn step(line: &mut Line) {
-    line.item("nop", step!("nop"));
-    line.item("cpuid", step!("cpuid"; inout("rax") 0x8000_0000_u64 => _, out("rcx") _, out("rdx") _));
-    line.item("rdmsr-3a", step!("rdmsr"; in("ecx") 0x3a, out("eax") _, out("edx") _));
-    line.item("rdmsr-10", step!("rdmsr"; in("ecx") 0x10, out("eax") _, out("edx") _));
-    line.item("rdmsr-bad", step!("rdmsr"; in("ecx") 0x4000_1234, out("eax") _, out("edx") _));
+    line.item("nop", stepping!("nop"));
+    line.item("cpuid", stepping!("cpuid"; inout("rax") 0x8000_0000_u64 => _, out("rcx") _, out("rdx") _));
+    line.item("rdmsr-3a", stepping!("rdmsr"; in("ecx") 0x3a, out("eax") _, out("edx") _));
+    line.item("rdmsr-10", stepping!("rdmsr"; in("ecx") 0x10, out("eax") _, out("edx") _));
+    line.item("rdmsr-bad", stepping!("rdmsr"; in("ecx") 0x4000_1234, out("eax") _, out("edx") _));
     let base = crate::attempt::rdmsr(0x1b).unwrap_or(0);
     line.item(
         "wrmsr-1b",
-        step!("wrmsr"; in("ecx") 0x1b, in("eax") base as u32, in("edx") (base >> 32) as u32),
+        stepping!("wrmsr"; in("ecx") 0x1b, in("eax") base as u32, in("edx") (base >> 32) as u32),
     );
     let cr0 = cpu::cr0();
-    line.item("mov-cr0", step!("mov cr0, rax"; in("rax") cr0 ^ 1 << 5));
+    line.item("mov-cr0", stepping!("mov cr0, rax"; in("rax") cr0 ^ 1 << 5));
     let _ = crate::attempt::set_cr0(cr0);
-    line.item("mov-cr4", step!("mov cr4, rax"; in("rax") cpu::cr4()));
+    line.item("mov-cr4", stepping!("mov cr4, rax"; in("rax") cpu::cr4()));
     if cpu::cpuid(1, 0)[2] >> 26 & 1 == 1 {
         keeping_cr4(|| {
             let _ = set_cr4(cpu::cr4() | CR4_OSXSAVE);
-            line.item("xsetbv", step!("xsetbv"; in("ecx") 0, in("eax") 1, in("edx") 0));
+            line.item("xsetbv", stepping!("xsetbv"; in("ecx") 0, in("eax") 1, in("edx") 0));
         });
     }
-    line.item("invd", step!("invd"));
-    line.item("wbinvd", step!("wbinvd"));
-    line.item("mov-ss-nop", step!("mov ss, r12d", "nop"; in("r12") 0x10_u64));
-    line.item("mov-ss-cpuid", step!("mov ss, r12d", "cpuid";
+    line.item("invd", stepping!("invd"));
+    line.item("wbinvd", stepping!("wbinvd"));
+    line.item("mov-ss-nop", stepping!("mov ss, r12d", "nop"; in("r12") 0x10_u64));
+    line.item("mov-ss-cpuid", stepping!("mov ss, r12d", "cpuid";
         in("r12") 0x10_u64, inout("rax") 0x8000_0000_u64 => _, out("rcx") _, out("rdx") _));
 }
 
@@ -156,9 +157,9 @@ pub fn hypercall(line: &mut Line) {
         return line.word("none");
     }
     let traps = if vidar::amd() {
-        step!("vmmcall"; inout("rax") u64::MAX => _)
+        stepping!("vmmcall"; inout("rax") u64::MAX => _)
     } else {
-        step!("vmcall"; inout("rax") u64::MAX => _)
+        stepping!("vmcall"; inout("rax") u64::MAX => _)
     };
     line.item("vmcall", traps);
 }
