@@ -10,6 +10,7 @@ use flate2::{Compression, GzBuilder};
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const FILE: u32 = 0o100_644;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// Folders that the script mounts on or that programs expect.
@@ -28,10 +29,19 @@ pub fn pack(busybox: &Path, vidarctl: Option<&Path>, init: &Path) -> Result<Vec<
     if let Some(vidarctl) = vidarctl {
         archive.add("bin/vidarctl", PROGRAM, None, &read(vidarctl)?)?;
     }
-    // A zero time stamp and no file name keep the result the same from day to day.
-    let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
-    gzip.write_all(&trailer(archive.bytes)?)?;
-    Ok(gzip.finish()?)
+    archive.compress()
+}
+
+/// A compressed archive of `folders` and `files`. The kernel unpacks it if it lies behind another one.
+pub fn pack_files(folders: &[&str], files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    let mut archive = Archive { bytes: Vec::new(), next_inode: 1 };
+    for folder in folders {
+        archive.add(folder, DIRECTORY, None, &[])?;
+    }
+    for (name, content) in files {
+        archive.add(name, FILE, None, content)?;
+    }
+    archive.compress()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -55,6 +65,13 @@ impl Archive {
         writer.finish()?;
         self.next_inode += 1;
         Ok(())
+    }
+
+    /// A zero time stamp and no file name keep the result the same from day to day.
+    fn compress(self) -> Result<Vec<u8>> {
+        let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
+        gzip.write_all(&trailer(self.bytes)?)?;
+        Ok(gzip.finish()?)
     }
 }
 

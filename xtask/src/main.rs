@@ -11,6 +11,7 @@ mod initramfs;
 mod iso;
 mod machine;
 mod manifest;
+mod modules;
 mod packages;
 mod paths;
 mod probe_image;

@@ -31,6 +31,7 @@ const NEEDS: &[Need] = &[
     Need { package: "grub-efi-amd64-bin", proofs: &["/usr/lib/grub/x86_64-efi/multiboot2.mod"] },
     Need { package: "xorriso", proofs: &["xorriso"] },
     Need { package: "mtools", proofs: &["mformat"] },
+    Need { package: "e2fsprogs", proofs: &["mke2fs"] },
 ];
 
 /// What `env` runs for apt-get: it asks nothing, and waits while the system's own updates hold the lock.
@@ -129,6 +130,28 @@ fn show(package: &str) -> Option<String> {
 
 /// Downloads `package` without installing it, and writes the file in it whose path matches `pattern` to `to`.
 pub fn extract(package: &str, pattern: &str, to: &Path) -> Result<()> {
+    let mut take = Command::new("tar");
+    take.args(["--extract", "--to-stdout", "--wildcards", pattern]).stdout(File::create(to)?);
+    let taken = through_tar(package, take)?;
+    if !taken || fs::metadata(to)?.len() == 0 {
+        bail!("the package {package} holds no {pattern}");
+    }
+    Ok(())
+}
+
+/// Downloads `package` without installing it, and unpacks what in it matches `pattern` into the folder `to`.
+pub fn unpack(package: &str, pattern: &str, to: &Path) -> Result<()> {
+    let mut take = Command::new("tar");
+    // The folder first: it counts for what is named behind it.
+    take.arg("--directory").arg(to).args(["--extract", "--no-same-owner", "--wildcards", pattern]);
+    if !through_tar(package, take)? {
+        bail!("the package {package} holds no {pattern}");
+    }
+    Ok(())
+}
+
+/// Downloads `package` and gives what is in it to `tar`; whether both ends were content.
+fn through_tar(package: &str, mut tar: Command) -> Result<bool> {
     let shell = Shell::new()?;
     let dir = tempfile::tempdir()?;
     shell.change_dir(dir.path());
@@ -139,17 +162,11 @@ pub fn extract(package: &str, pattern: &str, to: &Path) -> Result<()> {
     let archive = archive.with_context(|| format!("apt downloaded nothing for {package}"))?;
     let mut unpack =
         Command::new("dpkg-deb").arg("--fsys-tarfile").arg(archive).stdout(Stdio::piped()).spawn()?;
-    let mut take = Command::new("tar");
-    take.args(["--extract", "--to-stdout", "--wildcards", pattern]).stderr(Stdio::null());
-    take.stdin(unpack.stdout.take().expect("it is piped")).stdout(File::create(to)?);
-    let taken = take.status()?.success();
+    tar.stderr(Stdio::null()).stdin(unpack.stdout.take().expect("it is piped"));
+    let taken = tar.status()?.success();
     // With our end of the pipe, so that dpkg-deb does not wait for a tar that gave up.
-    drop(take);
-    let unpacked = unpack.wait()?.success();
-    if !taken || !unpacked || fs::metadata(to)?.len() == 0 {
-        bail!("the package {package} holds no {pattern}");
-    }
-    Ok(())
+    drop(tar);
+    Ok(unpack.wait()?.success() && taken)
 }
 
 /// Gets fresh package lists.

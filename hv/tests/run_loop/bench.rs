@@ -40,7 +40,7 @@ pub const RAM: [Range<Hpa>; 3] =
 pub const PHYSICAL_ADDRESS_BITS: u32 = 40;
 /// Bits of CR4 that the CPU has, without those that are Vidar's.
 pub const CR4_ALLOWED: u64 = 0xff_ffff & !(CR4_VMXE | CR4_SMXE);
-/// Bits of EFER that the CPU has, without the one that is Vidar's: SCE, LME, NXE.
+/// SCE, LME, NXE.
 pub const EFER_ALLOWED: u64 = 1 | EFER_LME | EFER_NXE;
 /// CPUID.0DH.0:EAX: x87, SSE, AVX and AVX-512.
 pub const XCR0_SUPPORTED: u32 = 0xe7;
@@ -88,7 +88,6 @@ impl FakeCpu {
             (msr::VMX_EXIT_CTLS2, 0),
             (msr::VM_CR, 0),
             (msr::VM_HSAVE_PA, 0),
-            (msr::SVM_KEY, 0),
             (msr::PATCH_LOADER, 0),
             // All of RAM WB, as the default type has it; 3 GiB to 4 GiB UC.
             (IA32_MTRRCAP, 0x508),

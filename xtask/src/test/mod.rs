@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the tests of the host, then those in emulators.
 
+mod devices;
 pub mod facts;
 mod host;
 pub mod lane;
@@ -125,6 +126,11 @@ fn in_machines(mut queue: Vec<Job<'_>>, report: &Report) {
 /// The table of what runs in machines, the longest first.
 fn jobs<'a>(tools: &'a Tools, found: &'a Found, report: &'a Report) -> Vec<Job<'a>> {
     let mut jobs: Vec<_> = Lane::ALL.into_iter().flat_map(|lane| long(lane, tools, found, report)).collect();
+    // Bochs has none of these devices.
+    jobs.extend([true, false].map(|under_vidar| Job {
+        names: devices::names(Lane::Svm, under_vidar),
+        work: Box::new(move || devices::all(Lane::Svm, under_vidar, tools, report)),
+    }));
     jobs.extend(Lane::ALL.into_iter().flat_map(|lane| short(lane, tools, report)));
     let on_screen = move || screen::check(tools);
     jobs.push(one(screen::NAME.to_owned(), screen::FOLDER.to_owned(), report, on_screen));
