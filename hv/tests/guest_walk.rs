@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use vidar::mem::addr::Gpa;
-use vidar::mem::walk::{Paging, fetch, translate};
+use vidar::mem::walk::{Bytes, Paging, translate};
 
 /// Memory in words; what was never written cannot be read.
 #[derive(Default)]
@@ -165,13 +165,12 @@ proptest! {
             let word = u64::from_le_bytes(std::array::from_fn(|index| byte(address + index as u64)));
             memory.words.insert(address, word);
         }
-        let mut bytes = [0; 15];
-        let count = fetch(shape.paging, root, 0x7000_0000 + start, u64::MAX, |at| memory.read(at), &mut bytes);
+        let bytes = Bytes::new(shape.paging, root, 0x7000_0000 + start, u64::MAX, |at| memory.read(at));
         let expected = (start..start + 15).map_while(|at| {
             let page = if at < 0x1000 { Some(0) } else { second };
             page.map(|page| byte(0x10_0000 + page * 0x1000 + at % 0x1000))
         });
-        prop_assert_eq!(&bytes[..count], &expected.collect::<Vec<_>>()[..]);
+        prop_assert_eq!(bytes.take(15).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     }
 
     #[test]
@@ -192,8 +191,7 @@ proptest! {
 #[test]
 fn without_paging_addresses_are_physical() {
     assert_eq!(translate(Paging::Off, u64::MAX, 0x1234, |_| None), Some(Gpa(0x1234)));
-    let mut bytes = [0; 4];
     let read = |Gpa(address)| Some(if address == 0 { 0x99 } else { 0x7766_5544_3322_1100 });
-    assert_eq!(fetch(Paging::Off, 0, 0xffff_fffe, 0xffff_ffff, read, &mut bytes), 4);
-    assert_eq!(bytes, [0x66, 0x77, 0x99, 0], "a 32-bit address wraps");
+    let bytes = Bytes::new(Paging::Off, 0, 0xffff_fffe, 0xffff_ffff, read);
+    assert_eq!(bytes.take(4).collect::<Vec<_>>(), [0x66, 0x77, 0x99, 0], "a 32-bit address wraps");
 }

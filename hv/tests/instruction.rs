@@ -35,13 +35,13 @@ proptest! {
         for bits in [16, 32, 64] {
             let decoded = Decoder::new(bits, &bytes, DecoderOptions::AMD).decode();
             for instruction in Instruction::ALL {
-                let length = instruction.length(&bytes, bits == 64);
+                let length = instruction.length(bytes.iter().copied(), bits == 64);
                 if is(instruction, decoded.code()) {
                     prop_assert_eq!(length, Some(decoded.len() as u8), "{:02x?} in {} bits", bytes, bits);
                 } else if let Some(length) = length {
                     // The decoder refuses some prefixes that the instruction does not take. A CPU that does so raises
                     // an exception, and the instruction never exits.
-                    prop_assert!(decoded.is_invalid() && usize::from(length) <= MAX_LENGTH, "{:02x?}", bytes);
+                    prop_assert!(decoded.is_invalid() && length <= MAX_LENGTH, "{:02x?}", bytes);
                 }
             }
         }

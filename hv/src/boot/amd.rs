@@ -2,7 +2,8 @@
 
 #![expect(unsafe_code, reason = "the virtual CPU is made here, and the guest's memory is read for it")]
 
-use spin::Once;
+use core::ops::Range;
+
 use vidar_abi::Vendor;
 
 use super::extension::Extension;
@@ -17,7 +18,7 @@ use crate::mem::mtrr::Mtrrs;
 use crate::mem::ranges::RangeSet;
 use crate::mem::{layout, physical};
 use crate::svm::capabilities::Capabilities;
-use crate::svm::cpu::{CpuFrames, SvmCpu};
+use crate::svm::cpu::{CpuFrames, ReadGuest, SvmCpu};
 use crate::svm::enable::{self, Unavailable};
 use crate::svm::msrs::MSRS;
 use crate::svm::npt::Npt;
@@ -32,7 +33,7 @@ impl Extension for Svm {
     const VENDOR: Vendor = Vendor::Svm;
     type Format = Npt;
     type Frames = CpuFrames;
-    type Cpu = SvmCpu;
+    type Cpu = SvmCpu<Readable>;
 
     fn probe() -> Result<Self, Refusal> {
         let capabilities = enable::probe().map_err(|unavailable| match unavailable {
@@ -88,29 +89,33 @@ impl Extension for Svm {
         _: &Selectors,
         percpu: &'static PerCpu,
         state: &EntryState,
-    ) -> Result<SvmCpu, Refusal> {
-        READABLE.call_once(|| readable(map));
+    ) -> Result<SvmCpu<Readable>, Refusal> {
         // SAFETY: the capabilities are this CPU's, whose segments and block are loaded; the frames were allocated for
         // it, and the second stage leaves out Vidar's region.
-        Ok(unsafe { SvmCpu::new(self.0, frames, root, percpu, state, read_guest) })
+        Ok(unsafe { SvmCpu::new(self.0, frames, root, percpu, state, Readable::new(map)) })
     }
 }
 
 /// What is in the direct map and is not Vidar's.
-static READABLE: Once<RangeSet> = Once::new();
-
-fn readable(map: &MemoryMap) -> RangeSet {
-    let mut all = map.usable();
-    all.insert(Hpa(0)..Hpa(4 << 30));
-    all.remove(&layout::region());
-    all
+pub struct Readable {
+    hidden: Range<Hpa>,
+    high: RangeSet,
 }
 
-/// A word of what the CPU has just read to execute an instruction of the guest: its page tables and its bytes. So it does
-/// not matter if that is no RAM.
-fn read_guest(address: Gpa) -> Option<u64> {
-    let word = address.align_down(8).identity();
-    let end = Hpa(word.0.checked_add(8)?);
-    // SAFETY: the word is in the direct map, and reading it again does no more than the CPU did.
-    READABLE.get()?.covers(&(word..end)).then(|| unsafe { physical::read_words::<1>(word)[0] })
+impl Readable {
+    const FOUR_GIB: Hpa = Hpa(4 << 30);
+
+    fn new(map: &MemoryMap) -> Self {
+        Self { hidden: layout::region(), high: map.usable() }
+    }
+}
+
+impl ReadGuest for Readable {
+    /// The CPU has just read the word to execute an instruction of the guest: so it does not matter if it is no RAM.
+    fn word(&self, address: Gpa) -> Option<u64> {
+        let word = address.align_down(8).identity();
+        let there = word < Self::FOUR_GIB || self.high.covers(&(word..Hpa(word.0.checked_add(8)?)));
+        // SAFETY: the word is in the direct map, and reading it again does no more than the CPU did.
+        (there && !self.hidden.contains(&word)).then(|| unsafe { physical::read_words::<1>(word)[0] })
+    }
 }

@@ -89,31 +89,40 @@ fn descend(
     None
 }
 
-/// Reads the bytes from `linear` on, as many as are there and fit into `bytes`; the address wraps at `mask`. Returns how
-/// many there are.
-pub fn fetch(
+/// The bytes from a linear address on, each read when it is asked for; they end where nothing can be read.
+pub struct Bytes<R> {
     paging: Paging,
     cr3: u64,
+    /// Where the next byte is, and where addresses wrap.
     linear: u64,
     mask: u64,
-    mut read: impl FnMut(Gpa) -> Option<u64>,
-    bytes: &mut [u8],
-) -> usize {
-    let mut page = None;
-    let mut word = None;
-    for (count, byte) in bytes.iter_mut().enumerate() {
-        let at = linear.wrapping_add(count as u64) & mask;
-        if page.is_none() || at.is_multiple_of(PAGE_SIZE) {
-            page = translate(paging, cr3, at & !(PAGE_SIZE - 1), &mut read);
-            word = None;
-        }
-        let Some(Gpa(base)) = page else { return count };
-        let address = base + at % PAGE_SIZE;
-        if word.is_none() || address.is_multiple_of(8) {
-            word = read(Gpa(address & !7));
-        }
-        let Some(word) = word else { return count };
-        *byte = word.to_le_bytes()[(address % 8) as usize];
+    read: R,
+    /// The guest-physical address of the next byte, unless it is in another page, and what is left of the word there.
+    physical: u64,
+    word: u64,
+}
+
+impl<R: FnMut(Gpa) -> Option<u64>> Bytes<R> {
+    /// The bytes from `linear` on; addresses wrap at `mask`. `read` is that of [`translate`].
+    pub const fn new(paging: Paging, cr3: u64, linear: u64, mask: u64, read: R) -> Self {
+        Self { paging, cr3, linear, mask, read, physical: 0, word: 0 }
     }
-    bytes.len()
+}
+
+impl<R: FnMut(Gpa) -> Option<u64>> Iterator for Bytes<R> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        if self.physical.is_multiple_of(8) {
+            if self.physical.is_multiple_of(PAGE_SIZE) {
+                self.physical = translate(self.paging, self.cr3, self.linear, &mut self.read)?.0;
+            }
+            self.word = (self.read)(Gpa(self.physical & !7))? >> (self.physical % 8 * 8);
+        }
+        let byte = self.word as u8;
+        self.word >>= 8;
+        self.linear = self.linear.wrapping_add(1) & self.mask;
+        self.physical += 1;
+        Some(byte)
+    }
 }

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use super::capabilities::Capabilities;
 use super::enable;
 use super::entry::{EntryBlock, enter};
-use super::instruction::{Instruction, MAX_LENGTH};
+use super::instruction::Instruction;
 use super::instructions::{clgi, stgi, vmsave};
 use super::msrs::MSRS;
 use super::vmcb::{Clean, LONG_CODE, Vmcb, tlb_control};
@@ -18,7 +18,7 @@ use crate::arch::processor::OnHardware;
 use crate::arch::{cpuid, instructions};
 use crate::mem::addr::{Gpa, Hpa};
 use crate::mem::layout::direct;
-use crate::mem::walk::{self, Paging};
+use crate::mem::walk::{Bytes, Paging};
 use crate::vmm::backend::Vcpu;
 use crate::vmm::control::{CR0_PE, CR0_PG, CR4_LA57, CR4_PAE, CR4_PSE, Controls};
 use crate::vmm::crash::Snapshot;
@@ -49,22 +49,25 @@ pub struct CpuFrames {
     pub permissions_map: Hpa,
 }
 
-/// Reads a word of the guest's memory, if it can be read.
-pub type ReadGuest = fn(Gpa) -> Option<u64>;
+/// Reads the guest's memory.
+pub trait ReadGuest {
+    /// The eight bytes at an address, a multiple of eight; `None` where there is nothing for Vidar to read.
+    fn word(&self, address: Gpa) -> Option<u64>;
+}
 
 /// A virtual CPU, bound to the physical CPU that it was made on.
-pub struct SvmCpu {
+pub struct SvmCpu<R> {
     block: EntryBlock,
     vmcb: Vmcb,
     capabilities: Capabilities,
     percpu: &'static PerCpu,
-    read: ReadGuest,
+    memory: R,
     /// Where the guest goes on behind the instruction that exited.
     next_rip: u64,
 }
 
-impl SvmCpu {
-    /// Turns AMD-V on and makes a VMCB for a guest that starts in `state`. `read` is asked where the CPU does not give
+impl<R: ReadGuest> SvmCpu<R> {
+    /// Turns AMD-V on and makes a VMCB for a guest that starts in `state`. `memory` is asked where the CPU does not give
     /// the length of an instruction.
     ///
     /// # Safety
@@ -76,7 +79,7 @@ impl SvmCpu {
         root: Hpa,
         percpu: &'static PerCpu,
         state: &EntryState,
-        read: ReadGuest,
+        memory: R,
     ) -> Self {
         // SAFETY: the caller's promise; SVME is set when VMSAVE is executed.
         let (mut vmcb, pat) = unsafe {
@@ -88,7 +91,7 @@ impl SvmCpu {
         setup::guest_state(&mut vmcb, state, pat);
         let mut block = EntryBlock::new(frames.vmcb, frames.host);
         block.registers.set(Register::Rsi, state.boot_params.0);
-        let mut cpu = Self { block, vmcb, capabilities, percpu, read, next_rip: 0 };
+        let mut cpu = Self { block, vmcb, capabilities, percpu, memory, next_rip: 0 };
         cpu.deliver_nmi();
         cpu
     }
@@ -111,9 +114,9 @@ impl SvmCpu {
         let long_mode_64 = controls.efer & EFER_LMA != 0 && controls.cs_l;
         let (base, mask) = if long_mode_64 { (0, u64::MAX) } else { (save.cs.base, 0xffff_ffff) };
         let linear = base.wrapping_add(save.rip) & mask;
-        let mut bytes = [0; MAX_LENGTH];
-        let count = walk::fetch(paging(&controls), controls.cr3, linear, mask, self.read, &mut bytes);
-        let length = instruction.length(&bytes[..count], long_mode_64)?;
+        let read = |address| self.memory.word(address);
+        let bytes = Bytes::new(paging(&controls), controls.cr3, linear, mask, read);
+        let length = instruction.length(bytes, long_mode_64)?;
         Some(save.rip.wrapping_add(length.into()) & mask)
     }
 
@@ -163,9 +166,9 @@ const fn instruction(exit: &Exit) -> Option<Instruction> {
     }
 }
 
-impl OnHardware for SvmCpu {}
+impl<R> OnHardware for SvmCpu<R> {}
 
-impl Vcpu for SvmCpu {
+impl<R: ReadGuest> Vcpu for SvmCpu<R> {
     const MSRS: &'static [&'static [Row]] = MSRS;
 
     fn run(&mut self) -> Exit {

@@ -52,6 +52,7 @@ macro_rules! ticks {
             unsafe {
                 asm!(
                     "mov r12, rbx",
+                    ".balign 64", // what is measured lies in one page
                     "rdtsc",
                     "mov r8d, eax",
                     "mov rax, r9",
@@ -93,7 +94,9 @@ pub fn bench(line: &mut Line) {
     }
     quietly(line, "port", || Ok(ticks!("in al, dx", 0_u64, in("rdx") u64::from(PORT))));
     quietly(line, "cr3", || Ok(ticks!("mov cr3, rax", cpu::cr3())));
-    quietly(line, "syscall", system_call::measure);
+    if let Err(fault) = system_call::measure(line) {
+        line.word(format_args!("syscall {fault}"));
+    }
     let (taken, exits) = timer(TIMER_INTERRUPTS);
     line.word(format_args!("timer taken={taken}/{TIMER_INTERRUPTS} exits={exits}"));
 }
@@ -116,6 +119,7 @@ mod system_call {
     use super::{Measurement, ROUNDS};
     use crate::attempt::{Outcome, rdmsr, wrmsr};
     use crate::gdt::{KERNEL_CODE, USER_DATA};
+    use crate::line::Line;
     use crate::user;
 
     const IA32_EFER: u32 = 0xc000_0080;
@@ -158,16 +162,18 @@ mod system_call {
     }
 
     /// Lets SYSCALL work as long as it is measured.
-    pub fn measure() -> Outcome<Measurement> {
+    pub fn measure(line: &mut Line) -> Outcome {
         let efer = rdmsr(IA32_EFER)?;
         // SYSRET adds 8 to the selector here for its stack, and 16 for its code.
         wrmsr(IA32_STAR, u64::from(USER_DATA - 8) << 48 | u64::from(KERNEL_CODE) << 32)?;
         wrmsr(IA32_LSTAR, kernel as *const () as u64)?;
         wrmsr(IA32_FMASK, 0)?;
         wrmsr(IA32_EFER, efer | EFER_SCE)?;
-        // SAFETY: it uses no stack, writes only registers and ends with INT 0x80; `kernel` returns at once.
-        let result = unsafe { user::visit(at_cpl3 as *const () as u64, 0) };
-        wrmsr(IA32_EFER, efer)?;
-        result.map(|result| Measurement { min: result >> 32, sum: result & 0xffff_ffff })
+        super::quietly(line, "syscall", || {
+            // SAFETY: it uses no stack, writes only registers and ends with INT 0x80; `kernel` returns at once.
+            let result = unsafe { user::visit(at_cpl3 as *const () as u64, 0) };
+            result.map(|result| Measurement { min: result >> 32, sum: result & 0xffff_ffff })
+        });
+        wrmsr(IA32_EFER, efer)
     }
 }
