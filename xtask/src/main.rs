@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod cmdline;
 mod console;
+mod distribution;
 mod grub;
 mod guest_args;
 mod guests;
@@ -69,6 +70,9 @@ enum Task {
         /// Print the names and run nothing
         #[arg(long)]
         list: bool,
+        /// Also boot a whole Debian, which is built first: that takes minutes and 3 GiB
+        #[arg(long)]
+        distribution: bool,
     },
     /// Measure what Vidar costs, bare beside Vidar, and print the table
     ///
@@ -162,8 +166,8 @@ fn perform(task: Task) -> Result<bool> {
         }
         Task::Iso(args) => iso(args)?,
         Task::Run(args) => run(args)?,
-        Task::Test { list: true, .. } => test::list(),
-        Task::Test { filter, .. } => return Ok(test::run(filter.as_deref())),
+        Task::Test { list: true, distribution, .. } => test::list(distribution),
+        Task::Test { filter, distribution, .. } => return Ok(test::run(filter.as_deref(), distribution)),
         Task::Bench => return bench::run(),
         Task::Tidy => tidy::run()?,
         Task::Clean { guests } => paths::clean(guests)?,

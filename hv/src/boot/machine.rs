@@ -20,6 +20,7 @@ use crate::mem::layout;
 use crate::mem::map::MemoryMap;
 use crate::mem::physical;
 use crate::vmm::cpuid::Policy;
+use crate::vmm::hypercall::Facts;
 use crate::vmm::machine::Machine;
 use crate::vmm::memory::GuestMemory;
 
@@ -44,16 +45,18 @@ pub fn make<E: Extension>(
     let used = (before - memory.tables().available()) as u64;
     log::debug!("{} KiB of second-stage tables", (used * PAGE_SIZE) >> 10);
     Ok(Machine {
-        vendor: E::VENDOR,
+        facts: Facts {
+            region,
+            vendor: E::VENDOR,
+            counters: Box::leak(Box::new([&percpu.counters])),
+            log: debug::log::read,
+        },
         cpuid: Policy { features: extension.features(), hypervisor_bit: options.hypervisor_bit },
         cr4_allowed: extension.cr4_allowed(),
         efer_allowed: extension.efer_allowed(),
         physical_address_bits: cpuid::physical_address_bits(),
-        region,
         memory: Mutex::new(memory),
         touch_reported: AtomicBool::new(false),
-        counters: Box::leak(Box::new([&percpu.counters])),
-        log: debug::log::read,
         read_ram,
     })
 }

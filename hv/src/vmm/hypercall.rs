@@ -9,19 +9,19 @@ use crate::arch::percpu::Counters;
 use crate::mem::addr::Hpa;
 
 /// What the calls tell of.
-pub struct Facts<'a> {
+pub struct Facts {
     /// Memory that Vidar keeps.
-    pub region: &'a Range<Hpa>,
+    pub region: Range<Hpa>,
     /// The extension in use.
     pub vendor: Vendor,
     /// Exit counters of each CPU.
-    pub counters: &'a [&'a Counters],
+    pub counters: &'static [&'static Counters],
     /// Reads the log: copies from a position on, returns where from and how much.
     pub log: fn(u64, &mut [u8]) -> (u64, usize),
 }
 
 /// Answers the call in `registers` there.
-pub fn answer(registers: &mut Registers, facts: &Facts<'_>) {
+pub fn answer(registers: &mut Registers, facts: &Facts) {
     let status = match Call::from_raw(registers.get(Register::Rax)) {
         Some(call) => dispatch(call, registers, facts),
         None => Status::UnknownCall,
@@ -29,7 +29,7 @@ pub fn answer(registers: &mut Registers, facts: &Facts<'_>) {
     registers.set(Register::Rax, status as u64);
 }
 
-fn dispatch(call: Call, registers: &mut Registers, facts: &Facts<'_>) -> Status {
+fn dispatch(call: Call, registers: &mut Registers, facts: &Facts) -> Status {
     match call {
         Call::Version => {
             registers.set(Register::Rbx, MAGIC);
@@ -97,12 +97,12 @@ mod tests {
     }
 
     fn call(registers: &mut Registers) {
-        let counters = Counters::new();
+        let counters: &Counters = Box::leak(Box::default());
         counters.count(ExitKind::Invd);
         let facts = Facts {
-            region: &(Hpa(0x20_0000)..Hpa(0x40_0000)),
+            region: Hpa(0x20_0000)..Hpa(0x40_0000),
             vendor: Vendor::Vmx,
-            counters: &[&counters],
+            counters: Box::leak(Box::new([counters])),
             log,
         };
         answer(registers, &facts);

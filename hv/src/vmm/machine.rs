@@ -1,20 +1,18 @@
 //! What all CPUs of the guest have in common. Nothing here changes on the exit path but the memory, under its lock.
 
-use core::ops::Range;
 use core::sync::atomic::AtomicBool;
 
 use spin::Mutex;
-use vidar_abi::Vendor;
 
 use super::cpuid::Policy;
+use super::hypercall::Facts;
 use super::memory::GuestMemory;
-use crate::arch::percpu::Counters;
-use crate::mem::addr::{Gpa, Hpa};
+use crate::mem::addr::Gpa;
 
 /// The machine that the guest runs on.
 pub struct Machine<F, T> {
-    /// The extension in use.
-    pub vendor: Vendor,
+    /// What hypercalls tell of it.
+    pub facts: Facts,
     /// What the guest's CPUID may show.
     pub cpuid: Policy,
     /// Bits of CR4 that the guest may set.
@@ -23,16 +21,10 @@ pub struct Machine<F, T> {
     pub efer_allowed: u64,
     /// Width of a physical address in bits.
     pub physical_address_bits: u32,
-    /// Memory that Vidar keeps.
-    pub region: Range<Hpa>,
     /// The second stage. Its lock is taken only when a page is mapped or an MTRR changes.
     pub memory: Mutex<GuestMemory<F, T>>,
     /// That the guest touched Vidar's memory has been reported.
     pub touch_reported: AtomicBool,
-    /// Exit counters of each CPU.
-    pub counters: &'static [&'static Counters],
-    /// Reads the log: copies from a position on, returns where from and how much.
-    pub log: fn(u64, &mut [u8]) -> (u64, usize),
     /// Reads four words of guest RAM; asked only for addresses where the guest has RAM.
     pub read_ram: fn(Gpa) -> [u64; 4],
 }

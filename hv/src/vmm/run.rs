@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use super::backend::Vcpu;
 use super::control::{self, Update};
 use super::exit::{ControlWrite, Exit, Violation};
-use super::hypercall::{self, Facts};
+use super::hypercall;
 use super::machine::Machine;
 use super::msr::{self, Read, Write};
 use super::outcome::{Exception, Outcome, Stop};
@@ -60,13 +60,7 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
             Outcome::Advance
         }
         Exit::Hypercall => {
-            let facts = Facts {
-                region: &machine.region,
-                vendor: machine.vendor,
-                counters: machine.counters,
-                log: machine.log,
-            };
-            hypercall::answer(vcpu.registers(), &facts);
+            hypercall::answer(vcpu.registers(), &machine.facts);
             Outcome::Advance
         }
         Exit::Rdmsr => rdmsr(vcpu),
@@ -115,7 +109,7 @@ fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, 
         Write::Refuse => return REFUSE,
         Write::Without(bits) if value & bits != 0 => return REFUSE,
         Write::Without(_) => {}
-        Write::ApicBase if apic_page_overlaps(value, &machine.region) => return REFUSE,
+        Write::ApicBase if apic_page_overlaps(value, &machine.facts.region) => return REFUSE,
         Write::ApicBase => {}
         Write::Mtrr => return write_mtrr(vcpu, machine, index, value),
         Write::Efer => {

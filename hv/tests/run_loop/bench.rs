@@ -1,5 +1,7 @@
 //! A CPU that leaves for what a test says, and a machine for it to run on.
 
+// tidy: long because it is a CPU and a machine that have no use without each other.
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -22,6 +24,7 @@ use vidar::vmm::control::{CR0_ET, CR0_NE, CR0_PE, CR4_SMXE, CR4_VMXE, Controls};
 use vidar::vmm::cpuid::{Features, Policy};
 use vidar::vmm::crash::Snapshot;
 use vidar::vmm::exit::Exit;
+use vidar::vmm::hypercall::Facts;
 use vidar::vmm::machine::Machine;
 use vidar::vmm::memory::GuestMemory;
 use vidar::vmm::msr::{COMMON, Row};
@@ -283,19 +286,21 @@ impl Bench {
         let ram = RAM.into_iter().collect();
         let memory = GuestMemory::new(frames, PageSize::Size1G, identity, ram).expect("frames enough");
         let machine = Machine {
-            vendor: Vendor::Vmx,
+            facts: Facts {
+                region: REGION,
+                vendor: Vendor::Vmx,
+                counters: Box::leak(Box::new([cpu.counters])),
+                log: |position, buffer| {
+                    buffer[..2].copy_from_slice(b"ok");
+                    (position, 2)
+                },
+            },
             cpuid: Policy { features: Features::all(), hypervisor_bit: true },
             cr4_allowed: CR4_ALLOWED,
             efer_allowed: EFER_ALLOWED,
             physical_address_bits: PHYSICAL_ADDRESS_BITS,
-            region: REGION,
             memory: Mutex::new(memory),
             touch_reported: AtomicBool::new(false),
-            counters: Box::leak(Box::new([cpu.counters])),
-            log: |position, buffer| {
-                buffer[..2].copy_from_slice(b"ok");
-                (position, 2)
-            },
             read_ram,
         };
         Self { cpu, machine }

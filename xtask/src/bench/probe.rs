@@ -6,19 +6,23 @@ use anyhow::Result;
 
 use crate::console::{ANSWER, BOOT};
 use crate::grub::{self, Menu};
+use crate::machine::TICKS_PER_INSTRUCTION;
 use crate::test::Tools;
+use crate::test::lane::Lane;
 use crate::test::small::{GUEST, Small};
 
-/// The CPU that the goals were set with.
+/// The CPU of Bochs that the goals were set with.
 const CPU: &str = "corei7_skylake_x";
 
 /// The probe's line of measurements.
 #[derive(Debug, Clone)]
 pub struct Answers {
     line: String,
+    /// Ticks for each instruction.
+    scale: u64,
 }
 
-/// Ticks of a round trip, of many.
+/// Instructions of a round trip, of many.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Round {
     /// The shortest.
@@ -34,34 +38,35 @@ impl fmt::Display for Round {
 }
 
 /// Boots the probe and lets it measure.
-pub fn measure(under_vidar: bool, tools: &Tools) -> Result<Answers> {
+pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Answers> {
     let (name, entry) = if under_vidar {
         ("bench-probe-vidar", GUEST.to_owned())
     } else {
         ("bench-probe-bare", grub::bare(GUEST))
     };
     let small = Small {
-        name: name.to_owned(),
+        name: lane.folder(name),
+        lane,
         kernel: tools.probe()?.to_vec(),
         cmdline: "probe=bench".to_owned(),
         menu: Menu { default: Some(entry), ..Menu::default() },
         memory: 256,
-        cpu: Some(CPU),
+        cpu: (lane == Lane::Vmx).then_some(CPU),
         ..Small::default()
     };
     let mut booted = small.boot(tools)?;
     booted.console.expect("probe bench: ", BOOT)?;
     let line = booted.console.expect("\r\n", ANSWER)?;
-    Ok(Answers { line })
+    let scale = if lane == Lane::Svm { TICKS_PER_INSTRUCTION } else { 1 };
+    Ok(Answers { line, scale })
 }
 
 impl Answers {
-    /// The ticks of `name`, if the probe measured them.
+    /// The instructions of `name`, if the probe measured them.
     pub fn round(&self, name: &str) -> Option<Round> {
-        Some(Round {
-            min: self.value(name, "min")?.parse().ok()?,
-            mean: self.value(name, "mean")?.parse().ok()?,
-        })
+        let (min, mean) = (self.value(name, "min")?, self.value(name, "mean")?);
+        let (min, mean): (u64, f64) = (min.parse().ok()?, mean.parse().ok()?);
+        Some(Round { min: min / self.scale, mean: mean / self.scale as f64 })
     }
 
     /// The exits that `name` made; bare there are none to count.
@@ -91,8 +96,10 @@ mod tests {
     fn measurements_are_found_by_name() {
         let line = "empty min=3 mean=3.00 cpuid min=97 mean=97.01 vmcall none port min=4 mean=4.00 exits=2 syscall #UD \
                     timer taken=9/10 exits=0";
-        let answers = Answers { line: line.into() };
+        let answers = Answers { line: line.into(), scale: 1 };
         assert_eq!(answers.round("cpuid"), Some(Round { min: 97, mean: 97.01 }));
+        let scaled = Answers { line: "cpuid min=5328 mean=5329.60".into(), scale: 16 };
+        assert_eq!(scaled.round("cpuid"), Some(Round { min: 333, mean: 333.1 }));
         assert_eq!(answers.round("port").unwrap().to_string(), "4 / 4.0");
         assert_eq!(answers.round("vmcall"), None);
         assert_eq!(answers.round("other"), None);

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use self::disk::Disk;
+pub use self::qemu::TICKS_PER_INSTRUCTION;
 use crate::{packages, paths};
 
 /// Where an emulator logs.

@@ -31,8 +31,10 @@ const MODULES: &[&str] = &[
     "ext4",
 ];
 
+type Step = fn(&mut Booted) -> Result<()>;
+
 /// The steps, in their order: the last part of each test's name, and what it does.
-const STEPS: &[(&str, fn(&mut Guests) -> Result<()>)] = &[
+const STEPS: &[(&str, Step)] = &[
     ("boot", boot),
     ("modules", insert_modules),
     ("virtio-blk", |guest| write_and_read(guest, "vda")),
@@ -56,7 +58,7 @@ const FILE_SYSTEM: u64 = 64 << 20;
 const COMPLAINTS: &str = "BUG:|WARNING: CPU|Oops|swiotlb|I/O error|DMA|timeout|EXT4-fs error|hung";
 
 /// A machine with its guest, and what the guest has said.
-struct Guests {
+struct Booted {
     under_vidar: bool,
     running: Running,
     console: Console,
@@ -87,7 +89,7 @@ pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Res
     Ok(())
 }
 
-fn start(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Guests> {
+fn start(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Booted> {
     let dir = test_dir(&lane.folder(if under_vidar { "devices-vidar" } else { "devices-bare" }))?;
     let guest = manifest::load()?.into_iter().nth(1).context("the manifest names no second guest")?;
     let initrd = dir.join("initrd");
@@ -125,7 +127,7 @@ fn start(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Guests> {
     };
     let running = lane.machine().start(&spec)?;
     let console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-    Ok(Guests { under_vidar, running, console, dir, sum: None })
+    Ok(Booted { under_vidar, running, console, dir, sum: None })
 }
 
 /// Runs a tool of the host on `file`, and gives what it printed.
@@ -139,7 +141,7 @@ fn tool(name: &str, arguments: &[&str], file: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn boot(guest: &mut Guests) -> Result<()> {
+fn boot(guest: &mut Booted) -> Result<()> {
     guest.console.expect("Linux version", BOOT)?;
     guest.console.expect(PROMPT, BOOT)?;
     let under_vidar = guest.console.run("vidarctl status").is_ok();
@@ -147,7 +149,7 @@ fn boot(guest: &mut Guests) -> Result<()> {
     Ok(())
 }
 
-fn insert_modules(guest: &mut Guests) -> Result<()> {
+fn insert_modules(guest: &mut Booted) -> Result<()> {
     let (folder, order) = (modules::FOLDER, modules::ORDER);
     guest
         .console
@@ -165,7 +167,7 @@ fn insert_modules(guest: &mut Guests) -> Result<()> {
 }
 
 /// Writes to all of a disk and reads it back from there.
-fn write_and_read(guest: &mut Guests, disk: &str) -> Result<()> {
+fn write_and_read(guest: &mut Booted, disk: &str) -> Result<()> {
     if guest.sum.is_none() {
         guest.console.run(&format!("head -c {RANDOM} /dev/urandom >/random"))?;
         let times = WRITTEN.div_ceil(RANDOM);
@@ -185,7 +187,7 @@ fn write_and_read(guest: &mut Guests, disk: &str) -> Result<()> {
 }
 
 /// What Linux counts as read from the disk.
-fn sectors_read(guest: &mut Guests, disk: &str) -> Result<u64> {
+fn sectors_read(guest: &mut Booted, disk: &str) -> Result<u64> {
     let stat = guest.console.run(&format!("cat /sys/block/{disk}/stat"))?;
     let sectors = stat.split_whitespace().nth(2).and_then(|word| word.parse().ok());
     sectors.with_context(|| format!("{disk} has no statistics"))
@@ -199,7 +201,7 @@ fn sum(line: &str) -> Result<String> {
 }
 
 /// Mounts the file system, writes a file, mounts it anew, and reads it.
-fn file_system(guest: &mut Guests) -> Result<()> {
+fn file_system(guest: &mut Booted) -> Result<()> {
     guest
         .console
         .run("mkdir -p /mnt && mount -t ext4 /dev/vdb /mnt && cp /random /mnt/file && umount /mnt")?;
@@ -213,7 +215,7 @@ fn file_system(guest: &mut Guests) -> Result<()> {
 }
 
 /// Reaches QEMU's gateway through the card of `driver` alone.
-fn ping(guest: &mut Guests, driver: &str) -> Result<()> {
+fn ping(guest: &mut Booted, driver: &str) -> Result<()> {
     let find =
         "for d in /sys/class/net/eth*; do echo $(basename $d) $(basename $(readlink $d/device/driver)); done";
     let cards = guest.console.run(find)?;
@@ -228,13 +230,13 @@ fn ping(guest: &mut Guests, driver: &str) -> Result<()> {
 }
 
 /// Complaints of the kernel.
-fn messages(guest: &mut Guests) -> Result<()> {
+fn messages(guest: &mut Booted) -> Result<()> {
     let said = guest.console.run(&format!("dmesg -r | grep '^<[0-4]>' | grep -E '{COMPLAINTS}' || true"))?;
     ensure!(said.trim().is_empty(), "the kernel says: {said}");
     Ok(())
 }
 
-fn power_off(guest: &mut Guests) -> Result<()> {
+fn power_off(guest: &mut Booted) -> Result<()> {
     guest.console.type_line("poweroff")?;
     guest.console.expect("Power down", ANSWER)?;
     ensure!(guest.running.ended(ANSWER)? == Some(true), "the machine is still on");
@@ -242,7 +244,7 @@ fn power_off(guest: &mut Guests) -> Result<()> {
 }
 
 /// What the host finds in the files: the disks are what the guest wrote.
-fn disks(guest: &mut Guests) -> Result<()> {
+fn disks(guest: &mut Booted) -> Result<()> {
     for name in ["virtio", "ahci"] {
         let found = sum(&tool("md5sum", &[], &guest.dir.join(name))?)?;
         ensure!(Some(&found) == guest.sum.as_ref(), "{name} holds {found} and should hold {:?}", guest.sum);

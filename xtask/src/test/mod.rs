@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the tests of the host, then those in emulators.
 
 mod devices;
+mod distribution;
 pub mod facts;
 mod host;
 pub mod lane;
@@ -64,12 +65,12 @@ struct Job<'a> {
     work: Work<'a>,
 }
 
-/// Prints the names of all tests in machines.
-pub fn list() {
+/// Prints the names of all tests in machines, of those of a whole Debian if they are asked for.
+pub fn list(distribution: bool) {
     println!("{}\ntidy", host::NAME);
     let tools = Tools::new();
     let (found, report) = (Found::default(), Report::default());
-    let jobs = jobs(&tools, &found, &report);
+    let jobs = jobs(&tools, &found, &report, distribution);
     let names = jobs
         .iter()
         .flat_map(|job| job.names.iter().cloned())
@@ -77,8 +78,8 @@ pub fn list() {
     names.for_each(|name| println!("{name}"));
 }
 
-/// Runs all tests, or those whose name contains `filter` with what they build on; whether all passed.
-pub fn run(filter: Option<&str>) -> bool {
+/// Runs all tests, those of a whole Debian only if they are asked for, or those whose name contains `filter` with what they build on; whether all passed.
+pub fn run(filter: Option<&str>, distribution: bool) -> bool {
     let report = Report::default();
     host::run(filter, &report);
 
@@ -89,7 +90,7 @@ pub fn run(filter: Option<&str>) -> bool {
     let tools = Tools::new();
     let found = Found::default();
     let is_journey = |job: &Job| compared.iter().any(|lane| job.names[0].starts_with(&lane.test("linux/")));
-    let mut queue: Vec<_> = jobs(&tools, &found, &report);
+    let mut queue: Vec<_> = jobs(&tools, &found, &report, distribution);
     queue.retain(|job| wanted(&job.names) || is_journey(job));
     if !queue.is_empty() {
         let begun = Instant::now();
@@ -124,8 +125,15 @@ fn in_machines(mut queue: Vec<Job<'_>>, report: &Report) {
 }
 
 /// The table of what runs in machines, the longest first.
-fn jobs<'a>(tools: &'a Tools, found: &'a Found, report: &'a Report) -> Vec<Job<'a>> {
-    let mut jobs: Vec<_> = Lane::ALL.into_iter().flat_map(|lane| long(lane, tools, found, report)).collect();
+fn jobs<'a>(tools: &'a Tools, found: &'a Found, report: &'a Report, distribution: bool) -> Vec<Job<'a>> {
+    let mut jobs = Vec::new();
+    if distribution {
+        jobs.push(Job {
+            names: distribution::names(Lane::Svm),
+            work: Box::new(move || distribution::all(Lane::Svm, tools, report)),
+        });
+    }
+    jobs.extend(Lane::ALL.into_iter().flat_map(|lane| long(lane, tools, found, report)));
     // Bochs has none of these devices.
     jobs.extend([true, false].map(|under_vidar| Job {
         names: devices::names(Lane::Svm, under_vidar),

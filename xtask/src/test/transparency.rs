@@ -210,7 +210,7 @@ fn ram(iomem: &str) -> Vec<(u64, u64)> {
 }
 
 /// The kernel's warnings and errors: none under Vidar that the bare machine does not print as well.
-fn messages(bare: &str, vidar: &str) -> Result<()> {
+pub fn messages(bare: &str, vidar: &str) -> Result<()> {
     ensure!(
         bare.contains("Linux version") && vidar.contains("Linux version"),
         "the beginning of the log is missing"

@@ -1,0 +1,128 @@
+//! A whole Debian on a disk: built out of packages, with its own kernel, initrd and systemd.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use xshell::{Shell, cmd};
+
+use crate::manifest::{Guest, Initrd, Kernel};
+use crate::{packages, paths, progress};
+
+/// What is in it beside what every Debian has.
+const PACKAGES: &str = "linux-image-amd64,initramfs-tools,systemd-sysv,udev,kmod,iproute2,iputils-ping";
+/// The label of its file system, by which the kernel's command line names it.
+const LABEL: &str = "vidar-debian";
+/// The size of its disk; as a file it has holes.
+const SIZE: &str = "3G";
+/// What stands in the note beside it: another text means that it is to be built anew.
+const RECIPE: &str = "1\n";
+
+/// A Debian.
+#[derive(Debug, Clone)]
+pub struct Distribution {
+    /// Its disk. Guests write to it, so each takes a copy.
+    pub disk: PathBuf,
+    /// Its kernel and initrd, with the command line that Debian's own menu would have.
+    pub guest: Guest,
+}
+
+/// The Debian, built if need be; `vidarctl` goes into it.
+pub fn get(vidarctl: &Path) -> Result<Distribution> {
+    let home = paths::ensure(paths::guests().join("debian"))?;
+    let [disk, kernel, initrd, note] = ["disk", "vmlinuz", "initrd", "recipe"].map(|name| home.join(name));
+    if !fs::read_to_string(&note).is_ok_and(|old| old == RECIPE) {
+        build(vidarctl, &disk, &kernel, &initrd)?;
+        fs::write(&note, RECIPE)?;
+    }
+    let guest = Guest {
+        name: "debian".to_owned(),
+        title: "Debian".to_owned(),
+        kernel: Kernel::File(kernel),
+        initrd: Initrd::File(initrd),
+        cmdline: format!("root=LABEL={LABEL} ro console=ttyS0,115200"),
+    };
+    Ok(Distribution { disk, guest })
+}
+
+fn build(vidarctl: &Path, disk: &Path, kernel: &Path, initrd: &Path) -> Result<()> {
+    if !packages::have_apt() {
+        bail!("This system has no apt to build a Debian with.");
+    }
+    if !packages::has_program("mmdebstrap") {
+        packages::install(&["mmdebstrap"])?;
+    }
+    let dir = tempfile::tempdir()?;
+    let tar = dir.path().join("root.tar");
+    let (sources, suite) = sources()?;
+    let list = dir.path().join("sources.list");
+    fs::write(&list, sources)?;
+    progress::step(&format!("building a Debian {suite} out of packages, for some minutes"), || {
+        let upload = format!("upload '{}' /usr/local/bin/vidarctl", vidarctl.display());
+        let hooks = [
+            upload.as_str(),
+            "chroot \"$1\" chmod 755 /usr/local/bin/vidarctl",
+            // It is the user's own machine, and reached over its serial line alone.
+            "chroot \"$1\" passwd --delete root",
+            "echo vidar-debian >\"$1/etc/hostname\"",
+        ];
+        let hooks = hooks.map(|hook| format!("--customize-hook={hook}"));
+        let shell = Shell::new()?;
+        let made = cmd!(
+            shell,
+            "mmdebstrap --variant=minbase --include={PACKAGES} --format=tar {hooks...} {suite} {tar} {list}"
+        );
+        let output = made.quiet().ignore_status().output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let errors: Vec<_> = said.lines().filter(|line| line.starts_with("E:")).collect();
+        ensure!(output.status.success(), "mmdebstrap failed: {}", errors.join(" "));
+        take(&tar, "./boot/vmlinuz-*", kernel)?;
+        take(&tar, "./boot/initrd.img-*", initrd)?;
+        file_system(&tar, &dir.path().join("root"), disk)
+    })
+}
+
+/// The lines of a sources.list with what this machine has of Debian, and the suite's name.
+fn sources() -> Result<(String, String)> {
+    let shell = Shell::new()?;
+    let format = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)";
+    let filters = ["Created-By: Packages", "Origin: Debian"];
+    let lines = cmd!(shell, "apt-get indextargets --format {format} {filters...}").quiet().read()?;
+    let mut lines: Vec<_> = lines.lines().collect();
+    lines.sort_unstable();
+    lines.dedup();
+    // The updates of a suite are named after it.
+    let suites = lines.iter().filter_map(|line| line.split(' ').nth(2));
+    let suite =
+        suites.min_by_key(|suite| suite.len()).context("apt knows no Debian here, so none can be built")?;
+    Ok((lines.join("\n") + "\n", suite.to_owned()))
+}
+
+/// The file of the archive whose name matches `pattern`.
+fn take(tar: &Path, pattern: &str, to: &Path) -> Result<()> {
+    let mut take = Command::new("tar");
+    take.arg("--extract").arg("--file").arg(tar).args(["--to-stdout", "--wildcards", pattern]);
+    let status = take.stdout(File::create(to)?).stderr(Stdio::null()).status()?;
+    ensure!(status.success() && fs::metadata(to)?.len() > 0, "the Debian has no {pattern}");
+    Ok(())
+}
+
+/// Makes a disk with a file system that holds what the archive does. Whoever is not root is so in a name space of
+/// mmdebstrap's, where the files can have their owners.
+fn file_system(tar: &Path, root: &Path, disk: &Path) -> Result<()> {
+    const SCRIPT: &str = "mkdir \"$2\" && tar --extract --file=\"$1\" --directory=\"$2\" && \
+        truncate -s 0 \"$3\" && mke2fs -q -t ext4 -L \"$4\" -d \"$2\" \"$3\" \"$5\" && rm -r \"$2\"";
+    let mut make = if rustix::process::geteuid().is_root() {
+        Command::new("sh")
+    } else {
+        let mut helper = Command::new("mmdebstrap");
+        helper.args(["--unshare-helper", "sh"]);
+        helper
+    };
+    make.args(["-c", SCRIPT, "sh"]).arg(tar).arg(root).arg(disk).args([LABEL, SIZE]);
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let output = make.env("PATH", path).stdin(Stdio::null()).output()?;
+    ensure!(output.status.success(), "mke2fs failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! A whole Debian, bare and under Vidar: its own kernel and initrd, systemd, and a root file system on a disk.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use super::facts::hidden;
+use super::lane::Lane;
+use super::report::Report;
+use super::transparency::messages;
+use super::{Tools, test_dir};
+use crate::console::{ANSWER, BOOT, Console};
+use crate::distribution::{self, Distribution};
+use crate::grub::{self, Menu};
+use crate::iso::{self, Recipe};
+use crate::machine::disk::{Bus, Disk, Format};
+use crate::machine::{Network, Running, Spec};
+
+/// What the shell of its root says when it waits.
+const SHELL: &str = "root@vidar-debian:~# ";
+
+/// What a Debian says of itself.
+struct Said {
+    /// Of systemd: running, or degraded.
+    state: String,
+    /// The units that failed.
+    failed: String,
+    /// The kernel's messages with their levels.
+    messages: String,
+}
+
+/// The names of the tests.
+pub fn names(lane: Lane) -> Vec<String> {
+    let steps = ["bare/login", "vidar/login", "vidar/units", "vidar/messages"];
+    steps.map(|step| lane.test(&format!("distribution/{step}"))).into()
+}
+
+/// Boots it both ways and compares.
+pub fn all(lane: Lane, tools: &Tools, report: &Report) -> Result<()> {
+    let distribution = distribution::get(&tools.vidarctl)?;
+    let names = names(lane);
+    let mut names = names.iter();
+    let mut step = |begun, result, log: Option<&Path>| {
+        report.result(names.next().map_or("", String::as_str), begun, result, log);
+    };
+    let mut both = Vec::new();
+    for under_vidar in [false, true] {
+        let begun = Instant::now();
+        let dir =
+            test_dir(&lane.folder(if under_vidar { "distribution-vidar" } else { "distribution-bare" }))?;
+        let said = boot(lane, under_vidar, &distribution, tools, &dir);
+        let (said, result) = said.map_or_else(|error| (None, Err(error)), |said| (Some(said), Ok(())));
+        step(begun, result, Some(&dir.join("serial.log")));
+        both.push(said);
+    }
+    let begun = Instant::now();
+    let [Some(bare), Some(vidar)] = &both[..] else {
+        for _ in 0..2 {
+            step(begun, Err(anyhow::anyhow!("not reached")), None);
+        }
+        return Ok(());
+    };
+    step(begun, units(bare, vidar), None);
+    step(begun, messages(&bare.messages, &vidar.messages), None);
+    Ok(())
+}
+
+fn units(bare: &Said, vidar: &Said) -> Result<()> {
+    let Said { state, failed, .. } = vidar;
+    ensure!(!state.is_empty() && *state == bare.state, "systemd is {state} and bare {}", bare.state);
+    ensure!(*failed == bare.failed, "units failed: {failed}; bare: {}", bare.failed);
+    Ok(())
+}
+
+/// From the menu to the login prompt, into a shell, and to power off.
+fn boot(
+    lane: Lane,
+    under_vidar: bool,
+    distribution: &Distribution,
+    tools: &Tools,
+    dir: &Path,
+) -> Result<Said> {
+    let guest = distribution.guest.clone();
+    let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
+    let recipe = Recipe {
+        guests: vec![guest],
+        menu: Menu { default: Some(default), timeout: 0, ..Menu::default() },
+        hypervisor: Some(tools.hypervisor.clone()),
+        vidarctl: None,
+    };
+    let (iso, path) = (dir.join("vidar.iso"), dir.join("disk"));
+    iso::make(&recipe, &iso)?;
+    fs::copy(&distribution.disk, &path).context("cannot copy the Debian's disk")?;
+    let spec = Spec {
+        dir: dir.to_path_buf(),
+        iso,
+        memory: 1024,
+        disks: vec![Disk { path: path.clone(), format: Format::Raw, bus: Bus::Virtio }],
+        networks: vec![Network::Virtio],
+        counts_instructions: true,
+        verbose: true,
+        ..Spec::default()
+    };
+    let mut running = lane.machine().start(&spec)?;
+    let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
+    let said = log_in(&mut console, under_vidar)?;
+    power_off(&mut running, &mut console)?;
+    fs::remove_file(path)?;
+    Ok(said)
+}
+
+fn log_in(console: &mut Console, under_vidar: bool) -> Result<Said> {
+    console.expect("login: ", BOOT)?;
+    console.type_line("root")?;
+    console.expect(SHELL, BOOT)?;
+    // As the built-in guest's shell, for whoever talks to it.
+    console.type_line("dmesg -n 1; bind 'set enable-bracketed-paste off'; PS1='guest''# '")?;
+    console.expect("guest# ", ANSWER)?;
+    let status = console.run("vidarctl status --json || true")?;
+    ensure!(hidden(&status).is_ok() == under_vidar, "vidarctl says: {status}");
+    let state = console.run("systemctl is-system-running --wait || true")?;
+    let failed = console.run("systemctl --failed --plain --no-legend --no-pager")?;
+    Ok(Said { state, failed, messages: console.run("dmesg -r")? })
+}
+
+fn power_off(running: &mut Running, console: &mut Console) -> Result<()> {
+    console.type_line("systemctl poweroff")?;
+    console.expect("Power down", BOOT)?;
+    ensure!(running.ended(ANSWER)? == Some(true), "the machine is still on");
+    Ok(())
+}
