@@ -105,6 +105,9 @@ const AMD_FEATURES: &[Bit] = &[
     bit(Output::Edx, 27, Rule::Needs(Features::RDTSCP)),
 ];
 
+/// Leaf 80000008H: INVLPGB and TLBSYNC, which a guest has only if its hypervisor lets it.
+const AMD_SIZES: &[Bit] = &[bit(Output::Ebx, 3, Rule::Hide)];
+
 /// Leaf 8000000AH: SVM's features. Without SVM the leaf is reserved and reads zero.
 const SVM_LEAF: u32 = 0x8000_000a;
 
@@ -135,6 +138,7 @@ pub fn answer(
         0xd => EXTENDED_STATE,
         0x19 => KEY_LOCKER,
         0x8000_0001 => AMD_FEATURES,
+        0x8000_0008 => AMD_SIZES,
         SVM_LEAF => return Leaf::default(),
         INTEL_PT_LEAF if !policy.features.contains(Features::INTEL_PT) => return Leaf::default(),
         _ => return native(leaf, subleaf),
@@ -208,6 +212,7 @@ mod tests {
         assert_eq!(changed(7, 0, &ALL, ONES, CR4_PKE), [0; 4]);
         assert_eq!(changed(7, 0, &ALL, ONES, 0), [0, 0, 1 << 4, 0]);
         assert_eq!(changed(0x19, 0, &ALL, ONES, 0), [0, 1, 0, 0]);
+        assert_eq!(changed(0x8000_0008, 0, &ALL, ONES, 0), [0, 1 << 3, 0, 0]);
     }
 
     #[test]
@@ -238,7 +243,7 @@ mod tests {
     proptest! {
         #[test]
         fn other_leaves_are_the_cpus(leaf in any::<u32>(), subleaf in any::<u32>(), seed in any::<u32>()) {
-            let special = [1, 7, 0xd, 0x19, 0x8000_0001, SVM_LEAF, INTEL_PT_LEAF];
+            let special = [1, 7, 0xd, 0x19, 0x8000_0001, 0x8000_0008, SVM_LEAF, INTEL_PT_LEAF];
             prop_assume!(!special.contains(&leaf) && !HYPERVISOR_LEAVES.contains(&leaf));
             let native = |l: u32, s: u32| Leaf { eax: l ^ seed, ebx: s ^ seed, ecx: l, edx: s };
             prop_assert_eq!(answer(leaf, subleaf, &ALL, native, || 0), native(leaf, subleaf));
