@@ -82,7 +82,7 @@ pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Boot> {
     let end: u64 = end.parse().with_context(|| format!("the guest's mark is no number: {end}"))?;
     let mut boot = Boot::default();
     match lane {
-        Lane::Vmx => {
+        Lane::Vmx | Lane::SvmNextRip => {
             let (grub, kernel) = marks::in_log(&running.emulator_log())?;
             (boot.from_grub, boot.from_kernel) = (end - grub, end - kernel);
         }

@@ -25,7 +25,7 @@ const TSC_FREQUENCY: u128 = 1_000_000_000;
 /// GRUB's last commands before it starts a guest in `lane`.
 pub fn of(lane: Lane) -> &'static [&'static str] {
     match lane {
-        Lane::Vmx => TO_LOG,
+        Lane::Vmx | Lane::SvmNextRip => TO_LOG,
         Lane::Svm => TO_CONSOLE,
     }
 }

@@ -51,7 +51,7 @@ pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Answers> 
         cmdline: "probe=bench".to_owned(),
         menu: Menu { default: Some(entry), ..Menu::default() },
         memory: 256,
-        cpu: (lane == Lane::Vmx).then_some(CPU),
+        cpu: lane.cpu().or((lane == Lane::Vmx).then_some(CPU)),
         ..Small::default()
     };
     let mut booted = small.boot(tools)?;

@@ -134,6 +134,10 @@ fn jobs<'a>(tools: &'a Tools, found: &'a Found, report: &'a Report, distribution
         });
     }
     jobs.extend(Lane::ALL.into_iter().flat_map(|lane| long(lane, tools, found, report)));
+    jobs.push(Job {
+        names: probes::names(Lane::SvmNextRip),
+        work: Box::new(move || probes::all(Lane::SvmNextRip, tools, report)),
+    });
     // Bochs has none of these devices.
     jobs.extend([true, false].map(|under_vidar| Job {
         names: devices::names(Lane::Svm, under_vidar),
