@@ -17,6 +17,9 @@ const INSTRUCTIONS_PER_SECOND: u32 = 20_000_000;
 const CONFIGURATION: &str = "bochsrc";
 const DEBUGGER_COMMANDS: &str = "debugger-commands";
 
+/// What Bochs says, and ends, when its VNC server has not come up in time: on a busy host that happens.
+pub const NO_PORT: &str = "RFB could not bind any port";
+
 /// What Bochs writes to its log when the guest switches the machine off.
 const POWERED_OFF: &str = "soft power off";
 

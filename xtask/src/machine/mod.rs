@@ -25,6 +25,9 @@ const LOG: &str = "emulator.log";
 /// What an emulator prints.
 const OUTPUT: &str = "emulator.out";
 
+/// How often an emulator is started that gives up before its machine runs, for want of a port.
+const ATTEMPTS: u32 = 3;
+
 /// A kind of machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Machine {
@@ -114,6 +117,17 @@ impl Machine {
 
     /// Starts it. The ISO boots at once.
     pub fn start(self, spec: &Spec) -> Result<Running> {
+        for _ in 1..ATTEMPTS {
+            let started = self.try_to_start(spec);
+            let output = fs::read_to_string(spec.dir.join(OUTPUT)).unwrap_or_default();
+            if started.is_ok() || !output.contains(bochs::NO_PORT) {
+                return started;
+            }
+        }
+        self.try_to_start(spec)
+    }
+
+    fn try_to_start(self, spec: &Spec) -> Result<Running> {
         let dir = paths::ensure(spec.dir.clone())?;
         // The emulator connects to us: so no port can be taken by another in between, and no byte is early.
         let listener =
