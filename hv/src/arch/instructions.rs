@@ -69,6 +69,16 @@ pub fn reset_debug_registers() {
     }
 }
 
+/// Waits until `done` says so, or for so many ticks of the TSC.
+pub fn wait(ticks: u64, mut done: impl FnMut() -> bool) {
+    // SAFETY: reading the TSC changes nothing.
+    let now = || unsafe { core::arch::x86_64::_rdtsc() };
+    let start = now();
+    while !done() && now().wrapping_sub(start) < ticks {
+        core::hint::spin_loop();
+    }
+}
+
 /// Stops this CPU for good.
 pub fn halt_forever() -> ! {
     loop {

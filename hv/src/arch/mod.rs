@@ -3,8 +3,12 @@
 //! Nothing here allocates or decides; frames and stacks come in as arguments.
 
 pub mod cpuid;
+pub mod icr;
 pub mod msr;
+pub mod startup;
 
+#[cfg(target_os = "none")]
+pub mod apic;
 #[cfg(target_os = "none")]
 pub mod exceptions;
 #[cfg(target_os = "none")]
@@ -17,3 +21,5 @@ pub mod processor;
 pub mod reset;
 #[cfg(target_os = "none")]
 pub mod segments;
+#[cfg(target_os = "none")]
+pub mod stop;

@@ -30,6 +30,8 @@ pub const PEBS_ENABLE: u32 = 0x3f1;
 pub const VMX_BASIC: u32 = 0x480;
 /// IA32_VMX_EXIT_CTLS2, the last of the VMX capability MSRs.
 pub const VMX_EXIT_CTLS2: u32 = 0x493;
+/// IA32_X2APIC_ICR.
+pub const X2APIC_ICR: u32 = 0x830;
 /// IA32_EFER.
 pub const EFER: u32 = 0xc000_0080;
 /// IA32_GS_BASE.

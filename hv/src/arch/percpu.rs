@@ -2,9 +2,12 @@
 
 #![cfg_attr(target_os = "none", expect(unsafe_code, reason = "GS is dereferenced here"))]
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use vidar_abi::ExitKind;
+
+use super::icr::Address;
+use super::startup::Startup;
 
 /// How often the guest has left to Vidar, by kind. Only the owning CPU counts; others may read.
 #[derive(Debug)]
@@ -39,16 +42,22 @@ impl Default for Counters {
     }
 }
 
-/// The per-CPU block. The VM-entry assembly reads `nmi_pending` by its offset from GS.
+/// The per-CPU block, in cache lines of its own. The VM-entry assembly reads `nmi_pending` by its offset from GS.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct PerCpu {
     /// The address of this block: what GS:0 reads.
-    this: *const PerCpu,
+    this: AtomicPtr<PerCpu>,
     /// Number of the CPU, from 0 for the one that booted.
     pub index: u32,
+    /// ID of its local APIC.
+    pub apic_id: u32,
     /// An NMI came while Vidar ran; it belongs to the guest and is delivered with the next VM entry.
     pub nmi_pending: AtomicBool,
+    /// Whether it waits for a start-up IPI, where Vidar decides that.
+    pub startup: Startup,
+    /// Its logical destination and destination format registers, where Vidar sees them written.
+    logical: [AtomicU32; 2],
     /// Exits of this CPU.
     pub counters: Counters,
 }
@@ -58,22 +67,50 @@ impl PerCpu {
     pub const NMI_PENDING: usize = core::mem::offset_of!(PerCpu, nmi_pending);
 
     /// A block for the CPU `index`, not yet any CPU's own.
-    pub const fn new(index: u32) -> Self {
+    pub const fn new(index: u32, apic_id: u32) -> Self {
         Self {
-            this: core::ptr::null(),
+            this: AtomicPtr::new(core::ptr::null_mut()),
             index,
+            apic_id,
             nmi_pending: AtomicBool::new(false),
+            startup: Startup::running(),
+            logical: [AtomicU32::new(Address::RESET.0), AtomicU32::new(Address::RESET.1)],
             counters: Counters::new(),
         }
     }
 
+    /// Whether this is the CPU that booted: after INIT it does not wait for anyone.
+    pub const fn is_boot_cpu(&self) -> bool {
+        self.index == 0
+    }
+
+    /// What its local APIC answers to.
+    pub fn address(&self) -> Address {
+        let [logical, format] = self.logical.each_ref().map(|register| register.load(Ordering::Relaxed));
+        Address { id: self.apic_id, logical, format }
+    }
+
+    /// Notes its logical destination register.
+    pub fn set_logical_destination(&self, value: u32) {
+        self.logical[0].store(value, Ordering::Relaxed);
+    }
+
+    /// Notes its destination format register.
+    pub fn set_destination_format(&self, value: u32) {
+        self.logical[1].store(value, Ordering::Relaxed);
+    }
+
+    /// The block in its place, where it stays: others send to it and read its counters.
+    pub fn place(block: &'static mut Self) -> &'static Self {
+        block.this = AtomicPtr::new(block);
+        block
+    }
+
     /// Makes `block` this CPU's own.
     #[cfg(target_os = "none")]
-    pub fn install(block: &'static mut Self) -> &'static Self {
-        block.this = block;
+    pub fn install(block: &'static Self) {
         // SAFETY: nothing else in Vidar uses GS, and the block lives for ever.
         unsafe { super::msr::write(super::msr::GS_BASE, &raw const *block as u64) };
-        block
     }
 
     /// This CPU's block, or `None` before [`PerCpu::install`].

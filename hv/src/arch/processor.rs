@@ -3,6 +3,7 @@
 #![cfg_attr(target_os = "none", expect(unsafe_code, reason = "MSRs are written for the guest"))]
 
 use super::cpuid::Leaf;
+use super::icr::{Destination, Message, Mode};
 use super::msr::Fault;
 
 /// The CPU that runs this code, as far as the guest has a say in it.
@@ -30,6 +31,21 @@ pub trait Processor {
 
     /// WBINVD.
     fn wbinvd(&mut self);
+
+    /// How its local APIC is reached; `None` while that is switched off.
+    fn apic_mode(&self) -> Option<Mode>;
+
+    /// Reads the register at `offset` of the local APIC's page.
+    fn read_apic(&self, offset: u16) -> u32;
+
+    /// Writes it.
+    fn write_apic(&mut self, offset: u16, value: u32);
+
+    /// Sends INIT or a start-up IPI of Vidar's.
+    fn send(&mut self, message: Message, destination: Destination);
+
+    /// Whether another CPU has last words to say and wants this one to stop.
+    fn stop_is_wanted(&self) -> bool;
 }
 
 /// A virtual CPU of a real one, whose instructions are the real ones. Those of tests answer by themselves.
@@ -58,5 +74,25 @@ impl<T: OnHardware> Processor for T {
 
     fn wbinvd(&mut self) {
         super::instructions::wbinvd();
+    }
+
+    fn apic_mode(&self) -> Option<Mode> {
+        super::apic::mode()
+    }
+
+    fn read_apic(&self, offset: u16) -> u32 {
+        super::apic::read(offset)
+    }
+
+    fn write_apic(&mut self, offset: u16, value: u32) {
+        super::apic::write(offset, value);
+    }
+
+    fn send(&mut self, message: Message, destination: Destination) {
+        super::apic::send(message, destination);
+    }
+
+    fn stop_is_wanted(&self) -> bool {
+        super::stop::is_wanted()
     }
 }

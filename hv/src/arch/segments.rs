@@ -60,7 +60,9 @@ impl Segments {
     }
 
     /// Loads GDT, TSS and all segment registers of this CPU.
+    /// Again after an INIT, too: the table is made anew, since a loaded TSS is marked in it as busy.
     pub fn load(&'static mut self) -> Selectors {
+        self.gdt = GlobalDescriptorTable::new();
         let code = self.gdt.append(Descriptor::kernel_code_segment());
         let data = self.gdt.append(Descriptor::kernel_data_segment());
         let task = self.gdt.append(Descriptor::tss_segment(&self.tss));

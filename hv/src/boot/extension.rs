@@ -2,34 +2,47 @@
 
 use vidar_abi::Vendor;
 
-use super::refusal::Refusal;
+use super::refusal::{Names, Refusal};
 use crate::arch::percpu::PerCpu;
 use crate::arch::segments::Selectors;
 use crate::mem::addr::{Hpa, PageSize};
 use crate::mem::host::Frames;
-use crate::mem::map::MemoryMap;
 use crate::mem::mtrr::Mtrrs;
 use crate::mem::stage2::Format;
 use crate::vmm::backend::Vcpu;
 use crate::vmm::cpuid::Features;
-use crate::vmm::entry::EntryState;
+use crate::vmm::entry::Begin;
+use crate::vmm::msr::Row;
 
-/// An extension that this CPU has and Vidar can use, with what it can do.
-pub trait Extension: Sized {
+/// An extension that this CPU has and Vidar can use, with what it can do. Two CPUs whose extensions are equal can run the
+/// same guest.
+pub trait Extension: Clone + PartialEq + Send + Sync + 'static {
     /// What the guest is told of it.
     const VENDOR: Vendor;
+    /// What people call it.
+    const NAMES: Names;
+    /// The MSRs that are not simply the guest's on it.
+    const MSRS: &'static [&'static [Row]];
+    /// Frames that a further CPU takes.
+    const FRAMES: usize;
     /// How it encodes the second stage.
     type Format: Format;
     /// The frames that a virtual CPU takes beside it.
-    type Frames;
+    type Frames: Copy + Send + Sync;
     /// A virtual CPU.
     type Cpu: Vcpu;
 
-    /// Finds out what it can do here.
+    /// Finds out what it can do on this CPU.
     ///
     /// # Errors
     /// [`Refusal`] where it cannot be used.
     fn probe() -> Result<Self, Refusal>;
+
+    /// Tells the log of it.
+    fn describe(&self);
+
+    /// Whether a CPU can wait for a start-up IPI in the guest.
+    fn waits_for_sipi(&self) -> bool;
 
     /// The largest page of the second stage.
     fn largest_page(&self) -> PageSize;
@@ -46,21 +59,25 @@ pub trait Extension: Sized {
     /// Bits of EFER that the guest may set.
     fn efer_allowed(&self) -> u64;
 
-    /// Takes a virtual CPU's frames, or gives `None` where there are too few.
-    fn frames(frames: &mut Frames) -> Option<Self::Frames>;
+    /// Takes the frames of the MSR map, which all CPUs share, or gives `None` where there are too few.
+    fn msr_map(frames: &mut Frames) -> Option<Hpa>;
 
-    /// The boot CPU's virtual CPU, ready to run a guest that starts in `state` with the second stage at `root`. `map` is
-    /// the machine's memory.
+    /// Fills it, by the policy's tables.
+    fn fill_msr_map(map: Hpa, tables: &[&[Row]]);
+
+    /// Takes a virtual CPU's frames, beside the MSR map at `map`, or gives `None` where there are too few.
+    fn frames(frames: &mut Frames, map: Hpa) -> Option<Self::Frames>;
+
+    /// This CPU's virtual CPU, ready to run a guest that begins as `begin` says, with the second stage at `root`.
     ///
     /// # Errors
     /// [`Refusal::Extension`] where the CPU does not do as it said.
     fn cpu(
-        self,
+        &self,
         frames: Self::Frames,
         root: Hpa,
-        map: &MemoryMap,
         selectors: &Selectors,
         percpu: &'static PerCpu,
-        state: &EntryState,
+        begin: &Begin,
     ) -> Result<Self::Cpu, Refusal>;
 }

@@ -7,18 +7,18 @@ use alloc::format;
 use vidar_abi::Vendor;
 
 use super::extension::Extension;
-use super::refusal::{self, Refusal};
+use super::refusal::{self, Names, Refusal};
 use crate::arch::percpu::PerCpu;
 use crate::arch::segments::Selectors;
 use crate::arch::{cpuid, msr};
 use crate::mem::addr::{Hpa, PageSize};
 use crate::mem::host::Frames;
-use crate::mem::map::MemoryMap;
 use crate::mem::mtrr::Mtrrs;
 use crate::mem::physical;
 use crate::vmm::control::{CR4_SMXE, CR4_VMXE};
 use crate::vmm::cpuid::Features;
-use crate::vmm::entry::EntryState;
+use crate::vmm::entry::Begin;
+use crate::vmm::msr::Row;
 use crate::vmx::capabilities::{Capabilities, secondary};
 use crate::vmx::cpu::{CpuFrames, SetupError, VmxCpu};
 use crate::vmx::enable::{self, Unavailable};
@@ -27,10 +27,14 @@ use crate::vmx::msr_bitmap;
 use crate::vmx::msrs::MSRS;
 
 /// VT-x with its capabilities.
+#[derive(Clone, PartialEq)]
 pub struct Vmx(Capabilities);
 
 impl Extension for Vmx {
     const VENDOR: Vendor = Vendor::Vmx;
+    const NAMES: Names = refusal::VMX;
+    const MSRS: &'static [&'static [Row]] = MSRS;
+    const FRAMES: usize = 2;
     type Format = Ept;
     type Frames = CpuFrames;
     type Cpu = VmxCpu;
@@ -41,10 +45,17 @@ impl Extension for Vmx {
             Unavailable::LockedOff => Refusal::LockedOff(refusal::VMX),
             Unavailable::Missing(what) => Refusal::Missing { extension: refusal::VMX, what },
         })?;
-        let vpid = if capabilities.has(secondary::VPID) { ", VPID" } else { "" };
-        let pages = capabilities.largest_page;
-        log::info!("VT-x with EPT pages up to {pages}{vpid}, unrestricted guest");
         Ok(Self(capabilities))
+    }
+
+    fn describe(&self) {
+        let vpid = if self.0.has(secondary::VPID) { ", VPID" } else { "" };
+        let pages = self.0.largest_page;
+        log::info!("VT-x with EPT pages up to {pages}{vpid}, unrestricted guest");
+    }
+
+    fn waits_for_sipi(&self) -> bool {
+        self.0.waits_for_sipi
     }
 
     fn largest_page(&self) -> PageSize {
@@ -71,26 +82,30 @@ impl Extension for Vmx {
         0 // writes of EFER do not exit
     }
 
-    fn frames(frames: &mut Frames) -> Option<CpuFrames> {
-        let cpu_frames =
-            CpuFrames { vmxon: frames.allocate()?, vmcs: frames.allocate()?, msr_bitmap: frames.allocate()? };
+    fn msr_map(frames: &mut Frames) -> Option<Hpa> {
+        frames.allocate()
+    }
+
+    fn fill_msr_map(map: Hpa, tables: &[&[Row]]) {
         // SAFETY: the frame was allocated for this.
-        unsafe { physical::write(cpu_frames.msr_bitmap, &msr_bitmap::derive(MSRS)) };
-        Some(cpu_frames)
+        unsafe { physical::write(map, &msr_bitmap::derive(tables)) };
+    }
+
+    fn frames(frames: &mut Frames, map: Hpa) -> Option<CpuFrames> {
+        Some(CpuFrames { vmxon: frames.allocate()?, vmcs: frames.allocate()?, msr_bitmap: map })
     }
 
     fn cpu(
-        self,
+        &self,
         frames: CpuFrames,
         root: Hpa,
-        _: &MemoryMap,
         selectors: &Selectors,
         percpu: &'static PerCpu,
-        state: &EntryState,
+        begin: &Begin,
     ) -> Result<VmxCpu, Refusal> {
         // SAFETY: the capabilities are this CPU's, as are selectors and block; the frames were allocated for it, and
         // the second stage leaves out Vidar's region.
-        unsafe { VmxCpu::new(self.0, frames, root, selectors, percpu, state) }.map_err(|error| {
+        unsafe { VmxCpu::new(self.0.clone(), frames, root, selectors, percpu, begin) }.map_err(|error| {
             let how = match error {
                 SetupError::Instruction(name, failure) => format!("{name}: {failure:?}"),
                 SetupError::NoField(name) => format!("no VMCS field {name}"),

@@ -1,6 +1,8 @@
 //! From GRUB's first instruction to the guest's. The boot order is [`start`](order::start) and what it calls.
 
+pub mod acpi;
 pub mod info;
+pub mod madt;
 pub mod multiboot2;
 pub mod options;
 pub mod refusal;
@@ -9,7 +11,13 @@ pub mod rsdp;
 #[cfg(target_os = "none")]
 mod amd;
 #[cfg(target_os = "none")]
+mod ap;
+#[cfg(target_os = "none")]
 pub mod cpu;
+#[cfg(target_os = "none")]
+mod cpus;
+#[cfg(target_os = "none")]
+mod end;
 #[cfg(target_os = "none")]
 mod extension;
 #[cfg(target_os = "none")]

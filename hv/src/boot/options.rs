@@ -57,6 +57,8 @@ pub struct Options {
     pub serial: SerialLine,
     /// `hypervisor-bit=`: whether CPUID tells the guest that there is a hypervisor, and which. It does.
     pub hypervisor_bit: bool,
+    /// `cpu-startup=`: whether Vidar starts CPUs for the guest where their local APICs could. They do where they can.
+    pub emulate_startup: bool,
     /// `on-crash=`: what a crash of the guest ends in. A reset.
     pub on_crash: OnCrash,
 }
@@ -68,6 +70,7 @@ impl Default for Options {
             console: Console { serial: true, screen: true },
             serial: SerialLine::Com1,
             hypervisor_bit: true,
+            emulate_startup: false,
             on_crash: OnCrash::Reset,
         }
     }
@@ -98,7 +101,7 @@ fn pick<T: Copy>(to: &mut T, items: &[T], at: usize) {
     }
 }
 
-const KNOWN: [Known; 5] = [
+const KNOWN: [Known; 6] = [
     Known {
         name: "log",
         values: &["error", "warn", "info", "debug", "trace"],
@@ -128,6 +131,11 @@ const KNOWN: [Known; 5] = [
         name: "hypervisor-bit",
         values: &["on", "off"],
         set: |options, at| pick(&mut options.hypervisor_bit, &[true, false], at),
+    },
+    Known {
+        name: "cpu-startup",
+        values: &["auto", "emulated"],
+        set: |options, at| pick(&mut options.emulate_startup, &[false, true], at),
     },
     Known {
         name: "on-crash",
@@ -174,12 +182,13 @@ mod tests {
 
     #[test]
     fn every_option_and_value() {
-        let line = "log=trace console=serial serial=com2 hypervisor-bit=off on-crash=halt";
+        let line = "log=trace console=serial serial=com2 hypervisor-bit=off cpu-startup=emulated on-crash=halt";
         let options = Options {
             log: LevelFilter::Trace,
             console: Console { serial: true, screen: false },
             serial: SerialLine::Com2,
             hypervisor_bit: false,
+            emulate_startup: true,
             on_crash: OnCrash::Halt,
         };
         assert_eq!(Options::parse(line), (options, Vec::new()));
@@ -202,7 +211,7 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "there is no option \"quiet\"; the options are log, console, serial, hypervisor-bit, on-crash",
+                "there is no option \"quiet\"; the options are log, console, serial, hypervisor-bit, cpu-startup, on-crash",
                 "the option \"log\" cannot be \"loud\"; it can be error, warn, info, debug, trace",
                 "the option \"log\" cannot be \"\"; it can be error, warn, info, debug, trace",
             ]

@@ -6,22 +6,21 @@ use alloc::boxed::Box;
 use core::convert::Infallible;
 
 use super::amd::Svm;
-use super::cpu::{self, Stacks};
+use super::cpu::{Cpu, Stacks};
+use super::end::end;
 use super::extension::Extension;
 use super::info::BootInfo;
 use super::intel::Vmx;
-use super::options::{OnCrash, Options};
+use super::options::Options;
 use super::refusal::Refusal;
-use super::{linux, machine, multiboot2};
-use crate::arch::{cpuid, instructions, reset};
+use super::{cpus, linux, machine, multiboot2};
+use crate::arch::{apic, cpuid, instructions};
 use crate::debug::{log as console, serial};
 use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use crate::mem::heap;
 use crate::mem::host::{self, Frames, HostTables};
-use crate::mem::layout::direct;
-use crate::vmm::backend::Vcpu;
-use crate::vmm::exit::Exit;
-use crate::vmm::outcome::Stop;
+use crate::mem::layout::{DIRECT_MAP, direct};
+use crate::vmm::entry::Begin;
 use crate::vmm::run;
 
 /// VGA text memory.
@@ -32,6 +31,7 @@ struct Boot {
     info: BootInfo,
     options: Options,
     frames: Frames,
+    tables: HostTables,
     stacks: Stacks,
 }
 
@@ -65,9 +65,9 @@ fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, R
     let largest = if cpuid::has_1g_pages() { PageSize::Size1G } else { PageSize::Size2M };
     let mut tables =
         HostTables::build(&mut frames, &info.memory, largest).map_err(|_| Refusal::TooMuchMemory)?;
-    let stacks = Stacks::map(&mut tables, &mut frames).map_err(|_| Refusal::TooMuchMemory)?;
+    let stacks = Stacks::of_boot_cpu(&mut tables, &mut frames).map_err(|_| Refusal::TooMuchMemory)?;
     tables.load();
-    Ok(Box::new(Boot { info, options, frames, stacks }))
+    Ok(Box::new(Boot { info, options, frames, tables, stacks }))
 }
 
 /// The second half, on Vidar's own tables and stack.
@@ -96,14 +96,25 @@ fn run_guest(boot: Boot) -> Result<Infallible, Refusal> {
 
 /// From an empty machine to the guest's last instruction.
 fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
-    let Boot { info, options, mut frames, stacks } = boot;
-    // SAFETY: this CPU has left the trampoline's tables and its stack, and this is the only call.
-    unsafe { host::reclaim_boot_frames(&mut frames) };
-    let (selectors, percpu) = cpu::take(0, &stacks);
+    let Boot { mut info, options, mut frames, mut tables, stacks } = boot;
+    // SAFETY: this CPU has left the trampoline's tables and its stack, and this is the only call. The direct map is
+    // part of the new ones.
+    unsafe {
+        host::reclaim_boot_frames(&mut frames);
+        apic::set_direct_map(DIRECT_MAP);
+    }
+    let cpu = Box::leak(Box::new(Cpu::on(stacks, 0, apic::id())));
+    // SAFETY: this is the boot CPU, and the only call.
+    unsafe { cpu.load() };
     let extension = E::probe()?;
+    extension.describe();
+    let msr_map = E::msr_map(&mut frames).ok_or(Refusal::TooMuchMemory)?;
+    let cpu_frames = E::frames(&mut frames, msr_map).ok_or(Refusal::TooMuchMemory)?;
+    let cpus = cpus::start(&extension, &mut info, &options, cpu.percpu(), &mut tables, &mut frames, msr_map)?;
     let linux = linux::prepare(&info)?;
-    let cpu_frames = E::frames(&mut frames).ok_or(Refusal::TooMuchMemory)?;
-    let machine = machine::make(&extension, frames, &info.memory, &options, percpu)?;
+    let machine = machine::make(&extension, frames, &info.memory, &options, &cpus, msr_map)?;
+    let machine: &'static _ = Box::leak(Box::new(machine));
+    cpus.enter(extension.clone(), machine, options.on_crash)?;
     let (root, free) = {
         let memory = machine.memory.lock();
         (memory.root(), memory.tables().available() as u64 * PAGE_SIZE)
@@ -119,8 +130,8 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let cursor = console::hand_over();
     // The point of no return: what the modules lay in is overwritten.
     let state = linux::hand_over(linux, &info, cursor);
-    let mut vcpu = extension.cpu(cpu_frames, root, &info.memory, &selectors, percpu, &state)?;
-    let (stop, exit) = run::run(&mut vcpu, &machine);
+    let mut vcpu = extension.cpu(cpu_frames, root, cpu.selectors(), cpu.percpu(), &Begin::Kernel(state))?;
+    let (stop, exit) = run::run(&mut vcpu, machine);
     end(&mut vcpu, stop, &exit, options.on_crash)
 }
 
@@ -150,30 +161,4 @@ fn refuse(refusal: &Refusal) -> ! {
     log::error!("cannot start: {refusal}");
     console::drain();
     instructions::halt_forever()
-}
-
-/// Reports what the guest was when it stopped, and does what the user wants done then.
-fn end(vcpu: &mut impl Vcpu, stop: Stop, exit: &Exit, on_crash: OnCrash) -> ! {
-    console::take_back();
-    let what = match stop {
-        Stop::TripleFault => "triple fault",
-        Stop::Unanswered => "an exit that Vidar has no answer for",
-        Stop::EntryFailed => "the CPU refused to enter it",
-        Stop::OutOfFrames => "no memory is left for its page tables",
-        Stop::OutOfReach => "it used an address beyond 256 TiB",
-    };
-    log::error!("the guest has stopped: {what}\n  {exit:x?}\n{}", vcpu.snapshot());
-    match on_crash {
-        OnCrash::Halt => {
-            log::error!("the machine is halted (on-crash=halt)");
-            console::drain();
-            instructions::halt_forever()
-        }
-        OnCrash::Reset => {
-            log::error!("the machine is reset (on-crash=reset)");
-            console::drain();
-            vcpu.leave();
-            reset::reset()
-        }
-    }
 }

@@ -72,6 +72,20 @@ pub enum Refusal {
         /// What it lacks.
         what: Vec<&'static str>,
     },
+    /// Another CPU has another extension.
+    #[error(
+        "CPU {cpu} (APIC ID {apic_id}) has another {} than the boot CPU: have the firmware make all CPUs alike (a setting, or \
+         an update of it), or boot the bare menu entry",
+        .what.name
+    )]
+    Unlike {
+        /// Its number.
+        cpu: u32,
+        /// ID of its local APIC.
+        apic_id: u32,
+        /// The extension.
+        what: Names,
+    },
     /// The extension does not do as it said.
     #[error(
         "this CPU's {} does not work as its capability registers say ({how}): report this, with the CPU's name",

@@ -8,6 +8,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::log as console;
 use crate::arch::instructions::halt_forever;
+use crate::arch::percpu::PerCpu;
+use crate::arch::stop;
 
 /// Bytes in the largest of Vidar's stacks.
 const LARGEST_STACK: u64 = 32 * 1024;
@@ -20,6 +22,7 @@ pub fn report(info: &PanicInfo<'_>) -> ! {
     if PANICKING.swap(true, Ordering::Relaxed) {
         halt_forever(); // a panic while reporting a panic has nothing more to say
     }
+    stop::others(PerCpu::current().map_or(0, |cpu| cpu.apic_id));
     console::take_back();
     let (file, line) = info.location().map_or(("?", 0), |location| (location.file(), location.line()));
     log::error!("Vidar panicked: {} ({file}:{line}); report this with what follows", info.message());

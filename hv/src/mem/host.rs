@@ -207,6 +207,26 @@ impl HostTables {
         Ok(self.next_stack)
     }
 
+    /// Their root.
+    pub const fn root(&self) -> Hpa {
+        self.root
+    }
+
+    /// Maps the page at `page`, below 1 MiB, at its own address as well, executable and not writable: a CPU that turns
+    /// paging on there goes on there.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] where `frames` runs out.
+    pub fn map_identity(&mut self, frames: &mut Frames, page: Hpa) -> Result<(), OutOfFrames> {
+        self.map::<Size4KiB>(frames, page.0, page, PageTableFlags::PRESENT)
+    }
+
+    /// Takes all back that [`HostTables::map_identity`] mapped. No CPU may be there.
+    pub fn unmap_identity(&mut self) {
+        self.mapper.level_4_table_mut()[0].set_unused();
+        x86_64::instructions::tlb::flush_all();
+    }
+
     /// Makes these the tables of this CPU.
     pub fn load(&self) {
         // SAFETY: the tables map the image and the direct map where they were. The stack in use is in one of them: the

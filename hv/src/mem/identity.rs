@@ -7,7 +7,8 @@ use core::ops::Range;
 
 use super::addr::{Gpa, Hpa, PAGE_SIZE, PageSize, overlaps};
 use super::mtrr::{MemoryType, Mtrrs};
-use super::stage2::{Format, MapError, SecondStage, TableMemory};
+use super::ranges::RangeSet;
+use super::stage2::{Access, Format, MapError, SecondStage, TableMemory};
 
 /// The identity map with the types of the MTRRs.
 #[derive(Debug, Clone)]
@@ -15,7 +16,9 @@ pub struct Identity {
     /// Where memory types come from.
     pub mtrrs: Mtrrs,
     /// Vidar's own memory, which no page of the map touches.
-    pub hidden: Range<Hpa>,
+    pub hidden: RangeSet,
+    /// A page of 4 KiB that the guest may only read: writes to it are Vidar's to look at.
+    pub watched: Option<Gpa>,
 }
 
 impl Identity {
@@ -26,11 +29,15 @@ impl Identity {
             let base = gpa.align_down(size.bytes());
             let end = Hpa(base.0.checked_add(size.bytes())?);
             let page = base.identity()..end;
-            if overlaps(&page, &self.hidden) {
+            if self.hidden.overlaps(&page) || size != PageSize::Size4K && self.is_watched(&page) {
                 return None;
             }
             Some((base, size, self.mtrrs.uniform_type(page)?))
         })
+    }
+
+    fn is_watched(&self, page: &Range<Hpa>) -> bool {
+        self.watched.is_some_and(|watched| overlaps(page, &(watched.identity()..watched.identity() + PAGE_SIZE)))
     }
 
     /// Maps every page that touches `range`, but for the hidden ones, and what lies in the same large pages.
@@ -76,8 +83,10 @@ impl Identity {
         largest: PageSize,
     ) -> Result<Option<PageSize>, MapError> {
         match self.page_at(gpa, largest) {
-            Some((_, size, memory_type)) => {
-                stage2.map(memory, gpa, gpa.identity(), size, memory_type).map(Some)
+            Some((base, size, memory_type)) => {
+                let watched = self.watched.is_some_and(|watched| watched == base);
+                let access = if watched { Access::READ } else { Access::all() };
+                stage2.map_with(memory, gpa, gpa.identity(), size, memory_type, access).map(Some)
             }
             None => Ok(None),
         }

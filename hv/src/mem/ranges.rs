@@ -59,6 +59,16 @@ impl RangeSet {
         range.is_empty() || self.0.iter().any(|other| other.start <= range.start && range.end <= other.end)
     }
 
+    /// Whether an address is in the set.
+    pub fn contains(&self, address: Hpa) -> bool {
+        self.0.iter().any(|range| range.contains(&address))
+    }
+
+    /// Whether an address of `range` is in the set.
+    pub fn overlaps(&self, range: &Range<Hpa>) -> bool {
+        self.0.iter().any(|other| overlaps(other, range))
+    }
+
     /// The addresses in the set, in number.
     pub fn bytes(&self) -> u64 {
         self.0.iter().map(|range| range.end.0 - range.start.0).sum()
@@ -85,6 +95,14 @@ impl RangeSet {
 /// Whether `size` bytes from `start` on end at or before `end`.
 fn fits(start: Hpa, size: u64, end: Hpa) -> bool {
     start.0.checked_add(size).is_some_and(|top| top <= end.0)
+}
+
+impl<const N: usize> From<[Range<Hpa>; N]> for RangeSet {
+    fn from(ranges: [Range<Hpa>; N]) -> Self {
+        let mut set = Self::new();
+        ranges.into_iter().for_each(|range| set.insert(range));
+        set
+    }
 }
 
 impl Deref for RangeSet {

@@ -4,6 +4,7 @@
 //! [`TableMemory`]. Nothing here says what is mapped: that is [`identity`](super::identity).
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
 use super::addr::{Gpa, Hpa, PageSize};
 use super::mtrr::MemoryType;
@@ -92,6 +93,9 @@ pub trait Format {
 
     /// The memory type of a leaf of this size.
     fn memory_type(entry: u64, size: PageSize) -> MemoryType;
+
+    /// What a leaf allows.
+    fn access(entry: u64) -> Access;
 }
 
 /// The memory that tables live in.
@@ -161,6 +165,19 @@ impl<F: Format> SecondStage<F> {
         size: PageSize,
         memory_type: MemoryType,
     ) -> Result<PageSize, MapError> {
+        self.map_with(memory, gpa, hpa, size, memory_type, Access::all())
+    }
+
+    /// As [`SecondStage::map`], with these accesses allowed.
+    pub fn map_with(
+        &mut self,
+        memory: &mut impl TableMemory,
+        gpa: Gpa,
+        hpa: Hpa,
+        size: PageSize,
+        memory_type: MemoryType,
+        access: Access,
+    ) -> Result<PageSize, MapError> {
         if gpa.0 >= REACH {
             return Err(MapError::OutOfReach(gpa));
         }
@@ -174,7 +191,7 @@ impl<F: Format> SecondStage<F> {
             let size = level.page_size();
             if let Some(size) = size.filter(|&size| size <= wanted && (is_leaf || !present)) {
                 let page = hpa.align_down(size.bytes());
-                memory.write(table, index, F::leaf(page, size, memory_type, Access::all()));
+                memory.write(table, index, F::leaf(page, size, memory_type, access));
                 return Ok(size);
             }
             if let Some(size) = size.filter(|_| is_leaf) {
@@ -215,6 +232,65 @@ impl<F: Format> SecondStage<F> {
             table = F::address(entry);
             level = level.below()?;
         }
+    }
+
+    /// Gives every page the type that `uniform` has for its addresses, and divides those for which it has none. A page
+    /// that cannot be divided for want of a table becomes uncacheable, which is never wrong, only slow.
+    ///
+    /// No address is translated differently and no table is freed, so CPUs may use the tables meanwhile; each has to
+    /// forget what it cached for the types to hold on it.
+    pub fn retype(
+        &mut self,
+        memory: &mut impl TableMemory,
+        uniform: &impl Fn(Range<Hpa>) -> Option<MemoryType>,
+    ) {
+        Self::retype_table(memory, self.root, Level::Pml4, uniform);
+    }
+
+    fn retype_table(
+        memory: &mut impl TableMemory,
+        table: Hpa,
+        level: Level,
+        uniform: &impl Fn(Range<Hpa>) -> Option<MemoryType>,
+    ) {
+        for index in 0..ENTRIES {
+            let entry = memory.read(table, index);
+            if !F::is_present(entry) {
+                continue;
+            }
+            let below = level.below();
+            let Some(size) = level.page_size().filter(|_| F::is_leaf(entry, level)) else {
+                if let Some(below) = below {
+                    Self::retype_table(memory, F::address(entry), below, uniform);
+                }
+                continue;
+            };
+            let page = F::address(entry).align_down(size.bytes());
+            let wanted = uniform(page..page + size.bytes());
+            let divided = if wanted.is_none() { Self::divide(memory, entry, level, size) } else { None };
+            if let (Some(divided), Some(below)) = (divided, below) {
+                Self::retype_table(memory, divided, below, uniform);
+                memory.write(table, index, F::table(divided));
+                continue;
+            }
+            let memory_type = wanted.unwrap_or(MemoryType::Uncacheable);
+            if F::memory_type(entry, size) != memory_type {
+                memory.write(table, index, F::leaf(page, size, memory_type, F::access(entry)));
+            }
+        }
+    }
+
+    /// A table that translates as the leaf `entry` of `level` does, or `None` where there is no smaller page or no frame.
+    fn divide(memory: &mut impl TableMemory, entry: u64, level: Level, size: PageSize) -> Option<Hpa> {
+        let below = level.below()?.page_size()?;
+        let table = memory.allocate()?;
+        let page = F::address(entry).align_down(size.bytes());
+        let (memory_type, access) = (F::memory_type(entry, size), F::access(entry));
+        for index in 0..ENTRIES {
+            let part = page + index as u64 * below.bytes();
+            memory.write(table, index, F::leaf(part, below, memory_type, access));
+        }
+        Some(table)
     }
 
     /// Unmaps everything and frees every table but the root. CPUs must then forget what they cached of it

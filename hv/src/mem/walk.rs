@@ -5,6 +5,9 @@
 
 use super::addr::{Gpa, PAGE_SIZE};
 
+/// Reads the eight bytes at an address, a multiple of eight; `None` where there is nothing for Vidar to read.
+pub type ReadWord = fn(Gpa) -> Option<u64>;
+
 /// How the guest's CPU translates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paging {

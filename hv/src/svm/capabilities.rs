@@ -54,6 +54,9 @@ impl Capabilities {
     }
 }
 
+/// VM_CR.R_INIT.
+pub const R_INIT: u64 = 1 << 1;
+
 /// What VM_CR says about turning AMD-V on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
@@ -67,7 +70,6 @@ pub enum Decision {
 ///
 /// An INIT that was intercepted stays pending: R_INIT turns it into an exception, so that it can be taken off the CPU.
 pub const fn decide(vm_cr: u64) -> Decision {
-    const R_INIT: u64 = 1 << 1;
     const LOCK: u64 = 1 << 3;
     const SVMDIS: u64 = 1 << 4;
     match (vm_cr & SVMDIS != 0, vm_cr & LOCK != 0) {

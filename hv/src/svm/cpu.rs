@@ -9,22 +9,21 @@ use super::enable;
 use super::entry::{EntryBlock, enter};
 use super::instruction::Instruction;
 use super::instructions::{clgi, stgi, vmsave};
-use super::msrs::MSRS;
-use super::vmcb::{Clean, LONG_CODE, Vmcb, tlb_control};
+use super::vmcb::{Clean, DEFAULT_32, LONG_CODE, Vmcb, tlb_control};
 use super::{event, exit, setup, snapshot};
-use crate::arch::msr::{self, EFER_LMA, EFER_SVME};
-use crate::arch::percpu::{Counters, PerCpu};
+use crate::arch::msr::{self, EFER_SVME};
+use crate::arch::percpu::PerCpu;
 use crate::arch::processor::OnHardware;
 use crate::arch::{cpuid, instructions};
-use crate::mem::addr::{Gpa, Hpa};
+use crate::mem::addr::Hpa;
 use crate::mem::layout::direct;
-use crate::mem::walk::{Bytes, Paging};
+use crate::mem::walk::ReadWord;
 use crate::vmm::backend::Vcpu;
-use crate::vmm::control::{CR0_PE, CR0_PG, CR4_LA57, CR4_PAE, CR4_PSE, Controls};
+use crate::vmm::control::{CR0_PE, Controls};
 use crate::vmm::crash::Snapshot;
-use crate::vmm::entry::EntryState;
+use crate::vmm::entry::Begin;
 use crate::vmm::exit::Exit;
-use crate::vmm::msr::Row;
+use crate::vmm::fetch::{self, Code};
 use crate::vmm::outcome::Exception;
 use crate::vmm::registers::{Register, Registers};
 
@@ -49,51 +48,69 @@ pub struct CpuFrames {
     pub permissions_map: Hpa,
 }
 
-/// Reads the guest's memory.
-pub trait ReadGuest {
-    /// The eight bytes at an address, a multiple of eight; `None` where there is nothing for Vidar to read.
-    fn word(&self, address: Gpa) -> Option<u64>;
-}
-
 /// A virtual CPU, bound to the physical CPU that it was made on.
-pub struct SvmCpu<R> {
+pub struct SvmCpu {
     block: EntryBlock,
     vmcb: Vmcb,
     capabilities: Capabilities,
     percpu: &'static PerCpu,
-    memory: R,
+    memory: ReadWord,
     /// Where the guest goes on behind the instruction that exited.
     next_rip: u64,
 }
 
-impl<R: ReadGuest> SvmCpu<R> {
-    /// Turns AMD-V on and makes a VMCB for a guest that starts in `state`. `memory` is asked where the CPU does not give
+impl SvmCpu {
+    /// Turns AMD-V on and makes a VMCB for a guest that begins as `begin` says. `memory` is asked where the CPU does not give
     /// the length of an instruction.
     ///
     /// # Safety
-    /// [`enable::probe`] found `capabilities` on this CPU; the frames are zeroed but for the map and this CPU's alone;
-    /// `root` is a nested page table that does not map Vidar; `percpu` and the segments are loaded.
+    /// [`enable::probe`] found `capabilities` on this CPU; the frames are this CPU's alone but for the map, and zeroed or
+    /// those that it had before an INIT; `root` is a nested page table that does not map Vidar; `percpu` and the segments
+    /// are loaded.
     pub unsafe fn new(
         capabilities: Capabilities,
         frames: CpuFrames,
         root: Hpa,
         percpu: &'static PerCpu,
-        state: &EntryState,
-        memory: R,
+        begin: &Begin,
+        memory: ReadWord,
     ) -> Self {
         // SAFETY: the caller's promise; SVME is set when VMSAVE is executed.
-        let (mut vmcb, pat) = unsafe {
-            let pat = enable::enable(frames.host_save, frames.host);
-            vmsave(frames.vmcb);
-            (Vmcb::at(direct(frames.vmcb)), pat)
+        let vmcb = unsafe {
+            let mut vmcb = Vmcb::at(direct(frames.vmcb));
+            let pat = enable::enable(frames.host_save, frames.host, percpu.is_boot_cpu());
+            // A CPU that comes out of an INIT has its guest's MSRs in the VMCB already.
+            if vmcb.control().guest_asid == 0 {
+                vmsave(frames.vmcb);
+                vmcb.save_mut(Clean::ALL).g_pat = pat;
+            }
+            vmcb
         };
-        setup::controls(&mut vmcb, frames.permissions_map, root);
-        setup::guest_state(&mut vmcb, state, pat);
-        let mut block = EntryBlock::new(frames.vmcb, frames.host);
-        block.registers.set(Register::Rsi, state.boot_params.0);
+        let block = EntryBlock::new(frames.vmcb, frames.host);
         let mut cpu = Self { block, vmcb, capabilities, percpu, memory, next_rip: 0 };
+        setup::controls(&mut cpu.vmcb, frames.permissions_map, root);
+        match begin {
+            Begin::Kernel(state) => {
+                setup::kernel_state(&mut cpu.vmcb, state);
+                cpu.block.registers.set(Register::Rsi, state.boot_params.0);
+            }
+            Begin::Startup(vector) => {
+                cpu.reset();
+                cpu.startup(*vector);
+            }
+            Begin::Waiting => panic!("AMD-V has no guest that waits for a start-up IPI"),
+        }
         cpu.deliver_nmi();
         cpu
+    }
+
+    /// Puts the CPU into the state after INIT.
+    fn reset(&mut self) {
+        setup::init_state(&mut self.vmcb);
+        instructions::reset_debug_registers();
+        self.block.registers = Registers::default();
+        self.block.registers.set(Register::Rdx, cpuid::cpuid(1, 0).eax.into());
+        self.flush();
     }
 
     /// Injects an NMI that came before GIF was 0. Those after wait in the CPU.
@@ -109,15 +126,15 @@ impl<R: ReadGuest> SvmCpu<R> {
         if self.capabilities.nrip_save {
             return Some(self.vmcb.control().nrip);
         }
-        let save = self.vmcb.save();
-        let controls = self.controls();
-        let long_mode_64 = controls.efer & EFER_LMA != 0 && controls.cs_l;
-        let (base, mask) = if long_mode_64 { (0, u64::MAX) } else { (save.cs.base, 0xffff_ffff) };
-        let linear = base.wrapping_add(save.rip) & mask;
-        let read = |address| self.memory.word(address);
-        let bytes = Bytes::new(paging(&controls), controls.cr3, linear, mask, read);
-        let length = instruction.length(bytes, long_mode_64)?;
-        Some(save.rip.wrapping_add(length.into()) & mask)
+        let (controls, code) = (self.controls(), self.code());
+        let bytes = code.bytes(&controls, self.memory);
+        let length = instruction.length(bytes, fetch::is_64_bit(&controls))?;
+        Some(self.after(length))
+    }
+
+    /// The address of so many bytes behind the guest's next instruction.
+    fn after(&self, length: u8) -> u64 {
+        self.vmcb.save().rip.wrapping_add(length.into()) & Code::mask(&self.controls())
     }
 
     /// What VMRUN flushes before the next entry: the guest's translations.
@@ -142,17 +159,6 @@ impl<R: ReadGuest> SvmCpu<R> {
     }
 }
 
-/// How the guest's own page tables are to be read.
-const fn paging(controls: &Controls) -> Paging {
-    let Controls { cr0, cr4, efer, .. } = *controls;
-    match (cr0 & CR0_PG != 0, efer & EFER_LMA != 0, cr4 & CR4_PAE != 0) {
-        (false, ..) => Paging::Off,
-        (_, true, _) => Paging::Long { levels: if cr4 & CR4_LA57 != 0 { 5 } else { 4 } },
-        (_, _, true) => Paging::Pae,
-        (..) => Paging::Bits32 { large_pages: cr4 & CR4_PSE != 0 },
-    }
-}
-
 /// The instruction behind which an exit of this kind goes on.
 const fn instruction(exit: &Exit) -> Option<Instruction> {
     match exit {
@@ -166,11 +172,9 @@ const fn instruction(exit: &Exit) -> Option<Instruction> {
     }
 }
 
-impl<R> OnHardware for SvmCpu<R> {}
+impl OnHardware for SvmCpu {}
 
-impl<R: ReadGuest> Vcpu for SvmCpu<R> {
-    const MSRS: &'static [&'static [Row]] = MSRS;
-
+impl Vcpu for SvmCpu {
     fn run(&mut self) -> Exit {
         // SAFETY: `new` turned AMD-V on and set the VMCB up, with a second stage that leaves out Vidar's memory.
         unsafe { enter(&mut self.block) };
@@ -196,8 +200,8 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
         &mut self.block.registers
     }
 
-    fn counters(&self) -> &Counters {
-        &self.percpu.counters
+    fn percpu(&self) -> &'static PerCpu {
+        self.percpu
     }
 
     fn controls(&self) -> Controls {
@@ -242,6 +246,11 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
         }
     }
 
+    fn skip(&mut self, length: u8) {
+        self.next_rip = self.after(length);
+        self.advance();
+    }
+
     #[cold]
     fn inject(&mut self, exception: Exception) {
         // Both are faults: the saved RFLAGS have RF set, and a shadow ends.
@@ -253,20 +262,26 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
         control.eventinj = event::inject(exception, protected_mode);
     }
 
+    fn code(&self) -> Code {
+        let save = self.vmcb.save();
+        Code { rip: save.rip, base: save.cs.base, default_32: save.cs.attributes & DEFAULT_32 != 0 }
+    }
+
     #[cold]
-    fn init(&mut self) {
+    fn init(&mut self, _: bool) {
         // The INIT that was intercepted is still pending: it comes as an exception, and NMIs may come with it.
         // SAFETY: SVME is set and Vidar's exceptions are loaded.
         unsafe {
             stgi();
             clgi();
         }
-        setup::init_state(&mut self.vmcb);
-        instructions::reset_debug_registers();
-        self.block.registers = Registers::default();
-        self.block.registers.set(Register::Rdx, cpuid::cpuid(1, 0).eax.into());
-        self.flush();
+        self.reset();
         self.deliver_nmi();
+    }
+
+    #[cold]
+    fn startup(&mut self, vector: u8) {
+        setup::startup_state(&mut self.vmcb, vector);
     }
 
     fn flush_second_stage(&mut self) {

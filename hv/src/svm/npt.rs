@@ -93,6 +93,13 @@ impl Format for Npt {
         Hpa(entry & ADDRESS)
     }
 
+    fn access(entry: u64) -> Access {
+        let mut access = Access::READ;
+        access.set(Access::WRITE, entry & WRITABLE != 0);
+        access.set(Access::EXECUTE, entry & NO_EXECUTE == 0);
+        access
+    }
+
     fn memory_type(entry: u64, size: PageSize) -> MemoryType {
         let high = if size == PageSize::Size4K { PAT_HIGH_SMALL } else { PAT_HIGH_LARGE };
         let index = entry >> PAT_LOW_SHIFT & 3 | if entry & high != 0 { 4 } else { 0 };

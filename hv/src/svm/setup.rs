@@ -46,7 +46,7 @@ pub fn controls(vmcb: &mut Vmcb, permissions_map: Hpa, root: Hpa) {
 
 /// The boot CPU at the kernel's 32-bit entry. FS, GS, TR, LDTR and the MSRs of VMLOAD are in the VMCB already, as firmware
 /// left them: what of it the guest would find without Vidar stays.
-pub fn guest_state(vmcb: &mut Vmcb, state: &EntryState, pat: u64) {
+pub fn kernel_state(vmcb: &mut Vmcb, state: &EntryState) {
     let save = vmcb.save_mut(Clean::ALL);
     reset_registers(save);
     let data = Segment { selector: state.data, attributes: FLAT_DATA, limit: u32::MAX, base: 0 };
@@ -58,7 +58,6 @@ pub fn guest_state(vmcb: &mut Vmcb, state: &EntryState, pat: u64) {
     save.idtr = Segment::default();
     save.cr0 = CR0_PE | CR0_ET;
     save.rip = state.entry.0;
-    save.g_pat = pat;
 }
 
 /// The state after INIT. Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset", and AMD APM Vol. 2, 14.1.3 "Processor
@@ -78,6 +77,15 @@ pub fn init_state(vmcb: &mut Vmcb) {
     save.rip = 0xfff0;
     let control = vmcb.control_mut(Clean::ALL);
     (control.interrupt_shadow, control.eventinj) = (0, 0);
+}
+
+/// A CPU in the state after INIT at the page that a start-up IPI names. AMD APM Vol. 2, 16.5 "Interprocessor Interrupts
+/// (IPI)".
+pub fn startup_state(vmcb: &mut Vmcb, vector: u8) {
+    let save = vmcb.save_mut(Clean::ALL);
+    let selector = u16::from(vector) << 8;
+    save.cs = Segment { selector, attributes: 0x09b, limit: 0xffff, base: u64::from(selector) << 4 };
+    save.rip = 0;
 }
 
 /// What start and INIT have in common.

@@ -136,6 +136,8 @@ pub struct Segment {
 
 /// [`Segment::attributes`] of CS: L, 64-bit code.
 pub const LONG_CODE: u16 = 1 << 9;
+/// [`Segment::attributes`] of CS: D, operands and addresses of 32 bits.
+pub const DEFAULT_32: u16 = 1 << 10;
 
 /// The state-save area.
 #[derive(Debug, Clone, FromZeros)]

@@ -3,25 +3,22 @@
 use super::control::Controls;
 use super::crash::Snapshot;
 use super::exit::Exit;
-use super::msr::Row;
+use super::fetch::Code;
 use super::outcome::Exception;
 use super::registers::Registers;
-use crate::arch::percpu::Counters;
+use crate::arch::percpu::PerCpu;
 use crate::arch::processor::Processor;
 
 /// A virtual CPU of one extension, on the physical CPU that it is bound to.
 pub trait Vcpu: Processor {
-    /// The tables of MSRs that are not simply the CPU's own here.
-    const MSRS: &'static [&'static [Row]];
-
     /// Runs the guest until it leaves, delivering what is kept for it first.
     fn run(&mut self) -> Exit;
 
     /// The general-purpose registers.
     fn registers(&mut self) -> &mut Registers;
 
-    /// Where exits of this CPU are counted.
-    fn counters(&self) -> &Counters;
+    /// The CPU's own block.
+    fn percpu(&self) -> &'static PerCpu;
 
     /// CR0, CR3, CR4 and EFER as the guest sees them.
     fn controls(&self) -> Controls;
@@ -41,11 +38,20 @@ pub trait Vcpu: Processor {
     /// Goes behind the instruction that exited: RIP, RF, the STI and MOV-SS shadow, and #DB if TF is set.
     fn advance(&mut self);
 
+    /// As [`Vcpu::advance`], for an instruction of `length` bytes whose length the CPU does not tell.
+    fn skip(&mut self, length: u8);
+
     /// Raises an exception with the next entry.
     fn inject(&mut self, exception: Exception);
 
-    /// Puts the CPU into the state after INIT.
-    fn init(&mut self);
+    /// Where the next instruction is.
+    fn code(&self) -> Code;
+
+    /// Puts the CPU into the state after INIT; with `waits` it then waits for a start-up IPI, in the guest.
+    fn init(&mut self, waits: bool);
+
+    /// Starts the CPU, which is in the state after INIT, at the page that `vector` names.
+    fn startup(&mut self, vector: u8);
 
     /// Drops what the CPU remembers of the second-stage table.
     fn flush_second_stage(&mut self);

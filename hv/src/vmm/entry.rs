@@ -3,6 +3,17 @@
 
 use crate::mem::addr::Gpa;
 
+/// How a virtual CPU begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// The boot CPU, at the kernel's entry.
+    Kernel(EntryState),
+    /// Waiting for a start-up IPI in the guest, as after INIT.
+    Waiting,
+    /// At this vector, as a start-up IPI has it.
+    Startup(u8),
+}
+
 /// What varies of it; interrupts are off, and all other registers are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryState {

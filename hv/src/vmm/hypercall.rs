@@ -5,7 +5,7 @@ use core::ops::Range;
 use vidar_abi::{Call, ExitKind, LOG_CHUNK, MAGIC, Status, VERSION, Vendor};
 
 use super::registers::{Register, Registers};
-use crate::arch::percpu::Counters;
+use crate::arch::percpu::PerCpu;
 use crate::mem::addr::Hpa;
 
 /// What the calls tell of.
@@ -14,8 +14,8 @@ pub struct Facts {
     pub region: Range<Hpa>,
     /// The extension in use.
     pub vendor: Vendor,
-    /// Exit counters of each CPU.
-    pub counters: &'static [&'static Counters],
+    /// The CPUs, by their numbers.
+    pub cpus: &'static [&'static PerCpu],
     /// Reads the log: copies from a position on, returns where from and how much.
     pub log: fn(u64, &mut [u8]) -> (u64, usize),
 }
@@ -40,16 +40,16 @@ fn dispatch(call: Call, registers: &mut Registers, facts: &Facts) -> Status {
             registers.set(Register::Rbx, facts.region.start.0);
             registers.set(Register::Rcx, facts.region.end.0 - facts.region.start.0);
             registers.set(Register::Rdx, facts.vendor as u64);
-            registers.set(Register::Rsi, facts.counters.len() as u64);
-            registers.set(Register::Rdi, facts.counters.iter().map(|counters| counters.total()).sum());
+            registers.set(Register::Rsi, facts.cpus.len() as u64);
+            registers.set(Register::Rdi, facts.cpus.iter().map(|cpu| cpu.counters.total()).sum());
         }
         Call::Exits => {
             let cpu = usize::try_from(registers.get(Register::Rbx))
                 .ok()
-                .and_then(|index| facts.counters.get(index));
+                .and_then(|index| facts.cpus.get(index));
             let kind = ExitKind::from_raw(registers.get(Register::Rcx));
-            let Some((counters, kind)) = cpu.zip(kind) else { return Status::BadArgument };
-            registers.set(Register::Rbx, counters.get(kind));
+            let Some((cpu, kind)) = cpu.zip(kind) else { return Status::BadArgument };
+            registers.set(Register::Rbx, cpu.counters.get(kind));
         }
         Call::Log => {
             let mut chunk = [0; LOG_CHUNK];
@@ -97,12 +97,12 @@ mod tests {
     }
 
     fn call(registers: &mut Registers) {
-        let counters: &Counters = Box::leak(Box::default());
-        counters.count(ExitKind::Invd);
+        let cpu: &PerCpu = Box::leak(Box::new(PerCpu::new(0, 0)));
+        cpu.counters.count(ExitKind::Invd);
         let facts = Facts {
             region: Hpa(0x20_0000)..Hpa(0x40_0000),
             vendor: Vendor::Vmx,
-            counters: Box::leak(Box::new([counters])),
+            cpus: Box::leak(Box::new([cpu])),
             log,
         };
         answer(registers, &facts);

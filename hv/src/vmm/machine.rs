@@ -7,7 +7,21 @@ use spin::Mutex;
 use super::cpuid::Policy;
 use super::hypercall::Facts;
 use super::memory::GuestMemory;
+use super::msr::Row;
 use crate::mem::addr::Gpa;
+use crate::mem::walk::ReadWord;
+
+/// Who acts on the messages that start CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Startup {
+    /// The local APICs: a CPU waits for its start-up IPI in the guest, and exits with it.
+    Hardware,
+    /// Vidar: it sends each INIT, and a start-up IPI of its own with the vector of its trampoline.
+    Emulated {
+        /// The page of the trampoline.
+        trampoline: u8,
+    },
+}
 
 /// The machine that the guest runs on.
 pub struct Machine<F, T> {
@@ -15,6 +29,12 @@ pub struct Machine<F, T> {
     pub facts: Facts,
     /// What the guest's CPUID may show.
     pub cpuid: Policy,
+    /// The tables of MSRs that are not simply the CPU's own.
+    pub msrs: &'static [&'static [Row]],
+    /// Who starts CPUs.
+    pub startup: Startup,
+    /// The local APIC's page, if the guest's writes to it are looked at.
+    pub watched: Option<Gpa>,
     /// Bits of CR4 that the guest may set.
     pub cr4_allowed: u64,
     /// Bits of EFER that the guest may set, for a backend that is asked.
@@ -25,6 +45,6 @@ pub struct Machine<F, T> {
     pub memory: Mutex<GuestMemory<F, T>>,
     /// That the guest touched Vidar's memory has been reported.
     pub touch_reported: AtomicBool,
-    /// Reads four words of guest RAM; asked only for addresses where the guest has RAM.
-    pub read_ram: fn(Gpa) -> [u64; 4],
+    /// Reads the guest's memory where a CPU of it has read just before.
+    pub read_word: ReadWord,
 }

@@ -19,6 +19,8 @@ pub struct GuestMemory<F, T> {
     tables: T,
     identity: Identity,
     ram: RangeSet,
+    /// More than one CPU uses the tables, and none can be told to forget what it cached of them.
+    shared: bool,
     /// The page that the guest sees wherever Vidar's memory is.
     decoy: Hpa,
 }
@@ -33,7 +35,8 @@ pub struct Touch {
 }
 
 impl<F: Format, T: TableMemory> GuestMemory<F, T> {
-    /// Maps all RAM and the first MiB. Devices follow as the guest touches them.
+    /// Maps all RAM and the first MiB. Devices follow as the guest touches them. With `shared` more than one CPU uses the
+    /// tables: nothing is unmapped then, so no CPU can hold on to a table that has become another.
     ///
     /// # Errors
     /// [`MapError`] where not even an empty table fits in what `tables` has.
@@ -42,10 +45,11 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         largest: PageSize,
         identity: Identity,
         ram: RangeSet,
+        shared: bool,
     ) -> Result<Self, MapError> {
         let stage2 = SecondStage::new(&mut tables, largest)?;
         let decoy = tables.allocate().ok_or(MapError::OutOfTables)?;
-        let mut memory = Self { stage2, tables, identity, ram, decoy };
+        let mut memory = Self { stage2, tables, identity, ram, shared, decoy };
         memory.map_ram()?;
         Ok(memory)
     }
@@ -60,6 +64,11 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         &self.tables
     }
 
+    /// Whether more than one CPU uses the tables.
+    pub const fn is_shared(&self) -> bool {
+        self.shared
+    }
+
     /// Whether the guest has RAM in all of the page around `address`, as Vidar's own code may read it.
     pub fn is_ram(&self, address: Gpa) -> bool {
         let page = address.align_down(PAGE_SIZE).identity();
@@ -71,9 +80,9 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
     /// # Errors
     /// [`MapError`] where even an empty table has no room.
     pub fn touch(&mut self, address: Gpa) -> Result<Touch, MapError> {
-        let decoy = self.identity.hidden.contains(&address.identity());
+        let decoy = self.identity.hidden.contains(address.identity());
         match self.map(address, decoy) {
-            Err(MapError::OutOfTables) => {
+            Err(MapError::OutOfTables) if !self.shared => {
                 self.stage2.clear(&mut self.tables);
                 self.map(address, decoy)?;
                 Ok(Touch { decoy, flush: true })
@@ -92,6 +101,15 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
             return Ok(false);
         }
         self.identity.mtrrs = mtrrs;
+        if self.shared {
+            let Self { stage2, tables, identity, decoy, .. } = self;
+            // The decoy's place has no type of its own.
+            let uniform = |page: Range<Hpa>| {
+                if page.start == *decoy { Some(MemoryType::WriteBack) } else { identity.mtrrs.uniform_type(page) }
+            };
+            stage2.retype(tables, &uniform);
+            return Ok(true);
+        }
         self.stage2.clear(&mut self.tables);
         self.map_ram()?;
         Ok(true)

@@ -33,6 +33,8 @@ pub enum Write {
     ApicBase,
     /// #GP if a bit of these is set, or else the CPU takes it.
     Without(u64),
+    /// IA32_X2APIC_ICR: messages that start CPUs are Vidar's to send.
+    Icr,
     /// IA32_EFER: by the rules of [`control::write_efer`](super::control::write_efer).
     Efer,
 }
@@ -61,6 +63,9 @@ pub const COMMON: &[Row] = &[
     Row::new(msr::APIC_BASE, msr::APIC_BASE, Read::Native, Write::ApicBase),
     Row::new(0x4b56_4d00, 0x4b56_4dff, Read::Refuse, Write::Refuse),
 ];
+
+/// What is kept besides where Vidar starts CPUs for the guest.
+pub const STARTUP: &[Row] = &[Row::new(msr::X2APIC_ICR, msr::X2APIC_ICR, Read::Native, Write::Icr)];
 
 /// What becomes of reads and writes of the MSR `index`, by the rows of `tables`.
 pub fn policy(tables: &[&[Row]], index: u32) -> (Read, Write) {

@@ -22,6 +22,12 @@ pub enum Stop {
     OutOfFrames,
     /// The guest used an address that the second-stage table cannot translate.
     OutOfReach,
+    /// It used an instruction on the local APIC's page that Vidar does not know.
+    UnknownStore,
+    /// An INIT has reached a CPU that waits for its start-up IPI outside of the guest.
+    Init,
+    /// Another CPU has stopped, and all others with it.
+    Elsewhere,
 }
 
 /// The answer to an exit.
@@ -34,7 +40,14 @@ pub enum Outcome {
     /// The instruction faults.
     Inject(Exception),
     /// The CPU takes an INIT: its state is that after INIT.
-    Init,
+    Init {
+        /// It then waits for a start-up IPI.
+        waits: bool,
+    },
+    /// The CPU starts at this vector.
+    Startup(u8),
+    /// An instruction of so many bytes has been done for the guest: go on behind it.
+    Skip(u8),
     /// The guest cannot go on.
     Stop(Stop),
 }

@@ -5,23 +5,26 @@ use core::sync::atomic::Ordering;
 use super::backend::Vcpu;
 use super::control::{self, Update};
 use super::exit::{ControlWrite, Exit, Violation};
-use super::hypercall;
-use super::machine::Machine;
+use super::machine::{Machine, Startup};
 use super::msr::{self, Read, Write};
 use super::outcome::{Exception, Outcome, Stop};
 use super::registers::Register;
-use super::{cpuid, xcr0};
+use super::{apic, cpuid, hypercall, xcr0};
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
-use crate::mem::mtrr::Mtrrs;
+use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, Mtrrs};
 use crate::mem::stage2::{Format, MapError, TableMemory};
 
-const REFUSE: Outcome = Outcome::Inject(Exception::GeneralProtection);
+/// What a refused instruction comes to.
+pub const REFUSE: Outcome = Outcome::Inject(Exception::GeneralProtection);
+
+/// The switch in [`IA32_MTRR_DEF_TYPE`].
+const MTRRS_ENABLED: u64 = 1 << 11;
 
 /// Runs the guest on `vcpu` until it cannot go on.
 pub fn run<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> (Stop, Exit) {
     loop {
         let exit = vcpu.run();
-        vcpu.counters().count(exit.kind());
+        vcpu.percpu().counters.count(exit.kind());
         let outcome = answer(vcpu, machine, &exit);
         if let Some(stop) = apply(vcpu, outcome) {
             return (stop, exit);
@@ -35,7 +38,9 @@ fn apply<V: Vcpu>(vcpu: &mut V, outcome: Outcome) -> Option<Stop> {
         Outcome::Advance => vcpu.advance(),
         Outcome::Resume => {}
         Outcome::Inject(exception) => vcpu.inject(exception),
-        Outcome::Init => vcpu.init(),
+        Outcome::Skip(length) => vcpu.skip(length),
+        Outcome::Init { waits } => vcpu.init(waits),
+        Outcome::Startup(vector) => vcpu.startup(vector),
         Outcome::Stop(stop) => return Some(stop),
     }
     None
@@ -63,7 +68,7 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
             hypercall::answer(vcpu.registers(), &machine.facts);
             Outcome::Advance
         }
-        Exit::Rdmsr => rdmsr(vcpu),
+        Exit::Rdmsr => rdmsr(vcpu, machine),
         Exit::Wrmsr => wrmsr(vcpu, machine),
         Exit::ControlWrite(write) => control_write(vcpu, machine, write),
         Exit::Xsetbv => xsetbv(vcpu),
@@ -73,19 +78,33 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
         }
         Exit::SecondStage(violation) => second_stage(vcpu, machine, violation),
         Exit::Virtualization => Outcome::Inject(Exception::InvalidOpcode),
-        Exit::Init => Outcome::Init,
-        // A start-up IPI means nothing to a CPU that is not waiting for one. Kept events are delivered by `run`.
-        Exit::Sipi(_) | Exit::Nmi | Exit::Window => Outcome::Resume,
+        Exit::Init => init(vcpu, machine),
+        Exit::Sipi(vector) => Outcome::Startup(vector),
+        // Kept events are delivered by `run`.
+        Exit::Nmi | Exit::Window => Outcome::Resume,
         Exit::TripleFault => Outcome::Stop(Stop::TripleFault),
         Exit::EntryFailed { .. } => Outcome::Stop(Stop::EntryFailed),
         Exit::Unknown { .. } => Outcome::Stop(Stop::Unanswered),
     }
 }
 
+/// INIT: the boot CPU begins at the reset vector, any other waits for a start-up IPI.
 #[cold]
-fn rdmsr<V: Vcpu>(vcpu: &mut V) -> Outcome {
+fn init<V: Vcpu, F, T>(vcpu: &V, machine: &Machine<F, T>) -> Outcome {
+    if vcpu.stop_is_wanted() {
+        return Outcome::Stop(Stop::Elsewhere);
+    }
+    match machine.startup {
+        _ if vcpu.percpu().is_boot_cpu() => Outcome::Init { waits: false },
+        Startup::Hardware => Outcome::Init { waits: true },
+        Startup::Emulated { .. } => Outcome::Stop(Stop::Init),
+    }
+}
+
+#[cold]
+fn rdmsr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
     let index = vcpu.registers().low(Register::Rcx);
-    let value = match msr::policy(V::MSRS, index).0 {
+    let value = match msr::policy(machine.msrs, index).0 {
         Read::Native => vcpu.rdmsr(index),
         Read::FeatureControl => vcpu.rdmsr(index).map(msr::feature_control),
         Read::Efer => Ok(vcpu.controls().efer),
@@ -103,14 +122,15 @@ fn rdmsr<V: Vcpu>(vcpu: &mut V) -> Outcome {
 #[cold]
 fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
     let (index, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
-    match msr::policy(V::MSRS, index).1 {
+    match msr::policy(machine.msrs, index).1 {
         Write::Native => {}
         Write::Ignore => return Outcome::Advance,
         Write::Refuse => return REFUSE,
         Write::Without(bits) if value & bits != 0 => return REFUSE,
         Write::Without(_) => {}
-        Write::ApicBase if apic_page_overlaps(value, &machine.facts.region) => return REFUSE,
+        Write::ApicBase if !apic_may_be_at(value, machine) => return REFUSE,
         Write::ApicBase => {}
+        Write::Icr => return apic::write_msr(vcpu, machine, value),
         Write::Mtrr => return write_mtrr(vcpu, machine, index, value),
         Write::Efer => {
             let Ok(controls) = control::write_efer(&vcpu.controls(), value, machine.efer_allowed) else {
@@ -126,10 +146,11 @@ fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, 
     }
 }
 
-/// Whether IA32_APIC_BASE of `value` lays the APIC's page over `region`.
-fn apic_page_overlaps(value: u64, region: &core::ops::Range<Hpa>) -> bool {
+/// Whether IA32_APIC_BASE of `value` lays the APIC's page beside Vidar, and where it is watched if it is to be.
+fn apic_may_be_at<F, T>(value: u64, machine: &Machine<F, T>) -> bool {
     let page = Hpa(value & 0x000f_ffff_ffff_f000);
-    overlaps(&(page..page + PAGE_SIZE), region)
+    machine.watched.is_none_or(|watched| watched == page.identity())
+        && !overlaps(&(page..page + PAGE_SIZE), &machine.facts.region)
 }
 
 #[cold]
@@ -142,11 +163,18 @@ fn write_mtrr<V: Vcpu, F: Format, T: TableMemory>(
     if vcpu.wrmsr(index, value).is_err() {
         return REFUSE;
     }
+    let mut memory = machine.memory.lock();
+    // Several CPUs change their MTRRs in turn, each with its caches off (CR0.CD) while its MTRRs are: the types that hold
+    // then are not for the others. Intel SDM Vol. 3A, 12.11.8 "MTRR Considerations in MP Systems".
+    let enabled = vcpu.rdmsr(IA32_MTRR_DEF_TYPE).is_ok_and(|value| value & MTRRS_ENABLED != 0);
+    if memory.is_shared() && !enabled {
+        return Outcome::Advance;
+    }
     let mtrrs = Mtrrs::read(machine.physical_address_bits, |index| vcpu.rdmsr(index).unwrap_or(0));
-    let followed = machine.memory.lock().follow(mtrrs);
-    match followed {
+    match memory.follow(mtrrs) {
         Ok(changed) => {
-            if changed {
+            // Another CPU may have been the first.
+            if changed || memory.is_shared() {
                 vcpu.flush_second_stage();
             }
             Outcome::Advance
@@ -171,7 +199,8 @@ fn control_write<V: Vcpu, F: Format, T: TableMemory>(
         let table = Gpa(controls.cr3 & 0xffff_ffe0);
         // What is not RAM reads as entries that are not present.
         let ram = machine.memory.lock().is_ram(table);
-        let entries = if ram { (machine.read_ram)(table) } else { [0; 4] };
+        let word = |index: u64| ram.then(|| (machine.read_word)(table + index * 8)).flatten().unwrap_or(0);
+        let entries = [0, 1, 2, 3].map(word);
         if !control::valid_pdptes(&entries, machine.physical_address_bits) {
             return REFUSE;
         }
@@ -200,11 +229,15 @@ fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
     machine: &Machine<F, T>,
     violation: Violation,
 ) -> Outcome {
+    if violation.mapped && machine.watched == Some(violation.address.align_down(PAGE_SIZE)) {
+        return apic::write(vcpu, machine, violation.address);
+    }
     if violation.mapped {
-        // Every page is mapped with all rights, so this cannot be mended by mapping it again.
+        // Every other page is mapped with all rights, so this cannot be mended by mapping it again.
         return Outcome::Stop(Stop::Unanswered);
     }
-    let touch = match machine.memory.lock().touch(violation.address) {
+    let touched = machine.memory.lock().touch(violation.address);
+    let touch = match touched {
         Ok(touch) => touch,
         Err(MapError::OutOfTables) => return Outcome::Stop(Stop::OutOfFrames),
         Err(_) => return Outcome::Stop(Stop::OutOfReach),

@@ -115,6 +115,8 @@ mod ept_vpid {
 const MISC_TIMER_RATE: u64 = 0x1f;
 /// IA32_VMX_MISC: VM exits store EFER.LMA into "IA-32e mode guest".
 const MISC_STORES_LMA: u64 = 1 << 5;
+/// IA32_VMX_MISC: the activity state wait-for-SIPI is supported.
+const MISC_WAIT_FOR_SIPI: u64 = 1 << 8;
 /// IA32_VMX_MISC: Intel PT can be used in VMX operation.
 const MISC_INTEL_PT: u64 = 1 << 14;
 
@@ -138,6 +140,8 @@ pub struct Capabilities {
     pub entry: u32,
     /// The preemption timer counts down when this bit of the TSC changes.
     pub timer_rate: u32,
+    /// The guest can wait for a start-up IPI.
+    pub waits_for_sipi: bool,
     /// The largest page that EPT maps.
     pub largest_page: PageSize,
     /// Bits of CR0 that are 1 in the guest whatever it writes.
@@ -235,6 +239,7 @@ impl Capabilities {
             exit: granted(raw.exit, exit_required, if cet { exit::LOAD_CET } else { 0 }),
             entry: granted(raw.entry, entry_required, if cet { entry::LOAD_CET } else { 0 }),
             timer_rate: (raw.misc & MISC_TIMER_RATE) as u32,
+            waits_for_sipi: raw.misc & MISC_WAIT_FOR_SIPI != 0,
             largest_page: if raw.ept_vpid & ept_vpid::PAGES_1G != 0 {
                 PageSize::Size1G
             } else {

@@ -7,27 +7,26 @@ use core::sync::atomic::Ordering;
 use super::capabilities::{Capabilities, entry as entry_controls, pin, secondary};
 use super::enable::{self, write_revision};
 use super::entry::{self, EntryBlock, enter, status};
-use super::event::{self, Injection, PENDING_SINGLE_STEP, interruptibility};
+use super::event::{self, Injection, PENDING_SINGLE_STEP, activity, interruptibility};
 use super::exit::{self, Fields};
 use super::field::*;
-use super::msrs::MSRS;
 use super::setup::{self, CR4_MASK, GUEST_VPID};
 use super::snapshot;
 use super::vmcs::{self, Failure, Vmcs};
 use crate::arch::cpuid;
 use crate::arch::exceptions::set_entry_window;
 use crate::arch::instructions;
-use crate::arch::msr::EFER_LMA;
-use crate::arch::percpu::{Counters, PerCpu};
+use crate::arch::msr::{self, EFER_LMA};
+use crate::arch::percpu::PerCpu;
 use crate::arch::processor::OnHardware;
 use crate::arch::segments::Selectors;
 use crate::mem::addr::Hpa;
 use crate::vmm::backend::Vcpu;
 use crate::vmm::control::{CR0_PE, CR4_VMXE, Controls};
 use crate::vmm::crash::Snapshot;
-use crate::vmm::entry::EntryState;
+use crate::vmm::entry::Begin;
 use crate::vmm::exit::Exit;
-use crate::vmm::msr::Row;
+use crate::vmm::fetch::Code;
 use crate::vmm::outcome::Exception;
 use crate::vmm::registers::{Register, Registers};
 
@@ -66,27 +65,27 @@ pub struct VmxCpu {
     block: EntryBlock,
     vmcs: Vmcs,
     capabilities: Capabilities,
+    frames: CpuFrames,
     percpu: &'static PerCpu,
     /// An NMI was taken over from `percpu` and could not be injected yet.
     nmi_waits: bool,
 }
 
 impl VmxCpu {
-    /// Enters VMX operation and makes a VMCS for a guest that starts in `state`.
+    /// Enters VMX operation and makes a VMCS for a guest that begins as `begin` says.
     ///
     /// # Errors
     /// [`SetupError`] where the CPU does not do as its capabilities said.
     ///
     /// # Safety
-    /// [`enable::probe`] found `capabilities` on this CPU; the frames are zeroed but for the bitmap and this CPU's
-    /// alone; `ept_root` is a second-stage table that does not map Vidar; `selectors` and `percpu` are this CPU's.
+    /// [`enable::probe`] found `capabilities` on this CPU; the frames are this CPU's alone but for the bitmap; `ept_root` is a second-stage table that does not map Vidar; `selectors` and `percpu` are this CPU's.
     pub unsafe fn new(
         capabilities: Capabilities,
         frames: CpuFrames,
         ept_root: Hpa,
         selectors: &Selectors,
         percpu: &'static PerCpu,
-        state: &EntryState,
+        begin: &Begin,
     ) -> Result<Self, SetupError> {
         // SAFETY: the caller's promise.
         let mut vmcs = unsafe {
@@ -100,18 +99,37 @@ impl VmxCpu {
         }
         setup::controls(&mut vmcs, &capabilities, frames.msr_bitmap, ept_root);
         setup::host_state(&mut vmcs, &capabilities, selectors, percpu);
-        setup::guest_state(&mut vmcs, &capabilities, state);
+        setup::inherited_state(&mut vmcs, &capabilities);
         set_entry_window(entry::window());
         vmcs::invept_all();
-        let mut block = EntryBlock::default();
-        block.registers.set(Register::Rsi, state.boot_params.0);
-        Ok(Self { block, vmcs, capabilities, percpu, nmi_waits: false })
+        if capabilities.has(secondary::VPID) {
+            vmcs::invvpid(GUEST_VPID);
+        }
+        let block = EntryBlock::default();
+        let mut cpu = Self { block, vmcs, capabilities, frames, percpu, nmi_waits: false };
+        match begin {
+            Begin::Kernel(state) => {
+                setup::kernel_state(&mut cpu.vmcs, &cpu.capabilities, state);
+                cpu.block.registers.set(Register::Rsi, state.boot_params.0);
+            }
+            Begin::Waiting => cpu.init(true),
+            Begin::Startup(vector) => {
+                cpu.init(false);
+                cpu.startup(*vector);
+            }
+        }
+        Ok(cpu)
     }
 
     /// Takes the kept NMI over: it goes in with the next entry, or the guest leaves shortly to try again.
     #[cold]
     fn deliver_nmi(&mut self) {
         self.percpu.nmi_pending.store(false, Ordering::Relaxed);
+        if self.vmcs.read(GUEST_ACTIVITY_STATE) == activity::WAIT_FOR_SIPI {
+            // Entry with an event to inject would fail, and the timer does not run: it waits until the CPU starts.
+            self.nmi_waits = true;
+            return;
+        }
         let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
         self.nmi_waits = !event::nmi_allowed(blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO));
         if !self.nmi_waits {
@@ -191,8 +209,6 @@ impl VmxCpu {
 impl OnHardware for VmxCpu {}
 
 impl Vcpu for VmxCpu {
-    const MSRS: &'static [&'static [Row]] = MSRS;
-
     fn run(&mut self) -> Exit {
         if self.nmi_waits {
             self.window();
@@ -223,8 +239,8 @@ impl Vcpu for VmxCpu {
         &mut self.block.registers
     }
 
-    fn counters(&self) -> &Counters {
-        &self.percpu.counters
+    fn percpu(&self) -> &'static PerCpu {
+        self.percpu
     }
 
     fn controls(&self) -> Controls {
@@ -273,8 +289,13 @@ impl Vcpu for VmxCpu {
     }
 
     fn advance(&mut self) {
+        // No instruction has more than 15 bytes.
+        self.skip(self.vmcs.read(EXIT_INSTRUCTION_LENGTH) as u8);
+    }
+
+    fn skip(&mut self, length: u8) {
         let rip = self.vmcs.read(GUEST_RIP).0;
-        let mut next = rip.wrapping_add(self.vmcs.read(EXIT_INSTRUCTION_LENGTH).into());
+        let mut next = rip.wrapping_add(length.into());
         if (rip ^ next) >> 32 != 0 && (self.vmcs.read(GUEST_EFER) & EFER_LMA == 0 || !self.cs_l()) {
             next &= 0xffff_ffff;
         }
@@ -302,15 +323,31 @@ impl Vcpu for VmxCpu {
         self.set_injection(&Injection::of(exception, protected_mode));
     }
 
+    fn code(&self) -> Code {
+        Code {
+            rip: self.vmcs.read(GUEST_RIP).0,
+            base: self.vmcs.read(GUEST_CS_BASE).0,
+            default_32: self.vmcs.read(GUEST_CS_RIGHTS) & 1 << 14 != 0,
+        }
+    }
+
     #[cold]
-    fn init(&mut self) {
+    fn init(&mut self, waits: bool) {
         setup::init_state(&mut self.vmcs, &self.capabilities);
+        if waits {
+            self.vmcs.write(GUEST_ACTIVITY_STATE, activity::WAIT_FOR_SIPI);
+        }
         instructions::reset_debug_registers();
         self.block.registers = Registers::default();
         self.block.registers.set(Register::Rdx, cpuid::cpuid(1, 0).eax.into());
         if self.capabilities.has(secondary::VPID) {
             vmcs::invvpid(GUEST_VPID);
         }
+    }
+
+    #[cold]
+    fn startup(&mut self, vector: u8) {
+        setup::startup_state(&mut self.vmcs, vector);
     }
 
     fn flush_second_stage(&mut self) {
@@ -323,7 +360,15 @@ impl Vcpu for VmxCpu {
     }
 
     fn leave(&mut self) {
-        // SAFETY: the caller stops using the virtual CPU: the machine is about to be reset.
-        unsafe { vmcs::vmxoff() };
+        // SAFETY: the caller stops using the virtual CPU. The MSRs get what the guest had in them, as INIT would find them;
+        // Vidar's own pages keep their type with any PAT, at worst uncached.
+        unsafe {
+            msr::write(msr::PAT, self.vmcs.read(GUEST_PAT));
+            msr::write(msr::SYSENTER_CS, self.vmcs.read(GUEST_SYSENTER_CS).into());
+            msr::write(msr::SYSENTER_ESP, self.vmcs.read(GUEST_SYSENTER_ESP).0);
+            msr::write(msr::SYSENTER_EIP, self.vmcs.read(GUEST_SYSENTER_EIP).0);
+            vmcs::vmclear(self.frames.vmcs);
+            vmcs::vmxoff();
+        }
     }
 }

@@ -48,6 +48,10 @@ impl Format for Ept {
         Hpa(entry & ADDRESS)
     }
 
+    fn access(entry: u64) -> Access {
+        Access::from_bits_truncate((entry & ACCESS) as u8)
+    }
+
     fn memory_type(entry: u64, _size: PageSize) -> MemoryType {
         // A reserved type is a misconfiguration, and never written here.
         MemoryType::from_raw((entry >> MEMORY_TYPE_SHIFT & 0b111) as u8).unwrap_or(MemoryType::Uncacheable)

@@ -27,6 +27,12 @@ pub mod interruptibility {
     pub const NMI: u32 = 1 << 3;
 }
 
+/// Activity states.
+pub mod activity {
+    /// Wait-for-SIPI.
+    pub const WAIT_FOR_SIPI: u32 = 3;
+}
+
 /// BS of the pending debug exceptions: a single step is due.
 pub const PENDING_SINGLE_STEP: u64 = 1 << 14;
 

@@ -105,15 +105,29 @@ pub fn host_state(vmcs: &mut Vmcs, capabilities: &Capabilities, selectors: &Sele
     }
 }
 
-/// Intel SDM Vol. 3C, 25.4 "Guest-State Area": the boot CPU at the kernel's 32-bit entry.
-pub fn guest_state(vmcs: &mut Vmcs, capabilities: &Capabilities, state: &EntryState) {
+/// Intel SDM Vol. 3C, 25.4 "Guest-State Area": what a guest finds in its MSRs when it begins, and what it has no say in.
+pub fn inherited_state(vmcs: &mut Vmcs, capabilities: &Capabilities) {
+    // What firmware left in these MSRs is what the guest would find without Vidar.
+    vmcs.write(GUEST_PAT, msr::read(msr::PAT));
+    vmcs.write(GUEST_SYSENTER_CS, msr::read(msr::SYSENTER_CS) as u32);
+    vmcs.write(GUEST_SYSENTER_ESP, Natural(msr::read(msr::SYSENTER_ESP)));
+    vmcs.write(GUEST_SYSENTER_EIP, Natural(msr::read(msr::SYSENTER_EIP)));
+    vmcs.write(GUEST_DEBUGCTL, 0);
+    if capabilities.entry & entry::LOAD_CET != 0 {
+        vmcs.write(cet::GUEST_S_CET, Natural(0));
+        vmcs.write(cet::GUEST_SSP, Natural(0));
+        vmcs.write(cet::GUEST_INTERRUPT_SSP_TABLE, Natural(0));
+    }
+    vmcs.write(GUEST_INTERRUPTIBILITY, 0);
+    // No shadow VMCS.
+    vmcs.write(VMCS_LINK_POINTER, u64::MAX);
+}
+
+/// The boot CPU at the kernel's 32-bit entry.
+pub fn kernel_state(vmcs: &mut Vmcs, capabilities: &Capabilities, state: &EntryState) {
+    reset_registers(vmcs, capabilities);
     vmcs.write(GUEST_CR0, Natural(CR0_PE | CR0_ET | capabilities.cr0_forced));
     vmcs.write(CR0_READ_SHADOW, Natural(CR0_PE | CR0_ET));
-    vmcs.write(GUEST_CR3, Natural(0));
-    vmcs.write(GUEST_CR4, Natural(CR4_VMXE));
-    vmcs.write(CR4_READ_SHADOW, Natural(0));
-    vmcs.write(GUEST_DR7, Natural(DR7_RESET));
-
     for segment in &SEGMENTS {
         let (selector, limit, rights) = match segment.name {
             "cs" => (state.code, 0xffff_ffff, FLAT_CODE),
@@ -127,25 +141,33 @@ pub fn guest_state(vmcs: &mut Vmcs, capabilities: &Capabilities, state: &EntrySt
     vmcs.write(GUEST_GDTR_LIMIT, state.gdt_limit.into());
     vmcs.write(GUEST_IDTR_BASE, Natural(0));
     vmcs.write(GUEST_IDTR_LIMIT, 0);
-
     vmcs.write(GUEST_RIP, Natural(state.entry.0));
+}
+
+/// What start and INIT have in common.
+fn reset_registers(vmcs: &mut Vmcs, capabilities: &Capabilities) {
+    vmcs.write(GUEST_CR3, Natural(0));
+    vmcs.write(GUEST_CR4, Natural(CR4_VMXE));
+    vmcs.write(CR4_READ_SHADOW, Natural(0));
+    vmcs.write(GUEST_DR7, Natural(DR7_RESET));
     vmcs.write(GUEST_RSP, Natural(0));
     vmcs.write(GUEST_RFLAGS, Natural(2));
     vmcs.write(GUEST_EFER, 0);
-    // What firmware left in these MSRs is what the guest would find without Vidar.
-    vmcs.write(GUEST_PAT, msr::read(msr::PAT));
-    vmcs.write(GUEST_DEBUGCTL, 0);
-    vmcs.write(GUEST_SYSENTER_CS, msr::read(msr::SYSENTER_CS) as u32);
-    vmcs.write(GUEST_SYSENTER_ESP, Natural(msr::read(msr::SYSENTER_ESP)));
-    vmcs.write(GUEST_SYSENTER_EIP, Natural(msr::read(msr::SYSENTER_EIP)));
-    if capabilities.entry & entry::LOAD_CET != 0 {
-        vmcs.write(cet::GUEST_S_CET, Natural(0));
-        vmcs.write(cet::GUEST_SSP, Natural(0));
-        vmcs.write(cet::GUEST_INTERRUPT_SSP_TABLE, Natural(0));
-    }
+    vmcs.write(ENTRY_CONTROLS, capabilities.entry);
+    let kept = vmcs.read(GUEST_INTERRUPTIBILITY) & interruptibility::NMI;
     clear_non_register_state(vmcs);
-    // No shadow VMCS.
-    vmcs.write(VMCS_LINK_POINTER, u64::MAX);
+    vmcs.write(GUEST_INTERRUPTIBILITY, kept);
+}
+
+/// A CPU in the state after INIT at the page that a start-up IPI names. Intel SDM Vol. 3C, 26.5.2 "Other Causes of VM
+/// Exits", start-up IPIs, and Vol. 3A, 9.4.3 "MP Initialization Protocol Algorithm for MP Systems".
+pub fn startup_state(vmcs: &mut Vmcs, vector: u8) {
+    if let Some(cs) = SEGMENTS.iter().find(|segment| segment.name == "cs") {
+        let selector = u16::from(vector) << 8;
+        cs.write(vmcs, selector, u64::from(selector) << 4, 0xffff, 0x009b);
+    }
+    vmcs.write(GUEST_RIP, Natural(0));
+    vmcs.write(GUEST_ACTIVITY_STATE, 0);
 }
 
 /// Active, nothing blocked, nothing pending.
@@ -207,12 +229,9 @@ pub static SEGMENTS: [SegmentFields; 8] = segments![
 /// The state after INIT. Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset", table "IA-32 and Intel 64
 /// Processor States Following Power-up, Reset, or INIT". CD and NW of CR0 stay as they are in the CPU.
 pub fn init_state(vmcs: &mut Vmcs, capabilities: &Capabilities) {
+    reset_registers(vmcs, capabilities);
     vmcs.write(GUEST_CR0, Natural(CR0_ET | capabilities.cr0_forced));
     vmcs.write(CR0_READ_SHADOW, Natural(CR0_ET));
-    vmcs.write(GUEST_CR3, Natural(0));
-    vmcs.write(GUEST_CR4, Natural(CR4_VMXE));
-    vmcs.write(CR4_READ_SHADOW, Natural(0));
-    vmcs.write(GUEST_DR7, Natural(DR7_RESET));
     for segment in &SEGMENTS {
         let (selector, base, rights) = match segment.name {
             "cs" => (0xf000, 0xffff_0000, 0x009b),
@@ -227,11 +246,4 @@ pub fn init_state(vmcs: &mut Vmcs, capabilities: &Capabilities) {
         vmcs.write(limit, 0xffff);
     }
     vmcs.write(GUEST_RIP, Natural(0xfff0));
-    vmcs.write(GUEST_RSP, Natural(0));
-    vmcs.write(GUEST_RFLAGS, Natural(2));
-    vmcs.write(GUEST_EFER, 0);
-    vmcs.write(ENTRY_CONTROLS, capabilities.entry);
-    let kept = vmcs.read(GUEST_INTERRUPTIBILITY) & interruptibility::NMI;
-    clear_non_register_state(vmcs);
-    vmcs.write(GUEST_INTERRUPTIBILITY, kept);
 }

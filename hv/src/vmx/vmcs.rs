@@ -65,6 +65,15 @@ pub unsafe fn vmxoff() {
     unsafe { asm!("vmxoff", options(nomem, nostack)) };
 }
 
+/// VMCLEAR: writes what the CPU keeps of the VMCS at `region` back and ends its use.
+///
+/// # Safety
+/// The CPU is in VMX operation, and the VMCS is not used again before it is loaded.
+pub unsafe fn vmclear(region: Hpa) {
+    // SAFETY: the caller's promise; it fails for a region that was never a VMCS alone.
+    let _ = unsafe { vmx_instruction!("vmclear", region.0) };
+}
+
 /// The current VMCS of this CPU.
 #[derive(Debug)]
 pub struct Vmcs(());

@@ -1,0 +1,106 @@
+# What a start-up IPI leads to: from real mode to Rust, for every CPU but the one that booted.
+#
+# The assembler knows no difference of two symbols as an address: where one is needed, the opcode is spelled out.
+#
+# The first part is copied to a page below 1 MiB, which is mapped at its own address, read-only and executable. `page` is
+# written by whoever copies it, as are the fields at its end.
+#
+# Out: {main}(number of the CPU) on the CPU's own stack, found by its APIC ID.
+
+.section .rodata.vidar_ap, "a"
+.balign 16
+.code16
+.global vidar_ap_start
+vidar_ap_start:
+    cli
+    cld
+    mov ax, cs
+    mov ds, ax
+    mov eax, cr4
+    or eax, 1 << 5                      # PAE
+    mov cr4, eax
+    # mov eax, [vidar_ap_cr3]
+    .byte 0x66, 0xa1
+    .short vidar_ap_cr3 - vidar_ap_start
+    mov cr3, eax
+    mov ecx, 0xc0000080                 # IA32_EFER
+    rdmsr
+    or eax, 1 << 8 | 1 << 11            # LME, NXE
+    wrmsr
+    # lgdt with a 32-bit base
+    .byte 0x66, 0x0f, 0x01, 0x16
+    .short vidar_ap_gdtr - vidar_ap_start
+    # CD and NW stay as firmware or the guest left them.
+    mov eax, cr0
+    or eax, 0x80010001                  # PG, WP, PE
+    mov cr0, eax
+    # ljmp through memory, to a 32-bit offset
+    .byte 0x66, 0xff, 0x2e
+    .short vidar_ap_far - vidar_ap_start
+
+.code64
+.global vidar_ap_long
+vidar_ap_long:
+    mov rax, [rip + vidar_ap_entry]
+    jmp rax
+
+.balign 8
+vidar_ap_gdt:
+    .quad 0
+    .quad 0x00209b0000000000            # 64-bit code
+.global vidar_ap_gdtr
+vidar_ap_gdtr:
+    .short 15
+    .long 0                             # page + vidar_ap_gdt - vidar_ap_start
+.global vidar_ap_far
+vidar_ap_far:
+    .long 0                             # page + vidar_ap_long - vidar_ap_start
+    .short 8
+.balign 8
+.global vidar_ap_cr3
+vidar_ap_cr3:
+    .quad 0
+vidar_ap_entry:
+    .quad vidar_ap64
+.global vidar_ap_end
+vidar_ap_end:
+
+.section .text.vidar_ap64, "ax"
+.code64
+vidar_ap64:
+    xor eax, eax
+    mov ds, eax
+    mov es, eax
+    mov ss, eax
+    mov fs, eax
+    mov gs, eax
+    # The APIC ID, as arch::apic::id has it.
+    cpuid
+    cmp eax, 0xb
+    jb 2f
+    mov eax, 0xb
+    xor ecx, ecx
+    cpuid
+    test ebx, ebx
+    jnz 3f
+2:  mov eax, 1
+    cpuid
+    shr ebx, 24
+    mov edx, ebx
+3:  mov rsi, [rip + {slots}]
+    mov rcx, [rip + {count}]
+    xor edi, edi
+4:  cmp rdi, rcx
+    jae 6f
+    cmp [rsi], edx
+    je 5f
+    add rsi, {slot_size}
+    inc edi
+    jmp 4b
+5:  mov rsp, [rsi + {slot_stack}]
+    xor ebp, ebp                        # where a backtrace ends
+    call [rip + {main}]
+    # A CPU that nobody has asked for.
+6:  cli
+    hlt
+    jmp 6b

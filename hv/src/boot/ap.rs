@@ -1,0 +1,111 @@
+//! The trampoline of the further CPUs: its page below 1 MiB, and what it looks up behind it.
+
+#![expect(unsafe_code, reason = "this is the assembly, and its page is written")]
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::arch::global_asm;
+use core::mem::{offset_of, size_of};
+use core::ops::Range;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use super::info::BootInfo;
+use crate::mem::addr::{Hpa, PAGE_SIZE};
+use crate::mem::physical;
+
+/// What the assembly finds its stack with.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Slot {
+    /// ID of the CPU's local APIC.
+    pub apic_id: u32,
+    /// Where its stack starts to grow down.
+    pub stack: u64,
+}
+
+static SLOTS: AtomicPtr<Slot> = AtomicPtr::new(core::ptr::null_mut());
+static COUNT: AtomicU64 = AtomicU64::new(0);
+static MAIN: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+global_asm!(
+    include_str!("ap.S"),
+    slots = sym SLOTS,
+    count = sym COUNT,
+    main = sym MAIN,
+    slot_size = const size_of::<Slot>(),
+    slot_stack = const offset_of!(Slot, stack),
+);
+
+unsafe extern "C" {
+    safe static vidar_ap_start: [u8; 0];
+    safe static vidar_ap_long: [u8; 0];
+    safe static vidar_ap_gdtr: [u8; 0];
+    safe static vidar_ap_far: [u8; 0];
+    safe static vidar_ap_cr3: [u8; 0];
+    safe static vidar_ap_end: [u8; 0];
+}
+
+/// Where a start-up IPI can lead, without the interrupt vectors and the BIOS's data, nor the last page of conventional
+/// memory, where a BIOS that says nothing of it may have its own.
+const REACH: Range<Hpa> = Hpa(0x1000)..Hpa(0x9_f000);
+
+/// The trampoline in its page.
+#[derive(Debug)]
+pub struct Trampoline {
+    page: Hpa,
+    kept: Vec<u8>,
+}
+
+impl Trampoline {
+    /// Writes the trampoline to a free page. `None` where there is none.
+    ///
+    /// # Safety
+    /// The tables at `cr3` are to map the page at its own address, executable, before a CPU gets there; `main` may be
+    /// called with the index of a slot, on that slot's stack.
+    pub unsafe fn install(
+        info: &BootInfo,
+        cr3: Hpa,
+        slots: Vec<Slot>,
+        main: unsafe extern "C" fn(usize) -> !,
+    ) -> Option<Self> {
+        let mut free = info.memory.usable();
+        info.modules.iter().for_each(|module| free.remove(&module.range));
+        let page = free.highest_fit(PAGE_SIZE, PAGE_SIZE, &REACH)?;
+        COUNT.store(slots.len() as u64, Ordering::Relaxed);
+        SLOTS.store(Box::leak(slots.into_boxed_slice()).as_mut_ptr(), Ordering::Relaxed);
+        MAIN.store(main as *mut (), Ordering::Relaxed);
+        let start = vidar_ap_start.as_ptr() as usize;
+        let offset = |symbol: &[u8; 0]| symbol.as_ptr() as usize - start;
+        // SAFETY: the template lies between the two symbols; the page is free RAM.
+        let (mut code, kept) = unsafe {
+            let template = core::slice::from_raw_parts(vidar_ap_start.as_ptr(), offset(&vidar_ap_end));
+            (template.to_vec(), physical::bytes(&(page..page + PAGE_SIZE)).to_vec())
+        };
+        let mut patch = |at: usize, value: u64| {
+            code[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
+        };
+        let gdt = offset(&vidar_ap_gdtr) - 16;
+        patch(offset(&vidar_ap_gdtr) + 2, page.0 + gdt as u64);
+        patch(offset(&vidar_ap_far), page.0 + offset(&vidar_ap_long) as u64);
+        patch(offset(&vidar_ap_cr3), cr3.0);
+        // SAFETY: as above, and nothing else is there.
+        unsafe { physical::write(page, &code) };
+        Some(Self { page, kept })
+    }
+
+    /// Its page.
+    pub fn page(&self) -> Range<Hpa> {
+        self.page..self.page + PAGE_SIZE
+    }
+
+    /// The vector of a start-up IPI that leads there.
+    pub const fn vector(&self) -> u8 {
+        (self.page.0 / PAGE_SIZE) as u8
+    }
+
+    /// Gives the page back as it was.
+    pub fn remove(self) {
+        // SAFETY: no CPU gets there any more.
+        unsafe { physical::write(self.page, &self.kept) };
+    }
+}

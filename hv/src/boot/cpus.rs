@@ -1,0 +1,312 @@
+//! The further CPUs: found by the MADT, started by INIT and start-up IPIs, compared with the boot CPU, and put under Vidar
+//! before the guest's first instruction.
+
+#![expect(unsafe_code, reason = "firmware's tables are read, and other CPUs run what is set up here")]
+
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use spin::Once;
+
+use super::acpi;
+use super::ap::{Slot, Trampoline};
+use super::cpu::{self, Cpu};
+use super::end::end;
+use super::extension::Extension;
+use super::info::BootInfo;
+use super::madt::{self, Madt};
+use super::options::{OnCrash, Options};
+use super::refusal::Refusal;
+use crate::arch::icr::{Destination, Message};
+use crate::arch::percpu::PerCpu;
+use crate::arch::{apic, instructions};
+use crate::mem::addr::Hpa;
+use crate::mem::host::{Frames, HostTables};
+use crate::mem::physical;
+use crate::vmm::entry::Begin;
+use crate::vmm::machine::{Machine, Startup};
+use crate::vmm::run;
+
+/// Frames that are not for further CPUs: second-stage tables need them.
+const RESERVE: usize = 96;
+
+/// Ticks of the TSC between INIT and start-up IPI, and how long a CPU has to come up after it, in a first and in a second
+/// attempt. CPUs of this century need no pause; the second is 10 ms where the TSC ticks at 5 GHz, as old ones want it.
+const ATTEMPTS: [(u64, u64); 2] = [(1_000_000, 50_000_000), (50_000_000, 250_000_000)];
+
+/// One further CPU.
+struct Further<E: Extension> {
+    cpu: Cpu,
+    frames: E::Frames,
+    /// What it found out of its extension: it is there.
+    probed: Once<Result<E, Refusal>>,
+    /// It waits in the guest.
+    ready: Once<Result<(), Refusal>>,
+}
+
+/// What CPUs need to run the guest.
+struct Task<E: Extension> {
+    extension: E,
+    machine: &'static Machine<E::Format, Frames>,
+    on_crash: OnCrash,
+}
+
+/// What the boot CPU and the others share.
+struct Shared<E: Extension> {
+    further: Vec<Further<E>>,
+    task: Once<Task<E>>,
+}
+
+/// All CPUs of the guest.
+pub struct Cpus<E: Extension> {
+    /// Their blocks, by number.
+    pub all: &'static [&'static PerCpu],
+    /// Who starts the further ones.
+    pub startup: Startup,
+    /// What is hidden from the guest for that.
+    pub page: Option<Range<Hpa>>,
+    shared: &'static Shared<E>,
+}
+
+static SHARED: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Finds and starts them. `info` loses the memory that is needed to start them again.
+///
+/// # Errors
+/// [`Refusal`] where they are not all alike.
+pub fn start<E: Extension>(
+    extension: &E,
+    info: &mut BootInfo,
+    options: &Options,
+    boot: &'static PerCpu,
+    tables: &mut HostTables,
+    frames: &mut Frames,
+    msr_map: Hpa,
+) -> Result<Cpus<E>, Refusal> {
+    let (madt, table) = read_madt(info);
+    let listed: Vec<u32> =
+        madt.cpus.iter().map(|listed| listed.apic_id).filter(|id| *id != boot.apic_id).collect();
+    if let Some(damage) = madt.damage {
+        log::warn!(
+            "the firmware's list of CPUs (ACPI table MADT) is damaged: {damage}; the guest gets {} of them: update the \
+             firmware",
+            listed.len() + 1
+        );
+    }
+    let further: Vec<Further<E>> = listed.iter().zip(1..).map_while(|(id, index)| take(*id, index, tables, frames, msr_map)).collect();
+    if further.len() < listed.len() {
+        log::warn!(
+            "this machine has {} CPUs, more than the {} that Vidar's memory holds; the guest runs with those",
+            listed.len() + 1,
+            further.len() + 1
+        );
+    }
+    let shared: &'static mut Shared<E> =
+        alloc::boxed::Box::leak(alloc::boxed::Box::new(Shared { further, task: Once::new() }));
+    let trampoline = if shared.further.is_empty() { None } else { install(shared, info, tables, frames)? };
+    let shared: &'static Shared<E> = shared;
+    if let Some(trampoline) = &trampoline {
+        wake(&shared.further, trampoline.vector());
+    }
+    let mut all = Vec::from([boot]);
+    for further in &shared.further {
+        let percpu = further.cpu.percpu();
+        match further.probed.get() {
+            Some(Ok(theirs)) if theirs == extension => all.push(percpu),
+            Some(Ok(_)) => return Err(Refusal::Unlike { cpu: percpu.index, apic_id: percpu.apic_id, what: E::NAMES }),
+            Some(Err(refusal)) => return Err(refusal.clone()),
+            None => {
+                log::warn!(
+                    "CPU {} (APIC ID {}) does not answer; the guest runs without it: look for a setting of it in the \
+                     firmware's setup",
+                    percpu.index,
+                    percpu.apic_id
+                );
+                // Late is never: it must not come up on a page that is another's by then.
+                apic::send(Message::Init, Destination::Physical(percpu.apic_id));
+            }
+        }
+    }
+    let lost = |id| all.iter().all(|cpu| cpu.apic_id != id);
+    if let Some(table) = table.filter(|_| listed.iter().any(|id| lost(*id))) {
+        // SAFETY: the table is in memory that the guest is to find it in, and nothing else reads it now.
+        unsafe {
+            let mut bytes = physical::bytes(&table).to_vec();
+            madt::withdraw(&mut bytes, &lost);
+            physical::write(table.start, &bytes);
+        }
+    }
+    // A CPU that the guest could start and that is not Vidar's would run beside it.
+    let guarded = madt.damage.is_some() || listed.iter().any(|id| lost(*id));
+    let emulated = !listed.is_empty() && (options.emulate_startup || !extension.waits_for_sipi()) || guarded;
+    let (startup, page) = match trampoline {
+        Some(trampoline) if emulated => {
+            let startup = Startup::Emulated { trampoline: trampoline.vector() };
+            (startup, Some(trampoline.page()))
+        }
+        Some(trampoline) => {
+            tables.unmap_identity();
+            trampoline.remove();
+            (Startup::Hardware, None)
+        }
+        None if emulated => (Startup::Emulated { trampoline: 0 }, None),
+        None => (Startup::Hardware, None),
+    };
+    if let Some(page) = &page {
+        info.memory = info.memory.reserved(page);
+    }
+    if all.len() > 1 {
+        let how = if emulated { ", started by Vidar" } else { "" };
+        log::info!("{} CPUs{how}", all.len());
+    }
+    Ok(Cpus { all: all.leak(), startup, page, shared })
+}
+
+/// The firmware's list, and where it is.
+fn read_madt(info: &BootInfo) -> (Madt, Option<Range<Hpa>>) {
+    const FOUR_GIB: u64 = 4 << 30;
+    let readable = |range: &Range<Hpa>| range.end.0 <= FOUR_GIB || info.memory.usable().covers(range);
+    let read = |from: Hpa, to: &mut [u8]| {
+        let range = from..Hpa(from.0.saturating_add(to.len() as u64));
+        let readable = readable(&range);
+        if readable {
+            // SAFETY: the range is in the direct map, and firmware's tables do not change.
+            to.copy_from_slice(unsafe { physical::bytes(&range) });
+        }
+        readable
+    };
+    let rsdp = info.rsdp.as_deref().unwrap_or_default();
+    match acpi::find(rsdp, *b"APIC", read).filter(readable) {
+        // SAFETY: as above.
+        Some(table) => (madt::parse(unsafe { physical::bytes(&table) }), Some(table)),
+        None => (Madt { cpus: Vec::new(), damage: Some("it is missing") }, None),
+    }
+}
+
+/// Stacks and frames of one more CPU, or `None` where there is too little memory.
+fn take<E: Extension>(
+    apic_id: u32,
+    index: u32,
+    tables: &mut HostTables,
+    frames: &mut Frames,
+    msr_map: Hpa,
+) -> Option<Further<E>> {
+    if frames.available() < RESERVE + cpu::FRAMES + E::FRAMES {
+        return None;
+    }
+    let cpu = Cpu::new(index, apic_id, tables, frames).ok()?;
+    let frames = E::frames(frames, msr_map)?;
+    Some(Further { cpu, frames, probed: Once::new(), ready: Once::new() })
+}
+
+/// Puts the trampoline into its place.
+fn install<E: Extension>(
+    shared: &'static Shared<E>,
+    info: &BootInfo,
+    tables: &mut HostTables,
+    frames: &mut Frames,
+) -> Result<Option<Trampoline>, Refusal> {
+    SHARED.store((&raw const *shared).cast_mut().cast(), Ordering::Release);
+    let slot = |further: &Further<E>| Slot {
+        apic_id: further.cpu.percpu().apic_id,
+        stack: further.cpu.stacks.main,
+    };
+    let slots = shared.further.iter().map(slot).collect();
+    // SAFETY: the page is mapped before a CPU is sent there; `further_cpu` is for the slots of `SHARED`.
+    let trampoline = unsafe { Trampoline::install(info, tables.root(), slots, further_cpu::<E>) };
+    match &trampoline {
+        Some(trampoline) => {
+            tables.map_identity(frames, trampoline.page().start).map_err(|_| Refusal::TooMuchMemory)?;
+        }
+        None => log::warn!("no memory below 640 KiB is free to start the other CPUs from; the guest runs with one"),
+    }
+    Ok(trampoline)
+}
+
+/// Starts all of them at once, and waits until they are there, or have had the time to.
+fn wake<E: Extension>(further: &[Further<E>], vector: u8) {
+    for (pause, patience) in ATTEMPTS {
+        let missing = || further.iter().filter(|further| !further.probed.is_completed());
+        let send = |message| {
+            missing().for_each(|further| {
+                apic::send(message, Destination::Physical(further.cpu.percpu().apic_id));
+            });
+        };
+        send(Message::Init);
+        instructions::wait(pause, || false);
+        send(Message::Startup(vector));
+        instructions::wait(patience, || missing().next().is_none());
+    }
+}
+
+impl<E: Extension> Cpus<E> {
+    /// Has every CPU wait for its start-up IPI, with the machine that it is to run the guest on.
+    ///
+    /// # Errors
+    /// [`Refusal::Extension`] where a CPU does not do as it said.
+    pub fn enter(
+        &self,
+        extension: E,
+        machine: &'static Machine<E::Format, Frames>,
+        on_crash: OnCrash,
+    ) -> Result<(), Refusal> {
+        self.shared.task.call_once(|| Task { extension, machine, on_crash });
+        let here = || self.shared.further.iter().filter(|further| further.probed.is_completed());
+        match self.startup {
+            Startup::Hardware => here().try_for_each(|further| further.ready.wait().clone()),
+            Startup::Emulated { .. } => {
+                for further in here() {
+                    let percpu = further.cpu.percpu();
+                    percpu.startup.init();
+                    apic::send(Message::Init, Destination::Physical(percpu.apic_id));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Where a further CPU begins, on its own stack: at the boot, and after each INIT that Vidar has it take.
+///
+/// # Safety
+/// This is the CPU of the slot, and runs nothing else.
+unsafe extern "C" fn further_cpu<E: Extension>(slot: usize) -> ! {
+    // SAFETY: `install` has left it there, for the same extension.
+    let shared = unsafe { &*SHARED.load(Ordering::Acquire).cast::<Shared<E>>() };
+    let further = &shared.further[slot];
+    // SAFETY: the caller's promise.
+    unsafe { further.cpu.load() };
+    if let Some(task) = shared.task.get() {
+        match further.cpu.percpu().startup.take() {
+            Some(vector) => run_guest(task, further, &Begin::Startup(vector)),
+            None => apic::init_self(),
+        }
+    }
+    further.probed.call_once(E::probe);
+    let task = shared.task.wait();
+    if task.machine.startup == Startup::Hardware {
+        run_guest(task, further, &Begin::Waiting)
+    } else {
+        // The boot CPU sends an INIT.
+        instructions::halt_forever()
+    }
+}
+
+fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: &Begin) -> ! {
+    let Task { extension, machine, on_crash } = task;
+    let root = machine.memory.lock().root();
+    match extension.cpu(further.frames, root, further.cpu.selectors(), further.cpu.percpu(), begin) {
+        Ok(mut vcpu) => {
+            further.ready.call_once(|| Ok(()));
+            let (stop, exit) = run::run(&mut vcpu, machine);
+            end(&mut vcpu, stop, &exit, *on_crash)
+        }
+        Err(refusal) => {
+            // After the boot there is nobody any more to refuse to: the CPU does not come up.
+            log::error!("CPU {} cannot be started: {refusal}", further.cpu.percpu().index);
+            further.ready.call_once(|| Err(refusal));
+            instructions::halt_forever()
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The end of a guest's CPU: what it was, and what the user wants done then.
+
+use super::options::OnCrash;
+use crate::arch::{apic, instructions, reset, stop};
+use crate::debug::log as console;
+use crate::vmm::backend::Vcpu;
+use crate::vmm::exit::Exit;
+use crate::vmm::outcome::Stop;
+
+/// Reports what the guest was when it stopped, with all CPUs stopped, and does what the user wants done then.
+pub fn end(vcpu: &mut impl Vcpu, stop: Stop, exit: &Exit, on_crash: OnCrash) -> ! {
+    let percpu = vcpu.percpu();
+    let what = match stop {
+        Stop::TripleFault => "triple fault",
+        Stop::Unanswered => "an exit that Vidar has no answer for",
+        Stop::EntryFailed => "the CPU refused to enter it",
+        Stop::OutOfFrames => "no memory is left for its page tables",
+        Stop::OutOfReach => "it used an address beyond 256 TiB",
+        Stop::UnknownStore => "it wrote to the local APIC by an instruction that Vidar does not know",
+        Stop::Init => {
+            percpu.startup.taken_by_init();
+            vcpu.leave();
+            apic::init_self()
+        }
+        Stop::Elsewhere => instructions::halt_forever(),
+    };
+    stop::others(percpu.apic_id);
+    console::take_back();
+    let index = percpu.index;
+    log::error!("the guest has stopped on CPU {index}: {what}\n  {exit:x?}\n{}", vcpu.snapshot());
+    match on_crash {
+        OnCrash::Halt => {
+            log::error!("the machine is halted (on-crash=halt)");
+            console::drain();
+            instructions::halt_forever()
+        }
+        OnCrash::Reset => {
+            log::error!("the machine is reset (on-crash=reset)");
+            console::drain();
+            vcpu.leave();
+            reset::reset()
+        }
+    }
+}
