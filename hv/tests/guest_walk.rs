@@ -20,10 +20,11 @@ impl Memory {
         self.words.get(&address.0).copied()
     }
 
-    /// An empty table.
+    /// A table with no entry that is present. What else is in its entries says nothing.
     fn table(&mut self) -> u64 {
         self.next += 0x1000;
-        self.words.extend((0..512).map(|index| (self.next + index * 8, 0)));
+        let absent = |address: u64| scramble(address) & !(1 << 32 | 1);
+        self.words.extend((0..512).map(|index| self.next + index * 8).map(|at| (at, absent(at))));
         self.next
     }
 
@@ -37,6 +38,17 @@ impl Memory {
         let word = self.words.get_mut(&(address & !7)).unwrap();
         *word = *word & !mask | entry << shift & mask;
     }
+}
+
+/// Bits that follow from `seed` and from nothing else.
+fn scramble(seed: u64) -> u64 {
+    (seed ^ seed >> 29).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Bits of an entry that say nothing about where it leads: rights, accessed, dirty and ignored ones, no-execute.
+fn noise(seed: u64, size: u64) -> u64 {
+    let high = if size == 8 { 0xfff0_0000_0000_0000 } else { 0 };
+    scramble(seed) & (0xe7e | high)
 }
 
 /// A way of paging as the manuals draw it: for each level the lowest bit and the number of bits of its index, and
@@ -105,17 +117,21 @@ fn build(shape: &Shape, memory: &mut Memory, wishes: &[Wish]) -> (u64, Vec<(u64,
                 } else {
                     page
                 };
-                // Rights and other bits that say nothing about where the page is.
-                let noise = physical >> 3 & 0x7e & !0x80;
-                memory.set(at, shape.entry_size, address | 1 | noise | if last { 0 } else { 0x80 });
+                // The bit of a large page is one of the PAT in the last level.
+                let large = if last { scramble(physical) >> 7 & 0x80 } else { 0x80 };
+                let noise = noise(physical, shape.entry_size);
+                memory.set(at, shape.entry_size, address | 1 | noise | large);
                 pages.push((linear & !((1 << shift) - 1), shift, page));
                 continue 'wishes;
             }
             if present {
-                table = entry & 0x000f_ffff_ffff_f000;
+                table = entry & if shape.entry_size == 4 { 0xffff_f000 } else { 0x000f_ffff_ffff_f000 };
             } else {
                 table = memory.table();
-                memory.set(at, shape.entry_size, table | 1);
+                let noise = noise(at, shape.entry_size);
+                // Without 4-MiB pages their bit is ignored; so it is where only tables can be.
+                let ignored = if maps || shape.entry_size == 8 { 0 } else { 0x80 };
+                memory.set(at, shape.entry_size, table | 1 | noise | ignored);
             }
         }
     }
@@ -146,7 +162,9 @@ proptest! {
             });
             for linear in edges.chain(others.iter().copied()) {
                 let linear = linear & ((1u128 << bits) - 1) as u64;
-                let got = translate(shape.paging, root, linear, |address| memory.read(address));
+                // CR3 has flags and a PCID, or nothing below bit 5, which PAE paging uses.
+                let flags = if shape.paging == Paging::Pae { 0x18 } else { 0xfff };
+                let got = translate(shape.paging, root | linear & flags, linear, |address| memory.read(address));
                 prop_assert_eq!(got, model(linear), "{:?} {:#x}", shape.paging, linear);
             }
         }

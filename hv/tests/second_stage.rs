@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use vidar::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar::mem::identity::Identity;
 use vidar::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
-use vidar::mem::stage2::{ENTRIES, Format, MapError, SecondStage, TableMemory};
+use vidar::mem::stage2::{Access, ENTRIES, Format, Level, MapError, SecondStage, TableMemory};
 use vidar::svm::npt::Npt;
 use vidar::vmx::ept::Ept;
 
@@ -72,9 +72,10 @@ fn mtrrs() -> impl Strategy<Value = Mtrrs> {
 }
 
 fn identity() -> impl Strategy<Value = Identity> {
-    (mtrrs(), 0..END / PAGE_SIZE, 1u64..2048).prop_map(|(mtrrs, page, pages)| {
+    let watched = prop::option::of((0..END / PAGE_SIZE).prop_map(|page| Gpa(page * PAGE_SIZE)));
+    (mtrrs(), 0..END / PAGE_SIZE, 1u64..2048, watched).prop_map(|(mtrrs, page, pages, watched)| {
         let start = Hpa(page * PAGE_SIZE);
-        Identity { mtrrs, hidden: start..start + pages * PAGE_SIZE }
+        Identity { mtrrs, hidden: [start..start + pages * PAGE_SIZE].into(), watched }
     })
 }
 
@@ -85,7 +86,8 @@ fn largest() -> impl Strategy<Value = PageSize> {
 /// Addresses that a mistake would show at: any, and both sides of every kind of edge.
 fn probes(identity: &Identity, random: &[u64]) -> Vec<Gpa> {
     let edges = [0, 0x8_0000, 0xa_0000, MIB, 2 * MIB, 1 << 30, END];
-    let hidden = [identity.hidden.start.0, identity.hidden.end.0];
+    let hidden = identity.hidden.iter().flat_map(|range| [range.start.0, range.end.0]);
+    let hidden = hidden.chain(identity.watched.map(|page| page.0));
     let near = edges.into_iter().chain(hidden).chain(random.iter().map(|at| at & !(2 * MIB - 1)));
     let near = near.flat_map(|edge| [edge.saturating_sub(PAGE_SIZE), edge.saturating_sub(1), edge, edge + 1]);
     near.chain(random.iter().copied()).map(Gpa).collect()
@@ -94,7 +96,7 @@ fn probes(identity: &Identity, random: &[u64]) -> Vec<Gpa> {
 /// What the table must say, from the MTRRs and the hidden range alone.
 fn model(identity: &Identity, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
     let page = gpa.identity();
-    (!identity.hidden.contains(&page)).then(|| (page, identity.mtrrs.type_at(page)))
+    (!identity.hidden.contains(page)).then(|| (page, identity.mtrrs.type_at(page)))
 }
 
 fn answer<F: Format>(stage2: &SecondStage<F>, tables: &Tables, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
@@ -139,6 +141,51 @@ impl Touches {
         prop_assert!(tables.tables[&stage2.root().0].iter().all(|&entry| entry == 0));
         Ok(())
     }
+}
+
+/// What the leaf for `gpa` allows, found by a walk of its own.
+fn access<F: Format>(stage2: &SecondStage<F>, tables: &Tables, gpa: Gpa) -> Option<Access> {
+    let (mut table, mut level) = (stage2.root(), Level::Pml4);
+    loop {
+        let entry = tables.read(table, level.index(gpa));
+        if !F::is_present(entry) || F::is_leaf(entry, level) {
+            return F::is_present(entry).then(|| F::access(entry));
+        }
+        (table, level) = (F::address(entry), level.below()?);
+    }
+}
+
+/// Other types for what is mapped, with `spare` frames for it.
+fn change_types<F: Format>(
+    identity: &Identity,
+    new: &Mtrrs,
+    random: &[u64],
+    spare: usize,
+) -> Result<(), TestCaseError> {
+    let mut tables = Tables::with_limit(usize::MAX);
+    let mut stage2 = SecondStage::<F>::new(&mut tables, PageSize::Size1G).unwrap();
+    for &gpa in random {
+        identity.map_on_touch(&mut stage2, &mut tables, Gpa(gpa)).unwrap();
+    }
+    let before: Vec<_> = tables.tables.keys().copied().collect();
+    tables.limit = before.len().saturating_add(spare);
+    let probes = probes(identity, random);
+    let mapped: Vec<_> = probes.iter().map(|gpa| answer(&stage2, &tables, *gpa)).collect();
+    stage2.retype(&mut tables, &|page| new.uniform_type(page));
+    prop_assert!(before.iter().all(|table| tables.tables.contains_key(table)), "a table was freed");
+    for (gpa, old) in probes.into_iter().zip(mapped) {
+        let expected = old.map(|(page, _)| (page, new.type_at(page)));
+        let got = answer(&stage2, &tables, gpa);
+        let unknown = got.map(|(page, _)| (page, MemoryType::Uncacheable));
+        prop_assert!(
+            got == expected || spare < usize::MAX && got == old.and(unknown),
+            "{gpa} {got:?} {expected:?}"
+        );
+        let watched = identity.watched == Some(gpa.align_down(PAGE_SIZE));
+        let allowed = if watched { Access::READ } else { Access::all() };
+        prop_assert_eq!(access(&stage2, &tables, gpa), old.map(|_| allowed));
+    }
+    Ok(())
 }
 
 fn run_out_of_frames<F: Format>(
@@ -192,7 +239,8 @@ proptest! {
             if size == PageSize::Size4K && largest > size {
                 let above = gpa.align_down(PageSize::Size2M.bytes());
                 let same = |page| model(&identity, page) == Some((page.identity(), memory_type));
-                prop_assert!(!pages(above.0, PageSize::Size2M).all(same));
+                let watched = identity.watched.is_some_and(|page| page.align_down(2 * MIB) == above);
+                prop_assert!(watched || !pages(above.0, PageSize::Size2M).all(same));
             }
         }
     }
@@ -209,6 +257,17 @@ proptest! {
         let touches = Touches { identity, largest, eager: Gpa(start)..Gpa(start + length), random, eager_first };
         touches.check::<Ept>()?;
         touches.check::<Npt>()?;
+    }
+
+    #[test]
+    fn types_change_in_place(
+        identity in identity(),
+        new in mtrrs(),
+        random in prop::collection::vec(0..END, 20),
+        spare in prop_oneof![Just(usize::MAX), 0usize..3],
+    ) {
+        change_types::<Ept>(&identity, &new, &random, spare)?;
+        change_types::<Npt>(&identity, &new, &random, spare)?;
     }
 
     #[test]

@@ -30,6 +30,12 @@ pub fn vidarctl() -> Result<PathBuf> {
     Ok(paths::vidarctl())
 }
 
+/// Builds the load for guests of several CPUs.
+pub fn stress() -> Result<PathBuf> {
+    cargo(&["build", "--release", "-p", "stress", "--target", GUEST_TARGET])?;
+    Ok(paths::target().join(GUEST_TARGET).join("release/stress"))
+}
+
 /// Prints how large the files are.
 pub fn print_sizes(built: &Built) -> Result<()> {
     for (what, file) in [("vidar-hv", &built.hypervisor), ("vidarctl", &built.vidarctl)] {

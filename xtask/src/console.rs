@@ -19,7 +19,7 @@ pub const BOOT: Duration = Duration::from_secs(900);
 
 /// What a guest or Vidar says when there is no sense in waiting on.
 const TROUBLE: &[&str] =
-    &["Kernel panic - not syncing", "Vidar panicked", "cannot start: ", "the guest has stopped: "];
+    &["Kernel panic - not syncing", "Vidar panicked", "cannot start: ", "the guest has stopped on CPU "];
 
 /// The prompt of the shell in the built-in initramfs.
 pub const PROMPT: &str = "guest# ";

@@ -23,6 +23,7 @@ mod terminal;
 mod test;
 mod tidy;
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -73,6 +74,9 @@ enum Task {
         /// Also boot a whole Debian, which is built first: that takes minutes and 3 GiB
         #[arg(long)]
         distribution: bool,
+        /// Seconds of load that guests of several CPUs are put under, by their own clock
+        #[arg(long, value_name = "S", default_value_t = 10)]
+        load: u64,
     },
     /// Measure what Vidar costs, bare beside Vidar, and print the table
     ///
@@ -121,6 +125,9 @@ struct RunArgs {
     /// The machine's memory in MiB
     #[arg(long, value_name = "M", default_value_t = 1024)]
     memory: u32,
+    /// The machine's CPUs
+    #[arg(long, value_name = "N", default_value = "1")]
+    cpus: NonZeroU32,
     /// A disk for the guest to write to, as often as there are to be; in qemu and kvm
     #[arg(long, value_name = "FILE[:virtio|:ahci]")]
     disk: Vec<Named>,
@@ -166,8 +173,13 @@ fn perform(task: Task) -> Result<bool> {
         }
         Task::Iso(args) => iso(args)?,
         Task::Run(args) => run(args)?,
-        Task::Test { list: true, distribution, .. } => test::list(distribution),
-        Task::Test { filter, distribution, .. } => return Ok(test::run(filter.as_deref(), distribution)),
+        Task::Test { list, filter, distribution, load } => {
+            let extent = test::Extent { distribution, load };
+            if !list {
+                return Ok(test::run(filter.as_deref(), extent));
+            }
+            test::list(extent);
+        }
         Task::Bench => return bench::run(),
         Task::Tidy => tidy::run()?,
         Task::Clean { guests } => paths::clean(guests)?,
@@ -224,12 +236,20 @@ fn run(args: RunArgs) -> Result<()> {
     let vidarctl = Some(build::vidarctl()?);
     let default = Some(if args.bare { grub::bare(&guest) } else { guest });
     // Long enough to choose another entry when the guest reboots.
-    let menu = grub::Menu { default, timeout: 2, ..grub::Menu::default() };
+    let mut menu = grub::Menu { default, timeout: 2, ..grub::Menu::default() };
+    if machine == Machine::Bochs && args.cpus.get() > 1 {
+        // Its wait-for-SIPI keeps INITs for ever, so Linux gets no CPU up by it.
+        menu.options = "cpu-startup=emulated".to_owned();
+    }
     let recipe = iso::Recipe { guests, menu, hypervisor, vidarctl };
     let networks = match args.net {
         Card::None => vec![],
         Card::Virtio => vec![Network::Virtio],
         Card::E1000 => vec![Network::E1000],
     };
-    run::interactive(&recipe, machine, Spec { memory: args.memory, disks, networks, ..Spec::default() })
+    run::interactive(
+        &recipe,
+        machine,
+        Spec { memory: args.memory, cpus: Some(args.cpus), disks, networks, ..Spec::default() },
+    )
 }

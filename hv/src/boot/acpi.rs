@@ -14,7 +14,8 @@ const PLAUSIBLE: u32 = 1 << 20;
 pub fn find(rsdp: &[u8], signature: [u8; 4], read: impl Fn(Hpa, &mut [u8]) -> bool) -> Option<Range<Hpa>> {
     let old = || rsdp.get(16..20).map(|bytes| (number(bytes), 4));
     let new = || rsdp.get(24..32).map(|bytes| (number(bytes), 8)).filter(|(address, _)| *address != 0);
-    let (root, width) = if rsdp.get(15).is_some_and(|revision| *revision >= 2) { new().or_else(old) } else { old() }?;
+    let (root, width) =
+        if rsdp.get(15).is_some_and(|revision| *revision >= 2) { new().or_else(old) } else { old() }?;
     let root = table(Hpa(root), &read)?.1;
     (root.start.0 + HEADER as u64..root.end.0).step_by(width).find_map(|at| {
         let mut pointer = [0; 8];
@@ -22,7 +23,9 @@ pub fn find(rsdp: &[u8], signature: [u8; 4], read: impl Fn(Hpa, &mut [u8]) -> bo
         if at + width as u64 > root.end.0 || !read(Hpa(at), entry) {
             return None;
         }
-        table(Hpa(u64::from_le_bytes(pointer)), &read).filter(|(name, _)| *name == signature).map(|(_, range)| range)
+        table(Hpa(u64::from_le_bytes(pointer)), &read)
+            .filter(|(name, _)| *name == signature)
+            .map(|(_, range)| range)
     })
 }
 
@@ -75,7 +78,11 @@ mod tests {
         rsdp[15] = 2;
         assert_eq!(look(&memory, &rsdp, b"APIC"), Some(Hpa(0x400)..Hpa(0x42c)), "no new root: the old one");
         rsdp[25] = 2;
-        assert_eq!(look(&memory, &rsdp, b"APIC"), Some(Hpa(0x400)..Hpa(0x42c)), "behind an entry that leads nowhere");
+        assert_eq!(
+            look(&memory, &rsdp, b"APIC"),
+            Some(Hpa(0x400)..Hpa(0x42c)),
+            "behind an entry that leads nowhere"
+        );
         assert_eq!(look(&memory, &rsdp, b"FACP"), None);
         assert_eq!(look(&memory, &[], b"APIC"), None);
     }

@@ -94,7 +94,8 @@ pub fn start<E: Extension>(
             listed.len() + 1
         );
     }
-    let further: Vec<Further<E>> = listed.iter().zip(1..).map_while(|(id, index)| take(*id, index, tables, frames, msr_map)).collect();
+    let further: Vec<Further<E>> =
+        listed.iter().zip(1..).map_while(|(id, index)| take(*id, index, tables, frames, msr_map)).collect();
     if further.len() < listed.len() {
         log::warn!(
             "this machine has {} CPUs, more than the {} that Vidar's memory holds; the guest runs with those",
@@ -114,7 +115,9 @@ pub fn start<E: Extension>(
         let percpu = further.cpu.percpu();
         match further.probed.get() {
             Some(Ok(theirs)) if theirs == extension => all.push(percpu),
-            Some(Ok(_)) => return Err(Refusal::Unlike { cpu: percpu.index, apic_id: percpu.apic_id, what: E::NAMES }),
+            Some(Ok(_)) => {
+                return Err(Refusal::Unlike { cpu: percpu.index, apic_id: percpu.apic_id, what: E::NAMES });
+            }
             Some(Err(refusal)) => return Err(refusal.clone()),
             None => {
                 log::warn!(
@@ -154,6 +157,7 @@ pub fn start<E: Extension>(
         None => (Startup::Hardware, None),
     };
     if let Some(page) = &page {
+        log::info!("keeps {} to {} as well, to start CPUs from", page.start, Hpa(page.end.0 - 1));
         info.memory = info.memory.reserved(page);
     }
     if all.len() > 1 {
@@ -208,10 +212,8 @@ fn install<E: Extension>(
     frames: &mut Frames,
 ) -> Result<Option<Trampoline>, Refusal> {
     SHARED.store((&raw const *shared).cast_mut().cast(), Ordering::Release);
-    let slot = |further: &Further<E>| Slot {
-        apic_id: further.cpu.percpu().apic_id,
-        stack: further.cpu.stacks.main,
-    };
+    let slot =
+        |further: &Further<E>| Slot { apic_id: further.cpu.percpu().apic_id, stack: further.cpu.stacks.main };
     let slots = shared.further.iter().map(slot).collect();
     // SAFETY: the page is mapped before a CPU is sent there; `further_cpu` is for the slots of `SHARED`.
     let trampoline = unsafe { Trampoline::install(info, tables.root(), slots, further_cpu::<E>) };
@@ -219,7 +221,9 @@ fn install<E: Extension>(
         Some(trampoline) => {
             tables.map_identity(frames, trampoline.page().start).map_err(|_| Refusal::TooMuchMemory)?;
         }
-        None => log::warn!("no memory below 640 KiB is free to start the other CPUs from; the guest runs with one"),
+        None => log::warn!(
+            "no memory below 640 KiB is free to start the other CPUs from; the guest runs with one"
+        ),
     }
     Ok(trampoline)
 }

@@ -33,8 +33,10 @@ pub struct Madt {
 /// Reads the table. Of a damaged one as much as can be trusted.
 pub fn parse(table: &[u8]) -> Madt {
     let damaged = |what| Madt { cpus: Vec::new(), damage: Some(what) };
-    let stated = table.get(4..8).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes));
-    let Some(table) = stated.and_then(|length| table.get(..length as usize)).filter(|t| t.len() >= LIST) else {
+    let stated =
+        table.get(4..8).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes));
+    let Some(table) = stated.and_then(|length| table.get(..length as usize)).filter(|t| t.len() >= LIST)
+    else {
         return damaged("its length is wrong");
     };
     if !table.starts_with(b"APIC") {

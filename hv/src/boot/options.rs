@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn every_option_and_value() {
-        let line = "log=trace console=serial serial=com2 hypervisor-bit=off cpu-startup=emulated on-crash=halt";
+        let line =
+            "log=trace console=serial serial=com2 hypervisor-bit=off cpu-startup=emulated on-crash=halt";
         let options = Options {
             log: LevelFilter::Trace,
             console: Console { serial: true, screen: false },

@@ -37,7 +37,8 @@ impl Identity {
     }
 
     fn is_watched(&self, page: &Range<Hpa>) -> bool {
-        self.watched.is_some_and(|watched| overlaps(page, &(watched.identity()..watched.identity() + PAGE_SIZE)))
+        self.watched
+            .is_some_and(|watched| overlaps(page, &(watched.identity()..watched.identity() + PAGE_SIZE)))
     }
 
     /// Maps every page that touches `range`, but for the hidden ones, and what lies in the same large pages.

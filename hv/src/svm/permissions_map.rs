@@ -34,9 +34,46 @@ fn set(map: &mut [u8; BYTES], index: u32, bits: u8) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::svm::msrs::MSRS;
     use crate::vmm::msr::policy;
+
+    const EDGES: [(u32, usize); 3] = [(0, 0), (0xc000_0000, 0x800), (0xc001_0000, 0x1000)];
+
+    proptest! {
+        #[test]
+        fn any_rows_are_found_again(
+            rows in proptest::collection::vec((0usize..4, 0u32..0x2010, 0u32..40, 0usize..4), 0..12),
+        ) {
+            // Also beyond the parts, where nothing may be set.
+            let firsts = [0, 0xc000_0000, 0xc001_0000, 0x4b56_4d00];
+            let rows: Vec<Row> = rows
+                .into_iter()
+                .map(|(part, offset, length, kind)| {
+                    let first = firsts[part] + offset;
+                    let read = if kind & 1 == 0 { Read::Native } else { Read::Refuse };
+                    let write = if kind & 2 == 0 { Write::Native } else { Write::Ignore };
+                    Row::new(first, first + length, read, write)
+                })
+                .collect();
+            let map = derive(&[&rows]);
+            let mut left = map;
+            for (first, at) in EDGES {
+                for offset in 0..0x2000usize {
+                    let (byte, shift) = (at + offset / 4, offset % 4 * 2);
+                    let covers = |row: &&Row| row.indices.contains(&(first + offset as u32));
+                    let bits = rows.iter().filter(covers).fold(0, |bits, row| {
+                        bits | u8::from(row.read != Read::Native) | u8::from(row.write != Write::Native) << 1
+                    });
+                    prop_assert_eq!(map[byte] >> shift & 3, bits, "{:#x}", first + offset as u32);
+                    left[byte] &= !(3 << shift);
+                }
+            }
+            prop_assert!(left.iter().all(|byte| *byte == 0));
+        }
+    }
 
     #[test]
     fn agrees_with_the_policy_for_every_msr_that_it_covers() {

@@ -42,11 +42,7 @@ impl Code {
     }
 
     /// The bytes from the instruction on, through the guest's page tables.
-    pub fn bytes(
-        &self,
-        controls: &Controls,
-        read: ReadWord,
-    ) -> impl Iterator<Item = u8> + use<> {
+    pub fn bytes(&self, controls: &Controls, read: ReadWord) -> impl Iterator<Item = u8> + use<> {
         let base = if is_64_bit(controls) { 0 } else { self.base };
         let mask = Self::mask(controls);
         Bytes::new(paging(controls), controls.cr3, base.wrapping_add(self.rip) & mask, mask, read)

@@ -44,9 +44,8 @@ fn dispatch(call: Call, registers: &mut Registers, facts: &Facts) -> Status {
             registers.set(Register::Rdi, facts.cpus.iter().map(|cpu| cpu.counters.total()).sum());
         }
         Call::Exits => {
-            let cpu = usize::try_from(registers.get(Register::Rbx))
-                .ok()
-                .and_then(|index| facts.cpus.get(index));
+            let cpu =
+                usize::try_from(registers.get(Register::Rbx)).ok().and_then(|index| facts.cpus.get(index));
             let kind = ExitKind::from_raw(registers.get(Register::Rcx));
             let Some((cpu, kind)) = cpu.zip(kind) else { return Status::BadArgument };
             registers.set(Register::Rbx, cpu.counters.get(kind));

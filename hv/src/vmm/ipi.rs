@@ -20,9 +20,9 @@ pub fn write(
     icr: Icr,
     trampoline: u8,
 ) -> bool {
-    let targets = cpus.iter().filter(|target| {
-        target.address().answers(icr.destination, mode, target.index == sender.index)
-    });
+    let targets = cpus
+        .iter()
+        .filter(|target| target.address().answers(icr.destination, mode, target.index == sender.index));
     match icr.message {
         Message::Other => return true,
         Message::Deassert => {}

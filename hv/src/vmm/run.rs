@@ -245,7 +245,11 @@ fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
     if touch.flush {
         vcpu.flush_second_stage();
     }
-    if touch.decoy && !machine.touch_reported.swap(true, Ordering::Relaxed) {
+    let region = &machine.facts.region;
+    if touch.decoy
+        && region.contains(&violation.address.identity())
+        && !machine.touch_reported.swap(true, Ordering::Relaxed)
+    {
         let address = violation.address;
         log::warn!("the guest touched Vidar's memory at {address}; it is shown another page there");
     }

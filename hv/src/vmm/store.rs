@@ -49,11 +49,23 @@ impl<I: Iterator<Item = u8>> Counted<I> {
     fn skip_operand(&mut self, modrm: u8, address_bits: u8) -> Option<()> {
         let (mode, base) = (modrm >> 6, modrm & 7);
         let displacement = match (mode, address_bits) {
-            (0, 16) => if base == 6 { 2 } else { 0 },
+            (0, 16) => {
+                if base == 6 {
+                    2
+                } else {
+                    0
+                }
+            }
             (1, _) => 1,
             (2, 16) => 2,
             (2, _) => 4,
-            _ => if base == 5 { 4 } else { 0 },
+            _ => {
+                if base == 5 {
+                    4
+                } else {
+                    0
+                }
+            }
         };
         if base == 4 && address_bits != 16 {
             let sib = self.take()?;

@@ -168,6 +168,8 @@ pub fn startup_state(vmcs: &mut Vmcs, vector: u8) {
     }
     vmcs.write(GUEST_RIP, Natural(0));
     vmcs.write(GUEST_ACTIVITY_STATE, 0);
+    // Bochs 2.7 reports what wait-for-SIPI blocks as blocked by an SMI and by an NMI; nothing is any more.
+    vmcs.write(GUEST_INTERRUPTIBILITY, 0);
 }
 
 /// Active, nothing blocked, nothing pending.

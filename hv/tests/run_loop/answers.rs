@@ -6,7 +6,6 @@ use crate::{ABSENT, APIC, HIGH, REFUSED, TSC, denied, indexed, touch};
 use vidar::arch::msr::{self, EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME};
 use vidar::mem::addr::{Gpa, PAGE_SIZE};
 use vidar::mem::stage2::REACH;
-use vidar::vmm::backend::Vcpu;
 use vidar::vmm::control::*;
 use vidar::vmm::exit::{ControlWrite, Exit};
 use vidar::vmm::outcome::{Exception, Outcome, Stop};
@@ -15,7 +14,7 @@ use vidar_abi::{Call, ExitKind, MAGIC, Status, VERSION, Vendor};
 
 /// An exit of each variant with ECX: the outcome, and what it does to the CPU. EDX:EAX holds 7, CR0 protected mode.
 pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Did>)> {
-    use Outcome::{Advance, Init, Inject, Resume};
+    use Outcome::{Advance, Init, Inject, Resume, Startup};
     let protected = CR0_PE | CR0_ET | CR0_NE;
     let controls = |cr0, cr4| vec![Did::SetControls(Controls { cr0, cr4, ..Controls::default() })];
     vec![
@@ -38,8 +37,8 @@ pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Did>)> {
         (touch(REGION.start.identity()), 0, Resume, vec![]),
         (denied(APIC), 0, Outcome::Stop(Stop::Unanswered), vec![]),
         (touch(Gpa(REACH)), 0, Outcome::Stop(Stop::OutOfReach), vec![]),
-        (Exit::Init, 0, Init, vec![]),
-        (Exit::Sipi(0x9f), 0, Resume, vec![]),
+        (Exit::Init, 0, Init { waits: false }, vec![]),
+        (Exit::Sipi(0x9f), 0, Startup(0x9f), vec![]),
         (Exit::Nmi, 0, Resume, vec![]),
         (Exit::Window, 0, Resume, vec![]),
         (Exit::TripleFault, 0, Outcome::Stop(Stop::TripleFault), vec![]),
@@ -70,7 +69,9 @@ fn the_loop_applies_each_outcome_once() {
             Outcome::Advance => vec![Did::Advance, Did::Run],
             Outcome::Resume => vec![Did::Run],
             Outcome::Inject(exception) => vec![Did::Inject(exception), Did::Run],
-            Outcome::Init => vec![Did::Init, Did::Run],
+            Outcome::Init { waits } => vec![Did::Init { waits }, Did::Run],
+            Outcome::Skip(length) => vec![Did::Skip(length), Did::Run],
+            Outcome::Startup(vector) => vec![Did::Startup(vector), Did::Run],
             Outcome::Stop(stop) => {
                 assert_eq!(end, (stop, exit));
                 vec![]
@@ -100,7 +101,7 @@ pub fn every_exit_is_counted_as_its_kind() {
         bench.run(&script);
         script.clear();
     }
-    let counted: Vec<_> = ExitKind::ALL.iter().map(|kind| bench.cpu.counters().get(*kind)).collect();
+    let counted: Vec<_> = ExitKind::ALL.iter().map(|kind| bench.cpu.percpu.counters.get(*kind)).collect();
     assert_eq!(counted, expected);
 }
 

@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use crate::bench::{Bench, CR4_ALLOWED, Did, EFER_ALLOWED, FakeCpu, PHYSICAL_ADDRESS_BITS, REGION};
+use crate::bench::{Bench, CR4_ALLOWED, Did, EFER_ALLOWED, MSRS, PHYSICAL_ADDRESS_BITS, REGION};
 use crate::{denied, touch};
 use proptest::prelude::*;
 use vidar::arch::msr::{self, EFER_LMA, EFER_LME};
 use vidar::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use vidar::mem::stage2::REACH;
-use vidar::vmm::backend::Vcpu;
 use vidar::vmm::control::*;
 use vidar::vmm::exit::{ControlWrite, Exit, Violation};
 use vidar::vmm::msr::{Write, policy};
@@ -54,7 +53,7 @@ fn value() -> impl Strategy<Value = u64> {
 }
 
 fn msr_index() -> impl Strategy<Value = u32> {
-    let rows: Vec<_> = FakeCpu::MSRS.iter().copied().flatten().flat_map(|row| row.indices.clone()).collect();
+    let rows: Vec<_> = MSRS.iter().copied().flatten().flat_map(|row| row.indices.clone()).collect();
     prop::sample::select(rows)
 }
 
@@ -78,13 +77,16 @@ fn exit() -> impl Strategy<Value = Exit> {
 
 /// What may be done to the CPU, whatever the exit was.
 fn check_effects(exit: &Exit, did: &[Did], before: &Controls) -> Result<(), TestCaseError> {
-    let moves = did.iter().filter(|did| matches!(did, Did::Advance | Did::Inject(_) | Did::Init)).count();
+    let moves = did
+        .iter()
+        .filter(|did| matches!(did, Did::Advance | Did::Inject(_) | Did::Init { .. } | Did::Startup(_)))
+        .count();
     prop_assert!(moves <= 1, "{:?}", did);
     for did in did {
         match *did {
             Did::Wrmsr(index, value) => {
-                let allowed = match policy(FakeCpu::MSRS, index).1 {
-                    Write::Refuse | Write::Ignore | Write::Efer => false,
+                let allowed = match policy(MSRS, index).1 {
+                    Write::Refuse | Write::Ignore | Write::Efer | Write::Icr => false,
                     Write::Without(bits) => value & bits == 0,
                     Write::Native | Write::Mtrr | Write::ApicBase => true,
                 };

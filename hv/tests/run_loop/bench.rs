@@ -10,8 +10,9 @@ use std::sync::atomic::AtomicBool;
 
 use spin::Mutex;
 use vidar::arch::cpuid::Leaf;
+use vidar::arch::icr::{Destination, Message, Mode};
 use vidar::arch::msr::{self, EFER_LME, EFER_NXE, Fault};
-use vidar::arch::percpu::Counters;
+use vidar::arch::percpu::PerCpu;
 use vidar::arch::processor::Processor;
 use vidar::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar::mem::identity::Identity;
@@ -24,16 +25,19 @@ use vidar::vmm::control::{CR0_ET, CR0_NE, CR0_PE, CR4_SMXE, CR4_VMXE, Controls};
 use vidar::vmm::cpuid::{Features, Policy};
 use vidar::vmm::crash::Snapshot;
 use vidar::vmm::exit::Exit;
+use vidar::vmm::fetch::Code;
 use vidar::vmm::hypercall::Facts;
-use vidar::vmm::machine::Machine;
+use vidar::vmm::machine::{Machine, Startup};
 use vidar::vmm::memory::GuestMemory;
-use vidar::vmm::msr::{COMMON, Row};
+use vidar::vmm::msr::{COMMON, Row, STARTUP};
 use vidar::vmm::outcome::{Exception, Outcome, Stop};
 use vidar::vmm::registers::{Register, Registers};
 use vidar::vmm::run;
 use vidar::vmx::ept::Ept;
 use vidar::vmx::msrs::MSRS as VMX;
 use vidar_abi::Vendor;
+
+use crate::APIC;
 
 /// What Vidar keeps for itself, in the middle of RAM.
 pub const REGION: Range<Hpa> = Hpa(0xc0_0000)..Hpa(0x100_0000);
@@ -48,13 +52,20 @@ pub const EFER_ALLOWED: u64 = 1 | EFER_LME | EFER_NXE;
 /// CPUID.0DH.0:EAX: x87, SSE, AVX and AVX-512.
 pub const XCR0_SUPPORTED: u32 = 0xe7;
 
+/// The MSRs of both vendors.
+pub const MSRS: &[&[Row]] = &[COMMON, VMX[1], SVM[1]];
+
 /// What was done to the CPU, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Did {
     Run,
     Advance,
     Inject(Exception),
-    Init,
+    Init { waits: bool },
+    Startup(u8),
+    Skip(u8),
+    WriteApic(u16, u32),
+    Send(Message, Destination),
     Wrmsr(u32, u64),
     Xsetbv(u32, u64),
     Wbinvd,
@@ -73,7 +84,14 @@ pub struct FakeCpu {
     pub msrs: BTreeMap<u32, u64>,
     /// Every access to an MSR and XCR0 gives #GP.
     pub faults: bool,
-    counters: &'static Counters,
+    pub percpu: &'static PerCpu,
+    pub apic_mode: Option<Mode>,
+    /// What the registers of the APIC's page hold.
+    pub apic: BTreeMap<u16, u32>,
+    /// A start-up IPI of Vidar's has the CPU with this block come up.
+    pub comes_up: Option<&'static PerCpu>,
+    /// Where [`FakeCpu::comes_up`] came up.
+    pub started_at: Option<u8>,
 }
 
 impl FakeCpu {
@@ -110,7 +128,11 @@ impl FakeCpu {
             cpl: 0,
             msrs: msrs.into_iter().chain(unused_pairs).chain(write_back).collect(),
             faults: false,
-            counters: Box::leak(Box::default()),
+            percpu: Box::leak(Box::new(PerCpu::new(0, 0))),
+            apic_mode: Some(Mode::XApic),
+            apic: BTreeMap::new(),
+            comes_up: None,
+            started_at: None,
         }
     }
 }
@@ -124,8 +146,6 @@ pub fn native_cpuid(leaf: u32, subleaf: u32) -> Leaf {
 }
 
 impl Vcpu for FakeCpu {
-    const MSRS: &'static [&'static [Row]] = &[COMMON, VMX[1], SVM[1]];
-
     fn run(&mut self) -> Exit {
         self.did.push(Did::Run);
         self.script.pop_front().expect("the guest is run although it stopped")
@@ -135,8 +155,8 @@ impl Vcpu for FakeCpu {
         &mut self.registers
     }
 
-    fn counters(&self) -> &Counters {
-        self.counters
+    fn percpu(&self) -> &'static PerCpu {
+        self.percpu
     }
 
     fn controls(&self) -> Controls {
@@ -164,12 +184,24 @@ impl Vcpu for FakeCpu {
         self.did.push(Did::Advance);
     }
 
+    fn skip(&mut self, length: u8) {
+        self.did.push(Did::Skip(length));
+    }
+
+    fn code(&self) -> Code {
+        Code { rip: CODE, base: 0, default_32: true }
+    }
+
     fn inject(&mut self, exception: Exception) {
         self.did.push(Did::Inject(exception));
     }
 
-    fn init(&mut self) {
-        self.did.push(Did::Init);
+    fn init(&mut self, waits: bool) {
+        self.did.push(Did::Init { waits });
+    }
+
+    fn startup(&mut self, vector: u8) {
+        self.did.push(Did::Startup(vector));
     }
 
     fn flush_second_stage(&mut self) {
@@ -207,6 +239,30 @@ impl Processor for FakeCpu {
 
     fn wbinvd(&mut self) {
         self.did.push(Did::Wbinvd);
+    }
+
+    fn apic_mode(&self) -> Option<Mode> {
+        self.apic_mode
+    }
+
+    fn read_apic(&self, offset: u16) -> u32 {
+        self.apic.get(&offset).copied().unwrap_or(0)
+    }
+
+    fn write_apic(&mut self, offset: u16, value: u32) {
+        self.did.push(Did::WriteApic(offset, value));
+        self.apic.insert(offset, value);
+    }
+
+    fn send(&mut self, message: Message, destination: Destination) {
+        self.did.push(Did::Send(message, destination));
+        if let (Message::Startup(_), Some(cpu)) = (message, self.comes_up) {
+            self.started_at = cpu.startup.take();
+        }
+    }
+
+    fn stop_is_wanted(&self) -> bool {
+        false
     }
 }
 
@@ -279,29 +335,44 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Self {
+        Self::with_others(&[], Startup::Hardware)
+    }
+
+    /// A bench with further CPUs of these APIC IDs.
+    pub fn with_others(others: &[u32], startup: Startup) -> Self {
         let mut cpu = FakeCpu::new();
+        let block = |(id, index)| &*Box::leak(Box::new(PerCpu::new(index, id)));
+        let others = others.iter().copied().zip(1..).map(block);
+        let cpus: &[&PerCpu] = std::iter::once(cpu.percpu).chain(others).collect::<Vec<_>>().leak();
+        let emulated = startup != Startup::Hardware;
+        let watched = emulated.then_some(APIC);
+        let msrs = if emulated { [MSRS, &[STARTUP]].concat().leak() } else { MSRS };
         let mtrrs = Mtrrs::read(PHYSICAL_ADDRESS_BITS, |index| cpu.rdmsr(index).unwrap_or(0));
-        let identity = Identity { mtrrs, hidden: REGION };
+        let identity = Identity { mtrrs, hidden: [REGION].into(), watched };
         let frames = Frames { frames: Vec::new(), limit: Cell::new(usize::MAX) };
         let ram = RAM.into_iter().collect();
-        let memory = GuestMemory::new(frames, PageSize::Size1G, identity, ram).expect("frames enough");
+        let memory =
+            GuestMemory::new(frames, PageSize::Size1G, identity, ram, cpus.len() > 1).expect("frames enough");
         let machine = Machine {
             facts: Facts {
                 region: REGION,
                 vendor: Vendor::Vmx,
-                counters: Box::leak(Box::new([cpu.counters])),
+                cpus,
                 log: |position, buffer| {
                     buffer[..2].copy_from_slice(b"ok");
                     (position, 2)
                 },
             },
             cpuid: Policy { features: Features::all(), hypervisor_bit: true },
+            msrs,
+            startup,
+            watched,
             cr4_allowed: CR4_ALLOWED,
             efer_allowed: EFER_ALLOWED,
             physical_address_bits: PHYSICAL_ADDRESS_BITS,
             memory: Mutex::new(memory),
             touch_reported: AtomicBool::new(false),
-            read_ram,
+            read_word,
         };
         Self { cpu, machine }
     }
@@ -372,13 +443,24 @@ pub fn pdptes_at(table: Gpa) -> [u64; 4] {
     [0x1001, 0xffff_ffff_ffff_fffe, 0x2019 | reserved, 0]
 }
 
-fn read_ram(address: Gpa) -> [u64; 4] {
+/// Where the guest's next instruction is.
+pub const CODE: u64 = 0x1_0000;
+
+fn read_word(address: Gpa) -> Option<u64> {
     let ram: RangeSet = RAM.into_iter().collect();
-    assert!(ram.covers(&(address.identity()..address.identity() + 32)), "{address} is read and is not RAM");
-    pdptes_at(address)
+    assert!(ram.covers(&(address.identity()..address.identity() + 8)), "{address} is read and is not RAM");
+    if (CODE..CODE + 16).contains(&address.0) {
+        return INSTRUCTION.with_borrow(|bytes| {
+            bytes.as_chunks().0.get((address.0 - CODE) as usize / 8).map(|word| u64::from_le_bytes(*word))
+        });
+    }
+    let table = address.align_down(32);
+    Some(pdptes_at(table)[(address.0 - table.0) as usize / 8])
 }
 
 thread_local! {
+    /// The bytes of the guest's next instruction.
+    pub static INSTRUCTION: RefCell<[u8; 16]> = const { RefCell::new([0; 16]) };
     static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 

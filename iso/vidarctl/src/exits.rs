@@ -58,6 +58,31 @@ impl Counts {
     }
 }
 
+/// A column for each CPU, for people: the kinds that there were, the most frequent of all CPUs first.
+pub fn text_by_cpu(cpus: &[Counts]) -> String {
+    let of_all = |kind: &ExitKind| cpus.iter().map(|counts| counts.of(*kind)).sum::<u64>();
+    let mut kinds: Vec<_> = ExitKind::ALL.iter().filter(|kind| of_all(kind) > 0).collect();
+    kinds.sort_by_key(|kind| Reverse(of_all(kind)));
+    let line = |cells: Vec<String>, name: &str| {
+        cells.into_iter().map(|cell| format!("{cell:>12}")).collect::<String>() + &format!("  {name}\n")
+    };
+    let mut text =
+        line((0..cpus.len()).map(|cpu| format!("CPU {cpu}")).collect(), "").trim_end().to_owned() + "\n";
+    for kind in kinds {
+        text += &line(cpus.iter().map(|counts| grouped(counts.of(*kind))).collect(), kind.name());
+    }
+    text + &line(cpus.iter().map(|counts| grouped(counts.total())).collect(), "total")
+}
+
+/// The same for programs.
+pub fn json_by_cpu(cpus: &[Counts]) -> String {
+    let cpus: Vec<_> = cpus
+        .iter()
+        .map(|counts| format!("{{\"total\":{},\"kinds\":{}}}", counts.total(), counts.kinds()))
+        .collect();
+    format!("{{\"cpus\":[{}]}}\n", cpus.join(","))
+}
+
 /// The exits during a time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Idle {
@@ -126,6 +151,19 @@ mod tests {
         let json = counts(7, 8, 9).json();
         assert!(json.starts_with("{\"total\":24,\"kinds\":{\"cpuid\":7,\"rdmsr\":0,\"wrmsr\":8,"), "{json}");
         assert!(json.ends_with("\"other\":0}}\n"), "{json}");
+    }
+
+    #[test]
+    fn each_cpu_has_a_column() {
+        let cpus = [counts(7, 0, 0), counts(1_234_567, 3, 0)];
+        assert_eq!(
+            text_by_cpu(&cpus),
+            "       CPU 0       CPU 1\n           7   1,234,567  cpuid\n           0           3  wrmsr\n           7   \
+             1,234,570  total\n"
+        );
+        let json = json_by_cpu(&cpus);
+        assert!(json.starts_with("{\"cpus\":[{\"total\":7,\"kinds\":{\"cpuid\":7,"), "{json}");
+        assert!(json.contains("},{\"total\":1234570,"), "{json}");
     }
 
     #[test]

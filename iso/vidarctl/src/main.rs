@@ -47,11 +47,15 @@ fn run(command: Command, json: bool) -> Result<String, Failure> {
             let status = vidar.status()?;
             if json { status.json() } else { status.text() }
         }
-        Command::Exits { idle: None } => {
+        Command::Exits { per_cpu: true, .. } => {
+            let cpus = vidar.exits_by_cpu()?;
+            if json { exits::json_by_cpu(&cpus) } else { exits::text_by_cpu(&cpus) }
+        }
+        Command::Exits { idle: None, .. } => {
             let counts = vidar.exits()?;
             if json { counts.json() } else { counts.text() }
         }
-        Command::Exits { idle: Some(time) } => {
+        Command::Exits { idle: Some(time), .. } => {
             let before = vidar.exits()?;
             sleep(time);
             let idle = Idle::between(&before, &vidar.exits()?, time);

@@ -82,16 +82,28 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
 
     /// Exits by kind, of all CPUs together.
     pub fn exits(&self) -> Result<Counts, Failure> {
-        let cpus = self.status()?.cpus;
+        let by_cpu = self.exits_by_cpu()?;
+        let mut all = Counts::default();
+        all.calls += 1; // for the status
+        for counts in &by_cpu {
+            ExitKind::ALL.iter().for_each(|kind| all.add(*kind, counts.of(*kind)));
+            all.calls += counts.calls;
+        }
+        Ok(all)
+    }
+
+    /// Exits by kind, of each CPU.
+    pub fn exits_by_cpu(&self) -> Result<Vec<Counts>, Failure> {
+        (0..self.status()?.cpus).map(|cpu| self.exits_of(cpu)).collect()
+    }
+
+    fn exits_of(&self, cpu: u64) -> Result<Counts, Failure> {
         let mut counts = Counts::default();
         for kind in ExitKind::ALL {
-            for cpu in 0..cpus {
-                // An older Vidar of the same major version does not know the newest kinds, and so has none of them.
-                counts.add(*kind, self.ask(Call::Exits, cpu, *kind as u64)?.map_or(0, |answer| answer.rbx));
-                counts.calls += 1;
-            }
+            // An older Vidar of the same major version does not know the newest kinds, and so has none of them.
+            counts.add(*kind, self.ask(Call::Exits, cpu, *kind as u64)?.map_or(0, |answer| answer.rbx));
+            counts.calls += 1;
         }
-        counts.calls += 1;
         Ok(counts)
     }
 
@@ -201,6 +213,8 @@ mod tests {
         assert_eq!(counts.of(ExitKind::Rdmsr), 12);
         assert_eq!(counts.of(ExitKind::Other), 0, "a kind that this Vidar does not know");
         assert_eq!(counts.calls, 2 * ExitKind::COUNT as u64 + 1);
+        let by_cpu = Vidar::find(vidar, None).unwrap().exits_by_cpu().unwrap();
+        assert_eq!(by_cpu.iter().map(|counts| counts.of(ExitKind::Rdmsr)).collect::<Vec<_>>(), [1, 11]);
     }
 
     #[test]

@@ -18,7 +18,11 @@ const COMMAND_HIGH: u64 = 0x310;
 pub const NMI: u32 = 4 << 8;
 /// Delivery mode INIT.
 const INIT: u32 = 5 << 8;
+/// Delivery mode of a start-up IPI.
+const STARTUP: u32 = 6 << 8;
+const PENDING: u32 = 1 << 12;
 const ASSERT: u32 = 1 << 14;
+const LEVEL: u32 = 1 << 15;
 const MASKED: u32 = 1 << 16;
 const TO_SELF: u32 = 1 << 18;
 
@@ -69,6 +73,28 @@ impl Apic {
     pub fn init_self(&self) {
         self.write(COMMAND_HIGH, self.read(ID));
         self.write(COMMAND_LOW, INIT | ASSERT);
+    }
+
+    /// Sends another CPU an INIT, and waits as long as software does.
+    pub fn init(&self, id: u32) {
+        self.send(id, INIT | ASSERT);
+        self.send(id, INIT | LEVEL);
+        for _ in 0..100_000 {
+            core::hint::spin_loop();
+        }
+    }
+
+    /// Sends another CPU a start-up IPI.
+    pub fn startup(&self, id: u32, vector: u8) {
+        self.send(id, STARTUP | u32::from(vector));
+    }
+
+    fn send(&self, id: u32, command: u32) {
+        self.write(COMMAND_HIGH, id << 24);
+        self.write(COMMAND_LOW, command);
+        while self.read(COMMAND_LOW) & PENDING != 0 {
+            core::hint::spin_loop();
+        }
     }
 
     /// The interrupt that is being handled is done.

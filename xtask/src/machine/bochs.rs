@@ -51,7 +51,7 @@ fn has_debugger() -> bool {
 }
 
 fn configuration_text(spec: &Spec, port: u16) -> String {
-    let memory = spec.memory;
+    let (memory, cpus) = (spec.memory, spec.cpus());
     let iso = spec.iso_from_dir().display();
     let cpu = spec.cpu.as_deref().unwrap_or(USUAL_CPU);
     let time = if spec.fixed_clock { "1700000000" } else { "utc" };
@@ -79,7 +79,7 @@ fn configuration_text(spec: &Spec, port: u16) -> String {
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
          ata0-master: {drive}\n\
          clock: sync=none, time0={time}\n\
-         cpu: model={cpu}, count=1, ips={INSTRUCTIONS_PER_SECOND}, \
+         cpu: model={cpu}, count={cpus}, ips={INSTRUCTIONS_PER_SECOND}, \
          reset_on_triple_fault={reset}, ignore_bad_msrs={ignore}\n\
          pci: enabled=1, chipset=i440fx\n\
          com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n\
@@ -93,6 +93,8 @@ fn configuration_text(spec: &Spec, port: u16) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     #[test]
@@ -101,6 +103,7 @@ mod tests {
             dir: "/x, $y".into(),
             iso: "/x, $y/vidar.iso".into(),
             memory: 384,
+            cpus: NonZeroU32::new(2),
             cpu: Some("tigerlake".into()),
             fixed_clock: true,
             ..Spec::default()
@@ -115,7 +118,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|other| other == line), "{line}");
         }
-        assert!(text.contains("cpu: model=tigerlake, "));
+        assert!(text.contains("cpu: model=tigerlake, count=2, "));
         let usual = configuration_text(&Spec { cpu: None, fixed_clock: false, ..spec }, 1);
         assert!(usual.contains(USUAL_CPU) && usual.contains("time0=utc"));
     }

@@ -8,6 +8,7 @@ mod qemu;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
+use std::num::NonZeroU32;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -63,6 +64,8 @@ pub struct Spec {
     pub networks: Vec<Network>,
     /// Its memory in MiB.
     pub memory: u32,
+    /// Its CPUs; `None` is one.
+    pub cpus: Option<NonZeroU32>,
     /// The CPU, as the emulator names it; `None` is the emulator's usual one.
     pub cpu: Option<String>,
     /// Whether its clock starts at the same moment each time, so that runs can be compared tick by tick.
@@ -79,6 +82,10 @@ pub struct Spec {
 }
 
 impl Spec {
+    fn cpus(&self) -> u32 {
+        self.cpus.map_or(1, NonZeroU32::get)
+    }
+
     /// The path of the ISO from the machine's folder, in which the emulator runs: so no folder's name gets among its
     /// options, where a space, a comma and a `$` have a meaning.
     fn iso_from_dir(&self) -> &Path {

@@ -40,6 +40,7 @@ pub fn machine(spec: &Spec, port: u16, cpu: &str) -> Result<Command> {
     command.args(["-nodefaults", "-display", "none", "-vga", "std"]);
     command.args(["-cpu", spec.cpu.as_deref().unwrap_or(cpu)]);
     command.args(["-m", &spec.memory.to_string()]);
+    command.args(["-smp", &spec.cpus().to_string()]);
     command.args(["-chardev", &format!("socket,id=com1,host=127.0.0.1,port={port}")]);
     command.args(["-serial", "chardev:com1"]);
     if spec.fixed_clock {

@@ -19,8 +19,8 @@ pub struct Facts {
     pub iomem: String,
     /// The kernel's messages with their levels.
     pub messages: String,
-    /// Base and size of the memory that Vidar keeps; `None` on a bare machine.
-    pub hidden: Option<(u64, u64)>,
+    /// Base and size of each piece of memory that Vidar keeps; none on a bare machine.
+    pub hidden: Vec<(u64, u64)>,
     /// Whether Vidar shows itself in CPUID.
     pub announced: bool,
 }
@@ -36,7 +36,11 @@ impl Facts {
         let messages = console.run("dmesg -r")?;
         // A message in the middle of an answer would spoil it.
         console.run("dmesg -n 1")?;
-        let hidden = if under_vidar { Some(hidden(&console.run("vidarctl status --json")?)?) } else { None };
+        let mut kept = Vec::new();
+        if under_vidar {
+            kept.push(hidden(&console.run("vidarctl status --json")?)?);
+            kept.extend(as_well(&console.run("vidarctl log")?));
+        }
         Ok(Self {
             cpuinfo: console.run("cat /proc/cpuinfo")?,
             clocksource: console.run(CLOCKSOURCE)?,
@@ -44,7 +48,7 @@ impl Facts {
             pci: console.run(PCI)?,
             iomem: console.run("cat /proc/iomem")?,
             messages,
-            hidden,
+            hidden: kept,
             announced: false,
         })
     }
@@ -58,9 +62,26 @@ pub fn hidden(status: &str) -> Result<(u64, u64)> {
     Ok((number("memory_base")?, number("memory_bytes")?))
 }
 
+/// What Vidar's log says that it keeps for starting CPUs.
+fn as_well(log: &str) -> Option<(u64, u64)> {
+    let line = log.lines().find(|line| line.ends_with("as well, to start CPUs from"))?;
+    let mut numbers = line
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok()));
+    let (first, last) = (numbers.next()?, numbers.next()?);
+    Some((first, last + 1 - first))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_as_well_is_read_from_the_log() {
+        let log = "vidar: 2 CPUs\nvidar: keeps 0x9e000 to 0x9efff as well, to start CPUs from\nvidar: keeps 0x200000 to";
+        assert_eq!(as_well(log), Some((0x9_e000, 0x1000)));
+        assert_eq!(as_well("vidar: keeps 0x200000 to 0x3fffff for itself"), None);
+    }
 
     #[test]
     fn the_region_is_read_from_the_status() {

@@ -11,13 +11,15 @@ mod refusals;
 mod report;
 mod screen;
 pub mod small;
+mod smp;
+mod startup;
 mod transparency;
 mod vidarctl;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -25,6 +27,15 @@ use self::lane::Lane;
 use self::linux::{Found, Side};
 use self::report::Report;
 use crate::{build, paths, probe_image, setup};
+
+/// What tests that take long are to be like.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent {
+    /// A whole Debian is built and booted as well.
+    pub distribution: bool,
+    /// Seconds of load on several CPUs.
+    pub load: u64,
+}
 
 /// Emulators that run at once, where there are CPUs for them.
 const AT_ONCE: usize = 2;
@@ -66,20 +77,21 @@ struct Job<'a> {
 }
 
 /// Prints the names of all tests in machines, of those of a whole Debian if they are asked for.
-pub fn list(distribution: bool) {
+pub fn list(extent: Extent) {
     println!("{}\ntidy", host::NAME);
     let tools = Tools::new();
-    let (found, report) = (Found::default(), Report::default());
-    let jobs = jobs(&tools, &found, &report, distribution);
+    let (found, smp_found, report) = (Found::default(), smp::Found::default(), Report::default());
+    let jobs = jobs(&tools, &found, &report, &smp_found, extent);
     let names = jobs
         .iter()
         .flat_map(|job| job.names.iter().cloned())
-        .chain(Lane::ALL.into_iter().flat_map(linux::comparison_names));
+        .chain(Lane::ALL.into_iter().flat_map(linux::comparison_names))
+        .chain(smp::SETUPS.into_iter().flat_map(smp::Setup::comparison_names));
     names.for_each(|name| println!("{name}"));
 }
 
 /// Runs all tests, those of a whole Debian only if they are asked for, or those whose name contains `filter` with what they build on; whether all passed.
-pub fn run(filter: Option<&str>, distribution: bool) -> bool {
+pub fn run(filter: Option<&str>, extent: Extent) -> bool {
     let report = Report::default();
     host::run(filter, &report);
 
@@ -88,10 +100,15 @@ pub fn run(filter: Option<&str>, distribution: bool) -> bool {
     let compared = Lane::ALL.map(|lane| wanted(&linux::comparison_names(lane)).then_some(lane));
     let compared: Vec<_> = compared.into_iter().flatten().collect();
     let tools = Tools::new();
-    let found = Found::default();
+    let (found, smp_found) = (Found::default(), smp::Found::default());
     let is_journey = |job: &Job| compared.iter().any(|lane| job.names[0].starts_with(&lane.test("linux/")));
-    let mut queue: Vec<_> = jobs(&tools, &found, &report, distribution);
-    queue.retain(|job| wanted(&job.names) || is_journey(job));
+    let mut queue: Vec<_> = jobs(&tools, &found, &report, &smp_found, extent);
+    let smp_compared = smp::SETUPS.map(|setup| wanted(&setup.comparison_names()).then_some(setup));
+    let smp_compared: Vec<_> = smp_compared.into_iter().flatten().collect();
+    let is_smp = |job: &Job| {
+        smp_compared.iter().any(|setup| [true, false].iter().any(|side| job.names == setup.names(*side)))
+    };
+    queue.retain(|job| wanted(&job.names) || is_journey(job) || is_smp(job));
     if !queue.is_empty() {
         let begun = Instant::now();
         match setup::missing().and_then(|()| build::all()) {
@@ -100,6 +117,7 @@ pub fn run(filter: Option<&str>, distribution: bool) -> bool {
         }
     }
     compared.iter().for_each(|lane| linux::compare(*lane, &found, &report));
+    smp_compared.iter().for_each(|setup| setup.compare(&smp_found, &report));
     report.finish()
 }
 
@@ -125,9 +143,15 @@ fn in_machines(mut queue: Vec<Job<'_>>, report: &Report) {
 }
 
 /// The table of what runs in machines, the longest first.
-fn jobs<'a>(tools: &'a Tools, found: &'a Found, report: &'a Report, distribution: bool) -> Vec<Job<'a>> {
+fn jobs<'a>(
+    tools: &'a Tools,
+    found: &'a Found,
+    report: &'a Report,
+    smp_found: &'a smp::Found,
+    extent: Extent,
+) -> Vec<Job<'a>> {
     let mut jobs = Vec::new();
-    if distribution {
+    if extent.distribution {
         jobs.push(Job {
             names: distribution::names(Lane::Svm),
             work: Box::new(move || distribution::all(Lane::Svm, tools, report)),
@@ -138,6 +162,14 @@ fn jobs<'a>(tools: &'a Tools, found: &'a Found, report: &'a Report, distribution
         names: probes::names(Lane::SvmNextRip),
         work: Box::new(move || probes::all(Lane::SvmNextRip, tools, report)),
     });
+    for setup in smp::SETUPS {
+        jobs.extend([true, false].map(|under_vidar| Job {
+            names: setup.names(under_vidar),
+            work: Box::new(move || {
+                setup.run(under_vidar, Duration::from_secs(extent.load), tools, smp_found, report)
+            }),
+        }));
+    }
     // Bochs has none of these devices.
     jobs.extend([true, false].map(|under_vidar| Job {
         names: devices::names(Lane::Svm, under_vidar),
@@ -171,7 +203,10 @@ fn short<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> Vec<Job<'a>> {
     let refusals = refusals::refusals(lane).map(|refusal| {
         one(lane.test(refusal.name), lane.folder(refusal.name), report, move || refusal.check(lane, tools))
     });
-    singles.chain(refusals).collect()
+    let startups = startup::STARTUPS.iter().filter(move |startup| startup.is_in(lane)).map(|startup| {
+        one(lane.test(startup.name), lane.folder(startup.name), report, move || startup.run(lane, tools))
+    });
+    singles.chain(startups).chain(refusals).collect()
 }
 
 /// A test by itself, in a folder of its own.

@@ -276,7 +276,7 @@ fn with_options(place: &Place<'_>, cmdline: &str, options: &str) -> Result<small
 /// The report of a triple fault: what happened, and the registers.
 fn crash_report(booted: &mut small::Booted) -> Result<()> {
     booted.console.expect("probe triple: now", BOOT)?;
-    booted.console.expect("the guest has stopped: triple fault", ANSWER)?;
+    booted.console.expect("the guest has stopped on CPU 0: triple fault", ANSWER)?;
     for register in ["rip ", "rflags ", "rax ", "rsp ", "cr0 ", "cs ", "idtr "] {
         booted.console.expect(register, ANSWER)?;
     }

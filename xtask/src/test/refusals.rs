@@ -19,7 +19,7 @@ pub struct Refusal {
     pub name: &'static str,
     kernel: Image,
     /// MiB.
-    initrd: u64,
+    initrd: usize,
     entry: &'static str,
     /// MiB.
     memory: u32,
@@ -179,7 +179,7 @@ impl Refusal {
             name: lane.folder(self.name),
             lane,
             kernel: self.kernel.bytes(tools)?,
-            initrd: self.initrd,
+            initrd: vec![0; self.initrd << 20],
             menu,
             memory: self.memory,
             cpu: self.cpu,

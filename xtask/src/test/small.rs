@@ -1,6 +1,7 @@
 //! Small guests: the probe and damaged images, each alone on an ISO, in seconds.
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -27,12 +28,14 @@ pub struct Small {
     pub kernel: Vec<u8>,
     /// The kernel's command line.
     pub cmdline: String,
-    /// The size of its initrd in MiB; none if 0.
-    pub initrd: u64,
+    /// Its initrd; none if empty.
+    pub initrd: Vec<u8>,
     /// The menu; its waiting time does not count.
     pub menu: Menu,
     /// The machine's memory in MiB.
     pub memory: u32,
+    /// Its CPUs; 0 is one.
+    pub cpus: u32,
     /// Whether the ISO is on a disk, and not on a CD.
     pub disk: bool,
     /// Whether the machine resets at a triple fault, as real ones do; it stops otherwise.
@@ -61,11 +64,11 @@ impl Small {
         let dir = test_dir(&self.name)?;
         let kernel = dir.join("kernel");
         fs::write(&kernel, &self.kernel)?;
-        let initrd = if self.initrd == 0 {
+        let initrd = if self.initrd.is_empty() {
             Initrd::None
         } else {
             let file = dir.join("initrd");
-            fs::File::create(&file)?.set_len(self.initrd << 20)?;
+            fs::write(&file, &self.initrd)?;
             Initrd::File(file)
         };
         let guest = Guest {
@@ -94,6 +97,7 @@ impl Small {
             iso,
             iso_on_disk: self.disk,
             memory: self.memory,
+            cpus: NonZeroU32::new(self.cpus),
             cpu: self.cpu.map(str::to_owned),
             fixed_clock: true,
             counts_instructions: true,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use super::facts::Facts;
 
@@ -66,7 +66,7 @@ pub const COMPARISONS: &[Comparison] = &[
         compare: |bare, vidar| same(&interrupt_names(&bare.interrupts), &interrupt_names(&vidar.interrupts)),
     },
     Comparison { name: "pci", compare: |bare, vidar| same(&bare.pci, &vidar.pci) },
-    Comparison { name: "memory", compare: |bare, vidar| memory(&bare.iomem, &vidar.iomem, vidar.hidden) },
+    Comparison { name: "memory", compare: |bare, vidar| memory(&bare.iomem, &vidar.iomem, &vidar.hidden) },
     Comparison { name: "messages", compare: |bare, vidar| messages(&bare.messages, &vidar.messages) },
 ];
 
@@ -165,25 +165,27 @@ fn interrupt_names(interrupts: &str) -> String {
     interrupts.lines().map(name).collect()
 }
 
-/// The memory of the machine: the same, but for exactly Vidar's region.
-fn memory(bare: &str, vidar: &str, hidden: Option<(u64, u64)>) -> Result<()> {
-    let Some((base, size)) = hidden else { bail!("Vidar did not say which memory it keeps") };
+/// The memory of the machine: the same, but for exactly what Vidar keeps.
+fn memory(bare: &str, vidar: &str, hidden: &[(u64, u64)]) -> Result<()> {
+    ensure!(!hidden.is_empty(), "Vidar did not say which memory it keeps");
     let mut expected = ram(bare);
     ensure!(!expected.is_empty(), "there is nothing to compare with");
-    let inside = expected.iter().any(|&(start, end)| start <= base && base + size <= end);
-    ensure!(inside, "Vidar's region {base:#x}+{size:#x} is not all RAM on the bare machine");
-    expected = expected
-        .into_iter()
-        .flat_map(|(start, end)| [(start, end.min(base)), (start.max(base + size), end)])
-        .collect();
-    expected.retain(|(start, end)| start < end);
-    expected.dedup();
+    for &(base, size) in hidden {
+        let inside = expected.iter().any(|&(start, end)| start <= base && base + size <= end);
+        ensure!(inside, "Vidar's region {base:#x}+{size:#x} is not all RAM on the bare machine");
+        expected = expected
+            .into_iter()
+            .flat_map(|(start, end)| [(start, end.min(base)), (start.max(base + size), end)])
+            .collect();
+        expected.retain(|(start, end)| start < end);
+        expected.dedup();
+    }
     let found = ram(vidar);
     let show =
         |ranges: &[(u64, u64)]| ranges.iter().map(|(a, b)| format!("{a:#x}-{b:#x} ")).collect::<String>();
     ensure!(
         found == expected,
-        "RAM under Vidar is {}and should be {}(Vidar keeps {base:#x}+{size:#x})",
+        "RAM under Vidar is {}and should be {}(Vidar keeps {hidden:x?})",
         show(&found),
         show(&expected)
     );
@@ -341,19 +343,19 @@ mod tests {
 
     #[test]
     fn memory_may_lack_the_region_alone() {
-        let hidden = Some((0x3fc0_0000, 0x40_0000));
+        let hidden = &[(0x3fc0_0000, 0x40_0000)];
         let vidar = RAM.replace("00100000-3fffffff", "00100000-3fbfffff");
         memory(RAM, &vidar, hidden).unwrap();
         let middle = RAM.replace(
             "00100000-3fffffff : System RAM",
             "00100000-0fffffff : System RAM\n10000000-103fffff : Reserved\n10400000-3fffffff : System RAM",
         );
-        memory(RAM, &middle, Some((0x1000_0000, 0x40_0000))).unwrap();
+        memory(RAM, &middle, &[(0x1000_0000, 0x40_0000)]).unwrap();
         assert!(memory(RAM, RAM, hidden).is_err(), "the region is not hidden");
         assert!(memory(RAM, &RAM.replace("3fffffff", "3f7fffff"), hidden).is_err(), "more is gone");
         assert!(memory(RAM, &vidar.replace("0009ffff", "0008ffff"), hidden).is_err(), "gone elsewhere");
-        assert!(memory(RAM, &vidar, None).is_err());
-        assert!(memory(RAM, &vidar, Some((0x4000_0000, 0x40_0000))).is_err(), "not RAM");
+        assert!(memory(RAM, &vidar, &[]).is_err());
+        assert!(memory(RAM, &vidar, &[(0x4000_0000, 0x40_0000)]).is_err(), "not RAM");
         assert!(memory("", "", hidden).is_err());
     }
 

@@ -19,6 +19,7 @@ mod preserved;
 mod priority;
 mod quiet;
 mod reset;
+mod startup;
 mod step;
 mod virtualization;
 mod xstate;
@@ -79,6 +80,8 @@ pub const ALL: &[Scenario] = &[
     scenario("regs", preserved::regs),
     scenario("debugregs", preserved::debugregs),
     scenario("fpu", xstate::fpu),
+    last("sipi", startup::sipi),
+    last("init-sipi", startup::init_sipi),
     scenario("bench", bench::bench),
     last("triple", reset::triple),
     last("init", reset::init),

@@ -1,0 +1,282 @@
+//! Linux on several CPUs, bare and under Vidar: what it sees of them, CPUs taken off and put back, NMIs for all, and a
+//! load that checks what it does.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::facts::Facts;
+use super::lane::Lane;
+use super::report::Report;
+use super::transparency::{COMPARISONS, messages};
+use super::{Tools, test_dir};
+use crate::console::{ANSWER, BOOT, Console, PROMPT};
+use crate::grub::{self, Menu};
+use crate::iso::{self, Recipe};
+use crate::machine::disk::{Bus, Disk, Format};
+use crate::machine::{Running, Spec};
+use crate::manifest::{self, Initrd};
+use crate::{build, guests, initramfs, modules};
+
+/// A machine of several CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Setup {
+    lane: Lane,
+    cpus: u32,
+    /// Vidar's boot options.
+    options: &'static str,
+}
+
+/// All of them. On AMD-V it is always Vidar that starts CPUs. On VT-x the local APICs do, but not for Linux in Bochs 2.7: that
+/// keeps an INIT which comes while a CPU waits, also through the exit that it then causes, for ever.
+pub const SETUPS: [Setup; 3] = [
+    Setup { lane: Lane::Vmx, cpus: 2, options: "cpu-startup=emulated" },
+    Setup { lane: Lane::Svm, cpus: 2, options: "" },
+    Setup { lane: Lane::Svm, cpus: 4, options: "" },
+];
+
+/// How often each CPU but the first is taken off and put back.
+const ROUNDS: u32 = 10;
+/// Bytes of the disk.
+const DISK: u64 = 64 << 20;
+
+type Step = fn(&mut Guest) -> Result<()>;
+
+/// The steps, in their order: the last part of each test's name, and what it does.
+const STEPS: [(&str, Step); 7] = [
+    ("boot", boot),
+    ("facts", facts),
+    ("exits", exits),
+    ("hotplug", hotplug),
+    ("stress", stress),
+    ("nmi", nmi),
+    ("poweroff", power_off),
+];
+
+/// What the guests have seen, at first and after all that was done to them.
+#[derive(Debug, Default)]
+pub struct Found(Mutex<HashMap<(Setup, bool), (Facts, String)>>);
+
+struct Guest {
+    setup: Setup,
+    under_vidar: bool,
+    running: Running,
+    console: Console,
+    load: Duration,
+    facts: Facts,
+    /// The kernel's messages after the load.
+    late: String,
+}
+
+impl Setup {
+    fn name(self, what: &str) -> String {
+        self.lane.test(&format!("smp/{}-cpus/{what}", self.cpus))
+    }
+
+    /// The names of the tests of one side, in its order.
+    pub fn names(self, under_vidar: bool) -> Vec<String> {
+        let side = if under_vidar { "vidar" } else { "bare" };
+        steps(under_vidar).map(|(step, _)| self.name(&format!("{side}/{step}"))).collect()
+    }
+
+    /// The names of the comparisons of the two sides.
+    pub fn comparison_names(self) -> Vec<String> {
+        let names = COMPARISONS.iter().map(|comparison| comparison.name).chain(["late-messages"]);
+        names.map(|name| self.name(&format!("transparency/{name}"))).collect()
+    }
+
+    /// Takes the steps; after one that failed there are no more. The load takes `load`.
+    pub fn run(
+        self,
+        under_vidar: bool,
+        load: Duration,
+        tools: &Tools,
+        found: &Found,
+        report: &Report,
+    ) -> Result<()> {
+        let mut begun = Instant::now();
+        let (mut guest, log) = start(self, under_vidar, load, tools)?;
+        let mut failed = false;
+        for ((_, step), name) in steps(under_vidar).zip(self.names(under_vidar)) {
+            let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut guest) };
+            let shown = if failed { None } else { Some(log.as_path()) };
+            failed |= result.is_err();
+            report.result(&name, begun, result, shown);
+            begun = Instant::now();
+        }
+        if !failed {
+            let all = &mut found.0.lock().expect("nobody panics with it");
+            all.insert((self, under_vidar), (guest.facts, guest.late));
+        }
+        Ok(())
+    }
+
+    /// Compares the two sides.
+    pub fn compare(self, found: &Found, report: &Report) {
+        let found = found.0.lock().expect("nobody panics with it");
+        let of = |side| found.get(&(self, side)).context("the guest's facts were not collected");
+        let late = |_: &Facts, _: &Facts| messages(&of(false)?.1, &of(true)?.1);
+        let first = COMPARISONS.iter().map(|one| &one.compare as &dyn Fn(&Facts, &Facts) -> Result<()>);
+        for (compare, name) in first.chain([&late as _]).zip(self.comparison_names()) {
+            let begun = Instant::now();
+            let result = of(false).and_then(|(bare, _)| compare(bare, &of(true)?.0));
+            report.result(&name, begun, result, None);
+        }
+    }
+}
+
+/// Bare there are no exits.
+fn steps(under_vidar: bool) -> impl Iterator<Item = (&'static str, Step)> {
+    STEPS.into_iter().filter(move |(name, _)| under_vidar || *name != "exits")
+}
+
+fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Result<(Guest, PathBuf)> {
+    let side = if under_vidar { "vidar" } else { "bare" };
+    let dir = test_dir(&setup.name(side).replace('/', "-"))?;
+    let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+    let packed = guests::initrd(&guest, Some(&tools.vidarctl))?.context("the guest has no initrd")?;
+    let stress = fs::read(build::stress()?)?;
+    let mut archive =
+        [fs::read(packed)?, initramfs::pack_files(&[], &[("stress".to_owned(), stress)])?].concat();
+    let mut disks = Vec::new();
+    if setup.lane == Lane::Svm {
+        archive.extend(fs::read(modules::archive(&guest, &["virtio_pci", "virtio_blk"])?)?);
+        let path = dir.join("disk");
+        File::create(&path)?.set_len(DISK)?;
+        disks.push(Disk { path, format: Format::Raw, bus: Bus::Virtio });
+    }
+    let initrd = dir.join("initrd");
+    fs::write(&initrd, archive)?;
+    let guest = manifest::Guest { initrd: Initrd::File(initrd), ..guest };
+    let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
+    let options = setup.options.to_owned();
+    let recipe = Recipe {
+        guests: vec![guest],
+        menu: Menu { default: Some(default), timeout: 0, options, ..Menu::default() },
+        hypervisor: Some(tools.hypervisor.clone()),
+        vidarctl: None,
+    };
+    let iso = dir.join("vidar.iso");
+    iso::make(&recipe, &iso)?;
+    let spec = Spec {
+        dir: dir.clone(),
+        iso,
+        memory: 512,
+        cpus: NonZeroU32::new(setup.cpus),
+        disks,
+        fixed_clock: true,
+        counts_instructions: true,
+        verbose: true,
+        ..Spec::default()
+    };
+    let running = setup.lane.machine().start(&spec)?;
+    let log = dir.join("serial.log");
+    let console = Console::new(running.serial()?, &log)?;
+    let (facts, late) = Default::default();
+    Ok((Guest { setup, under_vidar, running, console, load, facts, late }, log))
+}
+
+/// Waits for the shell: all CPUs are there.
+fn boot(guest: &mut Guest) -> Result<()> {
+    guest.console.expect("Linux version", BOOT)?;
+    guest.console.expect(PROMPT, BOOT)?;
+    online(guest)
+}
+
+fn online(guest: &mut Guest) -> Result<()> {
+    let (wanted, found) = (guest.setup.cpus, guest.console.run("nproc")?);
+    ensure!(found.trim() == wanted.to_string(), "nproc says {} and should say {wanted}", found.trim());
+    Ok(())
+}
+
+fn facts(guest: &mut Guest) -> Result<()> {
+    let facts = Facts::collect(&mut guest.console, guest.under_vidar)?;
+    let cpus = facts.cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    ensure!(cpus == guest.setup.cpus as usize, "/proc/cpuinfo has {cpus} CPUs");
+    guest.facts = Facts { announced: guest.under_vidar, ..facts };
+    Ok(())
+}
+
+/// `vidarctl` has every CPU, and each has exits of its own.
+fn exits(guest: &mut Guest) -> Result<()> {
+    let said = guest.console.run("vidarctl exits --per-cpu --json")?;
+    let said: serde_json::Value =
+        serde_json::from_str(said.trim()).context("vidarctl's answer is no JSON")?;
+    let cpus = said["cpus"].as_array().context("vidarctl's answer has no CPUs")?;
+    ensure!(cpus.len() == guest.setup.cpus as usize, "vidarctl knows {} CPUs", cpus.len());
+    for (index, cpu) in cpus.iter().enumerate() {
+        ensure!(cpu["kinds"]["cpuid"].as_u64() > Some(0), "CPU {index} has no exits: {cpu}");
+    }
+    Ok(())
+}
+
+fn hotplug(guest: &mut Guest) -> Result<()> {
+    let each = |value: u32, cpus: u32| {
+        let cpu = |cpu| format!("echo {value} >/sys/devices/system/cpu/cpu{cpu}/online");
+        (1..cpus).map(cpu).collect::<Vec<_>>().join(" && ")
+    };
+    let cpus = guest.setup.cpus;
+    let rounds = (1..=ROUNDS).map(|round| round.to_string()).collect::<Vec<_>>().join(" ");
+    let (off, on) = (each(0, cpus), each(1, cpus));
+    let said = guest
+        .console
+        .run(&format!("for i in {rounds}; do {off} && nproc && {on} && nproc || break; done"))?;
+    let wanted = format!("1\n{cpus}\n").repeat(ROUNDS as usize);
+    ensure!(said == wanted, "after off and on in turn, nproc says {said:?}");
+    Ok(())
+}
+
+/// The load, which says itself whether all was as it should be, and what the kernel said to it.
+fn stress(guest: &mut Guest) -> Result<()> {
+    let mut disk = "";
+    if guest.setup.lane == Lane::Svm {
+        let (folder, order) = (modules::FOLDER, modules::ORDER);
+        let insert = format!("for m in $(cat /{folder}/{order}); do insmod /{folder}/$m.ko || break; done");
+        guest.console.run(&insert)?;
+        guest.console.run("for i in 1 2 3 4 5; do [ -e /dev/vda ] || sleep 1; done; [ -e /dev/vda ]")?;
+        disk = " /dev/vda";
+    }
+    guest.console.run("chmod +x /stress")?;
+    let seconds = guest.load.as_secs();
+    // It answers late: as often as it has to be asked for.
+    guest.console.run(&format!("/stress {seconds}{disk} >/tmp/stress & true"))?;
+    let mut said = String::new();
+    for _ in 0..seconds + 60 {
+        said = guest.console.run("sleep 1; cat /tmp/stress")?;
+        if said.contains("stress: ") {
+            break;
+        }
+    }
+    let counts = said.trim().rsplit("stress: ").next().unwrap_or_default();
+    ensure!(counts.starts_with(&format!("cpus={} ", guest.setup.cpus)), "the load says {said:?}");
+    let idle: Vec<_> = counts.split_whitespace().filter(|word| word.ends_with("=0")).collect();
+    ensure!(idle.is_empty(), "nothing was done: {idle:?}");
+    guest.late = guest.console.run("dmesg -r")?;
+    Ok(())
+}
+
+/// An NMI for every CPU, to which each says where it is.
+fn nmi(guest: &mut Guest) -> Result<()> {
+    const COUNT: &str = "dmesg | grep -c 'NMI backtrace for cpu' || true";
+    for round in 1..=3 {
+        guest.console.run("echo l >/proc/sysrq-trigger; sleep 1")?;
+        let said = guest.console.run(COUNT)?;
+        let wanted = round * guest.setup.cpus;
+        ensure!(said.trim() == wanted.to_string(), "{} answers to {wanted} NMIs", said.trim());
+    }
+    let unknown = guest.console.run("dmesg | grep -i 'nmi received for unknown reason' || true")?;
+    ensure!(unknown.trim().is_empty(), "the kernel says: {unknown}");
+    Ok(())
+}
+
+fn power_off(guest: &mut Guest) -> Result<()> {
+    guest.console.type_line("poweroff")?;
+    guest.console.expect("Power down", ANSWER)?;
+    ensure!(guest.running.ended(ANSWER)? == Some(true), "the machine is still on");
+    Ok(())
+}

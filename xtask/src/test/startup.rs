@@ -1,0 +1,200 @@
+//! Small guests on several CPUs, or on a machine whose firmware says so: how CPUs are started, and what Vidar says of those
+//! that it cannot have.
+
+use anyhow::{Result, ensure};
+
+use super::Tools;
+use super::lane::Lane;
+use super::small::{GUEST, Small};
+use crate::console::{ANSWER, BOOT};
+use crate::grub::Menu;
+
+/// A test with a machine of its own.
+pub struct Startup {
+    /// The test's name.
+    pub name: &'static str,
+    /// The only lane where it is so; `None` is all.
+    lane: Option<Lane>,
+    cpus: u32,
+    options: &'static str,
+    /// The structures of an MADT that takes the place of the firmware's, if there is to be one, and whether its checksum
+    /// is right.
+    madt: Option<(&'static [&'static [u8]], bool)>,
+    scenario: &'static str,
+    /// What Vidar must say before the guest, in this order.
+    says: &'static [&'static str],
+    /// What the guest must say.
+    words: &'static str,
+}
+
+const USUAL: Startup = Startup {
+    name: "",
+    lane: None,
+    cpus: 2,
+    options: "",
+    madt: None,
+    scenario: "cpuid",
+    says: &[],
+    words: "hypervisor=1",
+};
+
+/// Structures of the MADT: CPUs by their APIC IDs, one that is off, and one that has no length.
+const CPU_0: &[u8] = &[0, 8, 0, 0, 1, 0, 0, 0];
+const CPU_1: &[u8] = &[0, 8, 1, 1, 1, 0, 0, 0];
+const X2_CPU_1: &[u8] = &[9, 16, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0];
+const CPU_9: &[u8] = &[0, 8, 2, 9, 1, 0, 0, 0];
+const CPU_10_OFF: &[u8] = &[0, 8, 3, 10, 0, 0, 0, 0];
+const NO_LENGTH: &[u8] = &[0, 0, 0, 0];
+
+/// CPUs that are not there, more than any memory of Vidar's holds.
+const CROWD: &[&[u8]] = &[CPU_0, CPU_1, MANY.as_flattened()];
+const MANY: [[u8; 8]; 90] = {
+    let mut many = [[0, 8, 0, 0, 1, 0, 0, 0]; 90];
+    let mut index = 0;
+    while index < many.len() {
+        many[index][3] = 100 + index as u8;
+        index += 1;
+    }
+    many
+};
+
+const COUNTED_ONCE: &str = "first=1 second=1 cs=0x700";
+const COUNTED_THRICE: &str = "started=1 still=1 started=2 still=2 started=3 still=3 cs=0x700";
+
+/// The table.
+pub const STARTUPS: &[Startup] = &[
+    Startup {
+        name: "smp/wait-for-sipi",
+        lane: Some(Lane::Vmx),
+        scenario: "sipi",
+        says: &["2 CPUs\r\n"],
+        words: COUNTED_ONCE,
+        ..USUAL
+    },
+    Startup {
+        name: "smp/started-by-vidar",
+        options: "cpu-startup=emulated",
+        scenario: "sipi",
+        says: &["2 CPUs, started by Vidar\r\n"],
+        words: COUNTED_ONCE,
+        ..USUAL
+    },
+    Startup {
+        name: "smp/init-and-sipi",
+        options: "cpu-startup=emulated",
+        scenario: "init-sipi",
+        says: &["2 CPUs, started by Vidar\r\n"],
+        words: COUNTED_THRICE,
+        ..USUAL
+    },
+    Startup {
+        name: "smp/x2apic-entries",
+        madt: Some((&[CPU_0, X2_CPU_1], true)),
+        says: &["2 CPUs"],
+        ..USUAL
+    },
+    Startup {
+        name: "smp/cpu-does-not-answer",
+        madt: Some((&[CPU_0, CPU_1, CPU_9, CPU_10_OFF], true)),
+        scenario: "init-sipi",
+        says: &[
+            "warning: CPU 2 (APIC ID 9) does not answer; the guest runs without it: look for a setting of it in the \
+             firmware's setup\r\n",
+            "2 CPUs, started by Vidar\r\n",
+        ],
+        words: COUNTED_THRICE,
+        ..USUAL
+    },
+    Startup {
+        name: "smp/too-many-cpus",
+        madt: Some((CROWD, true)),
+        says: &["warning: this machine has 92 CPUs, more than the ", "2 CPUs, started by Vidar\r\n"],
+        ..USUAL
+    },
+    Startup {
+        name: "smp/madt-with-a-wrong-checksum",
+        madt: Some((&[CPU_0, CPU_1], false)),
+        says: &[
+            "warning: the firmware's list of CPUs (ACPI table MADT) is damaged: its checksum is wrong; the guest gets 1 \
+             of them: update the firmware\r\n",
+        ],
+        ..USUAL
+    },
+    Startup {
+        name: "smp/madt-without-an-end",
+        madt: Some((&[CPU_0, CPU_1, NO_LENGTH, CPU_9], true)),
+        scenario: "init-sipi",
+        says: &[
+            "warning: the firmware's list of CPUs (ACPI table MADT) is damaged: a structure in it has a wrong length; the \
+             guest gets 2 of them: update the firmware\r\n",
+        ],
+        words: COUNTED_THRICE,
+        ..USUAL
+    },
+];
+
+/// GRUB puts the initrd's file in the place of the firmware's table.
+const REPLACE: &[&str] = &["acpi --exclude=APIC /boot/guests/probe/initrd"];
+
+impl Startup {
+    /// Whether the test is one of the lane's.
+    pub fn is_in(&self, lane: Lane) -> bool {
+        self.lane.is_none_or(|only| only == lane)
+    }
+
+    /// Runs it.
+    pub fn run(&self, lane: Lane, tools: &Tools) -> Result<()> {
+        let last = if self.madt.is_some() { REPLACE } else { &[] };
+        let menu = Menu {
+            default: Some(GUEST.to_owned()),
+            options: self.options.to_owned(),
+            last,
+            ..Menu::default()
+        };
+        let small = Small {
+            name: lane.folder(self.name),
+            lane,
+            kernel: tools.probe()?.to_vec(),
+            cmdline: format!("probe={}", self.scenario),
+            initrd: self.madt.map(|(structures, good)| madt(structures, good)).unwrap_or_default(),
+            menu,
+            memory: 256,
+            cpus: self.cpus,
+            cpu: lane.cpu(),
+            ..Small::default()
+        };
+        let mut booted = small.boot(tools)?;
+        for words in self.says {
+            booted.console.expect(words, BOOT)?;
+        }
+        booted.console.expect(&format!("probe {}: ", self.scenario), BOOT)?;
+        let said = booted.console.expect("\r\n", ANSWER)?;
+        ensure!(said.contains(self.words), "{} should be in: {said}", self.words);
+        Ok(())
+    }
+}
+
+/// A table with these structures. ACPI Specification 6.5, 5.2.12 "Multiple APIC Description Table (MADT)".
+fn madt(structures: &[&[u8]], good: bool) -> Vec<u8> {
+    let mut table = b"APIC\0\0\0\0\x03\0VIDAR VIDAR   \x01\0\0\0VDR \x01\0\0\0\0\0\xe0\xfe\0\0\0\0".to_vec();
+    structures.iter().for_each(|structure| table.extend_from_slice(structure));
+    let length = (table.len() as u32).to_le_bytes();
+    table[4..8].copy_from_slice(&length);
+    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    table[9] = sum.wrapping_neg().wrapping_add(u8::from(!good));
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_adds_up_or_not() {
+        let sum = |table: &[u8]| table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        let good = madt(&[CPU_0, CPU_1], true);
+        assert_eq!((good.len(), sum(&good), &good[36..40]), (60, 0, &[0, 0, 0xe0, 0xfe][..]));
+        assert_eq!(sum(&madt(&[CPU_0], false)), 1);
+        assert_eq!(madt(CROWD, true).len(), 44 + 92 * 8);
+    }
+}

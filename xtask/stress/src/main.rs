@@ -1,0 +1,85 @@
+//! Load for a guest of several CPUs: page faults and TLB shootdowns, processes, timers, wake-ups from one CPU to another,
+//! and a disk if there is one. All of it is checked, and counted.
+//!
+//! `stress SECONDS [DISK]`
+
+mod disk;
+mod load;
+
+use std::env;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// What went wrong, in a sentence.
+type Result<T> = std::result::Result<T, String>;
+
+/// When to stop, and how much was done.
+#[derive(Default)]
+pub struct Run {
+    stop: AtomicBool,
+}
+
+impl Run {
+    /// Whether the time is over.
+    pub fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+type Work = fn(&Run, cpu: usize, done: &AtomicU64) -> Result<()>;
+
+/// What every CPU has one thread of.
+const ON_EACH: [(&str, Work); 4] =
+    [("maps", load::map), ("moves", load::migrate), ("sleeps", load::sleep), ("wakes", load::wake)];
+
+fn main() -> ExitCode {
+    let mut arguments = env::args().skip(1);
+    let seconds = arguments.next().and_then(|text| text.parse().ok());
+    let Some(seconds) = seconds else {
+        eprintln!("usage: stress SECONDS [DISK]");
+        return ExitCode::from(2);
+    };
+    match run(Duration::from_secs(seconds), arguments.next()) {
+        Ok(counts) => {
+            println!("stress: {counts}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("stress: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(time: Duration, disk: Option<String>) -> Result<String> {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let run = Run::default();
+    let counts: [AtomicU64; ON_EACH.len()] = Default::default();
+    let (processes, blocks) = (AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for ((_, work), done) in ON_EACH.into_iter().zip(&counts) {
+            let run = &run;
+            threads.extend((0..cpus).map(|cpu| scope.spawn(move || work(run, cpu, done))));
+        }
+        threads.push(scope.spawn(|| load::spawn(&run, &processes)));
+        if let Some(path) = &disk {
+            threads.push(scope.spawn(|| disk::write_and_read(&run, path, &blocks)));
+        }
+        thread::sleep(time);
+        run.stop.store(true, Ordering::Relaxed);
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?)
+    })?;
+    let mut text = format!("cpus={cpus} processes={}", processes.into_inner());
+    for ((name, _), done) in ON_EACH.into_iter().zip(counts) {
+        text += &format!(" {name}={}", done.into_inner());
+    }
+    if disk.is_some() {
+        text += &format!(" blocks={}", blocks.into_inner());
+    }
+    Ok(text)
+}
