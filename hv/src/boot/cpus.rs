@@ -136,7 +136,7 @@ pub fn start<E: Extension>(
         // SAFETY: the table is in memory that the guest is to find it in, and nothing else reads it now.
         unsafe {
             let mut bytes = physical::bytes(&table).to_vec();
-            madt::withdraw(&mut bytes, &lost);
+            madt::withdraw(&mut bytes, lost);
             physical::write(table.start, &bytes);
         }
     }

@@ -3,6 +3,7 @@
 mod linux;
 mod marks;
 mod probe;
+mod smp;
 mod table;
 
 use std::thread;
@@ -81,6 +82,7 @@ pub fn run() -> Result<bool> {
             let [bare, vidar] = [false, true].map(|side| probe::measure(Lane::SvmNextRip, side, &tools));
             rounds(&mut table, &Goals::of(Lane::SvmNextRip), ", with nrip_save (in Bochs)", &bare?, &vidar?)?;
         }
+        cpus(&mut table, lane, &tools)?;
         println!("{} in {}:\n\n{table}", lane.extension(), lane.machine().name());
         println!("Exits up to the shell:\n\n{}", linux::kinds(&vidar));
         holds &= table.holds();
@@ -145,6 +147,33 @@ fn table(
     table.add(Row::at_most("memory taken, MiB".to_owned(), "", memory, &format!("{memory:.2}"), 8.0, 4.0));
     table.add(Row::plain("size of the image, KiB".to_owned(), &image.div_ceil(1024).to_string()));
     Ok(table)
+}
+
+/// The rows of further CPUs.
+fn cpus(table: &mut Table, lane: Lane, tools: &Tools) -> Result<()> {
+    let one = smp::measure(lane, 1, tools)?;
+    // Four are too many for Bochs, which takes its time for each.
+    let numbers: &[u32] = if lane == Lane::Svm { &[2, 4] } else { &[2] };
+    for number in numbers {
+        let boot = smp::measure(lane, *number, tools)?;
+        let exits: Vec<_> = boot.exits.iter().map(u64::to_string).collect();
+        table.add(Row::plain(
+            format!("{number} CPUs: exits to the shell by CPU, CPUID aside"),
+            &exits.join(", "),
+        ));
+        let idle = format!("{:.2}", boot.idle_per_second);
+        table.add(Row::plain(format!("{number} CPUs: exits per second at an idle shell"), &idle));
+        let each = one.free.saturating_sub(boot.free) as f64 / f64::from(number - 1);
+        table.add(Row::at_most(
+            format!("{number} CPUs: memory taken for each further one, KiB"),
+            "",
+            each,
+            &format!("{each:.0}"),
+            256.0,
+            64.0,
+        ));
+    }
+    Ok(())
 }
 
 /// The rows of the round trips.

@@ -45,6 +45,16 @@ const ROUNDS: u32 = 10;
 /// Bytes of the disk.
 const DISK: u64 = 64 << 20;
 
+/// What Linux says when the emulator's host has no time for it, which comes and goes: with several CPUs QEMU's clock is the
+/// host's.
+const LATE_HOST: [&str; 5] = [
+    "calibrate_delay_direct",
+    "Probably due to long platform interrupts",
+    "Long readout interval",
+    "hrtimer: interrupt took",
+    "perf: interrupt took too long",
+];
+
 type Step = fn(&mut Guest) -> Result<()>;
 
 /// The steps, in their order: the last part of each test's name, and what it does.
@@ -120,7 +130,7 @@ impl Setup {
     pub fn compare(self, found: &Found, report: &Report) {
         let found = found.0.lock().expect("nobody panics with it");
         let of = |side| found.get(&(self, side)).context("the guest's facts were not collected");
-        let late = |_: &Facts, _: &Facts| messages(&of(false)?.1, &of(true)?.1);
+        let late = |_: &Facts, _: &Facts| messages(&in_time(&of(false)?.1), &in_time(&of(true)?.1));
         let first = COMPARISONS.iter().map(|one| &one.compare as &dyn Fn(&Facts, &Facts) -> Result<()>);
         for (compare, name) in first.chain([&late as _]).zip(self.comparison_names()) {
             let begun = Instant::now();
@@ -128,6 +138,12 @@ impl Setup {
             report.result(&name, begun, result, None);
         }
     }
+}
+
+/// The messages without those of a late host.
+fn in_time(messages: &str) -> String {
+    let kept = messages.lines().filter(|line| LATE_HOST.iter().all(|late| !line.contains(late)));
+    kept.map(|line| format!("{line}\n")).collect()
 }
 
 /// Bare there are no exits.
@@ -170,7 +186,8 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
         cpus: NonZeroU32::new(setup.cpus),
         disks,
         fixed_clock: true,
-        counts_instructions: true,
+        // With instructions for its clock, QEMU 7.2 hangs when Linux starts the second CPU, bare as under Vidar.
+        counts_instructions: false,
         verbose: true,
         ..Spec::default()
     };
@@ -198,7 +215,8 @@ fn facts(guest: &mut Guest) -> Result<()> {
     let facts = Facts::collect(&mut guest.console, guest.under_vidar)?;
     let cpus = facts.cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     ensure!(cpus == guest.setup.cpus as usize, "/proc/cpuinfo has {cpus} CPUs");
-    guest.facts = Facts { announced: guest.under_vidar, ..facts };
+    let messages = in_time(&facts.messages);
+    guest.facts = Facts { announced: guest.under_vidar, messages, ..facts };
     Ok(())
 }
 
