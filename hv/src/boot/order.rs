@@ -14,7 +14,7 @@ use super::intel::Vmx;
 use super::options::Options;
 use super::refusal::Refusal;
 use super::{cpus, linux, machine, multiboot2};
-use crate::arch::{apic, cpuid, instructions};
+use crate::arch::{apic, cpuid, instructions, stop};
 use crate::debug::{log as console, serial};
 use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use crate::mem::heap;
@@ -131,6 +131,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     // The point of no return: what the modules lay in is overwritten.
     let state = linux::hand_over(linux, &info, cursor);
     let mut vcpu = extension.cpu(cpu_frames, root, cpu.selectors(), cpu.percpu(), &Begin::Kernel(state))?;
+    stop::arm();
     let (stop, exit) = run::run(&mut vcpu, machine);
     end(&mut vcpu, stop, &exit, options.on_crash)
 }

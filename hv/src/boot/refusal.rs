@@ -140,6 +140,11 @@ mod tests {
              Virtual Machine\"), switch the machine off and on, and boot again"
         );
         assert_eq!(
+            Refusal::Unlike { cpu: 2, apic_id: 4, what: VMX }.to_string(),
+            "CPU 2 (APIC ID 4) has another VT-x than the boot CPU: have the firmware make all CPUs alike (a setting, or \
+             an update of it), or boot the bare menu entry"
+        );
+        assert_eq!(
             Refusal::Missing { extension: VMX, what: vec!["EPT", "unrestricted guest"] }.to_string(),
             "this CPU's VT-x lacks EPT, unrestricted guest: use a machine with a newer CPU, or boot the bare menu \
              entry"

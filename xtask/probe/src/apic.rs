@@ -2,10 +2,13 @@
 
 #![expect(unsafe_code, reason = "the controllers are registers in memory")]
 
-use crate::attempt::rdmsr;
+use crate::attempt::{rdmsr, wrmsr};
 use crate::cpu::outb;
 
 const IA32_APIC_BASE: u32 = 0x1b;
+const IA32_X2APIC_ICR: u32 = 0x830;
+/// The switch in IA32_APIC_BASE.
+const X2APIC: u64 = 1 << 10;
 const IO_APIC: u64 = 0xfec0_0000;
 
 const ID: u64 = 0x20;
@@ -26,13 +29,13 @@ const LEVEL: u32 = 1 << 15;
 const MASKED: u32 = 1 << 16;
 const TO_SELF: u32 = 1 << 18;
 
-/// The local APIC, where IA32_APIC_BASE says it is.
-pub struct Apic(u64);
+/// The local APIC, where IA32_APIC_BASE says it is, and whether it is in x2APIC mode.
+pub struct Apic(u64, bool);
 
 impl Apic {
     /// Looks where it is.
     pub fn find() -> Self {
-        Self(rdmsr(IA32_APIC_BASE).unwrap_or(0xfee0_0000) & 0xf_ffff_f000)
+        Self(rdmsr(IA32_APIC_BASE).unwrap_or(0xfee0_0000) & 0xf_ffff_f000, false)
     }
 
     /// Its address.
@@ -89,7 +92,17 @@ impl Apic {
         self.send(id, STARTUP | u32::from(vector));
     }
 
+    /// Goes over to x2APIC mode; what is sent from then on is sent by the MSR.
+    pub fn enter_x2apic_mode(&mut self) {
+        let base = rdmsr(IA32_APIC_BASE).unwrap_or(0);
+        self.1 = wrmsr(IA32_APIC_BASE, base | X2APIC).is_ok();
+    }
+
     fn send(&self, id: u32, command: u32) {
+        if self.1 {
+            let _ = wrmsr(IA32_X2APIC_ICR, u64::from(id) << 32 | u64::from(command));
+            return;
+        }
         self.write(COMMAND_HIGH, id << 24);
         self.write(COMMAND_LOW, command);
         while self.read(COMMAND_LOW) & PENDING != 0 {

@@ -244,6 +244,7 @@ pub const SINGLES: &[Single] = &[
     Single { name: "iso/boots-from-disk", check: boots_from_disk },
     Single { name: "probe/crash-halts", check: crash_halts },
     Single { name: "probe/crash-resets", check: crash_resets },
+    Single { name: "smp/crash-of-another-cpu", check: crash_of_another_cpu },
     Single { name: "probe/reset-keyboard", check: |place| resets(place, "reset-keyboard") },
     Single { name: "probe/reset-fast", check: |place| resets(place, "reset-fast") },
     Single { name: "probe/reset-cf9", check: |place| resets(place, "reset-cf9") },
@@ -299,6 +300,27 @@ fn crash_resets(place: &Place<'_>) -> Result<()> {
     booted.console.expect("the machine is reset (on-crash=reset)", ANSWER)?;
     // The menu starts the same guest again.
     booted.console.expect("probe: hello", BOOT)?;
+    Ok(())
+}
+
+/// A triple fault on the second CPU ends the first as well. QEMU resets a boot CPU that gets an INIT, whatever its hypervisor
+/// intercepts; so there the machine is to be reset.
+fn crash_of_another_cpu(place: &Place<'_>) -> Result<()> {
+    let halts = place.lane == Lane::Vmx;
+    let options = format!("cpu-startup=emulated on-crash={}", if halts { "halt" } else { "reset" });
+    let menu = Menu { default: Some(GUEST.to_owned()), options, ..Menu::default() };
+    let cmdline = "probe=triple-other".to_owned();
+    let small = Small { cmdline, menu, cpus: 2, survives_triple_fault: true, ..usual(place)? };
+    let mut booted = small.boot(place.tools)?;
+    booted.console.expect("probe: hello", BOOT)?;
+    booted.console.expect("the guest has stopped on CPU 1: triple fault", ANSWER)?;
+    if halts {
+        booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
+        let more = booted.console.listen(Duration::from_secs(5));
+        ensure!(more.is_empty(), "after the report there was more: {more}");
+    } else {
+        booted.console.expect("probe: hello", BOOT)?;
+    }
     Ok(())
 }
 

@@ -262,10 +262,10 @@ fn stress(guest: &mut Guest) -> Result<()> {
     guest.console.run("chmod +x /stress")?;
     let seconds = guest.load.as_secs();
     // It answers late: as often as it has to be asked for.
-    guest.console.run(&format!("/stress {seconds}{disk} >/tmp/stress & true"))?;
+    guest.console.run(&format!("/stress {seconds}{disk} >/stress.txt & true"))?;
     let mut said = String::new();
     for _ in 0..seconds + 60 {
-        said = guest.console.run("sleep 1; cat /tmp/stress")?;
+        said = guest.console.run("sleep 1; cat /stress.txt")?;
         if said.contains("stress: ") {
             break;
         }

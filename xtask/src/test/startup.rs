@@ -87,6 +87,15 @@ pub const STARTUPS: &[Startup] = &[
         words: COUNTED_THRICE,
         ..USUAL
     },
+    // QEMU 7.2 emulates no x2APIC.
+    Startup {
+        name: "smp/init-and-sipi-by-x2apic",
+        lane: Some(Lane::Vmx),
+        options: "cpu-startup=emulated",
+        scenario: "init-sipi-x2apic",
+        words: COUNTED_THRICE,
+        ..USUAL
+    },
     Startup {
         name: "smp/x2apic-entries",
         madt: Some((&[CPU_0, X2_CPU_1], true)),

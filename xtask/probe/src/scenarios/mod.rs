@@ -82,6 +82,8 @@ pub const ALL: &[Scenario] = &[
     scenario("fpu", xstate::fpu),
     last("sipi", startup::sipi),
     last("init-sipi", startup::init_sipi),
+    last("init-sipi-x2apic", startup::by_x2apic),
+    last("triple-other", startup::triple),
     scenario("bench", bench::bench),
     last("triple", reset::triple),
     last("init", reset::init),

@@ -28,6 +28,13 @@ global_asm!(
     "hlt",
     "jmp 2b",
     "startup_end:",
+    // An exception with no table to look it up in.
+    "startup_triple_begin:",
+    ".byte 0x2e, 0x0f, 0x01, 0x1e", // lidt cs:[3f]
+    ".short 3f - startup_triple_begin",
+    "ud2",
+    "3: .short 0, 0, 0",
+    "startup_triple_end:",
     ".code64",
     code_segment = const CODE_SEGMENT,
     count = const COUNT,
@@ -36,6 +43,8 @@ global_asm!(
 unsafe extern "C" {
     safe static startup_begin: [u8; 0];
     safe static startup_end: [u8; 0];
+    safe static startup_triple_begin: [u8; 0];
+    safe static startup_triple_end: [u8; 0];
 }
 
 fn read(address: u64) -> u16 {
@@ -43,11 +52,12 @@ fn read(address: u64) -> u16 {
     unsafe { (address as *const u16).read_volatile() }
 }
 
-fn prepare() -> Apic {
-    let length = startup_end.as_ptr() as usize - startup_begin.as_ptr() as usize;
+/// Lays out the code between two labels for the other CPU.
+fn prepare(begin: &'static [u8; 0], end: &'static [u8; 0]) -> Apic {
+    let length = end.as_ptr() as usize - begin.as_ptr() as usize;
     // SAFETY: as in `read`.
     unsafe {
-        core::ptr::copy(startup_begin.as_ptr(), PAGE as *mut u8, length);
+        core::ptr::copy(begin.as_ptr(), PAGE as *mut u8, length);
         (COUNT as *mut u32).write_volatile(0);
     }
     Apic::find()
@@ -66,7 +76,7 @@ fn counted(wanted: u16) -> u16 {
 
 /// A CPU that waits is started once by start-up IPIs.
 pub fn sipi(line: &mut Line) {
-    let apic = prepare();
+    let apic = prepare(&startup_begin, &startup_end);
     apic.startup(OTHER, VECTOR);
     line.item("first", counted(1));
     apic.startup(OTHER, VECTOR);
@@ -76,7 +86,28 @@ pub fn sipi(line: &mut Line) {
 
 /// INIT takes a CPU wherever it is, and the next start-up IPI starts it.
 pub fn init_sipi(line: &mut Line) {
-    let apic = prepare();
+    start_again(line, &prepare(&startup_begin, &startup_end));
+}
+
+/// The same in x2APIC mode.
+pub fn by_x2apic(line: &mut Line) {
+    let mut apic = prepare(&startup_begin, &startup_end);
+    apic.enter_x2apic_mode();
+    start_again(line, &apic);
+}
+
+/// A triple fault of the other CPU, while this one goes on.
+pub fn triple(line: &mut Line) {
+    let apic = prepare(&startup_triple_begin, &startup_triple_end);
+    apic.init(OTHER);
+    apic.startup(OTHER, VECTOR);
+    for _ in 0..100_000_000 {
+        core::hint::spin_loop();
+    }
+    line.word("survived");
+}
+
+fn start_again(line: &mut Line, apic: &Apic) {
     for round in 1..=3 {
         apic.init(OTHER);
         // Even as often as this.
