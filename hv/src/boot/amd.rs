@@ -5,7 +5,7 @@
 use vidar_abi::Vendor;
 
 use super::extension::Extension;
-use super::machine::read_word;
+use super::machine::Readable;
 use super::refusal::{self, Names, Refusal};
 use crate::arch::cpuid;
 use crate::arch::percpu::PerCpu;
@@ -35,7 +35,7 @@ impl Extension for Svm {
     const FRAMES: usize = 3;
     type Format = Npt;
     type Frames = CpuFrames;
-    type Cpu = SvmCpu;
+    type Cpu = SvmCpu<Readable>;
 
     fn probe() -> Result<Self, Refusal> {
         let capabilities = enable::probe().map_err(|unavailable| match unavailable {
@@ -101,9 +101,9 @@ impl Extension for Svm {
         _: &Selectors,
         percpu: &'static PerCpu,
         begin: &Begin,
-    ) -> Result<SvmCpu, Refusal> {
+    ) -> Result<SvmCpu<Readable>, Refusal> {
         // SAFETY: the capabilities are this CPU's, whose segments and block are loaded; the frames were allocated for
         // it, and the second stage leaves out Vidar's region.
-        Ok(unsafe { SvmCpu::new(self.0, frames, root, percpu, begin, read_word) })
+        Ok(unsafe { SvmCpu::new(self.0, frames, root, percpu, begin, Readable::new()) })
     }
 }

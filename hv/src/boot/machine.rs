@@ -19,6 +19,7 @@ use crate::mem::layout;
 use crate::mem::map::MemoryMap;
 use crate::mem::physical;
 use crate::mem::ranges::RangeSet;
+use crate::mem::walk::ReadGuest;
 use crate::vmm::cpuid::Policy;
 use crate::vmm::hypercall::Facts;
 use crate::vmm::machine::{Machine, Startup};
@@ -28,13 +29,41 @@ use crate::vmm::msr;
 /// Where local APICs have their page when no system has moved it.
 const APIC_PAGE: Gpa = Gpa(0xfee0_0000);
 
-/// What Vidar reads of the guest's memory, where it has to.
-struct Readable {
-    hidden: RangeSet,
-    high: RangeSet,
+/// The guest's memory, to be read where a CPU of it has just read: so it does not matter if it is no RAM.
+#[derive(Debug, Clone)]
+pub struct Readable {
+    /// Vidar's region, which is not all in the direct map: its start and its bytes.
+    hidden: (u64, u64),
 }
 
-static READABLE: Once<Readable> = Once::new();
+impl Readable {
+    /// All of it that Vidar can reach.
+    pub fn new() -> Self {
+        let region = layout::region();
+        Self { hidden: (region.start.0, region.end.0 - region.start.0) }
+    }
+}
+
+/// What of memory above 4 GiB is in the direct map.
+static HIGH: Once<RangeSet> = Once::new();
+
+impl ReadGuest for Readable {
+    #[inline]
+    fn word(&self, address: Gpa) -> Option<u64> {
+        const FOUR_GIB: Hpa = Hpa(4 << 30);
+        let word = address.align_down(8).identity();
+        let (start, size) = self.hidden;
+        let hidden = word.0.wrapping_sub(start) < size;
+        // SAFETY: the word is in the direct map, and reading it again does no more than the CPU did.
+        (!hidden && (word < FOUR_GIB || is_high(word))).then(|| unsafe { physical::read_words::<1>(word)[0] })
+    }
+}
+
+#[cold]
+fn is_high(word: Hpa) -> bool {
+    let end = word.0.checked_add(8);
+    HIGH.get().zip(end).is_some_and(|(high, end)| high.covers(&(word..Hpa(end))))
+}
 
 /// Makes the guest's memory out of `frames`, and what else its CPUs have in common; fills the MSR map at `msr_map`.
 ///
@@ -53,7 +82,7 @@ pub fn make<E: Extension>(
     cpus.page.iter().for_each(|page| hidden.insert(page.clone()));
     let mut ram = map.usable();
     ram.remove(&region);
-    READABLE.call_once(|| Readable { hidden: hidden.clone(), high: map.usable() });
+    HIGH.call_once(|| map.usable());
     let emulated = cpus.startup != Startup::Hardware;
     let watched = emulated.then_some(APIC_PAGE);
     let msrs = if emulated { [E::MSRS, &[msr::STARTUP]].concat() } else { E::MSRS.to_vec() };
@@ -76,16 +105,6 @@ pub fn make<E: Extension>(
         physical_address_bits: cpuid::physical_address_bits(),
         memory: Mutex::new(memory),
         touch_reported: AtomicBool::new(false),
-        read_word,
+        read_word: |address| Readable::new().word(address),
     })
-}
-
-/// Reads the guest's memory where a CPU of it has just read: so it does not matter if it is no RAM.
-pub fn read_word(address: Gpa) -> Option<u64> {
-    const FOUR_GIB: Hpa = Hpa(4 << 30);
-    let Readable { hidden, high } = READABLE.get()?;
-    let word = address.align_down(8).identity();
-    let there = word < FOUR_GIB || high.covers(&(word..Hpa(word.0.checked_add(8)?)));
-    // SAFETY: the word is in the direct map, and reading it again does no more than the CPU did.
-    (there && !hidden.contains(word)).then(|| unsafe { physical::read_words::<1>(word)[0] })
 }

@@ -8,6 +8,12 @@ use super::addr::{Gpa, PAGE_SIZE};
 /// Reads the eight bytes at an address, a multiple of eight; `None` where there is nothing for Vidar to read.
 pub type ReadWord = fn(Gpa) -> Option<u64>;
 
+/// The same as a type, for where a call through a pointer would cost too much.
+pub trait ReadGuest {
+    /// As [`ReadWord`].
+    fn word(&self, address: Gpa) -> Option<u64>;
+}
+
 /// How the guest's CPU translates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paging {

@@ -17,7 +17,7 @@ use crate::arch::processor::OnHardware;
 use crate::arch::{cpuid, instructions};
 use crate::mem::addr::Hpa;
 use crate::mem::layout::direct;
-use crate::mem::walk::ReadWord;
+use crate::mem::walk::ReadGuest;
 use crate::vmm::backend::Vcpu;
 use crate::vmm::control::{CR0_PE, Controls};
 use crate::vmm::crash::Snapshot;
@@ -49,17 +49,17 @@ pub struct CpuFrames {
 }
 
 /// A virtual CPU, bound to the physical CPU that it was made on.
-pub struct SvmCpu {
+pub struct SvmCpu<R> {
     block: EntryBlock,
     vmcb: Vmcb,
     capabilities: Capabilities,
     percpu: &'static PerCpu,
-    memory: ReadWord,
+    memory: R,
     /// Where the guest goes on behind the instruction that exited.
     next_rip: u64,
 }
 
-impl SvmCpu {
+impl<R: ReadGuest> SvmCpu<R> {
     /// Turns AMD-V on and makes a VMCB for a guest that begins as `begin` says. `memory` is asked where the CPU does not give
     /// the length of an instruction.
     ///
@@ -73,7 +73,7 @@ impl SvmCpu {
         root: Hpa,
         percpu: &'static PerCpu,
         begin: &Begin,
-        memory: ReadWord,
+        memory: R,
     ) -> Self {
         // SAFETY: the caller's promise; SVME is set when VMSAVE is executed.
         let vmcb = unsafe {
@@ -127,14 +127,9 @@ impl SvmCpu {
             return Some(self.vmcb.control().nrip);
         }
         let (controls, code) = (self.controls(), self.code());
-        let bytes = code.bytes(&controls, self.memory);
+        let bytes = code.bytes(&controls, |address| self.memory.word(address));
         let length = instruction.length(bytes, fetch::is_64_bit(&controls))?;
-        Some(self.after(length))
-    }
-
-    /// The address of so many bytes behind the guest's next instruction.
-    fn after(&self, length: u8) -> u64 {
-        self.vmcb.save().rip.wrapping_add(length.into()) & Code::mask(&self.controls())
+        Some(code.after(&controls, length))
     }
 
     /// What VMRUN flushes before the next entry: the guest's translations.
@@ -172,9 +167,9 @@ const fn instruction(exit: &Exit) -> Option<Instruction> {
     }
 }
 
-impl OnHardware for SvmCpu {}
+impl<R> OnHardware for SvmCpu<R> {}
 
-impl Vcpu for SvmCpu {
+impl<R: ReadGuest> Vcpu for SvmCpu<R> {
     fn run(&mut self) -> Exit {
         // SAFETY: `new` turned AMD-V on and set the VMCB up, with a second stage that leaves out Vidar's memory.
         unsafe { enter(&mut self.block) };
@@ -247,7 +242,7 @@ impl Vcpu for SvmCpu {
     }
 
     fn skip(&mut self, length: u8) {
-        self.next_rip = self.after(length);
+        self.next_rip = self.code().after(&self.controls(), length);
         self.advance();
     }
 

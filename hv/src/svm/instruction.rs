@@ -25,14 +25,15 @@ impl Instruction {
     pub const ALL: [Self; 6] =
         [Self::Cpuid, Self::Rdmsr, Self::Wrmsr, Self::Xsetbv, Self::Invd, Self::Vmmcall];
 
-    const fn opcode(self) -> &'static [u8] {
+    /// Its bytes behind the prefixes, the first one lowest. None of them is 0, so nothing is left behind the last.
+    const fn opcode(self) -> u32 {
         match self {
-            Self::Cpuid => &[0x0f, 0xa2],
-            Self::Rdmsr => &[0x0f, 0x32],
-            Self::Wrmsr => &[0x0f, 0x30],
-            Self::Xsetbv => &[0x0f, 0x01, 0xd1],
-            Self::Invd => &[0x0f, 0x08],
-            Self::Vmmcall => &[0x0f, 0x01, 0xd9],
+            Self::Cpuid => 0xa2_0f,
+            Self::Rdmsr => 0x32_0f,
+            Self::Wrmsr => 0x30_0f,
+            Self::Xsetbv => 0xd1_01_0f,
+            Self::Invd => 0x08_0f,
+            Self::Vmmcall => 0xd9_01_0f,
         }
     }
 
@@ -46,20 +47,19 @@ impl Instruction {
             0x40..=0x4f => long_mode_64,
             _ => false,
         };
-        let mut opcode = self.opcode().iter();
-        let mut wanted = opcode.next();
+        let mut left = self.opcode();
         let mut length = 0;
         for byte in bytes {
             length += 1;
             if length > MAX_LENGTH {
                 return None;
             }
-            if wanted == Some(&byte) {
-                wanted = opcode.next();
-                if wanted.is_none() {
+            if left as u8 == byte {
+                left >>= 8;
+                if left == 0 {
                     return Some(length);
                 }
-            } else if opcode.len() + 1 < self.opcode().len() || !is_prefix(byte) {
+            } else if left != self.opcode() || !is_prefix(byte) {
                 return None;
             }
         }

@@ -2,7 +2,8 @@
 
 use super::control::{CR0_PG, CR4_LA57, CR4_PAE, CR4_PSE, Controls};
 use crate::arch::msr::EFER_LMA;
-use crate::mem::walk::{Bytes, Paging, ReadWord};
+use crate::mem::addr::Gpa;
+use crate::mem::walk::{Bytes, Paging};
 
 /// Where the next instruction is, and what its code segment says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,13 +37,24 @@ impl Code {
         }
     }
 
+    /// The address of so many bytes behind the instruction.
+    pub const fn after(&self, controls: &Controls, length: u8) -> u64 {
+        self.rip.wrapping_add(length as u64) & Self::mask(controls)
+    }
+
     /// Where addresses wrap.
-    pub const fn mask(controls: &Controls) -> u64 {
+    const fn mask(controls: &Controls) -> u64 {
         if is_64_bit(controls) { u64::MAX } else { 0xffff_ffff }
     }
 
-    /// The bytes from the instruction on, through the guest's page tables.
-    pub fn bytes(&self, controls: &Controls, read: ReadWord) -> impl Iterator<Item = u8> + use<> {
+    /// The bytes from the instruction on, through the guest's page tables. `read` is that of
+    /// [`walk::translate`](crate::mem::walk::translate).
+    #[inline(always)] // most of a round trip where the CPU does not say how long an instruction is
+    pub fn bytes(
+        &self,
+        controls: &Controls,
+        read: impl FnMut(Gpa) -> Option<u64>,
+    ) -> impl Iterator<Item = u8> {
         let base = if is_64_bit(controls) { 0 } else { self.base };
         let mask = Self::mask(controls);
         Bytes::new(paging(controls), controls.cr3, base.wrapping_add(self.rip) & mask, mask, read)

@@ -293,6 +293,7 @@ impl Vcpu for VmxCpu {
         self.skip(self.vmcs.read(EXIT_INSTRUCTION_LENGTH) as u8);
     }
 
+    #[inline(always)] // into `advance`, which nearly every exit takes
     fn skip(&mut self, length: u8) {
         let rip = self.vmcs.read(GUEST_RIP).0;
         let mut next = rip.wrapping_add(length.into());
