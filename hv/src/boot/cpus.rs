@@ -159,6 +159,7 @@ pub fn start<E: Extension>(
     if let Some(page) = &page {
         log::info!("keeps {} to {} as well, to start CPUs from", page.start, Hpa(page.end.0 - 1));
         info.memory = info.memory.reserved(page);
+        info.kept.push(page.clone());
     }
     if all.len() > 1 {
         let how = if emulated { ", started by Vidar" } else { "" };

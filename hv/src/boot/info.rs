@@ -20,6 +20,8 @@ pub struct Module {
 /// What EFI firmware left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EfiTables {
+    /// Whether the firmware is a 64-bit one.
+    pub is_64bit: bool,
     /// The EFI system table.
     pub system_table: Hpa,
     /// Bytes from one descriptor of the memory map to the next.
@@ -41,6 +43,8 @@ pub struct BootInfo {
     pub modules: Vec<Module>,
     /// The firmware's memory map.
     pub memory: MemoryMap,
+    /// Memory that Vidar keeps beside its region; in `memory` it is reserved.
+    pub kept: Vec<Range<Hpa>>,
     /// A copy of the ACPI root pointer, as it stands in the loader's information.
     pub rsdp: Option<Vec<u8>>,
     /// What the screen shows.

@@ -3,13 +3,15 @@
 #![expect(unsafe_code, reason = "modules are read, and memory is filled that is the guest's from then on")]
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::info::{BootInfo, Module};
 use super::refusal::Refusal;
 use super::rsdp;
-use crate::guest::boot_params::{self, BootInfo as Told, Screen};
+use crate::guest::boot_params::{self, BootInfo as Told, Efi, Screen};
 use crate::guest::bzimage::{BzImage, release};
+use crate::guest::efi_map;
 use crate::guest::handover::{CODE_SELECTOR, DATA_SELECTOR, GDT_LIMIT, Layout};
 use crate::guest::placement::{Placement, Request, place};
 use crate::mem::addr::Hpa;
@@ -21,6 +23,8 @@ pub struct Linux {
     placement: Placement,
     layout: Layout,
     boot_params: Box<[u8; boot_params::SIZE]>,
+    /// The EFI memory map that it is told, or nothing.
+    efi_map: Vec<u8>,
 }
 
 /// Checks the kernel among the modules and decides where everything goes.
@@ -36,20 +40,32 @@ pub fn prepare(info: &BootInfo) -> Result<Linux, Refusal> {
     if length > limit {
         return Err(Refusal::CommandLine { length, limit });
     }
-    let size = Layout::new(Hpa(0), length).size();
+    let efi_map = efi_map(info);
+    let size = Layout::new(Hpa(0), length, efi_map.len()).size();
+    let boot_services = info
+        .efi
+        .as_ref()
+        .map_or_else(Vec::new, |efi| efi_map::boot_services(&efi.memory_map, efi.descriptor_size));
     let placement = place(&Request {
         map: &info.memory,
         hidden: layout::region(),
-        keep: &[],
+        keep: &boot_services,
         kernel: &parsed,
         kernel_module: kernel.range.clone(),
         initrd_module: rest.first().map(|module| module.range.clone()),
         handover_size: size,
     })?;
-    let layout = Layout::new(placement.handover, length);
+    let layout = Layout::new(placement.handover, length, efi_map.len());
     describe(kernel, rest, file, &placement);
-    let boot_params = boot_params(info, &parsed, &placement, &layout)?;
-    Ok(Linux { placement, layout, boot_params })
+    let boot_params = boot_params(info, &parsed, &placement, &layout, efi_map.len())?;
+    Ok(Linux { placement, layout, boot_params, efi_map })
+}
+
+/// The EFI memory map that the kernel is told, without what Vidar keeps.
+fn efi_map(info: &BootInfo) -> Vec<u8> {
+    let Some(efi) = &info.efi else { return Vec::new() };
+    let hide = |map: &[u8], hidden: &Range<Hpa>| efi_map::hide(map, efi.descriptor_size, hidden);
+    info.kept.iter().fold(hide(&efi.memory_map, &layout::region()), |map, kept| hide(&map, kept))
 }
 
 /// What the kernel is told.
@@ -58,6 +74,7 @@ fn boot_params(
     kernel: &BzImage,
     placement: &Placement,
     layout: &Layout,
+    efi_map: usize,
 ) -> Result<Box<[u8; boot_params::SIZE]>, Refusal> {
     // SAFETY: the BIOS area is memory or ROM that nothing of Vidar's writes.
     let bios = unsafe { physical::bytes(&rsdp::BIOS_AREA) };
@@ -72,7 +89,13 @@ fn boot_params(
             map: &info.memory.reserved(&layout::region()),
             rsdp: info.rsdp.as_ref().and_then(|copy| rsdp::find(copy, bios, &rsdp::BIOS_AREA)),
             screen: Some(info.screen),
-            efi: None,
+            efi: info.efi.as_ref().map(|efi| Efi {
+                is_64bit: efi.is_64bit,
+                system_table: efi.system_table,
+                memory_map: layout.efi_map()..layout.efi_map() + efi_map as u64,
+                descriptor_size: efi.descriptor_size,
+                descriptor_version: efi.descriptor_version,
+            }),
         },
     )?;
     Ok(page)
@@ -93,12 +116,12 @@ fn describe(kernel: &Module, rest: &[Module], file: &[u8], placement: &Placement
 
 /// Moves the guest to its place and tells it of the machine; `cursor` is where Vidar's log ends on a text screen.
 pub fn hand_over(linux: Linux, info: &BootInfo, cursor: (u8, u8)) -> EntryState {
-    let Linux { placement, layout, mut boot_params } = linux;
+    let Linux { placement, layout, mut boot_params, efi_map } = linux;
     if matches!(info.screen, Screen::Text { .. }) {
         boot_params::set_cursor(&mut boot_params, cursor);
     }
     let command_line = info.modules.first().map_or("", |module| module.command_line.as_str());
-    let block = layout.build(command_line);
+    let block = layout.build(command_line, &efi_map);
     // SAFETY: the placement lies in RAM that neither Vidar nor a source of a later move occupies. The loader's own
     // information has been read, and the modules are read here for the last time.
     unsafe {

@@ -16,6 +16,7 @@ use super::info::{BootInfo, EfiTables, Module};
 use super::refusal::Refusal;
 use crate::debug::screen::{COLUMNS, ROWS};
 use crate::guest::boot_params::{Channel, Framebuffer, Screen};
+use crate::guest::efi_map;
 use crate::mem::addr::Hpa;
 use crate::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
 
@@ -70,6 +71,7 @@ pub fn parse(bytes: &[u8]) -> Result<BootInfo, Refusal> {
         loader: String::new(),
         modules: Vec::new(),
         memory: MemoryMap::default(),
+        kept: Vec::new(),
         rsdp: None,
         screen: Screen::Text { columns: COLUMNS as u8, rows: ROWS as u8, cursor: (0, 0) },
         efi: None,
@@ -95,8 +97,8 @@ pub fn parse(bytes: &[u8]) -> Result<BootInfo, Refusal> {
             TagType::Framebuffer => {
                 info.screen = framebuffer(payload).map_or(info.screen, Screen::Framebuffer);
             }
-            TagType::Efi32 => efi_system_table = u32_at(payload, 0).map(|address| Hpa(address.into())),
-            TagType::Efi64 => efi_system_table = u64_at(payload, 0).map(Hpa),
+            TagType::Efi32 => efi_system_table = u32_at(payload, 0).map(|address| (false, Hpa(address.into()))),
+            TagType::Efi64 => efi_system_table = u64_at(payload, 0).map(|address| (true, Hpa(address))),
             TagType::EfiMmap => efi_memory_map = Some(payload),
             // The new root pointer replaces the old one, whichever comes first.
             TagType::AcpiV2 => info.rsdp = payload.get(..36).map(<[u8]>::to_vec),
@@ -105,15 +107,20 @@ pub fn parse(bytes: &[u8]) -> Result<BootInfo, Refusal> {
         }
     }
     info.memory = memory.ok_or(Refusal::NoMemoryMap)?;
-    info.efi = efi_system_table.map(|system_table| {
+    info.efi = efi_system_table.map(|(is_64bit, system_table)| {
         let map = efi_memory_map.unwrap_or_default();
         EfiTables {
+            is_64bit,
             system_table,
             descriptor_size: u32_at(map, 0).unwrap_or(0),
             descriptor_version: u32_at(map, 4).unwrap_or(0),
             memory_map: map.get(8..).unwrap_or_default().to_vec(),
         }
     });
+    // What the loader makes of the firmware's map knows less.
+    if let Some(efi) = info.efi.as_ref().filter(|efi| !efi.memory_map.is_empty()) {
+        info.memory = efi_map::memory_map(&efi.memory_map, efi.descriptor_size);
+    }
     Ok(info)
 }
 

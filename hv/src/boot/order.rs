@@ -58,9 +58,6 @@ fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, R
     let info = multiboot2::read(information)?;
     let options = take_options(&info.command_line);
     greet(&info);
-    if info.efi.is_some() {
-        return Err(Refusal::Uefi);
-    }
     let mut frames = host::frames();
     let largest = if cpuid::has_1g_pages() { PageSize::Size1G } else { PageSize::Size2M };
     let mut tables =

@@ -2,5 +2,6 @@
 
 pub mod boot_params;
 pub mod bzimage;
+pub mod efi_map;
 pub mod handover;
 pub mod placement;

@@ -1,0 +1,173 @@
+//! The EFI memory map: what of it is RAM for the guest, and what the guest is told of it. UEFI Specification 2.10, 7.2.3
+//! "EFI_BOOT_SERVICES.GetMemoryMap()".
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::mem::addr::{Hpa, PAGE_SIZE, overlaps};
+use crate::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
+
+/// Bytes of a descriptor that are known; there may be more of each.
+const DESCRIPTOR: usize = 40;
+/// EfiReservedMemoryType.
+const RESERVED: u32 = 0;
+
+/// One descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Descriptor {
+    kind: u32,
+    start: u64,
+    pages: u64,
+}
+
+impl Descriptor {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| bytes.get(at..)?.first_chunk().map(|chunk| u64::from_le_bytes(*chunk));
+        Some(Self { kind: word(0)? as u32, start: word(8)?, pages: word(24)? })
+    }
+
+    fn range(&self) -> Range<Hpa> {
+        let end = self.pages.checked_mul(PAGE_SIZE).and_then(|size| self.start.checked_add(size));
+        Hpa(self.start)..Hpa(end.unwrap_or(u64::MAX))
+    }
+
+    /// As the Linux EFI stub has it.
+    const fn memory_kind(&self) -> MemoryKind {
+        match self.kind {
+            // Loader, boot services, conventional memory.
+            1..=4 | 7 => MemoryKind::Usable,
+            8 => MemoryKind::Unusable,
+            9 => MemoryKind::AcpiReclaimable,
+            10 => MemoryKind::AcpiNvs,
+            14 => MemoryKind::Other(7), // persistent memory
+            _ => MemoryKind::Reserved,
+        }
+    }
+}
+
+/// The descriptors of `map`, each of so many bytes; none if that cannot be.
+fn descriptors(map: &[u8], size: u32) -> impl Iterator<Item = (&[u8], Descriptor)> {
+    let size = size as usize;
+    let whole = if size >= DESCRIPTOR { map } else { &[] };
+    whole.chunks_exact(size.max(1)).filter_map(|bytes| Descriptor::read(bytes).map(|read| (bytes, read)))
+}
+
+/// The map as an e820 map.
+pub fn memory_map(map: &[u8], size: u32) -> MemoryMap {
+    MemoryMap::from_regions(descriptors(map, size).map(|(_, descriptor)| MemoryRegion {
+        range: descriptor.range(),
+        kind: descriptor.memory_kind(),
+    }))
+}
+
+/// Memory of boot services, which some firmware goes on to use until the guest has told it of its virtual addresses.
+pub fn boot_services(map: &[u8], size: u32) -> Vec<Range<Hpa>> {
+    let kept = descriptors(map, size).filter(|(_, descriptor)| [3, 4].contains(&descriptor.kind));
+    kept.map(|(_, descriptor)| descriptor.range()).collect()
+}
+
+/// The map with `hidden`, whole pages, reserved.
+pub fn hide(map: &[u8], size: u32, hidden: &Range<Hpa>) -> Vec<u8> {
+    let mut shown = Vec::with_capacity(map.len() + 2 * size as usize);
+    for (bytes, descriptor) in descriptors(map, size) {
+        let range = descriptor.range();
+        if !overlaps(&range, hidden) {
+            shown.extend_from_slice(bytes);
+            continue;
+        }
+        let middle = range.start.max(hidden.start)..range.end.min(hidden.end);
+        for (piece, kind) in [
+            (range.start..middle.start, descriptor.kind),
+            (middle.clone(), RESERVED),
+            (middle.end..range.end, descriptor.kind),
+        ] {
+            if !piece.is_empty() {
+                let at = shown.len();
+                shown.extend_from_slice(bytes);
+                let mut put = |offset: usize, value: &[u8]| {
+                    shown[at + offset..at + offset + value.len()].copy_from_slice(value);
+                };
+                put(0, &kind.to_le_bytes());
+                put(8, &piece.start.0.to_le_bytes());
+                put(24, &((piece.end.0 - piece.start.0) / PAGE_SIZE).to_le_bytes());
+            }
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SIZE: usize = 48;
+
+    fn map(descriptors: &[(u32, u64, u64)]) -> Vec<u8> {
+        let bytes = |(kind, start, pages): &(u32, u64, u64)| {
+            let mut bytes = vec![0x77; SIZE];
+            bytes[..4].copy_from_slice(&kind.to_le_bytes());
+            bytes[8..16].copy_from_slice(&start.to_le_bytes());
+            bytes[24..32].copy_from_slice(&pages.to_le_bytes());
+            bytes
+        };
+        descriptors.iter().flat_map(bytes).collect()
+    }
+
+    fn listed(map: &[u8]) -> Vec<(u32, u64, u64)> {
+        descriptors(map, SIZE as u32).map(|(_, one)| (one.kind, one.start, one.pages)).collect()
+    }
+
+    #[test]
+    fn kinds_are_those_of_e820() {
+        let kinds: Vec<_> = memory_map(
+            &map(&[(7, 0x1000, 1), (2, 0x2000, 1), (9, 0x3000, 1), (10, 0x4000, 1), (5, 0x5000, 1), (11, 0x6000, 1)]),
+            SIZE as u32,
+        )
+        .iter()
+        .map(|region| region.kind.to_raw())
+        .collect();
+        assert_eq!(kinds, [1, 1, 3, 4, 2, 2]);
+        assert!(memory_map(&[0; 96], 8).iter().next().is_none(), "no descriptor is so short");
+    }
+
+    #[test]
+    fn boot_services_are_known() {
+        let map = map(&[(3, 0x1000, 1), (4, 0x2000, 2), (7, 0x4000, 1)]);
+        assert_eq!(boot_services(&map, SIZE as u32), [Hpa(0x1000)..Hpa(0x2000), Hpa(0x2000)..Hpa(0x4000)]);
+    }
+
+    proptest! {
+        #[test]
+        fn hidden_pages_are_reserved_and_all_else_is_as_it_was(
+            pieces in proptest::collection::vec((0u32..15, 1u64..8), 1..8),
+            start in 0u64..20,
+            length in 1u64..10,
+        ) {
+            let mut next = 0;
+            let before: Vec<_> = pieces
+                .into_iter()
+                .map(|(kind, pages)| {
+                    let start = next;
+                    next += pages;
+                    (kind, start * PAGE_SIZE, pages)
+                })
+                .collect();
+            let hidden = Hpa(start * PAGE_SIZE)..Hpa((start + length) * PAGE_SIZE);
+            let after = listed(&hide(&map(&before), SIZE as u32, &hidden));
+            let kind_at = |list: &[(u32, u64, u64)], page: u64| {
+                let inside = |(_, start, pages): &&(u32, u64, u64)| {
+                    (*start..start + pages * PAGE_SIZE).contains(&(page * PAGE_SIZE))
+                };
+                list.iter().filter(inside).map(|(kind, ..)| *kind).collect::<Vec<_>>()
+            };
+            for page in 0..next {
+                let reserved = hidden.contains(&Hpa(page * PAGE_SIZE));
+                let expected = if reserved { vec![RESERVED] } else { kind_at(&before, page) };
+                prop_assert_eq!(kind_at(&after, page), expected);
+            }
+            prop_assert!(after.len() <= before.len() * 3);
+        }
+    }
+}
