@@ -15,7 +15,9 @@ use super::options::Options;
 use super::refusal::Refusal;
 use super::{cpus, linux, machine, multiboot2};
 use crate::arch::{apic, cpuid, instructions, stop};
+use crate::debug::framebuffer::{self, Format};
 use crate::debug::{log as console, serial};
+use crate::guest::boot_params::{Channel, Screen};
 use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use crate::mem::heap;
 use crate::mem::host::{self, Frames, HostTables};
@@ -38,7 +40,7 @@ struct Boot {
 /// Where the trampoline ends: long mode, the trampoline's page tables and stack, interrupts off.
 pub extern "C" fn start(magic: u32, information: u32) -> ! {
     // SAFETY: text memory is in the direct map, in the trampoline's tables as in Vidar's.
-    unsafe { console::start(Some(serial::COM1), Some(direct(TEXT_MEMORY))) };
+    unsafe { console::start(Some(serial::COM1), Some(console::Screen::Text(direct(TEXT_MEMORY)))) };
     heap::init();
     match boot_on_trampoline_stack(magic, information) {
         Err(refusal) => refuse(&refusal),
@@ -56,7 +58,7 @@ fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, R
         return Err(Refusal::NotMultiboot2(magic));
     }
     let info = multiboot2::read(information)?;
-    let options = take_options(&info.command_line);
+    let options = take_options(&info);
     greet(&info);
     let mut frames = host::frames();
     let largest = if cpuid::has_1g_pages() { PageSize::Size1G } else { PageSize::Size2M };
@@ -134,16 +136,35 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
 }
 
 /// Reads Vidar's options and moves the log to where they want it.
-fn take_options(command_line: &str) -> Options {
-    let (options, warnings) = Options::parse(command_line);
-    if options.console != Options::default().console || options.serial != Options::default().serial {
-        let screen = options.console.screen.then_some(direct(TEXT_MEMORY));
-        // SAFETY: as in `start`.
+fn take_options(info: &BootInfo) -> Options {
+    let (options, warnings) = Options::parse(&info.command_line);
+    let usual = options.console == Options::default().console && options.serial == Options::default().serial;
+    if !usual || matches!(info.screen, Screen::Framebuffer(_)) {
+        let screen = options.console.screen.then(|| screen(&info.screen)).flatten();
+        // SAFETY: as in `start`; the framebuffer is in the direct map as well.
         unsafe { console::start(options.console.serial.then_some(options.serial.port()), screen) };
     }
     log::set_max_level(options.log);
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
     options
+}
+
+/// The screen as the log writes on it; `None` where it is out of the direct map's reach.
+fn screen(screen: &Screen) -> Option<console::Screen> {
+    let Screen::Framebuffer(framebuffer) = screen else {
+        return Some(console::Screen::Text(direct(TEXT_MEMORY)));
+    };
+    let channel = |channel: Channel| framebuffer::Channel { position: channel.position, size: channel.size };
+    let format = Format {
+        width: framebuffer.width as usize,
+        height: framebuffer.height as usize,
+        pitch: framebuffer.pitch as usize,
+        pixel: usize::from(framebuffer.bits_per_pixel.div_ceil(8)),
+        channels: [framebuffer.red, framebuffer.green, framebuffer.blue].map(channel),
+    };
+    let bytes = u64::from(framebuffer.pitch) * u64::from(framebuffer.height);
+    let end = framebuffer.base.0.checked_add(bytes)?;
+    (end <= 4 << 30).then(|| console::Screen::Graphics(direct(framebuffer.base), format))
 }
 
 fn greet(info: &BootInfo) {

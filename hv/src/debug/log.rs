@@ -1,6 +1,6 @@
 //! The log: always into the ring; to the serial line and the screen too, until they are the guest's.
 
-#![expect(unsafe_code, reason = "claims the VGA memory, and the lock in a panic")]
+#![expect(unsafe_code, reason = "claims the screen, and the lock in a panic")]
 
 use core::fmt::{self, Write};
 
@@ -8,16 +8,80 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use spin::Mutex;
 
 use super::ring::Ring;
+use super::framebuffer::{Format, Framebuffer, Mapped};
 use super::screen::{Teletype, Vga};
 use super::serial::Serial;
 use crate::mem::addr::Hva;
+
+/// A screen, where it is mapped.
+#[derive(Debug, Clone, Copy)]
+pub enum Screen {
+    /// VGA's text memory.
+    Text(Hva),
+    /// A framebuffer.
+    Graphics(Hva, Format),
+}
+
+/// What is written on.
+enum Writer {
+    Text(Teletype<Vga>),
+    Graphics(Teletype<Framebuffer<Mapped>>),
+}
+
+impl Writer {
+    /// A clear screen; `None` where nothing can be written on it.
+    ///
+    /// # Safety
+    /// It is mapped for good.
+    unsafe fn open(screen: Screen) -> Option<Self> {
+        // SAFETY: the caller's promise; Vidar writes the screen nowhere else.
+        let mut writer = unsafe {
+            match screen {
+                Screen::Text(cells) => Self::Text(Teletype::new(Vga::at(cells))),
+                Screen::Graphics(start, format) => {
+                    let pixels = Mapped::at(start, format.pitch * format.height);
+                    Self::Graphics(Teletype::new(Framebuffer::new(pixels, format)?))
+                }
+            }
+        };
+        writer.clear();
+        Some(writer)
+    }
+
+    fn clear(&mut self) {
+        match self {
+            Self::Text(screen) => screen.clear(),
+            Self::Graphics(screen) => {
+                screen.grid().forget();
+                screen.clear();
+            }
+        }
+    }
+
+    fn write(&mut self, text: &[u8]) {
+        match self {
+            Self::Text(screen) => {
+                screen.write(text);
+                Vga::set_cursor(screen.cursor());
+            }
+            Self::Graphics(screen) => screen.write(text),
+        }
+    }
+
+    fn cursor(&self) -> (u8, u8) {
+        match self {
+            Self::Text(screen) => screen.cursor(),
+            Self::Graphics(screen) => screen.cursor(),
+        }
+    }
+}
 
 /// Where the log goes beside the ring.
 struct Consoles {
     ring: Ring,
     serial_port: Option<u16>,
     serial: Option<Serial>,
-    screen: Option<Teletype<Vga>>,
+    screen: Option<Writer>,
     /// The consoles are the guest's.
     silent: bool,
 }
@@ -34,7 +98,6 @@ impl Write for Consoles {
             }
             if let Some(screen) = &mut self.screen {
                 screen.write(text.as_bytes());
-                Vga::set_cursor(screen.cursor());
             }
         }
         Ok(())
@@ -63,20 +126,16 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Starts the log on the serial line at `serial_port` and on the VGA text memory mapped at `screen`, where given.
+/// Starts the log on the serial line at `serial_port` and on `screen`, where given.
 ///
 /// # Safety
-/// The text memory is mapped there for good.
-pub unsafe fn start(serial_port: Option<u16>, screen: Option<Hva>) {
+/// The screen is mapped for good.
+pub unsafe fn start(serial_port: Option<u16>, screen: Option<Screen>) {
     let mut consoles = CONSOLES.lock();
     consoles.serial_port = serial_port;
     consoles.serial = serial_port.and_then(Serial::open);
-    consoles.screen = screen.map(|cells| {
-        // SAFETY: the caller's promise; Vidar writes the screen nowhere else.
-        let mut screen = Teletype::new(unsafe { Vga::at(cells) });
-        screen.clear();
-        screen
-    });
+    // SAFETY: the caller's promise.
+    consoles.screen = screen.and_then(|screen| unsafe { Writer::open(screen) });
     drop(consoles);
     // A second start only moves the consoles.
     let _ = log::set_logger(&Logger);
@@ -90,7 +149,7 @@ pub fn hand_over() -> (u8, u8) {
         serial.drain();
     }
     consoles.silent = true;
-    consoles.screen.as_ref().map_or((0, 0), Teletype::cursor)
+    consoles.screen.as_ref().map_or((0, 0), Writer::cursor)
 }
 
 /// Takes the consoles back from the guest, for last words. Works with the log's lock held, as in a panic while logging.

@@ -1,4 +1,4 @@
-//! The VGA text screen: a teletype over a grid of cells.
+//! The screen: a teletype over a grid of cells, and VGA's text memory as such a grid.
 
 /// Columns of a VGA text screen.
 pub const COLUMNS: usize = 80;
@@ -8,8 +8,12 @@ pub const ROWS: usize = 25;
 /// Light grey on black.
 const ATTRIBUTE: u16 = 0x0700;
 
-/// A grid of character cells: the real one is VGA memory.
+/// A grid of character cells: VGA memory, or a framebuffer.
 pub trait Grid {
+    /// Cells in a row.
+    fn columns(&self) -> usize;
+    /// Rows.
+    fn rows(&self) -> usize;
     /// Writes the cell at `index`, counted row by row.
     fn set(&mut self, index: usize, cell: u16);
     /// Reads the cell at `index`.
@@ -32,13 +36,18 @@ impl<G: Grid> Teletype<G> {
 
     /// Empties the screen.
     pub fn clear(&mut self) {
-        (0..COLUMNS * ROWS).for_each(|index| self.grid.set(index, ATTRIBUTE | u16::from(b' ')));
+        (0..self.grid.columns() * self.grid.rows()).for_each(|index| self.grid.set(index, ATTRIBUTE | u16::from(b' ')));
         (self.column, self.row) = (0, 0);
     }
 
     /// Column and row where the next character goes.
     pub fn cursor(&self) -> (u8, u8) {
         (self.column as u8, self.row as u8)
+    }
+
+    /// The grid.
+    pub const fn grid(&mut self) -> &mut G {
+        &mut self.grid
     }
 
     /// Writes bytes; those that are not printable ASCII show as `?`.
@@ -49,9 +58,10 @@ impl<G: Grid> Teletype<G> {
                 b'\r' => self.column = 0,
                 _ => {
                     let shown = if (0x20..0x7f).contains(&byte) { byte } else { b'?' };
-                    self.grid.set(self.row * COLUMNS + self.column, ATTRIBUTE | u16::from(shown));
+                    let at = self.row * self.grid.columns() + self.column;
+                    self.grid.set(at, ATTRIBUTE | u16::from(shown));
                     self.column += 1;
-                    if self.column == COLUMNS {
+                    if self.column == self.grid.columns() {
                         self.new_line();
                     }
                 }
@@ -61,15 +71,16 @@ impl<G: Grid> Teletype<G> {
 
     fn new_line(&mut self) {
         self.column = 0;
-        if self.row + 1 < ROWS {
+        let (columns, rows) = (self.grid.columns(), self.grid.rows());
+        if self.row + 1 < rows {
             self.row += 1;
             return;
         }
-        for index in 0..COLUMNS * (ROWS - 1) {
-            let below = self.grid.get(index + COLUMNS);
+        for index in 0..columns * (rows - 1) {
+            let below = self.grid.get(index + columns);
             self.grid.set(index, below);
         }
-        for index in COLUMNS * (ROWS - 1)..COLUMNS * ROWS {
+        for index in columns * (rows - 1)..columns * rows {
             self.grid.set(index, ATTRIBUTE | u16::from(b' '));
         }
     }
@@ -108,6 +119,14 @@ mod vga {
     }
 
     impl Grid for Vga {
+        fn columns(&self) -> usize {
+            COLUMNS
+        }
+
+        fn rows(&self) -> usize {
+            ROWS
+        }
+
         fn set(&mut self, index: usize, value: u16) {
             // SAFETY: `at` was promised that the cells are there and this screen's alone.
             unsafe { self.cell(index).write_volatile(value) }
@@ -140,6 +159,12 @@ mod tests {
     use super::*;
 
     impl Grid for Vec<u16> {
+        fn columns(&self) -> usize {
+            COLUMNS
+        }
+        fn rows(&self) -> usize {
+            ROWS
+        }
         fn set(&mut self, index: usize, cell: u16) {
             self[index] = cell;
         }
