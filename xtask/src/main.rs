@@ -128,6 +128,9 @@ struct RunArgs {
     /// The machine's CPUs
     #[arg(long, value_name = "N", default_value = "1")]
     cpus: NonZeroU32,
+    /// UEFI in place of a BIOS; in qemu and kvm
+    #[arg(long)]
+    uefi: bool,
     /// A disk for the guest to write to, as often as there are to be; in qemu and kvm
     #[arg(long, value_name = "FILE[:virtio|:ahci]")]
     disk: Vec<Named>,
@@ -250,6 +253,13 @@ fn run(args: RunArgs) -> Result<()> {
     run::interactive(
         &recipe,
         machine,
-        Spec { memory: args.memory, cpus: Some(args.cpus), disks, networks, ..Spec::default() },
+        Spec {
+            memory: args.memory,
+            cpus: Some(args.cpus),
+            uefi: args.uefi,
+            disks,
+            networks,
+            ..Spec::default()
+        },
     )
 }

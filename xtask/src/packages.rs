@@ -20,6 +20,9 @@ struct Need {
 /// Where the VGA BIOS of Bochs may be: in a package of its own, or in that of Bochs.
 const VGA_BIOSES: &[&str] = &["/usr/share/vgabios/vgabios.bin", "/usr/share/bochs/VGABIOS-lgpl-latest"];
 
+/// UEFI for QEMU.
+pub const UEFI: &str = "/usr/share/ovmf/OVMF.fd";
+
 const NEEDS: &[Need] = &[
     Need { package: "bochs", proofs: &["bochs"] },
     Need { package: "bochsbios", proofs: &["/usr/share/bochs/BIOS-bochs-latest"] },
@@ -29,6 +32,7 @@ const NEEDS: &[Need] = &[
     Need { package: "grub-common", proofs: &["grub-mkrescue"] },
     Need { package: "grub-pc-bin", proofs: &["/usr/lib/grub/i386-pc/multiboot2.mod"] },
     Need { package: "grub-efi-amd64-bin", proofs: &["/usr/lib/grub/x86_64-efi/multiboot2.mod"] },
+    Need { package: "ovmf", proofs: &[UEFI] },
     Need { package: "xorriso", proofs: &["xorriso"] },
     Need { package: "mtools", proofs: &["mformat"] },
     Need { package: "e2fsprogs", proofs: &["mke2fs"] },

@@ -97,7 +97,9 @@ pub fn parse(bytes: &[u8]) -> Result<BootInfo, Refusal> {
             TagType::Framebuffer => {
                 info.screen = framebuffer(payload).map_or(info.screen, Screen::Framebuffer);
             }
-            TagType::Efi32 => efi_system_table = u32_at(payload, 0).map(|address| (false, Hpa(address.into()))),
+            TagType::Efi32 => {
+                efi_system_table = u32_at(payload, 0).map(|address| (false, Hpa(address.into())));
+            }
             TagType::Efi64 => efi_system_table = u64_at(payload, 0).map(|address| (true, Hpa(address))),
             TagType::EfiMmap => efi_memory_map = Some(payload),
             // The new root pointer replaces the old one, whichever comes first.

@@ -39,12 +39,6 @@ pub enum Refusal {
     /// There is no memory map in it.
     #[error("the boot loader gave no memory map: use GRUB 2.02 or later")]
     NoMemoryMap,
-    /// The firmware is UEFI.
-    #[error(
-        "the machine was started by UEFI, which Vidar cannot hand over yet: start it in BIOS mode (\"legacy\", \
-         \"CSM\"), or boot the bare menu entry"
-    )]
-    Uefi,
     /// There is no module.
     #[error(
         "no kernel was given: add a line `module2 /path/to/vmlinuz` behind the `multiboot2` line in grub.cfg"

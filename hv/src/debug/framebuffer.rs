@@ -196,14 +196,21 @@ mod tests {
         }
     }
 
-    const RGB: [Channel; 3] =
-        [Channel { position: 16, size: 8 }, Channel { position: 8, size: 8 }, Channel { position: 0, size: 8 }];
-    const RGB565: [Channel; 3] =
-        [Channel { position: 11, size: 5 }, Channel { position: 5, size: 6 }, Channel { position: 0, size: 5 }];
+    const RGB: [Channel; 3] = [
+        Channel { position: 16, size: 8 },
+        Channel { position: 8, size: 8 },
+        Channel { position: 0, size: 8 },
+    ];
+    const RGB565: [Channel; 3] = [
+        Channel { position: 11, size: 5 },
+        Channel { position: 5, size: 6 },
+        Channel { position: 0, size: 5 },
+    ];
 
     fn teletype(pixel: usize, channels: [Channel; 3]) -> Teletype<Framebuffer<Vec<u8>>> {
         // A line has some bytes more than pixels, and there are pixels beside the last column and row.
-        let format = Format { width: 10 * CELL_WIDTH + 3, height: 3 * CELL_HEIGHT + 5, pitch: 600, pixel, channels };
+        let format =
+            Format { width: 10 * CELL_WIDTH + 3, height: 3 * CELL_HEIGHT + 5, pitch: 600, pixel, channels };
         let memory = vec![0; format.pitch * format.height];
         let mut teletype = Teletype::new(Framebuffer::new(memory, format).expect("a usable format"));
         teletype.clear();

@@ -7,8 +7,8 @@ use core::fmt::{self, Write};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use spin::Mutex;
 
-use super::ring::Ring;
 use super::framebuffer::{Format, Framebuffer, Mapped};
+use super::ring::Ring;
 use super::screen::{Teletype, Vga};
 use super::serial::Serial;
 use crate::mem::addr::Hva;

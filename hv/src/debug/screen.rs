@@ -36,7 +36,8 @@ impl<G: Grid> Teletype<G> {
 
     /// Empties the screen.
     pub fn clear(&mut self) {
-        (0..self.grid.columns() * self.grid.rows()).for_each(|index| self.grid.set(index, ATTRIBUTE | u16::from(b' ')));
+        (0..self.grid.columns() * self.grid.rows())
+            .for_each(|index| self.grid.set(index, ATTRIBUTE | u16::from(b' ')));
         (self.column, self.row) = (0, 0);
     }
 

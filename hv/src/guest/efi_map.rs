@@ -54,10 +54,12 @@ fn descriptors(map: &[u8], size: u32) -> impl Iterator<Item = (&[u8], Descriptor
 
 /// The map as an e820 map.
 pub fn memory_map(map: &[u8], size: u32) -> MemoryMap {
-    MemoryMap::from_regions(descriptors(map, size).map(|(_, descriptor)| MemoryRegion {
-        range: descriptor.range(),
-        kind: descriptor.memory_kind(),
-    }))
+    MemoryMap::from_regions(
+        descriptors(map, size).map(|(_, descriptor)| MemoryRegion {
+            range: descriptor.range(),
+            kind: descriptor.memory_kind(),
+        }),
+    )
 }
 
 /// Memory of boot services, which some firmware goes on to use until the guest has told it of its virtual addresses.
@@ -122,7 +124,14 @@ mod tests {
     #[test]
     fn kinds_are_those_of_e820() {
         let kinds: Vec<_> = memory_map(
-            &map(&[(7, 0x1000, 1), (2, 0x2000, 1), (9, 0x3000, 1), (10, 0x4000, 1), (5, 0x5000, 1), (11, 0x6000, 1)]),
+            &map(&[
+                (7, 0x1000, 1),
+                (2, 0x2000, 1),
+                (9, 0x3000, 1),
+                (10, 0x4000, 1),
+                (5, 0x5000, 1),
+                (11, 0x6000, 1),
+            ]),
             SIZE as u32,
         )
         .iter()

@@ -66,6 +66,8 @@ pub struct Spec {
     pub memory: u32,
     /// Its CPUs; `None` is one.
     pub cpus: Option<NonZeroU32>,
+    /// Whether its firmware is UEFI, and not a BIOS. That of Bochs always is a BIOS.
+    pub uefi: bool,
     /// The CPU, as the emulator names it; `None` is the emulator's usual one.
     pub cpu: Option<String>,
     /// Whether its clock starts at the same moment each time, so that runs can be compared tick by tick.

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::disk::Bus;
 use super::{LOG, Network, Spec, tied_to_us};
+use crate::packages;
 
 /// The program.
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -43,6 +44,9 @@ pub fn machine(spec: &Spec, port: u16, cpu: &str) -> Result<Command> {
     command.args(["-smp", &spec.cpus().to_string()]);
     command.args(["-chardev", &format!("socket,id=com1,host=127.0.0.1,port={port}")]);
     command.args(["-serial", "chardev:com1"]);
+    if spec.uefi {
+        command.args(["-bios", packages::UEFI]);
+    }
     if spec.fixed_clock {
         command.args(["-rtc", "base=2023-11-14T22:13:20,clock=vm"]);
     }

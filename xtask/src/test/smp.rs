@@ -28,16 +28,19 @@ use crate::{build, guests, initramfs, modules};
 pub struct Setup {
     lane: Lane,
     cpus: u32,
+    /// Whether its firmware is UEFI.
+    uefi: bool,
     /// Vidar's boot options.
     options: &'static str,
 }
 
 /// All of them. On AMD-V it is always Vidar that starts CPUs. On VT-x the local APICs do, but not for Linux in Bochs 2.7: that
 /// keeps an INIT which comes while a CPU waits, also through the exit that it then causes, for ever.
-pub const SETUPS: [Setup; 3] = [
-    Setup { lane: Lane::Vmx, cpus: 2, options: "cpu-startup=emulated" },
-    Setup { lane: Lane::Svm, cpus: 2, options: "" },
-    Setup { lane: Lane::Svm, cpus: 4, options: "" },
+pub const SETUPS: [Setup; 4] = [
+    Setup { lane: Lane::Vmx, cpus: 2, uefi: false, options: "cpu-startup=emulated" },
+    Setup { lane: Lane::Svm, cpus: 2, uefi: false, options: "" },
+    Setup { lane: Lane::Svm, cpus: 4, uefi: false, options: "" },
+    Setup { lane: Lane::Svm, cpus: 2, uefi: true, options: "" },
 ];
 
 /// How often each CPU but the first is taken off and put back.
@@ -47,7 +50,8 @@ const DISK: u64 = 64 << 20;
 
 /// What Linux says when the emulator's host has no time for it, which comes and goes: with several CPUs QEMU's clock is the
 /// host's.
-const LATE_HOST: [&str; 7] = [
+const LATE_HOST: [&str; 8] = [
+    "tsc: Unable to calibrate against PIT",
     "APIC calibration not consistent with PM-Timer",
     "APIC delta adjusted to PM-Timer",
     "calibrate_delay_direct",
@@ -87,7 +91,8 @@ struct Guest {
 
 impl Setup {
     fn name(self, what: &str) -> String {
-        self.lane.test(&format!("smp/{}-cpus/{what}", self.cpus))
+        let firmware = if self.uefi { "uefi" } else { "smp" };
+        self.lane.test(&format!("{firmware}/{}-cpus/{what}", self.cpus))
     }
 
     /// The names of the tests of one side, in its order.
@@ -163,7 +168,7 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
         [fs::read(packed)?, initramfs::pack_files(&[], &[("stress".to_owned(), stress)])?].concat();
     let mut disks = Vec::new();
     if setup.lane == Lane::Svm {
-        archive.extend(fs::read(modules::archive(&guest, &["virtio_pci", "virtio_blk"])?)?);
+        archive.extend(fs::read(modules::archive(&guest, &["virtio_pci", "virtio_blk", "efivarfs"])?)?);
         let path = dir.join("disk");
         File::create(&path)?.set_len(DISK)?;
         disks.push(Disk { path, format: Format::Raw, bus: Bus::Virtio });
@@ -186,6 +191,7 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
         iso,
         memory: 512,
         cpus: NonZeroU32::new(setup.cpus),
+        uefi: setup.uefi,
         disks,
         fixed_clock: true,
         // With instructions for its clock, QEMU 7.2 hangs when Linux starts the second CPU, bare as under Vidar.
@@ -204,7 +210,26 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
 fn boot(guest: &mut Guest) -> Result<()> {
     guest.console.expect("Linux version", BOOT)?;
     guest.console.expect(PROMPT, BOOT)?;
+    if guest.setup.uefi {
+        efi(&mut guest.console)?;
+    }
     online(guest)
+}
+
+/// The firmware's tables are there, and its screen is the console.
+fn efi(console: &mut Console) -> Result<()> {
+    console.run("cat /sys/firmware/efi/runtime-map/0/phys_addr")?;
+    console.run("dmesg | grep 'efifb: framebuffer at'")?;
+    Ok(())
+}
+
+/// The firmware's services do what they are asked for, at the addresses that Linux has given them.
+fn efi_variables(console: &mut Console) -> Result<()> {
+    console.run("mount -t efivarfs none /sys/firmware/efi/efivars")?;
+    let variables = console.run("ls /sys/firmware/efi/efivars")?;
+    ensure!(variables.contains("BootOrder-"), "the variables are {variables:?}");
+    console.run("cat /sys/firmware/efi/efivars/BootOrder-* | hexdump -C")?;
+    Ok(())
 }
 
 fn online(guest: &mut Guest) -> Result<()> {
@@ -258,6 +283,9 @@ fn stress(guest: &mut Guest) -> Result<()> {
         let (folder, order) = (modules::FOLDER, modules::ORDER);
         let insert = format!("for m in $(cat /{folder}/{order}); do insmod /{folder}/$m.ko || break; done");
         guest.console.run(&insert)?;
+        if guest.setup.uefi {
+            efi_variables(&mut guest.console)?;
+        }
         guest.console.run("for i in 1 2 3 4 5; do [ -e /dev/vda ] || sleep 1; done; [ -e /dev/vda ]")?;
         disk = " /dev/vda";
     }
