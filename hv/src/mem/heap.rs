@@ -8,8 +8,9 @@ use core::ptr::{self, NonNull};
 use linked_list_allocator::Heap;
 use spin::Mutex;
 
-/// Bytes of heap.
-const HEAP_BYTES: usize = 96 * 1024;
+/// Bytes of heap. The largest of what is in it are the memory maps: a UEFI machine may have hundreds of entries, in several
+/// copies.
+const HEAP_BYTES: usize = 160 * 1024;
 
 #[repr(C, align(16))]
 struct Arena([u8; HEAP_BYTES]);
