@@ -14,7 +14,20 @@ vidar_multiboot2_header:
     .balign 8                           # 3.1.6: entry address
     .short 3, 0
     .long 12
-    .long vidar_start32 - {image_base}
+    .long vidar_start32 - {image_base} + {link_address}
+
+    .balign 8                           # 3.1.11: relocatable, to any 2 MiB page below 4 GiB, the lowest that is free
+    .short 10, 1                        # optional: a loader that cannot move the image puts it where it was linked for
+    .long 24
+    .long {link_address}
+    .long 0xffffffff
+    .long {region_size}
+    .long 1
+
+    .balign 8                           # 3.1.10: a framebuffer, of any size, optional: where there is none, text is good
+    .short 5, 1
+    .long 20
+    .long 0, 0, 0
 
     .balign 8                           # 3.1.12: modules on page boundaries
     .short 6, 0

@@ -21,7 +21,7 @@ use crate::guest::boot_params::{Channel, Screen};
 use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use crate::mem::heap;
 use crate::mem::host::{self, Frames, HostTables};
-use crate::mem::layout::{DIRECT_MAP, direct};
+use crate::mem::layout::{self, DIRECT_MAP, direct};
 use crate::vmm::entry::Begin;
 use crate::vmm::run;
 
@@ -38,7 +38,8 @@ struct Boot {
 }
 
 /// Where the trampoline ends: long mode, the trampoline's page tables and stack, interrupts off.
-pub extern "C" fn start(magic: u32, information: u32) -> ! {
+pub extern "C" fn start(magic: u32, information: u32, loaded_at: u32) -> ! {
+    layout::loaded_at(Hpa(loaded_at.into()));
     // SAFETY: text memory is in the direct map, in the trampoline's tables as in Vidar's.
     unsafe { console::start(Some(serial::COM1), Some(console::Screen::Text(direct(TEXT_MEMORY)))) };
     heap::init();

@@ -5,9 +5,14 @@
 use core::arch::global_asm;
 
 use super::order::start;
-use crate::mem::layout::{DIRECT_MAP, DIRECT_MAP_SLOT, IMAGE_BASE};
+use crate::mem::layout::{DIRECT_MAP, DIRECT_MAP_SLOT, IMAGE_BASE, LINK_ADDRESS, REGION_SIZE};
 
-global_asm!(include_str!("header.S"), image_base = const IMAGE_BASE);
+global_asm!(
+    include_str!("header.S"),
+    image_base = const IMAGE_BASE,
+    link_address = const LINK_ADDRESS,
+    region_size = const REGION_SIZE,
+);
 
 global_asm!(
     include_str!("trampoline.S"),

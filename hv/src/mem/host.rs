@@ -15,7 +15,7 @@ use x86_64::{PhysAddr, VirtAddr};
 
 use super::addr::{Hpa, PAGE_SIZE, PageSize};
 use super::frame::{FrameMemory, FramePool};
-use super::layout::{self, DIRECT_MAP, IMAGE_BASE, STACKS, direct};
+use super::layout::{self, DIRECT_MAP, STACKS, direct};
 use super::map::MemoryMap;
 use super::stage2::TableMemory;
 
@@ -133,8 +133,10 @@ impl HostTables {
             let mut flags = PageTableFlags::PRESENT;
             flags.set(PageTableFlags::WRITABLE, section.writable);
             flags.set(PageTableFlags::NO_EXECUTE, !section.executable);
-            for frame in (section.range.start.0..section.range.end.0).step_by(PAGE_SIZE as usize) {
-                tables.map::<Size4KiB>(frames, IMAGE_BASE + frame, Hpa(frame), flags)?;
+            let pages = (section.range.start.0..section.range.end.0).step_by(PAGE_SIZE as usize);
+            for (index, frame) in pages.enumerate() {
+                let at = section.at.0 + index as u64 * PAGE_SIZE;
+                tables.map::<Size4KiB>(frames, at, Hpa(frame), flags)?;
             }
         }
         Ok(tables)

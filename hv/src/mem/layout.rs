@@ -2,7 +2,8 @@
 //!
 //! | from | what |
 //! |---|---|
-//! | `DIRECT_MAP` | all physical memory but the image, read-write, never executable |
+//! | `DIRECT_MAP` | physical memory but the image, read-write, never executable |
+//! | `SCREEN` | the framebuffer, write-combining, if there is one |
 //! | `STACKS` | the stacks, each with an unmapped page below it |
 //! | `IMAGE_BASE` | the image, each section with no more rights than it needs |
 
@@ -14,10 +15,16 @@ use super::addr::{Hpa, Hva};
 pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
 /// Slot of [`DIRECT_MAP`] in the level-4 table.
 pub const DIRECT_MAP_SLOT: u64 = DIRECT_MAP >> 39 & 511;
+/// Where the framebuffer is mapped.
+pub const SCREEN: u64 = 0xffff_fe80_0000_0000;
 /// Where stacks are mapped.
 pub const STACKS: u64 = 0xffff_ff00_0000_0000;
-/// Where physical address 0 would be in the image's mapping: the linker script's IMAGE_BASE.
+/// Where the image begins: the linker script's IMAGE_BASE.
 pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
+/// Where the image is loaded by a loader that cannot choose: the linker script's LINK_ADDRESS.
+pub const LINK_ADDRESS: u64 = 0x20_0000;
+/// Bytes in the region of the image and its frames, and what its address is a multiple of: the linker script's REGION_SIZE.
+pub const REGION_SIZE: u64 = 0x20_0000;
 
 /// The address of `address` in the direct map.
 pub const fn direct(address: Hpa) -> Hva {
@@ -29,6 +36,8 @@ pub const fn direct(address: Hpa) -> Hva {
 pub struct Section {
     /// Its physical addresses, whole pages.
     pub range: Range<Hpa>,
+    /// Where it is mapped.
+    pub at: Hva,
     /// It may be written.
     pub writable: bool,
     /// It may be executed.
@@ -41,6 +50,8 @@ pub use image::*;
 #[cfg(target_os = "none")]
 #[expect(unsafe_code, reason = "linker symbols are named here")]
 mod image {
+    use core::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     macro_rules! symbols {
@@ -64,15 +75,24 @@ mod image {
         BOOT_FRAMES_END = "vidar_boot_frames_end",
     }
 
+    /// Where the loader put the image.
+    static LOADED_AT: AtomicU64 = AtomicU64::new(LINK_ADDRESS);
+
+    /// Says where the loader put the image; before anything else here is asked.
+    pub fn loaded_at(address: Hpa) {
+        assert!(address.is_aligned(REGION_SIZE), "the image was loaded at {address}, inside a 2 MiB page");
+        LOADED_AT.store(address.0, Ordering::Relaxed);
+    }
+
     fn physical(symbol: &'static [u8; 0]) -> Hpa {
-        Hpa(symbol.as_ptr() as u64 - IMAGE_BASE)
+        Hpa(symbol.as_ptr() as u64 - IMAGE_BASE + LOADED_AT.load(Ordering::Relaxed))
     }
 
     fn between(start: &'static [u8; 0], end: &'static [u8; 0]) -> Range<Hpa> {
         physical(start)..physical(end)
     }
 
-    /// All memory that Vidar keeps: the image and the frames behind it.
+    /// The image and the frames behind it.
     pub fn region() -> Range<Hpa> {
         between(&REGION_START, &REGION_END)
     }
@@ -89,10 +109,16 @@ mod image {
 
     /// The sections that stay mapped at the image's own addresses.
     pub fn sections() -> [Section; 3] {
+        let section = |start: &'static [u8; 0], end, writable, executable| Section {
+            range: between(start, end),
+            at: Hva(start.as_ptr() as u64),
+            writable,
+            executable,
+        };
         [
-            Section { range: between(&TEXT_START, &TEXT_END), writable: false, executable: true },
-            Section { range: between(&RODATA_START, &RODATA_END), writable: false, executable: false },
-            Section { range: between(&DATA_START, &DATA_END), writable: true, executable: false },
+            section(&TEXT_START, &TEXT_END, false, true),
+            section(&RODATA_START, &RODATA_END, false, false),
+            section(&DATA_START, &DATA_END, true, false),
         ]
     }
 }
