@@ -29,6 +29,11 @@ pub fn has_svm() -> bool {
     cpuid(0x8000_0000, 0).eax >= 0x8000_000a && cpuid(0x8000_0001, 0).ecx & 1 << 2 != 0
 }
 
+/// CPUID Fn8000_0001_EDX.NX: pages can be kept from being executed.
+pub fn has_no_execute() -> bool {
+    cpuid(0x8000_0001, 0).edx & 1 << 20 != 0
+}
+
 /// CPUID.01H:EDX.MTRR: memory types come from the MTRRs.
 pub fn has_mtrrs() -> bool {
     cpuid(1, 0).edx & 1 << 12 != 0

@@ -58,6 +58,8 @@ pub struct PerCpu {
     pub startup: Startup,
     /// Its logical destination and destination format registers, where Vidar sees them written.
     logical: [AtomicU32; 2],
+    /// The PAT that it had before Vidar's.
+    guest_pat: AtomicU64,
     /// Exits of this CPU.
     pub counters: Counters,
 }
@@ -75,6 +77,7 @@ impl PerCpu {
             nmi_pending: AtomicBool::new(false),
             startup: Startup::running(),
             logical: [AtomicU32::new(Address::RESET.0), AtomicU32::new(Address::RESET.1)],
+            guest_pat: AtomicU64::new(0),
             counters: Counters::new(),
         }
     }
@@ -82,6 +85,16 @@ impl PerCpu {
     /// Whether this is the CPU that booted: after INIT it does not wait for anyone.
     pub const fn is_boot_cpu(&self) -> bool {
         self.index == 0
+    }
+
+    /// The PAT that the guest begins with.
+    pub fn guest_pat(&self) -> u64 {
+        self.guest_pat.load(Ordering::Relaxed)
+    }
+
+    /// Notes the PAT that was found on this CPU.
+    pub fn set_guest_pat(&self, value: u64) {
+        self.guest_pat.store(value, Ordering::Relaxed);
     }
 
     /// What its local APIC answers to.

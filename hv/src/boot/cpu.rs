@@ -9,6 +9,7 @@ use crate::arch::exceptions;
 use crate::arch::percpu::PerCpu;
 use crate::arch::segments::{IST_STACKS, Segments, Selectors};
 use crate::mem::host::{Frames, HostTables, OutOfFrames};
+use crate::mem::pat;
 
 /// Pages of the stack that the boot CPU runs on, with all of the boot order.
 const BOOT_PAGES: u64 = 8;
@@ -88,7 +89,7 @@ impl Cpu {
         self.percpu
     }
 
-    /// Loads segments, IDT and per-CPU block. Exceptions are caught from here on.
+    /// Loads segments, IDT, per-CPU block and PAT. Exceptions are caught from here on.
     ///
     /// # Safety
     /// This is the CPU, and nothing else on it has what [`Cpu::selectors`] gave.
@@ -97,6 +98,7 @@ impl Cpu {
         unsafe { *self.selectors.get() = Some((*self.segments.get()).load()) };
         exceptions::load();
         PerCpu::install(self.percpu);
+        self.percpu.set_guest_pat(pat::load());
     }
 
     /// What its segments are, once they are loaded.

@@ -41,7 +41,7 @@ pub struct BootInfo {
     pub loader: String,
     /// The modules, in order: the kernel, then perhaps the initrd.
     pub modules: Vec<Module>,
-    /// The firmware's memory map.
+    /// The firmware's memory map; empty if the loader gave none.
     pub memory: MemoryMap,
     /// Memory that Vidar keeps beside its region; in `memory` it is reserved.
     pub kept: Vec<Range<Hpa>>,

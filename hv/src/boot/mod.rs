@@ -3,6 +3,7 @@
 pub mod acpi;
 pub mod info;
 pub mod madt;
+pub mod multiboot1;
 pub mod multiboot2;
 pub mod options;
 pub mod refusal;
@@ -12,6 +13,8 @@ pub mod rsdp;
 mod amd;
 #[cfg(target_os = "none")]
 mod ap;
+#[cfg(target_os = "none")]
+mod consoles;
 #[cfg(target_os = "none")]
 pub mod cpu;
 #[cfg(target_os = "none")]

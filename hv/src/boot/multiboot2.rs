@@ -56,7 +56,7 @@ pub fn read(address: u32) -> Result<BootInfo, Refusal> {
 /// Parses boot information that starts at an 8-byte boundary.
 ///
 /// # Errors
-/// [`Refusal::BootInformation`] where its frame is broken, [`Refusal::NoMemoryMap`] where it has none.
+/// [`Refusal::BootInformation`] where its frame is broken.
 #[cfg_attr(not(target_os = "none"), expect(unsafe_code, reason = "the crate takes a pointer"))]
 pub fn parse(bytes: &[u8]) -> Result<BootInfo, Refusal> {
     let stated = bytes.first_chunk().map_or(0, |size| u32::from_le_bytes(*size) as usize);
@@ -108,7 +108,7 @@ pub fn parse(bytes: &[u8]) -> Result<BootInfo, Refusal> {
             _ => {}
         }
     }
-    info.memory = memory.ok_or(Refusal::NoMemoryMap)?;
+    info.memory = memory.unwrap_or_default();
     info.efi = efi_system_table.map(|(is_64bit, system_table)| {
         let map = efi_memory_map.unwrap_or_default();
         EfiTables {
@@ -149,18 +149,24 @@ fn memory_map(payload: &[u8]) -> MemoryMap {
     }))
 }
 
-/// Multiboot2 Specification 2.0, 3.6.12 "Framebuffer info": only type 1, direct colour, can be handed on.
+/// Multiboot2 Specification 2.0, 3.6.12 "Framebuffer info".
 fn framebuffer(payload: &[u8]) -> Option<Framebuffer> {
+    let (fixed, colours) = payload.split_at_checked(24)?;
+    direct_colour(fixed, colours)
+}
+
+/// A framebuffer by the fields that both versions of Multiboot have: only type 1, direct colour, can be handed on.
+pub fn direct_colour(fixed: &[u8], colours: &[u8]) -> Option<Framebuffer> {
     const DIRECT_COLOUR: u8 = 1;
-    let [bits_per_pixel, DIRECT_COLOUR, _, _, colours @ ..] = payload.get(20..)? else { return None };
+    let [bits_per_pixel, DIRECT_COLOUR, ..] = fixed.get(20..)? else { return None };
     let &[[red, red_size], [green, green_size], [blue, blue_size], ..] = colours.as_chunks().0 else {
         return None;
     };
     Some(Framebuffer {
-        base: Hpa(u64_at(payload, 0)?),
-        pitch: u32_at(payload, 8)?,
-        width: u32_at(payload, 12)?,
-        height: u32_at(payload, 16)?,
+        base: Hpa(u64_at(fixed, 0)?),
+        pitch: u32_at(fixed, 8)?,
+        width: u32_at(fixed, 12)?,
+        height: u32_at(fixed, 16)?,
         bits_per_pixel: *bits_per_pixel,
         red: Channel { position: red, size: red_size },
         green: Channel { position: green, size: green_size },
@@ -224,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said() {
-        assert_eq!(parsed(&information(&[])).err(), Some(Refusal::NoMemoryMap));
+        assert_eq!(parsed(&information(&[])).expect("a whole frame").memory.usable_bytes(), 0);
         assert_eq!(parsed(&[]).err(), Some(Refusal::BootInformation));
         assert_eq!(parsed(&[1 << 20, 0, 0]).err(), Some(Refusal::BootInformation));
     }

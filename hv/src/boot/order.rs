@@ -13,20 +13,15 @@ use super::info::BootInfo;
 use super::intel::Vmx;
 use super::options::Options;
 use super::refusal::Refusal;
-use super::{cpus, linux, machine, multiboot2};
+use super::{consoles, cpus, linux, machine, multiboot1, multiboot2};
 use crate::arch::{apic, cpuid, instructions, stop};
-use crate::debug::framebuffer::{self, Format};
-use crate::debug::{log as console, serial};
-use crate::guest::boot_params::{Channel, Screen};
+use crate::debug::log as console;
 use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use crate::mem::heap;
 use crate::mem::host::{self, Frames, HostTables};
-use crate::mem::layout::{self, DIRECT_MAP, direct};
+use crate::mem::layout::{self, DIRECT_MAP};
 use crate::vmm::entry::Begin;
 use crate::vmm::run;
-
-/// VGA text memory.
-const TEXT_MEMORY: Hpa = Hpa(0xb_8000);
 
 /// What the first half of the boot order leaves to the second, on another stack.
 struct Boot {
@@ -40,8 +35,7 @@ struct Boot {
 /// Where the trampoline ends: long mode, the trampoline's page tables and stack, interrupts off.
 pub extern "C" fn start(magic: u32, information: u32, loaded_at: u32) -> ! {
     layout::loaded_at(Hpa(loaded_at.into()));
-    // SAFETY: text memory is in the direct map, in the trampoline's tables as in Vidar's.
-    unsafe { console::start(Some(serial::COM1), Some(console::Screen::Text(direct(TEXT_MEMORY)))) };
+    consoles::start();
     heap::init();
     match boot_on_trampoline_stack(magic, information) {
         Err(refusal) => refuse(&refusal),
@@ -55,12 +49,21 @@ pub extern "C" fn start(magic: u32, information: u32, loaded_at: u32) -> ! {
 
 /// The steps that need nothing but the heap.
 fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, Refusal> {
+    if magic == multiboot1::MAGIC {
+        multiboot1::read(information).iter().for_each(consoles::add);
+    }
     if magic != multiboot2::MAGIC {
         return Err(Refusal::NotMultiboot2(magic));
     }
     let info = multiboot2::read(information)?;
-    let options = take_options(&info);
+    let options = consoles::choose(&info);
+    if info.memory.usable_bytes() == 0 {
+        return Err(Refusal::NoMemoryMap);
+    }
     greet(&info);
+    if !cpuid::has_no_execute() {
+        return Err(Refusal::NoExecuteDisable);
+    }
     let mut frames = host::frames();
     let largest = if cpuid::has_1g_pages() { PageSize::Size1G } else { PageSize::Size2M };
     let mut tables =
@@ -106,6 +109,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let cpu = Box::leak(Box::new(Cpu::on(stacks, 0, apic::id())));
     // SAFETY: this is the boot CPU, and the only call.
     unsafe { cpu.load() };
+    consoles::map_screen(&info, &options, &mut tables, &mut frames)?;
     let extension = E::probe()?;
     extension.describe();
     let msr_map = E::msr_map(&mut frames).ok_or(Refusal::TooMuchMemory)?;
@@ -136,43 +140,15 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     end(&mut vcpu, stop, &exit, options.on_crash)
 }
 
-/// Reads Vidar's options and moves the log to where they want it.
-fn take_options(info: &BootInfo) -> Options {
-    let (options, warnings) = Options::parse(&info.command_line);
-    let usual = options.console == Options::default().console && options.serial == Options::default().serial;
-    if !usual || matches!(info.screen, Screen::Framebuffer(_)) {
-        let screen = options.console.screen.then(|| screen(&info.screen)).flatten();
-        // SAFETY: as in `start`; the framebuffer is in the direct map as well.
-        unsafe { console::start(options.console.serial.then_some(options.serial.port()), screen) };
-    }
-    log::set_max_level(options.log);
-    warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    options
-}
-
-/// The screen as the log writes on it; `None` where it is out of the direct map's reach.
-fn screen(screen: &Screen) -> Option<console::Screen> {
-    let Screen::Framebuffer(framebuffer) = screen else {
-        return Some(console::Screen::Text(direct(TEXT_MEMORY)));
-    };
-    let channel = |channel: Channel| framebuffer::Channel { position: channel.position, size: channel.size };
-    let format = Format {
-        width: framebuffer.width as usize,
-        height: framebuffer.height as usize,
-        pitch: framebuffer.pitch as usize,
-        pixel: usize::from(framebuffer.bits_per_pixel.div_ceil(8)),
-        channels: [framebuffer.red, framebuffer.green, framebuffer.blue].map(channel),
-    };
-    let bytes = u64::from(framebuffer.pitch) * u64::from(framebuffer.height);
-    let end = framebuffer.base.0.checked_add(bytes)?;
-    (end <= 4 << 30).then(|| console::Screen::Graphics(direct(framebuffer.base), format))
-}
-
 fn greet(info: &BootInfo) {
     let brand = cpuid::brand();
     let brand = core::str::from_utf8(&brand).unwrap_or_default().trim_matches(['\0', ' ']);
     log::info!("Vidar {}, started by {}", env!("CARGO_PKG_VERSION"), info.loader);
     log::info!("{brand}, {} MiB of memory", info.memory.usable_bytes() >> 20);
+    log::debug!("loaded at {}", layout::region().start);
+    for module in &info.modules {
+        log::debug!("module at {} to {}", module.range.start, Hpa(module.range.end.0.saturating_sub(1)));
+    }
 }
 
 /// Says why Vidar does not start, and stops.

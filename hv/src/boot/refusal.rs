@@ -44,6 +44,12 @@ pub enum Refusal {
         "no kernel was given: add a line `module2 /path/to/vmlinuz` behind the `multiboot2` line in grub.cfg"
     )]
     NoKernel,
+    /// The CPU has no no-execute pages, or firmware hides them.
+    #[error(
+        "this CPU's no-execute pages are switched off: enable them in the firmware's setup (\"Execute Disable\", \"XD\" or \
+         \"NX\"), or boot the bare menu entry"
+    )]
+    NoExecuteDisable,
     /// The CPU has no virtualization extension.
     #[error(
         "this CPU has neither VT-x nor AMD-V: use a machine whose CPU has one of them, or boot the bare menu entry"

@@ -4,6 +4,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::iter::repeat_n;
 
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 
@@ -11,9 +12,12 @@ use super::screen::Grid;
 
 const WEIGHT: FontWeight = FontWeight::Regular;
 const HEIGHT: RasterHeight = RasterHeight::Size16;
-/// Pixels of a character.
+/// Pixels of a character in the font.
 const CELL_WIDTH: usize = get_raster_width(WEIGHT, HEIGHT);
 const CELL_HEIGHT: usize = HEIGHT.val();
+
+/// A screen with so many pixels in a line has twice as many to the inch, and its characters are drawn twice as large.
+const DENSE: usize = 2560;
 
 /// The largest grid: more would be more than anyone reads, and more memory than there is to note it in.
 const MOST_COLUMNS: usize = 160;
@@ -57,8 +61,13 @@ impl Format {
     pub const fn is_usable(&self) -> bool {
         matches!(self.pixel, 2..=4)
             && self.width >= CELL_WIDTH
-            && self.height >= CELL_HEIGHT
+            && self.height >= CELL_HEIGHT * self.scale()
             && self.pitch >= self.width * self.pixel
+    }
+
+    /// Pixels of the screen in the width and the height of one of the font.
+    const fn scale(&self) -> usize {
+        if self.width >= DENSE { 2 } else { 1 }
     }
 
     /// A grey pixel.
@@ -97,20 +106,21 @@ impl<P: Pixels> Framebuffer<P> {
     }
 
     fn columns_of(format: &Format) -> usize {
-        (format.width / CELL_WIDTH).min(MOST_COLUMNS)
+        (format.width / (CELL_WIDTH * format.scale())).min(MOST_COLUMNS)
     }
 
     fn rows_of(format: &Format) -> usize {
-        (format.height / CELL_HEIGHT).min(MOST_ROWS)
+        (format.height / (CELL_HEIGHT * format.scale())).min(MOST_ROWS)
     }
 
     fn draw(&mut self, index: usize, character: u8) {
         let columns = self.columns();
-        let (left, top) = (index % columns * CELL_WIDTH, index / columns * CELL_HEIGHT);
+        let scale = self.format.scale();
+        let (left, top) = (index % columns * CELL_WIDTH * scale, index / columns * CELL_HEIGHT * scale);
         let Some(raster) = get_raster(character.into(), WEIGHT, HEIGHT) else { return };
-        for (y, line) in raster.rows().enumerate() {
+        for (y, line) in raster.rows().flat_map(|line| repeat_n(line, scale)).enumerate() {
             let start = (top + y) * self.format.pitch + left * self.format.pixel;
-            for (x, intensity) in line.iter().enumerate() {
+            for (x, intensity) in line.iter().flat_map(|intensity| repeat_n(intensity, scale)).enumerate() {
                 let pixel = self.format.grey(*intensity);
                 self.pixels.put(start + x * self.format.pixel, pixel, self.format.pixel);
             }
@@ -225,6 +235,26 @@ mod tests {
         assert_eq!(format(RGB565).grey(0x80), 0x8410);
         let deep = Channel { position: 20, size: 10 };
         assert_eq!(format([deep; 3]).grey(0xff), 0x3fc << 20);
+    }
+
+    #[test]
+    fn a_dense_screen_has_characters_of_twice_the_size() {
+        let drawn = |width: usize| {
+            let format = Format { width, height: 2 * CELL_HEIGHT, pitch: width * 4, pixel: 4, channels: RGB };
+            let mut grid = Framebuffer::new(vec![0; format.pitch * format.height], format).expect("usable");
+            grid.set(0, b'#'.into());
+            let lit = |(at, _): (usize, _)| (at % width, at / width);
+            let pixels = grid.pixels.chunks(4).enumerate();
+            let lit: Vec<_> = pixels.filter(|(_, pixel)| *pixel != [0; 4]).map(lit).collect();
+            (grid.columns(), grid.rows(), lit)
+        };
+        let (columns, rows, small) = drawn(DENSE / 2);
+        assert_eq!((columns, rows), (MOST_COLUMNS.min(DENSE / 2 / CELL_WIDTH), 2));
+        let (columns, rows, large) = drawn(DENSE);
+        assert_eq!((columns, rows), (MOST_COLUMNS.min(DENSE / 2 / CELL_WIDTH), 1));
+        let halves: std::collections::BTreeSet<_> = large.iter().map(|(x, y)| (x / 2, y / 2)).collect();
+        assert_eq!(large.len(), 4 * small.len());
+        assert_eq!(halves, small.into_iter().collect());
     }
 
     #[test]

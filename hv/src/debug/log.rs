@@ -142,6 +142,26 @@ pub unsafe fn start(serial_port: Option<u16>, screen: Option<Screen>) {
     log::set_max_level(LevelFilter::Info);
 }
 
+/// Has the log on `screen` from now on, with all that it holds to begin with.
+///
+/// # Safety
+/// The screen is mapped for good.
+pub unsafe fn show_on(screen: Screen) {
+    let mut consoles = CONSOLES.lock();
+    let Consoles { ring, screen: writer, .. } = &mut *consoles;
+    // SAFETY: the caller's promise.
+    *writer = unsafe { Writer::open(screen) };
+    let (mut position, mut piece) = (0, [0; 256]);
+    while let Some(writer) = writer {
+        let (start, length) = ring.read(position, &mut piece);
+        if length == 0 {
+            break;
+        }
+        writer.write(&piece[..length]);
+        position = start + length as u64;
+    }
+}
+
 /// Leaves the consoles to the guest: from now on the log goes to the ring alone. Returns where the cursor stands.
 pub fn hand_over() -> (u8, u8) {
     let mut consoles = CONSOLES.lock();

@@ -13,10 +13,12 @@ use x86_64::structures::paging::{
 };
 use x86_64::{PhysAddr, VirtAddr};
 
-use super::addr::{Hpa, PAGE_SIZE, PageSize};
+use super::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
 use super::frame::{FrameMemory, FramePool};
-use super::layout::{self, DIRECT_MAP, STACKS, direct};
+use super::layout::{self, DIRECT_MAP, SCREEN, STACKS, direct};
 use super::map::MemoryMap;
+use super::mtrr::MemoryType;
+use super::pat::HOST_PAT;
 use super::stage2::TableMemory;
 
 /// Frames of Vidar's region, reached through the direct map.
@@ -105,6 +107,10 @@ impl<S: HardwarePageSize + core::fmt::Debug> From<MapToError<S>> for OutOfFrames
 
 const READ_WRITE: PageTableFlags =
     PageTableFlags::PRESENT.union(PageTableFlags::WRITABLE).union(PageTableFlags::NO_EXECUTE);
+
+/// Bit 12 of an entry for a large page is the high bit of its index into the PAT.
+const LARGE_WRITE_COMBINING: u64 = 1 << 12;
+const _: () = assert!(HOST_PAT >> (4 * 8) & 0xff == MemoryType::WriteCombining as u64);
 
 /// Vidar's page tables, built beside the trampoline's and then loaded.
 #[derive(Debug)]
@@ -207,6 +213,21 @@ impl HostTables {
             self.next_stack += PAGE_SIZE;
         }
         Ok(self.next_stack)
+    }
+
+    /// Maps the framebuffer, of so many bytes at `base`, so that writes to it are combined: uncached, as the MTRRs have it,
+    /// each would take its time.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] where `frames` runs out.
+    pub fn map_screen(&mut self, frames: &mut Frames, base: Hpa, bytes: u64) -> Result<Hva, OutOfFrames> {
+        let flags = READ_WRITE | PageTableFlags::from_bits_retain(LARGE_WRITE_COMBINING);
+        let size = PageSize::Size2M.bytes();
+        let first = base.align_down(size);
+        for offset in (0..base.0 - first.0 + bytes).step_by(size as usize) {
+            self.map::<Size2MiB>(frames, SCREEN + offset, first + offset, flags)?;
+        }
+        Ok(Hva(SCREEN + base.0 - first.0))
     }
 
     /// Their root.

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod layout;
 pub mod map;
 pub mod mtrr;
+pub mod pat;
 #[cfg(target_os = "none")]
 pub mod physical;
 pub mod ranges;

@@ -78,11 +78,11 @@ impl<R: ReadGuest> SvmCpu<R> {
         // SAFETY: the caller's promise; SVME is set when VMSAVE is executed.
         let vmcb = unsafe {
             let mut vmcb = Vmcb::at(direct(frames.vmcb));
-            let pat = enable::enable(frames.host_save, frames.host, percpu.is_boot_cpu());
+            enable::enable(frames.host_save, frames.host, percpu.is_boot_cpu());
             // A CPU that comes out of an INIT has its guest's MSRs in the VMCB already.
             if vmcb.control().guest_asid == 0 {
                 vmsave(frames.vmcb);
-                vmcb.save_mut(Clean::ALL).g_pat = pat;
+                vmcb.save_mut(Clean::ALL).g_pat = percpu.guest_pat();
             }
             vmcb
         };

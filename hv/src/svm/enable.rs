@@ -8,7 +8,6 @@ use x86_64::registers::control::{Cr4, Cr4Flags};
 
 use super::capabilities::{Capabilities, Decision, R_INIT, decide};
 use super::instructions::{clgi, vmsave};
-use super::npt::HOST_PAT;
 use crate::arch::msr::{self, EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME};
 use crate::arch::{cpuid, instructions};
 use crate::mem::addr::Hpa;
@@ -56,14 +55,12 @@ pub fn efer_allowed() -> u64 {
 
 /// Makes this CPU one that can execute VMRUN: `host_save` is where the CPU keeps what VMRUN switches of Vidar's state,
 /// `host` where it finds the rest again. With `keeps_init` an INIT that was intercepted can be taken off it as an exception,
-/// without it is a real one. GIF is 0 afterwards. Returns the PAT that firmware left.
+/// without it is a real one. GIF is 0 afterwards.
 ///
 /// # Safety
 /// [`probe`] found AMD-V usable here; segments and the per-CPU block are loaded; the two frames are used for nothing else.
-pub unsafe fn enable(host_save: Hpa, host: Hpa, keeps_init: bool) -> u64 {
-    let firmware_pat = msr::read(msr::PAT);
-    // SAFETY: MCE and OSXSAVE change nothing for code that does not use XSAVE; the first four types of the PAT, which
-    // are all that Vidar's tables use, are those that it has after reset; the frames are the caller's promise.
+pub unsafe fn enable(host_save: Hpa, host: Hpa, keeps_init: bool) {
+    // SAFETY: MCE and OSXSAVE change nothing for code that does not use XSAVE; the frames are the caller's promise.
     unsafe {
         if let Decision::Write(value) = vm_cr() {
             // QEMU has no VM_CR, and then no firmware's lock in it either.
@@ -75,11 +72,9 @@ pub unsafe fn enable(host_save: Hpa, host: Hpa, keeps_init: bool) -> u64 {
             cr4.set(Cr4Flags::OSXSAVE, cpuid::has_xsave());
         });
         instructions::wbinvd();
-        msr::write(msr::PAT, HOST_PAT);
         msr::write(msr::EFER, msr::read(msr::EFER) | EFER_SVME);
         msr::write(msr::VM_HSAVE_PA, host_save.0);
         vmsave(host);
         clgi();
     }
-    firmware_pat
 }

@@ -1,8 +1,10 @@
-//! Nested page tables: how AMD-V encodes the second stage. The entries are those of long-mode paging.
-//! AMD APM Vol. 2, 15.25 "Nested Paging" and 5.3 "Long-Mode Page Translation".
+//! Nested page tables: how AMD-V encodes the second stage. The entries are those of long-mode paging, and choose their types
+//! from the PAT with which Vidar runs. AMD APM Vol. 2, 15.25 "Nested Paging", 15.25.8 "Combining Memory Types, MTRRs" and 5.3
+//! "Long-Mode Page Translation".
 
 use crate::mem::addr::{Hpa, PageSize};
 use crate::mem::mtrr::MemoryType;
+use crate::mem::pat;
 use crate::mem::stage2::{Access, Format, Level};
 
 /// The format of nested page-table entries.
@@ -27,37 +29,6 @@ const PAT_LOW_SHIFT: u32 = 3;
 const PAT_HIGH_SMALL: u64 = 1 << 7;
 const PAT_HIGH_LARGE: u64 = 1 << 12;
 
-/// The memory types by their index in [`HOST_PAT`]. The first four are those after reset, so that Vidar's own tables mean
-/// the same with either; UC- is never chosen here.
-const TYPES: [Option<MemoryType>; 8] = [
-    Some(MemoryType::WriteBack),
-    Some(MemoryType::WriteThrough),
-    None,
-    Some(MemoryType::Uncacheable),
-    Some(MemoryType::WriteCombining),
-    Some(MemoryType::WriteProtected),
-    None,
-    None,
-];
-
-/// The PAT with which Vidar runs, and by which the CPU reads nested entries. AMD APM Vol. 2, 7.8 "Page-Attribute Table
-/// Mechanism" and 15.25.8 "Combining Memory Types, MTRRs".
-pub const HOST_PAT: u64 = {
-    const UNCACHED_MINUS: u8 = 7;
-    let mut pat = [UNCACHED_MINUS; 8];
-    let mut index = 0;
-    while index < pat.len() {
-        if let Some(memory_type) = TYPES[index] {
-            pat[index] = memory_type as u8;
-        }
-        index += 1;
-    }
-    u64::from_le_bytes(pat)
-};
-
-/// The PAT after reset begins with WB, WT, UC-, UC.
-const _: () = assert!(HOST_PAT as u32 == 0x0007_0406);
-
 impl Format for Npt {
     fn table(table: Hpa) -> u64 {
         table.0 & ADDRESS | PRESENT | WRITABLE | USER | ACCESSED
@@ -65,7 +36,7 @@ impl Format for Npt {
 
     /// A page that is mapped can be read, whether [`Access::READ`] is among `access` or not.
     fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: Access) -> u64 {
-        let index = TYPES.iter().position(|entry| *entry == Some(memory_type)).unwrap_or(0) as u64;
+        let index = pat::index(memory_type);
         let (large, high) =
             if size == PageSize::Size4K { (0, PAT_HIGH_SMALL) } else { (LARGE, PAT_HIGH_LARGE) };
         let bit = |set: bool, bit: u64| if set { bit } else { 0 };
@@ -103,7 +74,7 @@ impl Format for Npt {
     fn memory_type(entry: u64, size: PageSize) -> MemoryType {
         let high = if size == PageSize::Size4K { PAT_HIGH_SMALL } else { PAT_HIGH_LARGE };
         let index = entry >> PAT_LOW_SHIFT & 3 | if entry & high != 0 { 4 } else { 0 };
-        TYPES[index as usize].unwrap_or(MemoryType::Uncacheable)
+        pat::memory_type(index)
     }
 }
 
@@ -130,7 +101,6 @@ mod tests {
             Npt::leaf(Hpa(0x4000_0000), PageSize::Size1G, MemoryType::WriteCombining, Access::READ),
             1 << 63 | 0x4000_10e5
         );
-        assert_eq!(HOST_PAT, 0x0707_0501_0007_0406);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The first contents of a VMCB: what exits, and the guest's state.
 
 use super::capabilities::Capabilities;
-use super::npt::HOST_PAT;
 use super::vmcb::{Clean, Control, NP_ENABLE, Save, Segment, Vmcb, intercept, tlb_control};
 use crate::arch::msr::EFER_SVME;
 use crate::mem::addr::Hpa;
+use crate::mem::pat;
 use crate::vmm::control::{CR0_CD, CR0_ET, CR0_NW, CR0_PE};
 use crate::vmm::entry::EntryState;
 
@@ -105,4 +105,4 @@ pub const fn clean(capabilities: &Capabilities) -> Clean {
 }
 
 // Vidar's own pages have the type that the first entry names.
-const _: () = assert!(HOST_PAT & 0xff == 6);
+const _: () = assert!(pat::HOST_PAT & 0xff == 6);

@@ -99,7 +99,7 @@ impl VmxCpu {
         }
         setup::controls(&mut vmcs, &capabilities, frames.msr_bitmap, ept_root);
         setup::host_state(&mut vmcs, &capabilities, selectors, percpu);
-        setup::inherited_state(&mut vmcs, &capabilities);
+        setup::inherited_state(&mut vmcs, &capabilities, percpu);
         set_entry_window(entry::window());
         vmcs::invept_all();
         if capabilities.has(secondary::VPID) {

@@ -14,14 +14,12 @@ use crate::arch::msr;
 use crate::arch::percpu::PerCpu;
 use crate::arch::segments::Selectors;
 use crate::mem::addr::Hpa;
+use crate::mem::pat;
 use crate::vmm::control::{CR0_ET, CR0_PE, CR4_SMXE, CR4_VMXE};
 use crate::vmm::entry::EntryState;
 
 /// The VPID of the guest's translations; 0 is Vidar's own.
 pub const GUEST_VPID: u16 = 1;
-
-/// The PAT that a CPU has after reset, in Vidar's own translations. Intel SDM Vol. 3A, 12.12.4 "Programming the PAT".
-const RESET_PAT: u64 = 0x0007_0406_0007_0406;
 
 /// Access rights of a segment that cannot be used.
 pub const UNUSABLE: u32 = 1 << 16;
@@ -95,7 +93,7 @@ pub fn host_state(vmcs: &mut Vmcs, capabilities: &Capabilities, selectors: &Sele
     vmcs.write(HOST_SYSENTER_CS, 0);
     vmcs.write(HOST_SYSENTER_ESP, Natural(0));
     vmcs.write(HOST_SYSENTER_EIP, Natural(0));
-    vmcs.write(HOST_PAT, RESET_PAT);
+    vmcs.write(HOST_PAT, pat::HOST_PAT);
     vmcs.write(HOST_EFER, msr::read(msr::EFER));
     vmcs.write(HOST_RIP, Natural(exit_address()));
     if capabilities.exit & exit::LOAD_CET != 0 {
@@ -106,9 +104,9 @@ pub fn host_state(vmcs: &mut Vmcs, capabilities: &Capabilities, selectors: &Sele
 }
 
 /// Intel SDM Vol. 3C, 25.4 "Guest-State Area": what a guest finds in its MSRs when it begins, and what it has no say in.
-pub fn inherited_state(vmcs: &mut Vmcs, capabilities: &Capabilities) {
+pub fn inherited_state(vmcs: &mut Vmcs, capabilities: &Capabilities, percpu: &PerCpu) {
     // What firmware left in these MSRs is what the guest would find without Vidar.
-    vmcs.write(GUEST_PAT, msr::read(msr::PAT));
+    vmcs.write(GUEST_PAT, percpu.guest_pat());
     vmcs.write(GUEST_SYSENTER_CS, msr::read(msr::SYSENTER_CS) as u32);
     vmcs.write(GUEST_SYSENTER_ESP, Natural(msr::read(msr::SYSENTER_ESP)));
     vmcs.write(GUEST_SYSENTER_EIP, Natural(msr::read(msr::SYSENTER_EIP)));

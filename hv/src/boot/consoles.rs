@@ -1,0 +1,92 @@
+//! Where the log goes until the guest runs: the serial line and the screen, as loader and options have them.
+
+#![expect(unsafe_code, reason = "screens are claimed by their addresses")]
+
+use super::info::BootInfo;
+use super::options::Options;
+use super::refusal::Refusal;
+use crate::debug::framebuffer::{self, Format};
+use crate::debug::{log as console, serial};
+use crate::guest::boot_params::{Channel, Framebuffer, Screen};
+use crate::mem::addr::Hpa;
+use crate::mem::host::{Frames, HostTables};
+use crate::mem::layout::direct;
+
+/// VGA text memory.
+const TEXT_MEMORY: Hpa = Hpa(0xb_8000);
+/// How far the trampoline's tables reach.
+const REACH: u64 = 4 << 30;
+
+/// Before anything is known: COM1, and the screen that every BIOS has.
+pub fn start() {
+    // SAFETY: text memory is in the direct map, in the trampoline's tables as in Vidar's.
+    unsafe { console::start(Some(serial::COM1), Some(console::Screen::Text(direct(TEXT_MEMORY)))) };
+}
+
+/// Reads Vidar's options and moves the log to where they want it.
+pub fn choose(info: &BootInfo) -> Options {
+    let (options, warnings) = Options::parse(&info.command_line);
+    let usual = options.console == Options::default().console && options.serial == Options::default().serial;
+    if !usual || matches!(info.screen, Screen::Framebuffer(_)) {
+        let screen = options.console.screen.then(|| early(&info.screen)).flatten();
+        // SAFETY: as in `start`; the framebuffer is in the direct map as well.
+        unsafe { console::start(options.console.serial.then_some(options.serial.port()), screen) };
+    }
+    log::set_max_level(options.log);
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    options
+}
+
+/// Adds the framebuffer of a loader that is refused.
+pub fn add(framebuffer: &Framebuffer) {
+    if let Some(screen) = early(&Screen::Framebuffer(*framebuffer)) {
+        // SAFETY: as in `choose`.
+        unsafe { console::start(Some(serial::COM1), Some(screen)) };
+    }
+}
+
+/// The screen while the trampoline's tables are in use; `None` where it is out of their reach.
+fn early(screen: &Screen) -> Option<console::Screen> {
+    let Screen::Framebuffer(framebuffer) = screen else {
+        return Some(console::Screen::Text(direct(TEXT_MEMORY)));
+    };
+    let end = framebuffer.base.0.checked_add(bytes(framebuffer))?;
+    (end <= REACH).then(|| console::Screen::Graphics(direct(framebuffer.base), format(framebuffer)))
+}
+
+/// Moves the log to the framebuffer's own mapping, which is fast, and reaches it wherever it is.
+///
+/// # Errors
+/// [`Refusal::TooMuchMemory`] where `frames` runs out.
+pub fn map_screen(
+    info: &BootInfo,
+    options: &Options,
+    tables: &mut HostTables,
+    frames: &mut Frames,
+) -> Result<(), Refusal> {
+    if let Screen::Framebuffer(framebuffer) = &info.screen
+        && options.console.screen
+        && format(framebuffer).is_usable()
+    {
+        let mapped = tables.map_screen(frames, framebuffer.base, bytes(framebuffer));
+        let mapped = mapped.map_err(|_| Refusal::TooMuchMemory)?;
+        // SAFETY: it is mapped there for good.
+        unsafe { console::show_on(console::Screen::Graphics(mapped, format(framebuffer))) };
+    }
+    Ok(())
+}
+
+fn bytes(framebuffer: &Framebuffer) -> u64 {
+    u64::from(framebuffer.pitch) * u64::from(framebuffer.height)
+}
+
+fn format(framebuffer: &Framebuffer) -> Format {
+    let channel = |channel: Channel| framebuffer::Channel { position: channel.position, size: channel.size };
+    Format {
+        width: framebuffer.width as usize,
+        height: framebuffer.height as usize,
+        pitch: framebuffer.pitch as usize,
+        pixel: usize::from(framebuffer.bits_per_pixel.div_ceil(8)),
+        channels: [framebuffer.red, framebuffer.green, framebuffer.blue].map(channel),
+    }
+}

@@ -1,0 +1,73 @@
+//! The page-attribute table: the memory types that entries of page tables choose from while Vidar runs. Intel SDM Vol. 3A,
+//! 12.12 "Page Attribute Table (PAT)"; AMD APM Vol. 2, 7.8 "Page-Attribute Table Mechanism".
+
+#![cfg_attr(target_os = "none", expect(unsafe_code, reason = "the MSR is written here"))]
+
+use super::mtrr::MemoryType;
+
+/// The memory types by their index. The first four are those after reset, so that tables which use no others mean the same
+/// before it is loaded; UC- is never chosen here.
+const TYPES: [Option<MemoryType>; 8] = [
+    Some(MemoryType::WriteBack),
+    Some(MemoryType::WriteThrough),
+    None,
+    Some(MemoryType::Uncacheable),
+    Some(MemoryType::WriteCombining),
+    Some(MemoryType::WriteProtected),
+    None,
+    None,
+];
+
+/// The PAT with which Vidar runs.
+pub const HOST_PAT: u64 = {
+    const UNCACHED_MINUS: u8 = 7;
+    let mut pat = [UNCACHED_MINUS; 8];
+    let mut index = 0;
+    while index < pat.len() {
+        if let Some(memory_type) = TYPES[index] {
+            pat[index] = memory_type as u8;
+        }
+        index += 1;
+    }
+    u64::from_le_bytes(pat)
+};
+
+/// The PAT after reset begins with WB, WT, UC-, UC.
+const _: () = assert!(HOST_PAT as u32 == 0x0007_0406);
+
+/// The index of `memory_type`.
+pub fn index(memory_type: MemoryType) -> u64 {
+    TYPES.iter().position(|entry| *entry == Some(memory_type)).unwrap_or(0) as u64
+}
+
+/// The type at `index`.
+pub fn memory_type(index: u64) -> MemoryType {
+    TYPES.get(index as usize).copied().flatten().unwrap_or(MemoryType::Uncacheable)
+}
+
+/// Makes [`HOST_PAT`] this CPU's. Returns the one that it had, which is the guest's.
+#[cfg(target_os = "none")]
+pub fn load() -> u64 {
+    use crate::arch::msr;
+
+    let found = msr::read(msr::PAT);
+    // SAFETY: all that is mapped so far uses the first four types, and they do not change.
+    unsafe { msr::write(msr::PAT, HOST_PAT) };
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_and_indices_belong_together() {
+        assert_eq!(HOST_PAT, 0x0707_0501_0007_0406);
+        for (index_of, entry) in TYPES.iter().enumerate() {
+            if let Some(entry) = entry {
+                assert_eq!((index(*entry), memory_type(index_of as u64)), (index_of as u64, *entry));
+            }
+        }
+        assert_eq!(memory_type(2), MemoryType::Uncacheable);
+    }
+}
