@@ -1,6 +1,7 @@
-//! Finding an ACPI table from the root pointer. ACPI Specification 6.5, 5.2.7 "Root System Description Table (RSDT)" and
+//! Finding ACPI tables from the root pointer. ACPI Specification 6.5, 5.2.7 "Root System Description Table (RSDT)" and
 //! 5.2.8 "Extended System Description Table (XSDT)".
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::madt::HEADER;
@@ -9,24 +10,39 @@ use crate::mem::addr::Hpa;
 /// Bytes of a table that Vidar believes in.
 const PLAUSIBLE: u32 = 1 << 20;
 
-/// Where the table with this signature is. `rsdp` are the root pointer's bytes, and `read` fills a buffer from memory, or
+/// Where the tables with this signature are. `rsdp` are the root pointer's bytes, and `read` fills a buffer from memory, or
 /// says that nothing can be read there.
-pub fn find(rsdp: &[u8], signature: [u8; 4], read: impl Fn(Hpa, &mut [u8]) -> bool) -> Option<Range<Hpa>> {
+pub fn find(rsdp: &[u8], signature: [u8; 4], read: impl Fn(Hpa, &mut [u8]) -> bool) -> Vec<Range<Hpa>> {
+    let Some((root, width)) = root(rsdp, &read) else { return Vec::new() };
+    (root.start.0 + HEADER as u64..root.end.0)
+        .step_by(width)
+        .filter_map(|at| {
+            let mut pointer = [0; 8];
+            let entry = pointer.get_mut(..width)?;
+            if at + width as u64 > root.end.0 || !read(Hpa(at), entry) {
+                return None;
+            }
+            table(Hpa(u64::from_le_bytes(pointer)), &read)
+                .filter(|(name, _)| *name == signature)
+                .map(|(_, range)| range)
+        })
+        .collect()
+}
+
+/// Where the DSDT is, by the bytes of the FADT. ACPI Specification 6.5, 5.2.9 "Fixed ACPI Description Table (FADT)".
+pub fn dsdt(fadt: &[u8], read: impl Fn(Hpa, &mut [u8]) -> bool) -> Option<Range<Hpa>> {
+    let field = |at: Range<usize>| fadt.get(at).map(number).filter(|address| *address != 0);
+    let address = field(140..148).or_else(|| field(40..44))?;
+    table(Hpa(address), &read).filter(|(name, _)| name == b"DSDT").map(|(_, range)| range)
+}
+
+/// The table that lists the others, and the bytes of each of its entries.
+fn root(rsdp: &[u8], read: &impl Fn(Hpa, &mut [u8]) -> bool) -> Option<(Range<Hpa>, usize)> {
     let old = || rsdp.get(16..20).map(|bytes| (number(bytes), 4));
     let new = || rsdp.get(24..32).map(|bytes| (number(bytes), 8)).filter(|(address, _)| *address != 0);
     let (root, width) =
         if rsdp.get(15).is_some_and(|revision| *revision >= 2) { new().or_else(old) } else { old() }?;
-    let root = table(Hpa(root), &read)?.1;
-    (root.start.0 + HEADER as u64..root.end.0).step_by(width).find_map(|at| {
-        let mut pointer = [0; 8];
-        let entry = pointer.get_mut(..width)?;
-        if at + width as u64 > root.end.0 || !read(Hpa(at), entry) {
-            return None;
-        }
-        table(Hpa(u64::from_le_bytes(pointer)), &read)
-            .filter(|(name, _)| *name == signature)
-            .map(|(_, range)| range)
-    })
+    Some((table(Hpa(root), read)?.1, width))
 }
 
 /// Signature and extent of the table at `at`.
@@ -56,13 +72,34 @@ mod tests {
     }
 
     fn look(memory: &[u8], rsdp: &[u8], signature: &[u8; 4]) -> Option<Range<Hpa>> {
-        find(rsdp, *signature, |from, to| {
+        find(rsdp, *signature, reader(memory)).into_iter().next()
+    }
+
+    fn reader(memory: &[u8]) -> impl Fn(Hpa, &mut [u8]) -> bool {
+        |from, to| {
             let Some(bytes) = memory.get(from.0 as usize..).and_then(|rest| rest.get(..to.len())) else {
                 return false;
             };
             to.copy_from_slice(bytes);
             true
-        })
+        }
+    }
+
+    #[test]
+    fn the_dsdt_by_either_pointer() {
+        let mut memory = vec![0; 0x1000];
+        put(&mut memory, 0x100, b"DSDT", &[0; 4]);
+        put(&mut memory, 0x200, b"DSDT", &[0; 8]);
+        put(&mut memory, 0x300, b"SSDT", &[0; 8]);
+        let mut fadt = [0; 148];
+        assert_eq!(dsdt(&fadt, reader(&memory)), None);
+        fadt[41] = 1;
+        assert_eq!(dsdt(&fadt, reader(&memory)), Some(Hpa(0x100)..Hpa(0x128)));
+        assert_eq!(dsdt(&fadt[..116], reader(&memory)), Some(Hpa(0x100)..Hpa(0x128)), "an old, short one");
+        fadt[141] = 2;
+        assert_eq!(dsdt(&fadt, reader(&memory)), Some(Hpa(0x200)..Hpa(0x22c)));
+        fadt[141] = 3;
+        assert_eq!(dsdt(&fadt, reader(&memory)), None, "another table");
     }
 
     #[test]

@@ -4,26 +4,24 @@
 #![expect(unsafe_code, reason = "firmware's tables are read, and other CPUs run what is set up here")]
 
 use alloc::vec::Vec;
-use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use spin::Once;
 
-use super::acpi;
 use super::ap::{Slot, Trampoline};
 use super::cpu::{self, Cpu};
 use super::end::end;
 use super::extension::Extension;
 use super::info::BootInfo;
-use super::madt::{self, Madt};
+use super::listed::Listed;
 use super::options::{OnCrash, Options};
 use super::refusal::Refusal;
+use super::tables::Tables;
 use crate::arch::icr::{Destination, Message};
 use crate::arch::percpu::PerCpu;
 use crate::arch::{apic, instructions};
 use crate::mem::addr::Hpa;
 use crate::mem::host::{Frames, HostTables};
-use crate::mem::physical;
 use crate::vmm::entry::Begin;
 use crate::vmm::machine::{Machine, Startup};
 use crate::vmm::run;
@@ -64,42 +62,39 @@ pub struct Cpus<E: Extension> {
     pub all: &'static [&'static PerCpu],
     /// Who starts the further ones.
     pub startup: Startup,
-    /// What is hidden from the guest for that.
-    pub page: Option<Range<Hpa>>,
     shared: &'static Shared<E>,
 }
 
 static SHARED: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Finds and starts them. `info` loses the memory that is needed to start them again.
+/// Frames that a further CPU takes.
+pub const fn frames<E: Extension>() -> usize {
+    cpu::FRAMES + E::FRAMES
+}
+
+/// Starts them. `info` loses the memory that is needed to start them again.
 ///
 /// # Errors
 /// [`Refusal`] where they are not all alike.
 pub fn start<E: Extension>(
     extension: &E,
+    listed: &Listed,
     info: &mut BootInfo,
     options: &Options,
-    boot: &'static PerCpu,
     tables: &mut HostTables,
     frames: &mut Frames,
     msr_map: Hpa,
 ) -> Result<Cpus<E>, Refusal> {
-    let (madt, table) = read_madt(info);
-    let listed: Vec<u32> =
-        madt.cpus.iter().map(|listed| listed.apic_id).filter(|id| *id != boot.apic_id).collect();
-    if let Some(damage) = madt.damage {
-        log::warn!(
-            "the firmware's list of CPUs (ACPI table MADT) is damaged: {damage}; the guest gets {} of them: update the \
-             firmware",
-            listed.len() + 1
-        );
-    }
-    let further: Vec<Further<E>> =
-        listed.iter().zip(1..).map_while(|(id, index)| take(*id, index, tables, frames, msr_map)).collect();
-    if further.len() < listed.len() {
+    let further: Vec<Further<E>> = listed
+        .others
+        .iter()
+        .zip(1..)
+        .map_while(|(id, index)| take(*id, index, tables, frames, msr_map))
+        .collect();
+    if further.len() < listed.others.len() {
         log::warn!(
             "this machine has {} CPUs, more than the {} that Vidar's memory holds; the guest runs with those",
-            listed.len() + 1,
+            listed.others.len() + 1,
             further.len() + 1
         );
     }
@@ -110,7 +105,7 @@ pub fn start<E: Extension>(
     if let Some(trampoline) = &trampoline {
         wake(&shared.further, trampoline.vector());
     }
-    let mut all = Vec::from([boot]);
+    let mut all = Vec::from([listed.boot]);
     for further in &shared.further {
         let percpu = further.cpu.percpu();
         match further.probed.get() {
@@ -132,17 +127,11 @@ pub fn start<E: Extension>(
         }
     }
     let lost = |id| all.iter().all(|cpu| cpu.apic_id != id);
-    if let Some(table) = table.filter(|_| listed.iter().any(|id| lost(*id))) {
-        // SAFETY: the table is in memory that the guest is to find it in, and nothing else reads it now.
-        unsafe {
-            let mut bytes = physical::bytes(&table).to_vec();
-            madt::withdraw(&mut bytes, lost);
-            physical::write(table.start, &bytes);
-        }
-    }
+    listed.withdraw(&Tables::new(info), lost);
     // A CPU that the guest could start and that is not Vidar's would run beside it.
-    let guarded = madt.damage.is_some() || listed.iter().any(|id| lost(*id));
-    let emulated = !listed.is_empty() && (options.emulate_startup || !extension.waits_for_sipi()) || guarded;
+    let guarded = listed.damaged || listed.any(lost);
+    let emulated =
+        !listed.others.is_empty() && (options.emulate_startup || !extension.waits_for_sipi()) || guarded;
     let (startup, page) = match trampoline {
         Some(trampoline) if emulated => {
             let startup = Startup::Emulated { trampoline: trampoline.vector() };
@@ -156,37 +145,14 @@ pub fn start<E: Extension>(
         None if emulated => (Startup::Emulated { trampoline: 0 }, None),
         None => (Startup::Hardware, None),
     };
-    if let Some(page) = &page {
-        log::info!("keeps {} to {} as well, to start CPUs from", page.start, Hpa(page.end.0 - 1));
-        info.memory = info.memory.reserved(page);
-        info.kept.push(page.clone());
+    if let Some(page) = page {
+        info.keep(page, "to start CPUs from");
     }
     if all.len() > 1 {
         let how = if emulated { ", started by Vidar" } else { "" };
         log::info!("{} CPUs{how}", all.len());
     }
-    Ok(Cpus { all: all.leak(), startup, page, shared })
-}
-
-/// The firmware's list, and where it is.
-fn read_madt(info: &BootInfo) -> (Madt, Option<Range<Hpa>>) {
-    const FOUR_GIB: u64 = 4 << 30;
-    let readable = |range: &Range<Hpa>| range.end.0 <= FOUR_GIB || info.memory.usable().covers(range);
-    let read = |from: Hpa, to: &mut [u8]| {
-        let range = from..Hpa(from.0.saturating_add(to.len() as u64));
-        let readable = readable(&range);
-        if readable {
-            // SAFETY: the range is in the direct map, and firmware's tables do not change.
-            to.copy_from_slice(unsafe { physical::bytes(&range) });
-        }
-        readable
-    };
-    let rsdp = info.rsdp.as_deref().unwrap_or_default();
-    match acpi::find(rsdp, *b"APIC", read).filter(readable) {
-        // SAFETY: as above.
-        Some(table) => (madt::parse(unsafe { physical::bytes(&table) }), Some(table)),
-        None => (Madt { cpus: Vec::new(), damage: Some("it is missing") }, None),
-    }
+    Ok(Cpus { all: all.leak(), startup, shared })
 }
 
 /// Stacks and frames of one more CPU, or `None` where there is too little memory.
@@ -197,7 +163,7 @@ fn take<E: Extension>(
     frames: &mut Frames,
     msr_map: Hpa,
 ) -> Option<Further<E>> {
-    if frames.available() < RESERVE + cpu::FRAMES + E::FRAMES {
+    if frames.available() < RESERVE + self::frames::<E>() {
         return None;
     }
     let cpu = Cpu::new(index, apic_id, tables, frames).ok()?;

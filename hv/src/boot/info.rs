@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::guest::boot_params::Screen;
+use crate::guest::efi_map;
 use crate::mem::addr::Hpa;
 use crate::mem::map::MemoryMap;
 
@@ -51,4 +52,19 @@ pub struct BootInfo {
     pub screen: Screen,
     /// What EFI firmware left behind.
     pub efi: Option<EfiTables>,
+}
+
+impl BootInfo {
+    /// Keeps `range` from the guest, and says why.
+    pub fn keep(&mut self, range: Range<Hpa>, why: &str) {
+        log::info!("keeps {} to {} as well, {why}", range.start, Hpa(range.end.0.saturating_sub(1)));
+        self.memory = self.memory.reserved(&range);
+        self.kept.push(range);
+    }
+
+    /// Memory of EFI's boot services, which some firmware goes on to use.
+    pub fn boot_services(&self) -> Vec<Range<Hpa>> {
+        let map = |efi: &EfiTables| efi_map::boot_services(&efi.memory_map, efi.descriptor_size);
+        self.efi.as_ref().map_or_else(Vec::new, map)
+    }
 }

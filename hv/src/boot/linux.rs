@@ -42,10 +42,7 @@ pub fn prepare(info: &BootInfo) -> Result<Linux, Refusal> {
     }
     let efi_map = efi_map(info);
     let size = Layout::new(Hpa(0), length, efi_map.len()).size();
-    let boot_services = info
-        .efi
-        .as_ref()
-        .map_or_else(Vec::new, |efi| efi_map::boot_services(&efi.memory_map, efi.descriptor_size));
+    let boot_services = info.boot_services();
     let placement = place(&Request {
         map: &info.memory,
         hidden: layout::region(),

@@ -8,6 +8,7 @@ use spin::{Mutex, Once};
 
 use super::cpus::Cpus;
 use super::extension::Extension;
+use super::info::BootInfo;
 use super::options::Options;
 use super::refusal::Refusal;
 use crate::arch::cpuid;
@@ -16,7 +17,6 @@ use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use crate::mem::host::Frames;
 use crate::mem::identity::Identity;
 use crate::mem::layout;
-use crate::mem::map::MemoryMap;
 use crate::mem::physical;
 use crate::mem::ranges::RangeSet;
 use crate::mem::walk::ReadGuest;
@@ -72,17 +72,16 @@ fn is_high(word: Hpa) -> bool {
 pub fn make<E: Extension>(
     extension: &E,
     frames: Frames,
-    map: &MemoryMap,
+    info: &BootInfo,
     options: &Options,
     cpus: &Cpus<E>,
     msr_map: Hpa,
 ) -> Result<Machine<E::Format, Frames>, Refusal> {
     let region = layout::region();
-    let mut hidden = RangeSet::from([region.clone()]);
-    cpus.page.iter().for_each(|page| hidden.insert(page.clone()));
-    let mut ram = map.usable();
+    let hidden: RangeSet = info.kept.iter().cloned().chain([region.clone()]).collect();
+    let mut ram = info.memory.usable();
     ram.remove(&region);
-    HIGH.call_once(|| map.usable());
+    HIGH.call_once(|| ram.clone());
     let emulated = cpus.startup != Startup::Hardware;
     let watched = emulated.then_some(APIC_PAGE);
     let msrs = if emulated { [E::MSRS, &[msr::STARTUP]].concat() } else { E::MSRS.to_vec() };

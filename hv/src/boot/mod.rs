@@ -1,6 +1,7 @@
 //! From GRUB's first instruction to the guest's. The boot order is [`start`](order::start) and what it calls.
 
 pub mod acpi;
+pub mod annex;
 pub mod info;
 pub mod madt;
 pub mod multiboot1;
@@ -8,6 +9,7 @@ pub mod multiboot2;
 pub mod options;
 pub mod refusal;
 pub mod rsdp;
+pub mod suspend;
 
 #[cfg(target_os = "none")]
 mod amd;
@@ -28,8 +30,12 @@ mod intel;
 #[cfg(target_os = "none")]
 mod linux;
 #[cfg(target_os = "none")]
+mod listed;
+#[cfg(target_os = "none")]
 mod machine;
 #[cfg(target_os = "none")]
 pub mod order;
+#[cfg(target_os = "none")]
+mod tables;
 #[cfg(target_os = "none")]
 mod trampoline;

@@ -6,16 +6,14 @@
     expect(unsafe_code, reason = "the loader's information is found by its address")
 )]
 
-use crate::guest::boot_params::Framebuffer;
-use crate::mem::addr::Hpa;
-
 use super::multiboot2::direct_colour;
+use crate::guest::boot_params::Framebuffer;
 
 /// What a Multiboot 1 loader leaves in EAX.
 pub const MAGIC: u32 = 0x2bad_b002;
 
-/// Bytes of it.
-const SIZE: usize = 116;
+/// Bytes of the information.
+pub const SIZE: usize = 116;
 /// Bit of the flags: the framebuffer's fields are there.
 const HAS_FRAMEBUFFER: u32 = 1 << 12;
 /// Its first field: address, pitch, width, height, depth, kind, colours, as in Multiboot 2 but for two bytes before the
@@ -25,6 +23,7 @@ const FRAMEBUFFER: usize = 88;
 /// The framebuffer that the information at physical address `address` speaks of.
 #[cfg(target_os = "none")]
 pub fn read(address: u32) -> Option<Framebuffer> {
+    use crate::mem::addr::Hpa;
     use crate::mem::layout::direct;
 
     let start = direct(Hpa(u64::from(address))).0 as *const [u8; SIZE];
@@ -35,7 +34,7 @@ pub fn read(address: u32) -> Option<Framebuffer> {
 }
 
 /// The framebuffer in `information`.
-fn framebuffer(information: &[u8; SIZE]) -> Option<Framebuffer> {
+pub fn framebuffer(information: &[u8; SIZE]) -> Option<Framebuffer> {
     let flags = information.first_chunk().map(|flags| u32::from_le_bytes(*flags))?;
     let fields = information.get(FRAMEBUFFER..)?;
     let (fixed, colours) = fields.split_at_checked(22)?;
@@ -45,6 +44,7 @@ fn framebuffer(information: &[u8; SIZE]) -> Option<Framebuffer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mem::addr::Hpa;
 
     #[test]
     fn a_framebuffer_is_there_if_the_flags_say_so() {

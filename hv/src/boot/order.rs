@@ -3,23 +3,27 @@
 #![expect(unsafe_code, reason = "the stack is switched, and the boot's own memory is given away")]
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::convert::Infallible;
 
 use super::amd::Svm;
+use super::annex::{self, Need};
 use super::cpu::{Cpu, Stacks};
 use super::end::end;
 use super::extension::Extension;
 use super::info::BootInfo;
 use super::intel::Vmx;
+use super::listed::Listed;
 use super::options::Options;
 use super::refusal::Refusal;
-use super::{consoles, cpus, linux, machine, multiboot1, multiboot2};
+use super::tables::Tables;
+use super::{consoles, cpus, linux, machine, multiboot1, multiboot2, suspend};
 use crate::arch::{apic, cpuid, instructions, stop};
 use crate::debug::log as console;
 use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use crate::mem::heap;
 use crate::mem::host::{self, Frames, HostTables};
-use crate::mem::layout::{self, DIRECT_MAP};
+use crate::mem::layout::{self, DIRECT_MAP, direct};
 use crate::vmm::entry::Begin;
 use crate::vmm::run;
 
@@ -114,9 +118,12 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     extension.describe();
     let msr_map = E::msr_map(&mut frames).ok_or(Refusal::TooMuchMemory)?;
     let cpu_frames = E::frames(&mut frames, msr_map).ok_or(Refusal::TooMuchMemory)?;
-    let cpus = cpus::start(&extension, &mut info, &options, cpu.percpu(), &mut tables, &mut frames, msr_map)?;
+    let listed = Listed::read(&Tables::new(&info), cpu.percpu());
+    add_memory(&extension, &listed, &mut info, &mut frames);
+    let cpus = cpus::start(&extension, &listed, &mut info, &options, &mut tables, &mut frames, msr_map)?;
+    suspend::withdraw_all(&Tables::new(&info));
     let linux = linux::prepare(&info)?;
-    let machine = machine::make(&extension, frames, &info.memory, &options, &cpus, msr_map)?;
+    let machine = machine::make(&extension, frames, &info, &options, &cpus, msr_map)?;
     let machine: &'static _ = Box::leak(Box::new(machine));
     cpus.enter(extension.clone(), machine, options.on_crash)?;
     let (root, free) = {
@@ -138,6 +145,23 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     stop::arm();
     let (stop, exit) = run::run(&mut vcpu, machine);
     end(&mut vcpu, stop, &exit, options.on_crash)
+}
+
+/// Takes more memory for Vidar where its region does not suffice for all CPUs.
+fn add_memory<E: Extension>(extension: &E, listed: &Listed, info: &mut BootInfo, frames: &mut Frames) {
+    let need = Need {
+        cpus: listed.others.len() as u64,
+        frames_per_cpu: cpus::frames::<E>() as u64,
+        tables: Need::tables(&info.memory, extension.largest_page()),
+    };
+    let Some((heap, rest)) = need.beside(frames.available() as u64) else { return };
+    let modules = info.modules.iter().map(|module| module.range.clone());
+    let taken: Vec<_> = modules.chain(info.boot_services()).chain([layout::region()]).collect();
+    let Some(place) = annex::place(&info.memory, &taken, heap + rest) else { return };
+    // SAFETY: the place is RAM that nothing is in, and the direct map covers it.
+    unsafe { heap::add(direct(place.start), heap as usize) };
+    frames.add(place.start + heap..place.end);
+    info.keep(place, "for all CPUs and all memory");
 }
 
 fn greet(info: &BootInfo) {

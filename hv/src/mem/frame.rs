@@ -26,9 +26,9 @@ pub struct FramePool<M> {
 impl<M: FrameMemory> FramePool<M> {
     /// A pool of the whole pages in `range`.
     pub fn new(memory: M, range: Range<Hpa>) -> Self {
-        let end = range.end.align_down(PAGE_SIZE);
-        let start = range.start.align_up(PAGE_SIZE).unwrap_or(end).min(end);
-        Self { memory, fresh: start..end, returned: None, free: ((end.0 - start.0) / PAGE_SIZE) as usize }
+        let fresh = whole_pages(range);
+        let free = ((fresh.end.0 - fresh.start.0) / PAGE_SIZE) as usize;
+        Self { memory, fresh, returned: None, free }
     }
 
     /// A zeroed frame, or `None` if all are in use.
@@ -66,6 +66,16 @@ impl<M: FrameMemory> FramePool<M> {
         Some(start)
     }
 
+    /// Adds the whole pages in `range`, to be given out behind those that it has.
+    pub fn add(&mut self, range: Range<Hpa>) {
+        let fresh = core::mem::replace(&mut self.fresh, Hpa(0)..Hpa(0));
+        self.free -= ((fresh.end.0 - fresh.start.0) / PAGE_SIZE) as usize;
+        (fresh.start.0..fresh.end.0).step_by(PAGE_SIZE as usize).for_each(|frame| self.free(Hpa(frame)));
+        let more = whole_pages(range);
+        self.free += ((more.end.0 - more.start.0) / PAGE_SIZE) as usize;
+        self.fresh = more;
+    }
+
     /// Takes back a frame that [`FramePool::allocate`] gave, or one that nothing uses any more.
     pub fn free(&mut self, frame: Hpa) {
         self.memory.set_link(frame, self.returned.map_or(0, |next| next.0));
@@ -82,6 +92,11 @@ impl<M: FrameMemory> FramePool<M> {
     pub fn memory(&mut self) -> &mut M {
         &mut self.memory
     }
+}
+
+fn whole_pages(range: Range<Hpa>) -> Range<Hpa> {
+    let end = range.end.align_down(PAGE_SIZE);
+    range.start.align_up(PAGE_SIZE).unwrap_or(end).min(end)..end
 }
 
 #[cfg(test)]
@@ -102,6 +117,18 @@ mod tests {
         fn link(&self, frame: Hpa) -> u64 {
             self[&frame.0]
         }
+    }
+
+    #[test]
+    fn what_is_added_comes_last() {
+        let mut pool = FramePool::new(BTreeMap::new(), Hpa(0x1000)..Hpa(0x4000));
+        let first = pool.allocate().expect("one of three");
+        pool.add(Hpa(0x10_0800)..Hpa(0x10_3000));
+        assert_eq!(pool.available(), 4);
+        let rest: Vec<_> = core::iter::from_fn(|| pool.allocate()).collect();
+        assert_eq!(rest, [0x3000, 0x2000, 0x10_1000, 0x10_2000].map(Hpa));
+        pool.free(first);
+        assert_eq!((pool.available(), pool.allocate()), (1, Some(first)));
     }
 
     proptest! {

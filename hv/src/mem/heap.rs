@@ -8,6 +8,8 @@ use core::ptr::{self, NonNull};
 use linked_list_allocator::Heap;
 use spin::Mutex;
 
+use super::addr::Hva;
+
 /// Bytes of heap. The largest of what is in it are the memory maps: a UEFI machine may have hundreds of entries, in several
 /// copies.
 const HEAP_BYTES: usize = 160 * 1024;
@@ -15,7 +17,8 @@ const HEAP_BYTES: usize = 160 * 1024;
 #[repr(C, align(16))]
 struct Arena([u8; HEAP_BYTES]);
 
-static HEAP: Mutex<Heap> = Mutex::new(Heap::empty());
+/// The arena, and what was added to it.
+static HEAPS: Mutex<[Heap; 2]> = Mutex::new([Heap::empty(), Heap::empty()]);
 
 /// The allocator that the image installs. Interrupts are off wherever Vidar runs, and the NMI handler allocates
 /// nothing, so the lock cannot be taken twice by one CPU.
@@ -24,23 +27,40 @@ pub struct GlobalHeap;
 /// Gives the heap its memory; before the first allocation.
 pub fn init() {
     static mut ARENA: Arena = Arena([0; HEAP_BYTES]);
-    let mut heap = HEAP.lock();
+    let [heap, _] = &mut *HEAPS.lock();
     if heap.size() == 0 {
         // SAFETY: the arena is visible only here, and a heap that has memory is not given it again.
         unsafe { heap.init((&raw mut ARENA).cast(), HEAP_BYTES) };
     }
 }
 
-// SAFETY: the list allocator behind the lock hands out disjoint, aligned pieces of its arena.
+/// Adds so many bytes at `start`, for a machine that has more to note; once.
+///
+/// # Safety
+/// They are mapped there, writable, for good, and used for nothing else.
+pub unsafe fn add(start: Hva, bytes: usize) {
+    let [_, more] = &mut *HEAPS.lock();
+    assert!(more.size() == 0, "the heap is added to once");
+    // SAFETY: the caller's promise.
+    unsafe { more.init(start.0 as *mut u8, bytes) };
+}
+
+// SAFETY: the list allocators behind the lock hand out disjoint, aligned pieces of what they were given.
 unsafe impl GlobalAlloc for GlobalHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HEAP.lock().allocate_first_fit(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+        let heaps = &mut *HEAPS.lock();
+        let found = heaps.iter_mut().find_map(|heap| heap.allocate_first_fit(layout).ok());
+        found.map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         if let Some(pointer) = NonNull::new(pointer) {
-            // SAFETY: the caller promises that `alloc` returned the pointer for the same layout.
-            unsafe { HEAP.lock().deallocate(pointer, layout) };
+            let heaps = &mut *HEAPS.lock();
+            let owns = |heap: &&mut Heap| (heap.bottom()..heap.top()).contains(&pointer.as_ptr());
+            if let Some(heap) = heaps.iter_mut().find(owns) {
+                // SAFETY: the caller promises that `alloc` returned the pointer for the same layout, and it is this heap's.
+                unsafe { heap.deallocate(pointer, layout) };
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ use super::layout::{self, DIRECT_MAP, SCREEN, STACKS, direct};
 use super::map::MemoryMap;
 use super::mtrr::MemoryType;
 use super::pat::HOST_PAT;
+use super::ranges::RangeSet;
 use super::stage2::TableMemory;
 
 /// Frames of Vidar's region, reached through the direct map.
@@ -112,6 +113,17 @@ const READ_WRITE: PageTableFlags =
 const LARGE_WRITE_COMBINING: u64 = 1 << 12;
 const _: () = assert!(HOST_PAT >> (4 * 8) & 0xff == MemoryType::WriteCombining as u64);
 
+/// What of the machine's memory the direct map of [`HostTables`] covers: all that is below 4 GiB, and above it what is
+/// memory of some kind.
+pub fn in_direct_map(map: &MemoryMap) -> RangeSet {
+    let mut covered = map.memory();
+    covered.insert(Hpa(0)..Hpa(FOUR_GIB));
+    covered.remove(&layout::region());
+    covered
+}
+
+const FOUR_GIB: u64 = 4 << 30;
+
 /// Vidar's page tables, built beside the trampoline's and then loaded.
 #[derive(Debug)]
 pub struct HostTables {
@@ -155,7 +167,6 @@ impl HostTables {
         map: &MemoryMap,
         largest: PageSize,
     ) -> Result<(), OutOfFrames> {
-        const FOUR_GIB: u64 = 4 << 30;
         let region = layout::region();
         for page in (0..FOUR_GIB).step_by(PageSize::Size2M.bytes() as usize) {
             if page != region.start.0 {
@@ -167,7 +178,7 @@ impl HostTables {
         }
         let step = largest.max(PageSize::Size2M).bytes();
         let mut next = FOUR_GIB;
-        for range in &map.usable() {
+        for range in &map.memory() {
             let mut page = range.start.0.max(next) & !(step - 1);
             while page < range.end.0 {
                 match largest {

@@ -97,6 +97,13 @@ impl MemoryMap {
         set
     }
 
+    /// The addresses that some entry calls memory, be it the operating system's or what firmware keeps tables in.
+    pub fn memory(&self) -> RangeSet {
+        use MemoryKind::{AcpiNvs, AcpiReclaimable, Usable};
+        let is_memory = |region: &&MemoryRegion| matches!(region.kind, Usable | AcpiReclaimable | AcpiNvs);
+        self.regions.iter().filter(is_memory).map(|region| region.range.clone()).collect()
+    }
+
     /// Bytes of RAM for the operating system.
     pub fn usable_bytes(&self) -> u64 {
         self.usable().bytes()
