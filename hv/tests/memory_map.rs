@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 use vidar::mem::addr::Hpa;
-use vidar::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
+use vidar::mem::map::{MemoryKind, MemoryMap, MemoryRegion, RAM_END};
 use vidar::mem::ranges::RangeSet;
 
 const SPACE: u64 = 64;
 
-/// An address near the bottom or near the top of the space, so that entries wrap as well.
+/// An address near the bottom, near where RAM has to end, or near the top of the space, so that entries wrap as well.
 fn address() -> impl Strategy<Value = u64> {
-    prop_oneof![4 => 0..SPACE, 1 => u64::MAX - SPACE..=u64::MAX]
+    prop_oneof![4 => 0..SPACE, 1 => RAM_END.0 - SPACE..RAM_END.0 + SPACE, 1 => u64::MAX - SPACE..=u64::MAX]
 }
 
 fn range() -> impl Strategy<Value = Range<Hpa>> {
@@ -27,10 +27,13 @@ fn regions() -> impl Strategy<Value = Vec<MemoryRegion>> {
 }
 
 fn addresses() -> impl Iterator<Item = Hpa> {
-    (0..SPACE).chain(u64::MAX - SPACE..=u64::MAX).map(Hpa)
+    (0..SPACE).chain(RAM_END.0 - SPACE..RAM_END.0 + SPACE).chain(u64::MAX - SPACE..=u64::MAX).map(Hpa)
 }
 
 fn is_usable(regions: &[MemoryRegion], address: Hpa) -> bool {
+    if address >= RAM_END {
+        return false;
+    }
     let mut kinds = regions.iter().filter(|region| region.range.contains(&address)).map(|region| region.kind);
     kinds.next() == Some(MemoryKind::Usable) && kinds.all(|kind| kind == MemoryKind::Usable)
 }

@@ -9,6 +9,10 @@ use core::ops::Range;
 use super::addr::{Hpa, overlaps};
 use super::ranges::RangeSet;
 
+/// Where RAM ends at the latest: 64 TiB, as Linux has it with page tables of four levels (its MAX_PHYSMEM_BITS). Entries
+/// that promise more come from firmware with a fault.
+pub const RAM_END: Hpa = Hpa(1 << 46);
+
 /// What a region of memory is for: ACPI 6.5, 15 "System Address Map Interfaces", table "Address Range Types".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryKind {
@@ -85,12 +89,13 @@ impl MemoryMap {
         self.regions.iter()
     }
 
-    /// The addresses that are RAM for the operating system. Where entries contradict each other, the cautious one
-    /// wins: what any of them calls something else is not usable.
+    /// The addresses below [`RAM_END`] that are RAM for the operating system. Where entries contradict each other, the
+    /// cautious one wins: what any of them calls something else is not usable.
     pub fn usable(&self) -> RangeSet {
         let (usable, other): (Vec<_>, Vec<_>) =
             self.regions.iter().partition(|region| region.kind == MemoryKind::Usable);
-        let mut set: RangeSet = usable.into_iter().map(|region| region.range.clone()).collect();
+        let below_end = |region: &MemoryRegion| region.range.start..region.range.end.min(RAM_END);
+        let mut set: RangeSet = usable.into_iter().map(below_end).collect();
         for region in other {
             set.remove(&region.range);
         }
