@@ -74,6 +74,30 @@ proptest! {
     }
 
     #[test]
+    fn joining_says_the_same_in_as_few_entries_as_can_be(regions in regions()) {
+        let before = MemoryMap::from_regions(regions);
+        let after = before.joined();
+        let kinds = |map: &MemoryMap, address| -> Vec<_> {
+            let inside = map.iter().filter(|region| region.range.contains(&address));
+            let mut kinds: Vec<_> = inside.map(|region| region.kind.to_raw()).collect();
+            kinds.sort_unstable();
+            kinds
+        };
+        for address in addresses() {
+            let mut once = kinds(&before, address);
+            once.dedup();
+            prop_assert_eq!(kinds(&after, address), once, "at {}", address);
+        }
+        let joined: Vec<_> = after.iter().collect();
+        prop_assert!(joined.is_sorted_by_key(|region| region.range.start));
+        for (place, region) in joined.iter().enumerate() {
+            prop_assert!(!region.range.is_empty());
+            let same = joined[place + 1..].iter().filter(|other| other.kind == region.kind);
+            prop_assert!(same.clone().all(|other| region.range.end < other.range.start));
+        }
+    }
+
+    #[test]
     fn a_fit_is_the_first_and_the_last_there_is(
         ranges in prop::collection::vec((0..SPACE, 0..SPACE), 0..8),
         size in 1u64..20,

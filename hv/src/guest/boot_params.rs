@@ -11,7 +11,7 @@ use linux_raw_sys::bootparam::{
 
 use super::bzimage::SetupHeader;
 use crate::mem::addr::Hpa;
-use crate::mem::map::{MemoryKind, MemoryMap};
+use crate::mem::map::{MemoryMap, MemoryRegion};
 
 /// Bytes in boot_params.
 pub const SIZE: usize = 4096;
@@ -195,42 +195,30 @@ fn put_header(page: &mut Page<'_>, info: &BootInfo<'_>) {
     );
 }
 
-/// The e820 table, entry by entry as the firmware gave it. Only if it has too many are neighbours of one kind joined,
-/// which changes nothing of what it says.
+/// The e820 table, entry by entry as the firmware gave it. Only if it has too many are those of one kind joined, which
+/// changes nothing of what it says.
 fn put_e820(page: &mut Page<'_>, map: &MemoryMap) -> Result<(), BootParamsError> {
-    let whole = map.iter().count() <= E820_ENTRIES;
-    let mut count = 0;
-    let mut pending: Option<(Range<Hpa>, MemoryKind)> = None;
-    for region in map {
-        match &mut pending {
-            Some((range, kind)) if !whole && range.end == region.range.start && *kind == region.kind => {
-                range.end = range.end.max(region.range.end);
-                continue;
-            }
-            _ => {}
-        }
-        if let Some(entry) = pending.replace((region.range.clone(), region.kind)) {
-            put_e820_entry(page, &mut count, entry);
-        }
-    }
-    if let Some(entry) = pending {
-        put_e820_entry(page, &mut count, entry);
-    }
-    let entries = u8::try_from(count).ok().filter(|&count| usize::from(count) <= E820_ENTRIES);
+    let joined;
+    let map = if map.iter().len() <= E820_ENTRIES {
+        map
+    } else {
+        joined = map.joined();
+        &joined
+    };
+    let count = map.iter().len();
+    let entries = u8::try_from(count).ok().filter(|_| count <= E820_ENTRIES);
     let entries = entries.ok_or(BootParamsError::TooManyRegions(count))?;
     page.put(offset_of!(boot_params, e820_entries), &[entries]);
+    map.iter().enumerate().for_each(|(index, region)| put_e820_entry(page, index, region));
     Ok(())
 }
 
-fn put_e820_entry(page: &mut Page<'_>, count: &mut usize, (range, kind): (Range<Hpa>, MemoryKind)) {
-    if *count < E820_ENTRIES {
-        let entry = offset_of!(boot_params, e820_table) + *count * size_of::<boot_e820_entry>();
-        let size = range.end.0.saturating_sub(range.start.0);
-        page.put(entry + offset_of!(boot_e820_entry, addr), &range.start.0.to_le_bytes());
-        page.put(entry + offset_of!(boot_e820_entry, size), &size.to_le_bytes());
-        page.put(entry + offset_of!(boot_e820_entry, type_), &kind.to_raw().to_le_bytes());
-    }
-    *count += 1;
+fn put_e820_entry(page: &mut Page<'_>, index: usize, MemoryRegion { range, kind }: &MemoryRegion) {
+    let entry = offset_of!(boot_params, e820_table) + index * size_of::<boot_e820_entry>();
+    let size = range.end.0.saturating_sub(range.start.0);
+    page.put(entry + offset_of!(boot_e820_entry, addr), &range.start.0.to_le_bytes());
+    page.put(entry + offset_of!(boot_e820_entry, size), &size.to_le_bytes());
+    page.put(entry + offset_of!(boot_e820_entry, type_), &kind.to_raw().to_le_bytes());
 }
 
 fn put_text(page: &mut Page<'_>, columns: u8, rows: u8, (column, row): (u8, u8)) {

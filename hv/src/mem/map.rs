@@ -144,6 +144,24 @@ impl MemoryMap {
         regions.extend(reserved);
         Self { regions }
     }
+
+    /// A map that says the same of every address in as few entries as can be: sorted, none empty, and those of one kind
+    /// joined where they touch or overlap.
+    pub fn joined(&self) -> Self {
+        let mut kinds: Vec<(MemoryKind, RangeSet)> = Vec::new();
+        for MemoryRegion { range, kind } in &self.regions {
+            match kinds.iter_mut().find(|(known, _)| known == kind) {
+                Some((_, set)) => set.insert(range.clone()),
+                None => kinds.push((*kind, [range.clone()].into())),
+            }
+        }
+        let regions = kinds.iter().flat_map(|(kind, set)| {
+            set.iter().map(|range| MemoryRegion { range: range.clone(), kind: *kind })
+        });
+        let mut regions: Vec<_> = regions.collect();
+        regions.sort_by_key(|region| region.range.start);
+        Self { regions }
+    }
 }
 
 impl<'a> IntoIterator for &'a MemoryMap {
