@@ -11,6 +11,10 @@ use crate::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
 const DESCRIPTOR: usize = 40;
 /// EfiReservedMemoryType.
 const RESERVED: u32 = 0;
+/// EFI_MEMORY_SP, an attribute: memory for a purpose of its own, to be left to the driver that knows it.
+const SPECIFIC_PURPOSE: u64 = 1 << 18;
+/// E820_TYPE_SOFT_RESERVED, a number of Linux' own.
+const SOFT_RESERVED: u32 = 0xefff_ffff;
 
 /// One descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +22,13 @@ struct Descriptor {
     kind: u32,
     start: u64,
     pages: u64,
+    attributes: u64,
 }
 
 impl Descriptor {
     fn read(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| bytes.get(at..)?.first_chunk().map(|chunk| u64::from_le_bytes(*chunk));
-        Some(Self { kind: word(0)? as u32, start: word(8)?, pages: word(24)? })
+        Some(Self { kind: word(0)? as u32, start: word(8)?, pages: word(24)?, attributes: word(32)? })
     }
 
     fn range(&self) -> Range<Hpa> {
@@ -31,17 +36,21 @@ impl Descriptor {
         Hpa(self.start)..Hpa(end.unwrap_or(u64::MAX))
     }
 
-    /// As the Linux EFI stub has it.
-    const fn memory_kind(&self) -> MemoryKind {
-        match self.kind {
+    /// As the Linux EFI stub has it: it leaves out types that it does not know, and memory that a guest of a confidential
+    /// machine would have to accept first.
+    const fn memory_kind(&self) -> Option<MemoryKind> {
+        Some(match self.kind {
             // Loader, boot services, conventional memory.
+            1..=4 | 7 if self.attributes & SPECIFIC_PURPOSE != 0 => MemoryKind::Other(SOFT_RESERVED),
             1..=4 | 7 => MemoryKind::Usable,
+            // Runtime services, devices, PAL code.
+            RESERVED | 5 | 6 | 11..=13 => MemoryKind::Reserved,
             8 => MemoryKind::Unusable,
             9 => MemoryKind::AcpiReclaimable,
             10 => MemoryKind::AcpiNvs,
             14 => MemoryKind::Other(7), // persistent memory
-            _ => MemoryKind::Reserved,
-        }
+            _ => return None,
+        })
     }
 }
 
@@ -54,12 +63,9 @@ fn descriptors(map: &[u8], size: u32) -> impl Iterator<Item = (&[u8], Descriptor
 
 /// The map as an e820 map.
 pub fn memory_map(map: &[u8], size: u32) -> MemoryMap {
-    MemoryMap::from_regions(
-        descriptors(map, size).map(|(_, descriptor)| MemoryRegion {
-            range: descriptor.range(),
-            kind: descriptor.memory_kind(),
-        }),
-    )
+    MemoryMap::from_regions(descriptors(map, size).filter_map(|(_, descriptor)| {
+        descriptor.memory_kind().map(|kind| MemoryRegion { range: descriptor.range(), kind })
+    }))
 }
 
 /// Memory of boot services, which some firmware goes on to use until the guest has told it of its virtual addresses.
@@ -112,6 +118,7 @@ mod tests {
             bytes[..4].copy_from_slice(&kind.to_le_bytes());
             bytes[8..16].copy_from_slice(&start.to_le_bytes());
             bytes[24..32].copy_from_slice(&pages.to_le_bytes());
+            bytes[32..40].copy_from_slice(&0xfu64.to_le_bytes());
             bytes
         };
         descriptors.iter().flat_map(bytes).collect()
@@ -131,6 +138,7 @@ mod tests {
                 (10, 0x4000, 1),
                 (5, 0x5000, 1),
                 (11, 0x6000, 1),
+                (15, 0x7000, 1), // unaccepted memory, which is left out
             ]),
             SIZE as u32,
         )
