@@ -39,7 +39,8 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
     /// tables: nothing is unmapped then, so no CPU can hold on to a table that has become another.
     ///
     /// # Errors
-    /// [`MapError`] where not even an empty table fits in what `tables` has.
+    /// [`MapError`] where not even an empty table fits in what `tables` has; with `shared`, where not all RAM does: there
+    /// is no way then to make room once the guest touches the rest.
     pub fn new(
         mut tables: T,
         largest: PageSize,
@@ -129,13 +130,13 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         identity.map_on_touch(stage2, tables, address)?.map(|_| ()).ok_or(MapError::OutOfReach(address))
     }
 
-    /// Maps what the guest will surely use; what the tables cannot hold is mapped as it is touched.
+    /// Maps what the guest will surely use; what the tables cannot hold is mapped as it is touched, if it can be.
     fn map_ram(&mut self) -> Result<(), MapError> {
-        let Self { stage2, tables, identity, ram, .. } = self;
+        let Self { stage2, tables, identity, ram, shared, .. } = self;
         let ranges = ram.iter().map(|range| range.start.identity()..range.end.identity());
         match iter::once(LEGACY).chain(ranges).try_for_each(|range| identity.map_range(stage2, tables, range))
         {
-            Err(MapError::OutOfTables) => Ok(()),
+            Err(MapError::OutOfTables) if !*shared => Ok(()),
             result => result,
         }
     }
