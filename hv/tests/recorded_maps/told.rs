@@ -1,0 +1,141 @@
+//! What is usable, and what the guest is told, whatever the order of entries and however they overlap.
+
+use std::ops::Range;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use vidar::guest::boot_params::{BootInfo, BootParamsError, E820_ENTRIES, SIZE, fill};
+use vidar::mem::addr::{Hpa, PAGE_SIZE};
+use vidar::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
+
+use crate::model::{self, pieces};
+use crate::placing::DEBIAN;
+use crate::recorded::{self, Machine};
+
+/// The e820 table that the guest is given for a map.
+fn table(map: &MemoryMap) -> Result<Vec<MemoryRegion>, BootParamsError> {
+    let mut page = [0; SIZE];
+    fill(
+        &mut page,
+        &BootInfo {
+            header: &DEBIAN.header,
+            kernel: Hpa(0),
+            command_line: Hpa(0),
+            initrd: None,
+            map,
+            rsdp: None,
+            screen: None,
+            efi: None,
+        },
+    )?;
+    let entries = page[0x2d0..].chunks_exact(20).take(page[0x1e8].into());
+    let word = |bytes: &[u8]| u64::from_le_bytes(*bytes.first_chunk().unwrap());
+    let region = |entry: &[u8]| {
+        let kind = MemoryKind::from_raw(u32::from_le_bytes(*entry.last_chunk().unwrap()));
+        MemoryRegion { range: Hpa(word(entry))..Hpa(word(entry) + word(&entry[8..])), kind }
+    };
+    Ok(entries.map(region).collect())
+}
+
+/// The table says what the map says but for `hidden`, which is reserved and nothing else.
+fn check_told(regions: &[MemoryRegion], hidden: &Range<Hpa>) -> Result<(), TestCaseError> {
+    let reserved = MemoryMap::from_regions(regions.iter().cloned()).reserved(hidden);
+    let told = match table(&reserved) {
+        Ok(told) => told,
+        Err(BootParamsError::TooManyRegions(count)) => {
+            let reserved: Vec<_> = reserved.iter().cloned().collect();
+            prop_assert_eq!(model::fewest_entries(&reserved), count);
+            prop_assert!(count > E820_ENTRIES);
+            return Ok(());
+        }
+    };
+    prop_assert!(told.len() <= E820_ENTRIES);
+    let edges: Vec<_> = [regions, &told[..]]
+        .concat()
+        .iter()
+        .flat_map(|region| [region.range.start, region.range.end])
+        .chain([hidden.start, hidden.end])
+        .collect();
+    for (before, after) in pieces(regions, &edges).iter().zip(pieces(&told, &edges)) {
+        prop_assert_eq!(&before.range, &after.range);
+        let inside = hidden.contains(&before.range.start);
+        let expected = if inside { &[MemoryKind::Reserved][..] } else { &before.kinds };
+        prop_assert_eq!(&after.kinds[..], expected, "at {:?}", before.range);
+    }
+    Ok(())
+}
+
+/// A machine with its entries in another order, some of them twice, and further ones from edge to edge of others, or a
+/// little beside them, of any kind.
+pub fn disturbed() -> impl Strategy<Value = Vec<MemoryRegion>> {
+    let edge = || (any::<Index>(), prop_oneof![Just(0), -4096i64..4096]);
+    let further = prop::collection::vec((edge(), edge(), 0u32..9), 0..6);
+    let machine = prop::sample::select(recorded::all());
+    (machine, prop::collection::vec(any::<Index>(), 0..8), further).prop_flat_map(
+        |(machine, twice, further)| {
+            let (mut regions, edges) = (machine.regions(), machine.edges());
+            let at = |(index, beside): (Index, i64)| Hpa(index.get(&edges).0.saturating_add_signed(beside));
+            let twice: Vec<_> = twice.iter().map(|index| index.get(&regions).clone()).collect();
+            regions.extend(twice);
+            regions.extend(further.into_iter().map(|(start, end, raw)| MemoryRegion {
+                range: at(start)..at(end),
+                kind: MemoryKind::from_raw(raw),
+            }));
+            Just(regions).prop_shuffle()
+        },
+    )
+}
+
+fn is_usable_by_model(regions: &[MemoryRegion]) {
+    let map = MemoryMap::from_regions(regions.iter().cloned());
+    assert_eq!(&*map.usable(), model::usable(regions));
+}
+
+#[test]
+fn usable_is_what_every_entry_calls_usable() {
+    for machine in recorded::all() {
+        let mut regions = machine.regions();
+        is_usable_by_model(&regions);
+        regions.reverse();
+        is_usable_by_model(&regions);
+    }
+}
+
+#[test]
+fn vidar_is_the_only_difference() {
+    for machine in recorded::all() {
+        let Machine { name, .. } = &machine;
+        for region in machine.places_of_vidar() {
+            check_told(&machine.regions(), &region).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        assert!(table(&machine.map()).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn an_entry_that_wraps_promises_no_ram_that_cannot_be() {
+    let wrapping = MemoryRegion::new(Hpa(1 << 32), u64::MAX, MemoryKind::Usable);
+    let nowhere = MemoryRegion::new(Hpa(u64::MAX - 0xfff), 0x2000, MemoryKind::Usable);
+    for machine in recorded::all() {
+        let mut regions = machine.regions();
+        regions.extend([wrapping.clone(), nowhere.clone()]);
+        is_usable_by_model(&regions);
+        assert!(MemoryMap::from_regions(regions).ram_top() <= Hpa(1 << 46), "{}", machine.name);
+    }
+}
+
+proptest! {
+    #[test]
+    fn disturbed_maps_are_usable_by_the_model(regions in disturbed()) {
+        is_usable_by_model(&regions);
+    }
+
+    #[test]
+    fn disturbed_maps_are_told_as_they_are(regions in disturbed(), at: Index, pages in 1u64..1024) {
+        let usable = MemoryMap::from_regions(regions.iter().cloned()).usable();
+        prop_assume!(!usable.is_empty());
+        let range = at.get(&usable);
+        let start = Hpa(range.start.0 + at.index((range.end.0 - range.start.0) as usize) as u64).align_down(PAGE_SIZE);
+        check_told(&regions, &(start..start + pages * PAGE_SIZE))?;
+    }
+}
