@@ -22,6 +22,7 @@ mod setup;
 mod terminal;
 mod test;
 mod tidy;
+mod usb;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -56,6 +57,11 @@ enum Task {
     /// It carries the guests of iso/guests.toml and your own. GRUB's menu, on screen and serial port, lists each
     /// twice: under Vidar, and bare.
     Iso(IsoArgs),
+    /// Write the ISO to a USB stick, and read it back
+    ///
+    /// It is made first, by the options of `iso`, or named by --iso. All that is on the stick is lost; you are asked
+    /// before that. A file of your own may stand for the stick.
+    Usb(UsbArgs),
     /// Boot a guest and make this terminal its console
     ///
     /// Ctrl-A x quits; poweroff in the guest ends it as well. Bochs shows the guest's screen by VNC, from port 5900
@@ -108,6 +114,28 @@ struct IsoArgs {
     options: String,
     #[command(flatten)]
     own: GuestArgs,
+}
+
+#[derive(Args)]
+struct UsbArgs {
+    /// The stick: a whole disk, such as /dev/sdX (`lsblk` lists them)
+    #[arg(value_name = "DEVICE")]
+    target: PathBuf,
+    /// An ISO that is there already, in place of a new one
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["output", "default", "menu_timeout", "options", "guest"]
+    )]
+    iso: Option<PathBuf>,
+    /// Take a disk that is neither at USB nor removable, too, such as one of this machine's own or a loop device
+    #[arg(long)]
+    any_disk: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    new: IsoArgs,
 }
 
 #[derive(Args)]
@@ -174,7 +202,8 @@ fn perform(task: Task) -> Result<bool> {
             setup::tools()?;
             build::print_sizes(&build::all()?)?;
         }
-        Task::Iso(args) => iso(args)?,
+        Task::Iso(args) => drop(iso(args)?),
+        Task::Usb(args) => usb(args)?,
         Task::Run(args) => run(args)?,
         Task::Test { list, filter, distribution, load } => {
             let extent = test::Extent { distribution, load };
@@ -190,7 +219,8 @@ fn perform(task: Task) -> Result<bool> {
     Ok(true)
 }
 
-fn iso(args: IsoArgs) -> Result<()> {
+/// Makes an ISO; where it is.
+fn iso(args: IsoArgs) -> Result<PathBuf> {
     let mut guests = manifest::load()?;
     guests.extend(args.own.guests);
     let menu = grub::Menu {
@@ -207,7 +237,17 @@ fn iso(args: IsoArgs) -> Result<()> {
         iso::Recipe { guests, menu, hypervisor: Some(built.hypervisor), vidarctl: Some(built.vidarctl) };
     iso::make_with_progress(&recipe, &output)?;
     println!("{}: {} MiB", output.display(), build::size(&output)?.div_ceil(1 << 20));
-    Ok(())
+    Ok(output)
+}
+
+fn usb(args: UsbArgs) -> Result<()> {
+    let UsbArgs { target, iso: made, any_disk, yes, new } = args;
+    let order = usb::Order { target, iso: made, any_disk, yes };
+    order.check()?;
+    match &order.iso {
+        Some(made) => order.write(made),
+        None => order.write(&iso(new)?),
+    }
 }
 
 fn run(args: RunArgs) -> Result<()> {

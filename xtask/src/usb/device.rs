@@ -1,0 +1,248 @@
+//! What a block device is and what holds it, as `lsblk` tells; and which of them nothing is written to.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+/// The columns that are asked for. All of them are in every lsblk that Debian still has.
+const COLUMNS: &str = "PATH,TYPE,SIZE,RO,RM,TRAN,VENDOR,MODEL,FSTYPE,LABEL,MOUNTPOINT,PKNAME";
+
+/// Where the running system has its own file systems.
+const OF_THE_SYSTEM: [&str; 7] = ["/", "/boot", "/boot/efi", "/efi", "/usr", "/var", SWAP];
+/// What lsblk gives as the place of swap.
+const SWAP: &str = "[SWAP]";
+
+/// A block device, with what is on it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Device {
+    /// Where it is in `/dev`.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// lsblk's word for what it is: "disk", "part", "loop", "lvm", ...
+    #[serde(rename = "type")]
+    kind: String,
+    ro: bool,
+    /// Whether its medium can be taken out.
+    rm: bool,
+    /// What it is attached by: "usb", "sata", ...
+    tran: Option<String>,
+    vendor: Option<String>,
+    model: Option<String>,
+    fstype: Option<String>,
+    label: Option<String>,
+    mountpoint: Option<String>,
+    /// The disk of a partition.
+    pkname: Option<String>,
+    /// Its partitions, and what is made of them.
+    #[serde(default)]
+    children: Vec<Device>,
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    blockdevices: Vec<Device>,
+}
+
+impl Device {
+    /// Asks lsblk about the device `path`.
+    pub fn look(path: &Path) -> Result<Self> {
+        let mut lsblk = Command::new("lsblk");
+        lsblk.args(["--json", "--bytes", "--output", COLUMNS].map(OsStr::new)).arg(path);
+        let output = lsblk.output().context("cannot run lsblk; the package util-linux has it")?;
+        let (shown, said) = (path.display(), String::from_utf8_lossy(&output.stderr));
+        ensure!(said.trim().is_empty(), "lsblk cannot tell what {shown} is: {}", said.trim());
+        // So it is with a card reader without a card, and a loop device without a file.
+        ensure!(
+            output.status.success(),
+            "there is nothing in {shown}: put a medium in, or name another disk"
+        );
+        Self::parse(&output.stdout).with_context(|| format!("lsblk does not know {shown}"))
+    }
+
+    fn parse(json: &[u8]) -> Result<Self> {
+        let listing: Listing = serde_json::from_slice(json)?;
+        listing.blockdevices.into_iter().next().context("it lists no device")
+    }
+
+    /// Refuses what must not be written to; a disk that cannot be taken out of the machine only unless it is wanted
+    /// by `any_disk`.
+    pub fn check(&self, any_disk: bool) -> Result<()> {
+        let path = &self.path;
+        if let ("part", Some(disk)) = (self.kind.as_str(), &self.pkname) {
+            bail!("{path} is a partition, and the ISO needs the whole disk: that is /dev/{disk}");
+        }
+        ensure!(
+            matches!(self.kind.as_str(), "disk" | "loop"),
+            "{path} is no disk but of the kind \"{}\": name a disk (`lsblk` lists them)",
+            self.kind
+        );
+        // The system first, since nobody should be told to unmount it.
+        let all = self.all();
+        let places = || all.iter().filter_map(|part| Some((&part.path, part.mountpoint.as_deref()?)));
+        if let Some((part, place)) = places().find(|(_, place)| OF_THE_SYSTEM.contains(place)) {
+            let place = if place == SWAP { "is its swap" } else { &format!("is mounted at {place}") };
+            bail!("{path} is a disk of the running system ({part} {place}): name another one");
+        }
+        if let Some((part, place)) = places().next() {
+            bail!("{path} is in use ({part} is mounted at {place}): do `umount {part}` first");
+        }
+        if let Some(user) = all[1..].iter().find(|user| user.kind != "part") {
+            bail!("{path} is in use ({} is made of it, {}): take that down first", user.path, user.kind);
+        }
+        ensure!(self.size > 0, "there is nothing in {path}: put a medium in, or name another disk");
+        ensure!(
+            !self.ro,
+            "{path} is read-only: if it has a switch for that move it, otherwise name another disk"
+        );
+        ensure!(
+            any_disk || self.rm || self.is_usb(),
+            "{path} is neither at USB nor removable: if it is meant all the same, add --any-disk"
+        );
+        Ok(())
+    }
+
+    fn is_usb(&self) -> bool {
+        self.tran.as_deref() == Some("usb")
+    }
+
+    /// It, and all that is on it.
+    fn all(&self) -> Vec<&Self> {
+        std::iter::once(self).chain(self.children.iter().flat_map(Self::all)).collect()
+    }
+
+    /// What it is called by its maker.
+    fn maker(&self) -> String {
+        let names = [&self.vendor, &self.model].into_iter().flatten().map(|name| name.trim());
+        names.filter(|name| !name.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// One line for it, and one for each of its partitions.
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, super::in_units(self.size))?;
+        let removable = if self.rm { "removable" } else { "" };
+        let content = self.fstype.as_deref().unwrap_or_default();
+        for word in [&self.maker(), self.tran.as_deref().unwrap_or_default(), removable, content] {
+            if !word.is_empty() {
+                write!(f, ", {word}")?;
+            }
+        }
+        if let Some(label) = &self.label {
+            write!(f, " \"{label}\"")?;
+        }
+        self.children.iter().try_for_each(|part| write!(f, "\n  {part}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A device as lsblk lists it, with `changes`.
+    fn listed(path: &str, kind: &str, changes: &Value) -> Value {
+        let mut device = json!({
+            "path": path, "type": kind, "size": 31_457_280_000_u64, "ro": false, "rm": false, "tran": null,
+            "vendor": null, "model": null, "fstype": null, "label": null, "mountpoint": null, "pkname": null,
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            device[name] = value.clone();
+        }
+        device
+    }
+
+    fn parse(device: Value) -> Device {
+        Device::parse(json!({ "blockdevices": [device] }).to_string().as_bytes()).unwrap()
+    }
+
+    /// A stick with one partition, which is as `part` says.
+    fn stick(part: &Value) -> Device {
+        let part = listed("/dev/sdb1", "part", part);
+        let usual =
+            json!({ "rm": true, "tran": "usb", "vendor": "SanDisk ", "model": "Ultra", "children": [part] });
+        parse(listed("/dev/sdb", "disk", &usual))
+    }
+
+    fn refusal(device: &Device, any_disk: bool) -> String {
+        device.check(any_disk).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_stick_is_described_with_its_partitions() {
+        let stick = stick(&json!({ "fstype": "vfat", "label": "PHOTOS", "size": 1 << 20 }));
+        stick.check(false).unwrap();
+        assert_eq!(
+            stick.to_string(),
+            "/dev/sdb: 29.2 GiB, SanDisk Ultra, usb, removable\n  /dev/sdb1: 1.0 MiB, vfat \"PHOTOS\""
+        );
+    }
+
+    #[test]
+    fn what_is_in_use_is_refused() {
+        assert_eq!(
+            refusal(&stick(&json!({ "mountpoint": "/media/photos" })), true),
+            "/dev/sdb is in use (/dev/sdb1 is mounted at /media/photos): do `umount /dev/sdb1` first"
+        );
+        assert_eq!(
+            refusal(&stick(&json!({ "mountpoint": "[SWAP]" })), true),
+            "/dev/sdb is a disk of the running system (/dev/sdb1 is its swap): name another one"
+        );
+        let volume = |changes| json!({ "children": [listed("/dev/mapper/debian-root", "lvm", &changes)] });
+        assert_eq!(
+            refusal(&stick(&volume(json!({}))), true),
+            "/dev/sdb is in use (/dev/mapper/debian-root is made of it, lvm): take that down first"
+        );
+        assert_eq!(
+            refusal(&stick(&volume(json!({ "mountpoint": "/" }))), true),
+            "/dev/sdb is a disk of the running system (/dev/mapper/debian-root is mounted at /): name another one"
+        );
+        // Without partitions, and the system not the first that is mounted.
+        let whole = parse(listed("/dev/sdb", "disk", &json!({ "rm": true, "mountpoint": "/mnt" })));
+        assert!(refusal(&whole, false).contains("do `umount /dev/sdb` first"));
+        let other = listed("/dev/sdb1", "part", &json!({ "mountpoint": "/mnt" }));
+        let root = listed("/dev/sdb2", "part", &json!({ "mountpoint": "/" }));
+        let both = parse(listed("/dev/sdb", "disk", &json!({ "children": [other, root] })));
+        assert!(refusal(&both, true).contains("(/dev/sdb2 is mounted at /)"));
+    }
+
+    #[test]
+    fn what_is_no_stick_is_refused() {
+        let with = |kind, changes: Value| parse(listed("/dev/x", kind, &changes));
+        for (device, sentence) in [
+            (
+                with("part", json!({ "pkname": "nvme0n1" })),
+                "/dev/x is a partition, and the ISO needs the whole disk: that is /dev/nvme0n1",
+            ),
+            (
+                with("raid1", json!({})),
+                "/dev/x is no disk but of the kind \"raid1\": name a disk (`lsblk` lists them)",
+            ),
+            (
+                with("disk", json!({ "rm": true, "size": 0 })),
+                "there is nothing in /dev/x: put a medium in, or name another disk",
+            ),
+            (
+                with("disk", json!({ "tran": "usb", "ro": true })),
+                "/dev/x is read-only: if it has a switch for that move it, otherwise name another disk",
+            ),
+        ] {
+            assert_eq!(refusal(&device, true), sentence);
+        }
+        for device in [with("disk", json!({ "tran": "nvme" })), with("loop", json!({}))] {
+            let sentence =
+                "/dev/x is neither at USB nor removable: if it is meant all the same, add --any-disk";
+            assert_eq!(refusal(&device, false), sentence);
+            device.check(true).unwrap();
+        }
+        with("disk", json!({ "tran": "usb" })).check(false).unwrap();
+        with("disk", json!({ "rm": true })).check(false).unwrap();
+        assert!(Device::parse(br#"{"blockdevices": []}"#).is_err());
+    }
+}

@@ -1,0 +1,200 @@
+//! `cargo xtask usb`: writes the ISO to a USB stick, and to nothing that the user does not mean.
+
+mod copy;
+mod device;
+mod target;
+
+use std::fs::File;
+use std::io::{BufRead, Read, Seek, SeekFrom, stdin};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{Access, access};
+
+use self::target::{OpenError, Target};
+use crate::{paths, progress};
+
+/// What every ISO has at [`MAGIC_AT`].
+const MAGIC: &[u8; 5] = b"CD001";
+const MAGIC_AT: u64 = 0x8001;
+
+/// What the user asks for.
+#[derive(Debug)]
+pub struct Order {
+    /// Where the ISO goes, as the user names it.
+    pub target: PathBuf,
+    /// An ISO that is there already.
+    pub iso: Option<PathBuf>,
+    /// Whether a disk will do that is neither at USB nor removable.
+    pub any_disk: bool,
+    /// Whether the user has agreed beforehand.
+    pub yes: bool,
+}
+
+impl Order {
+    /// Refuses what can be refused before an ISO is made.
+    pub fn check(&self) -> Result<()> {
+        let target = Target::look(&self.target)?;
+        target.check(self.any_disk)?;
+        // The kernel alone knows; here it is about not making an ISO for nothing.
+        if access(&target.path, Access::WRITE_OK).is_err_and(|error| error == rustix::io::Errno::ACCESS) {
+            return Err(self.refusal(&target, OpenError::NotPermitted));
+        }
+        match &self.iso {
+            Some(iso) => target.check_size(open_iso(iso)?.1),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes `iso` after the user has agreed, and reads it back.
+    pub fn write(&self, iso: &Path) -> Result<()> {
+        let (mut image, size) = open_iso(iso)?;
+        let target = Target::look(&self.target)?;
+        target.check(self.any_disk)?;
+        target.check_size(size)?;
+        ensure!(
+            !iso.canonicalize().is_ok_and(|iso| iso == target.path),
+            "the ISO cannot be written to itself"
+        );
+        // From here on nothing else can mount it, so that what the user agrees to stays true.
+        let mut medium = target.open().map_err(|error| self.refusal(&target, error))?;
+        eprintln!("{target}");
+        if !self.yes {
+            eprintln!("The ISO ({}) takes the place of all that is there.", in_units(size));
+            agree(&target.name().to_string_lossy(), &mut stdin().lock())?;
+        }
+        let path = target.path.display();
+        progress::bytes(&format!("writing {path}"), size, |tell| copy::write(&mut image, &mut medium, tell))
+            .with_context(|| format!("{path} does not have the ISO"))?;
+        progress::bytes(&format!("reading {path} back"), size, |tell| {
+            image.seek(SeekFrom::Start(0))?;
+            medium.reread().context("cannot read it anew")?;
+            copy::verify(&mut image, &mut medium, tell)
+        })
+        .with_context(|| format!("{path} does not have the ISO"))?;
+        println!("{path}: {} written and read back; it can be taken out", in_units(size));
+        Ok(())
+    }
+
+    /// Says what is wrong, and what to do.
+    fn refusal(&self, target: &Target, error: OpenError) -> anyhow::Error {
+        let path = target.path.display();
+        match error {
+            OpenError::NotPermitted => anyhow::anyhow!("{path} is not yours to write to: {}", self.as_root()),
+            OpenError::InUse => anyhow::anyhow!(
+                "{path} is in use by a file system, a volume or a program: `lsblk {path}` may show it; end that first"
+            ),
+            OpenError::ReadOnly => anyhow::anyhow!("{path} is read-only: name another one"),
+            OpenError::Other(error) => anyhow::anyhow!(error).context(format!("cannot open {path}")),
+        }
+    }
+
+    /// The way for a user who is not root: cargo stays with the user, whose it is, and xtask alone becomes root.
+    fn as_root(&self) -> String {
+        let xtask = std::env::current_exe().unwrap_or_else(|_| "target/debug/xtask".into());
+        let (before, iso) = match &self.iso {
+            Some(iso) => ("", iso.clone()),
+            None => ("`cargo xtask iso` and then ", paths::default_iso()),
+        };
+        let any_disk = if self.any_disk { " --any-disk" } else { "" };
+        let [xtask, iso, target] = [&xtask, &iso, &self.target].map(|path| path.display());
+        format!("do {before}`sudo {xtask} usb --iso {iso}{any_disk} {target}`")
+    }
+}
+
+/// Opens an ISO; with its size.
+fn open_iso(iso: &Path) -> Result<(File, u64)> {
+    let shown = iso.display();
+    let mut file = File::open(iso).with_context(|| format!("cannot open the ISO {shown}"))?;
+    let mut magic = [0; MAGIC.len()];
+    file.seek(SeekFrom::Start(MAGIC_AT))?;
+    let is_iso = file.read_exact(&mut magic).is_ok() && magic == *MAGIC;
+    ensure!(is_iso, "{shown} is no ISO: `cargo xtask iso` makes one");
+    let size = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok((file, size))
+}
+
+/// Asks the user, who has to type `name`.
+fn agree(name: &str, input: &mut impl BufRead) -> Result<()> {
+    eprint!("Type {name} to go on: ");
+    let mut answer = String::new();
+    if input.read_line(&mut answer).context("cannot read the answer")? == 0 {
+        eprintln!();
+        bail!("nothing was written, since nobody answered: add --yes where nobody can");
+    }
+    ensure!(answer.trim() == name, "nothing was written, since the answer was not \"{name}\"");
+    Ok(())
+}
+
+/// A number of bytes for people.
+fn in_units(bytes: u64) -> String {
+    let (unit, name) =
+        [(30, "GiB"), (20, "MiB")].into_iter().find(|(shift, _)| bytes >> shift > 0).unwrap_or((10, "KiB"));
+    let tenths = (u128::from(bytes) * 10) >> unit;
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_name_is_an_answer() {
+        let answer = |text: &str| agree("sdb", &mut text.as_bytes()).map_err(|error| error.to_string());
+        assert_eq!(answer("sdb\n"), Ok(()));
+        assert_eq!(answer(" sdb"), Ok(()));
+        for no in ["\n", "y\n", "sdc\n", "sdb1\n"] {
+            assert_eq!(answer(no).unwrap_err(), "nothing was written, since the answer was not \"sdb\"");
+        }
+        assert_eq!(
+            answer("").unwrap_err(),
+            "nothing was written, since nobody answered: add --yes where nobody can"
+        );
+    }
+
+    #[test]
+    fn sizes_are_for_people() {
+        for (bytes, text) in [
+            (0, "0.0 KiB"),
+            (2047, "1.9 KiB"),
+            (1 << 20, "1.0 MiB"),
+            ((1 << 30) - 1, "1023.9 MiB"),
+            (31_457_280_000, "29.2 GiB"),
+        ] {
+            assert_eq!(in_units(bytes), text);
+        }
+    }
+
+    #[test]
+    fn an_iso_is_told_from_other_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        std::fs::write(&path, vec![0; 1 << 16]).unwrap();
+        assert!(
+            open_iso(&path).unwrap_err().to_string().ends_with("x is no ISO: `cargo xtask iso` makes one")
+        );
+        let mut content = vec![0; 1 << 16];
+        content[0x8001..0x8006].copy_from_slice(MAGIC);
+        std::fs::write(&path, content).unwrap();
+        assert_eq!(open_iso(&path).unwrap().1, 1 << 16);
+    }
+
+    #[test]
+    fn the_way_over_sudo_is_a_whole_command() {
+        let order = |iso: Option<&str>, any_disk| Order {
+            target: "/dev/sdb".into(),
+            iso: iso.map(Into::into),
+            any_disk,
+            yes: false,
+        };
+        let way = order(None, false).as_root();
+        assert!(way.starts_with("do `cargo xtask iso` and then `sudo /"), "{way}");
+        assert!(way.ends_with("/vidar.iso /dev/sdb`"), "{way}");
+        let way = order(Some("my.iso"), true).as_root();
+        assert!(
+            way.starts_with("do `sudo /") && way.ends_with(" usb --iso my.iso --any-disk /dev/sdb`"),
+            "{way}"
+        );
+    }
+}
