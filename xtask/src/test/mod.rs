@@ -14,6 +14,7 @@ pub mod small;
 mod smp;
 mod startup;
 mod transparency;
+mod usb;
 mod vidarctl;
 
 use std::path::PathBuf;
@@ -177,6 +178,7 @@ fn jobs<'a>(
     }));
     jobs.extend(Lane::ALL.into_iter().flat_map(|lane| short(lane, tools, report)));
     let on_screen = move || screen::check(tools);
+    jobs.push(Job { names: usb::names(), work: Box::new(move || usb::all(tools, report)) });
     jobs.push(one(screen::NAME.to_owned(), screen::FOLDER.to_owned(), report, on_screen));
     jobs
 }

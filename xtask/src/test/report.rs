@@ -39,6 +39,11 @@ impl Report {
         self.line(&text);
     }
 
+    /// A test cannot be made here, for the reason `why`; it does not count.
+    pub fn skip(&self, name: &str, why: &str) {
+        self.line(&format!("skipped {name}: {why}"));
+    }
+
     /// A test came to `result`.
     pub fn result(&self, name: &str, begun: Instant, result: Result<()>, log: Option<&Path>) {
         match result {

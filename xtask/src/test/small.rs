@@ -91,7 +91,11 @@ impl Small {
 
     /// Makes its ISO and boots it.
     pub fn boot(&self, tools: &Tools) -> Result<Booted> {
-        let iso = self.iso(tools)?;
+        self.boot_from(self.iso(tools)?)
+    }
+
+    /// Boots `iso`, which has been made before.
+    pub fn boot_from(&self, iso: PathBuf) -> Result<Booted> {
         let spec = Spec {
             dir: super::folder(&self.name),
             iso,
