@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::grub::DebugConsole;
 use crate::guest_args::GuestArgs;
 use crate::machine::disk::Named;
 use crate::machine::{Machine, Network, Spec};
@@ -112,6 +113,9 @@ struct IsoArgs {
     /// Vidar's boot options
     #[arg(long, value_name = "TEXT", default_value = "")]
     options: String,
+    /// Where Vidar writes, and GRUB's menu is besides the screen [default: com1, and the screen]
+    #[arg(long, value_enum, value_name = "WHERE")]
+    debug_console: Option<DebugConsole>,
     #[command(flatten)]
     own: GuestArgs,
 }
@@ -125,7 +129,7 @@ struct UsbArgs {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["output", "default", "menu_timeout", "options", "guest"]
+        conflicts_with_all = ["output", "default", "menu_timeout", "options", "debug_console", "guest"]
     )]
     iso: Option<PathBuf>,
     /// Take a disk that is neither at USB nor removable, too, such as one of this machine's own or a loop device
@@ -227,6 +231,7 @@ fn iso(args: IsoArgs) -> Result<PathBuf> {
         default: args.default,
         timeout: args.menu_timeout,
         options: args.options,
+        debug_console: args.debug_console,
         ..grub::Menu::default()
     };
     iso::check(&guests, &menu, true)?;

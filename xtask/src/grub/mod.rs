@@ -1,9 +1,12 @@
 //! GRUB's menu: the template in `grub/`, filled with two entries for each guest.
 
+mod debug_console;
+
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
 
+pub use self::debug_console::DebugConsole;
 use crate::cmdline;
 use crate::manifest::Guest;
 
@@ -16,6 +19,8 @@ pub struct Menu {
     pub timeout: u32,
     /// Vidar's boot options.
     pub options: String,
+    /// Where Vidar writes, if `options` does not say it: on the first serial port and the screen if there is none.
+    pub debug_console: Option<DebugConsole>,
     /// GRUB's commands at the end of each guest's entry, for measurements.
     pub last: &'static [&'static str],
     /// More entries, for tests: the name of each, and GRUB's commands.
@@ -24,7 +29,14 @@ pub struct Menu {
 
 impl Default for Menu {
     fn default() -> Self {
-        Self { default: None, timeout: 5, options: String::new(), last: &[], extra: Vec::new() }
+        Self {
+            default: None,
+            timeout: 5,
+            options: String::new(),
+            debug_console: None,
+            last: &[],
+            extra: Vec::new(),
+        }
     }
 }
 
@@ -62,7 +74,8 @@ pub fn config(template: &str, guests: &[(Guest, bool)], menu: &Menu, hypervisor:
         })?,
         None => 0,
     };
-    let filled = template.replace("@DEFAULT@", &default.to_string());
+    let port = DebugConsole::port(menu.debug_console).map(|port| format!("{port:#x}")).unwrap_or_default();
+    let filled = template.replace("@DEFAULT@", &default.to_string()).replace("@PORT@", &port);
     let filled = filled.replace("@TIMEOUT@", &menu.timeout.to_string());
     Ok(filled.replace("@ENTRIES@\n", &entries))
 }
@@ -71,7 +84,11 @@ fn under_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
     let name = &guest.name;
     let mut entry = format!("menuentry {} --id {name} {{\n", quote(&format!("{} under Vidar", guest.title)));
     let mut line = |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("a string takes all");
-    let options = arguments(&menu.options).context("Vidar's boot options will not do")?;
+    let options = match menu.debug_console {
+        Some(console) => &console.options(&menu.options)?,
+        None => &menu.options,
+    };
+    let options = arguments(options).context("Vidar's boot options will not do")?;
     line(format_args!("multiboot2 /boot/vidar.elf{options}"));
     // GRUB would unpack a compressed file: both must arrive as they are.
     line(format_args!("module2 --nounzip {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)?));
@@ -125,18 +142,31 @@ mod tests {
         }
     }
 
-    const TEMPLATE: &str = "set default=\"@DEFAULT@\"\nset timeout=@TIMEOUT@\n@ENTRIES@\n";
+    const TEMPLATE: &str = "set default=\"@DEFAULT@\"\nset timeout=@TIMEOUT@\nset port=@PORT@\n@ENTRIES@\n";
 
     #[test]
     fn each_guest_has_two_entries() {
         let menu = Menu { options: "log=debug".into(), ..Menu::default() };
         let text = config(TEMPLATE, &[(guest("a", "console=ttyS0"), true)], &menu, true).unwrap();
-        let expected = "set default=\"0\"\nset timeout=5\n\
+        let expected = "set default=\"0\"\nset timeout=5\nset port=0x3f8\n\
             menuentry 'The a under Vidar' --id a {\n    multiboot2 /boot/vidar.elf log=debug\n    \
             module2 --nounzip /boot/guests/a/vmlinuz console=ttyS0\n    module2 --nounzip /boot/guests/a/initrd\n}\n\
             menuentry 'The a, bare' --id a:bare {\n    linux /boot/guests/a/vmlinuz console=ttyS0\n    \
             initrd /boot/guests/a/initrd\n}\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_menu_is_where_vidar_writes() {
+        let with = |console, options: &str| {
+            let menu = Menu { debug_console: Some(console), options: options.into(), ..Menu::default() };
+            config(TEMPLATE, &[(guest("a", ""), false)], &menu, true)
+        };
+        let text = with(DebugConsole::Com2, "").unwrap();
+        assert!(text.contains("set port=0x2f8\n"), "{text}");
+        assert!(text.contains("multiboot2 /boot/vidar.elf console=serial serial=com2"), "{text}");
+        assert!(with(DebugConsole::None, "").unwrap().contains("set port=\n"));
+        assert!(with(DebugConsole::None, "console=both").is_err());
     }
 
     #[test]

@@ -1,0 +1,82 @@
+//! Where Vidar writes, and whether GRUB's menu is on a serial port as well.
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+
+/// Vidar's own console; GRUB's menu follows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DebugConsole {
+    /// The first serial port
+    Com1,
+    /// The second serial port
+    Com2,
+    /// The screen
+    Screen,
+    /// Nowhere; `vidarctl log` in the guest still shows it
+    None,
+}
+
+/// The options of Vidar that this stands for.
+const STANDS_FOR: [&str; 2] = ["console=", "serial="];
+
+impl DebugConsole {
+    /// The port of a serial line that the menu is on; where nothing is asked for, it is the first.
+    pub fn port(console: Option<Self>) -> Option<u16> {
+        match console {
+            None | Some(Self::Com1) => Some(0x3f8),
+            Some(Self::Com2) => Some(0x2f8),
+            Some(Self::Screen | Self::None) => None,
+        }
+    }
+
+    /// Vidar's boot options: `options`, and where it writes.
+    pub fn options(self, options: &str) -> Result<String> {
+        let same =
+            options.split_whitespace().find(|word| STANDS_FOR.iter().any(|name| word.starts_with(name)));
+        if let Some(word) = same {
+            let name = self.to_possible_value().expect("every console has a name");
+            ensure!(
+                false,
+                "\"{word}\" in --options and --debug-console {} both say where Vidar writes: give one of them",
+                name.get_name()
+            );
+        }
+        let words = match self {
+            Self::Com1 => "console=serial",
+            Self::Com2 => "console=serial serial=com2",
+            Self::Screen => "console=screen",
+            Self::None => "console=none",
+        };
+        Ok(format!("{options} {words}").trim_start().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_console_is_vidars_and_the_menus() {
+        for (console, port, options) in [
+            (DebugConsole::Com1, Some(0x3f8), "log=debug console=serial"),
+            (DebugConsole::Com2, Some(0x2f8), "log=debug console=serial serial=com2"),
+            (DebugConsole::Screen, None, "log=debug console=screen"),
+            (DebugConsole::None, None, "log=debug console=none"),
+        ] {
+            assert_eq!(DebugConsole::port(Some(console)), port);
+            assert_eq!(console.options("log=debug").unwrap(), options);
+        }
+        assert_eq!(DebugConsole::port(None), Some(0x3f8));
+        assert_eq!(DebugConsole::None.options("").unwrap(), "console=none");
+    }
+
+    #[test]
+    fn it_is_said_once() {
+        let refusal = |options| DebugConsole::Com2.options(options).unwrap_err().to_string();
+        assert_eq!(
+            refusal("log=debug console=both"),
+            "\"console=both\" in --options and --debug-console com2 both say where Vidar writes: give one of them"
+        );
+        assert!(refusal("serial=com2").starts_with("\"serial=com2\" in --options"));
+    }
+}
