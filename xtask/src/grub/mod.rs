@@ -1,6 +1,7 @@
-//! GRUB's menu: the template in `grub/`, filled with two entries for each guest.
+//! GRUB's menu: the template in `grub/`, filled with two entries for each guest and with Vidar's boot options.
 
 mod debug_console;
+mod options;
 
 use std::fmt::Write;
 
@@ -75,8 +76,11 @@ pub fn config(template: &str, guests: &[(Guest, bool)], menu: &Menu, hypervisor:
         None => 0,
     };
     let port = DebugConsole::port(menu.debug_console).map(|port| format!("{port:#x}")).unwrap_or_default();
+    // Behind the guests, so that it changes no number.
+    let options = if hypervisor { options::menu() } else { String::new() };
     let filled = template.replace("@DEFAULT@", &default.to_string()).replace("@PORT@", &port);
     let filled = filled.replace("@TIMEOUT@", &menu.timeout.to_string());
+    let filled = filled.replace("@CHOSEN@", &options::variables()).replace("@OPTIONS@\n", &options);
     Ok(filled.replace("@ENTRIES@\n", &entries))
 }
 
@@ -89,7 +93,8 @@ fn under_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
         None => &menu.options,
     };
     let options = arguments(options).context("Vidar's boot options will not do")?;
-    line(format_args!("multiboot2 /boot/vidar.elf{options}"));
+    // What is chosen in the menu comes last, where it counts.
+    line(format_args!("multiboot2 /boot/vidar.elf{options} {}", options::variables()));
     // GRUB would unpack a compressed file: both must arrive as they are.
     line(format_args!("module2 --nounzip {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)?));
     if initrd {
@@ -101,8 +106,11 @@ fn under_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
 
 fn without_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
     let name = &guest.name;
-    let mut entry =
-        format!("menuentry {} --id {} {{\n", quote(&format!("{}, bare", guest.title)), bare(name));
+    let mut entry = format!(
+        "menuentry {} --id {} {{\n",
+        quote(&format!("{}, bare (without Vidar)", guest.title)),
+        bare(name)
+    );
     let mut line = |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("a string takes all");
     line(format_args!("linux {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)?));
     if initrd {
@@ -149,9 +157,10 @@ mod tests {
         let menu = Menu { options: "log=debug".into(), ..Menu::default() };
         let text = config(TEMPLATE, &[(guest("a", "console=ttyS0"), true)], &menu, true).unwrap();
         let expected = "set default=\"0\"\nset timeout=5\nset port=0x3f8\n\
-            menuentry 'The a under Vidar' --id a {\n    multiboot2 /boot/vidar.elf log=debug\n    \
+            menuentry 'The a under Vidar' --id a {\n    multiboot2 /boot/vidar.elf log=debug \
+            $vidar_log $vidar_crash $vidar_bit $vidar_cpus\n    \
             module2 --nounzip /boot/guests/a/vmlinuz console=ttyS0\n    module2 --nounzip /boot/guests/a/initrd\n}\n\
-            menuentry 'The a, bare' --id a:bare {\n    linux /boot/guests/a/vmlinuz console=ttyS0\n    \
+            menuentry 'The a, bare (without Vidar)' --id a:bare {\n    linux /boot/guests/a/vmlinuz console=ttyS0\n    \
             initrd /boot/guests/a/initrd\n}\n";
         assert_eq!(text, expected);
     }
@@ -164,9 +173,19 @@ mod tests {
         };
         let text = with(DebugConsole::Com2, "").unwrap();
         assert!(text.contains("set port=0x2f8\n"), "{text}");
-        assert!(text.contains("multiboot2 /boot/vidar.elf console=serial serial=com2"), "{text}");
+        assert!(text.contains("multiboot2 /boot/vidar.elf console=serial serial=com2 $vidar_log"), "{text}");
         assert!(with(DebugConsole::None, "").unwrap().contains("set port=\n"));
         assert!(with(DebugConsole::None, "console=both").is_err());
+    }
+
+    #[test]
+    fn without_a_hypervisor_there_are_no_options_of_it() {
+        let text = |hypervisor| {
+            config("@ENTRIES@\n@OPTIONS@\n", &[(guest("a", ""), false)], &Menu::default(), hypervisor)
+                .unwrap()
+        };
+        assert!(text(true).contains("submenu"));
+        assert!(!text(false).contains("Vidar$chosen"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::facts::Facts;
 use super::lane::Lane;
 use super::report::Report;
 use super::transparency::{COMPARISONS, Comparison};
-use super::{Tools, test_dir, vidarctl};
+use super::{Tools, menu, test_dir, vidarctl};
 use crate::console::{ANSWER, BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
@@ -20,10 +20,6 @@ use crate::iso::{self, Recipe};
 use crate::machine::{Running, Spec};
 use crate::manifest::{self, Guest};
 
-/// What the menu says when it waits for a key.
-const MENU: &str = "Use the ^ and v keys";
-/// Moves the menu's highlight down by one.
-const DOWN: &str = "\x0e";
 /// All that the guests' kernels get as their command line.
 const COMMAND_LINE: &str = "console=ttyS0,115200\n";
 
@@ -60,10 +56,11 @@ impl Side {
         Ok(guests)
     }
 
+    /// The title of the menu entry.
     fn title(self, guest: &Guest) -> String {
         match self {
-            Self::Bare => format!("*{}, bare", guest.title),
-            Self::Vidar | Self::Hidden => format!("*{} under Vidar", guest.title),
+            Self::Bare => format!("{}, bare (without Vidar)", guest.title),
+            Self::Vidar | Self::Hidden => format!("{} under Vidar", guest.title),
         }
     }
 }
@@ -147,7 +144,10 @@ pub fn journey(lane: Lane, side: Side, tools: &Tools, found: &Found, report: &Re
         for (index, guest) in guests.iter().enumerate() {
             if index > 0 {
                 step(reboot(&mut console))?;
-                step(choose(&mut console, side, guest).and_then(|()| boot(&mut console, side, guest)))?;
+                step(
+                    menu::choose(&mut console, &side.title(guest))
+                        .and_then(|()| boot(&mut console, side, guest)),
+                )?;
             } else {
                 step(boot(&mut console, side, guest))?;
             }
@@ -234,23 +234,8 @@ fn release(image: &[u8]) -> Option<&str> {
 
 fn reboot(console: &mut Console) -> Result<()> {
     console.type_line("reboot")?;
-    console.expect(MENU, ANSWER)?;
+    console.expect(menu::MENU, ANSWER)?;
     Ok(())
-}
-
-/// Moves through the menu to the entry of `guest`.
-fn choose(console: &mut Console, side: Side, guest: &Guest) -> Result<()> {
-    let title = side.title(guest);
-    for _ in 0..16 {
-        // The highlighted entry is the one with the star, and is drawn once each time.
-        console.expect("*", ANSWER)?;
-        let line = console.expect("  ", ANSWER)?;
-        if format!("*{line}") == title {
-            return console.press("\r");
-        }
-        console.press(DOWN)?;
-    }
-    anyhow::bail!("the menu has no entry \"{title}\"")
 }
 
 fn power_off(running: &mut Running, console: &mut Console) -> Result<()> {

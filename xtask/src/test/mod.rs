@@ -6,6 +6,7 @@ pub mod facts;
 mod host;
 pub mod lane;
 mod linux;
+mod menu;
 mod probes;
 mod refusals;
 mod report;
@@ -178,6 +179,10 @@ fn jobs<'a>(
     }));
     jobs.extend(Lane::ALL.into_iter().flat_map(|lane| short(lane, tools, report)));
     let on_screen = move || screen::check(tools);
+    jobs.extend(
+        menu::TESTS
+            .map(|(name, check)| one(name.to_owned(), name.replace('/', "-"), report, move || check(tools))),
+    );
     jobs.push(Job { names: usb::names(), work: Box::new(move || usb::all(tools, report)) });
     jobs.push(one(screen::NAME.to_owned(), screen::FOLDER.to_owned(), report, on_screen));
     jobs

@@ -32,6 +32,8 @@ pub struct Small {
     pub initrd: Vec<u8>,
     /// The menu; its waiting time does not count.
     pub menu: Menu,
+    /// Seconds that it waits.
+    pub menu_timeout: u32,
     /// The machine's memory in MiB.
     pub memory: u32,
     /// Its CPUs; 0 is one.
@@ -80,7 +82,7 @@ impl Small {
         };
         let recipe = Recipe {
             guests: vec![guest],
-            menu: Menu { timeout: 0, ..self.menu.clone() },
+            menu: Menu { timeout: self.menu_timeout, ..self.menu.clone() },
             hypervisor: Some(tools.hypervisor.clone()),
             vidarctl: None,
         };

@@ -1,0 +1,85 @@
+//! GRUB's menu, by keys over the serial line: choosing entries, and Vidar's boot options.
+
+use anyhow::{Result, bail, ensure};
+
+use super::Tools;
+use super::lane::Lane;
+use super::small::Small;
+use crate::console::{ANSWER, BOOT, Console};
+use crate::grub::{DebugConsole, Menu};
+
+/// What the menu says when it waits for a key.
+pub const MENU: &str = "Use the ^ and v keys";
+/// Moves the menu's highlight down by one.
+const DOWN: &str = "\x0e";
+
+type Check = fn(&Tools) -> Result<()>;
+
+/// The names of the tests, and what they do. GRUB is the same in both lanes, and QEMU is quicker.
+pub const TESTS: [(&str, Check); 2] =
+    [("menu/boot-options", boot_options), ("menu/debug-console-elsewhere", debug_console_elsewhere)];
+
+/// Moves down through a menu that has just come up, to the entry `title`, and takes it.
+pub fn choose(console: &mut Console, title: &str) -> Result<()> {
+    for _ in 0..16 {
+        // The highlighted entry is the one with the star, and is drawn once each time.
+        console.expect("*", ANSWER)?;
+        if console.expect("  ", ANSWER)? == title {
+            return console.press("\r");
+        }
+        console.press(DOWN)?;
+    }
+    bail!("the menu has no entry \"{title}\"")
+}
+
+fn small(name: &str, menu: Menu, tools: &Tools) -> Result<Small> {
+    Ok(Small {
+        name: name.replace('/', "-"),
+        lane: Lane::Svm,
+        kernel: tools.probe()?.to_vec(),
+        cmdline: "probe=cpuid".to_owned(),
+        menu,
+        memory: 256,
+        ..Small::default()
+    })
+}
+
+/// Options are chosen and taken back, the menu tells which, and Vidar gets them.
+fn boot_options(tools: &Tools) -> Result<()> {
+    let small = Small { menu_timeout: 60, ..small("menu/boot-options", Menu::default(), tools)? };
+    let mut booted = small.boot(tools)?;
+    let console = &mut booted.console;
+    for title in [
+        "Boot options of Vidar",
+        "[-] Log everything (log=trace)",
+        "Boot options of Vidar: log=trace",
+        "[-] Log more (log=debug)",
+        "Boot options of Vidar: log=debug",
+        "[-] Hide Vidar from those who ask CPUID (hypervisor-bit=off)",
+        "Boot options of Vidar: log=debug hypervisor-bit=off",
+        "[x] Log more (log=debug)",
+        "Boot options of Vidar: hypervisor-bit=off",
+        "[-] Log more (log=debug)",
+        "probe under Vidar",
+    ] {
+        console.expect(MENU, BOOT)?;
+        choose(console, title)?;
+    }
+    console.expect("vidar: debug: ", BOOT)?;
+    console.expect("probe cpuid: ", BOOT)?;
+    let said = console.expect("\r\n", ANSWER)?;
+    ensure!(said.contains("hypervisor=0"), "Vidar does not hide: {said}");
+    Ok(())
+}
+
+/// With a serial port that this machine does not have, the first one is the guest's alone, and nothing waits for a key.
+fn debug_console_elsewhere(tools: &Tools) -> Result<()> {
+    let menu = Menu { debug_console: Some(DebugConsole::Com2), ..Menu::default() };
+    let mut booted = small("menu/debug-console-elsewhere", menu, tools)?.boot(tools)?;
+    let before = booted.console.expect("probe: hello", BOOT)?;
+    ensure!(before.trim().is_empty(), "before the guest there was: {before}");
+    booted.console.expect("probe cpuid: ", ANSWER)?;
+    let said = booted.console.expect("\r\n", ANSWER)?;
+    ensure!(said.contains("signature=VidarVMM"), "the guest is not under Vidar: {said}");
+    Ok(())
+}
