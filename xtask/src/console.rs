@@ -12,6 +12,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// Bytes that are typed before their echo is waited for: a UART keeps 16, and a busy guest reads none.
 const TYPED_AT_ONCE: usize = 8;
+/// How long the echo of some keys may take before a key is taken for lost, and how often a line is typed then: the UART of
+/// Bochs drops one now and then, under load.
+const ECHO: Duration = Duration::from_secs(60);
+const TYPINGS: u32 = 3;
+/// Kills the line that is being typed: Ctrl-U.
+const KILL_LINE: &str = "\x15";
 /// How long a guest may take to answer a key or a command; far more than any machine needs.
 pub const ANSWER: Duration = Duration::from_secs(300);
 /// How long a guest may take from one landmark of its boot to the next.
@@ -89,13 +95,24 @@ impl Console {
 
     /// Types a line at a shell, no faster than it is echoed.
     pub fn type_line(&mut self, line: &str) -> Result<()> {
+        for _ in 1..TYPINGS {
+            if self.type_once(line).is_ok() {
+                return self.press("\n");
+            }
+            self.press(KILL_LINE)?;
+        }
+        self.type_once(line)?;
+        self.press("\n")
+    }
+
+    fn type_once(&mut self, line: &str) -> Result<()> {
         for part in line.as_bytes().chunks(TYPED_AT_ONCE) {
             self.to_guest.write_all(part).context("the machine takes no more keys")?;
             for &byte in part {
-                self.expect(&char::from(byte).to_string(), ANSWER)?;
+                self.expect(&char::from(byte).to_string(), ECHO)?;
             }
         }
-        self.press("\n")
+        Ok(())
     }
 
     /// Runs a command in the guest's shell, and gives what it printed. A command that fails is an error.

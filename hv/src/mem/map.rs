@@ -106,7 +106,8 @@ impl MemoryMap {
     pub fn memory(&self) -> RangeSet {
         use MemoryKind::{AcpiNvs, AcpiReclaimable, Usable};
         let is_memory = |region: &&MemoryRegion| matches!(region.kind, Usable | AcpiReclaimable | AcpiNvs);
-        self.regions.iter().filter(is_memory).map(|region| region.range.clone()).collect()
+        let below_end = |region: &MemoryRegion| region.range.start..region.range.end.min(RAM_END);
+        self.regions.iter().filter(is_memory).map(below_end).collect()
     }
 
     /// Bytes of RAM for the operating system.

@@ -95,6 +95,8 @@ fn under_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
     let options = arguments(options).context("Vidar's boot options will not do")?;
     // What is chosen in the menu comes last, where it counts.
     line(format_args!("multiboot2 /boot/vidar.elf{options} {}", options::variables()));
+    // The command has put there what Vidar's header asks for, which is any framebuffer that there is.
+    line(format_args!("set gfxpayload=$screen"));
     // GRUB would unpack a compressed file: both must arrive as they are.
     line(format_args!("module2 --nounzip {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)?));
     if initrd {
@@ -159,7 +161,7 @@ mod tests {
         let expected = "set default=\"0\"\nset timeout=5\nset port=0x3f8\n\
             menuentry 'The a under Vidar' --id a {\n    multiboot2 /boot/vidar.elf log=debug \
             $vidar_log $vidar_crash $vidar_bit $vidar_cpus\n    \
-            module2 --nounzip /boot/guests/a/vmlinuz console=ttyS0\n    module2 --nounzip /boot/guests/a/initrd\n}\n\
+            set gfxpayload=$screen\n    module2 --nounzip /boot/guests/a/vmlinuz console=ttyS0\n    module2 --nounzip /boot/guests/a/initrd\n}\n\
             menuentry 'The a, bare (without Vidar)' --id a:bare {\n    linux /boot/guests/a/vmlinuz console=ttyS0\n    \
             initrd /boot/guests/a/initrd\n}\n";
         assert_eq!(text, expected);
