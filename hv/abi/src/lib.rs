@@ -8,7 +8,7 @@
 #![no_std]
 
 /// Version of this ABI: the major number changes when an existing call does.
-pub const VERSION: Version = Version { major: 1, minor: 0 };
+pub const VERSION: Version = Version { major: 1, minor: 1 };
 
 /// What RBX holds after [`Call::Version`]: tells Vidar from another hypervisor that answers the instruction.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"VidarABI");
@@ -50,7 +50,7 @@ impl Version {
 pub enum Call {
     /// Out: RBX = [`MAGIC`], RCX = [`VERSION`], RDX = Vidar's own version as `major << 32 | minor << 16 | patch`.
     Version = 0,
-    /// Out: RBX = base and RCX = size in bytes of the memory that Vidar keeps, RDX = [`Vendor`], RSI = CPUs,
+    /// Out: RBX = base and RCX = size in bytes of the memory that Vidar's image is in, RDX = [`Vendor`], RSI = CPUs,
     /// RDI = exits of all kinds and CPUs so far.
     Status = 1,
     /// In: RBX = index of a CPU, RCX = an [`ExitKind`]. Out: RBX = how many exits of that kind the CPU has had.
@@ -59,6 +59,9 @@ pub enum Call {
     /// (later than asked for if that part has been overwritten), RCX = bytes returned, 0 at the end,
     /// at most [`LOG_CHUNK`], RDX = 0, R8 to R11 = the bytes, little-endian, the rest zero.
     Log = 3,
+    /// In: RBX = index of a piece of memory that Vidar keeps, from 0 for that of the image. Out: RBX = its base and RCX =
+    /// its size in bytes. There since 1.1.
+    Memory = 4,
 }
 
 impl Call {
@@ -69,6 +72,7 @@ impl Call {
             1 => Some(Self::Status),
             2 => Some(Self::Exits),
             3 => Some(Self::Log),
+            4 => Some(Self::Memory),
             _ => None,
         }
     }
@@ -201,10 +205,10 @@ mod tests {
         }
         assert_eq!(ExitKind::from_raw(ExitKind::COUNT as u64), None);
         assert_eq!(ExitKind::from_raw(u64::MAX), None);
-        for call in [Call::Version, Call::Status, Call::Exits, Call::Log] {
+        for call in [Call::Version, Call::Status, Call::Exits, Call::Log, Call::Memory] {
             assert_eq!(Call::from_raw(call as u64), Some(call));
         }
-        assert_eq!(Call::from_raw(4), None);
+        assert_eq!(Call::from_raw(5), None);
         assert_eq!(Version::from_raw(VERSION.to_raw()), VERSION);
     }
 }

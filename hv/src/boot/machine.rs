@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "the guest's memory is read for it")]
 
+use alloc::vec::Vec;
+use core::iter;
 use core::sync::atomic::AtomicBool;
 
 use spin::{Mutex, Once};
@@ -78,7 +80,8 @@ pub fn make<E: Extension>(
     msr_map: Hpa,
 ) -> Result<Machine<E::Format, Frames>, Refusal> {
     let region = layout::region();
-    let hidden: RangeSet = info.kept.iter().cloned().chain([region.clone()]).collect();
+    let kept: Vec<_> = iter::once(region.clone()).chain(info.kept.iter().cloned()).collect();
+    let hidden: RangeSet = kept.iter().cloned().collect();
     let mut ram = info.memory.usable();
     ram.remove(&region);
     HIGH.call_once(|| ram.clone());
@@ -94,7 +97,7 @@ pub fn make<E: Extension>(
     let used = (before - memory.tables().available()) as u64;
     log::debug!("{} KiB of second-stage tables", (used * PAGE_SIZE) >> 10);
     Ok(Machine {
-        facts: Facts { region, vendor: E::VENDOR, cpus: cpus.all, log: debug::log::read },
+        facts: Facts { kept: kept.leak(), vendor: E::VENDOR, cpus: cpus.all, log: debug::log::read },
         cpuid: Policy { features: extension.features(), hypervisor_bit: options.hypervisor_bit },
         msrs: msrs.leak(),
         startup: cpus.startup,

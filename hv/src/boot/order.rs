@@ -130,7 +130,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         let memory = machine.memory.lock();
         (memory.root(), memory.tables().available() as u64 * PAGE_SIZE)
     };
-    let region = &machine.facts.region;
+    let region = layout::region();
     log::info!(
         "keeps {} to {} for itself, {} KiB of it free",
         region.start,

@@ -10,8 +10,8 @@ use crate::mem::addr::Hpa;
 
 /// What the calls tell of.
 pub struct Facts {
-    /// Memory that Vidar keeps.
-    pub region: Range<Hpa>,
+    /// Memory that Vidar keeps, that of its image first.
+    pub kept: &'static [Range<Hpa>],
     /// The extension in use.
     pub vendor: Vendor,
     /// The CPUs, by their numbers.
@@ -37,8 +37,9 @@ fn dispatch(call: Call, registers: &mut Registers, facts: &Facts) -> Status {
             registers.set(Register::Rdx, PACKAGE_VERSION);
         }
         Call::Status => {
-            registers.set(Register::Rbx, facts.region.start.0);
-            registers.set(Register::Rcx, facts.region.end.0 - facts.region.start.0);
+            if let Some(region) = facts.kept.first() {
+                set_range(registers, region);
+            }
             registers.set(Register::Rdx, facts.vendor as u64);
             registers.set(Register::Rsi, facts.cpus.len() as u64);
             registers.set(Register::Rdi, facts.cpus.iter().map(|cpu| cpu.counters.total()).sum());
@@ -49,6 +50,13 @@ fn dispatch(call: Call, registers: &mut Registers, facts: &Facts) -> Status {
             let kind = ExitKind::from_raw(registers.get(Register::Rcx));
             let Some((cpu, kind)) = cpu.zip(kind) else { return Status::BadArgument };
             registers.set(Register::Rbx, cpu.counters.get(kind));
+        }
+        Call::Memory => {
+            let index = usize::try_from(registers.get(Register::Rbx)).ok();
+            let Some(range) = index.and_then(|index| facts.kept.get(index)) else {
+                return Status::BadArgument;
+            };
+            set_range(registers, range);
         }
         Call::Log => {
             let mut chunk = [0; LOG_CHUNK];
@@ -65,6 +73,11 @@ fn dispatch(call: Call, registers: &mut Registers, facts: &Facts) -> Status {
         }
     }
     Status::Ok
+}
+
+fn set_range(registers: &mut Registers, range: &Range<Hpa>) {
+    registers.set(Register::Rbx, range.start.0);
+    registers.set(Register::Rcx, range.end.0 - range.start.0);
 }
 
 /// Vidar's version as the ABI packs it.
@@ -95,15 +108,12 @@ mod tests {
         (start as u64, length)
     }
 
+    const KEPT: &[Range<Hpa>] = &[Hpa(0x20_0000)..Hpa(0x40_0000), Hpa(0x9_e000)..Hpa(0x9_f000)];
+
     fn call(registers: &mut Registers) {
         let cpu: &PerCpu = Box::leak(Box::new(PerCpu::new(0, 0)));
         cpu.counters.count(ExitKind::Invd);
-        let facts = Facts {
-            region: Hpa(0x20_0000)..Hpa(0x40_0000),
-            vendor: Vendor::Vmx,
-            cpus: Box::leak(Box::new([cpu])),
-            log,
-        };
+        let facts = Facts { kept: KEPT, vendor: Vendor::Vmx, cpus: Box::leak(Box::new([cpu])), log };
         answer(registers, &facts);
     }
 
@@ -123,6 +133,20 @@ mod tests {
         call(&mut registers);
         assert_eq!([registers.get(Register::Rbx), registers.get(Register::Rcx)], [0x20_0000, 0x20_0000]);
         assert_eq!(registers.get(Register::Rdi), 1);
+    }
+
+    #[test]
+    fn memory_comes_piece_by_piece() {
+        for (index, range) in (0..).zip(KEPT) {
+            let mut registers = with(&[(Register::Rax, 4), (Register::Rbx, index)]);
+            call(&mut registers);
+            let answer =
+                [Register::Rax, Register::Rbx, Register::Rcx].map(|register| registers.get(register));
+            assert_eq!(answer, [0, range.start.0, range.end.0 - range.start.0]);
+        }
+        let mut registers = with(&[(Register::Rax, 4), (Register::Rbx, 2)]);
+        call(&mut registers);
+        assert_eq!(registers, with(&[(Register::Rax, 2), (Register::Rbx, 2)]));
     }
 
     #[test]

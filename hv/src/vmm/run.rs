@@ -150,7 +150,7 @@ fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, 
 fn apic_may_be_at<F, T>(value: u64, machine: &Machine<F, T>) -> bool {
     let page = Hpa(value & 0x000f_ffff_ffff_f000);
     machine.watched.is_none_or(|watched| watched == page.identity())
-        && !overlaps(&(page..page + PAGE_SIZE), &machine.facts.region)
+        && !machine.facts.kept.iter().any(|kept| overlaps(&(page..page + PAGE_SIZE), kept))
 }
 
 #[cold]
@@ -245,9 +245,10 @@ fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
     if touch.flush {
         vcpu.flush_second_stage();
     }
-    let region = &machine.facts.region;
+    // The page that CPUs are started from is among what Linux looks through for firmware's tables.
+    let region = machine.facts.kept.first();
     if touch.decoy
-        && region.contains(&violation.address.identity())
+        && region.is_some_and(|region| region.contains(&violation.address.identity()))
         && !machine.touch_reported.swap(true, Ordering::Relaxed)
     {
         let address = violation.address;

@@ -355,7 +355,7 @@ impl Bench {
             GuestMemory::new(frames, PageSize::Size1G, identity, ram, cpus.len() > 1).expect("frames enough");
         let machine = Machine {
             facts: Facts {
-                region: REGION,
+                kept: &[REGION],
                 vendor: Vendor::Vmx,
                 cpus,
                 log: |position, buffer| {

@@ -9,7 +9,7 @@ use vidar_abi::{
 use crate::exits::Counts;
 use crate::hypercall::{Answer, Request};
 use crate::log::Log;
-use crate::status::Status;
+use crate::status::{Piece, Status};
 
 /// What there is to say where Vidar is not.
 pub const NOT_UNDER_VIDAR: &str = "this Linux does not run under Vidar";
@@ -75,9 +75,19 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
             vendor: Vendor::from_raw(answer.rdx).ok_or(nonsense)?,
             cpus: answer.rsi,
             exits: answer.rdi,
-            base: answer.rbx,
-            size: answer.rcx,
+            memory: self.memory(Piece { base: answer.rbx, size: answer.rcx })?,
         })
+    }
+
+    /// All memory that it keeps. An older Vidar knows of one piece alone.
+    fn memory(&self, first: Piece) -> Result<Vec<Piece>, Failure> {
+        let mut pieces = vec![first];
+        if self.abi.minor >= 1 {
+            while let Some(answer) = self.ask(Call::Memory, pieces.len() as u64, 0)? {
+                pieces.push(Piece { base: answer.rbx, size: answer.rcx });
+            }
+        }
+        Ok(pieces)
     }
 
     /// Exits by kind, of all CPUs together.
@@ -156,6 +166,8 @@ mod tests {
                 Answer { rbx: 10 * request.rbx + request.rcx, ..ok }
             }
             Some(Call::Exits) => bad,
+            Some(Call::Memory) if request.rbx == 1 => Answer { rbx: 0x9_e000, rcx: 0x1000, ..ok },
+            Some(Call::Memory) => bad,
             Some(Call::Log) => {
                 let start = request.rbx.max(10);
                 let rest = TEXT.get(start as usize - 10..).unwrap_or_default();
@@ -193,7 +205,7 @@ mod tests {
         let failure = Vidar::find(other, None).err().unwrap();
         assert_eq!(
             failure.to_string(),
-            "Vidar speaks version 2.7 of the hypercall ABI, this vidarctl 1.0: take the vidarctl that came with this \
+            "Vidar speaks version 2.7 of the hypercall ABI, this vidarctl 1.1: take the vidarctl that came with this \
              Vidar"
         );
     }
@@ -202,7 +214,9 @@ mod tests {
     fn the_status_is_taken_apart() {
         let status = Vidar::find(vidar, None).unwrap().status().unwrap();
         assert_eq!(status.version, [1, 2, 3]);
-        assert_eq!((status.cpus, status.exits, status.base, status.size), (2, 1234, 0x3fc0_0000, 4 << 20));
+        assert_eq!((status.cpus, status.exits), (2, 1234));
+        let pieces: Vec<_> = status.memory.iter().map(|piece| (piece.base, piece.size)).collect();
+        assert_eq!(pieces, [(0x3fc0_0000, 4 << 20), (0x9_e000, 0x1000)]);
         assert_eq!(status.vendor, Vendor::Vmx);
     }
 

@@ -6,7 +6,7 @@ use crate::json::string;
 use crate::numbers::{grouped, memory};
 
 /// The answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// Vidar's version: major, minor, patch.
     pub version: [u32; 3],
@@ -18,45 +18,62 @@ pub struct Status {
     pub cpus: u64,
     /// Exits of all kinds so far.
     pub exits: u64,
-    /// Physical address of the memory that it keeps.
+    /// The memory that it keeps.
+    pub memory: Vec<Piece>,
+}
+
+/// A piece of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Its physical address.
     pub base: u64,
-    /// Bytes of that memory.
+    /// Its bytes.
     pub size: u64,
+}
+
+impl Piece {
+    /// The last byte.
+    fn end(self) -> u64 {
+        self.base.saturating_add(self.size.saturating_sub(1))
+    }
 }
 
 impl Status {
     /// For people.
     pub fn text(&self) -> String {
-        let Self { vendor, cpus, base, size, .. } = self;
+        let Self { vendor, cpus, .. } = self;
+        let size = self.size();
+        let pieces = self.memory.iter().map(|piece| format!("{:#x}-{:#x}", piece.base, piece.end()));
+        let pieces = pieces.collect::<Vec<_>>().join(", ");
         let plural = if *cpus == 1 { "" } else { "s" };
         format!(
             "Vidar    {}, hypercall ABI {}\nruns on  {}, {cpus} CPU{plural}\nexits    {}\n\
-             memory   {} ({size} bytes) at {base:#x}-{:#x}\n",
+             memory   {} ({size} bytes) at {pieces}\n",
             self.version_text(),
             self.abi_text(),
             vendor.name(),
             grouped(self.exits),
-            memory(*size),
-            self.end(),
+            memory(size),
         )
     }
 
     /// For programs.
     pub fn json(&self) -> String {
-        let Self { cpus, exits, base, size, .. } = self;
+        let Self { cpus, exits, .. } = self;
+        let piece = |Piece { base, size }: &Piece| format!("{{\"base\":{base},\"bytes\":{size}}}");
+        let pieces = self.memory.iter().map(piece).collect::<Vec<_>>().join(",");
         format!(
-            "{{\"version\":{},\"abi\":{},\"vendor\":{},\"cpus\":{cpus},\"exits\":{exits},\"memory_bytes\":{size},\
-             \"memory_base\":{base},\"memory_end\":{}}}\n",
+            "{{\"version\":{},\"abi\":{},\"vendor\":{},\"cpus\":{cpus},\"exits\":{exits},\"memory_bytes\":{},\
+             \"memory\":[{pieces}]}}\n",
             string(&self.version_text()),
             string(&self.abi_text()),
             string(self.vendor.name()),
-            self.end(),
+            self.size(),
         )
     }
 
-    /// The last byte.
-    fn end(&self) -> u64 {
-        self.base.saturating_add(self.size.saturating_sub(1))
+    fn size(&self) -> u64 {
+        self.memory.iter().map(|piece| piece.size).sum()
     }
 
     fn version_text(&self) -> String {
@@ -73,34 +90,40 @@ impl Status {
 mod tests {
     use super::*;
 
+    fn status(memory: &[Piece]) -> Status {
+        Status { memory: memory.to_vec(), ..STATUS }
+    }
+
+    const REGION: Piece = Piece { base: 0x3fc0_0000, size: 4 << 20 };
     const STATUS: Status = Status {
         version: [0, 1, 0],
         abi: Version { major: 1, minor: 0 },
         vendor: Vendor::Vmx,
         cpus: 1,
         exits: 12_345,
-        base: 0x3fc0_0000,
-        size: 4 << 20,
+        memory: Vec::new(),
     };
 
     #[test]
     fn people_read_four_lines() {
         assert_eq!(
-            STATUS.text(),
+            status(&[REGION]).text(),
             "Vidar    0.1.0, hypercall ABI 1.0\n\
              runs on  Intel VT-x, 1 CPU\n\
              exits    12,345\n\
              memory   4 MiB (4194304 bytes) at 0x3fc00000-0x3fffffff\n"
         );
         assert!(Status { cpus: 4, ..STATUS }.text().contains("4 CPUs\n"));
+        let two = status(&[REGION, Piece { base: 0x9_e000, size: 0x1000 }]).text();
+        assert!(two.ends_with("(4198400 bytes) at 0x3fc00000-0x3fffffff, 0x9e000-0x9efff\n"), "{two}");
     }
 
     #[test]
     fn programs_read_one_object() {
         assert_eq!(
-            STATUS.json(),
+            status(&[REGION]).json(),
             "{\"version\":\"0.1.0\",\"abi\":\"1.0\",\"vendor\":\"Intel VT-x\",\"cpus\":1,\"exits\":12345,\
-             \"memory_bytes\":4194304,\"memory_base\":1069547520,\"memory_end\":1073741823}\n"
+             \"memory_bytes\":4194304,\"memory\":[{\"base\":1069547520,\"bytes\":4194304}]}\n"
         );
     }
 }

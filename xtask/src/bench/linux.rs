@@ -97,7 +97,8 @@ pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Boot> {
         boot.kinds = exits.kinds;
         let idle: Idle = serde_json::from_str(console.run("vidarctl exits --idle 60 --json")?.trim())?;
         boot.idle_per_second = idle.per_second;
-        (_, boot.memory) = facts::hidden(&console.run("vidarctl status --json")?)?;
+        let kept = facts::hidden(&console.run("vidarctl status --json")?)?;
+        boot.memory = kept.iter().map(|(_, size)| size).sum();
     }
     Ok(boot)
 }

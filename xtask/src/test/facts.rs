@@ -36,11 +36,7 @@ impl Facts {
         let messages = console.run("dmesg -r")?;
         // A message in the middle of an answer would spoil it.
         console.run("dmesg -n 1")?;
-        let mut kept = Vec::new();
-        if under_vidar {
-            kept.push(hidden(&console.run("vidarctl status --json")?)?);
-            kept.extend(as_well(&console.run("vidarctl log")?));
-        }
+        let kept = if under_vidar { hidden(&console.run("vidarctl status --json")?)? } else { Vec::new() };
         Ok(Self {
             cpuinfo: console.run("cat /proc/cpuinfo")?,
             clocksource: console.run(CLOCKSOURCE)?,
@@ -54,22 +50,14 @@ impl Facts {
     }
 }
 
-/// Base and size of Vidar's memory out of `vidarctl status --json`.
-pub fn hidden(status: &str) -> Result<(u64, u64)> {
+/// Base and size of each piece of Vidar's memory out of `vidarctl status --json`, that of its image first.
+pub fn hidden(status: &str) -> Result<Vec<(u64, u64)>> {
     let status: serde_json::Value =
         serde_json::from_str(status.trim()).context("vidarctl's answer is no JSON")?;
-    let number = |key: &str| status[key].as_u64().with_context(|| format!("vidarctl's answer has no {key}"));
-    Ok((number("memory_base")?, number("memory_bytes")?))
-}
-
-/// What Vidar's log says that it keeps for starting CPUs.
-fn as_well(log: &str) -> Option<(u64, u64)> {
-    let line = log.lines().find(|line| line.ends_with("as well, to start CPUs from"))?;
-    let mut numbers = line
-        .split_whitespace()
-        .filter_map(|word| word.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok()));
-    let (first, last) = (numbers.next()?, numbers.next()?);
-    Some((first, last + 1 - first))
+    let pieces = status["memory"].as_array().filter(|pieces| !pieces.is_empty());
+    let piece = |piece: &serde_json::Value| piece["base"].as_u64().zip(piece["bytes"].as_u64());
+    let pieces = pieces.and_then(|pieces| pieces.iter().map(piece).collect());
+    pieces.context("vidarctl's answer has no memory")
 }
 
 #[cfg(test)]
@@ -77,16 +65,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_as_well_is_read_from_the_log() {
-        let log = "vidar: 2 CPUs\nvidar: keeps 0x9e000 to 0x9efff as well, to start CPUs from\nvidar: keeps 0x200000 to";
-        assert_eq!(as_well(log), Some((0x9_e000, 0x1000)));
-        assert_eq!(as_well("vidar: keeps 0x200000 to 0x3fffff for itself"), None);
-    }
-
-    #[test]
     fn the_region_is_read_from_the_status() {
-        let status = "{\"version\":\"0.1.0\",\"memory_bytes\":4194304,\"memory_base\":1069547520}\n";
-        assert_eq!(hidden(status).unwrap(), (1_069_547_520, 4_194_304));
+        let status =
+            "{\"memory_bytes\":4098,\"memory\":[{\"base\":7,\"bytes\":2},{\"base\":1,\"bytes\":4096}]}\n";
+        assert_eq!(hidden(status).unwrap(), [(7, 2), (1, 4096)]);
+        assert!(hidden("{\"memory\":[]}").is_err());
         assert!(hidden("{}").is_err() && hidden("vidarctl: no Vidar").is_err());
     }
 }
