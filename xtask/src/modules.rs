@@ -28,7 +28,8 @@ pub fn archive(guest: &Guest, wanted: &[&str]) -> Result<PathBuf> {
     let home = kernel.parent().context("the kernel is in no folder")?;
     let source = fs::read_to_string(home.join("source"));
     let source = source.context("the kernel came in no package, so there are no modules to it")?;
-    let (archive, note) = (home.join("modules.cpio.gz"), home.join("modules"));
+    let name = format!("modules-{}", wanted.join("-"));
+    let (archive, note) = (home.join(format!("{name}.cpio.gz")), home.join(name));
     let made_of = format!("{source}{}\n", wanted.join(" "));
     if archive.is_file() && fs::read_to_string(&note).is_ok_and(|old| old == made_of) {
         return Ok(archive);

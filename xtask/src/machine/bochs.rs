@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{LOG, Spec, tied_to_us};
+use super::{LOG, Medium, Ports, Spec, tied_to_us};
 use crate::packages;
 
 /// A CPU with VT-x and EPT whose CPUID names no TSC frequency: so Linux measures it, and gets it right.
@@ -24,9 +24,9 @@ pub const NO_PORT: &str = "RFB could not bind any port";
 const POWERED_OFF: &str = "soft power off";
 
 /// Writes the configuration, and gives the command that runs it.
-pub fn command(spec: &Spec, port: u16) -> Result<Command> {
+pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     let configuration = spec.dir.join(CONFIGURATION);
-    let text = configuration_text(spec, port);
+    let text = configuration_text(spec, ports);
     fs::write(&configuration, text).with_context(|| format!("cannot write {}", configuration.display()))?;
     let mut command = tied_to_us("bochs");
     command.args(["-q", "-f", CONFIGURATION]);
@@ -50,22 +50,32 @@ fn has_debugger() -> bool {
     })
 }
 
-fn configuration_text(spec: &Spec, port: u16) -> String {
+fn configuration_text(spec: &Spec, ports: Ports) -> String {
     let (memory, cpus) = (spec.memory, spec.cpus());
     let iso = spec.iso_from_dir().display();
     let cpu = spec.cpu.as_deref().unwrap_or(USUAL_CPU);
     let time = if spec.fixed_clock { "1700000000" } else { "utc" };
-    let (boot, drive) = if spec.iso_on_disk {
+    let (boot, drive) = if spec.medium != Medium::Cd {
         ("disk", format!("type=disk, mode=volatile, path=\"{iso}\", cylinders=0"))
     } else {
         ("cdrom", format!("type=cdrom, path=\"{iso}\", status=inserted"))
+    };
+    let serial = match ports.serial {
+        Some(port) => format!("com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}"),
+        None => "com1: enabled=0".to_owned(),
     };
     let errors = if spec.verbose { "report" } else { "ignore" };
     // After Linux has rebooted, the BIOS of Bochs writes an MSR that it has locked: it lives on by the reset that
     // follows from the triple fault.
     let reset = u8::from(!spec.stops_at_triple_fault);
     let vga_bios = packages::vga_bios();
-    let ignore = u8::from(!spec.strict_msrs);
+    // UEFI asks for MSRs that this CPU does not have.
+    let ignore = u8::from(!spec.strict_msrs || spec.uefi);
+    let firmware = if spec.uefi {
+        format!("file=\"{}\", address=0xffe00000", packages::UEFI)
+    } else {
+        "file=\"/usr/share/bochs/BIOS-bochs-latest\"".to_owned()
+    };
     // The speaker is there for the guest. Its sound goes nowhere: Bochs 2.7 aborts where ALSA has no sound card.
     format!(
         "plugin_ctrl: unmapped=true, biosdev=true, speaker=true, extfpuirq=true, parallel=false, serial=true\n\
@@ -73,7 +83,7 @@ fn configuration_text(spec: &Spec, port: u16) -> String {
          config_interface: textconfig\n\
          display_library: rfb, options=\"timeout=0\"\n\
          memory: guest={memory}, host={memory}\n\
-         romimage: file=\"/usr/share/bochs/BIOS-bochs-latest\"\n\
+         romimage: {firmware}\n\
          vgaromimage: file=\"{vga_bios}\"\n\
          boot: {boot}\n\
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
@@ -82,7 +92,7 @@ fn configuration_text(spec: &Spec, port: u16) -> String {
          cpu: model={cpu}, count={cpus}, ips={INSTRUCTIONS_PER_SECOND}, \
          reset_on_triple_fault={reset}, ignore_bad_msrs={ignore}\n\
          pci: enabled=1, chipset=i440fx\n\
-         com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n\
+         {serial}\n\
          log: {LOG}\n\
          panic: action=fatal\n\
          error: action={errors}\n\
@@ -108,7 +118,7 @@ mod tests {
             fixed_clock: true,
             ..Spec::default()
         };
-        let text = configuration_text(&spec, 4711);
+        let text = configuration_text(&spec, Ports { serial: Some(4711), monitor: None });
         for line in [
             "memory: guest=384, host=384",
             "ata0-master: type=cdrom, path=\"vidar.iso\", status=inserted",
@@ -119,7 +129,9 @@ mod tests {
             assert!(text.lines().any(|other| other == line), "{line}");
         }
         assert!(text.contains("cpu: model=tigerlake, count=2, "));
-        let usual = configuration_text(&Spec { cpu: None, fixed_clock: false, ..spec }, 1);
+        let none = Ports { serial: None, monitor: None };
+        let usual = configuration_text(&Spec { cpu: None, fixed_clock: false, ..spec }, none);
+        assert!(usual.lines().any(|line| line == "com1: enabled=0"));
         assert!(usual.contains(USUAL_CPU) && usual.contains("time0=utc"));
     }
 }

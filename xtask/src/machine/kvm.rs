@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::qemu::{self, QEMU};
-use super::{Spec, tied_to_us};
+use super::{Ports, Spec, tied_to_us};
 
 /// The modules of KVM, and the feature of the CPU that each lets guests use if it is told to.
 const MODULES: &[(&str, &str)] = &[("kvm_intel", "vmx"), ("kvm_amd", "svm")];
 
 /// The command that runs it.
-pub fn command(spec: &Spec, port: u16) -> Result<Command> {
-    let mut command = qemu::machine(spec, port, &format!("host,+{}", feature().unwrap_or("vmx")))?;
+pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
+    let mut command = qemu::machine(spec, ports, &format!("host,+{}", feature().unwrap_or("vmx")))?;
     command.args(["-accel", "kvm"]);
     Ok(command)
 }

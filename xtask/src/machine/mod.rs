@@ -1,8 +1,12 @@
-//! The machines that an ISO is booted in: emulators whose first serial port is a socket of ours.
+//! The machines that an ISO is booted in: emulators whose first serial port is a socket of ours, as is the monitor of
+//! those that have one.
 
 mod bochs;
 pub mod disk;
+mod keyboard;
 mod kvm;
+pub mod monitor;
+pub mod picture;
 mod qemu;
 
 use std::fs;
@@ -18,6 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use self::disk::Disk;
+use self::monitor::Monitor;
 pub use self::qemu::TICKS_PER_INSTRUCTION;
 use crate::{packages, paths};
 
@@ -49,15 +54,41 @@ pub enum Network {
     E1000,
 }
 
+/// What a machine's devices are built around. Bochs always has the older one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Chipset {
+    /// Intel's 440FX of 1996, with PCI.
+    #[default]
+    Pc,
+    /// Intel's Q35 of 2007, with PCI Express, and with AHCI for its drives.
+    Q35,
+}
+
+/// What an ISO is on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Medium {
+    /// A CD.
+    #[default]
+    Cd,
+    /// A disk, as if the ISO had been written to one.
+    Disk,
+    /// A USB stick. In Bochs there are none.
+    Usb,
+}
+
 /// What a machine is made of. The default is one for people, and tests ask for more.
 #[derive(Debug, Clone, Default)]
 pub struct Spec {
     /// The folder of its configuration and logs.
     pub dir: PathBuf,
+    /// Its chipset.
+    pub chipset: Chipset,
+    /// Whether it has no serial port at all; it has one otherwise.
+    pub no_serial: bool,
     /// The ISO in its drive.
     pub iso: PathBuf,
-    /// Whether that is a disk, as if the ISO had been written to one; it is a CD otherwise.
-    pub iso_on_disk: bool,
+    /// What it is on.
+    pub medium: Medium,
     /// Its other disks, which the guest writes to. Bochs has none.
     pub disks: Vec<Disk>,
     /// Its network cards. Bochs has none.
@@ -66,7 +97,7 @@ pub struct Spec {
     pub memory: u32,
     /// Its CPUs; `None` is one.
     pub cpus: Option<NonZeroU32>,
-    /// Whether its firmware is UEFI, and not a BIOS. That of Bochs always is a BIOS.
+    /// Whether its firmware is UEFI, and not a BIOS.
     pub uefi: bool,
     /// The CPU, as the emulator names it; `None` is the emulator's usual one.
     pub cpu: Option<String>,
@@ -99,7 +130,10 @@ impl Spec {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    serial: TcpStream,
+    /// `None` where it has no serial port.
+    serial: Option<TcpStream>,
+    /// `None` where the emulator has no monitor, or somebody has taken it.
+    monitor: Option<TcpStream>,
     dir: PathBuf,
     ended_well: fn(ExitStatus, &str) -> bool,
 }
@@ -138,38 +172,43 @@ impl Machine {
 
     fn try_to_start(self, spec: &Spec) -> Result<Running> {
         let dir = paths::ensure(spec.dir.clone())?;
-        // The emulator connects to us: so no port can be taken by another in between, and no byte is early.
-        let listener =
-            TcpListener::bind(("127.0.0.1", 0)).context("cannot open a socket for the serial port")?;
-        let port = listener.local_addr()?.port();
+        let serial = (!spec.no_serial).then(|| Line::open("serial port")).transpose()?;
+        let monitor = (self != Self::Bochs).then(|| Line::open("monitor")).transpose()?;
+        let ports = Ports { serial: Line::port(serial.as_ref())?, monitor: Line::port(monitor.as_ref())? };
         let mut command = match self {
-            Self::Bochs => bochs::command(spec, port)?,
-            Self::Qemu => qemu::command(spec, port)?,
-            Self::Kvm => kvm::command(spec, port)?,
+            Self::Bochs => bochs::command(spec, ports)?,
+            Self::Qemu => qemu::command(spec, ports)?,
+            Self::Kvm => kvm::command(spec, ports)?,
         };
         command.current_dir(&dir);
         let output = fs::File::create(dir.join(OUTPUT))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         // Ctrl-C at the terminal is ours to act on, not the emulator's.
         command.process_group(0);
-        let mut child = command.spawn().with_context(|| format!("cannot start {}", self.name()))?;
-        let serial = accept(&listener, &mut child, &dir);
-        let serial = serial.inspect_err(|_| {
-            let _ = child.kill();
-            let _ = child.wait();
-        })?;
+        let child = command.spawn().with_context(|| format!("cannot start {}", self.name()))?;
         let ended_well = match self {
             Self::Bochs => bochs::ended_well,
             Self::Qemu | Self::Kvm => qemu::ended_well,
         };
-        Ok(Running { child, serial, dir, ended_well })
+        // From here on it ends if something goes wrong.
+        let mut running = Running { child, serial: None, monitor: None, dir, ended_well };
+        running.serial = serial.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
+        running.monitor = monitor.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
+        Ok(running)
     }
 }
 
 impl Running {
     /// A handle to its serial port. It ends when the machine does.
     pub fn serial(&self) -> Result<TcpStream> {
-        self.serial.try_clone().context("cannot share the serial port")
+        let serial = self.serial.as_ref().context("this machine has no serial port")?;
+        serial.try_clone().context("cannot share the serial port")
+    }
+
+    /// Its monitor, which there is once, and not in Bochs.
+    pub fn monitor(&mut self) -> Result<Monitor> {
+        let stream = self.monitor.take().context("this machine has no monitor, or it is in use")?;
+        Monitor::new(stream, &self.dir)
     }
 
     /// What the emulator has said so far, in its log and else.
@@ -211,26 +250,51 @@ fn tied_to_us(program: &str) -> Command {
     }
 }
 
-/// Waits for the emulator to connect.
-fn accept(listener: &TcpListener, child: &mut Child, dir: &Path) -> Result<TcpStream> {
-    listener.set_nonblocking(true)?;
-    let begun = Instant::now();
-    loop {
-        match listener.accept() {
-            Ok((serial, _)) => {
-                serial.set_nonblocking(false)?;
-                serial.set_nodelay(true)?;
-                return Ok(serial);
+/// Where we wait for an emulator to connect to us: so no port can be taken by another in between, and no byte is early.
+struct Line {
+    listener: TcpListener,
+    what: &'static str,
+}
+
+/// The ports of the lines that there are.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    serial: Option<u16>,
+    monitor: Option<u16>,
+}
+
+impl Line {
+    fn open(what: &'static str) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0));
+        Ok(Self { listener: listener.with_context(|| format!("cannot open a socket for the {what}"))?, what })
+    }
+
+    fn port(line: Option<&Self>) -> Result<Option<u16>> {
+        Ok(line.map(|line| line.listener.local_addr()).transpose()?.map(|address| address.port()))
+    }
+
+    /// Waits for the emulator to connect.
+    fn accept(self, child: &mut Child, dir: &Path) -> Result<TcpStream> {
+        let what = self.what;
+        self.listener.set_nonblocking(true)?;
+        let begun = Instant::now();
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false)?;
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error).with_context(|| format!("the emulator's {what}")),
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error).context("the emulator's serial port"),
+            if let Some(status) = child.try_wait()? {
+                bail!("the emulator ended at once ({status}); it says why in {}", dir.display());
+            }
+            if begun.elapsed() > Duration::from_secs(60) {
+                bail!("the emulator did not open its {what}; see {}", dir.display());
+            }
+            thread::sleep(Duration::from_millis(20));
         }
-        if let Some(status) = child.try_wait()? {
-            bail!("the emulator ended at once ({status}); it says why in {}", dir.display());
-        }
-        if begun.elapsed() > Duration::from_secs(60) {
-            bail!("the emulator did not open its serial port; see {}", dir.display());
-        }
-        thread::sleep(Duration::from_millis(20));
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::disk::Bus;
-use super::{LOG, Network, Spec, tied_to_us};
+use super::{Chipset, LOG, Medium, Network, Ports, Spec, tied_to_us};
 use crate::packages;
 
 /// The program.
@@ -22,8 +22,8 @@ const SHIFT: u32 = 4;
 pub const TICKS_PER_INSTRUCTION: u64 = 1 << SHIFT;
 
 /// The command that runs it with all emulated.
-pub fn command(spec: &Spec, port: u16) -> Result<Command> {
-    let mut command = machine(spec, port, EMULATED_CPU)?;
+pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
+    let mut command = machine(spec, ports, EMULATED_CPU)?;
     command.args(["-accel", "tcg"]);
     if spec.counts_instructions {
         // No waiting: when there is nothing to do, time goes on to the next event.
@@ -36,14 +36,26 @@ pub fn command(spec: &Spec, port: u16) -> Result<Command> {
 }
 
 /// The command but for the accelerator.
-pub fn machine(spec: &Spec, port: u16, cpu: &str) -> Result<Command> {
+pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     let mut command = tied_to_us(QEMU);
     command.args(["-nodefaults", "-display", "none", "-vga", "std"]);
+    let chipset = match spec.chipset {
+        Chipset::Pc => "pc",
+        Chipset::Q35 => "q35",
+    };
+    command.args(["-machine", chipset]);
     command.args(["-cpu", spec.cpu.as_deref().unwrap_or(cpu)]);
     command.args(["-m", &spec.memory.to_string()]);
     command.args(["-smp", &spec.cpus().to_string()]);
-    command.args(["-chardev", &format!("socket,id=com1,host=127.0.0.1,port={port}")]);
-    command.args(["-serial", "chardev:com1"]);
+    let lines = [
+        ("com1", ports.serial, ["-serial", "chardev:com1"]),
+        ("monitor", ports.monitor, ["-mon", "chardev=monitor,mode=control"]),
+    ];
+    for (name, port, uses) in lines {
+        if let Some(port) = port {
+            command.args(["-chardev", &format!("socket,id={name},host=127.0.0.1,port={port}")]).args(uses);
+        }
+    }
     if spec.uefi {
         command.args(["-bios", packages::UEFI]);
     }
@@ -53,8 +65,14 @@ pub fn machine(spec: &Spec, port: u16, cpu: &str) -> Result<Command> {
     if spec.stops_at_triple_fault {
         command.arg("-no-reboot");
     }
-    let (media, device) =
-        if spec.iso_on_disk { ("snapshot=on", "ide-hd") } else { ("readonly=on", "ide-cd") };
+    let (media, device) = match spec.medium {
+        Medium::Cd => ("readonly=on", "ide-cd"),
+        Medium::Disk => ("snapshot=on", "ide-hd"),
+        Medium::Usb => ("snapshot=on", "usb-storage"),
+    };
+    if spec.medium == Medium::Usb {
+        command.args(["-device", "qemu-xhci"]);
+    }
     command
         .arg("-drive")
         .arg(format!("if=none,id=iso,format=raw,{media},file={}", spec.iso_from_dir().display()));
@@ -80,7 +98,6 @@ pub fn machine(spec: &Spec, port: u16, cpu: &str) -> Result<Command> {
         // Its boot ROM is in a package that nothing else here needs.
         command.args(["-device", &format!("{card},netdev=net{index},romfile=")]);
     }
-    command.args(["-monitor", "none"]);
     Ok(command)
 }
 
@@ -105,9 +122,14 @@ mod tests {
             networks: vec![Network::Virtio, Network::E1000],
             ..Spec::default()
         };
-        let command = command(&spec, 4711).unwrap();
-        let arguments: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+        let words = |spec: &Spec, ports: Ports| -> Vec<String> {
+            let command = command(spec, ports).unwrap();
+            command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
+        };
+        let arguments = words(&spec, Ports { serial: Some(4711), monitor: Some(4712) });
         for wanted in [
+            "pc",
+            "socket,id=monitor,host=127.0.0.1,port=4712",
             "socket,id=com1,host=127.0.0.1,port=4711",
             "if=none,id=iso,format=raw,readonly=on,file=vidar.iso",
             "virtio-blk-pci,drive=disk0",
@@ -118,6 +140,9 @@ mod tests {
         ] {
             assert!(arguments.iter().any(|word| word == wanted), "{wanted}");
         }
+        let bare = Spec { chipset: Chipset::Q35, no_serial: true, ..spec };
+        let bare = words(&bare, Ports { serial: None, monitor: Some(1) });
+        assert!(bare.iter().any(|word| word == "q35") && !bare.iter().any(|word| word.contains("serial")));
         let node = arguments.iter().find(|word| word.contains("\"disk0\"")).unwrap();
         let node: serde_json::Value = serde_json::from_str(node).unwrap();
         assert_eq!((&node["driver"], &node["file"]["filename"]), (&json!("qcow2"), &json!("/a, \"b\"")));

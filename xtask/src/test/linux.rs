@@ -225,7 +225,7 @@ fn boot(console: &mut Console, side: Side, guest: &Guest) -> Result<()> {
 }
 
 /// What a bzImage says of its release: the first word of the text that its field `kernel_version` points to.
-fn release(image: &[u8]) -> Option<&str> {
+pub fn release(image: &[u8]) -> Option<&str> {
     let pointer = image.get(0x20e..0x210)?.try_into().ok()?;
     let text = image.get(0x200 + usize::from(u16::from_le_bytes(pointer))..)?;
     let word = text.split(|byte| [b' ', 0].contains(byte)).next()?;

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the tests of the host, then those in emulators.
 
+mod boots;
 mod devices;
 mod distribution;
 pub mod facts;
@@ -7,6 +8,8 @@ mod host;
 pub mod lane;
 mod linux;
 mod menu;
+mod no_serial;
+mod power;
 mod probes;
 mod refusals;
 mod report;
@@ -178,13 +181,26 @@ fn jobs<'a>(
         work: Box::new(move || devices::all(Lane::Svm, under_vidar, tools, report)),
     }));
     jobs.extend(Lane::ALL.into_iter().flat_map(|lane| short(lane, tools, report)));
-    let on_screen = move || screen::check(tools);
     jobs.extend(
         menu::TESTS
             .map(|(name, check)| one(name.to_owned(), name.replace('/', "-"), report, move || check(tools))),
     );
+    jobs.extend(
+        boots::BOOTS.iter().map(|boot| one(boot.test(), boot.folder(), report, move || boot.run(tools))),
+    );
+    jobs.extend(power::RESETS.map(|reset| {
+        let name = reset.name();
+        one(Lane::Svm.test(&name), Lane::Svm.folder(&name), report, move || reset.run(Lane::Svm, tools))
+    }));
+    jobs.extend([true, false].map(|under_vidar| Job {
+        names: power::names(Lane::Svm, under_vidar),
+        work: Box::new(move || power::all(Lane::Svm, under_vidar, tools, report)),
+    }));
     jobs.push(Job { names: usb::names(), work: Box::new(move || usb::all(tools, report)) });
-    jobs.push(one(screen::NAME.to_owned(), screen::FOLDER.to_owned(), report, on_screen));
+    jobs.push(Job {
+        names: no_serial::names(Lane::Svm),
+        work: Box::new(move || no_serial::all(Lane::Svm, tools, report)),
+    });
     jobs
 }
 
@@ -207,8 +223,8 @@ fn short<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> Vec<Job<'a>> {
     let singles = probes::SINGLES.iter().map(|single| {
         one(lane.test(single.name), lane.folder(single.name), report, move || single.run(lane, tools))
     });
-    let refusals = refusals::refusals(lane).map(|refusal| {
-        one(lane.test(refusal.name), lane.folder(refusal.name), report, move || refusal.check(lane, tools))
+    let refusals = refusals::cases(lane).map(|case| {
+        one(lane.test(&case.name()), lane.folder(&case.name()), report, move || case.check(tools))
     });
     let startups = startup::STARTUPS.iter().filter(move |startup| startup.is_in(lane)).map(|startup| {
         one(lane.test(startup.name), lane.folder(startup.name), report, move || startup.run(lane, tools))

@@ -1,22 +1,24 @@
-//! What Vidar must refuse, and the sentence that it must say: a table, and the one way to check a row.
+//! What Vidar must refuse, and the sentence that it must say, on the serial line and on the screen: a table, and the one
+//! way to check a row.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::Tools;
 use super::lane::Lane;
-use super::small::{GUEST, Small};
-use crate::console::BOOT;
+use super::screen::Screen;
+use super::screen::font::Font;
+use super::small::{Booted, GUEST, Small};
+use super::{Tools, folder};
+use crate::console::{ANSWER, BOOT};
 use crate::grub::Menu;
 use crate::guests::{self, Freshness};
 use crate::{manifest, probe_image};
 
 /// Something that Vidar must refuse.
 #[derive(Debug)]
-pub struct Refusal {
-    /// The test's name.
-    pub name: &'static str,
+struct Refusal {
+    name: &'static str,
     kernel: Image,
     /// MiB.
     initrd: usize,
@@ -25,6 +27,8 @@ pub struct Refusal {
     memory: u32,
     /// The only lane where it is refused so; `None` is all.
     lane: Option<Lane>,
+    /// Whether it is tried on a machine with a BIOS alone.
+    bios_only: bool,
     cpu: Option<&'static str>,
     /// All that Vidar says after "cannot start: "; each # stands for a number.
     sentence: &'static str,
@@ -51,18 +55,26 @@ const USUAL: Refusal = Refusal {
     entry: GUEST,
     memory: 256,
     lane: None,
+    bios_only: false,
     cpu: None,
     sentence: "",
 };
 
+/// What stands before the sentence: of every line of Vidar's, and of each refusal.
+const VIDAR: &str = "vidar: error: ";
+const BEFORE: &str = "cannot start: ";
+
+/// Memory that UEFI and GRUB take to themselves, in MiB: without it GRUB refuses some of this itself.
+const FIRMWARE: u32 = 32;
+
 /// Menu entries that are wrong by themselves.
 const WRONG_ENTRIES: &[(&str, &[&str])] = &[
-    ("no-kernel", &["multiboot2 /boot/vidar.elf"]),
+    ("no-kernel", &["multiboot2 /boot/vidar.elf", "set gfxpayload=$screen"]),
     ("multiboot1", &["multiboot /boot/vidar.elf", "module /boot/guests/probe/vmlinuz"]),
 ];
 
 /// What is said of a CPU without an extension.
-pub const NO_EXTENSION: &str = "this CPU has neither VT-x nor AMD-V: use a machine whose CPU has one of them, or boot the \
+const NO_EXTENSION: &str = "this CPU has neither VT-x nor AMD-V: use a machine whose CPU has one of them, or boot the \
                                 bare menu entry";
 
 /// What is said of one that is too old for either.
@@ -72,7 +84,7 @@ const NO_LONG_MODE: &str =
 /// The table.
 const REFUSALS: &[Refusal] = &[
     Refusal {
-        name: "refusal/too-little-memory",
+        name: "too-little-memory",
         kernel: Image::Stock,
         memory: 64,
         sentence: "too little memory for the kernel: it needs # MiB in one piece between # MiB and 4 GiB, and of \
@@ -81,81 +93,100 @@ const REFUSALS: &[Refusal] = &[
         ..USUAL
     },
     Refusal {
-        name: "refusal/cpu-without-vmx",
+        name: "cpu-without-vmx",
         lane: Some(Lane::Vmx),
         cpu: Some("p4_prescott_celeron_336"),
         sentence: NO_EXTENSION,
         ..USUAL
     },
     Refusal {
-        name: "refusal/cpu-without-svm",
+        name: "cpu-without-svm",
         lane: Some(Lane::Svm),
         cpu: Some("EPYC,-hypervisor,-svm"),
         sentence: NO_EXTENSION,
         ..USUAL
     },
     Refusal {
-        name: "refusal/cpu-without-nested-paging",
+        name: "cpu-of-intel-without-vmx",
+        lane: Some(Lane::Svm),
+        cpu: Some("Nehalem"),
+        sentence: NO_EXTENSION,
+        ..USUAL
+    },
+    Refusal {
+        name: "cpu-without-nested-paging",
         lane: Some(Lane::Svm),
         cpu: Some("EPYC,-hypervisor,-npt"),
         sentence: "this CPU's AMD-V lacks nested paging: use a machine with a newer CPU, or boot the bare menu entry",
         ..USUAL
     },
     Refusal {
-        name: "refusal/cpu-without-64-bits",
+        name: "cpu-without-64-bits",
         lane: Some(Lane::Vmx),
         cpu: Some("p3_katmai"),
         sentence: NO_LONG_MODE,
         ..USUAL
     },
     Refusal {
-        name: "refusal/cpu-without-64-bits",
+        name: "cpu-without-64-bits",
         lane: Some(Lane::Svm),
+        // UEFI is of 64 bits itself.
+        bios_only: true,
         cpu: Some("pentium3"),
         sentence: NO_LONG_MODE,
         ..USUAL
     },
     Refusal {
-        name: "refusal/no-kernel",
+        name: "cpu-without-no-execute",
+        lane: Some(Lane::Svm),
+        // Linux would do with it, firmware of 64 bits would not.
+        bios_only: true,
+        cpu: Some("EPYC,-hypervisor,-nx"),
+        sentence: "this CPU's no-execute pages are switched off: enable them in the firmware's setup (\"Execute Disable\", \
+                   \"XD\" or \"NX\"), or boot the bare menu entry",
+        ..USUAL
+    },
+    Refusal {
+        name: "no-kernel",
         entry: "no-kernel",
         sentence: "no kernel was given: add a line `module2 /path/to/vmlinuz` behind the `multiboot2` line in grub.cfg",
         ..USUAL
     },
     Refusal {
-        name: "refusal/multiboot1",
+        name: "multiboot1",
         entry: "multiboot1",
         sentence: "it was not started by a Multiboot2 loader (the magic number is 0x2badb002): in grub.cfg write \
                    `multiboot2` and `module2`",
         ..USUAL
     },
     Refusal {
-        name: "refusal/kernel-truncated",
+        name: "kernel-truncated",
         kernel: Image::Truncated,
         sentence: "the kernel is truncated: its header promises # bytes and the module has #; copy the file again",
         ..USUAL
     },
     Refusal {
-        name: "refusal/kernel-garbage",
+        name: "kernel-garbage",
         kernel: Image::Garbage,
         sentence: "the kernel is not a Linux bzImage (no \"HdrS\" signature): give GRUB the vmlinuz file of a Linux \
                    x86 kernel as the first module",
         ..USUAL
     },
     Refusal {
-        name: "refusal/kernel-too-old",
+        name: "kernel-too-old",
         kernel: Image::OldProtocol,
         sentence: "the kernel speaks boot protocol 2.09 and Vidar needs 2.10 or later: use Linux 2.6.31 or newer",
         ..USUAL
     },
     Refusal {
-        name: "refusal/kernel-damaged",
+        name: "kernel-damaged",
         // The last bytes of the boot sector.
         kernel: Image::Patched(0x1fe, &[0, 0]),
         sentence: "the kernel is damaged: its boot sector does not end in 0xAA55; copy the file again",
         ..USUAL
     },
     Refusal {
-        name: "refusal/initrd-does-not-fit",
+        name: "initrd-does-not-fit",
         // The kernel takes initrds below 16 MiB only.
         kernel: Image::Patched(0x22c, &[0xff, 0xff, 0xff, 0]),
         initrd: 20,
@@ -165,39 +196,81 @@ const REFUSALS: &[Refusal] = &[
     },
 ];
 
-/// The refusals of a lane.
-pub fn refusals(lane: Lane) -> impl Iterator<Item = &'static Refusal> {
-    REFUSALS.iter().filter(move |refusal| refusal.lane.is_none_or(|only| only == lane))
+/// A refusal, and where it is tried.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    refusal: &'static Refusal,
+    lane: Lane,
+    uefi: bool,
 }
 
-impl Refusal {
+/// The refusals of a lane: on machines with a BIOS, and where there are any, with UEFI.
+pub fn cases(lane: Lane) -> impl Iterator<Item = Case> {
+    let here = move |refusal: &&Refusal| refusal.lane.is_none_or(|only| only == lane);
+    let with = move |uefi: bool| {
+        let tried = move |refusal: &&Refusal| !uefi || lane == Lane::Svm && !refusal.bios_only;
+        REFUSALS.iter().filter(here).filter(tried).map(move |refusal| Case { refusal, lane, uefi })
+    };
+    with(false).chain(with(true))
+}
+
+impl Case {
+    /// The test's name, within its lane.
+    pub fn name(self) -> String {
+        let firmware = if self.uefi { "uefi/" } else { "" };
+        format!("{firmware}refusal/{}", self.refusal.name)
+    }
+
     /// Boots it and compares what Vidar says.
-    pub fn check(&self, lane: Lane, tools: &Tools) -> Result<()> {
-        let menu =
-            Menu { default: Some(self.entry.to_owned()), extra: WRONG_ENTRIES.to_vec(), ..Menu::default() };
+    pub fn check(self, tools: &Tools) -> Result<()> {
+        let Self { refusal, lane, uefi } = self;
+        let menu = Menu {
+            default: Some(refusal.entry.to_owned()),
+            extra: WRONG_ENTRIES.to_vec(),
+            ..Menu::default()
+        };
+        let name = lane.folder(&self.name());
         let small = Small {
-            name: lane.folder(self.name),
+            name: name.clone(),
             lane,
-            kernel: self.kernel.bytes(tools)?,
-            initrd: vec![0; self.initrd << 20],
+            uefi,
+            kernel: refusal.kernel.bytes(tools)?,
+            initrd: vec![0; refusal.initrd << 20],
             menu,
-            memory: self.memory,
-            cpu: self.cpu,
+            memory: refusal.memory + if uefi { FIRMWARE } else { 0 },
+            cpu: refusal.cpu,
             ..Small::default()
         };
         let mut booted = small.boot(tools)?;
-        booted.console.expect("cannot start: ", BOOT)?;
+        booted.console.expect(BEFORE, BOOT)?;
         let said = booted.console.expect("\r\n", BOOT)?;
-        ensure!(
-            matches(self.sentence, &said),
-            "Vidar should have said \"{}\" and said \"{said}\"",
-            self.sentence
-        );
+        let wanted = refusal.sentence;
+        ensure!(matches(wanted, &said), "Vidar should have said \"{wanted}\" and said \"{said}\"");
         let more = booted.console.listen(Duration::from_secs(2));
         ensure!(more.is_empty(), "after the refusal there was more: {more}");
+        // Bochs does not show its screen to programs.
+        if lane == Lane::Svm {
+            on_screen(&mut booted, &name, uefi, &format!("{VIDAR}{BEFORE}{said}"))?;
+        }
         ensure!(booted.running.ended(Duration::ZERO)?.is_none(), "the machine did not stay on");
         Ok(())
     }
+}
+
+/// The screen shows the sentence as well, and nothing below it.
+fn on_screen(booted: &mut Booted, name: &str, uefi: bool, sentence: &str) -> Result<()> {
+    let mut screen = Screen::of(&mut booted.running, &folder(name))?;
+    if uefi {
+        screen.wait("refusal", &Font::vidar(), ANSWER, |text| text.ends_with(sentence))?;
+    } else {
+        let text = screen.text_memory()?;
+        ensure!(text.ends_with(sentence), "the screen shows:\n{}", text.rows().join("\n").trim_end());
+        // In the picture there is a cursor as well.
+        screen.wait("refusal", &Font::text_mode()?, ANSWER, |text| text.shows(sentence))?;
+    }
+    let status = screen.monitor.status()?;
+    ensure!(status == "running", "the machine is {status}");
+    Ok(())
 }
 
 impl Image {
@@ -251,7 +324,7 @@ mod tests {
     #[test]
     fn names_are_folders() {
         for lane in Lane::ALL {
-            let mut names: Vec<_> = refusals(lane).map(|refusal| lane.folder(refusal.name)).collect();
+            let mut names: Vec<_> = cases(lane).map(|case| lane.folder(&case.name())).collect();
             let all = names.len();
             names.sort_unstable();
             names.dedup();

@@ -11,7 +11,7 @@ use super::{Tools, test_dir};
 use crate::console::Console;
 use crate::grub::Menu;
 use crate::iso::{self, Recipe};
-use crate::machine::{Running, Spec};
+use crate::machine::{Medium, Running, Spec};
 use crate::manifest::{Guest, Initrd, Kernel};
 
 /// The name of the only guest.
@@ -38,6 +38,8 @@ pub struct Small {
     pub memory: u32,
     /// Its CPUs; 0 is one.
     pub cpus: u32,
+    /// Whether its firmware is UEFI.
+    pub uefi: bool,
     /// Whether the ISO is on a disk, and not on a CD.
     pub disk: bool,
     /// Whether the machine resets at a triple fault, as real ones do; it stops otherwise.
@@ -101,9 +103,10 @@ impl Small {
         let spec = Spec {
             dir: super::folder(&self.name),
             iso,
-            iso_on_disk: self.disk,
+            medium: if self.disk { Medium::Disk } else { Medium::Cd },
             memory: self.memory,
             cpus: NonZeroU32::new(self.cpus),
+            uefi: self.uefi,
             cpu: self.cpu.map(str::to_owned),
             fixed_clock: true,
             counts_instructions: true,

@@ -30,6 +30,8 @@ pub struct Setup {
     cpus: u32,
     /// Whether its firmware is UEFI.
     uefi: bool,
+    /// MiB.
+    memory: u32,
     /// Vidar's boot options.
     options: &'static str,
 }
@@ -37,10 +39,10 @@ pub struct Setup {
 /// All of them. On AMD-V it is always Vidar that starts CPUs. On VT-x the local APICs do, but not for Linux in Bochs 2.7: that
 /// keeps an INIT which comes while a CPU waits, also through the exit that it then causes, for ever.
 pub const SETUPS: [Setup; 4] = [
-    Setup { lane: Lane::Vmx, cpus: 2, uefi: false, options: "cpu-startup=emulated" },
-    Setup { lane: Lane::Svm, cpus: 2, uefi: false, options: "" },
-    Setup { lane: Lane::Svm, cpus: 4, uefi: false, options: "" },
-    Setup { lane: Lane::Svm, cpus: 2, uefi: true, options: "" },
+    Setup { lane: Lane::Vmx, cpus: 2, uefi: false, memory: 512, options: "cpu-startup=emulated" },
+    Setup { lane: Lane::Svm, cpus: 2, uefi: false, memory: 512, options: "" },
+    Setup { lane: Lane::Svm, cpus: 4, uefi: false, memory: 512, options: "" },
+    Setup { lane: Lane::Svm, cpus: 2, uefi: true, memory: 6144, options: "" },
 ];
 
 /// How often each CPU but the first is taken off and put back.
@@ -198,7 +200,7 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
     let spec = Spec {
         dir: dir.clone(),
         iso,
-        memory: 512,
+        memory: setup.memory,
         cpus: NonZeroU32::new(setup.cpus),
         uefi: setup.uefi,
         disks,

@@ -1,0 +1,191 @@
+//! Linux under Vidar on a machine of today: UEFI, a screen and a keyboard, and no serial port at all. What is to be seen is
+//! read from pictures of the screen, which are kept.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::lane::Lane;
+use super::linux::release;
+use super::report::Report;
+use super::screen::Screen;
+use super::screen::font::Font;
+use super::{Tools, test_dir};
+use crate::console::{ANSWER, PROMPT};
+use crate::grub::{self, Menu};
+use crate::guests::{self, Freshness};
+use crate::iso::{self, Recipe};
+use crate::machine::{Chipset, Running, Spec};
+use crate::manifest::{self, Guest};
+
+/// The folder of its files.
+const FOLDER: &str = "uefi-no-serial";
+/// MiB.
+const MEMORY: u32 = 512;
+/// Seconds that the menu waits: more than anyone needs to press a key.
+const MENU_WAITS: u32 = 300;
+/// The kernel's command line. A reboot is to be a triple fault.
+const COMMAND_LINE: &str = "console=tty0 reboot=triple";
+/// Vidar's boot options.
+const OPTIONS: &str = "on-crash=halt";
+/// Where the menu's font is looked for: firmware loads its drivers high, and this much of memory at once is saved quickly.
+const PIECE: usize = 32 << 20;
+
+type Step = fn(&mut Machine) -> Result<()>;
+
+/// The steps, in their order: the last part of each test's name, and what it does.
+const STEPS: [(&str, Step); 6] = [
+    ("menu", menu),
+    ("vidar", vidar),
+    ("linux", linux),
+    ("shell", shell),
+    ("keyboard", keyboard),
+    ("crash-report", crash_report),
+];
+
+struct Machine {
+    guest: Guest,
+    release: String,
+    screen: Screen,
+    running: Running,
+}
+
+/// The names of the tests that [`all`] makes.
+pub fn names(lane: Lane) -> Vec<String> {
+    STEPS.iter().map(|(step, _)| lane.test(&format!("uefi/no-serial/{step}"))).collect()
+}
+
+/// Takes the steps; after one that failed there are no more.
+pub fn all(lane: Lane, tools: &Tools, report: &Report) -> Result<()> {
+    let mut begun = Instant::now();
+    let mut machine = start(lane, tools)?;
+    let mut failed = false;
+    for ((_, step), name) in STEPS.into_iter().zip(names(lane)) {
+        let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut machine) };
+        failed |= result.is_err();
+        report.result(&name, begun, result, None);
+        begun = Instant::now();
+    }
+    Ok(())
+}
+
+fn start(lane: Lane, tools: &Tools) -> Result<Machine> {
+    let dir = test_dir(&lane.folder(FOLDER))?;
+    let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+    let image = fs::read(guests::kernel(&guest, Freshness::Any)?)?;
+    let release = release(&image).context("the kernel has no release")?.to_owned();
+    let guest = Guest { cmdline: COMMAND_LINE.to_owned(), ..guest };
+    let menu = Menu {
+        // The entry below the one that is to be chosen.
+        default: Some(grub::bare(&guest.name)),
+        timeout: MENU_WAITS,
+        options: OPTIONS.to_owned(),
+        ..Menu::default()
+    };
+    let recipe = Recipe {
+        guests: vec![guest.clone()],
+        menu,
+        hypervisor: Some(tools.hypervisor.clone()),
+        vidarctl: Some(tools.vidarctl.clone()),
+    };
+    let iso = dir.join("vidar.iso");
+    iso::make(&recipe, &iso)?;
+    let spec = Spec {
+        dir: dir.clone(),
+        iso,
+        chipset: Chipset::Q35,
+        no_serial: true,
+        memory: MEMORY,
+        uefi: true,
+        fixed_clock: true,
+        counts_instructions: true,
+        verbose: true,
+        ..Spec::default()
+    };
+    let mut running = lane.machine().start(&spec)?;
+    ensure!(running.serial().is_err(), "the machine has a serial port");
+    let screen = Screen::of(&mut running, &dir)?;
+    Ok(Machine { guest, release, screen, running })
+}
+
+/// The menu is there, and the keyboard moves through it.
+fn menu(machine: &mut Machine) -> Result<()> {
+    let font = firmware_font(&mut machine.screen)?;
+    let title = &machine.guest.title;
+    let (bare, under_vidar) = (format!("*{title}, bare"), format!("*{title} under Vidar"));
+    machine.screen.wait("grub-menu-at-first", &font, ANSWER, |text| text.shows(&bare))?;
+    machine.screen.monitor.press(&["up"])?;
+    machine.screen.wait("grub-menu", &font, ANSWER, |text| text.shows(&under_vidar) && !text.shows(&bare))?;
+    machine.screen.monitor.press(&["ret"])
+}
+
+/// The font of the firmware, with which GRUB shows its menu. It is in memory once the firmware has a screen.
+fn firmware_font(screen: &mut Screen) -> Result<Font> {
+    let begun = Instant::now();
+    while begun.elapsed() < ANSWER {
+        for start in (0..(MEMORY as usize) << 20).step_by(PIECE).rev() {
+            if let Some(font) = Font::firmware(&screen.monitor.physical(start as u64, PIECE)?) {
+                return Ok(font);
+            }
+        }
+    }
+    anyhow::bail!("the firmware has no font in memory")
+}
+
+/// All that Vidar says before Linux takes the screen.
+fn vidar(machine: &mut Machine) -> Result<()> {
+    let wanted = [
+        "vidar: Vidar 0.1.0, started by GRUB ".to_owned(),
+        "vidar: AMD-V with nested pages".to_owned(),
+        format!("vidar: kernel {}, ", machine.release),
+        format!("vidar: command line \"{COMMAND_LINE}\""),
+        "vidar: the machine is the guest's now; `vidarctl` in it tells more".to_owned(),
+    ];
+    machine
+        .screen
+        .wait("vidar", &Font::vidar(), ANSWER, |text| wanted.iter().all(|line| text.shows(line)))?;
+    Ok(())
+}
+
+/// Linux makes the framebuffer its console.
+fn linux(machine: &mut Machine) -> Result<()> {
+    let wanted = ["efifb: framebuffer at 0x", "Console: switching to colour frame buffer device"];
+    machine
+        .screen
+        .wait("linux", &Font::linux()?, ANSWER, |text| wanted.iter().all(|line| text.shows(line)))?;
+    Ok(())
+}
+
+fn shell(machine: &mut Machine) -> Result<()> {
+    let up = format!("Linux {} is up.", machine.release);
+    let at_prompt = |rows: &[String]| rows.iter().any(|row| row.starts_with(PROMPT.trim_end()));
+    machine
+        .screen
+        .wait("shell", &Font::linux()?, ANSWER, |text| text.shows(&up) && at_prompt(&text.rows()))?;
+    Ok(())
+}
+
+/// What is typed is run, and what it says is on the screen.
+fn keyboard(machine: &mut Machine) -> Result<()> {
+    machine.screen.monitor.keys("clear; dmesg | head -n 1; uname -r; vidarctl status\n")?;
+    let version = format!("Linux version {} ", machine.release);
+    machine.screen.wait("commands", &Font::linux()?, ANSWER, |text| {
+        let rows = text.rows();
+        let has = |wanted: &str| rows.iter().any(|row| row == wanted);
+        has(&machine.release) && has("runs on  AMD-V, 1 CPU") && text.shows(&version)
+    })?;
+    Ok(())
+}
+
+/// After Linux had the screen, and has caused a triple fault, Vidar has it back for its last words.
+fn crash_report(machine: &mut Machine) -> Result<()> {
+    machine.screen.monitor.keys("reboot -f\n")?;
+    let last = "vidar: error: the machine is halted (on-crash=halt)";
+    let text = machine.screen.wait("crash-report", &Font::vidar(), ANSWER, |text| text.ends_with(last))?;
+    for wanted in ["the guest has stopped on CPU 0: triple fault", "rip ", "rflags ", "cr3 ", "idtr "] {
+        ensure!(text.shows(wanted), "the screen does not show {wanted:?} but:\n{}", text.rows().join("\n"));
+    }
+    ensure!(machine.running.ended(Duration::ZERO)?.is_none(), "the machine did not stay on");
+    Ok(())
+}

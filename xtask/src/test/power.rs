@@ -1,0 +1,196 @@
+//! ACPI at work, bare and under Vidar: suspending to idle, what other suspend there is, the power button; and every way in
+//! which Linux resets a machine, each of which is to end in GRUB again.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::lane::Lane;
+use super::menu::MENU;
+use super::report::Report;
+use super::{Tools, test_dir};
+use crate::console::{ANSWER, BOOT, Console, PROMPT};
+use crate::grub::{self, Menu};
+use crate::iso::{self, Recipe};
+use crate::machine::monitor::Monitor;
+use crate::machine::{Chipset, Running, Spec};
+use crate::manifest::{self, Guest, Initrd};
+use crate::{guests, modules};
+
+/// What listens to the power button, and what it is told by.
+const MODULES: &[&str] = &["button", "evdev"];
+
+/// How long the machine is left asleep. It would not wake up by itself.
+const ASLEEP: Duration = Duration::from_secs(2);
+
+type Step = fn(&mut Machine) -> Result<()>;
+
+/// The steps, in their order: the last part of each test's name, and what it does.
+const STEPS: [(&str, Step); 4] = [
+    ("boot", boot),
+    ("states", states),
+    ("suspend-to-idle", suspend_to_idle),
+    ("power-button", power_button),
+];
+
+struct Machine {
+    under_vidar: bool,
+    running: Running,
+    console: Console,
+    monitor: Monitor,
+}
+
+/// The names of the tests that [`all`] makes.
+pub fn names(lane: Lane, under_vidar: bool) -> Vec<String> {
+    STEPS.iter().map(|(step, _)| lane.test(&format!("power/{}/{step}", side(under_vidar)))).collect()
+}
+
+fn side(under_vidar: bool) -> &'static str {
+    if under_vidar { "vidar" } else { "bare" }
+}
+
+/// Takes the steps; after one that failed there are no more.
+pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Result<()> {
+    let mut begun = Instant::now();
+    let dir = test_dir(&lane.folder(&format!("power-{}", side(under_vidar))))?;
+    let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+    let packed = guests::initrd(&guest, Some(&tools.vidarctl))?.context("the guest has no initrd")?;
+    let initrd = dir.join("initrd");
+    fs::write(&initrd, [fs::read(packed)?, fs::read(modules::archive(&guest, MODULES)?)?].concat())?;
+    let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
+    let guest = Guest { initrd: Initrd::File(initrd), ..guest };
+    let menu = Menu { default: Some(default), timeout: 0, ..Menu::default() };
+    let (mut running, console) = start(lane, true, vec![guest], menu, &dir, tools)?;
+    let mut machine = Machine { under_vidar, monitor: running.monitor()?, running, console };
+    let log = dir.join("serial.log");
+    let mut failed = false;
+    for ((_, step), name) in STEPS.into_iter().zip(names(lane, under_vidar)) {
+        let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut machine) };
+        failed |= result.is_err();
+        report.result(&name, begun, result, Some(&log));
+        begun = Instant::now();
+    }
+    Ok(())
+}
+
+/// A machine with these guests.
+fn start(
+    lane: Lane,
+    uefi: bool,
+    guests: Vec<Guest>,
+    menu: Menu,
+    dir: &Path,
+    tools: &Tools,
+) -> Result<(Running, Console)> {
+    let iso = dir.join("vidar.iso");
+    let hypervisor = Some(tools.hypervisor.clone());
+    iso::make(&Recipe { guests, menu, hypervisor, vidarctl: Some(tools.vidarctl.clone()) }, &iso)?;
+    let spec = Spec {
+        dir: dir.to_path_buf(),
+        iso,
+        chipset: Chipset::Q35,
+        memory: 512,
+        uefi,
+        fixed_clock: true,
+        counts_instructions: true,
+        verbose: true,
+        ..Spec::default()
+    };
+    let running = lane.machine().start(&spec)?;
+    let console = Console::new(running.serial()?, &dir.join("serial.log"))?;
+    Ok((running, console))
+}
+
+fn boot(machine: &mut Machine) -> Result<()> {
+    machine.console.expect("Linux version", BOOT)?;
+    machine.console.expect(PROMPT, BOOT)?;
+    let (folder, order) = (modules::FOLDER, modules::ORDER);
+    machine
+        .console
+        .run(&format!("for m in $(cat /{folder}/{order}); do insmod /{folder}/$m.ko || break; done"))?;
+    Ok(())
+}
+
+/// The firmware has suspend to RAM, and Vidar does not hand it on; hibernation is as it was.
+fn states(machine: &mut Machine) -> Result<()> {
+    let kinds = machine.console.run("cat /sys/power/mem_sleep")?;
+    if machine.under_vidar {
+        ensure!(kinds == "[s2idle]\n", "there is {kinds:?}");
+    } else {
+        ensure!(kinds.contains("deep"), "this machine has nothing that could be missing: {kinds:?}");
+    }
+    let supported = machine.console.run("dmesg | grep 'ACPI: PM: (supports'")?;
+    let wanted = if machine.under_vidar { "(supports S0 S4 S5)" } else { "(supports S0 S3 S4 S5)" };
+    ensure!(supported.contains(wanted), "Linux says {supported:?}");
+    Ok(())
+}
+
+/// The power button wakes it up.
+fn suspend_to_idle(machine: &mut Machine) -> Result<()> {
+    machine.console.type_line("echo freeze >/sys/power/state; echo aw''ake")?;
+    machine.console.expect("Suspending console(s)", ANSWER)?;
+    thread::sleep(ASLEEP);
+    machine.monitor.power_button()?;
+    machine.console.expect("awake\r\n", ANSWER)?;
+    machine.console.expect(PROMPT, ANSWER)?;
+    Ok(())
+}
+
+/// A program that hears of it powers the machine off.
+fn power_button(machine: &mut Machine) -> Result<()> {
+    const ACTION: &str = "/etc/acpi/PWRF/00000080";
+    let console = &mut machine.console;
+    console.run("mkdir -p /etc/acpi/PWRF")?;
+    console.run(&format!("printf '#!/bin/sh\\npoweroff\\n' >{ACTION}; chmod +x {ACTION}"))?;
+    console.run("acpid -d >/acpid.log 2>&1 & sleep 1")?;
+    machine.monitor.power_button()?;
+    console.expect("Power down", ANSWER)?;
+    ensure!(machine.running.ended(ANSWER)? == Some(true), "the machine is still on");
+    Ok(())
+}
+
+/// A way to reset a machine, and what Linux calls it.
+#[derive(Debug, Clone, Copy)]
+pub struct Reset {
+    /// What `reboot=` takes for it.
+    letter: &'static str,
+    way: &'static str,
+}
+
+/// All that Linux offers.
+pub const RESETS: [Reset; 5] = [
+    Reset { letter: "a", way: "acpi" },
+    Reset { letter: "k", way: "kbd" },
+    Reset { letter: "p", way: "pci" },
+    Reset { letter: "t", way: "triple" },
+    Reset { letter: "e", way: "efi" },
+];
+
+impl Reset {
+    /// The test's name, in its lane.
+    pub fn name(self) -> String {
+        format!("power/reset/{}", self.way)
+    }
+
+    /// From the menu through Linux to the menu.
+    pub fn run(self, lane: Lane, tools: &Tools) -> Result<()> {
+        let dir = test_dir(&lane.folder(&self.name()))?;
+        let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+        let guest = Guest { cmdline: format!("{} reboot={}", guest.cmdline, self.letter), ..guest };
+        let (_running, mut console) =
+            start(lane, self.way == "efi", vec![guest], Menu::default(), &dir, tools)?;
+        console.expect("Linux version", BOOT)?;
+        console.expect(PROMPT, BOOT)?;
+        let chosen = console.run("cat /sys/kernel/reboot/type")?;
+        ensure!(chosen.trim() == self.way, "Linux would reset by {chosen:?}");
+        console.type_line("reboot")?;
+        if self.way == "triple" {
+            console.expect("the guest has stopped on CPU 0: triple fault", ANSWER)?;
+        }
+        console.expect(MENU, ANSWER)?;
+        Ok(())
+    }
+}
