@@ -97,7 +97,6 @@ impl Boot {
             memory: self.memory,
             uefi: self.uefi,
             fixed_clock: true,
-            counts_instructions: true,
             verbose: true,
             ..Spec::default()
         };

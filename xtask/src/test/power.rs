@@ -95,7 +95,6 @@ fn start(
         memory: 512,
         uefi,
         fixed_clock: true,
-        counts_instructions: true,
         verbose: true,
         ..Spec::default()
     };
