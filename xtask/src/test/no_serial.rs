@@ -148,9 +148,10 @@ fn vidar(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-/// Linux makes the framebuffer its console.
+/// Linux makes the framebuffer its console. In its font some characters are not as the VGA's are (0, 4, M, T, W, X, f, m, v
+/// and w), so words without them are looked for. What it said at first has scrolled away by the time that a picture is read.
 fn linux(machine: &mut Machine) -> Result<()> {
-    let wanted = ["efifb: framebuffer at 0x", "Console: switching to colour frame buffer device"];
+    let wanted = ["] Freeing unused kernel i", "] Run /init as init process"];
     machine
         .screen
         .wait("linux", &Font::linux()?, ANSWER, |text| wanted.iter().all(|line| text.shows(line)))?;
@@ -158,22 +159,19 @@ fn linux(machine: &mut Machine) -> Result<()> {
 }
 
 fn shell(machine: &mut Machine) -> Result<()> {
-    let up = format!("Linux {} is up.", machine.release);
     let at_prompt = |rows: &[String]| rows.iter().any(|row| row.starts_with(PROMPT.trim_end()));
-    machine
-        .screen
-        .wait("shell", &Font::linux()?, ANSWER, |text| text.shows(&up) && at_prompt(&text.rows()))?;
+    machine.screen.wait("shell", &Font::linux()?, ANSWER, |text| {
+        text.shows("built-in shell (ash)") && at_prompt(&text.rows())
+    })?;
     Ok(())
 }
 
 /// What is typed is run, and what it says is on the screen.
 fn keyboard(machine: &mut Machine) -> Result<()> {
-    machine.screen.monitor.keys("clear; dmesg | head -n 1; uname -r; vidarctl status\n")?;
-    let version = format!("Linux version {} ", machine.release);
+    machine.screen.monitor.keys("clear; echo epyt | rev; vidarctl status\n")?;
     machine.screen.wait("commands", &Font::linux()?, ANSWER, |text| {
         let rows = text.rows();
-        let has = |wanted: &str| rows.iter().any(|row| row == wanted);
-        has(&machine.release) && has("runs on  AMD-V, 1 CPU") && text.shows(&version)
+        rows.iter().any(|row| row == "type") && rows.iter().any(|row| row.starts_with("runs on  A"))
     })?;
     Ok(())
 }
