@@ -160,7 +160,7 @@ struct RunArgs {
     /// The machine's CPUs
     #[arg(long, value_name = "N", default_value = "1")]
     cpus: NonZeroU32,
-    /// UEFI in place of a BIOS; in qemu and kvm
+    /// UEFI in place of a BIOS
     #[arg(long)]
     uefi: bool,
     /// A disk for the guest to write to, as often as there are to be; in qemu and kvm
