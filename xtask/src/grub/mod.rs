@@ -98,7 +98,8 @@ fn under_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
     // The command has put there what Vidar's header asks for, which is any framebuffer that there is.
     line(format_args!("set gfxpayload=$screen"));
     // GRUB would unpack a compressed file: both must arrive as they are.
-    line(format_args!("module2 --nounzip {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)?));
+    let vmlinuz = guest_file(name, "vmlinuz");
+    line(format_args!("module2 --nounzip {vmlinuz}{} $tty", arguments(&guest.cmdline)?));
     if initrd {
         line(format_args!("module2 --nounzip {}", guest_file(name, "initrd")));
     }
@@ -114,7 +115,7 @@ fn without_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
         bare(name)
     );
     let mut line = |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("a string takes all");
-    line(format_args!("linux {}{}", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)?));
+    line(format_args!("linux {}{} $tty", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)?));
     if initrd {
         line(format_args!("initrd {}", guest_file(name, "initrd")));
     }
@@ -161,8 +162,8 @@ mod tests {
         let expected = "set default=\"0\"\nset timeout=5\nset port=0x3f8\n\
             menuentry 'The a under Vidar' --id a {\n    multiboot2 /boot/vidar.elf log=debug \
             $vidar_log $vidar_crash $vidar_bit $vidar_cpus\n    \
-            set gfxpayload=$screen\n    module2 --nounzip /boot/guests/a/vmlinuz console=ttyS0\n    module2 --nounzip /boot/guests/a/initrd\n}\n\
-            menuentry 'The a, bare (without Vidar)' --id a:bare {\n    linux /boot/guests/a/vmlinuz console=ttyS0\n    \
+            set gfxpayload=$screen\n    module2 --nounzip /boot/guests/a/vmlinuz console=ttyS0 $tty\n    module2 --nounzip /boot/guests/a/initrd\n}\n\
+            menuentry 'The a, bare (without Vidar)' --id a:bare {\n    linux /boot/guests/a/vmlinuz console=ttyS0 $tty\n    \
             initrd /boot/guests/a/initrd\n}\n";
         assert_eq!(text, expected);
     }

@@ -25,8 +25,10 @@ const FOLDER: &str = "uefi-no-serial";
 const MEMORY: u32 = 512;
 /// Seconds that the menu waits: more than anyone needs to press a key.
 const MENU_WAITS: u32 = 300;
-/// The kernel's command line. A reboot is to be a triple fault.
-const COMMAND_LINE: &str = "console=tty0 reboot=triple";
+/// What the kernel's command line says of its own: a reboot is to be a triple fault.
+const OWN_WORDS: &str = "reboot=triple";
+/// All of it: the menu has found no serial port.
+const COMMAND_LINE: &str = "console=ttyS0,115200 reboot=triple console=tty0";
 /// Vidar's boot options.
 const OPTIONS: &str = "on-crash=halt";
 /// Where the menu's font is looked for: firmware loads its drivers high, and this much of memory at once is saved quickly.
@@ -75,7 +77,7 @@ fn start(lane: Lane, tools: &Tools) -> Result<Machine> {
     let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
     let image = fs::read(guests::kernel(&guest, Freshness::Any)?)?;
     let release = release(&image).context("the kernel has no release")?.to_owned();
-    let guest = Guest { cmdline: COMMAND_LINE.to_owned(), ..guest };
+    let guest = Guest { cmdline: format!("{} {OWN_WORDS}", guest.cmdline), ..guest };
     let menu = Menu {
         // The entry below the one that is to be chosen.
         default: Some(grub::bare(&guest.name)),
