@@ -144,7 +144,8 @@ fn power_button(machine: &mut Machine) -> Result<()> {
     let console = &mut machine.console;
     console.run("mkdir -p /etc/acpi/PWRF")?;
     console.run(&format!("printf '#!/bin/sh\\npoweroff\\n' >{ACTION}; chmod +x {ACTION}"))?;
-    console.run("acpid -d >/acpid.log 2>&1 & sleep 1")?;
+    console.run("acpid -d >/acpid.log 2>&1 & true")?;
+    console.run("until ls -l /proc/$(pidof acpid)/fd | grep -q input; do sleep 1; done")?;
     machine.monitor.power_button()?;
     console.expect("Power down", ANSWER)?;
     ensure!(machine.running.ended(ANSWER)? == Some(true), "the machine is still on");
