@@ -26,11 +26,13 @@ pub fn read(address: u32) -> Option<Framebuffer> {
     use crate::mem::addr::Hpa;
     use crate::mem::layout::direct;
 
+    if address == 0 || address.checked_add(SIZE as u32).is_none() {
+        return None;
+    }
     let start = direct(Hpa(u64::from(address))).0 as *const [u8; SIZE];
-    // SAFETY: the trampoline's direct map covers the first 4 GiB and goes on, and the loader's information stays as it is.
-    (address != 0 && address.checked_add(SIZE as u32).is_some())
-        .then(|| unsafe { start.read_unaligned() })
-        .and_then(|information| framebuffer(&information))
+    // SAFETY: the trampoline's direct map covers the first 4 GiB, and the loader's information stays as it is.
+    let information = unsafe { start.read_unaligned() };
+    framebuffer(&information)
 }
 
 /// The framebuffer in `information`.
