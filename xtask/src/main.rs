@@ -81,6 +81,12 @@ enum Task {
         /// Also boot a whole Debian, which is built first: that takes minutes and 3 GiB
         #[arg(long)]
         distribution: bool,
+        /// Also show that QEMU loses a machine of several CPUs if each of them has a thread of its own
+        #[arg(long)]
+        lost_machine: bool,
+        /// Run them so many times, one after the other
+        #[arg(long, value_name = "N", default_value = "1")]
+        repeat: NonZeroU32,
         /// Seconds of load that guests of several CPUs are put under, by their own clock
         #[arg(long, value_name = "S", default_value_t = 10)]
         load: u64,
@@ -209,10 +215,10 @@ fn perform(task: Task) -> Result<bool> {
         Task::Iso(args) => drop(iso(args)?),
         Task::Usb(args) => usb(args)?,
         Task::Run(args) => run(args)?,
-        Task::Test { list, filter, distribution, load } => {
-            let extent = test::Extent { distribution, load };
+        Task::Test { list, filter, distribution, lost_machine, repeat, load } => {
+            let extent = test::Extent { distribution, lost_machine, load };
             if !list {
-                return Ok(test::run(filter.as_deref(), extent));
+                return Ok(test::run(filter.as_deref(), extent, repeat));
             }
             test::list(extent);
         }

@@ -64,6 +64,20 @@ pub enum Chipset {
     Q35,
 }
 
+/// How QEMU runs the CPUs of a machine without KVM. Bochs always runs them in one thread.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Threads {
+    /// One thread runs all of them by turns.
+    #[default]
+    OneForAll,
+    /// Each CPU has a thread of its own. QEMU then loses machines that use AMD-V, so this is for the test that shows it.
+    ///
+    /// FXRSTOR, XRSTOR, FLDENV and FRSTOR on *any* CPU clear a bit in the flags of *CPU 0* (`cpu_clear_ignne` in QEMU's
+    /// target/i386/tcg/sysemu/fpu_helper.c) without a lock and not in one step. The same word says whether nested paging
+    /// is on. If CPU 0 leaves its guest in between, nested paging comes back on, and Vidar runs on the guest's memory.
+    OneForEach,
+}
+
 /// What an ISO is on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Medium {
@@ -97,6 +111,8 @@ pub struct Spec {
     pub memory: u32,
     /// Its CPUs; `None` is one.
     pub cpus: Option<NonZeroU32>,
+    /// How QEMU runs them.
+    pub threads: Threads,
     /// Whether its firmware is UEFI, and not a BIOS.
     pub uefi: bool,
     /// The CPU, as the emulator names it; `None` is the emulator's usual one.

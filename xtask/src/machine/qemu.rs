@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::disk::Bus;
-use super::{Chipset, LOG, Medium, Network, Ports, Spec, tied_to_us};
+use super::{Chipset, LOG, Medium, Network, Ports, Spec, Threads, tied_to_us};
 use crate::packages;
 
 /// The program.
@@ -24,7 +24,7 @@ pub const TICKS_PER_INSTRUCTION: u64 = 1 << SHIFT;
 /// The command that runs it with all emulated.
 pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     let mut command = machine(spec, ports, EMULATED_CPU)?;
-    command.args(["-accel", "tcg"]);
+    command.args(["-accel", accelerator(spec)]);
     if spec.counts_instructions {
         // No waiting: when there is nothing to do, time goes on to the next event.
         command.args(["-icount", &format!("shift={SHIFT},sleep=off")]);
@@ -33,6 +33,14 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
         command.args(["-d", "guest_errors", "-D", LOG]);
     }
     Ok(command)
+}
+
+/// QEMU's emulation, and how it runs the CPUs. What is wrong with a thread for each is told at [`Threads`].
+fn accelerator(spec: &Spec) -> &'static str {
+    match spec.threads {
+        Threads::OneForAll => "tcg,thread=single",
+        Threads::OneForEach => "tcg,thread=multi",
+    }
 }
 
 /// The command but for the accelerator.
@@ -137,6 +145,7 @@ mod tests {
             "virtio-net-pci,netdev=net0,romfile=",
             "e1000,netdev=net1,romfile=",
             EMULATED_CPU,
+            "tcg,thread=single",
         ] {
             assert!(arguments.iter().any(|word| word == wanted), "{wanted}");
         }

@@ -21,6 +21,7 @@ mod transparency;
 mod usb;
 mod vidarctl;
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 use std::thread;
@@ -38,6 +39,8 @@ use crate::{build, paths, probe_image, setup};
 pub struct Extent {
     /// A whole Debian is built and booted as well.
     pub distribution: bool,
+    /// QEMU is shown to lose a machine.
+    pub lost_machine: bool,
     /// Seconds of load on several CPUs.
     pub load: u64,
 }
@@ -95,10 +98,18 @@ pub fn list(extent: Extent) {
     names.for_each(|name| println!("{name}"));
 }
 
-/// Runs all tests, those of a whole Debian only if they are asked for, or those whose name contains `filter` with what they build on; whether all passed.
-pub fn run(filter: Option<&str>, extent: Extent) -> bool {
+/// Runs all tests that `extent` does not leave out, or those of them whose name contains `filter` with what they build on, and
+/// that `times` times; whether all passed.
+pub fn run(filter: Option<&str>, extent: Extent, times: NonZeroU32) -> bool {
     let report = Report::default();
-    host::run(filter, &report);
+    for _ in 0..times.get() {
+        once(filter, extent, &report);
+    }
+    report.finish()
+}
+
+fn once(filter: Option<&str>, extent: Extent, report: &Report) {
+    host::run(filter, report);
 
     let wanted =
         |names: &[String]| filter.is_none_or(|filter| names.iter().any(|name| name.contains(filter)));
@@ -107,7 +118,7 @@ pub fn run(filter: Option<&str>, extent: Extent) -> bool {
     let tools = Tools::new();
     let (found, smp_found) = (Found::default(), smp::Found::default());
     let is_journey = |job: &Job| compared.iter().any(|lane| job.names[0].starts_with(&lane.test("linux/")));
-    let mut queue: Vec<_> = jobs(&tools, &found, &report, &smp_found, extent);
+    let mut queue: Vec<_> = jobs(&tools, &found, report, &smp_found, extent);
     let smp_compared = smp::SETUPS.map(|setup| wanted(&setup.comparison_names()).then_some(setup));
     let smp_compared: Vec<_> = smp_compared.into_iter().flatten().collect();
     let is_smp = |job: &Job| {
@@ -117,13 +128,12 @@ pub fn run(filter: Option<&str>, extent: Extent) -> bool {
     if !queue.is_empty() {
         let begun = Instant::now();
         match setup::missing().and_then(|()| build::all()) {
-            Ok(_) => in_machines(queue, &report),
+            Ok(_) => in_machines(queue, report),
             Err(error) => report.fail("build", begun.elapsed(), &error, None),
         }
     }
-    compared.iter().for_each(|lane| linux::compare(*lane, &found, &report));
-    smp_compared.iter().for_each(|setup| setup.compare(&smp_found, &report));
-    report.finish()
+    compared.iter().for_each(|lane| linux::compare(*lane, &found, report));
+    smp_compared.iter().for_each(|setup| setup.compare(&smp_found, report));
 }
 
 /// Runs the jobs, as many at once as the host has CPUs for.
@@ -174,6 +184,11 @@ fn jobs<'a>(
                 setup.run(under_vidar, Duration::from_secs(extent.load), tools, smp_found, report)
             }),
         }));
+    }
+    if extent.lost_machine {
+        let name = startup::LOST_MACHINE;
+        let check = move || startup::lost_machine(tools);
+        jobs.push(one(Lane::Svm.test(name), Lane::Svm.folder(name), report, check));
     }
     // Bochs has none of these devices.
     jobs.extend([true, false].map(|under_vidar| Job {

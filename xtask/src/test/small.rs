@@ -11,7 +11,7 @@ use super::{Tools, test_dir};
 use crate::console::Console;
 use crate::grub::Menu;
 use crate::iso::{self, Recipe};
-use crate::machine::{Medium, Running, Spec};
+use crate::machine::{Medium, Running, Spec, Threads};
 use crate::manifest::{Guest, Initrd, Kernel};
 
 /// The name of the only guest.
@@ -38,6 +38,10 @@ pub struct Small {
     pub memory: u32,
     /// Its CPUs; 0 is one.
     pub cpus: u32,
+    /// How QEMU runs them, which takes `clock_of_host`.
+    pub threads: Threads,
+    /// Whether its clock is the host's, and not the number of its instructions; that of Bochs never is.
+    pub clock_of_host: bool,
     /// Whether its firmware is UEFI.
     pub uefi: bool,
     /// Whether the ISO is on a disk, and not on a CD.
@@ -106,10 +110,11 @@ impl Small {
             medium: if self.disk { Medium::Disk } else { Medium::Cd },
             memory: self.memory,
             cpus: NonZeroU32::new(self.cpus),
+            threads: self.threads,
             uefi: self.uefi,
             cpu: self.cpu.map(str::to_owned),
             fixed_clock: true,
-            counts_instructions: true,
+            counts_instructions: !self.clock_of_host,
             stops_at_triple_fault: !self.survives_triple_fault,
             strict_msrs: true,
             verbose: true,

@@ -52,10 +52,6 @@ const ROUNDS: u32 = 10;
 /// writing by that. So CPUs slept until their next timer, bare as under Vidar, once in a while for so long that Linux
 /// spoke of a lockup.
 const HALTED_WHEN_IDLE: &str = " idle=halt";
-/// How often a machine is started that QEMU 7.2 loses. With several CPUs it has now and then gone on behind VMRUN in guest mode
-/// with all of the host's state (RIP, CR3, tables), and the fetch of Vidar's next instruction then was the guest's triple fault. Why is
-/// not known; the report is like no other, since a guest has nothing where Vidar's image is.
-const ATTEMPTS: u32 = 3;
 /// Bytes of the disk.
 const DISK: u64 = 64 << 20;
 
@@ -127,30 +123,14 @@ impl Setup {
         found: &Found,
         report: &Report,
     ) -> Result<()> {
-        let mut attempts = ATTEMPTS;
-        let (results, guest, log) = loop {
-            let mut begun = Instant::now();
-            let (mut guest, log) = start(self, under_vidar, load, tools)?;
-            let mut failed = false;
-            let mut results = Vec::new();
-            for (_, step) in steps(under_vidar) {
-                let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut guest) };
-                failed |= result.is_err();
-                results.push((result, begun.elapsed()));
-                begun = Instant::now();
-            }
-            attempts -= 1;
-            if !failed || attempts == 0 || !lost_by_qemu(&log) {
-                break (results, guest, log);
-            }
-            println!("again   {}: QEMU ran Vidar's code as the guest's", self.name("vidar"));
-        };
-        let failed = results.iter().any(|(result, _)| result.is_err());
-        for ((result, time), name) in results.into_iter().zip(self.names(under_vidar)) {
-            match result {
-                Ok(()) => report.pass(&name, time),
-                Err(error) => report.fail(&name, time, &error, Some(&log)),
-            }
+        let mut begun = Instant::now();
+        let (mut guest, log) = start(self, under_vidar, load, tools)?;
+        let mut failed = false;
+        for ((_, step), name) in steps(under_vidar).zip(self.names(under_vidar)) {
+            let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut guest) };
+            failed |= result.is_err();
+            report.result(&name, begun, result, Some(&log));
+            begun = Instant::now();
         }
         if !failed {
             let all = &mut found.0.lock().expect("nobody panics with it");
@@ -171,14 +151,6 @@ impl Setup {
             report.result(&name, begun, result, None);
         }
     }
-}
-
-/// Whether the crash report in this log shows Vidar's own state as the guest's: RIP in the 2 MiB of its image.
-fn lost_by_qemu(log: &std::path::Path) -> bool {
-    let log = fs::read(log).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    let report = log.split("the guest has stopped on CPU ").nth(1).unwrap_or_default();
-    ["  rip ffffffff800", "  rip ffffffff801"].iter().any(|rip| report.contains(rip))
 }
 
 /// The messages without those of a late host.

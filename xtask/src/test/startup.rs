@@ -1,6 +1,8 @@
 //! Small guests on several CPUs, or on a machine whose firmware says so: how CPUs are started, and what Vidar says of those
 //! that it cannot have.
 
+use std::thread;
+
 use anyhow::{Result, ensure};
 
 use super::Tools;
@@ -8,6 +10,7 @@ use super::lane::Lane;
 use super::small::{GUEST, Small};
 use crate::console::{ANSWER, BOOT};
 use crate::grub::Menu;
+use crate::machine::Threads;
 
 /// A test with a machine of its own.
 pub struct Startup {
@@ -21,6 +24,9 @@ pub struct Startup {
     /// is right.
     madt: Option<(&'static [&'static [u8]], bool)>,
     scenario: &'static str,
+    /// Whether the machine's clock is the host's, where an emulator can do without. QEMU runs its CPUs in one thread anyway
+    /// when instructions are the clock.
+    clock_of_host: bool,
     /// What Vidar must say before the guest, in this order.
     says: &'static [&'static str],
     /// What the guest must say.
@@ -34,6 +40,7 @@ const USUAL: Startup = Startup {
     options: "",
     madt: None,
     scenario: "cpuid",
+    clock_of_host: false,
     says: &[],
     words: "hypervisor=1",
 };
@@ -147,7 +154,18 @@ pub const STARTUPS: &[Startup] = &[
         words: COUNTED_THRICE,
         ..USUAL
     },
+    FPU_LOADS,
 ];
+
+/// A CPU that exits while another loads the state of its FPU. How QEMU can lose a machine so is told at [`Threads`].
+const FPU_LOADS: Startup = Startup {
+    name: "smp/fpu-loads-beside-exits",
+    lane: Some(Lane::Svm),
+    scenario: "fpu-loads",
+    clock_of_host: true,
+    words: "loads=1 cpuids=200000",
+    ..USUAL
+};
 
 /// GRUB puts the initrd's file in the place of the firmware's table.
 const REPLACE: &[&str] = &["acpi --exclude=APIC /boot/guests/probe/initrd"];
@@ -160,26 +178,7 @@ impl Startup {
 
     /// Runs it.
     pub fn run(&self, lane: Lane, tools: &Tools) -> Result<()> {
-        let last = if self.madt.is_some() { REPLACE } else { &[] };
-        let menu = Menu {
-            default: Some(GUEST.to_owned()),
-            options: self.options.to_owned(),
-            last,
-            ..Menu::default()
-        };
-        let small = Small {
-            name: lane.folder(self.name),
-            lane,
-            kernel: tools.probe()?.to_vec(),
-            cmdline: format!("probe={}", self.scenario),
-            initrd: self.madt.map(|(structures, good)| madt(structures, good)).unwrap_or_default(),
-            menu,
-            memory: 256,
-            cpus: self.cpus,
-            cpu: lane.cpu(),
-            ..Small::default()
-        };
-        let mut booted = small.boot(tools)?;
+        let mut booted = self.small(lane, tools)?.boot(tools)?;
         for words in self.says {
             booted.console.expect(words, BOOT)?;
         }
@@ -188,6 +187,48 @@ impl Startup {
         ensure!(said.contains(self.words), "{} should be in: {said}", self.words);
         Ok(())
     }
+
+    fn small(&self, lane: Lane, tools: &Tools) -> Result<Small> {
+        let last = if self.madt.is_some() { REPLACE } else { &[] };
+        let menu = Menu {
+            default: Some(GUEST.to_owned()),
+            options: self.options.to_owned(),
+            last,
+            ..Menu::default()
+        };
+        Ok(Small {
+            name: lane.folder(self.name),
+            lane,
+            kernel: tools.probe()?.to_vec(),
+            cmdline: format!("probe={}", self.scenario),
+            initrd: self.madt.map(|(structures, good)| madt(structures, good)).unwrap_or_default(),
+            menu,
+            memory: 256,
+            cpus: self.cpus,
+            clock_of_host: self.clock_of_host,
+            cpu: lane.cpu(),
+            ..Small::default()
+        })
+    }
+}
+
+/// The name of the test that [`lost_machine`] is.
+pub const LOST_MACHINE: &str = "smp/machine-lost-by-threads";
+
+/// QEMU loses the machine if each CPU has a thread of its own: the guest that has stopped then has Vidar's registers. Two
+/// threads have to run at once for that.
+pub fn lost_machine(tools: &Tools) -> Result<()> {
+    let host_cpus = thread::available_parallelism().map_or(1, usize::from);
+    ensure!(
+        host_cpus > 1,
+        "QEMU loses no machine on a single CPU: run this test where it may use two of them"
+    );
+    let small = FPU_LOADS.small(Lane::Svm, tools)?;
+    let small = Small { name: Lane::Svm.folder(LOST_MACHINE), threads: Threads::OneForEach, ..small };
+    let mut booted = small.boot(tools)?;
+    booted.console.expect("the guest has stopped on CPU 0", BOOT)?;
+    booted.console.expect("rip ffffffff80", ANSWER)?;
+    Ok(())
 }
 
 /// A table with these structures. ACPI Specification 6.5, 5.2.12 "Multiple APIC Description Table (MADT)".

@@ -84,6 +84,7 @@ pub const ALL: &[Scenario] = &[
     last("init-sipi", startup::init_sipi),
     last("init-sipi-x2apic", startup::by_x2apic),
     last("triple-other", startup::triple),
+    last("fpu-loads", startup::fpu_loads),
     scenario("bench", bench::bench),
     last("triple", reset::triple),
     last("init", reset::init),

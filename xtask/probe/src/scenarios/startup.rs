@@ -5,6 +5,7 @@
 use core::arch::global_asm;
 
 use crate::apic::Apic;
+use crate::cpu::cpuid;
 use crate::line::Line;
 
 /// The page that the start-up IPI names.
@@ -12,9 +13,14 @@ const PAGE: u64 = 0x7000;
 /// Where in it the other CPU counts, and leaves its CS.
 const COUNT: u64 = 0x7800;
 const CODE_SEGMENT: u64 = 0x7802;
+/// Where it keeps the state of its FPU.
+const FPU: u64 = 0x7a00;
 const VECTOR: u8 = (PAGE >> 12) as u8;
 
 const OTHER: u32 = 1;
+
+/// How often CPUID is executed while the other CPU loads: far more often than a machine lived through.
+const CPUIDS: u32 = 200_000;
 
 global_asm!(
     ".section .rodata.startup, \"a\"",
@@ -28,6 +34,16 @@ global_asm!(
     "hlt",
     "jmp 2b",
     "startup_end:",
+    // It counts, and then loads the state of its FPU for ever.
+    "startup_loads_begin:",
+    "xor ax, ax",
+    "mov ds, ax",
+    "fninit",
+    "fxsave ds:[{fpu}]",
+    "inc word ptr ds:[{count}]",
+    "2: fxrstor ds:[{fpu}]",
+    "jmp 2b",
+    "startup_loads_end:",
     // An exception with no table to look it up in.
     "startup_triple_begin:",
     ".byte 0x2e, 0x0f, 0x01, 0x1e", // lidt cs:[3f]
@@ -38,11 +54,14 @@ global_asm!(
     ".code64",
     code_segment = const CODE_SEGMENT,
     count = const COUNT,
+    fpu = const FPU,
 );
 
 unsafe extern "C" {
     safe static startup_begin: [u8; 0];
     safe static startup_end: [u8; 0];
+    safe static startup_loads_begin: [u8; 0];
+    safe static startup_loads_end: [u8; 0];
     safe static startup_triple_begin: [u8; 0];
     safe static startup_triple_end: [u8; 0];
 }
@@ -105,6 +124,19 @@ pub fn triple(line: &mut Line) {
         core::hint::spin_loop();
     }
     line.word("survived");
+}
+
+/// This CPU executes CPUID, which exits, while the other one loads the state of its FPU. In QEMU that loses the machine if
+/// each CPU has a thread of its own.
+pub fn fpu_loads(line: &mut Line) {
+    let apic = prepare(&startup_loads_begin, &startup_loads_end);
+    apic.init(OTHER);
+    apic.startup(OTHER, VECTOR);
+    line.item("loads", counted(1));
+    for _ in 0..CPUIDS {
+        cpuid(0, 0);
+    }
+    line.item("cpuids", CPUIDS);
 }
 
 fn start_again(line: &mut Line, apic: &Apic) {
