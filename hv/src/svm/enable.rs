@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
 use super::capabilities::{Capabilities, Decision, R_INIT, decide};
+use super::efer;
 use super::instructions::{clgi, vmsave};
-use crate::arch::msr::{self, EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME};
+use crate::arch::msr::{self, EFER_SVME};
 use crate::arch::{cpuid, instructions};
 use crate::mem::addr::Hpa;
 
@@ -37,20 +38,9 @@ fn vm_cr() -> Decision {
     decide(msr::read_checked(msr::VM_CR).unwrap_or(0))
 }
 
-/// The bits of EFER that this CPU lets software set, but for SVME. No CPUID leaf has them all, so each is tried.
+/// The bits of EFER that this CPU lets the guest set.
 pub fn efer_allowed() -> u64 {
-    const OWN: u64 = EFER_LME | EFER_LMA | EFER_NXE | EFER_SVME;
-    let old = msr::read(msr::EFER);
-    let takes = |bit: &u64| {
-        // SAFETY: none of these bits changes what Vidar's code does, and each is taken back at once.
-        unsafe {
-            let taken = msr::write_checked(msr::EFER, old ^ bit).is_ok() && msr::read(msr::EFER) == old ^ bit;
-            msr::write(msr::EFER, old);
-            taken
-        }
-    };
-    let others = (0..u64::BITS).map(|bit| 1 << bit).filter(|bit| OWN & bit == 0).filter(takes);
-    others.fold(EFER_LME | EFER_NXE, |all, bit| all | bit)
+    efer::allowed(|leaf| cpuid::cpuid(leaf, 0))
 }
 
 /// Makes this CPU one that can execute VMRUN: `host_save` is where the CPU keeps what VMRUN switches of Vidar's state,

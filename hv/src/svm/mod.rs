@@ -2,6 +2,7 @@
 //! appendices B "Layout of VMCB" and C "SVM Intercept Exit Codes".
 
 pub mod capabilities;
+pub mod efer;
 pub mod event;
 pub mod exit;
 pub mod instruction;
