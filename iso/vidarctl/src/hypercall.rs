@@ -30,11 +30,12 @@ pub struct Answer {
     pub r8_to_r11: [u64; 4],
 }
 
-/// Makes a hypercall. Where there is no hypervisor the instruction is undefined: then the program ends with a
-/// sentence that says so.
+/// Makes a hypercall. Without a hypervisor the instruction is undefined: the program then ends with a sentence that says
+/// so. Vidar answers programs, but other hypervisors leave the call to the kernel: most of them return an error in RAX, and
+/// some raise an exception.
 pub fn call(request: Request) -> Answer {
     static PREPARE: Once = Once::new();
-    PREPARE.call_once(end_on_undefined_instruction);
+    PREPARE.call_once(end_on_refusal);
     let Request { rax, rbx, rcx } = request;
     let mut answer = Answer { rax, rbx, rcx, ..Answer::default() };
     macro_rules! with {
@@ -97,7 +98,8 @@ fn amd() -> bool {
     })
 }
 
-fn end_on_undefined_instruction() {
+/// Has #UD and #GP, which are SIGILL and SIGSEGV, end the program.
+fn end_on_refusal() {
     extern "C" fn handler(_: libc::c_int) {
         for text in ["vidarctl: ", NOT_UNDER_VIDAR, "\n"] {
             // SAFETY: write and _exit may be called in a signal handler, and the text is static.
@@ -106,6 +108,8 @@ fn end_on_undefined_instruction() {
         // SAFETY: as above.
         unsafe { libc::_exit(1) };
     }
-    // SAFETY: the handler calls only what a signal handler may.
-    unsafe { libc::signal(libc::SIGILL, handler as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+    for signal in [libc::SIGILL, libc::SIGSEGV] {
+        // SAFETY: the handler calls only what a signal handler may.
+        unsafe { libc::signal(signal, handler as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+    }
 }

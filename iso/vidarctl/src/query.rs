@@ -14,6 +14,9 @@ use crate::status::{Piece, Status};
 /// What there is to say where Vidar is not.
 pub const NOT_UNDER_VIDAR: &str = "this Linux does not run under Vidar";
 
+/// The signature of a hypervisor that does not name itself: what Vidar leaves of one that it runs on.
+const NO_SIGNATURE: [u8; 12] = [0; 12];
+
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -48,10 +51,10 @@ pub struct Vidar<C> {
 }
 
 impl<C: Fn(Request) -> Answer> Vidar<C> {
-    /// Looks for Vidar. `hypervisor` is what CPUID says: another hypervisor is left alone, but the absence of any is
-    /// not believed, since a boot option makes Vidar deny itself.
+    /// Looks for Vidar. `hypervisor` is what CPUID says: a hypervisor of another name is left alone. Where there is none, or
+    /// one without a name, Vidar is asked for by the call itself, since it shows itself in CPUID by a boot option alone.
     pub fn find(call: C, hypervisor: Option<[u8; 12]>) -> Result<Self, Failure> {
-        if hypervisor.is_some_and(|signature| signature != SIGNATURE) {
+        if hypervisor.is_some_and(|signature| signature != SIGNATURE && signature != NO_SIGNATURE) {
             return Err(Failure::NotUnderVidar);
         }
         let answer = call(Request { rax: Call::Version as u64, rbx: 0, rcx: 0 });
@@ -192,6 +195,7 @@ mod tests {
     fn a_vidar_is_found_with_and_without_its_signature() {
         assert!(Vidar::find(vidar, Some(SIGNATURE)).is_ok());
         assert!(Vidar::find(vidar, None).is_ok());
+        assert!(Vidar::find(vidar, Some(NO_SIGNATURE)).is_ok(), "on another hypervisor");
     }
 
     #[test]
