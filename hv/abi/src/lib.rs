@@ -14,7 +14,7 @@ pub const VERSION: Version = Version { major: 1, minor: 1 };
 pub const MAGIC: u64 = u64::from_le_bytes(*b"VidarABI");
 
 /// CPUID leaf that carries [`SIGNATURE`] in EBX, ECX, EDX; EAX is the highest leaf of Vidar's, one above this.
-/// The leaf above has [`VERSION`] in EAX. The boot option `hypervisor-bit=off` hides both.
+/// The leaf above has [`VERSION`] in EAX. Both are there with the boot option `hypervisor-bit=on` alone.
 pub const SIGNATURE_LEAF: u32 = 0x4000_0000;
 
 /// The signature in [`SIGNATURE_LEAF`].

@@ -55,7 +55,8 @@ pub struct Options {
     pub console: Console,
     /// `serial=`: the serial line. COM1.
     pub serial: SerialLine,
-    /// `hypervisor-bit=`: whether CPUID tells the guest that there is a hypervisor, and which. It does.
+    /// `hypervisor-bit=`: whether CPUID tells the guest of Vidar. It does not: from that bit alone Linux concludes that
+    /// much of the machine is not there, such as PMUs, ECC reports and microcode updates.
     pub hypervisor_bit: bool,
     /// `cpu-startup=`: whether Vidar starts CPUs for the guest where their local APICs could. They do where they can.
     pub emulate_startup: bool,
@@ -69,7 +70,7 @@ impl Default for Options {
             log: LevelFilter::Info,
             console: Console { serial: true, screen: true },
             serial: SerialLine::Com1,
-            hypervisor_bit: true,
+            hypervisor_bit: false,
             emulate_startup: false,
             on_crash: OnCrash::Reset,
         }
@@ -183,12 +184,12 @@ mod tests {
     #[test]
     fn every_option_and_value() {
         let line =
-            "log=trace console=serial serial=com2 hypervisor-bit=off cpu-startup=emulated on-crash=halt";
+            "log=trace console=serial serial=com2 hypervisor-bit=on cpu-startup=emulated on-crash=halt";
         let options = Options {
             log: LevelFilter::Trace,
             console: Console { serial: true, screen: false },
             serial: SerialLine::Com2,
-            hypervisor_bit: false,
+            hypervisor_bit: true,
             emulate_startup: true,
             on_crash: OnCrash::Halt,
         };

@@ -29,7 +29,7 @@ bitflags! {
 pub struct Policy {
     /// Features that work in the guest.
     pub features: Features,
-    /// The guest may see that there is a hypervisor.
+    /// The guest is told of Vidar.
     pub hypervisor_bit: bool,
 }
 
@@ -51,7 +51,8 @@ enum Rule {
     Follow(u64),
     /// Reads 0 unless the extension lets the guest use the feature.
     Needs(Features),
-    /// Reads whether the guest is told of Vidar.
+    /// Reads 1 if the guest is told of Vidar, and as the CPU has it if not: under another hypervisor the guest sees, as
+    /// without Vidar, that it is not on a bare machine.
     Hypervisor,
 }
 
@@ -71,12 +72,15 @@ const fn sub(subleaf: u32, output: Output, bit: u32, rule: Rule) -> Bit {
     Bit { subleaf: Some(subleaf), output, bit, rule }
 }
 
-/// Leaf 01H: VMX and SMX are Vidar's; OSXSAVE; the bit that CPUs leave 0 for hypervisors.
+/// The bit of leaf 01H, ECX, that CPUs leave 0 for hypervisors.
+const HYPERVISOR_BIT: u32 = 31;
+
+/// Leaf 01H: VMX and SMX are Vidar's; OSXSAVE; and [`HYPERVISOR_BIT`].
 const FEATURES: &[Bit] = &[
     bit(Output::Ecx, 5, Rule::Hide),
     bit(Output::Ecx, 6, Rule::Hide),
     bit(Output::Ecx, 27, Rule::Follow(CR4_OSXSAVE)),
-    bit(Output::Ecx, 31, Rule::Hypervisor),
+    bit(Output::Ecx, HYPERVISOR_BIT, Rule::Hypervisor),
 ];
 
 /// Leaf 07H: INVPCID, Intel PT, OSPKE, WAITPKG, RDPID, PCONFIG; subleaf 1: FRED, whose events Vidar could not deliver
@@ -117,6 +121,9 @@ const INTEL_PT_LEAF: u32 = 0x14;
 /// Leaves that no CPU has, which hypervisors use.
 const HYPERVISOR_LEAVES: core::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_ffff;
 
+/// A leaf that neither a CPU nor a hypervisor has: what the CPU gives for it, it gives for every leaf that it lacks.
+const NO_LEAF: u32 = *HYPERVISOR_LEAVES.start() - 1;
+
 /// What the guest gets for `leaf` and `subleaf`. `native` asks the CPU; `cr4` asks for the guest's CR4.
 pub fn answer(
     leaf: u32,
@@ -128,9 +135,12 @@ pub fn answer(
     let leaf = match leaf {
         _ if !HYPERVISOR_LEAVES.contains(&leaf) => leaf,
         _ if policy.hypervisor_bit => return hypervisor_leaf(leaf),
-        // What a CPU gives for a leaf that it lacks: its highest basic one. Intel SDM Vol. 2A, 3.3 "CPUID-CPU
-        // Identification". The leaves of a hypervisor below Vidar are never shown: Vidar is not what they describe.
-        _ => native(0, 0).eax,
+        // The leaves of a hypervisor below Vidar are never shown. What they offer works by guest-physical addresses, which
+        // that hypervisor would write to beside Vidar; so it is one that names itself to nobody.
+        _ if native(1, 0).ecx & 1 << HYPERVISOR_BIT != 0 => return Leaf::default(),
+        // On a bare machine they are absent: CPUs of Intel give their highest basic leaf then, those of AMD zeros. Intel
+        // SDM Vol. 2A, 3.3 "CPUID-CPU Identification".
+        _ => NO_LEAF,
     };
     let table = match leaf {
         1 => FEATURES,
@@ -157,7 +167,7 @@ pub fn answer(
             // A feature that the CPU lacks can't be on: its bit of CR4 is reserved.
             Rule::Follow(bit) => cr4() & bit != 0,
             Rule::Needs(feature) => *output & mask != 0 && policy.features.contains(feature),
-            Rule::Hypervisor => policy.hypervisor_bit,
+            Rule::Hypervisor => policy.hypervisor_bit || *output & mask != 0,
         };
         *output = if set { *output | mask } else { *output & !mask };
     }
@@ -227,17 +237,37 @@ mod tests {
         assert_eq!(changed(0x8000_0001, 0, &none, Leaf::default(), 0), [0; 4], "nothing is invented");
     }
 
+    const SILENT: Policy = Policy { hypervisor_bit: false, ..ALL };
+
+    /// The text in a hypervisor's first leaf.
+    fn signature(leaf: Leaf) -> Vec<u8> {
+        [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat()
+    }
+
     #[test]
-    fn the_signature_can_be_switched_off() {
-        let signature = answer(0x4000_0000, 0, &ALL, |_, _| ONES, || 0);
-        assert_eq!(
-            [signature.ebx, signature.ecx, signature.edx].map(u32::to_le_bytes).concat(),
-            vidar_abi::SIGNATURE
-        );
-        let silent = Policy { hypervisor_bit: false, ..ALL };
-        assert_eq!(changed(1, 0, &silent, ONES, CR4_OSXSAVE)[2] & 1 << 31, 1 << 31);
-        let native = |leaf, _| Leaf { eax: 0x16, ebx: leaf, ecx: 0, edx: 0 };
-        assert_eq!(answer(0x4000_0000, 0, &silent, native, || 0).ebx, 0x16, "the highest basic leaf");
+    fn the_guest_is_told_of_vidar_if_it_is_to_be() {
+        let first = answer(0x4000_0000, 0, &ALL, |_, _| ONES, || 0);
+        assert_eq!((first.eax, signature(first)), (0x4000_0001, vidar_abi::SIGNATURE.to_vec()));
+        assert_eq!(changed(1, 0, &ALL, Leaf::default(), 0), [0, 0, 1 << 31, 0]);
+    }
+
+    #[test]
+    fn on_a_bare_machine_a_silent_vidar_leaves_no_trace() {
+        assert_eq!(changed(1, 0, &SILENT, Leaf::default(), 0), [0; 4]);
+        // CPUs answer for a leaf that they lack as they like, and here with its number.
+        let native = |leaf, _| Leaf { ebx: if leaf == 1 { 0 } else { leaf }, ..Leaf::default() };
+        for leaf in [0x4000_0000, 0x4000_0001, 0x4000_0100, 0x4fff_ffff] {
+            assert_eq!(answer(leaf, 0, &SILENT, native, || 0).ebx, 0x3fff_ffff, "{leaf:#x}");
+        }
+    }
+
+    #[test]
+    fn under_another_hypervisor_its_bit_is_shown_and_its_offers_are_not() {
+        assert_eq!(changed(1, 0, &SILENT, ONES, CR4_OSXSAVE), changed(1, 0, &ALL, ONES, CR4_OSXSAVE));
+        for leaf in [0x4000_0000, 0x4000_0001, 0x4000_0100, 0x4fff_ffff] {
+            assert_eq!(answer(leaf, 0, &SILENT, |_, _| ONES, || 0), Leaf::default(), "{leaf:#x}");
+            assert_ne!(answer(leaf, 0, &ALL, |_, _| ONES, || 0), ONES, "{leaf:#x}");
+        }
     }
 
     proptest! {

@@ -51,7 +51,7 @@ pub fn call(number: u64, rbx: u64, rcx: u64, rdx: u64) -> Outcome<Answer> {
     Ok(answer)
 }
 
-/// Whether Vidar is there: asked by the call itself, since the boot option `hypervisor-bit=off` hides the rest.
+/// Whether Vidar is there: asked by the call itself, since CPUID does not tell unless a boot option says so.
 pub fn present() -> bool {
     call(Call::Version as u64, 0, 0, 0).is_ok_and(|answer| answer.rax == 0 && answer.rbx == MAGIC)
 }

@@ -24,7 +24,7 @@ const CHOICES: [Choice; 6] = [
         word: "on-crash=reset",
         says: "Reset when the guest crashes, as usual",
     },
-    Choice { variable: "vidar_bit", word: "hypervisor-bit=off", says: "Hide Vidar from those who ask CPUID" },
+    Choice { variable: "vidar_bit", word: "hypervisor-bit=on", says: "Show Vidar to those who ask CPUID" },
     Choice {
         variable: "vidar_cpus",
         word: "cpu-startup=emulated",

@@ -17,6 +17,10 @@ pub struct Facts {
     pub pci: String,
     /// /proc/iomem.
     pub iomem: String,
+    /// A line for each of the CPU's bugs that the kernel tells of: its name, and what is done about it.
+    pub vulnerabilities: String,
+    /// The sources of events that `perf` can count, a line for each.
+    pub event_sources: String,
     /// The kernel's messages with their levels.
     pub messages: String,
     /// Base and size of each piece of memory that Vidar keeps; none on a bare machine.
@@ -29,6 +33,9 @@ const CLOCKSOURCE: &str =
     "cd /sys/devices/system/clocksource/clocksource0; cat current_clocksource available_clocksource; cd /";
 const PCI: &str = "cd /sys/bus/pci/devices; for d in *; do echo $d $(cat $d/vendor $d/device $d/class $d/irq) \
                    $(readlink $d/driver) $(cat $d/resource); done; cd /";
+
+const VULNERABILITIES: &str =
+    "cd /sys/devices/system/cpu/vulnerabilities; for f in *; do echo $f: $(cat $f); done; cd /";
 
 impl Facts {
     /// Asks the guest behind `console`, whose shell waits.
@@ -43,6 +50,8 @@ impl Facts {
             interrupts: console.run("cat /proc/interrupts")?,
             pci: console.run(PCI)?,
             iomem: console.run("cat /proc/iomem")?,
+            vulnerabilities: console.run(VULNERABILITIES)?,
+            event_sources: console.run("ls -1 /sys/bus/event_source/devices")?,
             messages,
             hidden: kept,
             announced: false,

@@ -4,6 +4,7 @@ use anyhow::{Result, bail, ensure};
 
 use super::Tools;
 use super::lane::Lane;
+use super::probes::UNDER_VIDAR;
 use super::small::Small;
 use crate::console::{ANSWER, BOOT, Console};
 use crate::grub::{DebugConsole, Menu};
@@ -55,10 +56,10 @@ fn boot_options(tools: &Tools) -> Result<()> {
         "Boot options of Vidar: log=trace",
         "[-] Log more (log=debug)",
         "Boot options of Vidar: log=debug",
-        "[-] Hide Vidar from those who ask CPUID (hypervisor-bit=off)",
-        "Boot options of Vidar: log=debug hypervisor-bit=off",
+        "[-] Show Vidar to those who ask CPUID (hypervisor-bit=on)",
+        "Boot options of Vidar: log=debug hypervisor-bit=on",
         "[x] Log more (log=debug)",
-        "Boot options of Vidar: hypervisor-bit=off",
+        "Boot options of Vidar: hypervisor-bit=on",
         "[-] Log more (log=debug)",
         "probe under Vidar",
     ] {
@@ -68,7 +69,7 @@ fn boot_options(tools: &Tools) -> Result<()> {
     console.expect("vidar: debug: ", BOOT)?;
     console.expect("probe cpuid: ", BOOT)?;
     let said = console.expect("\r\n", ANSWER)?;
-    ensure!(said.contains("hypervisor=0"), "Vidar does not hide: {said}");
+    ensure!(said.contains("hypervisor=1"), "Vidar does not show itself: {said}");
     Ok(())
 }
 
@@ -80,6 +81,6 @@ fn debug_console_elsewhere(tools: &Tools) -> Result<()> {
     ensure!(before.trim().is_empty(), "before the guest there was: {before}");
     booted.console.expect("probe cpuid: ", ANSWER)?;
     let said = booted.console.expect("\r\n", ANSWER)?;
-    ensure!(said.contains("signature=VidarVMM"), "the guest is not under Vidar: {said}");
+    ensure!(said.contains(UNDER_VIDAR), "the guest is not under Vidar: {said}");
     Ok(())
 }

@@ -228,14 +228,14 @@ fn long<'a>(lane: Lane, tools: &'a Tools, found: &'a Found, report: &'a Report) 
     vec![
         journey(Side::Vidar),
         journey(Side::Bare),
-        journey(Side::Hidden),
+        journey(Side::Announced),
         Job { names: probes::names(lane), work: Box::new(move || probes::all(lane, tools, report)) },
     ]
 }
 
 /// Those of a lane with one test.
 fn short<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> Vec<Job<'a>> {
-    let singles = probes::SINGLES.iter().map(|single| {
+    let singles = probes::SINGLES.iter().filter(move |single| single.is_in(lane)).map(move |single| {
         one(lane.test(single.name), lane.folder(single.name), report, move || single.run(lane, tools))
     });
     let refusals = refusals::cases(lane).map(|case| {

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::Tools;
 use super::lane::Lane;
+use super::probes::UNDER_VIDAR;
 use super::small::{GUEST, Small};
 use crate::console::{ANSWER, BOOT};
 use crate::grub::Menu;
@@ -42,7 +43,7 @@ const USUAL: Startup = Startup {
     scenario: "cpuid",
     clock_of_host: false,
     says: &[],
-    words: "hypervisor=1",
+    words: UNDER_VIDAR,
 };
 
 /// Structures of the MADT: CPUs by their APIC IDs, one that is off, and one that has no length.

@@ -1,5 +1,7 @@
 //! Whether a guest under Vidar sees the machine that it sees bare: pure comparisons, each `Ok` or a sentence.
 
+// tidy: long because every comparison has its test beside it.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
@@ -44,6 +46,22 @@ const BUGS_BY_ADDED_FLAG: &[&str] = &["bhi", "its", "null_seg", "vmscape"];
 /// A flag that Linux adds to AMD's CPUs by itself, unless it sees the added flag: the core performance boost, since an
 /// erratum hides it.
 const FLAG_BY_NO_ADDED_FLAG: &str = "cpb";
+/// Files of /sys/devices/system/cpu/vulnerabilities in which Linux says something else where it sees the added flag: a bug
+/// that it lists for guests or hosts only, a mitigation that it leaves to the hypervisor, and what it does not know of the
+/// host's threads.
+const VULNERABILITIES_BY_ADDED_FLAG: &[&str] = &[
+    "gather_data_sampling",
+    "indirect_target_selection",
+    "mds",
+    "mmio_stale_data",
+    "spectre_v2",
+    "srbds",
+    "tsa",
+    "tsx_async_abort",
+    "vmscape",
+];
+/// What the names of the event sources begin with that Linux does not look for where it sees the added flag.
+const EVENT_SOURCES_BY_NO_ADDED_FLAG: &[&str] = &["uncore_", "cstate_"];
 /// What Linux says when it turns the TSC deadline timer off.
 const DEADLINE_OFF: &str = "TSC_DEADLINE disabled due to Errata";
 /// Lines of /proc/cpuinfo that Linux measures, anew in every boot.
@@ -67,6 +85,8 @@ pub const COMPARISONS: &[Comparison] = &[
     },
     Comparison { name: "pci", compare: |bare, vidar| same(&bare.pci, &vidar.pci) },
     Comparison { name: "memory", compare: |bare, vidar| memory(&bare.iomem, &vidar.iomem, &vidar.hidden) },
+    Comparison { name: "vulnerabilities", compare: vulnerabilities },
+    Comparison { name: "event-sources", compare: event_sources },
     Comparison { name: "messages", compare: |bare, vidar| messages(&bare.messages, &vidar.messages) },
 ];
 
@@ -153,6 +173,28 @@ fn bugs(bare: &str, vidar: &str) -> Result<()> {
     };
     ensure!(kept(bare) == kept(vidar), "\"bugs\" are [{vidar}] under Vidar and [{bare}] bare");
     Ok(())
+}
+
+/// The bugs of the CPU and what is done about them: all the same, but for what Linux makes of the added flag.
+fn vulnerabilities(bare: &Facts, vidar: &Facts) -> Result<()> {
+    let by_flag = |line: &str| {
+        let name = line.split(':').next().unwrap_or(line);
+        vidar.announced && VULNERABILITIES_BY_ADDED_FLAG.contains(&name)
+    };
+    same(&without(&bare.vulnerabilities, by_flag), &without(&vidar.vulnerabilities, by_flag))
+}
+
+/// What `perf` can count: all the same, but for what Linux does not look for where it sees the added flag.
+fn event_sources(bare: &Facts, vidar: &Facts) -> Result<()> {
+    let by_flag = |name: &str| {
+        vidar.announced && EVENT_SOURCES_BY_NO_ADDED_FLAG.iter().any(|prefix| name.starts_with(prefix))
+    };
+    same(&without(&bare.event_sources, by_flag), &vidar.event_sources)
+}
+
+/// The text without some of its lines.
+fn without(text: &str, leave_out: impl Fn(&str) -> bool) -> String {
+    text.lines().filter(|line| !leave_out(line)).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// The lines of /proc/interrupts without their counts.
@@ -316,6 +358,31 @@ mod tests {
         let hides = |flags: &str| VIDAR.replace("avx hypervisor", flags).replace("mds bhi", "mds vmscape");
         assert!(cpuinfo(&bare, &facts(&hides("avx"), false)).is_err());
         cpuinfo(&bare, &facts(&hides("avx cpb"), false)).unwrap();
+    }
+
+    #[test]
+    fn vulnerabilities_may_differ_by_the_added_flag_alone() {
+        let facts =
+            |text: &str, announced| Facts { vulnerabilities: text.to_owned(), announced, ..Facts::default() };
+        let bare = "l1tf: Not affected\nmds: Vulnerable; SMT disabled\n";
+        let vidar = "l1tf: Not affected\nmds: Vulnerable; SMT Host state unknown\n";
+        vulnerabilities(&facts(bare, false), &facts(bare, false)).unwrap();
+        vulnerabilities(&facts(bare, false), &facts(vidar, true)).unwrap();
+        assert!(vulnerabilities(&facts(bare, false), &facts(vidar, false)).is_err());
+        let other = bare.replace("Not affected", "Vulnerable");
+        assert!(vulnerabilities(&facts(bare, false), &facts(&other, true)).is_err());
+        assert!(vulnerabilities(&facts("", false), &facts("", false)).is_err());
+    }
+
+    #[test]
+    fn event_sources_may_be_missing_by_the_added_flag_alone() {
+        let facts =
+            |text: &str, announced| Facts { event_sources: text.to_owned(), announced, ..Facts::default() };
+        let bare = "cpu\ncstate_core\nuncore_imc_0\n";
+        event_sources(&facts(bare, false), &facts(bare, false)).unwrap();
+        event_sources(&facts(bare, false), &facts("cpu\n", true)).unwrap();
+        assert!(event_sources(&facts(bare, false), &facts("cpu\n", false)).is_err());
+        assert!(event_sources(&facts(bare, false), &facts("breakpoint\n", true)).is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rustix::fs::OFlags;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::lane::Lane;
+use super::probes::UNDER_VIDAR;
 use super::report::Report;
 use super::small::{self, Small};
 use super::{Tools, folder};
@@ -198,7 +199,7 @@ fn written_file_boots(place: &Place) -> Result<()> {
     booted.console.expect("the machine is the guest's now", BOOT)?;
     booted.console.expect("probe cpuid: ", BOOT)?;
     let said = booted.console.expect("\r\n", ANSWER)?;
-    ensure!(said.contains("signature=VidarVMM"), "the guest is not under Vidar: {said}");
+    ensure!(said.contains(UNDER_VIDAR), "the guest is not under Vidar: {said}");
     Ok(())
 }
 

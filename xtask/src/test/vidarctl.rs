@@ -1,8 +1,16 @@
-//! What `vidarctl` must say in a guest under Vidar.
+//! What `vidarctl` must say in a guest, under Vidar and bare.
 
 use anyhow::{Context, Result, ensure};
 
 use crate::console::Console;
+
+/// Where Vidar is not, it must say so in one sentence and fail.
+pub fn check_bare(console: &mut Console) -> Result<()> {
+    let said = console.run("vidarctl status 2>&1; echo $?")?;
+    let sentence = "vidarctl: this Linux does not run under Vidar\n1\n";
+    ensure!(said == sentence, "`vidarctl status` said {said:?}");
+    Ok(())
+}
 
 /// Asks it for everything; it must say that it runs on `extension`.
 pub fn check(console: &mut Console, extension: &str) -> Result<()> {

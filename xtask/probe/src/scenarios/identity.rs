@@ -22,9 +22,9 @@ pub fn cpuid(line: &mut Line) {
     let extended = leaf(0x8000_0001, 0);
     line.item("vmx", one[2] >> 5 & 1);
     line.item("smx", one[2] >> 6 & 1);
-    line.item("hypervisor", one[2] >> 31);
     line.item("svm", extended[2] >> 2 & 1);
     line.item("skinit", extended[2] >> 12 & 1);
+    line.item("hypervisor", one[2] >> 31);
     for (number, subleaf) in [(0, 0), (1, 0), (7, 0), (0xd, 0), (0xd, 1), (0x8000_0000, 0), (0x8000_0001, 0)] {
         // The top byte of EBX in leaf 1 is the local APIC's, the same on a machine of one CPU.
         line.item(format_args!("{number:x}.{subleaf:x}"), Registers(leaf(number, subleaf)));
