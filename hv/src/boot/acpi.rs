@@ -1,32 +1,61 @@
-//! Finding ACPI tables from the root pointer. ACPI Specification 6.5, 5.2.7 "Root System Description Table (RSDT)" and
-//! 5.2.8 "Extended System Description Table (XSDT)".
+//! ACPI tables: finding them from the root pointer, and changing them where they are. ACPI Specification 6.5, 5.2.6 "System
+//! Description Table Header", 5.2.7 "Root System Description Table (RSDT)" and 5.2.8 "Extended System Description Table
+//! (XSDT)".
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::madt::HEADER;
 use crate::mem::addr::Hpa;
 
+/// Bytes of the header that every table begins with.
+pub const HEADER: usize = 36;
+/// Where in it the byte is that makes the sum of all bytes 0.
+pub const CHECKSUM: usize = 9;
+
 /// Bytes of a table that Vidar believes in.
-const PLAUSIBLE: u32 = 1 << 20;
+const PLAUSIBLE: u32 = 16 << 20;
+
+/// A table in its place.
+pub trait Table {
+    /// All of it.
+    fn bytes(&self) -> &[u8];
+
+    /// Writes a byte, and returns true if it is there then: a table may be in ROM.
+    fn put(&mut self, at: usize, byte: u8) -> bool;
+}
+
+/// A table cannot be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadOnly;
+
+/// Changes a byte of a table, and the checksum with it.
+///
+/// # Errors
+/// [`ReadOnly`] where the table stays what it was.
+pub fn amend(table: &mut impl Table, at: usize, to: u8) -> Result<(), ReadOnly> {
+    let byte = |at: usize| table.bytes().get(at).copied().ok_or(ReadOnly);
+    let (before, checksum) = (byte(at)?, byte(CHECKSUM)?);
+    let both = table.put(at, to) && table.put(CHECKSUM, checksum.wrapping_add(before.wrapping_sub(to)));
+    if both { Ok(()) } else { Err(ReadOnly) }
+}
 
 /// Where the tables with this signature are. `rsdp` are the root pointer's bytes, and `read` fills a buffer from memory, or
 /// says that nothing can be read there.
-pub fn find(rsdp: &[u8], signature: [u8; 4], read: impl Fn(Hpa, &mut [u8]) -> bool) -> Vec<Range<Hpa>> {
-    let Some((root, width)) = root(rsdp, &read) else { return Vec::new() };
-    (root.start.0 + HEADER as u64..root.end.0)
-        .step_by(width)
-        .filter_map(|at| {
-            let mut pointer = [0; 8];
-            let entry = pointer.get_mut(..width)?;
-            if at + width as u64 > root.end.0 || !read(Hpa(at), entry) {
-                return None;
-            }
-            table(Hpa(u64::from_le_bytes(pointer)), &read)
-                .filter(|(name, _)| *name == signature)
-                .map(|(_, range)| range)
-        })
-        .collect()
+pub fn find(
+    rsdp: &[u8],
+    signature: [u8; 4],
+    read: impl Fn(Hpa, &mut [u8]) -> bool,
+) -> impl Iterator<Item = Range<Hpa>> {
+    let (root, width) = root(rsdp, &read).unwrap_or((Hpa(0)..Hpa(0), 4));
+    (root.start.0 + HEADER as u64..root.end.0).step_by(width).filter_map(move |at| {
+        let mut pointer = [0; 8];
+        let entry = pointer.get_mut(..width)?;
+        if at + width as u64 > root.end.0 || !read(Hpa(at), entry) {
+            return None;
+        }
+        table(Hpa(u64::from_le_bytes(pointer)), &read)
+            .filter(|(name, _)| *name == signature)
+            .map(|(_, range)| range)
+    })
 }
 
 /// Where the DSDT is, by the bytes of the FADT. ACPI Specification 6.5, 5.2.9 "Fixed ACPI Description Table (FADT)".
@@ -61,6 +90,42 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
+/// Tables of tests: in memory that can be written, and in ROM.
+#[cfg(test)]
+mod fakes {
+    use alloc::vec::Vec;
+
+    use super::Table;
+
+    impl Table for Vec<u8> {
+        fn bytes(&self) -> &[u8] {
+            self
+        }
+
+        fn put(&mut self, at: usize, byte: u8) -> bool {
+            self[at] = byte;
+            true
+        }
+    }
+
+    /// A table that stays as it is, whatever is written.
+    #[derive(Debug)]
+    pub struct Rom(pub Vec<u8>);
+
+    impl Table for Rom {
+        fn bytes(&self) -> &[u8] {
+            &self.0
+        }
+
+        fn put(&mut self, at: usize, byte: u8) -> bool {
+            self.0[at] == byte
+        }
+    }
+}
+
+#[cfg(test)]
+pub use fakes::Rom;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,7 +137,7 @@ mod tests {
     }
 
     fn look(memory: &[u8], rsdp: &[u8], signature: &[u8; 4]) -> Option<Range<Hpa>> {
-        find(rsdp, *signature, reader(memory)).into_iter().next()
+        find(rsdp, *signature, reader(memory)).next()
     }
 
     fn reader(memory: &[u8]) -> impl Fn(Hpa, &mut [u8]) -> bool {

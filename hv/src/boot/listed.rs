@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::acpi::Table;
 use super::madt::{self, Madt};
 use super::tables::Tables;
 use crate::arch::percpu::PerCpu;
@@ -15,7 +16,7 @@ pub struct Listed {
     pub boot: &'static PerCpu,
     /// APIC IDs of all but the one that booted.
     pub others: Vec<u32>,
-    /// Something is wrong with the list, so there may be others.
+    /// Something is wrong with the list, or it is too long, so there may be others.
     pub damaged: bool,
     table: Option<Range<Hpa>>,
 }
@@ -23,10 +24,10 @@ pub struct Listed {
 impl Listed {
     /// Reads the list, on the CPU that booted. What is wrong with it is said in the log.
     pub fn read(tables: &Tables<'_>, boot: &'static PerCpu) -> Self {
-        let table = tables.find(*b"APIC").into_iter().next();
+        let table = tables.find(*b"APIC").next();
         let madt = match &table {
-            Some(table) => madt::parse(&tables.bytes(table)),
-            None => Madt { cpus: Vec::new(), damage: Some("it is missing") },
+            Some(table) => madt::parse(tables.in_place(table.clone()).bytes()),
+            None => Madt { damage: Some("it is missing"), ..Madt::default() },
         };
         let others: Vec<u32> =
             madt.cpus.iter().map(|cpu| cpu.apic_id).filter(|id| *id != boot.apic_id).collect();
@@ -37,7 +38,10 @@ impl Listed {
                 others.len() + 1
             );
         }
-        Self { boot, others, damaged: madt.damage.is_some(), table }
+        if madt.beyond > 0 {
+            log::warn!("the firmware lists more than {} CPUs; the guest gets no more of them", madt::MOST);
+        }
+        Self { boot, others, damaged: madt.damage.is_some() || madt.beyond > 0, table }
     }
 
     /// Whether any of them is `lost`.
@@ -48,15 +52,12 @@ impl Listed {
     /// Takes those CPUs off firmware's list that are `lost`, so that the guest does not wait for them.
     pub fn withdraw(&self, tables: &Tables<'_>, lost: impl Fn(u32) -> bool) {
         if let Some(table) = &self.table
-            && self.any(&lost)
+            && (self.damaged || self.any(&lost))
+            && madt::withdraw(&mut tables.in_place(table.clone()), lost).is_err()
         {
-            let mut bytes = tables.bytes(table);
-            madt::withdraw(&mut bytes, lost);
-            if !tables.replace(table, &bytes) {
-                log::warn!(
-                    "the firmware's list of CPUs (ACPI table MADT) cannot be changed; the guest will wait for some"
-                );
-            }
+            log::warn!(
+                "the firmware's list of CPUs (ACPI table MADT) cannot be changed; the guest will wait for some"
+            );
         }
     }
 }

@@ -2,8 +2,11 @@
 
 use alloc::vec::Vec;
 
-/// Bytes of the header that every ACPI table begins with.
-pub const HEADER: usize = 36;
+use super::acpi::{ReadOnly, Table, amend};
+
+/// CPUs that Vidar notes, more than any machine has that Linux runs on. The rest is only counted.
+pub const MOST: usize = 2048;
+
 /// Where the list of structures begins.
 const LIST: usize = 44;
 /// Type of a processor local APIC structure, and of a processor local x2APIC structure.
@@ -26,13 +29,15 @@ pub struct Listed {
 pub struct Madt {
     /// The CPUs that can be used, each once, in the table's order.
     pub cpus: Vec<Listed>,
+    /// How many entries of further CPUs there are for which that list has no room.
+    pub beyond: usize,
     /// What is wrong with the table; there may be more CPUs then.
     pub damage: Option<&'static str>,
 }
 
 /// Reads the table. Of a damaged one as much as can be trusted.
 pub fn parse(table: &[u8]) -> Madt {
-    let damaged = |what| Madt { cpus: Vec::new(), damage: Some(what) };
+    let damaged = |what| Madt { damage: Some(what), ..Madt::default() };
     let stated =
         table.get(4..8).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes));
     let Some(table) = stated.and_then(|length| table.get(..length as usize)).filter(|t| t.len() >= LIST)
@@ -55,30 +60,48 @@ pub fn parse(table: &[u8]) -> Madt {
             && flags & ENABLED != 0
             && madt.cpus.iter().all(|known| known.apic_id != apic_id)
         {
-            madt.cpus.push(Listed { apic_id });
+            if madt.cpus.len() < MOST {
+                madt.cpus.push(Listed { apic_id });
+            } else {
+                madt.beyond += 1;
+            }
         }
     }
     madt
 }
 
 /// Takes the CPUs that `lost` names off the table, so that who reads it does not wait for them.
-pub fn withdraw(table: &mut [u8], lost: impl Fn(u32) -> bool) {
-    let withdrawn: Vec<usize> = structures(table)
-        .map_while(|structure| structure)
-        .filter(|(_, structure)| cpu(structure).is_some_and(|(id, flags)| flags & ENABLED != 0 && lost(id)))
-        .map(|(at, structure)| at + if structure[0] == LOCAL_APIC { 4 } else { 8 })
-        .collect();
-    for flags in withdrawn {
-        let kept = table[flags] & !(ENABLED | ONLINE_CAPABLE);
-        // The sum of all bytes stays 0.
-        table[9] = table[9].wrapping_add(table[flags] - kept);
-        table[flags] = kept;
+///
+/// # Errors
+/// [`ReadOnly`] where one of them stays on it.
+pub fn withdraw(table: &mut impl Table, lost: impl Fn(u32) -> bool) -> Result<(), ReadOnly> {
+    let mut from = LIST;
+    while let Some((flags, kept, next)) = next_lost(table.bytes(), from, &lost) {
+        amend(table, flags, kept)?;
+        from = next;
     }
+    Ok(())
+}
+
+/// In the structures from `from` on, the first that `lost` names: where its flags are, what is left of them without the CPU,
+/// and where the next structure begins.
+fn next_lost(table: &[u8], from: usize, lost: impl Fn(u32) -> bool) -> Option<(usize, u8, usize)> {
+    structures_from(table, from).map_while(|structure| structure).find_map(|(at, structure)| {
+        let (id, flags) = cpu(structure)?;
+        let place = at + if structure[0] == LOCAL_APIC { 4 } else { 8 };
+        let kept = flags & !(ENABLED | ONLINE_CAPABLE);
+        (flags & ENABLED != 0 && lost(id)).then_some((place, kept, at + structure.len()))
+    })
 }
 
 /// The structures of the list with their places; `None` once, as the last, where one is damaged.
 fn structures(table: &[u8]) -> impl Iterator<Item = Option<(usize, &[u8])>> {
-    let mut next = Some(LIST);
+    structures_from(table, LIST)
+}
+
+/// Those from `from` on, where one begins.
+fn structures_from(table: &[u8], from: usize) -> impl Iterator<Item = Option<(usize, &[u8])>> {
+    let mut next = Some(from);
     core::iter::from_fn(move || {
         let at = next.filter(|at| *at < table.len())?;
         let structure = table.get(at + 1).and_then(|length| table.get(at..at + usize::from(*length)));
@@ -116,6 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::boot::acpi::Rom;
 
     fn table(structures: &[&[u8]]) -> Vec<u8> {
         let mut table = b"APIC\0\0\0\0\x03\0".to_vec();
@@ -177,9 +201,23 @@ mod tests {
     #[test]
     fn a_cpu_is_withdrawn() {
         let mut table = table(&[CPU_0, IO_APIC, CPU_6, X2_6, X2_300]);
-        withdraw(&mut table, |id| id != 0 && id != 300);
+        withdraw(&mut table, |id| id != 0 && id != 300).unwrap();
         assert_eq!(ids(&table), [0, 300]);
         assert_eq!(parse(&table).damage, None, "the checksum is right");
+        assert_eq!(withdraw(&mut Rom(table.clone()), |id| id == 300), Err(ReadOnly));
+        assert_eq!(withdraw(&mut Rom(table), |id| id == 6), Ok(()), "it is gone already");
+    }
+
+    #[test]
+    fn more_cpus_than_can_be_noted_are_counted() {
+        let cpu = |id: u32| {
+            let [a, b, c, d] = id.to_le_bytes();
+            [9, 16, 0, 0, a, b, c, d, 1, 0, 0, 0, 0, 0, 0, 0]
+        };
+        let cpus: Vec<_> = (0..MOST as u32 + 3).map(cpu).collect();
+        let structures: Vec<_> = cpus.iter().map(|cpu| &cpu[..]).collect();
+        let madt = parse(&table(&structures));
+        assert_eq!((madt.cpus.len(), madt.beyond, madt.damage), (MOST, 3, None));
     }
 
     proptest! {
@@ -194,7 +232,7 @@ mod tests {
             let madt = parse(&bytes);
             prop_assert!(madt.cpus.len() <= bytes.len() / 8);
             if sealed && bytes.len() >= LIST {
-                withdraw(&mut bytes, |_| true);
+                withdraw(&mut bytes, |_| true).unwrap();
                 prop_assert!(parse(&bytes).cpus.is_empty());
                 prop_assert!(parse(&bytes).damage == madt.damage);
             }

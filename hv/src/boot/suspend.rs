@@ -4,51 +4,55 @@
 //! 7.4.2 "\_Sx states". A name that is another is no state. S1 loses nothing, S4 and S5 go through the boot loader again,
 //! and suspend to idle is none of them: they stay.
 
-/// The states in which CPUs lose what they hold, and what they are called instead.
-const LOST: [(&[u8; 4], &[u8; 4]); 2] = [(b"_S2_", b"XS2_"), (b"_S3_", b"XS3_")];
+use super::acpi::{HEADER, ReadOnly, Table, amend};
 
-/// Bytes of a table's header; the checksum is at 9.
-const HEADER: usize = 36;
-const CHECKSUM: usize = 9;
+/// The states in which CPUs lose what they hold.
+const LOST: [&[u8; 4]; 2] = [b"_S2_", b"_S3_"];
+/// The first letter of their new names.
+const LETTER: u8 = b'X';
 
-/// Renames the states in a table with code; how many names there were. The sum of all bytes stays what it was.
-pub fn withdraw(table: &mut [u8]) -> usize {
-    let mut renamed = 0;
-    let mut at = HEADER;
-    while let Some(name) = table.get_mut(at..at + 4) {
-        if let Some((from, to)) = LOST.iter().find(|(from, _)| name == *from) {
-            name.copy_from_slice(*to);
-            table[CHECKSUM] = table[CHECKSUM].wrapping_add(from[0].wrapping_sub(to[0]));
-            renamed += 1;
-        }
-        at += 1;
+/// Renames the states in a table with code, and returns how many names there were.
+///
+/// # Errors
+/// [`ReadOnly`] where a name stays what it was.
+pub fn withdraw(table: &mut impl Table) -> Result<usize, ReadOnly> {
+    let (mut renamed, mut from) = (0, HEADER);
+    while let Some(at) = next(table.bytes(), from) {
+        amend(table, at, LETTER)?;
+        (renamed, from) = (renamed + 1, at + 1);
     }
-    renamed
+    Ok(renamed)
+}
+
+/// Where the first of the names at or after `from` is.
+fn next(table: &[u8], from: usize) -> Option<usize> {
+    let rest = table.get(from..)?;
+    let at = rest.windows(4).position(|name| LOST.iter().any(|lost| name == *lost))?;
+    Some(from + at)
 }
 
 /// Renames the states in all tables of the machine.
 #[cfg(target_os = "none")]
 pub fn withdraw_all(tables: &super::tables::Tables<'_>) {
     for table in tables.with_code() {
-        let mut bytes = tables.bytes(&table);
-        if withdraw(&mut bytes) == 0 {
-            continue;
-        }
-        if tables.replace(&table, &bytes) {
-            log::debug!("suspend to RAM is not offered to the guest");
-        } else {
-            log::warn!(
+        match withdraw(&mut tables.in_place(table)) {
+            Ok(0) => {}
+            Ok(_) => log::debug!("suspend to RAM is not offered to the guest"),
+            Err(ReadOnly) => log::warn!(
                 "firmware's tables cannot be changed: do not suspend to RAM, the machine would wake up without Vidar"
-            );
+            ),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::boot::acpi::{CHECKSUM, Rom};
 
     fn sum(bytes: &[u8]) -> u8 {
         bytes.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte))
@@ -65,13 +69,14 @@ mod tests {
         }
         table[CHECKSUM] = 0u8.wrapping_sub(sum(&table));
         let before = table.clone();
-        assert_eq!(withdraw(&mut table), 3);
+        assert_eq!(withdraw(&mut table), Ok(3));
         assert_eq!(sum(&table), 0);
         let names: Vec<_> = table[HEADER..].chunks(10).map(|object| object[1..5].to_vec()).collect();
         assert_eq!(names, [b"_S1_", b"XS2_", b"XS3_", b"_S4_", b"_S3D", b"XS3_"]);
         let differing = before.iter().zip(&table).filter(|(before, after)| before != after).count();
         assert_eq!(differing, 4, "three letters and the checksum");
-        assert_eq!(withdraw(&mut table), 0);
+        assert_eq!(withdraw(&mut table), Ok(0));
+        assert_eq!(withdraw(&mut Rom(before)), Err(ReadOnly));
     }
 
     proptest! {
@@ -82,7 +87,7 @@ mod tests {
                 table[at..at + 4].copy_from_slice(b"_S3_");
             }
             let before = sum(&table);
-            withdraw(&mut table);
+            withdraw(&mut table).unwrap();
             prop_assert_eq!(sum(&table), before);
             prop_assert!(!table.get(HEADER..).unwrap_or_default().windows(4).any(|name| name == b"_S3_"));
         }

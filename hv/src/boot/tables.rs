@@ -1,8 +1,8 @@
-//! Firmware's ACPI tables, as Vidar reaches them: by the direct map, where that covers them.
+//! Firmware's ACPI tables, as Vidar reaches them: by the direct map, where that covers them. They are read and changed where
+//! they are, since they may be of any size.
 
 #![expect(unsafe_code, reason = "firmware's tables are read and changed by their addresses")]
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::acpi;
@@ -27,36 +27,25 @@ impl<'a> Tables<'a> {
     }
 
     /// Where the tables with this signature are.
-    pub fn find(&self, signature: [u8; 4]) -> Vec<Range<Hpa>> {
-        let mut found = acpi::find(self.rsdp, signature, |from, to| self.read(from, to));
-        found.retain(|table| self.reachable.covers(table));
-        found
+    pub fn find(&self, signature: [u8; 4]) -> impl Iterator<Item = Range<Hpa>> {
+        acpi::find(self.rsdp, signature, |from, to| self.read(from, to))
+            .filter(|table| self.reachable.covers(table))
     }
 
     /// Where the DSDT is, and every SSDT: the tables with code in them.
-    pub fn with_code(&self) -> Vec<Range<Hpa>> {
-        let read = |from, to: &mut [u8]| self.read(from, to);
-        let dsdt = self.find(*b"FACP").first().and_then(|fadt| acpi::dsdt(&self.bytes(fadt), read));
-        let mut tables = self.find(*b"SSDT");
-        tables.extend(dsdt.filter(|table| self.reachable.covers(table)));
-        tables
+    pub fn with_code(&self) -> impl Iterator<Item = Range<Hpa>> {
+        let fadt = self.find(*b"FACP").next().map(|fadt| self.in_place(fadt));
+        let dsdt = fadt.and_then(|fadt| {
+            acpi::dsdt(acpi::Table::bytes(&fadt), |from, to| self.read(from, to))
+                .filter(|table| self.reachable.covers(table))
+        });
+        dsdt.into_iter().chain(self.find(*b"SSDT"))
     }
 
-    /// The bytes of one of them.
-    pub fn bytes(&self, table: &Range<Hpa>) -> Vec<u8> {
-        assert!(self.reachable.covers(table), "a table that was not found here");
-        // SAFETY: the table is in the direct map, and firmware's tables do not change.
-        unsafe { physical::bytes(table) }.to_vec()
-    }
-
-    /// Puts `bytes` in the place of one of them; whether they are there then, and it was no ROM.
-    pub fn replace(&self, table: &Range<Hpa>, bytes: &[u8]) -> bool {
-        assert!(bytes.len() as u64 == table.end.0 - table.start.0, "a table keeps its length");
-        if self.reachable.covers(table) {
-            // SAFETY: the table is in memory that the guest is to find it in, and nothing else reads it now.
-            unsafe { physical::write(table.start, bytes) };
-        }
-        self.bytes(table) == bytes
+    /// One of them, where it is.
+    pub fn in_place(&self, table: Range<Hpa>) -> InPlace {
+        assert!(self.reachable.covers(&table), "a table that was not found here");
+        InPlace(table)
     }
 
     fn read(&self, from: Hpa, to: &mut [u8]) -> bool {
@@ -67,5 +56,22 @@ impl<'a> Tables<'a> {
             to.copy_from_slice(unsafe { physical::bytes(&range) });
         }
         readable
+    }
+}
+
+/// A table in the direct map. Nothing else reads or writes firmware's tables before the guest runs.
+#[derive(Debug)]
+pub struct InPlace(Range<Hpa>);
+
+impl acpi::Table for InPlace {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the table is in the direct map, and is written by `put` alone, which has it to itself.
+        unsafe { physical::bytes(&self.0) }
+    }
+
+    fn put(&mut self, at: usize, byte: u8) -> bool {
+        let at = self.0.start + at as u64;
+        // SAFETY: the byte is in the direct map, and nothing reads it meanwhile.
+        self.0.contains(&at) && unsafe { physical::put(at, byte) }
     }
 }

@@ -37,6 +37,19 @@ pub unsafe fn write(to: Hpa, bytes: &[u8]) {
     unsafe { core::ptr::copy(bytes.as_ptr(), direct(to).0 as *mut u8, bytes.len()) };
 }
 
+/// Writes one byte, and returns true if it is there then, as it is not in ROM.
+///
+/// # Safety
+/// As for [`copy`], but that the address may be that of ROM.
+pub unsafe fn put(at: Hpa, byte: u8) -> bool {
+    let place = direct(at).0 as *mut u8;
+    // SAFETY: the caller's promise.
+    unsafe {
+        place.write_volatile(byte);
+        place.read_volatile() == byte
+    }
+}
+
 /// Reads words of guest RAM, which other CPUs and devices may write meanwhile.
 ///
 /// # Safety
