@@ -131,7 +131,7 @@ pub fn start<E: Extension>(
     // A CPU that the guest could start and that is not Vidar's would run beside it.
     let guarded = listed.damaged || listed.any(lost);
     let emulated =
-        !listed.others.is_empty() && (options.emulate_startup || !extension.waits_for_sipi()) || guarded;
+        listed.has_further() && (options.emulate_startup || !extension.waits_for_sipi()) || guarded;
     let (startup, page) = match trampoline {
         Some(trampoline) if emulated => {
             let startup = Startup::Emulated { trampoline: trampoline.vector() };

@@ -16,6 +16,8 @@ pub struct Listed {
     pub boot: &'static PerCpu,
     /// APIC IDs of all but the one that booted.
     pub others: Vec<u32>,
+    /// There are CPUs on it that may be added while the guest runs.
+    pub later: bool,
     /// Something is wrong with the list, or it is too long, so there may be others.
     pub damaged: bool,
     table: Option<Range<Hpa>>,
@@ -41,7 +43,12 @@ impl Listed {
         if madt.beyond > 0 {
             log::warn!("the firmware lists more than {} CPUs; the guest gets no more of them", madt::MOST);
         }
-        Self { boot, others, damaged: madt.damage.is_some() || madt.beyond > 0, table }
+        Self { boot, others, later: madt.later, damaged: madt.damage.is_some() || madt.beyond > 0, table }
+    }
+
+    /// Whether the guest could start a CPU that is not running: now, or once it has been added.
+    pub fn has_further(&self) -> bool {
+        !self.others.is_empty() || self.later
     }
 
     /// Whether any of them is `lost`.

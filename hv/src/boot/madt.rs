@@ -31,6 +31,8 @@ pub struct Madt {
     pub cpus: Vec<Listed>,
     /// How many entries of further CPUs there are for which that list has no room.
     pub beyond: usize,
+    /// A CPU is listed that cannot be used now: it may be added while the system runs.
+    pub later: bool,
     /// What is wrong with the table; there may be more CPUs then.
     pub damage: Option<&'static str>,
 }
@@ -56,10 +58,11 @@ pub fn parse(table: &[u8]) -> Madt {
             madt.damage = Some("a structure in it has a wrong length");
             break;
         };
-        if let Some((apic_id, flags)) = cpu(structure)
-            && flags & ENABLED != 0
-            && madt.cpus.iter().all(|known| known.apic_id != apic_id)
-        {
+        let Some((apic_id, flags)) = cpu(structure) else { continue };
+        // The flag that says "online capable" is newer than machines to which CPUs can be added: those list them with no
+        // flag at all.
+        madt.later |= flags & ENABLED == 0;
+        if flags & ENABLED != 0 && madt.cpus.iter().all(|known| known.apic_id != apic_id) {
             if madt.cpus.len() < MOST {
                 madt.cpus.push(Listed { apic_id });
             } else {
@@ -172,7 +175,18 @@ mod tests {
     fn cpus_of_both_kinds_each_once() {
         let table = table(&[CPU_0, IO_APIC, CPU_6, OFF, NONE, X2_6, X2_300]);
         assert_eq!(ids(&table), [0, 6, 300]);
+        assert!(parse(&table).later);
         assert_eq!(parse(&table).damage, None);
+    }
+
+    #[test]
+    fn a_cpu_that_may_be_added_is_listed_with_and_without_a_flag() {
+        const ABSENT: &[u8] = &[0, 8, 3, 7, 0, 0, 0, 0];
+        const ABSENT_X2: &[u8] = &[9, 16, 0, 0, 0x2c, 1, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0];
+        for absent in [OFF, ABSENT, ABSENT_X2] {
+            assert!(parse(&table(&[CPU_0, absent])).later, "{absent:?}");
+        }
+        assert!(!parse(&table(&[CPU_0, CPU_6, NONE, X2_300])).later);
     }
 
     #[test]
