@@ -34,6 +34,11 @@ pub fn has_no_execute() -> bool {
     cpuid(0x8000_0001, 0).edx & 1 << 20 != 0
 }
 
+/// CPUID.01H:ECX, bit 31: what runs this is no bare CPU but a hypervisor, which says so. CPUs leave the bit 0 for this.
+pub fn has_hypervisor() -> bool {
+    cpuid(1, 0).ecx & 1 << 31 != 0
+}
+
 /// CPUID.01H:EDX.MTRR: memory types come from the MTRRs.
 pub fn has_mtrrs() -> bool {
     cpuid(1, 0).edx & 1 << 12 != 0

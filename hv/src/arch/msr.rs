@@ -42,6 +42,8 @@ pub const VM_CR: u32 = 0xc001_0114;
 pub const VM_HSAVE_PA: u32 = 0xc001_0117;
 /// SVM_KEY of AMD-V.
 pub const SVM_KEY: u32 = 0xc001_0118;
+/// GHCB of AMD-V: an address by which an encrypted guest calls its hypervisor.
+pub const GHCB: u32 = 0xc001_0130;
 /// PATCH_LOADER: a write loads AMD's microcode.
 pub const PATCH_LOADER: u32 = 0xc001_0020;
 

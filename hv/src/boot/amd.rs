@@ -17,7 +17,7 @@ use crate::mem::physical;
 use crate::svm::capabilities::Capabilities;
 use crate::svm::cpu::{CpuFrames, SvmCpu};
 use crate::svm::enable::{self, Unavailable};
-use crate::svm::msrs::MSRS;
+use crate::svm::msrs::{MSRS, NESTED};
 use crate::svm::npt::Npt;
 use crate::svm::permissions_map;
 use crate::vmm::cpuid::Features;
@@ -32,6 +32,7 @@ impl Extension for Svm {
     const VENDOR: Vendor = Vendor::Svm;
     const NAMES: Names = refusal::SVM;
     const MSRS: &'static [&'static [Row]] = MSRS;
+    const NESTED: &'static [Row] = NESTED;
     const FRAMES: usize = 3;
     type Format = Npt;
     type Frames = CpuFrames;

@@ -23,6 +23,8 @@ pub trait Extension: Clone + PartialEq + Send + Sync + 'static {
     const NAMES: Names;
     /// The MSRs that are not simply the guest's on it.
     const MSRS: &'static [&'static [Row]];
+    /// The MSRs that are refused as well where a hypervisor is below Vidar.
+    const NESTED: &'static [Row];
     /// Frames that a further CPU takes.
     const FRAMES: usize;
     /// How it encodes the second stage.

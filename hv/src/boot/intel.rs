@@ -24,7 +24,7 @@ use crate::vmx::cpu::{CpuFrames, SetupError, VmxCpu};
 use crate::vmx::enable::{self, Unavailable};
 use crate::vmx::ept::Ept;
 use crate::vmx::msr_bitmap;
-use crate::vmx::msrs::MSRS;
+use crate::vmx::msrs::{MSRS, NESTED};
 
 /// VT-x with its capabilities.
 #[derive(Clone, PartialEq)]
@@ -34,6 +34,7 @@ impl Extension for Vmx {
     const VENDOR: Vendor = Vendor::Vmx;
     const NAMES: Names = refusal::VMX;
     const MSRS: &'static [&'static [Row]] = MSRS;
+    const NESTED: &'static [Row] = NESTED;
     const FRAMES: usize = 2;
     type Format = Ept;
     type Frames = CpuFrames;

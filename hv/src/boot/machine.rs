@@ -87,7 +87,9 @@ pub fn make<E: Extension>(
     HIGH.call_once(|| ram.clone());
     let emulated = cpus.startup != Startup::Hardware;
     let watched = emulated.then_some(APIC_PAGE);
-    let msrs = if emulated { [E::MSRS, &[msr::STARTUP]].concat() } else { E::MSRS.to_vec() };
+    let mut msrs = E::MSRS.to_vec();
+    msrs.extend(emulated.then_some(msr::STARTUP));
+    msrs.extend(cpuid::has_hypervisor().then_some(E::NESTED));
     E::fill_msr_map(msr_map, &msrs);
     let identity = Identity { mtrrs: extension.memory_types(), hidden, watched };
     let before = frames.available();

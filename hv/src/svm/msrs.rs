@@ -17,6 +17,16 @@ const OWN: &[Row] = &[
     Row::new(msr::VM_HSAVE_PA, msr::SVM_KEY, Read::Refuse, Write::Refuse),
 ];
 
+/// What is refused as well where a hypervisor is below Vidar: the MSRs that the permissions map does not cover. A bare CPU
+/// is asked for them, and gives #GP for those that it lacks. A hypervisor may have given them any meaning, and the value
+/// may be an address that it writes to. That of GHCB is one, so it is refused too.
+pub const NESTED: &[Row] = &[
+    Row::new(0x2000, 0xbfff_ffff, Read::Refuse, Write::Refuse),
+    Row::new(0xc000_2000, 0xc000_ffff, Read::Refuse, Write::Refuse),
+    Row::new(msr::GHCB, msr::GHCB, Read::Refuse, Write::Refuse),
+    Row::new(0xc001_2000, 0xffff_ffff, Read::Refuse, Write::Refuse),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +39,21 @@ mod tests {
         }
         assert_eq!(policy(MSRS, msr::EFER), (Read::Efer, Write::Efer));
         assert_eq!(policy(MSRS, 0x200), (Read::Native, Write::Native));
+    }
+
+    /// What a hypervisor below could take as an address is not passed on, and what the map covers stays as it is.
+    #[test]
+    fn under_another_hypervisor_nothing_unknown_is_passed_on() {
+        let tables = [MSRS, &[NESTED]].concat();
+        let firsts = [0, 0xc000_0000, 0xc001_0000u32];
+        let covered = |index: u32| firsts.iter().any(|first| (*first..first + 0x2000).contains(&index));
+        let edges = (0..32).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + 1, !(1 << bit)]);
+        let inside =
+            firsts.into_iter().flat_map(|first| [first, first + 0x1fff, first + 0x2000, first + 0x15]);
+        for index in edges.chain(inside) {
+            let expected = if covered(index) { policy(MSRS, index) } else { (Read::Refuse, Write::Refuse) };
+            assert_eq!(policy(&tables, index), expected, "{index:#x}");
+        }
+        assert_eq!(policy(&tables, msr::GHCB), (Read::Refuse, Write::Refuse));
     }
 }

@@ -15,21 +15,17 @@ const PARTS: [u32; 3] = [0, 0xc000_0000, 0xc001_0000];
 pub fn derive(tables: &[&[Row]]) -> [u8; BYTES] {
     let mut map = [0; BYTES];
     for row in tables.iter().copied().flatten() {
+        // The two bits of an MSR: bit 0 for reads, bit 1 for writes.
         let bits = u8::from(row.read != Read::Native) | u8::from(row.write != Write::Native) << 1;
-        for index in row.indices.clone() {
-            set(&mut map, index, bits);
+        for (part, first) in PARTS.into_iter().enumerate() {
+            // Rows may reach far beyond what the map covers.
+            for index in *row.indices.start().max(&first)..=*row.indices.end().min(&(first + PART - 1)) {
+                let number = part * PART as usize + (index - first) as usize;
+                map[number / 4] |= bits << (number % 4 * 2);
+            }
         }
     }
     map
-}
-
-/// Sets the two bits of an MSR: bit 0 for reads, bit 1 for writes.
-fn set(map: &mut [u8; BYTES], index: u32, bits: u8) {
-    let part = PARTS.into_iter().position(|first| (first..first + PART).contains(&index));
-    if let Some(part) = part {
-        let number = part * PART as usize + (index % PART) as usize;
-        map[number / 4] |= bits << (number % 4 * 2);
-    }
 }
 
 #[cfg(test)]

@@ -57,10 +57,19 @@ impl Row {
     }
 }
 
-/// What no guest is simply given, whatever the extension. Those of KVM are of one below Vidar, which is not for Vidar's
-/// guest.
+/// MSRs that are not simply the CPU's, whatever the extension.
+///
+/// Those that hypervisors define carry guest-physical addresses which a hypervisor below Vidar writes to, and it knows
+/// nothing of Vidar's memory. They are refused even if the CPU names no hypervisor, since one can hide itself. No CPU
+/// with VT-x or AMD-V has an MSR at these indices. Intel SDM Vol. 4, 2.1 "Architectural MSRs" reserves 40000000H to
+/// 400000FFH for this.
 pub const COMMON: &[Row] = &[
     Row::new(msr::APIC_BASE, msr::APIC_BASE, Read::Native, Write::ApicBase),
+    // KVM's first clock: MSR_KVM_WALL_CLOCK and MSR_KVM_SYSTEM_TIME.
+    Row::new(0x11, 0x12, Read::Refuse, Write::Refuse),
+    // Hyper-V's, and the page of hypercalls of Xen.
+    Row::new(0x4000_0000, 0x4000_ffff, Read::Refuse, Write::Refuse),
+    // KVM's.
     Row::new(0x4b56_4d00, 0x4b56_4dff, Read::Refuse, Write::Refuse),
 ];
 
@@ -97,6 +106,16 @@ mod tests {
         assert_eq!(policy(&[COMMON, &own], 0x20), native);
         assert_eq!(policy(&[COMMON], 0x1f), native);
         assert_eq!(policy(&[COMMON, &own], msr::APIC_BASE), (Read::Native, Write::ApicBase));
+    }
+
+    #[test]
+    fn msrs_of_hypervisors_are_refused() {
+        for index in
+            [0x11, 0x12, 0x4000_0000, 0x4000_0001, 0x4000_0200, 0x4000_ffff, 0x4b56_4d00, 0x4b56_4d07]
+        {
+            assert_eq!(policy(&[COMMON], index), (Read::Refuse, Write::Refuse), "{index:#x}");
+        }
+        assert_eq!(policy(&[COMMON], 0x10), (Read::Native, Write::Native));
     }
 
     #[test]

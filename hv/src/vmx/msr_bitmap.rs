@@ -17,25 +17,23 @@ const WRITE: [usize; 2] = [2048, 3072];
 pub fn derive(tables: &[&[Row]]) -> [u8; BYTES] {
     let mut bitmap = [0; BYTES];
     for row in tables.iter().copied().flatten() {
-        for index in row.indices.clone() {
-            if row.read != Read::Native {
-                set(&mut bitmap, index, READ);
-            }
-            if row.write != Write::Native {
-                set(&mut bitmap, index, WRITE);
+        for (range, part) in [LOW, HIGH].into_iter().zip([0, 1]) {
+            let mut set = |index: u32, part: usize| {
+                let bit = (index - range.start) as usize;
+                bitmap[part + bit / 8] |= 1 << (bit % 8);
+            };
+            // Rows may reach far beyond what the bitmap covers.
+            for index in *row.indices.start().max(&range.start)..=*row.indices.end().min(&(range.end - 1)) {
+                if row.read != Read::Native {
+                    set(index, READ[part]);
+                }
+                if row.write != Write::Native {
+                    set(index, WRITE[part]);
+                }
             }
         }
     }
     bitmap
-}
-
-fn set(bitmap: &mut [u8; BYTES], index: u32, parts: [usize; 2]) {
-    for (range, part) in [LOW, HIGH].into_iter().zip(parts) {
-        if range.contains(&index) {
-            let bit = (index - range.start) as usize;
-            bitmap[part + bit / 8] |= 1 << (bit % 8);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -27,16 +27,38 @@ const OWN: &[Row] = &[
     Row::new(msr::VMX_BASIC, msr::VMX_EXIT_CTLS2, Read::Refuse, Write::Refuse),
 ];
 
+/// What is refused as well where a hypervisor is below Vidar: the MSRs that the bitmap does not cover. A bare CPU is asked
+/// for them, and gives #GP for those that it lacks. A hypervisor may have given them any meaning, and the value may be an
+/// address that it writes to.
+pub const NESTED: &[Row] = &[
+    Row::new(0x2000, 0xbfff_ffff, Read::Refuse, Write::Refuse),
+    Row::new(0xc000_2000, 0xffff_ffff, Read::Refuse, Write::Refuse),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::vmm::msr::policy;
+    use crate::vmx::msr_bitmap;
 
     #[test]
     fn what_the_guest_must_not_reach() {
         for index in (0x480..=0x493).chain([msr::SMM_MONITOR_CTL]) {
             assert_eq!(policy(MSRS, index), (Read::Refuse, Write::Refuse), "{index:#x}");
         }
+    }
+
+    /// What a hypervisor below could take as an address is not passed on, and what the bitmap covers stays as it is.
+    #[test]
+    fn under_another_hypervisor_nothing_unknown_is_passed_on() {
+        let tables = [MSRS, &[NESTED]].concat();
+        let covered = |index: u32| index < 0x2000 || (0xc000_0000..0xc000_2000).contains(&index);
+        let edges = (0..32).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + 1, !(1 << bit)]);
+        for index in edges.chain([0xbfff_ffff, 0xc000_0000, 0xc000_1fff, 0xc000_2000, 0xc001_0015]) {
+            let expected = if covered(index) { policy(MSRS, index) } else { (Read::Refuse, Write::Refuse) };
+            assert_eq!(policy(&tables, index), expected, "{index:#x}");
+        }
+        assert_eq!(msr_bitmap::derive(&tables), msr_bitmap::derive(MSRS));
     }
 
     #[test]

@@ -53,8 +53,8 @@ fn value() -> impl Strategy<Value = u64> {
 }
 
 fn msr_index() -> impl Strategy<Value = u32> {
-    let rows: Vec<_> = MSRS.iter().copied().flatten().flat_map(|row| row.indices.clone()).collect();
-    prop::sample::select(rows)
+    let rows: Vec<_> = MSRS.iter().copied().flatten().map(|row| row.indices.clone()).collect();
+    prop::sample::select(rows).prop_flat_map(|row| row)
 }
 
 fn exit() -> impl Strategy<Value = Exit> {

@@ -22,7 +22,7 @@ pub fn regs(line: &mut Line) {
     // Upper halves are set, as they must come back clear.
     show("cpuid", Instruction::Cpuid, &[(RAX, 0xffff_ffff_8000_0000)]);
     show("rdmsr", Instruction::Rdmsr, &[(RCX, 0xffff_ffff_0000_003a)]);
-    show("rdmsr-bad", Instruction::Rdmsr, &[(RCX, 0x4000_1234)]);
+    show("rdmsr-bad", Instruction::Rdmsr, &[(RCX, 0x5000_1234)]);
     let base = rdmsr(0x1b).unwrap_or(0);
     show("wrmsr", Instruction::Wrmsr, &[(RCX, 0x1b), (RAX, base & 0xffff_ffff), (RDX, base >> 32)]);
     show("invd", Instruction::Invd, &[]);

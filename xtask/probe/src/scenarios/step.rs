@@ -128,7 +128,7 @@ pub fn step(line: &mut Line) {
     line.item("cpuid", stepping!("cpuid"; inout("rax") 0x8000_0000_u64 => _, out("rcx") _, out("rdx") _));
     line.item("rdmsr-3a", stepping!("rdmsr"; in("ecx") 0x3a, out("eax") _, out("edx") _));
     line.item("rdmsr-10", stepping!("rdmsr"; in("ecx") 0x10, out("eax") _, out("edx") _));
-    line.item("rdmsr-bad", stepping!("rdmsr"; in("ecx") 0x4000_1234, out("eax") _, out("edx") _));
+    line.item("rdmsr-bad", stepping!("rdmsr"; in("ecx") 0x5000_1234, out("eax") _, out("edx") _));
     let base = crate::attempt::rdmsr(0x1b).unwrap_or(0);
     line.item(
         "wrmsr-1b",
