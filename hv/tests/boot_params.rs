@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use vidar::guest::boot_params::{BootInfo, BootParamsError, Channel, Efi, Framebuffer, SIZE, Screen, fill};
+use vidar::guest::boot_params::{
+    BootInfo, Channel, Efi, Framebuffer, SIZE, Screen, fill, more_regions, more_regions_size,
+};
 use vidar::guest::bzimage::{BzImage, SetupHeader};
 use vidar::mem::addr::Hpa;
 use vidar::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
@@ -21,20 +23,21 @@ fn header() -> SetupHeader {
     BzImage::parse(&file).unwrap().header
 }
 
-fn map(entries: &[(u64, u64, u32)]) -> MemoryMap {
+fn map(entries: &[(u64, u64, u32)]) -> MemoryMap<'static> {
     MemoryMap::from_regions(entries.iter().map(|&(start, end, raw)| MemoryRegion {
         range: Hpa(start)..Hpa(end),
         kind: MemoryKind::from_raw(raw),
     }))
 }
 
-fn info<'a>(header: &'a SetupHeader, map: &'a MemoryMap) -> BootInfo<'a> {
+fn info<'a>(header: &'a SetupHeader, map: &'a MemoryMap<'_>) -> BootInfo<'a> {
     BootInfo {
         header,
         kernel: Hpa(0x100_0000),
         command_line: Hpa(0x1_2000),
         initrd: None,
         map,
+        setup_data: Hpa(0x1_4000),
         rsdp: None,
         screen: None,
         efi: None,
@@ -43,7 +46,7 @@ fn info<'a>(header: &'a SetupHeader, map: &'a MemoryMap) -> BootInfo<'a> {
 
 fn filled(info: &BootInfo<'_>) -> [u8; SIZE] {
     let mut page = [0xff; SIZE];
-    fill(&mut page, info).unwrap();
+    fill(&mut page, info);
     page
 }
 
@@ -60,7 +63,7 @@ fn the_header_is_the_kernels_but_for_what_a_loader_writes() {
     let page = filled(&info);
     let ours: [(Range<usize>, u64); 11] = [
         (0x1fa..0x1fc, 0xffff),      // vid_mode
-        (0x210..0x211, 0xff),        // type_of_loader
+        (0x210..0x211, 0x72),        // type_of_loader
         (0x214..0x218, 0x100_0000),  // code32_start
         (0x218..0x21c, 0x2345_6000), // ramdisk_image
         (0x21c..0x220, 0x0000_0789), // ramdisk_size
@@ -106,12 +109,12 @@ fn e820_is_what_the_firmware_said() {
 }
 
 #[test]
-fn a_long_map_is_joined_and_a_longer_one_refused() {
+fn a_long_map_is_joined_and_a_longer_one_goes_on_in_a_record() {
     let header = header();
     let joinable: Vec<_> = (0..300).map(|at| (at * 0x1000, (at + 1) * 0x1000, 1 + at as u32 / 100)).collect();
     let map_of_three = map(&joinable);
     let page = filled(&info(&header, &map_of_three));
-    assert_eq!(page[0x1e8], 3);
+    assert_eq!((page[0x1e8], number(&page, 0x250..0x258)), (3, 0));
     assert_eq!(number(&page, 0x2d0 + 20..0x2d0 + 28), 100 * 0x1000);
     assert_eq!(number(&page, 0x2d0 + 28..0x2d0 + 36), 100 * 0x1000);
 
@@ -119,9 +122,18 @@ fn a_long_map_is_joined_and_a_longer_one_refused() {
     let full = map(&scattered[..128]);
     let page = filled(&info(&header, &full));
     assert_eq!((page[0x1e8], number(&page, 0xcd0 - 20..0xcd0 - 12)), (128, 127 * 0x2000));
+    assert_eq!((number(&page, 0x250..0x258), more_regions_size(&full)), (0, 0));
+
     let too_long = map(&scattered);
-    let refused = fill(&mut [0; SIZE], &info(&header, &too_long));
-    assert_eq!(refused, Err(BootParamsError::TooManyRegions(300)));
+    let page = filled(&info(&header, &too_long));
+    assert_eq!((page[0x1e8], number(&page, 0x250..0x258)), (128, 0x1_4000));
+    let mut record = Vec::new();
+    more_regions(&too_long, |bytes| record.extend_from_slice(bytes));
+    assert_eq!(record.len(), more_regions_size(&too_long));
+    // struct setup_data: next, type SETUP_E820_EXT, length; then the entries.
+    assert_eq!(record[..16], [&[0; 8][..], &[1, 0, 0, 0], &(172u32 * 20).to_le_bytes()].concat());
+    let last = [&(299u64 * 0x2000).to_le_bytes()[..], &0x1000u64.to_le_bytes(), &[1, 0, 0, 0]].concat();
+    assert_eq!((record.len(), &record[record.len() - 20..]), (16 + 172 * 20, &last[..]));
 }
 
 #[test]

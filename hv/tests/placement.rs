@@ -33,12 +33,13 @@ fn kernel(payload: usize, more: u64, pref_address: u64, alignment: u64, relocata
 
 #[derive(Debug, Clone)]
 struct Machine {
-    map: MemoryMap,
+    map: MemoryMap<'static>,
     hidden: Range<Hpa>,
     keep: Vec<Range<Hpa>>,
     kernel: BzImage,
     kernel_module: Range<Hpa>,
-    initrd_module: Option<Range<Hpa>>,
+    information: Range<Hpa>,
+    initrds: Vec<Range<Hpa>>,
     handover_size: u64,
 }
 
@@ -47,10 +48,11 @@ impl Machine {
         place(&Request {
             map: &self.map,
             hidden: self.hidden.clone(),
-            keep: &self.keep,
+            keep: self.keep.iter().cloned(),
+            information: self.information.clone(),
             kernel: &self.kernel,
             kernel_module: self.kernel_module.clone(),
-            initrd_module: self.initrd_module.clone(),
+            initrds: self.initrds.iter().cloned(),
             handover_size: self.handover_size,
         })
     }
@@ -76,9 +78,10 @@ fn machine() -> impl Strategy<Value = Machine> {
         },
     );
     let places = prop::collection::vec(any::<u64>(), 8);
-    (3 * MIB..TOP, holes, kernel, 1..6 * MIB, 1u64..6, places, any::<[bool; 4]>()).prop_filter_map(
+    let initrds = prop::collection::vec((0..3 * MIB, any::<bool>(), any::<u64>()), 0..4);
+    (3 * MIB..TOP, holes, kernel, initrds, 1u64..6, places, any::<[bool; 2]>()).prop_filter_map(
         "the modules do not fit",
-        |(top, holes, kernel, initrd_size, handover_pages, places, [with_initrd, keep, unaligned, low])| {
+        |(top, holes, kernel, parts, handover_pages, places, [keep, low])| {
             let region = |start, end, kind| MemoryRegion { range: Hpa(start)..Hpa(end), kind };
             let ram = [region(0, 0x9_f000, MemoryKind::Usable), region(MIB, top, MemoryKind::Usable)];
             let holes = holes.into_iter().map(|(page, pages)| {
@@ -92,15 +95,19 @@ fn machine() -> impl Strategy<Value = Machine> {
             let keep = if keep { vec![take(&mut free, PAGE_SIZE, places[2])?] } else { Vec::new() };
             let file_size = kernel.payload.end as u64 + places[3] % 2 * UNIT;
             let kernel_module = take(&mut free, file_size, places[4])?;
-            let initrd_module = if with_initrd {
+            let information = take(&mut free, 2 * PAGE_SIZE, places[5])?;
+            let count = parts.len();
+            // After all but the last part whole units, so that each begins with one; and often one after another.
+            let parts = parts.into_iter().enumerate().map(|(index, (size, unaligned, place))| {
+                let size = if index + 1 < count { size / UNIT * UNIT } else { size };
                 let start = if unaligned { UNIT } else { 0 };
-                let taken = take(&mut free, start + initrd_size, places[5])?;
+                let place = if places[6] % 2 == 0 { places[7] } else { place };
+                let taken = take(&mut free, start + size, place)?;
                 Some(taken.start + start..taken.end)
-            } else {
-                None
-            };
+            });
+            let initrds = parts.collect::<Option<Vec<_>>>()?;
             let handover_size = handover_pages * PAGE_SIZE;
-            Some(Machine { map, hidden, keep, kernel, kernel_module, initrd_module, handover_size })
+            Some(Machine { map, hidden, keep, kernel, kernel_module, information, initrds, handover_size })
         },
     )
 }
@@ -152,12 +159,20 @@ fn check(machine: &Machine, placement: &Placement) {
         write(1, range);
     }
     write(2, &payload);
-    if let Some(module) = &machine.initrd_module {
-        write(3, module);
+    for (kind, module) in (16..).zip(&machine.initrds) {
+        write(kind, module);
     }
+    write(3, &machine.information);
     write(4, &handover);
-    for step in &placement.moves {
+    let mut moves = placement.moves(machine.initrds.iter().cloned()).peekable();
+    while let Some(step) = moves.next() {
         memory.copy_within(units(&step.from), (step.to.0 / UNIT) as usize);
+        assert_eq!(step.zeros, 0, "the parts begin with units");
+        // The places of the modules are read until the kernel's code is moved.
+        if moves.peek().is_some() {
+            let marks = marks(3, &machine.information);
+            assert_eq!(&memory[units(&machine.information)], marks, "the information is gone");
+        }
     }
     let holds = |kind, range: &Range<Hpa>, source: &Range<Hpa>| {
         assert_eq!(&memory[units(range)], marks(kind, source), "mark {kind} at {range:?}");
@@ -166,11 +181,13 @@ fn check(machine: &Machine, placement: &Placement) {
         holds(1, range, range);
     }
     holds(2, &(run.start..run.start + kernel.payload.len() as u64), &payload);
-    assert_eq!(placement.initrd.is_some(), machine.initrd_module.is_some());
-    if let (Some(initrd), Some(module)) = (&placement.initrd, &machine.initrd_module) {
-        assert_eq!(initrd.end.0 - initrd.start.0, module.end.0 - module.start.0);
-        holds(3, initrd, module);
+    let mut next = placement.initrd.as_ref().map_or(Hpa(0), |initrd| initrd.start);
+    for (kind, module) in (16..).zip(&machine.initrds).filter(|(_, module)| !module.is_empty()) {
+        let end = next + (module.end.0 - module.start.0);
+        holds(kind, &(next..end), module);
+        next = end;
     }
+    assert_eq!(placement.initrd.as_ref().map_or(Hpa(0), |initrd| initrd.end), next);
     holds(4, &handover, &handover);
 }
 
@@ -196,20 +213,23 @@ proptest! {
         let mut free = machine.map.usable();
         free.remove(&machine.hidden);
         machine.keep.iter().for_each(|range| free.remove(range));
-        let module = machine.initrd_module.clone().unwrap_or_default();
-        let module = module.start..module.end.align_up(PAGE_SIZE).unwrap();
+        let modules: Vec<_> = machine.initrds.iter().filter(|module| !module.is_empty()).collect();
+        let page_end = |module: &Range<Hpa>| module.start.align_down(PAGE_SIZE)..module.end.align_up(PAGE_SIZE).unwrap();
+        let beside = modules.iter().all(|module| !overlaps(&run, &page_end(module)));
         if let Ok(placement) = machine.place() {
-            if kernel.relocatable && free.covers(&run) && !overlaps(&run, &module) {
+            if kernel.relocatable && free.covers(&run) && beside {
                 prop_assert_eq!(placement.kernel, preferred);
             }
-            if let Some(initrd) = placement.initrd {
+            if let (Some(initrd), [module]) = (&placement.initrd, &modules[..]) {
+                let module = module.start..page_end(module).end;
                 // Linux takes RAM by whole pages: an initrd whose last page is not RAM to its end has to move.
                 let mut ram = machine.map.usable();
                 ram.remove(&machine.hidden);
                 let whole = module.start.is_aligned(PAGE_SIZE) && ram.covers(&module);
                 let stays = whole && !overlaps(&placement.kernel_run, &module);
                 prop_assert_eq!(initrd.start == module.start, stays);
-                prop_assert_eq!(placement.moves.len(), if stays { 1 } else { 2 });
+                let moves = placement.moves(machine.initrds.iter().cloned()).count();
+                prop_assert_eq!(moves, if stays { 1 } else { 2 });
             }
         }
     }
@@ -234,10 +254,11 @@ proptest! {
         let _ = place(&Request {
             map: &map,
             hidden: range(hidden.0, hidden.1),
-            keep: &[range(hidden.1, hidden.0)],
+            keep: [range(hidden.1, hidden.0)].into_iter(),
+            information: range(modules[1], modules[2]),
             kernel: &kernel,
             kernel_module: range(modules[0], modules[1]),
-            initrd_module: Some(range(modules[2], modules[3])),
+            initrds: [range(modules[2], modules[3]), range(modules[3], modules[1])].into_iter(),
             handover_size,
         });
     }
@@ -252,7 +273,8 @@ fn usual() -> Machine {
         keep: vec![Hpa(0x8000)..Hpa(0x9000)],
         kernel: kernel(512 << 10, 8 * MIB, 16 * MIB, 2 * MIB, true),
         kernel_module: Hpa(15 * MIB)..Hpa(16 * MIB),
-        initrd_module: Some(Hpa(17 * MIB)..Hpa(19 * MIB + 1)),
+        information: Hpa(0x2_0000)..Hpa(0x2_1000),
+        initrds: vec![Hpa(17 * MIB)..Hpa(19 * MIB + 1)],
         handover_size: 0x3000,
     }
 }
@@ -264,13 +286,41 @@ fn the_usual_machine() {
     assert_eq!(placement.handover, Hpa(0x1_0000));
     let initrd = Hpa(62 * MIB - PAGE_SIZE);
     assert_eq!(placement.initrd, Some(initrd..initrd + 2 * MIB + 1));
-    assert_eq!(placement.moves[0].to, initrd);
-    assert_eq!(placement.moves[1].from.start, Hpa(15 * MIB + 3 * 512));
+    let moves: Vec<_> = placement.moves(usual().initrds.into_iter()).collect();
+    assert_eq!(moves[0].to, initrd);
+    assert_eq!(moves[1].from.start, Hpa(15 * MIB + 3 * 512));
+}
+
+#[test]
+fn parts_of_an_initrd_become_one() {
+    let (first, empty, second) = (Hpa(30 * MIB), Hpa(31 * MIB), Hpa(32 * MIB));
+    let initrds =
+        vec![first..first + 5, empty..empty, second..second + MIB + 1, Hpa(40 * MIB)..Hpa(41 * MIB)];
+    let machine = Machine { initrds: initrds.clone(), ..usual() };
+    let placement = machine.place().unwrap();
+    assert_eq!(placement.initrd, Some(first..first + 8 + MIB + 4 + MIB));
+    let moves: Vec<_> =
+        placement.moves(initrds.into_iter()).map(|step| (step.from.start, step.to, step.zeros)).collect();
+    let payload = Hpa(15 * MIB + 3 * 512);
+    assert_eq!(
+        moves,
+        [
+            (first, first, 3),
+            (second, first + 8, 3),
+            (Hpa(40 * MIB), first + 8 + MIB + 4, 0),
+            (payload, placement.kernel, 0),
+        ],
+        "each begins at a multiple of 4"
+    );
+    // The other way round they cannot slide together.
+    let machine = Machine { initrds: vec![second..second + MIB, first..first + 5], ..usual() };
+    let placement = machine.place().unwrap();
+    assert_eq!(placement.initrd, Some(Hpa(63 * MIB - PAGE_SIZE)..Hpa(64 * MIB - PAGE_SIZE + 5)));
 }
 
 #[test]
 fn vidar_in_the_way_of_the_kernel() {
-    let machine = Machine { hidden: Hpa(16 * MIB)..Hpa(17 * MIB), initrd_module: None, ..usual() };
+    let machine = Machine { hidden: Hpa(16 * MIB)..Hpa(17 * MIB), initrds: Vec::new(), ..usual() };
     assert_eq!(machine.place().unwrap().kernel, Hpa(18 * MIB));
     let fixed = Machine { kernel: kernel(512, MIB, 16 * MIB, 0, false), ..machine };
     let error = fixed.place().expect_err("Vidar is there");
@@ -284,24 +334,25 @@ fn an_initrd_that_cannot_move_moves_the_kernel() {
     let machine = Machine {
         map: MemoryMap::from_regions([low, ram]),
         kernel_module: Hpa(14 * MIB)..Hpa(15 * MIB),
-        initrd_module: Some(Hpa(15 * MIB)..Hpa(36 * MIB)),
+        initrds: vec![Hpa(15 * MIB)..Hpa(36 * MIB)],
         ..usual()
     };
     let placement = machine.place().unwrap();
-    assert_eq!((placement.kernel, placement.moves.len()), (Hpa(36 * MIB), 1));
+    let moves = placement.moves(machine.initrds.iter().cloned()).count();
+    assert_eq!((placement.kernel, moves), (Hpa(36 * MIB), 1));
 }
 
 #[test]
 fn errors_say_how_much_is_missing() {
     let small =
         MemoryMap::from_regions([MemoryRegion { range: Hpa(MIB)..Hpa(20 * MIB), kind: MemoryKind::Usable }]);
-    let machine = Machine { map: small, initrd_module: None, ..usual() };
+    let machine = Machine { map: small, initrds: Vec::new(), ..usual() };
     assert_eq!(
         machine.place().expect_err("too small").to_string(),
         "too little memory for the kernel: it needs 9 MiB in one piece between 16 MiB and 4 GiB, and of the machine's \
          19 MiB the largest free piece there has 4 MiB: give the machine more memory or use a smaller kernel"
     );
-    let machine = Machine { initrd_module: Some(Hpa(17 * MIB)..Hpa(64 * MIB)), ..usual() };
+    let machine = Machine { initrds: vec![Hpa(17 * MIB)..Hpa(64 * MIB)], ..usual() };
     assert_eq!(
         machine.place().expect_err("the initrd is too large").to_string(),
         "too little memory for the initrd: it needs 47 MiB in one piece below 2048 MiB, and of the machine's 63 MiB \

@@ -29,7 +29,7 @@ pub struct Need {
 
 impl Need {
     /// Frames for the second stage of a machine with this memory, in pages of at most `largest`.
-    pub fn tables(map: &MemoryMap, largest: PageSize) -> u64 {
+    pub fn tables(map: &MemoryMap<'_>, largest: PageSize) -> u64 {
         let usable = map.usable();
         let of_pages =
             if largest == PageSize::Size1G { 0 } else { map.ram_top().0 >> PageSize::Size1G.shift() };
@@ -47,9 +47,9 @@ impl Need {
 }
 
 /// Where `size` bytes are, as high as they can be: neither in the kernel's way nor where devices of little reach want memory.
-pub fn place(map: &MemoryMap, taken: &[Range<Hpa>], size: u64) -> Option<Range<Hpa>> {
+pub fn place(map: &MemoryMap<'_>, taken: impl Iterator<Item = Range<Hpa>>, size: u64) -> Option<Range<Hpa>> {
     let mut free = map.usable();
-    taken.iter().for_each(|range| free.remove(range));
+    taken.for_each(|range| free.remove(&range));
     let start = free.highest_fit(size, UNIT, &(Hpa(LEGACY)..Hpa(u64::MAX)))?;
     Some(start..start + size)
 }
@@ -61,7 +61,7 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    fn map(pieces: &[(u64, u64)]) -> MemoryMap {
+    fn map(pieces: &[(u64, u64)]) -> MemoryMap<'static> {
         let region = |&(start, end): &(u64, u64)| MemoryRegion {
             range: Hpa(start)..Hpa(end),
             kind: MemoryKind::Usable,
@@ -93,9 +93,9 @@ mod tests {
     #[test]
     fn it_goes_high_and_into_nothing() {
         let map = map(&[(0, 0x9_f000), (LEGACY, 3 * GIB), (4 * GIB, 6 * GIB + 0x1000)]);
-        assert_eq!(place(&map, &[], 2 * UNIT), Some(Hpa(6 * GIB - 2 * UNIT)..Hpa(6 * GIB)));
+        assert_eq!(place(&map, [].into_iter(), 2 * UNIT), Some(Hpa(6 * GIB - 2 * UNIT)..Hpa(6 * GIB)));
         let taken = [Hpa(4 * GIB)..Hpa(6 * GIB), Hpa(3 * GIB - 1)..Hpa(3 * GIB)];
-        assert_eq!(place(&map, &taken, UNIT), Some(Hpa(3 * GIB - 2 * UNIT)..Hpa(3 * GIB - UNIT)));
-        assert_eq!(place(&map, &[Hpa(LEGACY)..Hpa(7 * GIB)], UNIT), None);
+        assert_eq!(place(&map, taken.into_iter(), UNIT), Some(Hpa(3 * GIB - 2 * UNIT)..Hpa(3 * GIB - UNIT)));
+        assert_eq!(place(&map, [Hpa(LEGACY)..Hpa(7 * GIB)].into_iter(), UNIT), None);
     }
 }

@@ -63,13 +63,13 @@ impl Trampoline {
     /// The tables at `cr3` are to map the page at its own address, executable, before a CPU gets there; `main` may be
     /// called with the index of a slot, on that slot's stack.
     pub unsafe fn install(
-        info: &BootInfo,
+        info: &BootInfo<'_>,
         cr3: Hpa,
         slots: Vec<Slot>,
         main: unsafe extern "C" fn(usize) -> !,
     ) -> Option<Self> {
         let mut free = info.memory.usable();
-        info.modules.iter().for_each(|module| free.remove(&module.range));
+        info.occupied().for_each(|range| free.remove(&range));
         let page = free.highest_fit(PAGE_SIZE, PAGE_SIZE, &REACH)?;
         COUNT.store(slots.len() as u64, Ordering::Relaxed);
         SLOTS.store(Box::leak(slots.into_boxed_slice()).as_mut_ptr(), Ordering::Relaxed);

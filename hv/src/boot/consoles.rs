@@ -14,6 +14,8 @@ use crate::mem::layout::direct;
 
 /// VGA text memory.
 const TEXT_MEMORY: Hpa = Hpa(0xb_8000);
+/// Words of the command line that are complained of one by one.
+const MOST_WARNINGS: usize = 8;
 /// How far the trampoline's tables reach.
 const REACH: u64 = 4 << 30;
 
@@ -24,8 +26,8 @@ pub fn start() {
 }
 
 /// Reads Vidar's options and moves the log to where they want it.
-pub fn choose(info: &BootInfo) -> Options {
-    let (options, warnings) = Options::parse(&info.command_line);
+pub fn choose(info: &BootInfo<'_>) -> Options {
+    let options = Options::parse(info.command_line);
     let usual = options.console == Options::default().console && options.serial == Options::default().serial;
     if !usual || matches!(info.screen, Screen::Framebuffer(_)) {
         let screen = options.console.screen.then(|| early(&info.screen)).flatten();
@@ -33,7 +35,12 @@ pub fn choose(info: &BootInfo) -> Options {
         unsafe { console::start(options.console.serial.then_some(options.serial.port()), screen) };
     }
     log::set_max_level(options.log);
-    warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    let mut warnings = Options::warnings(info.command_line);
+    warnings.by_ref().take(MOST_WARNINGS).for_each(|warning| log::warn!("{warning}"));
+    match warnings.count() {
+        0 => {}
+        more => log::warn!("{more} more words of Vidar's command line were not understood"),
+    }
     options
 }
 
@@ -59,7 +66,7 @@ fn early(screen: &Screen) -> Option<console::Screen> {
 /// # Errors
 /// [`Refusal::TooMuchMemory`] where `frames` runs out.
 pub fn map_screen(
-    info: &BootInfo,
+    info: &BootInfo<'_>,
     options: &Options,
     tables: &mut HostTables,
     frames: &mut Frames,

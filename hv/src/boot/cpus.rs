@@ -79,7 +79,7 @@ pub const fn frames<E: Extension>() -> usize {
 pub fn start<E: Extension>(
     extension: &E,
     listed: &Listed,
-    info: &mut BootInfo,
+    info: &mut BootInfo<'_>,
     options: &Options,
     tables: &mut HostTables,
     frames: &mut Frames,

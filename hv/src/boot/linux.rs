@@ -3,7 +3,6 @@
 #![expect(unsafe_code, reason = "modules are read, and memory is filled that is the guest's from then on")]
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::info::{BootInfo, Module};
@@ -12,9 +11,11 @@ use super::rsdp;
 use crate::guest::boot_params::{self, BootInfo as Told, Efi, Screen};
 use crate::guest::bzimage::{BzImage, release};
 use crate::guest::efi_map;
-use crate::guest::handover::{CODE_SELECTOR, DATA_SELECTOR, GDT_LIMIT, Layout};
-use crate::guest::placement::{Placement, Request, place};
+use crate::guest::handover::{CODE_SELECTOR, DATA_SELECTOR, GDT_LIMIT, Layout, Sizes};
+use crate::guest::placement::{ALIGNMENT, Placement, Request, place};
 use crate::mem::addr::Hpa;
+use crate::mem::map::MemoryMap;
+use crate::mem::ranges::RangeSet;
 use crate::mem::{layout, physical};
 use crate::vmm::entry::EntryState;
 
@@ -23,56 +24,66 @@ pub struct Linux {
     placement: Placement,
     layout: Layout,
     boot_params: Box<[u8; boot_params::SIZE]>,
-    /// The EFI memory map that it is told, or nothing.
-    efi_map: Vec<u8>,
 }
 
 /// Checks the kernel among the modules and decides where everything goes.
 ///
 /// # Errors
 /// [`Refusal`] where there is no kernel, or none that can be started here.
-pub fn prepare(info: &BootInfo) -> Result<Linux, Refusal> {
-    let Some((kernel, rest)) = info.modules.split_first() else { return Err(Refusal::NoKernel) };
+pub fn prepare(info: &BootInfo<'_>) -> Result<Linux, Refusal> {
+    let Some(kernel) = info.modules.clone().next() else { return Err(Refusal::NoKernel) };
     // SAFETY: the loader put the module there, and nothing is moved before this function has returned.
     let file = unsafe { physical::bytes(&kernel.range) };
     let parsed = BzImage::parse(file)?;
-    let (length, limit) = (kernel.command_line.len(), parsed.cmdline_size as usize);
+    let (length, limit) = (kernel.command_line.0.len(), parsed.cmdline_size as usize);
     if length > limit {
         return Err(Refusal::CommandLine { length, limit });
     }
-    let efi_map = efi_map(info);
-    let size = Layout::new(Hpa(0), length, efi_map.len()).size();
-    let boot_services = info.boot_services();
+    let sizes = sizes(info, length);
     let placement = place(&Request {
         map: &info.memory,
         hidden: layout::region(),
-        keep: &boot_services,
+        keep: info.boot_services(),
+        information: info.place.clone(),
         kernel: &parsed,
         kernel_module: kernel.range.clone(),
-        initrd_module: rest.first().map(|module| module.range.clone()),
-        handover_size: size,
+        initrds: info.initrds(),
+        handover_size: Layout::new(Hpa(0), sizes).size(),
     })?;
-    let layout = Layout::new(placement.handover, length, efi_map.len());
-    describe(kernel, rest, file, &placement);
-    let boot_params = boot_params(info, &parsed, &placement, &layout, efi_map.len())?;
-    Ok(Linux { placement, layout, boot_params, efi_map })
+    let layout = Layout::new(placement.handover, sizes);
+    describe(&kernel, info.initrds().count(), file, &placement);
+    let boot_params = boot_params(info, &parsed, &placement, &layout, sizes.efi_map);
+    Ok(Linux { placement, layout, boot_params })
 }
 
-/// The EFI memory map that the kernel is told, without what Vidar keeps.
-fn efi_map(info: &BootInfo) -> Vec<u8> {
-    let Some(efi) = &info.efi else { return Vec::new() };
-    let hide = |map: &[u8], hidden: &Range<Hpa>| efi_map::hide(map, efi.descriptor_size, hidden);
-    info.kept.iter().fold(hide(&efi.memory_map, &layout::region()), |map, kept| hide(&map, kept))
+/// Bytes of what the kernel is told, for a command line of so many.
+fn sizes(info: &BootInfo<'_>, command_line: usize) -> Sizes {
+    let mut efi_map = 0;
+    show_efi_map(info, |bytes| efi_map += bytes.len());
+    Sizes { command_line, efi_map, setup_data: boot_params::more_regions_size(&told(info)) }
+}
+
+/// The memory map that the kernel is told.
+fn told<'a>(info: &BootInfo<'a>) -> MemoryMap<'a> {
+    info.memory.reserved(&layout::region())
+}
+
+/// Gives `put` the EFI memory map that the kernel is told, without what Vidar keeps.
+fn show_efi_map(info: &BootInfo<'_>, put: impl FnMut(&[u8])) {
+    if let Some(efi) = &info.efi {
+        let kept: RangeSet = info.kept.iter().cloned().chain([layout::region()]).collect();
+        efi_map::hide(efi.memory_map, efi.descriptor_size, &kept, put);
+    }
 }
 
 /// What the kernel is told.
 fn boot_params(
-    info: &BootInfo,
+    info: &BootInfo<'_>,
     kernel: &BzImage,
     placement: &Placement,
     layout: &Layout,
     efi_map: usize,
-) -> Result<Box<[u8; boot_params::SIZE]>, Refusal> {
+) -> Box<[u8; boot_params::SIZE]> {
     // SAFETY: the BIOS area is memory or ROM that nothing of Vidar's writes.
     let bios = unsafe { physical::bytes(&rsdp::BIOS_AREA) };
     let mut page = Box::new([0; boot_params::SIZE]);
@@ -83,8 +94,9 @@ fn boot_params(
             kernel: placement.kernel,
             command_line: layout.command_line(),
             initrd: placement.initrd.clone(),
-            map: &info.memory.reserved(&layout::region()),
-            rsdp: info.rsdp.as_ref().and_then(|copy| rsdp::find(copy, bios, &rsdp::BIOS_AREA)),
+            map: &told(info),
+            setup_data: layout.setup_data(),
+            rsdp: info.rsdp.and_then(|copy| rsdp::find(copy, bios, &rsdp::BIOS_AREA)),
             screen: Some(info.screen),
             efi: info.efi.as_ref().map(|efi| Efi {
                 is_64bit: efi.is_64bit,
@@ -94,37 +106,51 @@ fn boot_params(
                 descriptor_version: efi.descriptor_version,
             }),
         },
-    )?;
-    Ok(page)
+    );
+    page
 }
 
-fn describe(kernel: &Module, rest: &[Module], file: &[u8], placement: &Placement) {
+fn describe(kernel: &Module<'_>, initrds: usize, file: &[u8], placement: &Placement) {
     let name = release(file).and_then(|text| text.split(' ').next()).unwrap_or("of unknown release");
     log::info!("kernel {name}, {} KiB, goes to {}", file.len() >> 10, placement.kernel);
     match &placement.initrd {
-        Some(Range { start, end }) => log::info!("initrd, {} KiB, at {start}", (end.0 - start.0) >> 10),
+        Some(Range { start, end }) => {
+            let size = (end.0 - start.0) >> 10;
+            match initrds {
+                1 => log::info!("initrd, {size} KiB, at {start}"),
+                _ => log::info!("initrd of {initrds} files, {size} KiB, at {start}"),
+            }
+        }
         None => log::info!("no initrd"),
-    }
-    if let Some(module) = rest.get(1) {
-        log::warn!("the module at {} is ignored: a guest has a kernel and one initrd", module.range.start);
     }
     log::info!("command line \"{}\"", kernel.command_line);
 }
 
 /// Moves the guest to its place and tells it of the machine; `cursor` is where Vidar's log ends on a text screen.
-pub fn hand_over(linux: Linux, info: &BootInfo, cursor: (u8, u8)) -> EntryState {
-    let Linux { placement, layout, mut boot_params, efi_map } = linux;
+pub fn hand_over(linux: Linux, info: &BootInfo<'_>, cursor: (u8, u8)) -> EntryState {
+    let Linux { placement, layout, mut boot_params } = linux;
     if matches!(info.screen, Screen::Text { .. }) {
         boot_params::set_cursor(&mut boot_params, cursor);
     }
-    let command_line = info.modules.first().map_or("", |module| module.command_line.as_str());
-    let block = layout.build(command_line, &efi_map);
-    // SAFETY: the placement lies in RAM that neither Vidar nor a source of a later move occupies. The loader's own
-    // information has been read, and the modules are read here for the last time.
+    let put = |at: &mut Hpa, bytes: &[u8]| {
+        // SAFETY: the block lies in RAM that neither Vidar nor the loader's information nor a module occupies.
+        unsafe { physical::write(*at, bytes) };
+        *at = *at + bytes.len() as u64;
+    };
+    put(&mut layout.boot_params(), &*boot_params);
+    let command_line = info.modules.clone().next().unwrap_or_default().command_line;
+    layout.write(command_line.0, |mut at, bytes| put(&mut at, bytes));
+    let (mut efi_map, mut setup_data) = (layout.efi_map(), layout.setup_data());
+    show_efi_map(info, |bytes| put(&mut efi_map, bytes));
+    boot_params::more_regions(&told(info), |bytes| put(&mut setup_data, bytes));
+    // SAFETY: the placement lies in RAM that neither Vidar nor a source of a later move occupies. The loader's information
+    // is overwritten by the last move at the earliest, and nothing asks for it any more.
     unsafe {
-        placement.moves.iter().for_each(|step| physical::copy(&step.from, step.to));
-        physical::write(placement.handover, &block);
-        physical::write(layout.boot_params(), &*boot_params);
+        placement.moves(info.initrds()).for_each(|step| {
+            physical::copy(&step.from, step.to);
+            let after = step.to + (step.from.end.0 - step.from.start.0);
+            physical::write(after, [0; ALIGNMENT as usize].get(..step.zeros as usize).unwrap_or_default());
+        });
     }
     EntryState {
         entry: placement.kernel.identity(),

@@ -74,7 +74,7 @@ fn is_high(word: Hpa) -> bool {
 pub fn make<E: Extension>(
     extension: &E,
     frames: Frames,
-    info: &BootInfo,
+    info: &BootInfo<'_>,
     options: &Options,
     cpus: &Cpus<E>,
     msr_map: Hpa,

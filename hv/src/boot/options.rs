@@ -1,11 +1,10 @@
 //! Vidar's own command line: the words after its name in GRUB's menu entry.
 
-use alloc::format;
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 
 use log::LevelFilter;
+
+use super::info::Text;
 
 /// Where Vidar writes its log until the guest runs, and its crash reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,12 +77,32 @@ impl Default for Options {
 }
 
 /// A word of the command line that was not understood and has no effect: a sentence for the user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warning(String);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Warning<'a> {
+    /// There is no such option.
+    Name(Text<'a>),
+    /// An option of this place in the list of known ones does not take such a value.
+    Value(usize, Text<'a>),
+}
 
-impl fmt::Display for Warning {
+impl fmt::Display for Warning<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        let list = |f: &mut fmt::Formatter<'_>, items: &mut dyn Iterator<Item = &'static str>| {
+            items
+                .enumerate()
+                .try_for_each(|(index, item)| write!(f, "{}{item}", if index == 0 { "" } else { ", " }))
+        };
+        match *self {
+            Self::Name(name) => {
+                write!(f, "there is no option {name:?}; the options are ")?;
+                list(f, &mut KNOWN.iter().map(|known| known.name))
+            }
+            Self::Value(at, value) => {
+                let Some(known) = KNOWN.get(at) else { return Ok(()) };
+                write!(f, "the option {:?} cannot be {value:?}; it can be ", known.name)?;
+                list(f, &mut known.values.iter().copied())
+            }
+        }
     }
 }
 
@@ -102,7 +121,7 @@ fn pick<T: Copy>(to: &mut T, items: &[T], at: usize) {
     }
 }
 
-const KNOWN: [Known; 6] = [
+static KNOWN: [Known; 6] = [
     Known {
         name: "log",
         values: &["error", "warn", "info", "debug", "trace"],
@@ -147,38 +166,58 @@ const KNOWN: [Known; 6] = [
 
 impl Options {
     /// Reads a command line: words of the form `name=value` between white space. Of two words for one option the
-    /// later counts. A word that is not understood changes nothing and yields a warning.
-    pub fn parse(line: &str) -> (Self, Vec<Warning>) {
+    /// later counts. A word that is not understood changes nothing.
+    pub fn parse(line: Text<'_>) -> Self {
         let mut options = Self::default();
-        let mut warnings = Vec::new();
-        for word in line.split_whitespace() {
-            let (name, value) = word.split_once('=').unwrap_or((word, ""));
-            let Some(known) = KNOWN.iter().find(|known| known.name == name) else {
-                let names = KNOWN.map(|known| known.name).join(", ");
-                warnings.push(Warning(format!("there is no option {name:?}; the options are {names}")));
-                continue;
-            };
-            match known.values.iter().position(|&allowed| allowed == value) {
-                Some(at) => (known.set)(&mut options, at),
-                None => {
-                    let allowed = known.values.join(", ");
-                    let text = format!("the option {name:?} cannot be {value:?}; it can be {allowed}");
-                    warnings.push(Warning(text));
-                }
-            }
+        for (known, value) in words(line).filter_map(Result::ok) {
+            (known.set)(&mut options, value);
         }
-        (options, warnings)
+        options
     }
+
+    /// What there is to say of words that are not understood.
+    pub fn warnings(line: Text<'_>) -> impl Iterator<Item = Warning<'_>> {
+        words(line).filter_map(Result::err)
+    }
+}
+
+/// The words of a command line, each as an option with the place of its value.
+fn words(line: Text<'_>) -> impl Iterator<Item = Result<(&'static Known, usize), Warning<'_>>> {
+    let words = line.0.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    words.map(|word| {
+        let mut parts = word.splitn(2, |byte| *byte == b'=');
+        let name = parts.next().unwrap_or_default();
+        let value = parts.next().unwrap_or_default();
+        let known = KNOWN.iter().zip(0..).find(|(known, _)| known.name.as_bytes() == name);
+        let (known, at) = known.ok_or(Warning::Name(Text(name)))?;
+        let place = known.values.iter().position(|allowed| allowed.as_bytes() == value);
+        place.map(|place| (known, place)).ok_or(Warning::Value(at, Text(value)))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::string::ToString;
+    use alloc::string::{String, ToString};
+    use alloc::vec::Vec;
+
+    fn parse(line: &str) -> (Options, Vec<String>) {
+        let line = Text(line.as_bytes());
+        (Options::parse(line), Options::warnings(line).map(|warning| warning.to_string()).collect())
+    }
 
     #[test]
     fn nothing_said_is_the_default() {
-        assert_eq!(Options::parse("  \t "), (Options::default(), Vec::new()));
+        assert_eq!(parse("  \t "), (Options::default(), Vec::new()));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_harm_nothing_else() {
+        let line = Text(b"log=debug f\xfcr=x console=s\xe9rial");
+        assert_eq!(Options::parse(line), Options { log: LevelFilter::Debug, ..Options::default() });
+        let warnings: Vec<_> = Options::warnings(line).map(|warning| warning.to_string()).collect();
+        assert!(warnings[0].starts_with("there is no option \"f\\xfcr\"; "), "{warnings:?}");
+        assert!(warnings[1].starts_with("the option \"console\" cannot be \"s\\xe9rial\"; "), "{warnings:?}");
     }
 
     #[test]
@@ -193,23 +232,22 @@ mod tests {
             emulate_startup: true,
             on_crash: OnCrash::Halt,
         };
-        assert_eq!(Options::parse(line), (options, Vec::new()));
+        assert_eq!(parse(line), (options, Vec::new()));
         assert_eq!(options.serial.port(), 0x2f8);
         for known in &KNOWN {
             for value in known.values {
-                assert!(Options::parse(&format!("{}={value}", known.name)).1.is_empty());
+                assert!(parse(&format!("{}={value}", known.name)).1.is_empty());
             }
         }
-        let console = |line| Options::parse(line).0.console;
+        let console = |line| parse(line).0.console;
         assert_eq!(console("console=none"), Console { serial: false, screen: false });
         assert_eq!(console("console=screen console=both"), Console { serial: true, screen: true });
     }
 
     #[test]
     fn what_is_not_understood_is_named() {
-        let (options, warnings) = Options::parse("quiet log=loud log=debug log");
+        let (options, warnings) = parse("quiet log=loud log=debug log");
         assert_eq!(options, Options { log: LevelFilter::Debug, ..Options::default() });
-        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
         assert_eq!(
             warnings,
             [

@@ -3,7 +3,6 @@
 #![expect(unsafe_code, reason = "the stack is switched, and the boot's own memory is given away")]
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::convert::Infallible;
 
 use super::amd::Svm;
@@ -29,7 +28,7 @@ use crate::vmm::run;
 
 /// What the first half of the boot order leaves to the second, on another stack.
 struct Boot {
-    info: BootInfo,
+    info: BootInfo<'static>,
     options: Options,
     frames: Frames,
     tables: HostTables,
@@ -148,29 +147,28 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
 }
 
 /// Takes more memory for Vidar where its region does not suffice for all CPUs.
-fn add_memory<E: Extension>(extension: &E, listed: &Listed, info: &mut BootInfo, frames: &mut Frames) {
+fn add_memory<E: Extension>(extension: &E, listed: &Listed, info: &mut BootInfo<'_>, frames: &mut Frames) {
     let need = Need {
         cpus: listed.others.len() as u64,
         frames_per_cpu: cpus::frames::<E>() as u64,
         tables: Need::tables(&info.memory, extension.largest_page()),
     };
     let Some((heap, rest)) = need.beside(frames.available() as u64) else { return };
-    let modules = info.modules.iter().map(|module| module.range.clone());
-    let taken: Vec<_> = modules.chain(info.boot_services()).chain([layout::region()]).collect();
-    let Some(place) = annex::place(&info.memory, &taken, heap + rest) else { return };
+    let taken = info.occupied().chain(info.boot_services()).chain([layout::region()]);
+    let Some(place) = annex::place(&info.memory, taken, heap + rest) else { return };
     // SAFETY: the place is RAM that nothing is in, and the direct map covers it.
     unsafe { heap::add(direct(place.start), heap as usize) };
     frames.add(place.start + heap..place.end);
     info.keep(place, "for all CPUs and all memory");
 }
 
-fn greet(info: &BootInfo) {
+fn greet(info: &BootInfo<'_>) {
     let brand = cpuid::brand();
     let brand = core::str::from_utf8(&brand).unwrap_or_default().trim_matches(['\0', ' ']);
     log::info!("Vidar {}, started by {}", env!("CARGO_PKG_VERSION"), info.loader);
     log::info!("{brand}, {} MiB of memory", info.memory.usable_bytes() >> 20);
     log::debug!("loaded at {}", layout::region().start);
-    for module in &info.modules {
+    for module in info.modules.clone() {
         log::debug!("module at {} to {}", module.range.start, Hpa(module.range.end.0.saturating_sub(1)));
     }
 }

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 
 use thiserror::Error;
 
-use crate::guest::boot_params::BootParamsError;
 use crate::guest::bzimage::BzImageError;
 use crate::guest::placement::PlacementError;
 
@@ -118,9 +117,6 @@ pub enum Refusal {
     /// There is no room.
     #[error(transparent)]
     Placement(#[from] PlacementError),
-    /// The kernel cannot be told of this machine.
-    #[error(transparent)]
-    BootParams(#[from] BootParamsError),
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ pub struct Tables<'a> {
 
 impl<'a> Tables<'a> {
     /// Those that the root pointer of `info` leads to.
-    pub fn new(info: &'a BootInfo) -> Self {
-        let rsdp = info.rsdp.as_deref().unwrap_or_default();
+    pub fn new(info: &BootInfo<'a>) -> Self {
+        let rsdp = info.rsdp.unwrap_or_default();
         Self { rsdp, reachable: host::in_direct_map(&info.memory) }
     }
 

@@ -6,7 +6,8 @@ use core::mem::offset_of;
 use core::ops::Range;
 
 use linux_raw_sys::bootparam::{
-    VIDEO_CAPABILITY_64BIT_BASE, VIDEO_TYPE_EFI, VIDEO_TYPE_VLFB, boot_e820_entry, boot_params,
+    SETUP_E820_EXT, VIDEO_CAPABILITY_64BIT_BASE, VIDEO_TYPE_EFI, VIDEO_TYPE_VLFB, boot_e820_entry,
+    boot_params, setup_data,
 };
 
 use super::bzimage::SetupHeader;
@@ -15,13 +16,17 @@ use crate::mem::map::{MemoryMap, MemoryRegion};
 
 /// Bytes in boot_params.
 pub const SIZE: usize = 4096;
-/// Entries that the e820 table has room for.
+/// Entries that the e820 table has room for. More of them go into a record of their own.
 pub const E820_ENTRIES: usize = 128;
+/// Bytes of an entry.
+const E820_ENTRY: usize = size_of::<boot_e820_entry>();
+/// Bytes of the head of a record that setup_data leads to.
+const SETUP_DATA_HEAD: usize = size_of::<setup_data>();
 
-const _: () = assert!(size_of::<boot_params>() == SIZE && size_of::<boot_e820_entry>() == 20);
+const _: () = assert!(size_of::<boot_params>() == SIZE && E820_ENTRY == 20 && SETUP_DATA_HEAD == 16);
 
-/// "Undefined" boot loader: Vidar has no number of its own.
-const TYPE_OF_LOADER: u8 = 0xff;
+/// GRUB, which has loaded the kernel: the number that it writes itself when there is no Vidar.
+const TYPE_OF_LOADER: u8 = 0x72;
 /// Normal video mode: the screen is left as it is.
 const VID_MODE_NORMAL: u16 = 0xffff;
 
@@ -101,7 +106,9 @@ pub struct BootInfo<'a> {
     /// The initrd.
     pub initrd: Option<Range<Hpa>>,
     /// The memory map, with Vidar's memory marked reserved.
-    pub map: &'a MemoryMap,
+    pub map: &'a MemoryMap<'a>,
+    /// Where the record of [`more_regions`] goes, if there is one.
+    pub setup_data: Hpa,
     /// The ACPI RSDP, or the copy of it that the boot loader made.
     pub rsdp: Option<Hpa>,
     /// What is on the screen, if anything is.
@@ -110,24 +117,13 @@ pub struct BootInfo<'a> {
     pub efi: Option<Efi>,
 }
 
-/// Why boot_params cannot be filled: a sentence for the user.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BootParamsError {
-    /// The memory map is too long.
-    #[error(
-        "the firmware's memory map has {0} entries, and a Linux kernel takes 128: update the firmware, or boot in its \
-         other mode (UEFI or BIOS)"
-    )]
-    TooManyRegions(usize),
-}
-
 /// Fills `page` with the boot_params for this kernel on this machine.
-pub fn fill(page: &mut [u8; SIZE], info: &BootInfo<'_>) -> Result<(), BootParamsError> {
+pub fn fill(page: &mut [u8; SIZE], info: &BootInfo<'_>) {
     page.fill(0);
     let mut page = Page(page);
     page.put(offset_of!(boot_params, hdr), info.header.bytes());
     put_header(&mut page, info);
-    put_e820(&mut page, info.map)?;
+    put_e820(&mut page, info.map);
     if let Some(rsdp) = info.rsdp {
         page.put(offset_of!(boot_params, acpi_rsdp_addr), &rsdp.0.to_le_bytes());
     }
@@ -141,7 +137,6 @@ pub fn fill(page: &mut [u8; SIZE], info: &BootInfo<'_>) -> Result<(), BootParams
     if let Some(efi) = &info.efi {
         put_efi(&mut page, efi);
     }
-    Ok(())
 }
 
 /// Moves the cursor of a text screen in a page that [`fill`] has filled.
@@ -176,7 +171,8 @@ fn put_header(page: &mut Page<'_>, info: &BootInfo<'_>) {
     page.put(offset_of!(boot_params, hdr.type_of_loader), &[TYPE_OF_LOADER]);
     // loadflags stay as the kernel has them: LOADED_HIGH was checked, and the rest is for the real-mode code.
     page.put(offset_of!(boot_params, hdr.code32_start), &(info.kernel.0 as u32).to_le_bytes());
-    page.put(offset_of!(boot_params, hdr.setup_data), &0u64.to_le_bytes());
+    let setup_data = if more_regions_size(info.map) == 0 { Hpa(0) } else { info.setup_data };
+    page.put(offset_of!(boot_params, hdr.setup_data), &setup_data.0.to_le_bytes());
     page.put_halves(
         offset_of!(boot_params, hdr.cmd_line_ptr),
         offset_of!(boot_params, ext_cmd_line_ptr),
@@ -195,30 +191,47 @@ fn put_header(page: &mut Page<'_>, info: &BootInfo<'_>) {
     );
 }
 
-/// The e820 table, entry by entry as the firmware gave it. Only if it has too many are those of one kind joined, which
-/// changes nothing of what it says.
-fn put_e820(page: &mut Page<'_>, map: &MemoryMap) -> Result<(), BootParamsError> {
-    let joined;
-    let map = if map.iter().len() <= E820_ENTRIES {
-        map
-    } else {
-        joined = map.joined();
-        &joined
-    };
-    let count = map.iter().len();
-    let entries = u8::try_from(count).ok().filter(|_| count <= E820_ENTRIES);
-    let entries = entries.ok_or(BootParamsError::TooManyRegions(count))?;
-    page.put(offset_of!(boot_params, e820_entries), &[entries]);
-    map.iter().enumerate().for_each(|(index, region)| put_e820_entry(page, index, region));
-    Ok(())
+/// The entries that the kernel is told, each as the firmware gave it. Only where boot_params has no room for all are
+/// neighbours of one kind joined, as Linux' EFI stub does it (setup_e820 of drivers/firmware/efi/libstub/x86-stub.c).
+fn told<'a>(map: &'a MemoryMap<'_>) -> impl Iterator<Item = MemoryRegion> + 'a {
+    let joined = map.iter().nth(E820_ENTRIES).is_some();
+    let as_they_are = (!joined).then(|| map.iter()).into_iter().flatten();
+    as_they_are.chain(joined.then(|| map.joined()).into_iter().flatten())
 }
 
-fn put_e820_entry(page: &mut Page<'_>, index: usize, MemoryRegion { range, kind }: &MemoryRegion) {
-    let entry = offset_of!(boot_params, e820_table) + index * size_of::<boot_e820_entry>();
-    let size = range.end.0.saturating_sub(range.start.0);
-    page.put(entry + offset_of!(boot_e820_entry, addr), &range.start.0.to_le_bytes());
-    page.put(entry + offset_of!(boot_e820_entry, size), &size.to_le_bytes());
-    page.put(entry + offset_of!(boot_e820_entry, type_), &kind.to_raw().to_le_bytes());
+fn put_e820(page: &mut Page<'_>, map: &MemoryMap<'_>) {
+    let mut entries = 0;
+    for (index, region) in told(map).take(E820_ENTRIES).enumerate() {
+        page.put(offset_of!(boot_params, e820_table) + index * E820_ENTRY, &e820_entry(&region));
+        entries += 1;
+    }
+    page.put(offset_of!(boot_params, e820_entries), &[entries]);
+}
+
+/// Bytes of the record with the entries that boot_params has no room for; 0 if there are none.
+pub fn more_regions_size(map: &MemoryMap<'_>) -> usize {
+    match told(map).skip(E820_ENTRIES).count() {
+        0 => 0,
+        count => SETUP_DATA_HEAD + count * E820_ENTRY,
+    }
+}
+
+/// Gives that record to `put`, piece by piece: Linux, Documentation/arch/x86/boot.rst, "setup_data", SETUP_E820_EXT.
+pub fn more_regions(map: &MemoryMap<'_>, mut put: impl FnMut(&[u8])) {
+    let Some(length) = more_regions_size(map).checked_sub(SETUP_DATA_HEAD) else { return };
+    put(&0u64.to_le_bytes()); // the last record
+    put(&SETUP_E820_EXT.to_le_bytes());
+    put(&(length as u32).to_le_bytes());
+    told(map).skip(E820_ENTRIES).for_each(|region| put(&e820_entry(&region)));
+}
+
+fn e820_entry(MemoryRegion { range, kind }: &MemoryRegion) -> [u8; E820_ENTRY] {
+    let mut entry = [0; E820_ENTRY];
+    let mut put = |offset: usize, bytes: &[u8]| entry[offset..offset + bytes.len()].copy_from_slice(bytes);
+    put(offset_of!(boot_e820_entry, addr), &range.start.0.to_le_bytes());
+    put(offset_of!(boot_e820_entry, size), &range.end.0.saturating_sub(range.start.0).to_le_bytes());
+    put(offset_of!(boot_e820_entry, type_), &kind.to_raw().to_le_bytes());
+    entry
 }
 
 fn put_text(page: &mut Page<'_>, columns: u8, rows: u8, (column, row): (u8, u8)) {

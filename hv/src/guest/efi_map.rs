@@ -1,10 +1,9 @@
 //! The EFI memory map: what of it is RAM for the guest, and what the guest is told of it. UEFI Specification 2.10, 7.2.3
 //! "EFI_BOOT_SERVICES.GetMemoryMap()".
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
-use crate::mem::addr::{Hpa, PAGE_SIZE, overlaps};
+use crate::mem::addr::{Hpa, PAGE_SIZE};
 use crate::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
 
 /// Bytes of a descriptor that are known; there may be more of each.
@@ -55,57 +54,61 @@ impl Descriptor {
 }
 
 /// The descriptors of `map`, each of so many bytes; none if that cannot be.
-fn descriptors(map: &[u8], size: u32) -> impl Iterator<Item = (&[u8], Descriptor)> {
+fn descriptors(map: &[u8], size: u32) -> impl Iterator<Item = (&[u8], Descriptor)> + Clone {
     let size = size as usize;
     let whole = if size >= DESCRIPTOR { map } else { &[] };
     whole.chunks_exact(size.max(1)).filter_map(|bytes| Descriptor::read(bytes).map(|read| (bytes, read)))
 }
 
 /// The map as an e820 map.
-pub fn memory_map(map: &[u8], size: u32) -> MemoryMap {
-    MemoryMap::from_regions(descriptors(map, size).filter_map(|(_, descriptor)| {
+pub fn memory_map(map: &[u8], size: u32) -> MemoryMap<'_> {
+    let whole = if size as usize >= DESCRIPTOR { map } else { &[] };
+    MemoryMap::new(whole, size as usize, |bytes| {
+        let descriptor = Descriptor::read(bytes)?;
         descriptor.memory_kind().map(|kind| MemoryRegion { range: descriptor.range(), kind })
-    }))
+    })
 }
 
 /// Memory of boot services, which some firmware goes on to use until the guest has told it of its virtual addresses.
-pub fn boot_services(map: &[u8], size: u32) -> Vec<Range<Hpa>> {
+pub fn boot_services(map: &[u8], size: u32) -> impl Iterator<Item = Range<Hpa>> + Clone {
     let kept = descriptors(map, size).filter(|(_, descriptor)| [3, 4].contains(&descriptor.kind));
-    kept.map(|(_, descriptor)| descriptor.range()).collect()
+    kept.map(|(_, descriptor)| descriptor.range())
 }
 
-/// The map with `hidden`, whole pages, reserved.
-pub fn hide(map: &[u8], size: u32, hidden: &Range<Hpa>) -> Vec<u8> {
-    let mut shown = Vec::with_capacity(map.len() + 2 * size as usize);
+/// Gives the map to `put`, piece by piece, with `hidden` reserved, which are whole pages.
+pub fn hide(map: &[u8], size: u32, hidden: &[Range<Hpa>], mut put: impl FnMut(&[u8])) {
     for (bytes, descriptor) in descriptors(map, size) {
-        let range = descriptor.range();
-        if !overlaps(&range, hidden) {
-            shown.extend_from_slice(bytes);
+        let Range { mut start, end } = descriptor.range();
+        let next = |start: Hpa| {
+            let reaching = hidden.iter().filter(|hidden| !hidden.is_empty() && start < hidden.end);
+            reaching.filter(|hidden| hidden.start < end).min_by_key(|hidden| hidden.start)
+        };
+        if start >= end || next(start).is_none() {
+            put(bytes);
             continue;
         }
-        let middle = range.start.max(hidden.start)..range.end.min(hidden.end);
-        for (piece, kind) in [
-            (range.start..middle.start, descriptor.kind),
-            (middle.clone(), RESERVED),
-            (middle.end..range.end, descriptor.kind),
-        ] {
-            if !piece.is_empty() {
-                let at = shown.len();
-                shown.extend_from_slice(bytes);
-                let mut put = |offset: usize, value: &[u8]| {
-                    shown[at + offset..at + offset + value.len()].copy_from_slice(value);
-                };
-                put(0, &kind.to_le_bytes());
-                put(8, &piece.start.0.to_le_bytes());
-                put(24, &((piece.end.0 - piece.start.0) / PAGE_SIZE).to_le_bytes());
-            }
+        let (head, rest) = bytes.split_at(DESCRIPTOR);
+        while start < end {
+            let (to, kind) = match next(start) {
+                None => (end, descriptor.kind),
+                Some(hidden) if start < hidden.start => (hidden.start, descriptor.kind),
+                Some(hidden) => (hidden.end.min(end), RESERVED),
+            };
+            let mut head: [u8; DESCRIPTOR] = core::array::from_fn(|at| head.get(at).copied().unwrap_or(0));
+            head[..4].copy_from_slice(&kind.to_le_bytes());
+            head[8..16].copy_from_slice(&start.0.to_le_bytes());
+            head[24..32].copy_from_slice(&((to.0 - start.0) / PAGE_SIZE).to_le_bytes());
+            put(&head);
+            put(rest);
+            start = to;
         }
     }
-    shown
 }
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -152,7 +155,21 @@ mod tests {
     #[test]
     fn boot_services_are_known() {
         let map = map(&[(3, 0x1000, 1), (4, 0x2000, 2), (7, 0x4000, 1)]);
-        assert_eq!(boot_services(&map, SIZE as u32), [Hpa(0x1000)..Hpa(0x2000), Hpa(0x2000)..Hpa(0x4000)]);
+        let kept: Vec<_> = boot_services(&map, SIZE as u32).collect();
+        assert_eq!(kept, [Hpa(0x1000)..Hpa(0x2000), Hpa(0x2000)..Hpa(0x4000)]);
+    }
+
+    #[test]
+    fn several_pieces_are_hidden_whatever_their_order() {
+        let hidden = [Hpa(0x8000)..Hpa(0xa000), Hpa(0x2000)..Hpa(0x3000)];
+        let mut shown = Vec::new();
+        hide(&map(&[(7, 0x1000, 8), (4, 0x9000, 4)]), SIZE as u32, &hidden, |bytes| {
+            shown.extend_from_slice(bytes);
+        });
+        let expected =
+            [(7, 0x1000, 1), (0, 0x2000, 1), (7, 0x3000, 5), (0, 0x8000, 1), (0, 0x9000, 1), (4, 0xa000, 3)];
+        assert_eq!(listed(&shown), expected);
+        assert!(shown.chunks(SIZE).all(|bytes| bytes[40..] == [0x77; 8]), "what is not known stays");
     }
 
     proptest! {
@@ -172,7 +189,9 @@ mod tests {
                 })
                 .collect();
             let hidden = Hpa(start * PAGE_SIZE)..Hpa((start + length) * PAGE_SIZE);
-            let after = listed(&hide(&map(&before), SIZE as u32, &hidden));
+            let mut shown = Vec::new();
+            hide(&map(&before), SIZE as u32, core::slice::from_ref(&hidden), |bytes| shown.extend_from_slice(bytes));
+            let after = listed(&shown);
             let kind_at = |list: &[(u32, u64, u64)], page: u64| {
                 let inside = |(_, start, pages): &&(u32, u64, u64)| {
                     (*start..start + pages * PAGE_SIZE).contains(&(page * PAGE_SIZE))

@@ -1,8 +1,5 @@
-//! The hand-over block: the page of boot_params, a GDT, the command line and the EFI memory map, as the guest finds them in
-//! its memory.
-
-use alloc::vec;
-use alloc::vec::Vec;
+//! The hand-over block: the page of boot_params, a GDT, the command line, the EFI memory map and the part of the e820 map that
+//! boot_params has no room for, as the guest finds them in its memory.
 
 use super::boot_params;
 use crate::mem::addr::{Hpa, PAGE_SIZE};
@@ -21,19 +18,33 @@ pub const GDT_LIMIT: u16 = size_of_val(&GDT) as u16 - 1;
 /// Offset of the command line in the block.
 const COMMAND_LINE: usize = boot_params::SIZE + size_of_val(&GDT);
 
+/// Bytes of what is in the block beside boot_params and the GDT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sizes {
+    /// The command line, without the zero byte at its end.
+    pub command_line: usize,
+    /// The EFI memory map.
+    pub efi_map: usize,
+    /// The record with more of the e820 map.
+    pub setup_data: usize,
+}
+
 /// Where each part is in the block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     base: Hpa,
     efi_map: usize,
+    setup_data: usize,
     size: usize,
 }
 
 impl Layout {
-    /// The layout of a block at `base` for a command line and an EFI memory map of so many bytes.
-    pub const fn new(base: Hpa, command_line: usize, efi_map: usize) -> Self {
-        let at = (COMMAND_LINE + command_line + 1).next_multiple_of(8);
-        Self { base, efi_map: at, size: (at + efi_map).next_multiple_of(PAGE_SIZE as usize) }
+    /// The layout of a block at `base`.
+    pub const fn new(base: Hpa, sizes: Sizes) -> Self {
+        let efi_map = (COMMAND_LINE + sizes.command_line + 1).next_multiple_of(8);
+        let setup_data = (efi_map + sizes.efi_map).next_multiple_of(8);
+        let size = (setup_data + sizes.setup_data).next_multiple_of(PAGE_SIZE as usize);
+        Self { base, efi_map, setup_data, size }
     }
 
     /// Bytes in the block, whole pages.
@@ -61,40 +72,44 @@ impl Layout {
         self.base + self.efi_map as u64
     }
 
-    /// The block but for boot_params, which stays zero.
-    pub fn build(&self, command_line: &str, efi_map: &[u8]) -> Vec<u8> {
-        let mut block = vec![0; self.size];
-        let mut put = |at: usize, bytes: &[u8]| {
-            if let Some(field) = block.get_mut(at..).and_then(|rest| rest.get_mut(..bytes.len())) {
-                field.copy_from_slice(bytes);
-            }
-        };
-        put(boot_params::SIZE, GDT.map(u64::to_le_bytes).as_flattened());
-        put(COMMAND_LINE, command_line.as_bytes());
-        put(self.efi_map, efi_map);
-        block
+    /// Where the record with more of the e820 map is.
+    pub fn setup_data(&self) -> Hpa {
+        self.base + self.setup_data as u64
+    }
+
+    /// Gives GDT and command line to `put`, each piece with its place.
+    pub fn write(&self, command_line: &[u8], mut put: impl FnMut(Hpa, &[u8])) {
+        put(self.gdt(), GDT.map(u64::to_le_bytes).as_flattened());
+        put(self.command_line(), command_line);
+        put(self.command_line() + command_line.len() as u64, &[0]);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     #[test]
     fn parts_do_not_touch() {
-        let text = "console=ttyS0,115200";
-        let map = [0x55; 96];
-        let layout = Layout::new(Hpa(0x9_0000), text.len(), map.len());
-        let block = layout.build(text, &map);
-        assert_eq!(block.len() as u64, layout.size());
+        let text = b"console=ttyS0,115200";
+        let sizes = Sizes { command_line: text.len(), efi_map: 96, setup_data: 36 };
+        let layout = Layout::new(Hpa(0x9_0000), sizes);
         assert_eq!(layout.size(), 2 * PAGE_SIZE);
-        let at = |address: Hpa, length: usize| {
-            let offset = (address.0 - 0x9_0000) as usize;
-            &block[offset..offset + length]
-        };
-        assert!(block[..4096].iter().all(|byte| *byte == 0));
-        assert_eq!(at(layout.gdt() + u64::from(CODE_SELECTOR), 8), 0x00cf_9b00_0000_ffffu64.to_le_bytes());
-        assert_eq!(at(layout.efi_map(), map.len()), map);
-        assert_eq!(at(layout.command_line(), text.len() + 1), [text.as_bytes(), &[0]].concat());
+        let mut written: Vec<(u64, Vec<u8>)> = Vec::new();
+        layout.write(text, |at, bytes| written.push((at.0, bytes.to_vec())));
+        let (gdt, code) = (&written[0], usize::from(CODE_SELECTOR));
+        assert_eq!(gdt.0, layout.boot_params().0 + PAGE_SIZE);
+        assert_eq!(gdt.1[code..code + 8], 0x00cf_9b00_0000_ffffu64.to_le_bytes());
+        assert_eq!(written[1..], [(0x9_1020, text.to_vec()), (0x9_1034, vec![0])]);
+        written.push((layout.efi_map().0, vec![0; sizes.efi_map]));
+        written.push((layout.setup_data().0, vec![0; sizes.setup_data]));
+        for pair in written.windows(2) {
+            assert!(pair[0].0 + pair[0].1.len() as u64 <= pair[1].0, "{pair:x?}");
+        }
+        let last = written.last().unwrap();
+        assert!(last.0 + last.1.len() as u64 <= 0x9_0000 + layout.size());
+        assert!(layout.efi_map().is_aligned(8) && layout.setup_data().is_aligned(8));
     }
 }

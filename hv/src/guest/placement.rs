@@ -2,7 +2,6 @@
 //!
 //! Decided before anything is copied, from the memory map and the modules alone.
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::bzimage::BzImage;
@@ -17,21 +16,27 @@ const BELOW_4G: Hpa = Hpa(1 << 32);
 /// Documentation/arch/x86/boot.rst, "Memory Layout".
 const CONVENTIONAL: Range<Hpa> = Hpa(0x1_0000)..Hpa(0xa_0000);
 
+/// What the parts of an initrd begin at a multiple of, counted from its start: Linux, Documentation/driver-api/early-userspace/
+/// buffer-format.rst, has zero bytes between archives.
+pub const ALIGNMENT: u64 = 4;
+
 /// What there is to place, and what is in the way.
 #[derive(Debug, Clone)]
-pub struct Request<'a> {
+pub struct Request<'a, K, I> {
     /// The machine's memory.
-    pub map: &'a MemoryMap,
+    pub map: &'a MemoryMap<'a>,
     /// Vidar's own memory, hidden from the guest.
     pub hidden: Range<Hpa>,
-    /// What else must not be overwritten before the guest runs. The modules need not be named here.
-    pub keep: &'a [Range<Hpa>],
+    /// What must not be overwritten, not even by the guest's own start.
+    pub keep: K,
+    /// What the loader says of all this. It is read until the last part of the initrd is moved; then the kernel may go there.
+    pub information: Range<Hpa>,
     /// The kernel.
     pub kernel: &'a BzImage,
     /// Where the kernel file lies.
     pub kernel_module: Range<Hpa>,
-    /// Where the initrd lies, if there is one.
-    pub initrd_module: Option<Range<Hpa>>,
+    /// Where the parts of the initrd lie, in their order.
+    pub initrds: I,
     /// Bytes for the hand-over block: boot_params, the command line and a GDT.
     pub handover_size: u64,
 }
@@ -43,6 +48,8 @@ pub struct Move {
     pub from: Range<Hpa>,
     /// Where the first of them goes.
     pub to: Hpa,
+    /// How many zero bytes follow them there.
+    pub zeros: u64,
 }
 
 /// Where everything goes. All of it is usable RAM outside of Vidar, and nothing overlaps anything else.
@@ -52,12 +59,29 @@ pub struct Placement {
     pub kernel: Hpa,
     /// The memory that the kernel uses before it reads the memory map; it begins at `kernel`.
     pub kernel_run: Range<Hpa>,
-    /// Where the initrd is in the end, to the byte.
+    /// Where the initrd is in the end, to the byte: its parts one after another.
     pub initrd: Option<Range<Hpa>>,
-    /// What is to be copied, in this order.
-    pub moves: Vec<Move>,
-    /// The hand-over block: below 4 GiB, page-aligned. No move reads or writes it, so it may be filled at any time.
+    /// The kernel's code, as it lies in its file.
+    payload: Range<Hpa>,
+    /// The hand-over block: below 4 GiB, page-aligned. No move reads or writes it.
     pub handover: Hpa,
+}
+
+impl Placement {
+    /// What is to be copied, in this order, once the hand-over block is filled; `initrds` are those of the request.
+    pub fn moves(&self, initrds: impl Iterator<Item = Range<Hpa>>) -> impl Iterator<Item = Move> {
+        let start = self.initrd.as_ref().map_or(Hpa(0), |initrd| initrd.start);
+        let end = self.initrd.as_ref().map_or(Hpa(0), |initrd| initrd.end);
+        let steps = parts(initrds).map(move |(offset, from)| {
+            let to = start + offset;
+            let after = to + size(&from);
+            let zeros = after.align_up(ALIGNMENT).map_or(0, |next| next.min(end).0.saturating_sub(after.0));
+            Move { from, to, zeros }
+        });
+        let steps = steps.filter(|step| step.from.start != step.to || step.zeros > 0);
+        // Last, because the kernel may well go where the initrd was.
+        steps.chain([Move { from: self.payload.clone(), to: self.kernel, zeros: 0 }])
+    }
 }
 
 /// Why there is no placement. Each is a sentence for the user; sizes are in bytes.
@@ -123,13 +147,15 @@ pub enum PlacementError {
 ///
 /// The kernel goes where it prefers to be if that is free, or else to the lowest place above. The initrd stays where
 /// it lies if the kernel can use it there, or else goes as high as it may.
-pub fn place(request: &Request<'_>) -> Result<Placement, PlacementError> {
+pub fn place<K, I>(request: &Request<'_, K, I>) -> Result<Placement, PlacementError>
+where
+    K: Iterator<Item = Range<Hpa>> + Clone,
+    I: Iterator<Item = Range<Hpa>> + Clone,
+{
     let kernel = request.kernel;
     let mut free = request.map.usable();
     free.remove(&request.hidden);
-    for range in request.keep {
-        free.remove(range);
-    }
+    request.keep.clone().for_each(|range| free.remove(&range));
 
     // A kernel that is loaded below pref_address moves itself up there as it starts (Linux,
     // arch/x86/boot/compressed/head_64.S, LOAD_PHYSICAL_ADDR), so only higher places are other places.
@@ -151,50 +177,51 @@ pub fn place(request: &Request<'_>) -> Result<Placement, PlacementError> {
     })?;
     // If the initrd would have to make way and has nowhere to go, it is the kernel that must.
     let mut beside_initrd = free.clone();
-    beside_initrd.remove(&pages(request.initrd_module.as_ref()));
+    request.initrds.clone().for_each(|module| beside_initrd.remove(&pages(&module)));
     let attempt = |at| place_around(request, &free, at..at + kernel.init_size);
     attempt(first).or_else(|error| lowest(&beside_initrd).map_or(Err(error), attempt))
 }
 
 /// Places the rest around the kernel.
-fn place_around(
-    request: &Request<'_>,
+fn place_around<K, I>(
+    request: &Request<'_, K, I>,
     free: &RangeSet,
     kernel_run: Range<Hpa>,
-) -> Result<Placement, PlacementError> {
+) -> Result<Placement, PlacementError>
+where
+    K: Iterator<Item = Range<Hpa>> + Clone,
+    I: Iterator<Item = Range<Hpa>> + Clone,
+{
     let kernel = request.kernel;
     let source = &request.kernel_module;
     let in_source = |offset: usize| Hpa(source.start.0.saturating_add(offset as u64));
     let payload = in_source(kernel.payload.start)..in_source(kernel.payload.end);
 
-    let initrd = request.initrd_module.clone().filter(|initrd| !initrd.is_empty());
     let initrd_end = Hpa(kernel.initrd_addr_max.0.saturating_add(1));
-    let initrd_pages = pages(initrd.as_ref());
-    let initrd_stays = initrd.as_ref().is_none_or(|initrd| {
-        let mut ram = request.map.usable();
-        ram.remove(&request.hidden);
-        initrd.start.is_aligned(PAGE_SIZE)
-            && initrd_pages.end <= initrd_end
-            && ram.covers(&initrd_pages)
-            && !overlaps(&initrd_pages, &kernel_run)
-    });
+    let initrd_size =
+        parts(request.initrds.clone()).last().map(|(offset, last)| offset.saturating_add(size(&last)));
+    let stays = where_they_are(request, &kernel_run, initrd_end);
 
     // What is left for the block, and then for the initrd: nothing that is still to be read, nothing that is final.
     let mut left = free.clone();
     left.remove(&kernel_run);
     left.remove(source);
+    left.remove(&request.information);
     let mut beside_modules = left.clone();
-    beside_modules.remove(&initrd_pages);
+    request.initrds.clone().for_each(|module| beside_modules.remove(&pages(&module)));
+    beside_modules.remove(&stays.as_ref().map_or(Hpa(0)..Hpa(0), pages));
     let handover = beside_modules
         .lowest_fit(request.handover_size, PAGE_SIZE, &CONVENTIONAL)
         .or_else(|| beside_modules.lowest_fit(request.handover_size, PAGE_SIZE, &(Hpa(MIB)..BELOW_4G)))
         .ok_or(PlacementError::Handover { needed: request.handover_size })?;
     left.remove(&(handover..handover + request.handover_size));
 
-    let mut moves = Vec::with_capacity(2);
-    let initrd = match initrd {
-        Some(initrd) if !initrd_stays => {
-            let size = initrd.end.0 - initrd.start.0;
+    let initrd = match (stays, initrd_size) {
+        (None, Some(size)) => {
+            // One part may overlap itself as it is moved, but none may overlap another that is moved later.
+            if parts(request.initrds.clone()).nth(1).is_some() {
+                request.initrds.clone().for_each(|module| left.remove(&pages(&module)));
+            }
             let whole = size.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX);
             let window = Hpa(MIB)..initrd_end;
             let to = left.highest_fit(whole, PAGE_SIZE, &window).ok_or_else(|| PlacementError::Initrd {
@@ -203,25 +230,64 @@ fn place_around(
                 machine: request.map.usable_bytes(),
                 largest: largest_piece(&left, &window),
             })?;
-            moves.push(Move { from: initrd, to });
             Some(to..to + size)
         }
-        initrd => initrd,
+        (stays, _) => stays,
     };
-    // Last, because the kernel may well go where the initrd was.
-    moves.push(Move { from: payload, to: kernel_run.start });
-    Ok(Placement { kernel: kernel_run.start, kernel_run, initrd, moves, handover })
+    Ok(Placement { kernel: kernel_run.start, kernel_run, initrd, payload, handover })
+}
+
+/// Where the initrd is if its first part stays where it lies and the others move down to it; `None` where it cannot be there,
+/// and where there is none.
+fn where_they_are<K, I>(request: &Request<'_, K, I>, kernel_run: &Range<Hpa>, end: Hpa) -> Option<Range<Hpa>>
+where
+    K: Iterator<Item = Range<Hpa>> + Clone,
+    I: Iterator<Item = Range<Hpa>> + Clone,
+{
+    let (_, first) = parts(request.initrds.clone()).next()?;
+    // Each goes down or stays, and so overlaps none that is moved later.
+    let mut before = first.start;
+    let mut initrd = first.start..first.start;
+    for (offset, part) in parts(request.initrds.clone()) {
+        let to = Hpa(first.start.0.checked_add(offset)?);
+        if part.start < before || part.start < to {
+            return None;
+        }
+        before = part.end;
+        initrd.end = to + size(&part);
+    }
+    let whole = pages(&initrd);
+    let mut ram = request.map.usable();
+    ram.remove(&request.hidden);
+    let fits = initrd.start.is_aligned(PAGE_SIZE)
+        && whole.end <= end
+        && ram.covers(&whole)
+        && !overlaps(&whole, kernel_run)
+        && !overlaps(&initrd, &request.kernel_module)
+        && !overlaps(&initrd, &request.information)
+        && !request.keep.clone().any(|kept| overlaps(&initrd, &kept));
+    fits.then_some(initrd)
+}
+
+/// The parts of an initrd that are not empty, each with its offset in the whole.
+fn parts(initrds: impl Iterator<Item = Range<Hpa>>) -> impl Iterator<Item = (u64, Range<Hpa>)> {
+    initrds.filter(|part| !part.is_empty()).scan(0u64, |next, part| {
+        let offset = *next;
+        *next = offset.saturating_add(size(&part)).checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
+        Some((offset, part))
+    })
+}
+
+fn size(range: &Range<Hpa>) -> u64 {
+    range.end.0.saturating_sub(range.start.0)
 }
 
 /// The pages that a module touches. The kernel gives whole pages back to itself when it is done with an initrd.
-fn pages(module: Option<&Range<Hpa>>) -> Range<Hpa> {
-    match module {
-        Some(module) if !module.is_empty() => {
-            let end = module.end.align_up(PAGE_SIZE).unwrap_or(Hpa(u64::MAX));
-            module.start.align_down(PAGE_SIZE)..end
-        }
-        _ => Hpa(0)..Hpa(0),
+fn pages(module: &Range<Hpa>) -> Range<Hpa> {
+    if module.is_empty() {
+        return Hpa(0)..Hpa(0);
     }
+    module.start.align_down(PAGE_SIZE)..module.end.align_up(PAGE_SIZE).unwrap_or(Hpa(u64::MAX))
 }
 
 fn range(start: Hpa, size: u64) -> Option<Range<Hpa>> {

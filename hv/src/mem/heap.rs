@@ -1,4 +1,10 @@
 //! The heap: for the boot order and for what lives as long as Vidar. The exit path allocates nothing.
+//!
+//! **Boot takes what it is given.** No size and no count that comes from firmware, from the loader or from the user decides how
+//! much of this heap is needed. What they hand over is read, and changed, where it lies: ACPI tables, memory maps, modules,
+//! command lines. What has to be noted of it has a bound ([`ranges::MOST`](super::ranges::MOST), `boot::madt::MOST`), and what
+//! is beyond it is left out or refused in one sentence. CPUs bring their own heap along, by [`add`]. `tests/recorded_maps/heap.rs` has
+//! the bound of all of it.
 
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
 
@@ -10,9 +16,8 @@ use spin::Mutex;
 
 use super::addr::Hva;
 
-/// Bytes of heap. The largest of what is in it are the memory maps: a UEFI machine may have hundreds of entries, in several
-/// copies.
-const HEAP_BYTES: usize = 160 * 1024;
+/// Bytes of heap.
+pub const HEAP_BYTES: usize = 160 * 1024;
 
 #[repr(C, align(16))]
 struct Arena([u8; HEAP_BYTES]);

@@ -115,7 +115,7 @@ const _: () = assert!(HOST_PAT >> (4 * 8) & 0xff == MemoryType::WriteCombining a
 
 /// What of the machine's memory the direct map of [`HostTables`] covers: all that is below 4 GiB, and above it what is
 /// memory of some kind.
-pub fn in_direct_map(map: &MemoryMap) -> RangeSet {
+pub fn in_direct_map(map: &MemoryMap<'_>) -> RangeSet {
     let mut covered = map.memory();
     covered.insert(Hpa(0)..Hpa(FOUR_GIB));
     covered.remove(&layout::region());
@@ -137,7 +137,7 @@ impl HostTables {
     ///
     /// # Errors
     /// [`OutOfFrames`] where `frames` runs out.
-    pub fn build(frames: &mut Frames, map: &MemoryMap, largest: PageSize) -> Result<Self, OutOfFrames> {
+    pub fn build(frames: &mut Frames, map: &MemoryMap<'_>, largest: PageSize) -> Result<Self, OutOfFrames> {
         let root = frames.allocate().ok_or(OutOfFrames)?;
         // SAFETY: the frame is zeroed, ours for good, and mapped at the direct map, as are all frames that the
         // mapper will take from the pool.
@@ -164,7 +164,7 @@ impl HostTables {
     fn map_direct(
         &mut self,
         frames: &mut Frames,
-        map: &MemoryMap,
+        map: &MemoryMap<'_>,
         largest: PageSize,
     ) -> Result<(), OutOfFrames> {
         let region = layout::region();

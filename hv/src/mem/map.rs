@@ -1,9 +1,11 @@
 //! The machine's memory as its firmware describes it: the e820 map.
 //!
 //! The guest is handed what the firmware said, entry by entry; only what Vidar keeps is marked reserved in it.
-//! Firmware sorts nothing and promises nothing, so entries may overlap, be empty or run past the end of the space.
+//! Firmware sorts nothing and promises nothing, so entries may overlap, be empty or run past the end of the space, and there
+//! may be any number of them: they are read from where the loader has left them each time.
 
-use alloc::vec::Vec;
+use alloc::borrow::Cow;
+use core::fmt;
 use core::ops::Range;
 
 use super::addr::{Hpa, overlaps};
@@ -72,42 +74,73 @@ impl MemoryRegion {
     }
 }
 
+/// Pieces of memory that Vidar itself can reserve in a map.
+const MOST_RESERVED: usize = 8;
+
 /// The memory map, in the order in which the firmware gave it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MemoryMap {
-    regions: Vec<MemoryRegion>,
+#[derive(Clone)]
+pub struct MemoryMap<'a> {
+    entries: Cow<'a, [u8]>,
+    entry_size: usize,
+    read: fn(&[u8]) -> Option<MemoryRegion>,
+    /// What is reserved in it beside what the entries say: as many ranges as `count`.
+    reserved: [Range<Hpa>; MOST_RESERVED],
+    count: usize,
 }
 
-impl MemoryMap {
-    /// A map of these regions, whatever they are.
-    pub fn from_regions(regions: impl IntoIterator<Item = MemoryRegion>) -> Self {
-        Self { regions: regions.into_iter().collect() }
+impl<'a> MemoryMap<'a> {
+    /// The map whose entries lie side by side in `entries`, `entry_size` bytes each, and are read by `read`. One that it
+    /// gives nothing for is left out.
+    pub fn new(entries: &'a [u8], entry_size: usize, read: fn(&[u8]) -> Option<MemoryRegion>) -> Self {
+        Self {
+            entries: Cow::Borrowed(entries),
+            entry_size: entry_size.max(1),
+            read,
+            reserved: [const { Hpa(0)..Hpa(0) }; MOST_RESERVED],
+            count: 0,
+        }
     }
 
-    /// The regions in firmware order.
-    pub fn iter(&self) -> core::slice::Iter<'_, MemoryRegion> {
-        self.regions.iter()
+    /// The regions in firmware order. Where one reaches into what is reserved it is split around that; every other is as the
+    /// firmware gave it.
+    pub fn iter(&self) -> Regions<'_> {
+        Regions {
+            entries: self.entries.chunks_exact(self.entry_size),
+            read: self.read,
+            reserved: self.reserved.get(..self.count).unwrap_or_default(),
+            shown: [false; MOST_RESERVED],
+            current: None,
+        }
+    }
+
+    /// The regions with those made one that follow each other, are of one kind and touch, and without empty ones.
+    pub fn joined(&self) -> impl Iterator<Item = MemoryRegion> {
+        let mut regions = self.iter().filter(|region| !region.range.is_empty()).peekable();
+        core::iter::from_fn(move || {
+            let mut region = regions.next()?;
+            while let Some(next) =
+                regions.next_if(|next| next.kind == region.kind && next.range.start == region.range.end)
+            {
+                region.range.end = next.range.end;
+            }
+            Some(region)
+        })
     }
 
     /// The addresses below [`RAM_END`] that are RAM for the operating system. Where entries contradict each other, the
     /// cautious one wins: what any of them calls something else is not usable.
     pub fn usable(&self) -> RangeSet {
-        let (usable, other): (Vec<_>, Vec<_>) =
-            self.regions.iter().partition(|region| region.kind == MemoryKind::Usable);
-        let below_end = |region: &MemoryRegion| region.range.start..region.range.end.min(RAM_END);
-        let mut set: RangeSet = usable.into_iter().map(below_end).collect();
-        for region in other {
-            set.remove(&region.range);
-        }
+        let is_usable = |region: &MemoryRegion| region.kind == MemoryKind::Usable;
+        let mut set: RangeSet = self.iter().filter(is_usable).map(below_end).collect();
+        self.iter().filter(|region| !is_usable(region)).for_each(|region| set.remove(&region.range));
         set
     }
 
     /// The addresses that some entry calls memory, be it the operating system's or what firmware keeps tables in.
     pub fn memory(&self) -> RangeSet {
         use MemoryKind::{AcpiNvs, AcpiReclaimable, Usable};
-        let is_memory = |region: &&MemoryRegion| matches!(region.kind, Usable | AcpiReclaimable | AcpiNvs);
-        let below_end = |region: &MemoryRegion| region.range.start..region.range.end.min(RAM_END);
-        self.regions.iter().filter(is_memory).map(below_end).collect()
+        let is_memory = |region: &MemoryRegion| matches!(region.kind, Usable | AcpiReclaimable | AcpiNvs);
+        self.iter().filter(is_memory).map(below_end).collect()
     }
 
     /// Bytes of RAM for the operating system.
@@ -120,61 +153,137 @@ impl MemoryMap {
         self.usable().last().map_or(Hpa(0), |range| range.end)
     }
 
-    /// A copy in which `range` is [`MemoryKind::Reserved`]. Entries that reach into it are split around it;
-    /// every other entry stays as the firmware gave it.
+    /// A copy in which `range` is [`MemoryKind::Reserved`].
     pub fn reserved(&self, range: &Range<Hpa>) -> Self {
-        if range.is_empty() {
-            return self.clone();
+        let mut map = self.clone();
+        if !range.is_empty() {
+            let Some(place) = map.reserved.get_mut(map.count) else {
+                panic!("Vidar reserves no more than {MOST_RESERVED} pieces of memory")
+            };
+            *place = range.clone();
+            map.count += 1;
         }
-        let mut reserved = Some(MemoryRegion { range: range.clone(), kind: MemoryKind::Reserved });
-        let mut regions = Vec::with_capacity(self.regions.len() + 2);
-        for region in &self.regions {
-            if !overlaps(&region.range, range) {
-                regions.push(region.clone());
-                continue;
-            }
-            let below = region.range.start..range.start;
-            let above = range.end..region.range.end;
-            let piece =
-                |range: Range<Hpa>| (!range.is_empty()).then_some(MemoryRegion { range, kind: region.kind });
-            regions.extend(piece(below));
-            // Between the halves of the first entry that it splits, so that a sorted map stays sorted.
-            regions.extend(reserved.take());
-            regions.extend(piece(above));
-        }
-        regions.extend(reserved);
-        Self { regions }
-    }
-
-    /// A map that says the same of every address in as few entries as can be: sorted, none empty, and those of one kind
-    /// joined where they touch or overlap.
-    pub fn joined(&self) -> Self {
-        let mut kinds: Vec<(MemoryKind, RangeSet)> = Vec::new();
-        for MemoryRegion { range, kind } in &self.regions {
-            match kinds.iter_mut().find(|(known, _)| known == kind) {
-                Some((_, set)) => set.insert(range.clone()),
-                None => kinds.push((*kind, [range.clone()].into())),
-            }
-        }
-        let regions = kinds.iter().flat_map(|(kind, set)| {
-            set.iter().map(|range| MemoryRegion { range: range.clone(), kind: *kind })
-        });
-        let mut regions: Vec<_> = regions.collect();
-        regions.sort_by_key(|region| region.range.start);
-        Self { regions }
+        map
     }
 }
 
-impl<'a> IntoIterator for &'a MemoryMap {
-    type Item = &'a MemoryRegion;
-    type IntoIter = core::slice::Iter<'a, MemoryRegion>;
+impl Default for MemoryMap<'_> {
+    fn default() -> Self {
+        Self::new(&[], 1, |_| None)
+    }
+}
+
+impl fmt::Debug for MemoryMap<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a MemoryMap<'_> {
+    type Item = MemoryRegion;
+    type IntoIter = Regions<'a>;
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
 }
 
+/// The regions of a map.
+#[derive(Clone)]
+pub struct Regions<'a> {
+    entries: core::slice::ChunksExact<'a, u8>,
+    read: fn(&[u8]) -> Option<MemoryRegion>,
+    reserved: &'a [Range<Hpa>],
+    /// Which of `reserved` have been given.
+    shown: [bool; MOST_RESERVED],
+    /// What is left of the entry that is being given.
+    current: Option<MemoryRegion>,
+}
+
+impl Regions<'_> {
+    /// The next piece of `region`, which may be in the way of what is reserved; the rest is kept for later.
+    fn piece(&mut self, region: MemoryRegion) -> Option<MemoryRegion> {
+        let overlapping = self.reserved.iter().zip(&mut self.shown);
+        let first = overlapping
+            .filter(|(reserved, _)| overlaps(*reserved, &region.range))
+            .min_by_key(|(reserved, _)| reserved.start);
+        let Some((reserved, shown)) = first else { return Some(region) };
+        let MemoryRegion { range, kind } = region;
+        if range.start < reserved.start {
+            self.current = Some(MemoryRegion { range: reserved.start..range.end, kind });
+            return Some(MemoryRegion { range: range.start..reserved.start, kind });
+        }
+        let above = reserved.end..range.end;
+        self.current = (!above.is_empty()).then_some(MemoryRegion { range: above, kind });
+        // Between the halves of the first entry that it splits, so that a sorted map stays sorted.
+        let is_new = !core::mem::replace(shown, true);
+        is_new.then(|| MemoryRegion { range: reserved.clone(), kind: MemoryKind::Reserved })
+    }
+}
+
+impl Iterator for Regions<'_> {
+    type Item = MemoryRegion;
+
+    fn next(&mut self) -> Option<MemoryRegion> {
+        loop {
+            let read = self.read;
+            let current = self.current.take();
+            match current.or_else(|| self.entries.by_ref().find_map(read)) {
+                Some(region) => {
+                    if let Some(piece) = self.piece(region) {
+                        return Some(piece);
+                    }
+                }
+                None => {
+                    let mut rest = self.reserved.iter().zip(&mut self.shown);
+                    let (reserved, shown) = rest.find(|(_, shown)| !**shown)?;
+                    *shown = true;
+                    return Some(MemoryRegion { range: reserved.clone(), kind: MemoryKind::Reserved });
+                }
+            }
+        }
+    }
+}
+
+fn below_end(region: MemoryRegion) -> Range<Hpa> {
+    region.range.start..region.range.end.min(RAM_END)
+}
+
+/// Maps that tests make up.
+#[cfg(not(target_os = "none"))]
+mod made_up {
+    use super::{Cow, Hpa, MemoryKind, MemoryMap, MemoryRegion};
+
+    /// Start, end and kind.
+    const ENTRY: usize = 20;
+
+    fn read(entry: &[u8]) -> Option<MemoryRegion> {
+        let (&start, rest) = entry.split_first_chunk()?;
+        let (&end, rest) = rest.split_first_chunk()?;
+        let [start, end] = [start, end].map(u64::from_le_bytes).map(Hpa);
+        let kind = MemoryKind::from_raw(u32::from_le_bytes(*rest.first_chunk()?));
+        Some(MemoryRegion { range: start..end, kind })
+    }
+
+    impl MemoryMap<'static> {
+        /// A map of these regions, whatever they are.
+        pub fn from_regions(regions: impl IntoIterator<Item = MemoryRegion>) -> Self {
+            let entry = |MemoryRegion { range, kind }: MemoryRegion| {
+                let mut entry = [0; ENTRY];
+                let (addresses, raw) = entry.split_at_mut(16);
+                addresses.copy_from_slice([range.start.0, range.end.0].map(u64::to_le_bytes).as_flattened());
+                raw.copy_from_slice(&kind.to_raw().to_le_bytes());
+                entry
+            };
+            let entries = Cow::Owned(regions.into_iter().flat_map(entry).collect());
+            Self { entries, ..Self::new(&[], ENTRY, read) }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     fn region(start: u64, end: u64, kind: MemoryKind) -> MemoryRegion {
@@ -225,11 +334,44 @@ mod tests {
             region(26, 30, MemoryKind::Other(12)),
             region(26, 40, MemoryKind::Usable),
         ]);
-        assert_eq!(map.reserved(&(Hpa(22)..Hpa(26))), reserved);
-        assert_eq!(map.reserved(&(Hpa(5)..Hpa(5))), map);
+        let listed = |map: &MemoryMap<'_>| map.iter().collect::<Vec<_>>();
+        assert_eq!(listed(&map.reserved(&(Hpa(22)..Hpa(26)))), listed(&reserved));
+        assert_eq!(listed(&map.reserved(&(Hpa(5)..Hpa(5)))), listed(&map));
         assert_eq!(
             map.reserved(&(Hpa(50)..Hpa(60))).iter().last(),
-            Some(&region(50, 60, MemoryKind::Reserved))
+            Some(region(50, 60, MemoryKind::Reserved))
         );
+    }
+
+    #[test]
+    fn several_pieces_are_reserved_at_their_places() {
+        let map = MemoryMap::from_regions([region(0, 10, MemoryKind::Usable)]);
+        let map = map.reserved(&(Hpa(8)..Hpa(20))).reserved(&(Hpa(2)..Hpa(4)));
+        let expected = [
+            region(0, 2, MemoryKind::Usable),
+            region(2, 4, MemoryKind::Reserved),
+            region(4, 8, MemoryKind::Usable),
+            region(8, 20, MemoryKind::Reserved),
+        ];
+        assert_eq!(map.iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn neighbours_of_one_kind_are_joined() {
+        let map = MemoryMap::from_regions([
+            region(0, 10, MemoryKind::Usable),
+            region(5, 5, MemoryKind::Reserved),
+            region(10, 20, MemoryKind::Usable),
+            region(20, 30, MemoryKind::AcpiNvs),
+            region(30, 40, MemoryKind::Usable),
+            region(41, 50, MemoryKind::Usable),
+        ]);
+        let expected = [
+            region(0, 20, MemoryKind::Usable),
+            region(20, 30, MemoryKind::AcpiNvs),
+            region(30, 40, MemoryKind::Usable),
+            region(41, 50, MemoryKind::Usable),
+        ];
+        assert_eq!(map.joined().collect::<Vec<_>>(), expected);
     }
 }

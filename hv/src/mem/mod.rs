@@ -2,7 +2,6 @@
 
 pub mod addr;
 pub mod frame;
-#[cfg(target_os = "none")]
 pub mod heap;
 #[cfg(target_os = "none")]
 pub mod host;

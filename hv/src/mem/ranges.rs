@@ -5,9 +5,13 @@ use core::ops::{Deref, Range};
 
 use super::addr::{Hpa, overlaps};
 
+/// Ranges that a set holds at most. No machine that is known has a tenth of it.
+pub const MOST: usize = 512;
+
 /// A set of addresses, kept as sorted, disjoint, non-empty ranges with a gap between any two.
 ///
-/// It reads as a slice of those ranges.
+/// It reads as a slice of those ranges. Where they would be more than [`MOST`] the smallest are left out, so a set never has
+/// an address that it should not have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RangeSet(Vec<Range<Hpa>>);
 
@@ -32,26 +36,41 @@ impl RangeSet {
             }
             apart
         });
-        let at = self.0.partition_point(|other| other.start < joined.start);
-        self.0.insert(at, joined);
+        self.insert_apart(joined);
     }
 
     /// Takes every address of `range` out.
     pub fn remove(&mut self, range: &Range<Hpa>) {
-        if !self.0.iter().any(|other| overlaps(other, range)) {
-            return;
-        }
-        let mut left = Vec::with_capacity(self.0.len() + 1);
-        for other in self.0.drain(..) {
-            if overlaps(&other, range) {
-                let below = other.start..range.start;
-                let above = range.end..other.end;
-                left.extend([below, above].into_iter().filter(|piece| !piece.is_empty()));
-            } else {
-                left.push(other);
+        let mut divided = None;
+        self.0.retain_mut(|other| {
+            if !overlaps(other, range) {
+                return true;
             }
+            let (below, above) = (other.start..range.start, range.end..other.end);
+            if below.is_empty() {
+                *other = above;
+            } else {
+                *other = below;
+                divided = Some(above).filter(|above| !above.is_empty()).or(divided.take());
+            }
+            !other.is_empty()
+        });
+        // Of disjoint ranges it can be inside of one alone.
+        divided.into_iter().for_each(|above| self.insert_apart(above));
+    }
+
+    /// Adds a range that touches none of the others.
+    fn insert_apart(&mut self, range: Range<Hpa>) {
+        let size = |range: &Range<Hpa>| range.end.0 - range.start.0;
+        if self.0.len() >= MOST {
+            let smallest = (0..self.0.len()).min_by_key(|at| self.0.get(*at).map(size));
+            match smallest.filter(|at| self.0.get(*at).map(size) < Some(size(&range))) {
+                Some(at) => self.0.remove(at),
+                None => return,
+            };
         }
-        self.0 = left;
+        let at = self.0.partition_point(|other| other.start < range.start);
+        self.0.insert(at, range);
     }
 
     /// Whether every address of `range` is in the set. Nothing is missing from an empty range.
@@ -152,6 +171,18 @@ mod tests {
         left.remove(&(Hpa(26)..Hpa(26)));
         assert_eq!(left, set(&[(0, 5), (22, 25), (26, 30)]));
         assert!(left.covers(&(Hpa(22)..Hpa(25))) && !left.covers(&(Hpa(22)..Hpa(26))));
+    }
+
+    #[test]
+    fn the_smallest_are_left_out_of_too_many() {
+        let piece = |at: u64| (at * 1000, at * 1000 + 10 + at);
+        let pieces: Vec<_> = (0..MOST as u64 + 3).rev().map(piece).collect();
+        let mut many = set(&pieces);
+        assert_eq!(many.len(), MOST);
+        assert_eq!(many.first(), Some(&(Hpa(3000)..Hpa(3013))));
+        many.remove(&(Hpa(50_020)..Hpa(50_021)));
+        assert_eq!(many.len(), MOST, "one became two, and the smallest went");
+        assert!(!many.contains(Hpa(3000)) && many.covers(&(Hpa(50_021)..Hpa(50_060))));
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn stub(descriptors: &[Descriptor]) -> Vec<Entry> {
 }
 
 /// Vidar's entries, with the same done to neighbours.
-fn joined(map: &MemoryMap) -> Vec<Entry> {
+fn joined(map: &MemoryMap<'_>) -> Vec<Entry> {
     let mut entries = Vec::new();
     map.iter().for_each(|region| {
         push(&mut entries, (region.range.start.0, region.range.end.0, region.kind.to_raw()));
@@ -70,6 +70,13 @@ fn machines() -> Vec<Machine> {
     machines
 }
 
+/// The map as the guest is told it.
+fn hidden_in(map: &[u8], region: &Range<Hpa>) -> Vec<u8> {
+    let mut shown = Vec::new();
+    hide(map, DESCRIPTOR, std::slice::from_ref(region), |bytes| shown.extend_from_slice(bytes));
+    shown
+}
+
 /// `after` has what `before` has but for `hidden`, whose part of every descriptor is reserved.
 fn check_hidden(before: &[Descriptor], after: &[Descriptor], hidden: &Range<Hpa>) {
     let mut expected = Vec::new();
@@ -90,7 +97,8 @@ fn check_hidden(before: &[Descriptor], after: &[Descriptor], hidden: &Range<Hpa>
 #[test]
 fn e820_is_what_the_stub_makes_of_it() {
     for machine in machines() {
-        let map = memory_map(&encode(&machine.descriptors), DESCRIPTOR);
+        let encoded = encode(&machine.descriptors);
+        let map = memory_map(&encoded, DESCRIPTOR);
         assert_eq!(joined(&map), stub(&machine.descriptors), "{}", machine.name);
     }
 }
@@ -101,7 +109,7 @@ fn vidar_is_hidden_wherever_it_is() {
         let map = encode(&machine.descriptors);
         let usable = memory_map(&map, DESCRIPTOR).usable();
         for region in machine.places_of_vidar() {
-            let hidden = hide(&map, DESCRIPTOR, &region);
+            let hidden = hidden_in(&map, &region);
             check_hidden(&machine.descriptors, &decode(&hidden), &region);
             let mut left = usable.clone();
             left.remove(&region);
@@ -131,13 +139,14 @@ proptest! {
 
     #[test]
     fn disturbed_maps_are_what_the_stub_makes_of_them(descriptors in disturbed()) {
-        let map = memory_map(&encode(&descriptors), DESCRIPTOR);
+        let encoded = encode(&descriptors);
+        let map = memory_map(&encoded, DESCRIPTOR);
         prop_assert_eq!(joined(&map), stub(&descriptors));
     }
 
     #[test]
     fn any_pages_can_be_hidden(descriptors in disturbed(), page in 0u64..0x8_0000, length in 1u64..2 * MIB / PAGE_SIZE) {
         let hidden = Hpa(page * PAGE_SIZE)..Hpa((page + length) * PAGE_SIZE);
-        check_hidden(&descriptors, &decode(&hide(&encode(&descriptors), DESCRIPTOR, &hidden)), &hidden);
+        check_hidden(&descriptors, &decode(&hidden_in(&encode(&descriptors), &hidden)), &hidden);
     }
 }

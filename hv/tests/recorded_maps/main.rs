@@ -1,6 +1,8 @@
 //! What Vidar makes of the memory of real machines.
 
+mod counting;
 mod efi;
+mod heap;
 mod model;
 mod placing;
 mod recorded;

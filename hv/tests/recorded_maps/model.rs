@@ -46,12 +46,3 @@ fn runs(pieces: &[Piece], wanted: impl Fn(&Piece) -> bool) -> Vec<Range<Hpa>> {
 pub fn usable(regions: &[MemoryRegion]) -> Vec<Range<Hpa>> {
     runs(&pieces(regions, &[]), |piece| piece.kinds == [MemoryKind::Usable] && piece.range.start < RAM_END)
 }
-
-/// The fewest entries that say the same.
-pub fn fewest_entries(regions: &[MemoryRegion]) -> usize {
-    let pieces = pieces(regions, &[]);
-    let mut kinds: Vec<_> = regions.iter().map(|region| region.kind).collect();
-    kinds.sort_unstable_by_key(|kind| kind.to_raw());
-    kinds.dedup();
-    kinds.iter().map(|kind| runs(&pieces, |piece| piece.kinds.contains(kind)).len()).sum()
-}

@@ -40,7 +40,7 @@ const HANDOVER: u64 = 0x5000;
 /// A boot loader's choice.
 #[derive(Debug)]
 struct Loaded {
-    map: MemoryMap,
+    map: MemoryMap<'static>,
     hidden: Range<Hpa>,
     keep: Vec<Range<Hpa>>,
     kernel_module: Range<Hpa>,
@@ -52,10 +52,11 @@ impl Loaded {
         place(&Request {
             map: &self.map,
             hidden: self.hidden.clone(),
-            keep: &self.keep,
+            keep: self.keep.iter().cloned(),
+            information: Hpa(0)..Hpa(0),
             kernel: &DEBIAN,
             kernel_module: self.kernel_module.clone(),
-            initrd_module: Some(self.initrd_module.clone()),
+            initrds: [self.initrd_module.clone()].into_iter(),
             handover_size: HANDOVER,
         })
     }
@@ -93,7 +94,7 @@ fn places(hidden: &Range<Hpa>) -> [(Hpa, bool); 7] {
 
 /// A machine with its modules at two of those places; `None` where there is no room.
 fn load(
-    map: &MemoryMap,
+    map: &MemoryMap<'static>,
     keep: &[Range<Hpa>],
     hidden: &Range<Hpa>,
     kernel: (Hpa, bool),
@@ -111,7 +112,7 @@ fn load(
 /// All of those that there are.
 fn loads(machine: &Machine) -> Vec<Loaded> {
     let map = machine.map();
-    let keep = efi_map::boot_services(&encode(&machine.descriptors), DESCRIPTOR);
+    let keep: Vec<_> = efi_map::boot_services(&encode(&machine.descriptors), DESCRIPTOR).collect();
     let mut loads = Vec::new();
     for hidden in machine.places_of_vidar() {
         let places = places(&hidden);
@@ -151,12 +152,10 @@ fn check(loaded: &Loaded, placement: &Placement) {
     let payload = source + DEBIAN.payload.start as u64..source + DEBIAN.payload.end as u64;
     let mut steps = vec![(None, handover)];
     let written = |size: u64, to: Hpa| to..to + size;
-    steps.extend(
-        placement
-            .moves
-            .iter()
-            .map(|step| (Some(step.from.clone()), written(step.from.end.0 - step.from.start.0, step.to))),
-    );
+    let moves: Vec<_> = placement.moves([loaded.initrd_module.clone()].into_iter()).collect();
+    steps.extend(moves.iter().map(|step| {
+        (Some(step.from.clone()), written(step.from.end.0 - step.from.start.0 + step.zeros, step.to))
+    }));
     for (at, (from, to)) in steps.iter().enumerate() {
         let taken = loaded.keep.iter().chain([&loaded.hidden]);
         assert!(taken.clone().all(|kept| !overlaps(kept, to)), "{to:?} is in use");
@@ -168,7 +167,7 @@ fn check(loaded: &Loaded, placement: &Placement) {
     // Each module arrives: by a move, or because it is left alone.
     let moved = |from: &Range<Hpa>, to: Hpa| {
         let stays = from.start == to && steps.iter().all(|(_, written)| !overlaps(written, from));
-        let step = placement.moves.iter().any(|step| step.from == *from && step.to == to);
+        let step = moves.iter().any(|step| step.from == *from && step.to == to);
         assert!(stays || step, "{from:?} does not arrive at {to}");
     };
     moved(&payload, run.start);

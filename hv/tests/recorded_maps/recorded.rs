@@ -88,11 +88,11 @@ impl Machine {
         if self.descriptors.is_empty() {
             self.regions.clone()
         } else {
-            efi_map::memory_map(&encode(&self.descriptors), DESCRIPTOR).iter().cloned().collect()
+            efi_map::memory_map(&encode(&self.descriptors), DESCRIPTOR).iter().collect()
         }
     }
 
-    pub fn map(&self) -> MemoryMap {
+    pub fn map(&self) -> MemoryMap<'static> {
         MemoryMap::from_regions(self.regions())
     }
 

@@ -59,7 +59,7 @@ fn identity(mtrrs: Mtrrs, region: Range<Hpa>) -> Identity {
 
 /// The guest's memory, with at most so many frames for its tables.
 pub fn guest(
-    map: &MemoryMap,
+    map: &MemoryMap<'_>,
     identity: Identity,
     largest: PageSize,
     limit: usize,
@@ -71,13 +71,13 @@ pub fn guest(
 }
 
 /// Frames of the second stage, with root and decoy.
-fn second_stage(map: &MemoryMap, identity: Identity, largest: PageSize) -> usize {
+fn second_stage(map: &MemoryMap<'_>, identity: Identity, largest: PageSize) -> usize {
     guest(map, identity, largest, usize::MAX, true).unwrap().tables().used
 }
 
 /// The same by counting: root and decoy; a table for each 512 GiB with RAM, for each GiB with RAM that is no page, and for
 /// each 2 MiB of those that are none.
-fn counted(map: &MemoryMap, identity: &Identity, largest: PageSize) -> usize {
+fn counted(map: &MemoryMap<'_>, identity: &Identity, largest: PageSize) -> usize {
     let mut blocks: [BTreeSet<u64>; 3] = Default::default();
     let mut ram = map.usable();
     identity.hidden.iter().for_each(|range| ram.remove(range));
@@ -100,7 +100,7 @@ fn counted(map: &MemoryMap, identity: &Identity, largest: PageSize) -> usize {
 
 /// Frames of Vidar's direct map, by its rule: the first 4 GiB in pages of 2 MiB, Vidar's own in small ones; above them the
 /// largest pages with RAM in them.
-fn direct_map(map: &MemoryMap, region: &Range<Hpa>, largest: PageSize) -> usize {
+fn direct_map(map: &MemoryMap<'_>, region: &Range<Hpa>, largest: PageSize) -> usize {
     let mut tables = Tables::with_limit(usize::MAX);
     let mut direct = SecondStage::<Ept>::new(&mut tables, largest).unwrap();
     let mut map_page = |at: u64, size| {
