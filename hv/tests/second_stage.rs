@@ -6,6 +6,7 @@ use std::ops::Range;
 use proptest::prelude::*;
 use vidar::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar::mem::identity::Identity;
+use vidar::mem::moved::Moved;
 use vidar::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
 use vidar::mem::stage2::{Access, ENTRIES, Format, Level, MapError, SecondStage, TableMemory};
 use vidar::svm::npt::Npt;
@@ -51,6 +52,8 @@ impl TableMemory for Tables {
 const MIB: u64 = 1 << 20;
 /// The tests look at this much of the address space.
 const END: u64 = 3 << 30;
+/// Where pages lie that are moved.
+const ELSEWHERE: Hpa = Hpa(END);
 
 /// MTRRs with ranges of all sizes, the fixed ones in use.
 fn mtrrs() -> impl Strategy<Value = Mtrrs> {
@@ -73,10 +76,17 @@ fn mtrrs() -> impl Strategy<Value = Mtrrs> {
 
 fn identity() -> impl Strategy<Value = Identity> {
     let watched = prop::option::of((0..END / PAGE_SIZE).prop_map(|page| Gpa(page * PAGE_SIZE)));
-    (mtrrs(), 0..END / PAGE_SIZE, 1u64..2048, watched).prop_map(|(mtrrs, page, pages, watched)| {
+    let moved = prop::option::of((1u64..0x90, 1u64..0x20).prop_map(|(page, pages)| {
         let start = Hpa(page * PAGE_SIZE);
-        Identity { mtrrs, hidden: [start..start + pages * PAGE_SIZE].into(), watched }
-    })
+        let window = Hpa(PAGE_SIZE)..Hpa(0xa_0000);
+        Moved::new(&[start..start + pages * PAGE_SIZE].into(), &window, ELSEWHERE)
+    }));
+    (mtrrs(), 0..END / PAGE_SIZE, 1u64..2048, watched, moved).prop_map(
+        |(mtrrs, page, pages, watched, moved)| {
+            let start = Hpa(page * PAGE_SIZE);
+            Identity { mtrrs, hidden: [start..start + pages * PAGE_SIZE].into(), watched, moved }
+        },
+    )
 }
 
 fn largest() -> impl Strategy<Value = PageSize> {
@@ -88,6 +98,8 @@ fn probes(identity: &Identity, random: &[u64]) -> Vec<Gpa> {
     let edges = [0, 0x8_0000, 0xa_0000, MIB, 2 * MIB, 1 << 30, END];
     let hidden = identity.hidden.iter().flat_map(|range| [range.start.0, range.end.0]);
     let hidden = hidden.chain(identity.watched.map(|page| page.0));
+    let moved = identity.moved.iter().flat_map(|moved| moved.pages()).map(|page| page.0);
+    let hidden = hidden.chain(moved);
     let near = edges.into_iter().chain(hidden).chain(random.iter().map(|at| at & !(2 * MIB - 1)));
     let near = near.flat_map(|edge| [edge.saturating_sub(PAGE_SIZE), edge.saturating_sub(1), edge, edge + 1]);
     near.chain(random.iter().copied()).map(Gpa).collect()
@@ -96,7 +108,8 @@ fn probes(identity: &Identity, random: &[u64]) -> Vec<Gpa> {
 /// What the table must say, from the MTRRs and the hidden range alone.
 fn model(identity: &Identity, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
     let page = gpa.identity();
-    (!identity.hidden.contains(page)).then(|| (page, identity.mtrrs.type_at(page)))
+    let place = identity.moved.as_ref().and_then(|moved| moved.place(gpa));
+    (!identity.hidden.contains(page)).then(|| (place.unwrap_or(page), identity.mtrrs.type_at(page)))
 }
 
 fn answer<F: Format>(stage2: &SecondStage<F>, tables: &Tables, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
@@ -233,8 +246,10 @@ proptest! {
                 continue;
             };
             prop_assert!(size <= largest && base == gpa.align_down(size.bytes()));
+            let moved = identity.moved.as_ref().filter(|_| size == PageSize::Size4K);
             for page in pages(base.0, size) {
-                prop_assert_eq!(model(&identity, page), Some((page.identity(), memory_type)));
+                let place = moved.and_then(|moved| moved.place(page)).unwrap_or(page.identity());
+                prop_assert_eq!(model(&identity, page), Some((place, memory_type)));
             }
             if size == PageSize::Size4K && largest > size {
                 let above = gpa.align_down(PageSize::Size2M.bytes());

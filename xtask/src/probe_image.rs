@@ -21,7 +21,7 @@ const HEAD: usize = SECTOR * (1 + SETUP_SECTORS);
 const PROTOCOL: u16 = 0x020c;
 /// The first byte behind the header of that protocol.
 const HEADER_END: usize = 0x268;
-const KERNEL_VERSION: &[u8] = b"Vidar probe\0";
+const KERNEL_VERSION: &[u8] = b"5.13.0-probe\0";
 
 /// The probe maps itself with one large page.
 const ALIGNMENT: u32 = 2 << 20;

@@ -55,6 +55,10 @@ impl Extension for Svm {
         false // it has no such state
     }
 
+    fn leaves_init_to_the_cpu(&self) -> bool {
+        true
+    }
+
     fn largest_page(&self) -> PageSize {
         if cpuid::has_1g_pages() { PageSize::Size1G } else { PageSize::Size2M }
     }

@@ -5,7 +5,8 @@
 # The first part is copied to a page below 1 MiB, which is mapped at its own address, read-only and executable. `page` is
 # written by whoever copies it, as are the fields at its end.
 #
-# Out: {main}(number of the CPU) on the CPU's own stack, found by its APIC ID.
+# In:  BP = CS of a page whose stub has led here, or 0, as INIT leaves it, if the start-up IPI named this page.
+# Out: {main}(number of the CPU, vector of its start-up IPI) on the CPU's own stack, found by its APIC ID.
 
 .section .rodata.vidar_ap, "a"
 .balign 16
@@ -16,7 +17,10 @@ vidar_ap_start:
     cld
     mov ax, cs
     mov ds, ax
-    mov eax, cr4
+    test bp, bp
+    jnz 1f
+    mov bp, ax
+1:  mov eax, cr4
     or eax, 1 << 5                      # PAE
     mov cr4, eax
     # mov eax, [vidar_ap_cr3]
@@ -74,6 +78,8 @@ vidar_ap64:
     mov ss, eax
     mov fs, eax
     mov gs, eax
+    movzx r8d, bp
+    shr r8d, 8                          # the vector
     # The APIC ID, as arch::apic::id has it.
     cpuid
     cmp eax, 0xb
@@ -99,6 +105,7 @@ vidar_ap64:
     jmp 4b
 5:  mov rsp, [rsi + {slot_stack}]
     xor ebp, ebp                        # where a backtrace ends
+    mov esi, r8d
     call [rip + {main}]
     # A CPU that nobody has asked for.
 6:  cli

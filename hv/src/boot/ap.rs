@@ -61,12 +61,12 @@ impl Trampoline {
     ///
     /// # Safety
     /// The tables at `cr3` are to map the page at its own address, executable, before a CPU gets there; `main` may be
-    /// called with the index of a slot, on that slot's stack.
+    /// called with the index of a slot and a vector, on that slot's stack.
     pub unsafe fn install(
         info: &BootInfo<'_>,
         cr3: Hpa,
         slots: Vec<Slot>,
-        main: unsafe extern "C" fn(usize) -> !,
+        main: unsafe extern "C" fn(usize, u8) -> !,
     ) -> Option<Self> {
         let mut free = info.memory.usable();
         info.occupied().for_each(|range| free.remove(&range));

@@ -14,7 +14,7 @@ use super::end::end;
 use super::extension::Extension;
 use super::info::BootInfo;
 use super::listed::Listed;
-use super::options::{OnCrash, Options};
+use super::options::OnCrash;
 use super::refusal::Refusal;
 use super::tables::Tables;
 use crate::arch::icr::{Destination, Message};
@@ -33,6 +33,17 @@ const RESERVE: usize = 96;
 /// attempt. CPUs of this century need no pause; the second is 10 ms where the TSC ticks at 5 GHz, as old ones want it.
 const ATTEMPTS: [(u64, u64); 2] = [(1_000_000, 50_000_000), (50_000_000, 250_000_000)];
 
+/// Who is to start CPUs for the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// The local APICs, where the extension lets them; or else Vidar.
+    Auto,
+    /// The local APICs: every start-up IPI leads to Vidar.
+    Landing,
+    /// Vidar.
+    Emulated,
+}
+
 /// One further CPU.
 struct Further<E: Extension> {
     cpu: Cpu,
@@ -47,6 +58,9 @@ struct Further<E: Extension> {
 struct Task<E: Extension> {
     extension: E,
     machine: &'static Machine<E::Format, Frames>,
+    /// The second stage's root table, which stays where it is: an INIT may come at any time, and a CPU that it takes must
+    /// not hold the lock that it is behind.
+    root: Hpa,
     on_crash: OnCrash,
 }
 
@@ -62,6 +76,8 @@ pub struct Cpus<E: Extension> {
     pub all: &'static [&'static PerCpu],
     /// Who starts the further ones.
     pub startup: Startup,
+    /// The vector that leads to the page which they are started from, if that is kept.
+    pub trampoline: Option<u8>,
     shared: &'static Shared<E>,
 }
 
@@ -72,7 +88,8 @@ pub const fn frames<E: Extension>() -> usize {
     cpu::FRAMES + E::FRAMES
 }
 
-/// Starts them. `info` loses the memory that is needed to start them again.
+/// Starts them. `info` loses the memory that is needed to start them again. `wish` says who is to start them for
+/// the guest.
 ///
 /// # Errors
 /// [`Refusal`] where they are not all alike.
@@ -80,7 +97,7 @@ pub fn start<E: Extension>(
     extension: &E,
     listed: &Listed,
     info: &mut BootInfo<'_>,
-    options: &Options,
+    wish: Wish,
     tables: &mut HostTables,
     frames: &mut Frames,
     msr_map: Hpa,
@@ -130,9 +147,12 @@ pub fn start<E: Extension>(
     listed.withdraw(&Tables::new(info), lost);
     // A CPU that the guest could start and that is not Vidar's would run beside it.
     let guarded = listed.damaged || listed.any(lost);
-    let emulated =
-        listed.has_further() && (options.emulate_startup || !extension.waits_for_sipi()) || guarded;
+    let landing = wish == Wish::Landing;
+    let by_vidar = wish == Wish::Emulated || !extension.waits_for_sipi();
+    let emulated = !landing && (listed.has_further() && by_vidar || guarded);
     let (startup, page) = match trampoline {
+        Some(trampoline) if landing => (Startup::Landing, Some(trampoline.page())),
+        None if landing => (Startup::Landing, None),
         Some(trampoline) if emulated => {
             let startup = Startup::Emulated { trampoline: trampoline.vector() };
             (startup, Some(trampoline.page()))
@@ -145,6 +165,7 @@ pub fn start<E: Extension>(
         None if emulated => (Startup::Emulated { trampoline: 0 }, None),
         None => (Startup::Hardware, None),
     };
+    let trampoline = page.as_ref().map(|page| (page.start.0 >> 12) as u8);
     if let Some(page) = page {
         info.keep(page, "to start CPUs from");
     }
@@ -152,7 +173,7 @@ pub fn start<E: Extension>(
         let how = if emulated { ", started by Vidar" } else { "" };
         log::info!("{} CPUs{how}", all.len());
     }
-    Ok(Cpus { all: all.leak(), startup, shared })
+    Ok(Cpus { all: all.leak(), startup, trampoline, shared })
 }
 
 /// Stacks and frames of one more CPU, or `None` where there is too little memory.
@@ -222,11 +243,12 @@ impl<E: Extension> Cpus<E> {
         machine: &'static Machine<E::Format, Frames>,
         on_crash: OnCrash,
     ) -> Result<(), Refusal> {
-        self.shared.task.call_once(|| Task { extension, machine, on_crash });
+        let root = machine.memory.lock().root();
+        self.shared.task.call_once(|| Task { extension, machine, root, on_crash });
         let here = || self.shared.further.iter().filter(|further| further.probed.is_completed());
         match self.startup {
             Startup::Hardware => here().try_for_each(|further| further.ready.wait().clone()),
-            Startup::Emulated { .. } => {
+            Startup::Landing | Startup::Emulated { .. } => {
                 for further in here() {
                     let percpu = further.cpu.percpu();
                     percpu.startup.init();
@@ -238,17 +260,21 @@ impl<E: Extension> Cpus<E> {
     }
 }
 
-/// Where a further CPU begins, on its own stack: at the boot, and after each INIT that Vidar has it take.
+/// Where a further CPU begins, on its own stack: at the boot, and after each INIT that it takes outside of the guest. `vector`
+/// is that of its start-up IPI.
 ///
 /// # Safety
 /// This is the CPU of the slot, and runs nothing else.
-unsafe extern "C" fn further_cpu<E: Extension>(slot: usize) -> ! {
+unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
     // SAFETY: `install` has left it there, for the same extension.
     let shared = unsafe { &*SHARED.load(Ordering::Acquire).cast::<Shared<E>>() };
     let further = &shared.further[slot];
     // SAFETY: the caller's promise.
     unsafe { further.cpu.load() };
     if let Some(task) = shared.task.get() {
+        if task.machine.startup == Startup::Landing {
+            run_guest(task, further, &Begin::Landed(vector));
+        }
         match further.cpu.percpu().startup.take() {
             Some(vector) => run_guest(task, further, &Begin::Startup(vector)),
             None => apic::init_self(),
@@ -265,9 +291,8 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize) -> ! {
 }
 
 fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: &Begin) -> ! {
-    let Task { extension, machine, on_crash } = task;
-    let root = machine.memory.lock().root();
-    match extension.cpu(further.frames, root, further.cpu.selectors(), further.cpu.percpu(), begin) {
+    let Task { extension, machine, root, on_crash } = task;
+    match extension.cpu(further.frames, *root, further.cpu.selectors(), further.cpu.percpu(), begin) {
         Ok(mut vcpu) => {
             further.ready.call_once(|| Ok(()));
             let (stop, exit) = run::run(&mut vcpu, machine);

@@ -46,6 +46,10 @@ pub trait Extension: Clone + PartialEq + Send + Sync + 'static {
     /// Whether a CPU can wait for a start-up IPI in the guest.
     fn waits_for_sipi(&self) -> bool;
 
+    /// Returns true if an INIT in the guest can be left to the CPU, which then waits for its start-up IPI outside of the
+    /// extension, as a bare one does.
+    fn leaves_init_to_the_cpu(&self) -> bool;
+
     /// The largest page of the second stage.
     fn largest_page(&self) -> PageSize;
 

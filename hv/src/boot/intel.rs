@@ -59,6 +59,10 @@ impl Extension for Vmx {
         self.0.waits_for_sipi
     }
 
+    fn leaves_init_to_the_cpu(&self) -> bool {
+        false // in VMX non-root operation it always exits, and in root operation it waits
+    }
+
     fn largest_page(&self) -> PageSize {
         self.0.largest_page
     }

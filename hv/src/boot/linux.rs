@@ -26,6 +26,12 @@ pub struct Linux {
     boot_params: Box<[u8; boot_params::SIZE]>,
 }
 
+/// The release of the kernel among the modules, if it says one.
+pub fn release_of(info: &BootInfo<'_>) -> Option<&'static str> {
+    // SAFETY: the loader put the module there, and nothing is moved before the guest is handed over.
+    info.modules.clone().next().and_then(|kernel| release(unsafe { physical::bytes(&kernel.range) }))
+}
+
 /// Checks the kernel among the modules and decides where everything goes.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 pub mod acpi;
 pub mod annex;
 pub mod info;
+pub mod landing;
 pub mod madt;
 pub mod multiboot1;
 pub mod multiboot2;

@@ -8,6 +8,7 @@ use core::convert::Infallible;
 use super::amd::Svm;
 use super::annex::{self, Need};
 use super::cpu::{Cpu, Stacks};
+use super::cpus::Wish;
 use super::end::end;
 use super::extension::Extension;
 use super::info::BootInfo;
@@ -16,7 +17,7 @@ use super::listed::Listed;
 use super::options::Options;
 use super::refusal::Refusal;
 use super::tables::Tables;
-use super::{consoles, cpus, linux, machine, multiboot1, multiboot2, suspend};
+use super::{consoles, cpus, landing, linux, machine, multiboot1, multiboot2, suspend};
 use crate::arch::{apic, cpuid, instructions, stop};
 use crate::debug::log as console;
 use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
@@ -118,11 +119,20 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let msr_map = E::msr_map(&mut frames).ok_or(Refusal::TooMuchMemory)?;
     let cpu_frames = E::frames(&mut frames, msr_map).ok_or(Refusal::TooMuchMemory)?;
     let listed = Listed::read(&Tables::new(&info), cpu.percpu());
-    add_memory(&extension, &listed, &mut info, &mut frames);
-    let cpus = cpus::start(&extension, &listed, &mut info, &options, &mut tables, &mut frames, msr_map)?;
+    let lands = extension.leaves_init_to_the_cpu()
+        && !options.emulate_startup
+        && landing::leaves_low_memory(linux::release_of(&info));
+    add_memory(&extension, &listed, &mut info, &mut frames, lands);
+    let low_memory = if lands { frames.allocate_run(landing::FRAMES) } else { None };
+    let wish = match low_memory {
+        Some(_) => Wish::Landing,
+        None if options.emulate_startup => Wish::Emulated,
+        None => Wish::Auto,
+    };
+    let cpus = cpus::start(&extension, &listed, &mut info, wish, &mut tables, &mut frames, msr_map)?;
     suspend::withdraw_all(&Tables::new(&info));
     let linux = linux::prepare(&info)?;
-    let machine = machine::make(&extension, frames, &info, &options, &cpus, msr_map)?;
+    let machine = machine::make(&extension, frames, &info, &options, &cpus, msr_map, low_memory)?;
     let machine: &'static _ = Box::leak(Box::new(machine));
     cpus.enter(extension.clone(), machine, options.on_crash)?;
     let (root, free) = {
@@ -140,6 +150,8 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let cursor = console::hand_over();
     // The point of no return: what the modules lay in is overwritten.
     let state = linux::hand_over(linux, &info, cursor);
+    // SAFETY: nothing more is written to the guest's memory, and the further CPUs have left what they were started from.
+    unsafe { machine::lay_landing(cpus.trampoline) };
     let mut vcpu = extension.cpu(cpu_frames, root, cpu.selectors(), cpu.percpu(), &Begin::Kernel(state))?;
     stop::arm();
     let (stop, exit) = run::run(&mut vcpu, machine);
@@ -147,11 +159,18 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
 }
 
 /// Takes more memory for Vidar where its region does not suffice for all CPUs.
-fn add_memory<E: Extension>(extension: &E, listed: &Listed, info: &mut BootInfo<'_>, frames: &mut Frames) {
+fn add_memory<E: Extension>(
+    extension: &E,
+    listed: &Listed,
+    info: &mut BootInfo<'_>,
+    frames: &mut Frames,
+    lands: bool,
+) {
     let need = Need {
         cpus: listed.others.len() as u64,
         frames_per_cpu: cpus::frames::<E>() as u64,
-        tables: Need::tables(&info.memory, extension.largest_page()),
+        tables: Need::tables(&info.memory, extension.largest_page())
+            + if lands { landing::FRAMES as u64 } else { 0 },
     };
     let Some((heap, rest)) = need.beside(frames.available() as u64) else { return };
     let taken = info.occupied().chain(info.boot_services()).chain([layout::region()]);

@@ -6,6 +6,7 @@
 use core::ops::Range;
 
 use super::addr::{Gpa, Hpa, PAGE_SIZE, PageSize, overlaps};
+use super::moved::Moved;
 use super::mtrr::{MemoryType, Mtrrs};
 use super::ranges::RangeSet;
 use super::stage2::{Access, Format, MapError, SecondStage, TableMemory};
@@ -19,6 +20,8 @@ pub struct Identity {
     pub hidden: RangeSet,
     /// A page of 4 KiB that the guest may only read: writes to it are Vidar's to look at.
     pub watched: Option<Gpa>,
+    /// Pages that are not where the guest has them, if there are any.
+    pub moved: Option<Moved>,
 }
 
 impl Identity {
@@ -29,16 +32,17 @@ impl Identity {
             let base = gpa.align_down(size.bytes());
             let end = Hpa(base.0.checked_add(size.bytes())?);
             let page = base.identity()..end;
-            if self.hidden.overlaps(&page) || size != PageSize::Size4K && self.is_watched(&page) {
+            if self.hidden.overlaps(&page) || size != PageSize::Size4K && self.is_special(&page) {
                 return None;
             }
             Some((base, size, self.mtrrs.uniform_type(page)?))
         })
     }
 
-    fn is_watched(&self, page: &Range<Hpa>) -> bool {
-        self.watched
-            .is_some_and(|watched| overlaps(page, &(watched.identity()..watched.identity() + PAGE_SIZE)))
+    /// Returns true if a page of 4 KiB in the range is not mapped as its neighbours are.
+    fn is_special(&self, range: &Range<Hpa>) -> bool {
+        let watched = |page: Gpa| overlaps(range, &(page.identity()..page.identity() + PAGE_SIZE));
+        self.watched.is_some_and(watched) || self.moved.as_ref().is_some_and(|moved| moved.overlaps(range))
     }
 
     /// Maps every page that touches `range`, but for the hidden ones, and what lies in the same large pages.
@@ -87,7 +91,10 @@ impl Identity {
             Some((base, size, memory_type)) => {
                 let watched = self.watched.is_some_and(|watched| watched == base);
                 let access = if watched { Access::READ } else { Access::all() };
-                stage2.map_with(memory, gpa, gpa.identity(), size, memory_type, access).map(Some)
+                let place = self.moved.as_ref().and_then(|moved| moved.place(gpa));
+                stage2
+                    .map_with(memory, gpa, place.unwrap_or(gpa.identity()), size, memory_type, access)
+                    .map(Some)
             }
             None => Ok(None),
         }

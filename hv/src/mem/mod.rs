@@ -8,6 +8,7 @@ pub mod host;
 pub mod identity;
 pub mod layout;
 pub mod map;
+pub mod moved;
 pub mod mtrr;
 pub mod pat;
 #[cfg(target_os = "none")]

@@ -88,13 +88,14 @@ impl<R: ReadGuest> SvmCpu<R> {
         };
         let block = EntryBlock::new(frames.vmcb, frames.host);
         let mut cpu = Self { block, vmcb, capabilities, percpu, memory, next_rip: 0 };
-        setup::controls(&mut cpu.vmcb, frames.permissions_map, root);
+        let init_exits = !matches!(begin, Begin::Landed(_));
+        setup::controls(&mut cpu.vmcb, frames.permissions_map, root, init_exits);
         match begin {
             Begin::Kernel(state) => {
                 setup::kernel_state(&mut cpu.vmcb, state);
                 cpu.block.registers.set(Register::Rsi, state.boot_params.0);
             }
-            Begin::Startup(vector) => {
+            Begin::Startup(vector) | Begin::Landed(vector) => {
                 cpu.reset();
                 cpu.startup(*vector);
             }

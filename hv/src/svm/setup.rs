@@ -27,15 +27,13 @@ const DR7_RESET: u64 = 0x400;
 const RFLAGS_RESET: u64 = 2;
 
 /// What exits and where the guest's memory is. NMIs and interrupts are not among it, nor are SMIs: they find the guest
-/// as they would find the bare machine's system.
-pub fn controls(vmcb: &mut Vmcb, permissions_map: Hpa, root: Hpa) {
+/// as they would find the bare machine's system. Without `init_exits` the same holds for INIT: AMD APM Vol. 2, 15.17
+/// "Global Interrupt Flag, STGI and CLGI Instructions".
+pub fn controls(vmcb: &mut Vmcb, permissions_map: Hpa, root: Hpa, init_exits: bool) {
     let control: &mut Control = vmcb.control_mut(Clean::ALL);
-    control.intercepts[intercept::GENERAL] = intercept::INIT
-        | intercept::CPUID
-        | intercept::INVD
-        | intercept::INVLPGA
-        | intercept::MSR
-        | intercept::SHUTDOWN;
+    let init = if init_exits { intercept::INIT } else { 0 };
+    control.intercepts[intercept::GENERAL] =
+        init | intercept::CPUID | intercept::INVD | intercept::INVLPGA | intercept::MSR | intercept::SHUTDOWN;
     control.intercepts[intercept::MORE] = intercept::SVM | intercept::XSETBV;
     control.msrpm_base_pa = permissions_map.0;
     control.guest_asid = GUEST_ASID;

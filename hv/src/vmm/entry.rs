@@ -12,6 +12,8 @@ pub enum Begin {
     Waiting,
     /// At this vector, as a start-up IPI has it.
     Startup(u8),
+    /// The same, where the next INIT is not Vidar's business.
+    Landed(u8),
 }
 
 /// What varies of it; interrupts are off, and all other registers are zero.

@@ -16,6 +16,9 @@ use crate::mem::walk::ReadWord;
 pub enum Startup {
     /// The local APICs: a CPU waits for its start-up IPI in the guest, and exits with it.
     Hardware,
+    /// The local APICs as well: an INIT takes a CPU out of the guest, as it takes a bare one, and a start-up IPI leads it to
+    /// Vidar, whichever of the guest's pages it names.
+    Landing,
     /// Vidar: it sends each INIT, and a start-up IPI of its own with the vector of its trampoline.
     Emulated {
         /// The page of the trampoline.

@@ -97,7 +97,7 @@ fn init<V: Vcpu, F, T>(vcpu: &V, machine: &Machine<F, T>) -> Outcome {
     match machine.startup {
         _ if vcpu.percpu().is_boot_cpu() => Outcome::Init { waits: false },
         Startup::Hardware => Outcome::Init { waits: true },
-        Startup::Emulated { .. } => Outcome::Stop(Stop::Init),
+        Startup::Landing | Startup::Emulated { .. } => Outcome::Stop(Stop::Init),
     }
 }
 

@@ -113,7 +113,7 @@ impl VmxCpu {
                 cpu.block.registers.set(Register::Rsi, state.boot_params.0);
             }
             Begin::Waiting => cpu.init(true),
-            Begin::Startup(vector) => {
+            Begin::Startup(vector) | Begin::Landed(vector) => {
                 cpu.init(false);
                 cpu.startup(*vector);
             }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use vidar::boot::annex::{self, Need};
 use vidar::boot::info::BootInfo;
 use vidar::boot::options::Options;
-use vidar::boot::{acpi, madt, multiboot2, suspend};
+use vidar::boot::{acpi, landing, madt, multiboot2, suspend};
 use vidar::guest::bzimage::BzImage;
 use vidar::guest::handover::{Layout, Sizes};
 use vidar::guest::placement::{Request, place};
@@ -16,6 +16,7 @@ use vidar::mem::addr::{Hpa, PageSize};
 use vidar::mem::heap::HEAP_BYTES;
 use vidar::mem::identity::Identity;
 use vidar::mem::map::MemoryKind;
+use vidar::mem::moved::Moved;
 use vidar::mem::mtrr::Mtrrs;
 use vidar::vmm::memory::GuestMemory;
 use vidar::vmx::ept::Ept;
@@ -154,7 +155,8 @@ fn boot(given: &mut Given, kernel: &BzImage) {
     ram.remove(&region);
     let high = ram.clone();
     let hidden = info.kept.iter().cloned().chain([region]).collect();
-    let identity = Identity { mtrrs: Mtrrs::write_back(), hidden, watched: None };
+    let moved = Some(Moved::new(&ram, &landing::WINDOW, Hpa(0x30_0000)));
+    let identity = Identity { mtrrs: Mtrrs::write_back(), hidden, watched: None, moved: moved.clone() };
     let memory = GuestMemory::<Ept, _>::new(
         Frames(Tables::with_limit(1 << 20)),
         PageSize::Size1G,
@@ -163,7 +165,7 @@ fn boot(given: &mut Given, kernel: &BzImage) {
         true,
     );
     assert!(memory.is_ok());
-    drop((memory, high, covered, cpus));
+    drop((memory, high, covered, cpus, moved));
 }
 
 /// The ACPI tables are read and changed.

@@ -344,11 +344,11 @@ impl Bench {
         let block = |(id, index)| &*Box::leak(Box::new(PerCpu::new(index, id)));
         let others = others.iter().copied().zip(1..).map(block);
         let cpus: &[&PerCpu] = std::iter::once(cpu.percpu).chain(others).collect::<Vec<_>>().leak();
-        let emulated = startup != Startup::Hardware;
+        let emulated = matches!(startup, Startup::Emulated { .. });
         let watched = emulated.then_some(APIC);
         let msrs = if emulated { [MSRS, &[STARTUP]].concat().leak() } else { MSRS };
         let mtrrs = Mtrrs::read(PHYSICAL_ADDRESS_BITS, |index| cpu.rdmsr(index).unwrap_or(0));
-        let identity = Identity { mtrrs, hidden: [REGION].into(), watched };
+        let identity = Identity { mtrrs, hidden: [REGION].into(), watched, moved: None };
         let frames = Frames { frames: Vec::new(), limit: Cell::new(usize::MAX) };
         let ram = RAM.into_iter().collect();
         let memory =

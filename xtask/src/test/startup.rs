@@ -67,6 +67,8 @@ const MANY: [[u8; 8]; 90] = {
 };
 
 const COUNTED_ONCE: &str = "first=1 second=1 cs=0x700";
+const NEVER_COUNTED: &str = "started=0 still=0 started=0 still=0 started=0 still=0 cs=0x0";
+const COUNTED_SILENTLY: &str = "started=1 still=1 started=2 still=2 started=3 still=3 cs=0x700 exits=0";
 const COUNTED_THRICE: &str = "started=1 still=1 started=2 still=2 started=3 still=3 cs=0x700";
 
 /// The table.
@@ -77,6 +79,31 @@ pub const STARTUPS: &[Startup] = &[
         scenario: "sipi",
         says: &["2 CPUs\r\n"],
         words: COUNTED_ONCE,
+        ..USUAL
+    },
+    Startup {
+        name: "smp/start-up-leads-to-vidar",
+        lane: Some(Lane::Svm),
+        scenario: "sipi",
+        says: &["2 CPUs\r\n"],
+        words: COUNTED_ONCE,
+        ..USUAL
+    },
+    Startup {
+        name: "smp/init-and-start-up-lead-to-vidar",
+        lane: Some(Lane::Svm),
+        scenario: "init-sipi",
+        says: &["2 CPUs\r\n"],
+        words: COUNTED_SILENTLY,
+        ..USUAL
+    },
+    // It is there, and nobody has told Vidar of it.
+    Startup {
+        name: "smp/cpu-that-nobody-lists",
+        lane: Some(Lane::Svm),
+        madt: Some((&[CPU_0], true)),
+        scenario: "init-sipi",
+        words: NEVER_COUNTED,
         ..USUAL
     },
     Startup {
@@ -117,7 +144,7 @@ pub const STARTUPS: &[Startup] = &[
         says: &[
             "warning: CPU 2 (APIC ID 9) does not answer; the guest runs without it: look for a setting of it in the \
              firmware's setup\r\n",
-            "2 CPUs, started by Vidar\r\n",
+            "2 CPUs",
         ],
         words: COUNTED_THRICE,
         ..USUAL
@@ -130,7 +157,7 @@ pub const STARTUPS: &[Startup] = &[
             " as well, for all CPUs and all memory\r\n",
             "warning: CPU 91 (APIC ID 189) does not answer; the guest runs without it: look for a setting of it in the \
              firmware's setup\r\n",
-            "2 CPUs, started by Vidar\r\n",
+            "2 CPUs",
         ],
         words: COUNTED_THRICE,
         ..USUAL
