@@ -21,8 +21,39 @@ pub struct Boot {
     pub exits: Vec<u64>,
     /// Exits per second at an idle shell, of all CPUs.
     pub idle_per_second: f64,
+    /// What a load made of exits and of timer interrupts.
+    pub load: Load,
     /// KiB of Vidar's memory that are left.
     pub free: u64,
+}
+
+/// Exits and interrupts of the local timers, of all CPUs together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Exits, but for CPUID, which the load's programs execute as they start, and the question.
+    pub exits: u64,
+    /// Timer interrupts.
+    pub timer: u64,
+}
+
+impl Load {
+    /// Exits for 1,000 timer interrupts.
+    pub fn exits_per_thousand(self) -> f64 {
+        self.exits as f64 * 1000.0 / self.timer as f64
+    }
+
+    /// What came between two counts.
+    fn since(self, before: Self) -> Result<Self> {
+        let difference = |now: u64, then| now.checked_sub(then);
+        let load = difference(self.exits, before.exits).zip(difference(self.timer, before.timer));
+        let (exits, timer) = load.filter(|(_, timer)| *timer > 0).context("the load made no interrupts")?;
+        Ok(Self { exits, timer })
+    }
+}
+
+/// A load that keeps so many CPUs busy for some seconds.
+fn load(cpus: u32) -> String {
+    format!("for i in $(seq {cpus}); do timeout 5 sh -c 'while :; do :; done' & done; wait")
 }
 
 #[derive(Deserialize)]
@@ -70,14 +101,35 @@ pub fn measure(lane: Lane, cpus: u32, tools: &Tools) -> Result<Boot> {
     let running = lane.machine().start(&spec)?;
     let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
     console.expect(PROMPT, BOOT)?;
+    let exits = exits(&mut console)?;
+    let before = count(&mut console)?;
+    console.run(&load(cpus))?;
+    let load = count(&mut console)?.since(before)?;
+    let idle: Idle = serde_json::from_str(console.run("sleep 5; vidarctl exits --idle 30 --json")?.trim())?;
+    let free = free(&console.run("vidarctl log")?)?;
+    Ok(Boot { exits, idle_per_second: idle.per_second, load, free })
+}
+
+/// Exits of each CPU, but for CPUID and the question.
+fn exits(console: &mut Console) -> Result<Vec<u64>> {
     let by_cpu: ByCpu = serde_json::from_str(console.run("vidarctl exits --per-cpu --json")?.trim())?;
     let others = |cpu: &Kinds| {
         let others = cpu.kinds.iter().filter(|(kind, _)| !["cpuid", "hypercall"].contains(&kind.as_str()));
         others.map(|(_, count)| count).sum()
     };
-    let idle: Idle = serde_json::from_str(console.run("sleep 5; vidarctl exits --idle 30 --json")?.trim())?;
-    let free = free(&console.run("vidarctl log")?)?;
-    Ok(Boot { exits: by_cpu.cpus.iter().map(others).collect(), idle_per_second: idle.per_second, free })
+    Ok(by_cpu.cpus.iter().map(others).collect())
+}
+
+/// All so far.
+fn count(console: &mut Console) -> Result<Load> {
+    let timer = timer(&console.run("grep LOC: /proc/interrupts")?)?;
+    Ok(Load { exits: exits(console)?.iter().sum(), timer })
+}
+
+/// The sum of Linux' line of timer interrupts, which has a number for each CPU.
+fn timer(line: &str) -> Result<u64> {
+    let numbers = line.trim().strip_prefix("LOC:").context("Linux does not count timer interrupts")?;
+    Ok(numbers.split_whitespace().map_while(|word| word.parse::<u64>().ok()).sum())
 }
 
 /// KiB that the log says are free.
@@ -90,6 +142,20 @@ fn free(log: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timer_interrupts_are_those_of_all_cpus() {
+        assert_eq!(timer(" LOC:        123         45   Local timer interrupts\r\n").unwrap(), 168);
+        assert!(timer("NMI: 1").is_err());
+    }
+
+    #[test]
+    fn a_load_is_what_came_between() {
+        let (before, after) = (Load { exits: 10, timer: 100 }, Load { exits: 16, timer: 1600 });
+        let load = after.since(before).unwrap();
+        assert_eq!((load, load.exits_per_thousand()), (Load { exits: 6, timer: 1500 }, 4.0));
+        assert!(before.since(before).is_err() && before.since(after).is_err());
+    }
 
     #[test]
     fn what_is_free_is_read_from_the_log() {
