@@ -253,7 +253,7 @@ fn facts(guest: &mut Guest) -> Result<()> {
     let cpus = facts.cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     ensure!(cpus == guest.setup.cpus as usize, "/proc/cpuinfo has {cpus} CPUs");
     let messages = in_time(&facts.messages);
-    guest.facts = Facts { announced: guest.under_vidar, messages, ..facts };
+    guest.facts = Facts { messages, ..facts };
     Ok(())
 }
 
