@@ -12,6 +12,8 @@ use crate::mem::addr::{Hpa, PAGE_SIZE};
 
 /// The unit that the size of the real-mode code is counted in.
 const SECTOR: usize = 512;
+/// The unit that the size of the protected-mode code is counted in.
+const PARAGRAPH: u64 = 16;
 /// Where the header begins in the file and in boot_params.
 const HEADER: usize = offset_of!(boot_params, hdr);
 /// Where boot_params goes on after the room it has for the header.
@@ -27,6 +29,25 @@ const _: () = assert!(HEADER == 0x1f1 && HEADER_LIMIT == 0x290 && NEEDED == 0x26
 /// Why a file is not a kernel that Vidar can start. Each is a sentence for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BzImageError {
+    /// Nothing is in it.
+    #[error("the kernel is an empty file: copy it again")]
+    Empty,
+    /// It is compressed as a whole, by this program.
+    #[error(
+        "the kernel is compressed as a whole (by {0}), or it is an initrd: give GRUB the vmlinuz file itself as the first \
+         module, unpacked"
+    )]
+    Compressed(&'static str),
+    /// It is a program of another format that kernels come in.
+    #[error(
+        "the kernel is {0}: give GRUB the vmlinuz file of the same kernel, a bzImage, as the first module"
+    )]
+    OtherFormat(&'static str),
+    /// It is an initrd.
+    #[error(
+        "the kernel is an initrd (a cpio archive): give GRUB the vmlinuz file as the first module, and the initrd after it"
+    )]
+    Initrd,
     /// No signature, or too short to have one.
     #[error(
         "the kernel is not a Linux bzImage (no \"HdrS\" signature): give GRUB the vmlinuz file of a Linux x86 kernel \
@@ -99,7 +120,7 @@ impl BzImage {
     /// Reads and checks the header of a kernel file.
     pub fn parse(file: &[u8]) -> Result<Self, BzImageError> {
         if bytes_at(file, offset_of!(boot_params, hdr.header)) != Some(*b"HdrS") {
-            return Err(BzImageError::NotBzImage);
+            return Err(recognised(file));
         }
         let truncated = |promised: u64| BzImageError::Truncated { promised, present: file.len() as u64 };
         macro_rules! field {
@@ -137,15 +158,16 @@ impl BzImage {
             0 => 4,
             sectors => usize::from(sectors),
         };
-        let payload_bytes = u64::from(field!(u32, syssize)?) * 16;
+        let payload_bytes = u64::from(field!(u32, syssize)?) * PARAGRAPH;
         if payload_bytes == 0 {
             return Err(BzImageError::Damaged("its header promises no code"));
         }
         // The boot sector is not counted in setup_sects.
         let start = (1 + sectors) * SECTOR;
         let promised = start as u64 + payload_bytes;
-        let end =
-            usize::try_from(promised).ok().filter(|&end| end <= file.len()).ok_or(truncated(promised))?;
+        // Sizes are counted in paragraphs, rounded up: the last may end early.
+        let end = usize::try_from(promised).ok().map(|end| end.min(file.len()));
+        let end = end.filter(|end| promised - (*end as u64) < PARAGRAPH).ok_or(truncated(promised))?;
         let header = file.get(HEADER..header_end).ok_or(truncated(promised))?;
 
         Ok(Self {
@@ -162,6 +184,39 @@ impl BzImage {
             initrd_addr_max: Hpa(u64::from(field!(u32, initrd_addr_max)?)),
             cmdline_size: field!(u32, cmdline_size)?,
         })
+    }
+}
+
+/// What a file is that is no bzImage, as far as its first bytes tell. The compressed formats are those of Linux,
+/// lib/decompress.c.
+fn recognised(file: &[u8]) -> BzImageError {
+    const COMPRESSED: [(&[u8], &str); 8] = [
+        (b"\x1f\x8b", "gzip"),
+        (b"BZh", "bzip2"),
+        (b"\x5d\0\0", "lzma"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x89LZO", "lzop"),
+        (b"\x02\x21\x4c\x18", "lz4"),
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+    ];
+    const OTHER: [(&[u8], &str); 2] = [
+        (b"\x7fELF", "an ELF program, such as the vmlinux of a build"),
+        (b"MZ", "an EFI program and no Linux kernel, such as a unified kernel image (UKI)"),
+    ];
+    let known = |formats: &[(&[u8], &'static str)]| {
+        formats.iter().find(|(magic, _)| file.starts_with(magic)).map(|(_, name)| *name)
+    };
+    if file.is_empty() {
+        BzImageError::Empty
+    } else if file.starts_with(b"0707") {
+        BzImageError::Initrd
+    } else if let Some(name) = known(&COMPRESSED) {
+        BzImageError::Compressed(name)
+    } else if let Some(name) = known(&OTHER) {
+        BzImageError::OtherFormat(name)
+    } else {
+        BzImageError::NotBzImage
     }
 }
 
@@ -247,7 +302,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_in_one_sentence() {
-        assert_eq!(BzImage::parse(b"\x7fELF").err(), Some(BzImageError::NotBzImage));
+        assert_eq!(BzImage::parse(b"no kernel").err(), Some(BzImageError::NotBzImage));
         assert_eq!(error_with(0x202, b"Hdr?"), BzImageError::NotBzImage);
         assert_eq!(error_with(0x206, &[9, 2]), BzImageError::OldProtocol(0x0209));
         assert_eq!(
@@ -262,15 +317,40 @@ mod tests {
     }
 
     #[test]
-    fn a_file_cut_anywhere_is_refused() {
+    fn other_files_are_named() {
+        let sentence = |file: &[u8]| BzImage::parse(file).expect_err("no kernel").to_string();
+        assert_eq!(sentence(b""), "the kernel is an empty file: copy it again");
+        assert_eq!(
+            sentence(b"\x1f\x8b\x08\0"),
+            "the kernel is compressed as a whole (by gzip), or it is an initrd: give GRUB the vmlinuz file itself as the \
+             first module, unpacked"
+        );
+        assert_eq!(
+            sentence(b"\x7fELF\x02\x01"),
+            "the kernel is an ELF program, such as the vmlinux of a build: give GRUB the vmlinuz file of the same kernel, a \
+             bzImage, as the first module"
+        );
+        assert!(sentence(b"MZ\x90\0").contains("unified kernel image"));
+        assert!(sentence(b"070701").contains("an initrd"));
+        // A kernel with an EFI stub begins like an EFI program as well.
+        let mut stub = kernel();
+        stub[..2].copy_from_slice(b"MZ");
+        assert!(BzImage::parse(&stub).is_ok());
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_refused_but_for_the_last_paragraph() {
         let file = kernel();
-        for length in 0..file.len() {
+        for length in 0..file.len() - 15 {
             assert!(BzImage::parse(&file[..length]).is_err());
         }
-        let cut = BzImage::parse(&file[..0x3fff]).expect_err("one byte is missing");
+        for length in file.len() - 15..=file.len() {
+            assert_eq!(BzImage::parse(&file[..length]).unwrap().payload, 0x3000..length);
+        }
+        let cut = BzImage::parse(&file[..0x3ff0]).expect_err("16 bytes are missing");
         assert_eq!(
             cut.to_string(),
-            "the kernel is truncated: its header promises 16384 bytes and the module has 16383; copy the file again"
+            "the kernel is truncated: its header promises 16384 bytes and the module has 16368; copy the file again"
         );
     }
 }
