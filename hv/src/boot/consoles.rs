@@ -29,8 +29,8 @@ pub fn start() {
 pub fn choose(info: &BootInfo<'_>) -> Options {
     let options = Options::parse(info.command_line);
     let usual = options.console == Options::default().console && options.serial == Options::default().serial;
-    if !usual || matches!(info.screen, Screen::Framebuffer(_)) {
-        let screen = options.console.screen.then(|| early(&info.screen)).flatten();
+    if !usual || !matches!(info.screen, Some(Screen::Text { .. })) {
+        let screen = info.screen.as_ref().filter(|_| options.console.screen).and_then(early);
         // SAFETY: as in `start`; the framebuffer is in the direct map as well.
         unsafe { console::start(options.console.serial.then_some(options.serial.port()), screen) };
     }
@@ -71,7 +71,7 @@ pub fn map_screen(
     tables: &mut HostTables,
     frames: &mut Frames,
 ) -> Result<(), Refusal> {
-    if let Screen::Framebuffer(framebuffer) = &info.screen
+    if let Some(Screen::Framebuffer(framebuffer)) = &info.screen
         && options.console.screen
         && format(framebuffer).is_usable()
     {

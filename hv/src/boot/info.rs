@@ -1,5 +1,7 @@
-//! What the loader tells Vidar, freed from how it tells it. It stays where the loader has put it, and is read there: of some
-//! of it there may be any amount. So that memory must not be used for anything else before all has been read.
+//! What the loader tells Vidar, freed from how it tells it.
+//!
+//! There may be any amount of it, so it is read where the loader has put it. That is usable memory: what is still to be read there
+//! must not be overwritten ([`BootInfo::occupied`]).
 
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
@@ -76,8 +78,8 @@ pub struct BootInfo<'a> {
     pub kept: Vec<Range<Hpa>>,
     /// A copy of the ACPI root pointer, as it stands in the loader's information.
     pub rsdp: Option<&'a [u8]>,
-    /// What the screen shows.
-    pub screen: Screen,
+    /// What the screen shows, if anything is known of one.
+    pub screen: Option<Screen>,
     /// What EFI firmware left behind.
     pub efi: Option<EfiTables<'a>>,
 }

@@ -103,7 +103,7 @@ fn boot_params(
             map: &told(info),
             setup_data: layout.setup_data(),
             rsdp: info.rsdp.and_then(|copy| rsdp::find(copy, bios, &rsdp::BIOS_AREA)),
-            screen: Some(info.screen),
+            screen: info.screen,
             efi: info.efi.as_ref().map(|efi| Efi {
                 is_64bit: efi.is_64bit,
                 system_table: efi.system_table,
@@ -135,7 +135,7 @@ fn describe(kernel: &Module<'_>, initrds: usize, file: &[u8], placement: &Placem
 /// Moves the guest to its place and tells it of the machine; `cursor` is where Vidar's log ends on a text screen.
 pub fn hand_over(linux: Linux, info: &BootInfo<'_>, cursor: (u8, u8)) -> EntryState {
     let Linux { placement, layout, mut boot_params } = linux;
-    if matches!(info.screen, Screen::Text { .. }) {
+    if matches!(info.screen, Some(Screen::Text { .. })) {
         boot_params::set_cursor(&mut boot_params, cursor);
     }
     let put = |at: &mut Hpa, bytes: &[u8]| {

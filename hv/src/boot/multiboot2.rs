@@ -94,20 +94,19 @@ pub fn parse<'a>(information: &'a BootInformation<'_>, start: Hpa) -> BootInfo<'
         memory: MemoryMap::default(),
         kept: Vec::new(),
         rsdp: None,
-        screen: Screen::Text { columns: COLUMNS as u8, rows: ROWS as u8, cursor: (0, 0) },
+        screen: None,
         efi: None,
     };
     let mut efi_system_table = None;
     let mut efi_memory_map = None;
+    let mut screen = None;
     for tag in information.tags() {
         let (kind, size, payload) = (tag.header().typ, tag.header().size as usize, tag.payload());
         match TagType::from(kind) {
             TagType::Cmdline if size >= CommandLineTag::BASE_SIZE => info.command_line = text(payload),
             TagType::BootLoaderName if size >= BootLoaderNameTag::BASE_SIZE => info.loader = text(payload),
             TagType::Mmap => info.memory = memory_map(payload),
-            TagType::Framebuffer => {
-                info.screen = framebuffer(payload).map_or(info.screen, Screen::Framebuffer);
-            }
+            TagType::Framebuffer => screen = Some(self::screen(payload)),
             TagType::Efi32 => {
                 efi_system_table = u32_at(payload, 0).map(|address| (false, Hpa(address.into())));
             }
@@ -129,6 +128,8 @@ pub fn parse<'a>(information: &'a BootInformation<'_>, start: Hpa) -> BootInfo<'
             memory_map: map.get(8..).unwrap_or_default(),
         }
     });
+    // A PC whose loader says nothing of a screen shows text, and EFI has no text screen.
+    info.screen = screen.unwrap_or_else(|| info.efi.is_none().then_some(TEXT));
     // What the loader makes of the firmware's map knows less.
     if let Some(efi) = info.efi.as_ref().filter(|efi| !efi.memory_map.is_empty()) {
         info.memory = efi_map::memory_map(efi.memory_map, efi.descriptor_size);
@@ -159,10 +160,17 @@ fn memory_map(payload: &[u8]) -> MemoryMap<'_> {
     })
 }
 
-/// Multiboot2 Specification 2.0, 3.6.12 "Framebuffer info".
-fn framebuffer(payload: &[u8]) -> Option<Framebuffer> {
+/// The text screen of a PC.
+const TEXT: Screen = Screen::Text { columns: COLUMNS as u8, rows: ROWS as u8, cursor: (0, 0) };
+
+/// Multiboot2 Specification 2.0, 3.6.12 "Framebuffer info". A screen with a palette cannot be handed on.
+fn screen(payload: &[u8]) -> Option<Screen> {
+    const EGA_TEXT: u8 = 2;
     let (fixed, colours) = payload.split_at_checked(24)?;
-    direct_colour(fixed, colours)
+    if fixed.get(21) == Some(&EGA_TEXT) {
+        return Some(TEXT);
+    }
+    direct_colour(fixed, colours).map(Screen::Framebuffer)
 }
 
 /// A framebuffer by the fields that both versions of Multiboot have: only type 1, direct colour, can be handed on.
@@ -267,10 +275,25 @@ mod tests {
         let info = parse(&loaded, START);
         assert!(matches!(
             info.screen,
-            Screen::Framebuffer(Framebuffer { width: 1024, bits_per_pixel: 32, .. })
+            Some(Screen::Framebuffer(Framebuffer { width: 1024, bits_per_pixel: 32, .. }))
         ));
         let efi = info.efi.expect("both tags are there");
         assert_eq!((efi.system_table, efi.descriptor_size, efi.memory_map.len()), (Hpa(0x7f00_0000), 48, 96));
+    }
+
+    #[test]
+    fn a_screen_is_what_is_said_or_what_the_firmware_has() {
+        let of_kind = |kind: u8| (8, [words(&[0xb_8000, 0, 160, 80, 25]), vec![16, kind, 0, 0]].concat());
+        let efi = (12, 0x7f00_0000u64.to_le_bytes().to_vec());
+        let screen = |tags: &[(u32, Vec<u8>)]| {
+            let words = information(tags);
+            parse(&loaded(&words).expect("well formed"), START).screen
+        };
+        assert_eq!(screen(&[]), Some(TEXT));
+        assert_eq!(screen(&[of_kind(2)]), Some(TEXT));
+        assert_eq!(screen(core::slice::from_ref(&efi)), None, "UEFI without a screen");
+        assert_eq!(screen(&[efi, of_kind(2)]), Some(TEXT));
+        assert_eq!(screen(&[of_kind(0)]), None, "a palette");
     }
 
     fn look(words: &[u64]) {

@@ -16,8 +16,8 @@ const BELOW_4G: Hpa = Hpa(1 << 32);
 /// Documentation/arch/x86/boot.rst, "Memory Layout".
 const CONVENTIONAL: Range<Hpa> = Hpa(0x1_0000)..Hpa(0xa_0000);
 
-/// What the parts of an initrd begin at a multiple of, counted from its start: Linux, Documentation/driver-api/early-userspace/
-/// buffer-format.rst, has zero bytes between archives.
+/// What the parts of an initrd begin at a multiple of, counted from its start. Zero bytes may be between them: Linux,
+/// Documentation/driver-api/early-userspace/buffer-format.rst.
 pub const ALIGNMENT: u64 = 4;
 
 /// What there is to place, and what is in the way.

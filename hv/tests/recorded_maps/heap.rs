@@ -237,7 +237,7 @@ fn linux(info: &BootInfo<'_>, kernel: &BzImage, region: &Range<Hpa>) {
         map: &told,
         setup_data: layout.setup_data(),
         rsdp: None,
-        screen: Some(info.screen),
+        screen: info.screen,
         efi: None,
     };
     boot_params::fill(&mut page, &told);
