@@ -40,7 +40,7 @@ pub fn get(vidarctl: &Path) -> Result<Distribution> {
         name: "debian".to_owned(),
         title: "Debian".to_owned(),
         kernel: Kernel::File(kernel),
-        initrd: Initrd::File(initrd),
+        initrds: vec![Initrd::File(initrd)],
         cmdline: format!("root=LABEL={LABEL} ro console=ttyS0,115200"),
     };
     Ok(Distribution { disk, guest })

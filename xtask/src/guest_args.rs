@@ -34,7 +34,7 @@ impl Args for GuestArgs {
                 "Add a guest; the three options after it are this guest's. Repeatable",
             ))
             .arg(option("kernel", "FILE", "Its kernel, a bzImage"))
-            .arg(option("initrd", "FILE", "Its initrd; \"built-in\" is the busybox shell [default: none]"))
+            .arg(option("initrd", "FILE", "Its initrd; \"built-in\" is the busybox shell. Given again, a further part of it [default: none]"))
             .arg(option("cmdline", "TEXT", "Its command line [default: console=ttyS0,115200]"))
     }
 
@@ -55,12 +55,16 @@ impl FromArgMatches for GuestArgs {
                 return Err(refuse(format!("--{id} must come after the --guest that it belongs to")));
             }
         }
-        let of = |index: usize, id: &str| -> Result<Option<String>, Error> {
+        let all = |index: usize, id: &str| {
             let (_, found) = values.iter().find(|(other, _)| *other == id).expect("one of the three");
-            let mut mine = found.iter().filter(|(position, _)| group(*position) == Some(index));
+            let mine = found.iter().filter(move |(position, _)| group(*position) == Some(index));
+            mine.map(|(_, value)| value.as_str())
+        };
+        let of = |index: usize, id: &str| -> Result<Option<String>, Error> {
+            let mut mine = all(index, id);
             match (mine.next(), mine.next()) {
                 (_, Some(_)) => Err(refuse(format!("the guest \"{}\" has --{id} twice", opened[index].1))),
-                (one, None) => Ok(one.map(|(_, value)| value.clone())),
+                (one, None) => Ok(one.map(str::to_owned)),
             }
         };
         let mut guests = Vec::new();
@@ -71,7 +75,7 @@ impl FromArgMatches for GuestArgs {
                 name: name.clone(),
                 title: name.clone(),
                 kernel: Kernel::File(PathBuf::from(kernel)),
-                initrd: Initrd::parse(of(index, "initrd")?.as_deref(), Path::new("")),
+                initrds: all(index, "initrd").map(|text| Initrd::parse(text, Path::new(""))).collect(),
                 cmdline: of(index, "cmdline")?.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
             });
         }
@@ -115,12 +119,13 @@ mod tests {
         let guests = parse("--guest a --kernel ka --cmdline x --guest b --initrd ib --kernel kb").unwrap();
         assert_eq!(guests.len(), 2);
         assert_eq!(guests[0].kernel, Kernel::File("ka".into()));
-        assert_eq!((&guests[0].initrd, guests[0].cmdline.as_str()), (&Initrd::None, "x"));
+        assert_eq!((guests[0].initrds.len(), guests[0].cmdline.as_str()), (0, "x"));
         assert_eq!(guests[1].kernel, Kernel::File("kb".into()));
-        assert_eq!(guests[1].initrd, Initrd::File("ib".into()));
+        assert_eq!(guests[1].initrds, [Initrd::File("ib".into())]);
         assert_eq!(guests[1].cmdline, DEFAULT_CMDLINE);
         assert!(parse("").unwrap().is_empty());
-        assert_eq!(parse("--guest a --kernel k --initrd built-in").unwrap()[0].initrd, Initrd::BuiltIn);
+        let guests = parse("--guest a --kernel k --initrd ucode --initrd built-in").unwrap();
+        assert_eq!(guests[0].initrds, [Initrd::File("ucode".into()), Initrd::BuiltIn]);
     }
 
     #[test]

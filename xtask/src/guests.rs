@@ -24,11 +24,11 @@ pub fn check(guest: &Guest) -> Result<()> {
         Kernel::File(file) => Some(("kernel", file)),
         Kernel::Packages(_) => None,
     };
-    let initrd = match &guest.initrd {
+    let initrds = guest.initrds.iter().filter_map(|initrd| match initrd {
         Initrd::File(file) => Some(("initrd", file)),
-        Initrd::None | Initrd::BuiltIn => None,
-    };
-    for (what, file) in [kernel, initrd].into_iter().flatten() {
+        Initrd::BuiltIn => None,
+    });
+    for (what, file) in kernel.into_iter().chain(initrds) {
         let what = format!("{} is to be the {what} of \"{}\"", file.display(), guest.name);
         let opened = File::open(file).with_context(|| format!("{what}, but cannot be read"))?;
         ensure!(opened.metadata()?.is_file(), "{what}, but is no file.");
@@ -49,11 +49,14 @@ pub fn kernel(guest: &Guest, freshness: Freshness) -> Result<PathBuf> {
     }
 }
 
-/// The initrd of `guest`, packed anew if it is the built-in one.
-pub fn initrd(guest: &Guest, vidarctl: Option<&Path>) -> Result<Option<PathBuf>> {
-    match &guest.initrd {
-        Initrd::None => Ok(None),
-        Initrd::File(file) => Ok(Some(file.clone())),
+/// The parts of the initrd of `guest`, of which the built-in one is packed anew.
+pub fn initrds(guest: &Guest, vidarctl: Option<&Path>) -> Result<Vec<PathBuf>> {
+    guest.initrds.iter().map(|initrd| self::initrd(initrd, vidarctl)).collect()
+}
+
+fn initrd(initrd: &Initrd, vidarctl: Option<&Path>) -> Result<PathBuf> {
+    match initrd {
+        Initrd::File(file) => Ok(file.clone()),
         Initrd::BuiltIn => {
             let init = paths::root().join("iso/initramfs/init");
             let packed = initramfs::pack(&busybox(Freshness::Any)?, vidarctl, &init)?;
@@ -62,7 +65,7 @@ pub fn initrd(guest: &Guest, vidarctl: Option<&Path>) -> Result<Option<PathBuf>>
             let new = tempfile::NamedTempFile::new_in(paths::ensure(paths::guests())?)?;
             fs::write(&new, packed)?;
             new.persist(&file).with_context(|| format!("cannot write {}", file.display()))?;
-            Ok(Some(file))
+            Ok(file)
         }
     }
 }
@@ -128,7 +131,7 @@ mod tests {
             name: "a".to_owned(),
             title: "a".to_owned(),
             kernel: Kernel::File(kernel.to_owned()),
-            initrd: Initrd::File(initrd.to_owned()),
+            initrds: vec![Initrd::File(initrd.to_owned())],
             cmdline: String::new(),
         };
         check(&guest(&file, &file)).unwrap();

@@ -34,9 +34,7 @@ pub fn check(guests: &[Guest], menu: &Menu, hypervisor: bool) -> Result<String> 
     let template = paths::root().join("grub/grub.cfg.in");
     let template =
         fs::read_to_string(&template).with_context(|| format!("cannot read {}", template.display()))?;
-    let listed: Vec<_> =
-        guests.iter().map(|guest| (guest.clone(), guest.initrd != manifest::Initrd::None)).collect();
-    grub::config(&template, &listed, menu, hypervisor)
+    grub::config(&template, guests, menu, hypervisor)
 }
 
 /// Makes the ISO `output`, and says so to the user.
@@ -56,8 +54,8 @@ pub fn make(recipe: &Recipe, output: &Path) -> Result<()> {
     for guest in &recipe.guests {
         let home = paths::ensure(boot.join("guests").join(&guest.name))?;
         copy(&guests::kernel(guest, Freshness::Any)?, &home.join("vmlinuz"))?;
-        if let Some(initrd) = guests::initrd(guest, recipe.vidarctl.as_deref())? {
-            copy(&initrd, &home.join("initrd"))?;
+        for (index, initrd) in guests::initrds(guest, recipe.vidarctl.as_deref())?.iter().enumerate() {
+            copy(initrd, &home.join(grub::initrd(index)))?;
         }
     }
     if let Some(hypervisor) = &recipe.hypervisor {

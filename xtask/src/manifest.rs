@@ -23,8 +23,8 @@ pub struct Guest {
     pub title: String,
     /// Where the kernel comes from.
     pub kernel: Kernel,
-    /// Where the initrd comes from.
-    pub initrd: Initrd,
+    /// Where the parts of its initrd come from, in their order; it has none if there is none.
+    pub initrds: Vec<Initrd>,
     /// The kernel's command line.
     pub cmdline: String,
 }
@@ -38,11 +38,9 @@ pub enum Kernel {
     Packages(Vec<String>),
 }
 
-/// Where an initrd comes from.
+/// Where an initrd, or a part of one, comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Initrd {
-    /// There is none.
-    None,
     /// The busybox shell that xtask packs.
     BuiltIn,
     /// A file.
@@ -51,11 +49,10 @@ pub enum Initrd {
 
 impl Initrd {
     /// From what the user wrote; a relative path is one of the folder `base`.
-    pub fn parse(text: Option<&str>, base: &Path) -> Self {
+    pub fn parse(text: &str, base: &Path) -> Self {
         match text {
-            None => Self::None,
-            Some(BUILT_IN) => Self::BuiltIn,
-            Some(file) => Self::File(base.join(file)),
+            BUILT_IN => Self::BuiltIn,
+            file => Self::File(base.join(file)),
         }
     }
 }
@@ -73,8 +70,32 @@ struct Entry {
     title: Option<String>,
     kernel: Option<String>,
     packages: Option<Vec<String>>,
-    initrd: Option<String>,
+    #[serde(default)]
+    initrd: OneOrMore,
     cmdline: Option<String>,
+}
+
+/// A text, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl Default for OneOrMore {
+    fn default() -> Self {
+        Self::More(Vec::new())
+    }
+}
+
+impl OneOrMore {
+    fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::More(more) => more,
+        }
+    }
 }
 
 /// The guests that every ISO carries.
@@ -102,7 +123,7 @@ impl Entry {
         };
         Ok(Guest {
             title: self.title.unwrap_or_else(|| self.name.clone()),
-            initrd: Initrd::parse(self.initrd.as_deref(), folder),
+            initrds: self.initrd.as_slice().iter().map(|text| Initrd::parse(text, folder)).collect(),
             cmdline: self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
             name: self.name,
             kernel,
@@ -150,8 +171,19 @@ mod tests {
         let guest = &parse_one("[[guest]]\nname = 'a'\nkernel = 'bzImage'\n").unwrap()[0];
         assert_eq!(guest.title, "a");
         assert_eq!(guest.kernel, Kernel::File("/iso/bzImage".into()));
-        assert_eq!(guest.initrd, Initrd::None);
+        assert_eq!(guest.initrds, []);
         assert_eq!(guest.cmdline, DEFAULT_CMDLINE);
+    }
+
+    #[test]
+    fn an_initrd_may_have_parts() {
+        let initrds = |initrd: &str| {
+            let text = format!("[[guest]]\nname = 'a'\nkernel = 'k'\ninitrd = {initrd}\n");
+            parse_one(&text).unwrap()[0].initrds.clone()
+        };
+        assert_eq!(initrds("'built-in'"), [Initrd::BuiltIn]);
+        let parts = [Initrd::File("/iso/ucode.img".into()), Initrd::BuiltIn];
+        assert_eq!(initrds("['ucode.img', 'built-in']"), parts);
     }
 
     #[test]

@@ -51,18 +51,22 @@ pub fn guest_file(guest: &str, file: &str) -> String {
     format!("/boot/guests/{guest}/{file}")
 }
 
-/// Fills the template. `guests` are those in the ISO, each with whether it has an initrd; without a hypervisor
-/// there are bare entries only.
-pub fn config(template: &str, guests: &[(Guest, bool)], menu: &Menu, hypervisor: bool) -> Result<String> {
+/// The name that a part of a guest's initrd has in the ISO.
+pub fn initrd(index: usize) -> String {
+    if index == 0 { "initrd".to_owned() } else { format!("initrd{}", index + 1) }
+}
+
+/// Fills the template. `guests` are those in the ISO; without a hypervisor there are bare entries only.
+pub fn config(template: &str, guests: &[Guest], menu: &Menu, hypervisor: bool) -> Result<String> {
     let mut ids = Vec::new();
     let mut entries = String::new();
-    for (guest, initrd) in guests {
+    for guest in guests {
         if hypervisor {
             ids.push(guest.name.clone());
-            entries += &under_vidar(guest, *initrd, menu)?;
+            entries += &under_vidar(guest, menu)?;
         }
         ids.push(bare(&guest.name));
-        entries += &without_vidar(guest, *initrd, menu)?;
+        entries += &without_vidar(guest, menu)?;
     }
     for (name, commands) in &menu.extra {
         ids.push((*name).to_owned());
@@ -84,7 +88,7 @@ pub fn config(template: &str, guests: &[(Guest, bool)], menu: &Menu, hypervisor:
     Ok(filled.replace("@ENTRIES@\n", &entries))
 }
 
-fn under_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
+fn under_vidar(guest: &Guest, menu: &Menu) -> Result<String> {
     let name = &guest.name;
     let mut entry = format!("menuentry {} --id {name} {{\n", quote(&format!("{} under Vidar", guest.title)));
     let mut line = |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("a string takes all");
@@ -100,14 +104,14 @@ fn under_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
     // GRUB would unpack a compressed file: both must arrive as they are.
     let vmlinuz = guest_file(name, "vmlinuz");
     line(format_args!("module2 --nounzip {vmlinuz}{} $tty", arguments(&guest.cmdline)?));
-    if initrd {
-        line(format_args!("module2 --nounzip {}", guest_file(name, "initrd")));
+    for file in initrd_files(guest) {
+        line(format_args!("module2 --nounzip {file}"));
     }
     menu.last.iter().for_each(|command| line(format_args!("{command}")));
     Ok(entry + "}\n")
 }
 
-fn without_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
+fn without_vidar(guest: &Guest, menu: &Menu) -> Result<String> {
     let name = &guest.name;
     let mut entry = format!(
         "menuentry {} --id {} {{\n",
@@ -116,11 +120,17 @@ fn without_vidar(guest: &Guest, initrd: bool, menu: &Menu) -> Result<String> {
     );
     let mut line = |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("a string takes all");
     line(format_args!("linux {}{} $tty", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)?));
-    if initrd {
-        line(format_args!("initrd {}", guest_file(name, "initrd")));
+    let initrds: Vec<_> = initrd_files(guest).collect();
+    if !initrds.is_empty() {
+        line(format_args!("initrd {}", initrds.join(" ")));
     }
     menu.last.iter().for_each(|command| line(format_args!("{command}")));
     Ok(entry + "}\n")
+}
+
+/// Where the parts of a guest's initrd are in the ISO.
+fn initrd_files(guest: &Guest) -> impl Iterator<Item = String> {
+    (0..guest.initrds.len()).map(|index| guest_file(&guest.name, &initrd(index)))
 }
 
 /// The words of a command line, each with a space before it and safe from GRUB's shell.
@@ -148,7 +158,7 @@ mod tests {
             name: name.into(),
             title: format!("The {name}"),
             kernel: Kernel::File("k".into()),
-            initrd: Initrd::None,
+            initrds: Vec::new(),
             cmdline: cmdline.into(),
         }
     }
@@ -158,13 +168,15 @@ mod tests {
     #[test]
     fn each_guest_has_two_entries() {
         let menu = Menu { options: "log=debug".into(), ..Menu::default() };
-        let text = config(TEMPLATE, &[(guest("a", "console=ttyS0"), true)], &menu, true).unwrap();
+        let initrds = vec![Initrd::File("ucode".into()), Initrd::BuiltIn];
+        let guest = Guest { initrds, ..guest("a", "console=ttyS0") };
+        let text = config(TEMPLATE, &[guest], &menu, true).unwrap();
         let expected = "set default=\"0\"\nset timeout=5\nset port=0x3f8\n\
             menuentry 'The a under Vidar' --id a {\n    multiboot2 /boot/vidar.elf log=debug \
             $vidar_log $vidar_crash $vidar_bit $vidar_cpus\n    \
-            set gfxpayload=$screen\n    module2 --nounzip /boot/guests/a/vmlinuz console=ttyS0 $tty\n    module2 --nounzip /boot/guests/a/initrd\n}\n\
+            set gfxpayload=$screen\n    module2 --nounzip /boot/guests/a/vmlinuz console=ttyS0 $tty\n    module2 --nounzip /boot/guests/a/initrd\n    module2 --nounzip /boot/guests/a/initrd2\n}\n\
             menuentry 'The a, bare (without Vidar)' --id a:bare {\n    linux /boot/guests/a/vmlinuz console=ttyS0 $tty\n    \
-            initrd /boot/guests/a/initrd\n}\n";
+            initrd /boot/guests/a/initrd /boot/guests/a/initrd2\n}\n";
         assert_eq!(text, expected);
     }
 
@@ -172,7 +184,7 @@ mod tests {
     fn the_menu_is_where_vidar_writes() {
         let with = |console, options: &str| {
             let menu = Menu { debug_console: Some(console), options: options.into(), ..Menu::default() };
-            config(TEMPLATE, &[(guest("a", ""), false)], &menu, true)
+            config(TEMPLATE, &[guest("a", "")], &menu, true)
         };
         let text = with(DebugConsole::Com2, "").unwrap();
         assert!(text.contains("set port=0x2f8\n"), "{text}");
@@ -184,8 +196,7 @@ mod tests {
     #[test]
     fn without_a_hypervisor_there_are_no_options_of_it() {
         let text = |hypervisor| {
-            config("@ENTRIES@\n@OPTIONS@\n", &[(guest("a", ""), false)], &Menu::default(), hypervisor)
-                .unwrap()
+            config("@ENTRIES@\n@OPTIONS@\n", &[guest("a", "")], &Menu::default(), hypervisor).unwrap()
         };
         assert!(text(true).contains("submenu"));
         assert!(!text(false).contains("Vidar$chosen"));
@@ -203,13 +214,13 @@ mod tests {
     #[test]
     fn options_that_grub_would_change_are_refused() {
         let menu = Menu { options: "log=debug\nreboot".into(), ..Menu::default() };
-        let error = format!("{:#}", config(TEMPLATE, &[(guest("a", ""), false)], &menu, true).unwrap_err());
+        let error = format!("{:#}", config(TEMPLATE, &[guest("a", "")], &menu, true).unwrap_err());
         assert_eq!(error, "Vidar's boot options will not do: it must be one line");
     }
 
     #[test]
     fn the_default_is_the_number_of_its_entry() {
-        let guests = [(guest("a", ""), false), (guest("6.12", ""), false)];
+        let guests = [guest("a", ""), guest("6.12", "")];
         let with = |default: &str| {
             let menu = Menu { default: Some(default.into()), ..Menu::default() };
             config(TEMPLATE, &guests, &menu, true)

@@ -15,8 +15,8 @@ use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
 use crate::machine::disk::{Bus, Disk, Format};
 use crate::machine::{Network, Running, Spec};
-use crate::manifest::{self, Guest, Initrd};
-use crate::{guests, modules};
+use crate::manifest::{self, Initrd};
+use crate::modules;
 
 /// What the disks and cards need. Of the last ones Linux asks for by functions, not by names.
 const MODULES: &[&str] = &[
@@ -91,11 +91,8 @@ pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Res
 
 fn start(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Booted> {
     let dir = test_dir(&lane.folder(if under_vidar { "devices-vidar" } else { "devices-bare" }))?;
-    let guest = manifest::load()?.into_iter().nth(1).context("the manifest names no second guest")?;
-    let initrd = dir.join("initrd");
-    let packed = guests::initrd(&guest, Some(&tools.vidarctl))?.context("the guest has no initrd")?;
-    fs::write(&initrd, [fs::read(packed)?, fs::read(modules::archive(&guest, MODULES)?)?].concat())?;
-    let guest = Guest { initrd: Initrd::File(initrd), ..guest };
+    let mut guest = manifest::load()?.into_iter().nth(1).context("the manifest names no second guest")?;
+    guest.initrds.push(Initrd::File(modules::archive(&guest, MODULES)?));
     let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
     let recipe = Recipe {
         guests: vec![guest],

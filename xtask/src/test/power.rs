@@ -1,7 +1,6 @@
 //! ACPI at work, bare and under Vidar: suspending to idle, what other suspend there is, the power button; and every way in
 //! which Linux resets a machine, each of which is to end in GRUB again.
 
-use std::fs;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use crate::iso::{self, Recipe};
 use crate::machine::monitor::Monitor;
 use crate::machine::{Chipset, Running, Spec};
 use crate::manifest::{self, Guest, Initrd};
-use crate::{guests, modules};
+use crate::modules;
 
 /// What listens to the power button, and what it is told by.
 const MODULES: &[&str] = &["button", "evdev"];
@@ -56,12 +55,9 @@ fn side(under_vidar: bool) -> &'static str {
 pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Result<()> {
     let mut begun = Instant::now();
     let dir = test_dir(&lane.folder(&format!("power-{}", side(under_vidar))))?;
-    let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-    let packed = guests::initrd(&guest, Some(&tools.vidarctl))?.context("the guest has no initrd")?;
-    let initrd = dir.join("initrd");
-    fs::write(&initrd, [fs::read(packed)?, fs::read(modules::archive(&guest, MODULES)?)?].concat())?;
+    let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+    guest.initrds.push(Initrd::File(modules::archive(&guest, MODULES)?));
     let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
-    let guest = Guest { initrd: Initrd::File(initrd), ..guest };
     let menu = Menu { default: Some(default), timeout: 0, ..Menu::default() };
     let (mut running, console) = start(lane, true, vec![guest], menu, &dir, tools)?;
     let mut machine = Machine { under_vidar, monitor: running.monitor()?, running, console };

@@ -72,18 +72,17 @@ impl Small {
         let dir = test_dir(&self.name)?;
         let kernel = dir.join("kernel");
         fs::write(&kernel, &self.kernel)?;
-        let initrd = if self.initrd.is_empty() {
-            Initrd::None
-        } else {
+        let mut initrds = Vec::new();
+        if !self.initrd.is_empty() {
             let file = dir.join("initrd");
             fs::write(&file, &self.initrd)?;
-            Initrd::File(file)
-        };
+            initrds.push(Initrd::File(file));
+        }
         let guest = Guest {
             name: GUEST.to_owned(),
             title: GUEST.to_owned(),
             kernel: Kernel::File(kernel),
-            initrd,
+            initrds,
             cmdline: self.cmdline.clone(),
         };
         let recipe = Recipe {

@@ -21,7 +21,7 @@ use crate::iso::{self, Recipe};
 use crate::machine::disk::{Bus, Disk, Format};
 use crate::machine::{Running, Spec};
 use crate::manifest::{self, Initrd};
-use crate::{build, guests, initramfs, modules};
+use crate::{build, initramfs, modules};
 
 /// A machine of several CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -167,25 +167,22 @@ fn steps(under_vidar: bool) -> impl Iterator<Item = (&'static str, Step)> {
 fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Result<(Guest, PathBuf)> {
     let side = if under_vidar { "vidar" } else { "bare" };
     let dir = test_dir(&setup.name(side).replace('/', "-"))?;
-    let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-    let packed = guests::initrd(&guest, Some(&tools.vidarctl))?.context("the guest has no initrd")?;
+    let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+    let archive = dir.join("initrd");
     let stress = fs::read(build::stress()?)?;
-    let mut archive =
-        [fs::read(packed)?, initramfs::pack_files(&[], &[("stress".to_owned(), stress)])?].concat();
+    fs::write(&archive, initramfs::pack_files(&[], &[("stress".to_owned(), stress)])?)?;
+    guest.initrds.push(Initrd::File(archive));
     let mut disks = Vec::new();
     if setup.lane == Lane::Svm {
-        archive.extend(fs::read(modules::archive(&guest, &["virtio_pci", "virtio_blk", "efivarfs"])?)?);
+        let modules = modules::archive(&guest, &["virtio_pci", "virtio_blk", "efivarfs"])?;
+        guest.initrds.push(Initrd::File(modules));
         let path = dir.join("disk");
         File::create(&path)?.set_len(DISK)?;
         disks.push(Disk { path, format: Format::Raw, bus: Bus::Virtio });
     }
-    let initrd = dir.join("initrd");
-    fs::write(&initrd, archive)?;
-    let mut cmdline = guest.cmdline.clone();
     if setup.lane == Lane::Vmx {
-        cmdline += HALTED_WHEN_IDLE;
+        guest.cmdline += HALTED_WHEN_IDLE;
     }
-    let guest = manifest::Guest { initrd: Initrd::File(initrd), cmdline, ..guest };
     let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
     let options = setup.options.to_owned();
     let recipe = Recipe {
