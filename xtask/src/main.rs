@@ -94,7 +94,11 @@ enum Task {
     /// Measure what Vidar costs, bare beside Vidar, and print the table
     ///
     /// In Bochs, where the time-stamp counter counts instructions and a run can be repeated exactly.
-    Bench,
+    Bench {
+        /// Only draw the picture of exits over the time of a boot
+        #[arg(long)]
+        picture: bool,
+    },
     /// Check the project's own rules
     Tidy,
     /// Remove ISOs, logs and what the emulators left; built programs are cargo's to clean
@@ -222,7 +226,8 @@ fn perform(task: Task) -> Result<bool> {
             }
             test::list(extent);
         }
-        Task::Bench => return bench::run(),
+        Task::Bench { picture: true } => bench::picture()?,
+        Task::Bench { picture: false } => return bench::run(),
         Task::Tidy => tidy::run()?,
         Task::Clean { guests } => paths::clean(guests)?,
     }

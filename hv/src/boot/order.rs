@@ -20,7 +20,7 @@ use super::tables::Tables;
 use super::{consoles, cpus, landing, linux, machine, multiboot1, multiboot2, suspend};
 use crate::arch::{apic, cpuid, instructions, stop};
 use crate::debug::log as console;
-use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
+use crate::mem::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
 use crate::mem::heap;
 use crate::mem::host::{self, Frames, HostTables};
 use crate::mem::layout::{self, DIRECT_MAP, direct};
@@ -146,6 +146,9 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         Hpa(region.end.0 - 1),
         free >> 10
     );
+    // For those who look at them from outside, without an exit.
+    let counters = Hva(&raw const cpu.percpu().counters as u64);
+    log::debug!("the exits of the boot CPU are counted at {}", layout::translate(counters));
     log::info!("the machine is the guest's now; `vidarctl` in it tells more");
     let cursor = console::hand_over();
     // The point of no return: what the modules lay in is overwritten.

@@ -85,7 +85,15 @@ mod image {
     }
 
     fn physical(symbol: &'static [u8; 0]) -> Hpa {
-        Hpa(symbol.as_ptr() as u64 - IMAGE_BASE + LOADED_AT.load(Ordering::Relaxed))
+        translate(Hva(symbol.as_ptr() as u64))
+    }
+
+    /// Where an address in the image or in the direct map is in physical memory.
+    pub fn translate(address: Hva) -> Hpa {
+        match address.0.checked_sub(IMAGE_BASE) {
+            Some(offset) => Hpa(offset + LOADED_AT.load(Ordering::Relaxed)),
+            None => Hpa(address.0 - DIRECT_MAP),
+        }
     }
 
     fn between(start: &'static [u8; 0], end: &'static [u8; 0]) -> Range<Hpa> {

@@ -9,7 +9,7 @@ use super::marks;
 use crate::console::{BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
-use crate::machine::Spec;
+use crate::machine::{Running, Spec};
 use crate::manifest;
 use crate::test::lane::Lane;
 use crate::test::{Tools, facts, test_dir};
@@ -50,15 +50,28 @@ impl Boot {
     }
 }
 
-/// Boots the first guest and measures.
-pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Boot> {
-    let dir = test_dir(&lane.folder(if under_vidar { "bench-linux-vidar" } else { "bench-linux-bare" }))?;
+/// Boots the first guest, which says when it is at the shell. `debugger` is for that of Bochs.
+pub fn start(
+    lane: Lane,
+    name: &str,
+    under_vidar: bool,
+    tools: &Tools,
+    options: &str,
+    debugger: Option<String>,
+) -> Result<(Running, Console)> {
+    let dir = test_dir(&lane.folder(name))?;
     let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
     guest.cmdline += " VIDAR_MARK=1";
     let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
     let recipe = Recipe {
         guests: vec![guest],
-        menu: Menu { default: Some(default), timeout: 0, last: marks::of(lane), ..Menu::default() },
+        menu: Menu {
+            default: Some(default),
+            timeout: 0,
+            options: options.to_owned(),
+            last: marks::of(lane),
+            ..Menu::default()
+        },
         hypervisor: Some(tools.hypervisor.clone()),
         vidarctl: Some(tools.vidarctl.clone()),
     };
@@ -72,10 +85,18 @@ pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Boot> {
         counts_instructions: true,
         stops_at_triple_fault: true,
         verbose: true,
+        debugger,
         ..Spec::default()
     };
     let running = lane.machine().start(&spec)?;
-    let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
+    let console = Console::new(running.serial()?, &dir.join("serial.log"))?;
+    Ok((running, console))
+}
+
+/// Boots the first guest and measures.
+pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Boot> {
+    let name = if under_vidar { "bench-linux-vidar" } else { "bench-linux-bare" };
+    let (running, mut console) = start(lane, name, under_vidar, tools, "", None)?;
     let before = console.expect("\nmark ", BOOT)?;
     let mark = console.expect("\r\n", BOOT)?;
     let (end, exits) = mark.split_once(' ').context("the guest's mark is incomplete")?;

@@ -17,7 +17,7 @@ const KERNEL_LINE: &str = "RDMSR: Unknown register 0x1a0";
 const TO_CONSOLE: &[&str] = &["inl -v timer 0x608", "echo timer $timer"];
 
 /// Ticks of that timer in a second, and the number of its bits.
-const TIMER_FREQUENCY: u128 = 3_579_545;
+pub const TIMER_FREQUENCY: u128 = 3_579_545;
 const TIMER_BITS: u32 = 24;
 /// Ticks of QEMU's TSC in a second. Both count from the power-on of the machine.
 const TSC_FREQUENCY: u128 = 1_000_000_000;

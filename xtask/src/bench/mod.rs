@@ -2,18 +2,21 @@
 
 mod linux;
 mod marks;
+mod plot;
 mod probe;
 mod smp;
 mod table;
+mod trace;
 
+use std::fs;
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use self::table::{Row, Table};
 use crate::test::Tools;
 use crate::test::lane::Lane;
-use crate::{build, setup};
+use crate::{build, paths, setup};
 
 /// What must be reached in a lane, and what is aimed for.
 struct Goals {
@@ -61,6 +64,7 @@ pub fn run() -> Result<bool> {
     let tools = Tools::new();
     let image = build::size(&tools.hypervisor)?;
     let mut holds = true;
+    let mut boots = Vec::new();
     for lane in Lane::ALL {
         // These emulators count instructions, so two machines at once do not disturb each other.
         let (bare, vidar) = thread::scope(|scope| {
@@ -86,8 +90,38 @@ pub fn run() -> Result<bool> {
         println!("{} in {}:\n\n{table}", lane.extension(), lane.machine().name());
         println!("Exits up to the shell:\n\n{}", linux::kinds(&vidar));
         holds &= table.holds();
+        boots.push(traced(lane, &bare, &vidar, &tools)?);
     }
+    draw(&boots)?;
     Ok(holds)
+}
+
+/// Draws the picture alone.
+pub fn picture() -> Result<()> {
+    setup::missing()?;
+    build::all()?;
+    let tools = Tools::new();
+    let boot = |lane| {
+        let [bare, vidar] = [false, true].map(|side| linux::measure(lane, side, &tools));
+        traced(lane, &bare?, &vidar?, &tools)
+    };
+    draw(&Lane::ALL.into_iter().map(boot).collect::<Result<Vec<_>>>()?)
+}
+
+/// What is drawn of a lane: a boot of its own, since looking at it takes time.
+fn traced(lane: Lane, bare: &linux::Boot, vidar: &linux::Boot, tools: &Tools) -> Result<plot::Boot> {
+    Ok(plot::Boot {
+        name: lane.extension().to_owned(),
+        samples: trace::record(lane, tools)?,
+        instructions: (bare.from_grub, vidar.from_grub),
+    })
+}
+
+fn draw(boots: &[plot::Boot]) -> Result<()> {
+    let picture = paths::root().join("xtask/pictures/exits.svg");
+    fs::write(&picture, plot::draw(boots)?).with_context(|| format!("cannot write {}", picture.display()))?;
+    println!("The exits over the time of the boots are drawn in {}.", picture.display());
+    Ok(())
 }
 
 fn table(

@@ -32,7 +32,8 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     command.args(["-q", "-f", CONFIGURATION]);
     if has_debugger() {
         // A Bochs with its debugger built in stops at a prompt before the first instruction and at each reset.
-        fs::write(spec.dir.join(DEBUGGER_COMMANDS), "c\n".repeat(1000))?;
+        let commands = spec.debugger.as_deref().unwrap_or_default();
+        fs::write(spec.dir.join(DEBUGGER_COMMANDS), commands.to_owned() + &"c\n".repeat(1000))?;
         command.args(["-rc", DEBUGGER_COMMANDS]);
     }
     Ok(command)

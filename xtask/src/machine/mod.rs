@@ -126,6 +126,8 @@ pub struct Spec {
     pub stops_at_triple_fault: bool,
     /// Whether an MSR that does not exist faults, as in a real machine; Bochs lets it pass otherwise, and QEMU always.
     pub strict_msrs: bool,
+    /// What the debugger of Bochs is told before the machine starts; `None` has it go on whenever it asks.
+    pub debugger: Option<String>,
     /// Whether the emulator logs all that it finds odd. A guest that idles for hours would fill the disk.
     pub verbose: bool,
 }
