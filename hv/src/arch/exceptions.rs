@@ -209,6 +209,8 @@ const NMI: u8 = 2;
 const MACHINE_CHECK: u8 = 18;
 /// Vector of the general-protection fault.
 const GENERAL_PROTECTION: u8 = 13;
+/// Vector of the page fault.
+const PAGE_FAULT: u8 = 14;
 /// Vector of the security exception of AMD-V.
 const SECURITY: u8 = 30;
 /// Its error code for an INIT that VM_CR.R_INIT has redirected. AMD APM Vol. 2, 8.2.23 "#SX-Security Exception (Vector
@@ -218,7 +220,9 @@ const REDIRECTED_INIT: u64 = 1;
 extern "C" fn exception(frame: &mut Frame) {
     match frame.vector as u8 {
         NMI => keep_nmi(frame),
-        GENERAL_PROTECTION if let Some(landing) = fixup::landing(frame.rip) => frame.rip = landing,
+        GENERAL_PROTECTION | PAGE_FAULT if let Some(landing) = fixup::landing(frame.rip) => {
+            frame.rip = landing;
+        }
         // Taken off the CPU, which is all that was wanted.
         SECURITY if frame.error_code == REDIRECTED_INIT => {}
         MACHINE_CHECK => panic!("machine check: the hardware reports an error, at {frame}"),

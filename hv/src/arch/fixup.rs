@@ -1,4 +1,4 @@
-//! Instructions that are allowed to fault: the linker collects where they are and where to go on after #GP.
+//! Instructions that are allowed to fault: the linker collects where they are and where to go on after #GP or #PF.
 
 #![expect(unsafe_code, reason = "the table is found through linker symbols")]
 

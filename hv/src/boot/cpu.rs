@@ -18,8 +18,8 @@ const MAIN_PAGES: u64 = 4;
 /// Pages of each interrupt stack.
 const IST_PAGES: u64 = 2;
 
-/// Frames that a further CPU's stacks take, with what page tables they may need.
-pub const FRAMES: usize = (MAIN_PAGES + IST_PAGES * IST_STACKS as u64) as usize + 1;
+/// Frames that a further CPU's stacks and its window take, with what page tables they may need.
+pub const FRAMES: usize = (MAIN_PAGES + IST_PAGES * IST_STACKS as u64) as usize + 2;
 
 /// The stacks of one CPU, by the addresses where they start to grow down.
 #[derive(Debug, Clone, Copy)]
@@ -30,11 +30,12 @@ pub struct Stacks {
 }
 
 impl Stacks {
-    /// Maps the stacks of the boot CPU, each above a page that is not mapped.
+    /// Maps the stacks of the boot CPU, each above a page that is not mapped, and makes its window.
     ///
     /// # Errors
     /// [`OutOfFrames`] where `frames` runs out.
     pub fn of_boot_cpu(tables: &mut HostTables, frames: &mut Frames) -> Result<Self, OutOfFrames> {
+        tables.map_window(frames, 0)?;
         Self::map(tables, frames, BOOT_PAGES)
     }
 
@@ -71,6 +72,7 @@ impl Cpu {
         tables: &mut HostTables,
         frames: &mut Frames,
     ) -> Result<Self, OutOfFrames> {
+        tables.map_window(frames, index)?;
         Ok(Self::on(Stacks::map(tables, frames, MAIN_PAGES)?, index, apic_id))
     }
 

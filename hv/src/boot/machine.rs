@@ -15,7 +15,8 @@ use super::info::BootInfo;
 use super::landing;
 use super::options::Options;
 use super::refusal::Refusal;
-use crate::arch::cpuid;
+use crate::arch::msr::Fault;
+use crate::arch::{self, cpuid};
 use crate::debug;
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use crate::mem::host::Frames;
@@ -25,10 +26,12 @@ use crate::mem::moved::Moved;
 use crate::mem::physical;
 use crate::mem::ranges::RangeSet;
 use crate::mem::walk::ReadGuest;
+use crate::mem::window;
 use crate::vmm::cpuid::Policy;
 use crate::vmm::hypercall::Facts;
 use crate::vmm::machine::{Machine, Startup};
 use crate::vmm::memory::GuestMemory;
+use crate::vmm::microcode::Update;
 use crate::vmm::msr;
 
 /// Where local APICs have their page when no system has moved it.
@@ -87,6 +90,15 @@ fn place(word: Hpa) -> Option<Hpa> {
     (!hidden && (LOW.contains(&word) || high())).then_some(word)
 }
 
+/// Loads an update of the microcode of this CPU: its pages are mapped while the CPU reads them.
+fn load_microcode(update: Update<'_>) -> Result<(), Fault> {
+    window::with_pages(update.cpu, update.pages, |start| {
+        // SAFETY: the policy names the MSRs that load microcode alone. The CPU reads the update, refuses what is not signed by
+        // its maker, and faults where memory ends, which the fix-up catches.
+        unsafe { arch::msr::write_checked(update.msr, start.0 + update.offset) }
+    })
+}
+
 /// Makes the guest's memory out of `frames`, and what else its CPUs have in common; fills the MSR map at `msr_map`. The guest's
 /// RAM below 640 KiB is moved to `low_memory`, if that is there.
 ///
@@ -133,6 +145,7 @@ pub fn make<E: Extension>(
         memory: Mutex::new(memory),
         touch_reported: AtomicBool::new(false),
         read_word: |address| Readable::new().word(address),
+        load_microcode,
     })
 }
 

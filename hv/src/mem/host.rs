@@ -226,6 +226,18 @@ impl HostTables {
         Ok(self.next_stack)
     }
 
+    /// Makes the tables for the window of `cpu`, with nothing in it.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] where `frames` runs out.
+    pub fn map_window(&mut self, frames: &mut Frames, cpu: u32) -> Result<(), OutOfFrames> {
+        let at = layout::window(cpu).0;
+        self.map::<Size4KiB>(frames, at, self.root, READ_WRITE)?;
+        let page = Page::<Size4KiB>::containing_address(VirtAddr::new(at));
+        self.mapper.unmap(page).expect("it has just been mapped").1.flush();
+        Ok(())
+    }
+
     /// Maps the framebuffer, of so many bytes at `base`, so that writes to it are combined: uncached, as the MTRRs have it,
     /// each would take its time.
     ///

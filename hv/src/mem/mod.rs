@@ -16,3 +16,5 @@ pub mod physical;
 pub mod ranges;
 pub mod stage2;
 pub mod walk;
+#[cfg(target_os = "none")]
+pub mod window;

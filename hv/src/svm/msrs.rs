@@ -11,8 +11,8 @@ pub const MSRS: &[&[Row]] = &[COMMON, OWN];
 const OWN: &[Row] = &[
     // SVME is on behind the guest's back.
     Row::new(msr::EFER, msr::EFER, Read::Efer, Write::Efer),
-    // As on VT-x: an update is for whoever owns the CPU.
-    Row::new(msr::PATCH_LOADER, msr::PATCH_LOADER, Read::Native, Write::Ignore),
+    // The address is that of the header.
+    Row::new(msr::PATCH_LOADER, msr::PATCH_LOADER, Read::Native, Write::Microcode(0)),
     Row::new(msr::VM_CR, msr::VM_CR, Read::Refuse, Write::Refuse),
     Row::new(msr::VM_HSAVE_PA, msr::SVM_KEY, Read::Refuse, Write::Refuse),
 ];

@@ -67,7 +67,7 @@ pub const fn is_64_bit(controls: &Controls) -> bool {
 }
 
 /// How the guest's own page tables are to be read.
-const fn paging(controls: &Controls) -> Paging {
+pub const fn paging(controls: &Controls) -> Paging {
     let Controls { cr0, cr4, efer, .. } = *controls;
     match (cr0 & CR0_PG != 0, efer & EFER_LMA != 0, cr4 & CR4_PAE != 0) {
         (false, ..) => Paging::Off,

@@ -7,6 +7,7 @@ use spin::Mutex;
 use super::cpuid::Policy;
 use super::hypercall::Facts;
 use super::memory::GuestMemory;
+use super::microcode::Load;
 use super::msr::Row;
 use crate::mem::addr::Gpa;
 use crate::mem::walk::ReadWord;
@@ -50,4 +51,6 @@ pub struct Machine<F, T> {
     pub touch_reported: AtomicBool,
     /// Reads the guest's memory where a CPU of it has read just before.
     pub read_word: ReadWord,
+    /// Loads an update of the CPU's microcode.
+    pub load_microcode: Load,
 }

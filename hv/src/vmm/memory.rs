@@ -76,6 +76,13 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         page.0.checked_add(PAGE_SIZE).is_some_and(|end| self.ram.covers(&(page..Hpa(end))))
     }
 
+    /// Where the page of the guest's RAM around `address` lies; `None` where the guest has no RAM.
+    pub fn ram_page(&self, address: Gpa) -> Option<Hpa> {
+        let page = address.align_down(PAGE_SIZE);
+        let moved = self.identity.moved.as_ref().and_then(|moved| moved.place(page));
+        moved.or_else(|| self.is_ram(page).then_some(page.identity()))
+    }
+
     /// Maps the page around an address that the guest touched.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod hypercall;
 pub mod ipi;
 pub mod machine;
 pub mod memory;
+pub mod microcode;
 pub mod msr;
 pub mod outcome;
 pub mod registers;

@@ -27,6 +27,8 @@ pub enum Write {
     Refuse,
     /// Nothing: the CPU could not do what was asked for from here.
     Ignore,
+    /// An update of the CPU's microcode, which begins so many bytes below the address that is written.
+    Microcode(u64),
     /// An MTRR: the second-stage memory types follow it.
     Mtrr,
     /// IA32_APIC_BASE: the APIC may not be laid over Vidar.

@@ -9,7 +9,7 @@ use super::machine::{Machine, Startup};
 use super::msr::{self, Read, Write};
 use super::outcome::{Exception, Outcome, Stop};
 use super::registers::Register;
-use super::{apic, cpuid, hypercall, xcr0};
+use super::{apic, cpuid, hypercall, microcode, xcr0};
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, Mtrrs};
 use crate::mem::stage2::{Format, MapError, TableMemory};
@@ -131,6 +131,7 @@ fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, 
         Write::ApicBase if !apic_may_be_at(value, machine) => return REFUSE,
         Write::ApicBase => {}
         Write::Icr => return apic::write_msr(vcpu, machine, value),
+        Write::Microcode(before) => return microcode::load(vcpu, machine, index, value, before),
         Write::Mtrr => return write_mtrr(vcpu, machine, index, value),
         Write::Efer => {
             let Ok(controls) = control::write_efer(&vcpu.controls(), value, machine.efer_allowed) else {

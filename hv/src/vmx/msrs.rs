@@ -9,8 +9,9 @@ pub const MSRS: &[&[Row]] = &[COMMON, OWN];
 /// Those of VT-x and of CPUs that have it. EFER is switched by the VMCS, so it is not among them.
 const OWN: &[Row] = &[
     Row::new(msr::FEATURE_CONTROL, msr::FEATURE_CONTROL, Read::FeatureControl, Write::Refuse),
-    // The value is a linear address of the guest's, which is none of Vidar's; reading it is #GP by itself.
-    Row::new(msr::BIOS_UPDT_TRIG, msr::BIOS_UPDT_TRIG, Read::Native, Write::Ignore),
+    // The address is that of the data, after a header of 48 bytes. Intel SDM Vol. 3A, 10.11.1 "Microcode Update". Reading it
+    // is #GP by itself.
+    Row::new(msr::BIOS_UPDT_TRIG, msr::BIOS_UPDT_TRIG, Read::Native, Write::Microcode(48)),
     Row::new(msr::SMM_MONITOR_CTL, msr::SMM_MONITOR_CTL, Read::Refuse, Write::Refuse),
     // XD Bit Disable would make the no-execute bit of Vidar's own pages a reserved one.
     Row::new(msr::MISC_ENABLE, msr::MISC_ENABLE, Read::Native, Write::Without(1 << 34)),

@@ -156,7 +156,6 @@ fn wrmsr_by_policy() {
         (ABSENT, 2, REFUSED, true),
         (msr::PAT, 6, Outcome::Advance, true),
         (msr::FEATURE_CONTROL, 5, REFUSED, false),
-        (msr::BIOS_UPDT_TRIG, 0xffff_ffff_8123_4567, Outcome::Advance, false),
         (msr::MISC_ENABLE, 1, Outcome::Advance, true),
         (msr::MISC_ENABLE, 1 << 34 | 1, REFUSED, false),
         (msr::PEBS_ENABLE, 0, Outcome::Advance, true),
@@ -165,7 +164,6 @@ fn wrmsr_by_policy() {
         (msr::VMX_BASIC, 0, REFUSED, false),
         (msr::VM_CR, 0, REFUSED, false),
         (msr::VM_HSAVE_PA, base, REFUSED, false),
-        (msr::PATCH_LOADER, 0xffff_ffff_8123_4567, Outcome::Advance, false),
         // The APIC on the first page and on the last of the region; beside it, and far away.
         (msr::APIC_BASE, base | 0x900, REFUSED, false),
         (msr::APIC_BASE, (REGION.end.0 - PAGE_SIZE) | 0xd00, REFUSED, false),

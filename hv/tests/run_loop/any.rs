@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::bench::{Bench, CR4_ALLOWED, Did, EFER_ALLOWED, MSRS, PHYSICAL_ADDRESS_BITS, REGION};
+use crate::bench::{Bench, CR4_ALLOWED, Did, EFER_ALLOWED, LOADED, MSRS, PHYSICAL_ADDRESS_BITS, REGION};
 use crate::{denied, touch};
 use proptest::prelude::*;
 use vidar::arch::msr::{self, EFER_LMA, EFER_LME};
@@ -82,11 +82,14 @@ fn check_effects(exit: &Exit, did: &[Did], before: &Controls) -> Result<(), Test
         .filter(|did| matches!(did, Did::Advance | Did::Inject(_) | Did::Init { .. } | Did::Startup(_)))
         .count();
     prop_assert!(moves <= 1, "{:?}", did);
+    for (.., pages) in LOADED.take() {
+        prop_assert!(!pages.iter().any(|page| REGION.contains(page)), "{:?}", pages);
+    }
     for did in did {
         match *did {
             Did::Wrmsr(index, value) => {
                 let allowed = match policy(MSRS, index).1 {
-                    Write::Refuse | Write::Ignore | Write::Efer | Write::Icr => false,
+                    Write::Refuse | Write::Ignore | Write::Microcode(_) | Write::Efer | Write::Icr => false,
                     Write::Without(bits) => value & bits == 0,
                     Write::Native | Write::Mtrr | Write::ApicBase => true,
                 };

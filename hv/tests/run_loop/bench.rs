@@ -29,6 +29,7 @@ use vidar::vmm::fetch::Code;
 use vidar::vmm::hypercall::Facts;
 use vidar::vmm::machine::{Machine, Startup};
 use vidar::vmm::memory::GuestMemory;
+use vidar::vmm::microcode::Update;
 use vidar::vmm::msr::{COMMON, Row, STARTUP};
 use vidar::vmm::outcome::{Exception, Outcome, Stop};
 use vidar::vmm::registers::{Register, Registers};
@@ -373,6 +374,7 @@ impl Bench {
             memory: Mutex::new(memory),
             touch_reported: AtomicBool::new(false),
             read_word,
+            load_microcode,
         };
         Self { cpu, machine }
     }
@@ -458,7 +460,20 @@ fn read_word(address: Gpa) -> Option<u64> {
     Some(pdptes_at(table)[(address.0 - table.0) as usize / 8])
 }
 
+/// An update of the microcode that was loaded: the number of the CPU, the MSR, and where its address was in which pages.
+pub type Loaded = (u32, u32, u64, Vec<Hpa>);
+
+/// A CPU that takes an update of at least two pages.
+fn load_microcode(update: Update<'_>) -> Result<(), Fault> {
+    let pages: Vec<_> = update.pages.collect();
+    let enough = pages.len() > 1;
+    LOADED.with_borrow_mut(|loaded| loaded.push((update.cpu, update.msr, update.offset, pages)));
+    if enough { Ok(()) } else { Err(Fault) }
+}
+
 thread_local! {
+    /// The updates that this thread has loaded.
+    pub static LOADED: RefCell<Vec<Loaded>> = const { RefCell::new(Vec::new()) };
     /// The bytes of the guest's next instruction.
     pub static INSTRUCTION: RefCell<[u8; 16]> = const { RefCell::new([0; 16]) };
     static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };

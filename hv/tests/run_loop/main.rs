@@ -5,6 +5,7 @@ mod any;
 mod bench;
 mod controls;
 mod memory;
+mod microcode;
 mod startup;
 
 use vidar::mem::addr::Gpa;

@@ -23,10 +23,24 @@ const APIC_ENABLED: u64 = 1 << 11;
 const APIC_X2: u64 = 1 << 10;
 const APIC_VERSION: u64 = 0x30;
 
-/// A microcode update of nothing: under Vidar it is taken and dropped.
+/// A microcode update whose data are in another page than its header, and which no CPU takes: all else in it is zero. Intel
+/// SDM Vol. 3A, 10.11.1 "Microcode Update".
+static UPDATE: Update = Update { padding: [0; 4096 - HEADER], header: [1; 12], data: [0; 2000] };
+const HEADER: usize = 48;
+
+#[repr(C, align(4096))]
+struct Update {
+    padding: [u8; 4096 - HEADER],
+    header: [u32; HEADER / 4],
+    data: [u8; 2000],
+}
+
+/// Microcode updates of nothing and of nonsense.
 pub fn microcode(line: &mut Line) {
-    line.item("update", Shown(wrmsr(IA32_BIOS_UPDT_TRIG, 0)));
-    line.item("loader", Shown(wrmsr(PATCH_LOADER, 0)));
+    line.item("update-nothing", Shown(wrmsr(IA32_BIOS_UPDT_TRIG, 0)));
+    line.item("loader-nothing", Shown(wrmsr(PATCH_LOADER, 0)));
+    line.item("update", Shown(wrmsr(IA32_BIOS_UPDT_TRIG, (&raw const UPDATE.data) as u64)));
+    line.item("loader", Shown(wrmsr(PATCH_LOADER, (&raw const UPDATE.header) as u64)));
     line.item("revision", Hex(rdmsr(IA32_BIOS_SIGN_ID)));
     line.item("clear", Shown(wrmsr(IA32_BIOS_SIGN_ID, 0)));
 }
