@@ -6,6 +6,8 @@
 
 /// IA32_APIC_BASE.
 pub const APIC_BASE: u32 = 0x1b;
+/// IA32_USER_MSR_CTL.
+pub const USER_MSR_CTL: u32 = 0x1c;
 /// IA32_FEATURE_CONTROL.
 pub const FEATURE_CONTROL: u32 = 0x3a;
 /// IA32_BIOS_UPDT_TRIG: a write loads microcode.
@@ -20,6 +22,10 @@ pub const SYSENTER_ESP: u32 = 0x175;
 pub const SYSENTER_EIP: u32 = 0x176;
 /// IA32_MISC_ENABLE.
 pub const MISC_ENABLE: u32 = 0x1a0;
+/// IA32_FRED_RSP0, the first of FRED's MSRs.
+pub const FRED_RSP0: u32 = 0x1cc;
+/// IA32_FRED_CONFIG, the last of them.
+pub const FRED_CONFIG: u32 = 0x1d4;
 /// IA32_DEBUGCTL.
 pub const DEBUGCTL: u32 = 0x1d9;
 /// IA32_PAT.

@@ -15,7 +15,6 @@ use crate::mem::addr::{Hpa, PageSize};
 use crate::mem::host::Frames;
 use crate::mem::mtrr::Mtrrs;
 use crate::mem::physical;
-use crate::vmm::control::{CR4_SMXE, CR4_VMXE};
 use crate::vmm::cpuid::Features;
 use crate::vmm::entry::Begin;
 use crate::vmm::msr::Row;
@@ -80,7 +79,7 @@ impl Extension for Vmx {
     }
 
     fn cr4_allowed(&self) -> u64 {
-        self.0.cr4_allowed & !(CR4_VMXE | CR4_SMXE)
+        self.0.cr4_allowed
     }
 
     fn efer_allowed(&self) -> u64 {

@@ -5,7 +5,7 @@ use super::crash::Snapshot;
 use super::exit::Exit;
 use super::fetch::Code;
 use super::outcome::Exception;
-use super::registers::Registers;
+use super::registers::{Register, Registers};
 use crate::arch::percpu::PerCpu;
 use crate::arch::processor::Processor;
 
@@ -16,6 +16,12 @@ pub trait Vcpu: Processor {
 
     /// The general-purpose registers.
     fn registers(&mut self) -> &mut Registers;
+
+    /// Sets all 64 bits of `register`. A backend whose exits can name RSP here, which [`Vcpu::registers`] does not have, sets
+    /// that as well.
+    fn set_register(&mut self, register: Register, value: u64) {
+        self.registers().set(register, value);
+    }
 
     /// The CPU's own block.
     fn percpu(&self) -> &'static PerCpu;

@@ -3,6 +3,7 @@
 use bitflags::bitflags;
 
 use super::control::{CR4_KL, CR4_OSXSAVE, CR4_PKE};
+use super::xcr0;
 use crate::arch::cpuid::Leaf;
 
 bitflags! {
@@ -21,6 +22,8 @@ bitflags! {
         const PCONFIG = 1 << 4;
         /// Intel PT while the extension is in use.
         const INTEL_PT = 1 << 5;
+        /// What Vidar has not been taught: without an intercept that it sets, no instruction leaves the guest.
+        const UNTAUGHT = 1 << 6;
     }
 }
 
@@ -35,11 +38,27 @@ pub struct Policy {
 
 /// One of the four registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Output {
+pub enum Output {
+    /// EAX.
     Eax,
+    /// EBX.
     Ebx,
+    /// ECX.
     Ecx,
+    /// EDX.
     Edx,
+}
+
+impl Leaf {
+    /// The register `output`.
+    pub const fn get(&self, output: Output) -> u32 {
+        match output {
+            Output::Eax => self.eax,
+            Output::Ebx => self.ebx,
+            Output::Ecx => self.ecx,
+            Output::Edx => self.edx,
+        }
+    }
 }
 
 /// What becomes of a bit.
@@ -83,8 +102,10 @@ const FEATURES: &[Bit] = &[
     bit(Output::Ecx, HYPERVISOR_BIT, Rule::Hypervisor),
 ];
 
-/// Leaf 07H: INVPCID, Intel PT, OSPKE, WAITPKG, RDPID, PCONFIG; subleaf 1: FRED, whose events Vidar could not deliver
-/// again, and MSRLIST, which no control that Vidar knows lets through.
+/// Leaf 07H: INVPCID, Intel PT, OSPKE, WAITPKG, RDPID, PCONFIG. Subleaf 1: FRED and the sources of NMIs that it reports, as
+/// Vidar could not deliver such events again; MSRLIST, which no control that Vidar knows lets through; USER_MSR, whose
+/// instructions exit at CPL 3; CET_SSS, with which an exit while a shadow stack is switched must not leave it busy;
+/// APX, whose registers 16 to 31 Vidar cannot reach when an exit names one.
 const EXTENDED_FEATURES: &[Bit] = &[
     sub(0, Output::Ebx, 10, Rule::Needs(Features::INVPCID)),
     sub(0, Output::Ebx, 25, Rule::Needs(Features::INTEL_PT)),
@@ -93,11 +114,41 @@ const EXTENDED_FEATURES: &[Bit] = &[
     sub(0, Output::Ecx, 22, Rule::Needs(Features::RDTSCP)),
     sub(0, Output::Edx, 18, Rule::Needs(Features::PCONFIG)),
     sub(1, Output::Eax, 17, Rule::Hide),
+    sub(1, Output::Eax, 20, Rule::Hide),
     sub(1, Output::Eax, 27, Rule::Hide),
+    sub(1, Output::Edx, 15, Rule::Hide),
+    sub(1, Output::Edx, 18, Rule::Hide),
+    sub(1, Output::Edx, 21, Rule::Hide),
 ];
 
-/// Leaf 0DH, subleaf 1: XSAVES. The sizes in this leaf follow XCR0 and IA32_XSS, which are the guest's in the CPU.
-const EXTENDED_STATE: &[Bit] = &[sub(1, Output::Eax, 3, Rule::Needs(Features::XSAVES))];
+/// The bits of leaf 07H, subleaves 0 and 1, whose features are known to make no exit that Vidar does not decode. A CPU of
+/// Intel may have instructions that leave the guest whatever the controls say, and a new one is shown once it has been
+/// looked at here. Subleaf 2 is about the control of speculation alone.
+const KNOWN_FEATURES: [Leaf; 2] = [
+    Leaf {
+        eax: !0, // the highest subleaf
+        ebx: !0,
+        ecx: !(1 << 15 | 1 << 26),
+        edx: !(1 << 0 | 1 << 6 | 1 << 7 | 1 << 12 | 1 << 17 | 1 << 21),
+    },
+    Leaf {
+        // SHA512, SM3, SM4, RAO-INT, AVX-VNNI, AVX512-BF16, LASS, CMPCCXADD, performance monitoring; fast string
+        // operations; FRED, LKGS, WRMSRNS, sources of NMIs, AMX-FP16, HRESET, AVX-IFMA; LAM, MSRLIST; INVD, MOVRS.
+        eax: 0x1ff | 0b111 << 10 | 0x7f << 17 | 0b11 << 26 | 0b11 << 30,
+        // PPIN; the limit of CPUID.
+        ebx: 1 << 0 | 1 << 3,
+        // RDMSR and WRMSRNS with an immediate.
+        ecx: 1 << 5,
+        // AVX-VNNI-INT8, AVX-NE-CONVERT, AMX-COMPLEX, AVX-VNNI-INT16, PREFETCHI, USER_MSR, UIRET's UIF, CET_SSS, AVX10,
+        // APX, MWAIT, SLSM.
+        edx: 0b11 << 4 | 1 << 8 | 1 << 10 | 0b11 << 14 | 0b111 << 17 | 1 << 21 | 0b11 << 23,
+    },
+];
+
+/// Leaf 0DH: XCR0 without APX; subleaf 1: XSAVES. The sizes in this leaf follow XCR0 and IA32_XSS, which are the guest's in
+/// the CPU.
+const EXTENDED_STATE: &[Bit] =
+    &[sub(0, Output::Eax, xcr0::APX, Rule::Hide), sub(1, Output::Eax, 3, Rule::Needs(Features::XSAVES))];
 
 /// Leaf 19H: AESKLE.
 const KEY_LOCKER: &[Bit] = &[bit(Output::Ebx, 0, Rule::Follow(CR4_KL))];
@@ -171,6 +222,18 @@ pub fn answer(
         };
         *output = if set { *output | mask } else { *output & !mask };
     }
+    if leaf == 7
+        && !policy.features.contains(Features::UNTAUGHT)
+        && let Some(known) = KNOWN_FEATURES.get(subleaf as usize)
+    {
+        result.eax &= known.eax;
+        result.ebx &= known.ebx;
+        result.ecx &= known.ecx;
+        result.edx &= known.edx;
+    }
+    if (leaf, subleaf) == (0xd, xcr0::APX) {
+        return Leaf::default();
+    }
     if (leaf, subleaf) == (0xd, 1) && !policy.features.contains(Features::XSAVES) {
         // What IA32_XSS could enable.
         (result.ecx, result.edx) = (0, 0);
@@ -228,12 +291,17 @@ mod tests {
     #[test]
     fn features_without_their_control_are_hidden() {
         let none = Policy { features: Features::empty(), hypervisor_bit: true };
-        assert_eq!(changed(7, 0, &none, ONES, CR4_PKE), [0, 1 << 10 | 1 << 25, 1 << 5 | 1 << 22, 1 << 18]);
-        assert_eq!(changed(7, 1, &ALL, ONES, CR4_PKE), [1 << 17 | 1 << 27, 0, 0, 0]);
+        let unknown = [0, 0, 1 << 15 | 1 << 26, 0x0022_10c1];
+        let needed = [0, 1 << 10 | 1 << 25, 1 << 5 | 1 << 22, 1 << 18];
+        let both = std::array::from_fn(|output| unknown[output] | needed[output]);
+        assert_eq!(changed(7, 0, &none, ONES, CR4_PKE), both);
+        let edx = 1 << 15 | 1 << 18 | 1 << 21;
+        assert_eq!(changed(7, 1, &ALL, ONES, CR4_PKE), [1 << 17 | 1 << 20 | 1 << 27, 0, 0, edx]);
         assert_eq!(changed(0xd, 1, &none, ONES, 0), [1 << 3, 0, !0, !0]);
         assert_eq!(changed(0xd, 1, &ALL, ONES, 0), [0; 4]);
         assert_eq!(answer(0x14, 0, &none, |_, _| ONES, || 0), Leaf::default());
-        assert_eq!(changed(0xd, 0, &none, ONES, 0), [0; 4]);
+        assert_eq!(changed(0xd, 0, &none, ONES, 0), [1 << 19, 0, 0, 0]);
+        assert_eq!(answer(0xd, 19, &ALL, |_, _| ONES, || 0), Leaf::default());
         assert_eq!(changed(0x8000_0001, 0, &none, Leaf::default(), 0), [0; 4], "nothing is invented");
     }
 

@@ -14,6 +14,10 @@ pub enum Exit {
     Rdmsr,
     /// WRMSR of the MSR in ECX.
     Wrmsr,
+    /// RDMSR of an MSR that the instruction names, into a register.
+    RdmsrImmediate(Immediate),
+    /// WRMSRNS of an MSR that the instruction names, from a register.
+    WrmsrImmediate(Immediate),
     /// A write to CR0 or CR4 that touches bits which the guest does not own.
     ControlWrite(ControlWrite),
     /// XSETBV.
@@ -57,8 +61,8 @@ impl Exit {
     pub const fn kind(&self) -> ExitKind {
         match self {
             Self::Cpuid => ExitKind::Cpuid,
-            Self::Rdmsr => ExitKind::Rdmsr,
-            Self::Wrmsr => ExitKind::Wrmsr,
+            Self::Rdmsr | Self::RdmsrImmediate(_) => ExitKind::Rdmsr,
+            Self::Wrmsr | Self::WrmsrImmediate(_) => ExitKind::Wrmsr,
             Self::ControlWrite(_) => ExitKind::ControlRegister,
             Self::Xsetbv => ExitKind::Xsetbv,
             Self::Invd => ExitKind::Invd,
@@ -73,6 +77,15 @@ impl Exit {
             Self::EntryFailed { .. } | Self::Unknown { .. } => ExitKind::Other,
         }
     }
+}
+
+/// The operands of an MSR instruction with an immediate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Immediate {
+    /// The MSR.
+    pub index: u32,
+    /// The register, whose 64 bits are read or written.
+    pub register: Register,
 }
 
 /// A write to a control register.

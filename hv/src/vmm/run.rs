@@ -4,12 +4,13 @@ use core::sync::atomic::Ordering;
 
 use super::backend::Vcpu;
 use super::control::{self, Update};
-use super::exit::{ControlWrite, Exit, Violation};
+use super::exit::{ControlWrite, Exit, Immediate, Violation};
 use super::machine::{Machine, Startup};
 use super::msr::{self, Read, Write};
 use super::outcome::{Exception, Outcome, Stop};
 use super::registers::Register;
 use super::{apic, cpuid, hypercall, microcode, xcr0};
+use crate::arch::msr::Fault;
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, Mtrrs};
 use crate::mem::stage2::{Format, MapError, TableMemory};
@@ -69,7 +70,15 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
             Outcome::Advance
         }
         Exit::Rdmsr => rdmsr(vcpu, machine),
-        Exit::Wrmsr => wrmsr(vcpu, machine),
+        Exit::RdmsrImmediate(operands) => rdmsr_immediate(vcpu, machine, operands),
+        Exit::Wrmsr => {
+            let (index, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
+            wrmsr(vcpu, machine, index, value)
+        }
+        Exit::WrmsrImmediate(Immediate { index, register }) => {
+            let value = vcpu.registers().get(register);
+            wrmsr(vcpu, machine, index, value)
+        }
         Exit::ControlWrite(write) => control_write(vcpu, machine, write),
         Exit::Xsetbv => xsetbv(vcpu),
         Exit::Invd => {
@@ -104,24 +113,35 @@ fn init<V: Vcpu, F, T>(vcpu: &V, machine: &Machine<F, T>) -> Outcome {
 #[cold]
 fn rdmsr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
     let index = vcpu.registers().low(Register::Rcx);
-    let value = match msr::policy(machine.msrs, index).0 {
+    let Ok(value) = read_msr(vcpu, machine, index) else { return REFUSE };
+    vcpu.registers().set_edx_eax(value);
+    Outcome::Advance
+}
+
+#[cold]
+fn rdmsr_immediate<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, operands: Immediate) -> Outcome {
+    let Ok(value) = read_msr(vcpu, machine, operands.index) else { return REFUSE };
+    vcpu.set_register(operands.register, value);
+    Outcome::Advance
+}
+
+/// What the guest reads from the MSR `index`.
+fn read_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, index: u32) -> Result<u64, Fault> {
+    match msr::policy(machine.msrs, index).0 {
         Read::Native => vcpu.rdmsr(index),
         Read::FeatureControl => vcpu.rdmsr(index).map(msr::feature_control),
         Read::Efer => Ok(vcpu.controls().efer),
-        Read::Refuse => return REFUSE,
-    };
-    match value {
-        Ok(value) => {
-            vcpu.registers().set_edx_eax(value);
-            Outcome::Advance
-        }
-        Err(_) => REFUSE,
+        Read::Refuse => Err(Fault),
     }
 }
 
 #[cold]
-fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
-    let (index, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
+fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(
+    vcpu: &mut V,
+    machine: &Machine<F, T>,
+    index: u32,
+    value: u64,
+) -> Outcome {
     match msr::policy(machine.msrs, index).1 {
         Write::Native => {}
         Write::Ignore => return Outcome::Advance,

@@ -4,8 +4,10 @@
 
 use alloc::vec::Vec;
 
+use crate::arch::cpuid::Leaf;
 use crate::mem::addr::PageSize;
-use crate::vmm::cpuid::Features;
+use crate::vmm::cpuid::{Features, Policy};
+use crate::vmm::cr4;
 
 /// The capability MSRs as they are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -148,7 +150,7 @@ pub struct Capabilities {
     pub cr0_forced: u64,
     /// Bits of CR0 that must be 0 in the guest.
     pub cr0_forbidden: u64,
-    /// Bits of CR4 that VMX operation allows to be 1.
+    /// Bits of CR4 that the guest may set.
     pub cr4_allowed: u64,
     /// Features that work in the guest.
     pub features: Features,
@@ -251,6 +253,14 @@ impl Capabilities {
             features,
         })
     }
+
+    /// Takes the bits of CR4 back that belong to features which the guest does not see; `native` is the CPU's CPUID. VMX
+    /// operation allows all that the CPU has.
+    #[must_use]
+    pub fn with_cpuid(self, native: impl Fn(u32, u32) -> Leaf) -> Self {
+        let policy = Policy { features: self.features, hypervisor_bit: false };
+        Self { cr4_allowed: self.cr4_allowed & cr4::allowed(&policy, native), ..self }
+    }
 }
 
 /// Whether a capability MSR allows all of `controls` to be 1: bits 63:32.
@@ -266,6 +276,7 @@ const fn granted(msr: u64, required: u32, optional: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vmm::control::{CR4_SMXE, CR4_VMXE};
 
     fn everything() -> RawCapabilities {
         RawCapabilities {
@@ -314,6 +325,21 @@ mod tests {
         let chosen = Capabilities::choose(&raw).expect("the rest is optional");
         assert_eq!(chosen.features, Features::empty());
         assert_eq!(chosen.largest_page, PageSize::Size2M);
+    }
+
+    #[test]
+    fn cr4_has_the_bits_of_features_that_the_guest_sees() {
+        const LASS: u64 = 1 << 27;
+        const FRED: u64 = 1 << 32;
+        let raw = RawCapabilities {
+            cr4_fixed: [0x2000, CR4_VMXE | CR4_SMXE | LASS | FRED | 0x7ff],
+            ..everything()
+        };
+        let chosen = Capabilities::choose(&raw).expect("nothing is missing");
+        let everything = |_, _| Leaf { eax: !0, ebx: !0, ecx: !0, edx: !0 };
+        assert_eq!(chosen.clone().with_cpuid(everything).cr4_allowed, LASS | 0x7ff);
+        let old = |leaf, _| Leaf { eax: if leaf == 0 { 0xd } else { 0 }, ..Leaf::default() };
+        assert_eq!(chosen.with_cpuid(old).cr4_allowed, 0x7ff);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::entry::{self, EntryBlock, enter, status};
 use super::event::{self, Injection, PENDING_SINGLE_STEP, activity, interruptibility};
 use super::exit::{self, Fields};
 use super::field::*;
-use super::setup::{self, CR4_MASK, GUEST_VPID};
+use super::setup::{self, CR4_SHADOWED, GUEST_VPID};
 use super::snapshot;
 use super::vmcs::{self, Failure, Vmcs};
 use crate::arch::cpuid;
@@ -225,8 +225,8 @@ impl Vcpu for VmxCpu {
         let exit = exit::decode(reason, &self.vmcs);
         match exit {
             Exit::SecondStage(_) => self.redeliver(),
-            // A control register can be written from RSP, which the processor keeps in the VMCS.
-            Exit::ControlWrite(_) => {
+            // A register can be written from RSP, which the processor keeps in the VMCS.
+            Exit::ControlWrite(_) | Exit::WrmsrImmediate(_) => {
                 let rsp = self.vmcs.read(GUEST_RSP).0;
                 self.block.registers.set(Register::Rsp, rsp);
             }
@@ -237,6 +237,14 @@ impl Vcpu for VmxCpu {
 
     fn registers(&mut self) -> &mut Registers {
         &mut self.block.registers
+    }
+
+    #[cold]
+    fn set_register(&mut self, register: Register, value: u64) {
+        if register == Register::Rsp {
+            self.vmcs.write(GUEST_RSP, Natural(value));
+        }
+        self.block.registers.set(register, value);
     }
 
     fn percpu(&self) -> &'static PerCpu {
@@ -254,7 +262,7 @@ impl Vcpu for VmxCpu {
     }
 
     fn cr4(&self) -> u64 {
-        self.vmcs.read(GUEST_CR4).0 & !CR4_MASK | self.vmcs.read(CR4_READ_SHADOW).0 & CR4_MASK
+        self.vmcs.read(GUEST_CR4).0 & !CR4_SHADOWED | self.vmcs.read(CR4_READ_SHADOW).0 & CR4_SHADOWED
     }
 
     fn cpl(&self) -> u8 {
@@ -269,7 +277,7 @@ impl Vcpu for VmxCpu {
         let cr0 = controls.cr0 & !self.capabilities.cr0_forbidden | self.capabilities.cr0_forced;
         self.vmcs.write(GUEST_CR0, Natural(cr0));
         self.vmcs.write(CR0_READ_SHADOW, Natural(controls.cr0));
-        self.vmcs.write(GUEST_CR4, Natural(controls.cr4 & !CR4_MASK | CR4_VMXE));
+        self.vmcs.write(GUEST_CR4, Natural(controls.cr4 & !CR4_SHADOWED | CR4_VMXE));
         self.vmcs.write(CR4_READ_SHADOW, Natural(controls.cr4));
         self.vmcs.write(GUEST_EFER, controls.efer);
         let ia32e = if controls.efer & EFER_LMA != 0 { entry_controls::IA32E_GUEST } else { 0 };

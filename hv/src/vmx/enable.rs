@@ -35,7 +35,8 @@ pub fn probe() -> Result<Capabilities, Unavailable> {
     if decide(msr::read_checked(msr::FEATURE_CONTROL).ok()) == Decision::LockedOff {
         return Err(Unavailable::LockedOff);
     }
-    Capabilities::choose(&read_capabilities()).map_err(Unavailable::Missing)
+    let capabilities = Capabilities::choose(&read_capabilities()).map_err(Unavailable::Missing)?;
+    Ok(capabilities.with_cpuid(cpuid::cpuid))
 }
 
 /// Reads the capability MSRs; those that the CPU lacks read as if they allowed nothing.

@@ -3,9 +3,9 @@
 //! Reasons: Intel SDM Vol. 3D, Appendix C "VMX Basic Exit Reasons". Qualifications: Vol. 3C, 28.2.1 "Basic VM-Exit
 //! Information".
 
-use super::field::{Access, EXIT_QUALIFICATION, Field, GUEST_PHYSICAL_ADDRESS, Width};
+use super::field::{Access, EXIT_INSTRUCTION_INFO, EXIT_QUALIFICATION, Field, GUEST_PHYSICAL_ADDRESS, Width};
 use crate::mem::addr::Gpa;
-use crate::vmm::exit::{ControlWrite, Exit, Violation};
+use crate::vmm::exit::{ControlWrite, Exit, Immediate, Violation};
 use crate::vmm::registers::Register;
 
 /// Something that fields can be read from: the current VMCS, or a test's idea of one.
@@ -39,6 +39,10 @@ mod reason {
     pub const VMFUNC: u32 = 59;
     pub const SEAMCALL: u32 = 76;
     pub const TDCALL: u32 = 77;
+    pub const RDMSRLIST: u32 = 78;
+    pub const UWRMSR: u32 = 81;
+    pub const RDMSR_IMMEDIATE: u32 = 84;
+    pub const WRMSRNS_IMMEDIATE: u32 = 85;
 }
 
 /// What the exit with this exit reason is.
@@ -70,12 +74,25 @@ pub fn decode(exit_reason: u32, fields: &impl Fields) -> Exit {
         | reason::INVVPID
         | reason::VMFUNC
         | reason::SEAMCALL
-        | reason::TDCALL => Exit::Virtualization,
+        | reason::TDCALL
+        // CPUID hides these, so a guest has not been able to enable them.
+        | reason::RDMSRLIST..=reason::UWRMSR => Exit::Virtualization,
+        reason::RDMSR_IMMEDIATE => Exit::RdmsrImmediate(immediate(fields)),
+        reason::WRMSRNS_IMMEDIATE => Exit::WrmsrImmediate(immediate(fields)),
         reason::PREEMPTION_TIMER => Exit::Window,
         reason::INIT => Exit::Init,
         reason::SIPI => Exit::Sipi(qualification() as u8),
         reason::TRIPLE_FAULT => Exit::TripleFault,
         _ => Exit::Unknown { code: basic, qualification: qualification() },
+    }
+}
+
+/// The operands of an MSR instruction with an immediate: the qualification is the MSR, and bits 6:3 of the instruction
+/// information are the register.
+fn immediate(fields: &impl Fields) -> Immediate {
+    Immediate {
+        index: fields.read(EXIT_QUALIFICATION).0 as u32,
+        register: Register::from_number(u64::from(fields.read(EXIT_INSTRUCTION_INFO) >> 3)),
     }
 }
 
@@ -101,6 +118,7 @@ mod tests {
     struct Fake {
         qualification: u64,
         address: u64,
+        information: u32,
     }
 
     impl Fields for Fake {
@@ -110,6 +128,8 @@ mod tests {
                 self.qualification
             } else if encoding == GUEST_PHYSICAL_ADDRESS.encoding() {
                 self.address
+            } else if encoding == EXIT_INSTRUCTION_INFO.encoding() {
+                self.information.into()
             } else {
                 panic!("decoding asks for field {encoding:#x}")
             })
@@ -117,7 +137,7 @@ mod tests {
     }
 
     fn decoded(reason: u32, qualification: u64) -> Exit {
-        decode(reason, &Fake { qualification, address: 0xfee0_0300 })
+        decode(reason, &Fake { qualification, address: 0xfee0_0300, information: 0x68 })
     }
 
     #[test]
@@ -125,7 +145,7 @@ mod tests {
         assert_eq!(decoded(10, 0), Exit::Cpuid);
         assert_eq!(decoded(2, 0), Exit::TripleFault);
         assert_eq!(decoded(4, 0x9f), Exit::Sipi(0x9f));
-        for reason in (19..=27).chain([11, 50, 53, 59, 76, 77]) {
+        for reason in (19..=27).chain([11, 50, 53, 59]).chain(76..=81) {
             assert_eq!(decoded(reason, 0), Exit::Virtualization, "{reason}");
         }
         assert_eq!(decoded(0x8000_0021, 4), Exit::EntryFailed { code: 33, qualification: 4 });
@@ -139,6 +159,13 @@ mod tests {
         assert_eq!(decoded(28, 0x20), Exit::ControlWrite(ControlWrite::Clts));
         assert_eq!(decoded(28, 0xabcd_0030), Exit::ControlWrite(ControlWrite::Lmsw(0xabcd)));
         assert_eq!(decoded(28, 0x3), Exit::Unknown { code: 28, qualification: 3 });
+    }
+
+    #[test]
+    fn msr_instructions_with_an_immediate() {
+        let operands = Immediate { index: 0xc000_0080, register: Register::R13 };
+        assert_eq!(decoded(84, 0xc000_0080), Exit::RdmsrImmediate(operands));
+        assert_eq!(decoded(85, 0xc000_0080), Exit::WrmsrImmediate(operands));
     }
 
     #[test]

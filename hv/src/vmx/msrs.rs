@@ -26,6 +26,9 @@ const OWN: &[Row] = &[
     // The CPU goes on to write event records after an exit, to the guest's linear address in Vidar's address space.
     Row::new(msr::PEBS_ENABLE, msr::PEBS_ENABLE, Read::Native, Write::Without(u64::MAX)),
     Row::new(msr::VMX_BASIC, msr::VMX_EXIT_CTLS2, Read::Refuse, Write::Refuse),
+    // Features that CPUID hides: USER_MSR, whose instructions would exit at CPL 3, and FRED.
+    Row::new(msr::USER_MSR_CTL, msr::USER_MSR_CTL, Read::Refuse, Write::Refuse),
+    Row::new(msr::FRED_RSP0, msr::FRED_CONFIG, Read::Refuse, Write::Refuse),
 ];
 
 /// What is refused as well where a hypervisor is below Vidar: the MSRs that the bitmap does not cover. A bare CPU is asked
@@ -44,7 +47,7 @@ mod tests {
 
     #[test]
     fn what_the_guest_must_not_reach() {
-        for index in (0x480..=0x493).chain([msr::SMM_MONITOR_CTL]) {
+        for index in (0x480..=0x493).chain(0x1cc..=0x1d4).chain([msr::SMM_MONITOR_CTL, msr::USER_MSR_CTL]) {
             assert_eq!(policy(MSRS, index), (Read::Refuse, Write::Refuse), "{index:#x}");
         }
     }

@@ -15,7 +15,7 @@ use crate::arch::percpu::PerCpu;
 use crate::arch::segments::Selectors;
 use crate::mem::addr::Hpa;
 use crate::mem::pat;
-use crate::vmm::control::{CR0_ET, CR0_PE, CR4_SMXE, CR4_VMXE};
+use crate::vmm::control::{CR0_ET, CR0_PE, CR4_VMXE};
 use crate::vmm::entry::EntryState;
 
 /// The VPID of the guest's translations; 0 is Vidar's own.
@@ -38,8 +38,13 @@ pub const fn cr0_mask(capabilities: &Capabilities) -> u64 {
     capabilities.cr0_forced | capabilities.cr0_forbidden
 }
 
-/// Bits of CR4 that the guest does not own: VMXE is on behind its back, and SMX is not for it.
-pub const CR4_MASK: u64 = CR4_VMXE | CR4_SMXE;
+/// Bits of CR4 that are not in the CPU as the guest wrote them: VMXE is on behind its back.
+pub const CR4_SHADOWED: u64 = CR4_VMXE;
+
+/// Bits of CR4 that the guest does not own: those that it may not set, so that each write which tries exits.
+pub const fn cr4_mask(capabilities: &Capabilities) -> u64 {
+    !capabilities.cr4_allowed
+}
 
 /// Intel SDM Vol. 3C, 25.6 "VM-Execution Control Fields" to 25.8 "VM-Entry Control Fields".
 pub fn controls(vmcs: &mut Vmcs, capabilities: &Capabilities, msr_bitmap: Hpa, ept_root: Hpa) {
@@ -66,7 +71,7 @@ pub fn controls(vmcs: &mut Vmcs, capabilities: &Capabilities, msr_bitmap: Hpa, e
     vmcs.write(PAGE_FAULT_ERROR_CODE_MATCH, 0);
     vmcs.write(CR3_TARGET_COUNT, 0);
     vmcs.write(CR0_GUEST_HOST_MASK, Natural(cr0_mask(capabilities)));
-    vmcs.write(CR4_GUEST_HOST_MASK, Natural(CR4_MASK));
+    vmcs.write(CR4_GUEST_HOST_MASK, Natural(cr4_mask(capabilities)));
     vmcs.write(EXIT_MSR_STORE_COUNT, 0);
     vmcs.write(EXIT_MSR_LOAD_COUNT, 0);
     vmcs.write(ENTRY_MSR_LOAD_COUNT, 0);

@@ -7,7 +7,7 @@ use vidar::arch::msr::{self, EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME};
 use vidar::mem::addr::{Gpa, PAGE_SIZE};
 use vidar::mem::stage2::REACH;
 use vidar::vmm::control::*;
-use vidar::vmm::exit::{ControlWrite, Exit};
+use vidar::vmm::exit::{ControlWrite, Exit, Immediate};
 use vidar::vmm::outcome::{Exception, Outcome, Stop};
 use vidar::vmm::registers::Register::{self, Rax, Rbx, Rcx, Rdi, Rdx, Rsi};
 use vidar_abi::{Call, ExitKind, MAGIC, Status, VERSION, Vendor};
@@ -23,6 +23,15 @@ pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Did>)> {
         (Exit::Rdmsr, ABSENT, REFUSED, vec![]),
         (Exit::Wrmsr, TSC, Advance, vec![Did::Wrmsr(TSC, 7)]),
         (Exit::Wrmsr, ABSENT, REFUSED, vec![Did::Wrmsr(ABSENT, 7)]),
+        (Exit::RdmsrImmediate(Immediate { index: TSC, register: Rbx }), 0, Advance, vec![]),
+        (Exit::RdmsrImmediate(Immediate { index: ABSENT, register: Rbx }), 0, REFUSED, vec![]),
+        (
+            Exit::WrmsrImmediate(Immediate { index: TSC, register: Rdx }),
+            0,
+            Advance,
+            vec![Did::Wrmsr(TSC, HIGH)],
+        ),
+        (Exit::WrmsrImmediate(Immediate { index: msr::VMX_BASIC, register: Rdx }), 0, REFUSED, vec![]),
         (Exit::ControlWrite(ControlWrite::Cr0(Rax)), 0, Advance, controls(7 | CR0_ET, 0)),
         (Exit::ControlWrite(ControlWrite::Clts), 0, Advance, controls(protected, 0)),
         (Exit::ControlWrite(ControlWrite::Lmsw(8)), 0, Advance, controls(protected | CR0_TS, 0)),
@@ -146,6 +155,30 @@ fn rdmsr_by_policy() {
     let mut bench = Bench::with(&indexed(msr::FEATURE_CONTROL, 0));
     bench.cpu.msrs.remove(&msr::FEATURE_CONTROL);
     assert_eq!(bench.answer(Exit::Rdmsr), (REFUSED, vec![]), "a CPU without the MSR does not get one");
+}
+
+#[test]
+fn msr_instructions_with_an_immediate_follow_the_policy() {
+    for (index, read) in
+        [(TSC, Some(0x1234_5678_9abc_def0)), (msr::FEATURE_CONTROL, Some(0x10_0001)), (msr::VMX_BASIC, None)]
+    {
+        let mut bench = Bench::with(&[(Rcx, TSC.into())]);
+        let outcome = if read.is_some() { Outcome::Advance } else { REFUSED };
+        let exit = Exit::RdmsrImmediate(Immediate { index, register: Rsi });
+        assert_eq!(bench.answer(exit), (outcome, vec![]), "{index:#x}");
+        let expected = [u64::MAX, u64::MAX, TSC.into(), read.unwrap_or(u64::MAX)];
+        assert_eq!([Rax, Rdx, Rcx, Rsi].map(|register| bench.get(register)), expected, "{index:#x}");
+    }
+    for (index, tried) in [(msr::PAT, true), (msr::FEATURE_CONTROL, false)] {
+        let mut bench = Bench::with(&[(Rsi, 0x0007_0406_0007_0406), (Rcx, TSC.into())]);
+        let exit = Exit::WrmsrImmediate(Immediate { index, register: Rsi });
+        let expected = if tried {
+            (Outcome::Advance, vec![Did::Wrmsr(index, 0x0007_0406_0007_0406)])
+        } else {
+            (REFUSED, vec![])
+        };
+        assert_eq!(bench.answer(exit), expected, "{index:#x}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use vidar::arch::msr::{self, EFER_LMA, EFER_LME};
 use vidar::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use vidar::mem::stage2::REACH;
 use vidar::vmm::control::*;
-use vidar::vmm::exit::{ControlWrite, Exit, Violation};
+use vidar::vmm::exit::{ControlWrite, Exit, Immediate, Violation};
 use vidar::vmm::msr::{Write, policy};
 use vidar::vmm::outcome::Stop;
 use vidar::vmm::registers::Register::{self, Rcx};
@@ -70,6 +70,9 @@ fn exit() -> impl Strategy<Value = Exit> {
         3 => value().prop_map(|address| touch(Gpa(address))),
         1 => value().prop_map(|address| denied(Gpa(address))),
         3 => Just(Exit::Wrmsr),
+        1 => (msr_index(), 0u64..16).prop_map(|(index, number)| {
+            Exit::WrmsrImmediate(Immediate { index, register: Register::from_number(number) })
+        }),
         1 => (any::<u32>(), any::<u64>()).prop_map(|(code, qualification)| Exit::Unknown { code, qualification }),
         4 => prop::sample::select(others),
     ]
@@ -103,7 +106,7 @@ fn check_effects(exit: &Exit, did: &[Did], before: &Controls) -> Result<(), Test
                 prop_assert!(cr0 >> 32 == 0 && has(CR0_ET) && (has(CR0_PE) || !has(CR0_PG)), "{:#x}", cr0);
                 prop_assert!(cr4 & !CR4_ALLOWED == 0, "{:#x}", cr4);
                 let lma = if has(CR0_PG) && efer & EFER_LME != 0 { EFER_LMA } else { 0 };
-                if *exit == Exit::Wrmsr {
+                if matches!(exit, Exit::Wrmsr | Exit::WrmsrImmediate(_)) {
                     prop_assert_eq!((cr0, cr4), (before.cr0, before.cr4));
                     prop_assert!(
                         efer & !(EFER_ALLOWED | EFER_LMA) == 0 && efer & EFER_LMA == lma,
