@@ -10,6 +10,7 @@ use super::entry::{self, EntryBlock, enter, status};
 use super::event::{self, Injection, PENDING_SINGLE_STEP, activity, interruptibility};
 use super::exit::{self, Fields};
 use super::field::*;
+use super::nmi::{Delivery, KeptNmi};
 use super::setup::{self, CR4_SHADOWED, GUEST_VPID};
 use super::snapshot;
 use super::vmcs::{self, Failure, Vmcs};
@@ -35,10 +36,6 @@ const TRAP: u64 = 1 << 8;
 const RESUME: u64 = 1 << 16;
 /// IA32_DEBUGCTL.BTF: TF steps over branches, not instructions.
 const BRANCH_STEP: u64 = 1 << 1;
-
-/// How long the guest runs, in ticks of the TSC, until it is tried again whether it takes an NMI: long enough for some
-/// instructions, so that the shadow of STI or MOV SS ends.
-const NMI_PATIENCE: u32 = 2048;
 
 /// Frames that a virtual CPU needs beside the second stage.
 #[derive(Debug, Clone, Copy)]
@@ -67,8 +64,8 @@ pub struct VmxCpu {
     capabilities: Capabilities,
     frames: CpuFrames,
     percpu: &'static PerCpu,
-    /// An NMI was taken over from `percpu` and could not be injected yet.
-    nmi_waits: bool,
+    /// The NMI that was taken over from `percpu` and could not be injected yet.
+    nmi: KeptNmi,
 }
 
 impl VmxCpu {
@@ -106,7 +103,7 @@ impl VmxCpu {
             vmcs::invvpid(GUEST_VPID);
         }
         let block = EntryBlock::default();
-        let mut cpu = Self { block, vmcs, capabilities, frames, percpu, nmi_waits: false };
+        let mut cpu = Self { block, vmcs, capabilities, frames, percpu, nmi: KeptNmi::default() };
         match begin {
             Begin::Kernel(state) => {
                 setup::kernel_state(&mut cpu.vmcs, &cpu.capabilities, state);
@@ -125,18 +122,15 @@ impl VmxCpu {
     #[cold]
     fn deliver_nmi(&mut self) {
         self.percpu.nmi_pending.store(false, Ordering::Relaxed);
-        if self.vmcs.read(GUEST_ACTIVITY_STATE) == activity::WAIT_FOR_SIPI {
-            // Entry with an event to inject would fail, and the timer does not run: it waits until the CPU starts.
-            self.nmi_waits = true;
-            return;
-        }
+        let activity = self.vmcs.read(GUEST_ACTIVITY_STATE);
         let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
-        self.nmi_waits = !event::nmi_allowed(blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO));
-        if !self.nmi_waits {
-            self.vmcs.write(ENTRY_INTERRUPTION_INFO, event::NMI);
-        } else {
-            self.vmcs.write(PREEMPTION_TIMER, (NMI_PATIENCE >> self.capabilities.timer_rate).max(1));
-            self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin | pin::PREEMPTION_TIMER);
+        match self.nmi.deliver(activity, blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO)) {
+            Delivery::Inject => self.vmcs.write(ENTRY_INTERRUPTION_INFO, event::NMI),
+            Delivery::AtStartup => {}
+            Delivery::Retry(ticks) => {
+                self.vmcs.write(PREEMPTION_TIMER, (ticks >> self.capabilities.timer_rate).max(1));
+                self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin | pin::PREEMPTION_TIMER);
+            }
         }
     }
 
@@ -210,7 +204,7 @@ impl OnHardware for VmxCpu {}
 
 impl Vcpu for VmxCpu {
     fn run(&mut self) -> Exit {
-        if self.nmi_waits {
+        if self.nmi.waits() {
             self.window();
         }
         loop {
@@ -342,6 +336,9 @@ impl Vcpu for VmxCpu {
 
     #[cold]
     fn init(&mut self, waits: bool) {
+        self.percpu.nmi_pending.store(false, Ordering::Relaxed);
+        self.nmi.forget();
+        self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
         setup::init_state(&mut self.vmcs, &self.capabilities);
         if waits {
             self.vmcs.write(GUEST_ACTIVITY_STATE, activity::WAIT_FOR_SIPI);

@@ -9,6 +9,7 @@ pub mod feature_control;
 pub mod field;
 pub mod msr_bitmap;
 pub mod msrs;
+pub mod nmi;
 
 #[cfg(target_os = "none")]
 pub mod cpu;
