@@ -30,8 +30,18 @@ pub const FRED_CONFIG: u32 = 0x1d4;
 pub const DEBUGCTL: u32 = 0x1d9;
 /// IA32_PAT.
 pub const PAT: u32 = 0x277;
+/// IA32_PERF_CAPABILITIES.
+pub const PERF_CAPABILITIES: u32 = 0x345;
 /// IA32_PEBS_ENABLE.
 pub const PEBS_ENABLE: u32 = 0x3f1;
+/// IA32_PEBS_BASE.
+pub const PEBS_BASE: u32 = 0x3f4;
+/// IA32_PEBS_INDEX.
+pub const PEBS_INDEX: u32 = 0x3f5;
+/// IA32_PMC_GP0_CFG_C; that of each further counter is 4 later.
+pub const GP0_CFG_C: u32 = 0x1903;
+/// IA32_PMC_FX0_CFG_C; likewise.
+pub const FIXED0_CFG_C: u32 = 0x1983;
 /// IA32_VMX_BASIC, the first of the VMX capability MSRs.
 pub const VMX_BASIC: u32 = 0x480;
 /// IA32_VMX_EXIT_CTLS2, the last of the VMX capability MSRs.
@@ -53,6 +63,8 @@ pub const GHCB: u32 = 0xc001_0130;
 /// PATCH_LOADER: a write loads AMD's microcode.
 pub const PATCH_LOADER: u32 = 0xc001_0020;
 
+/// IA32_EFER.SCE: SYSCALL is enabled.
+pub const EFER_SCE: u64 = 1 << 0;
 /// IA32_EFER.LME: long mode is enabled.
 pub const EFER_LME: u64 = 1 << 8;
 /// IA32_EFER.LMA: long mode is active.

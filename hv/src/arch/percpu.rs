@@ -60,6 +60,8 @@ pub struct PerCpu {
     logical: [AtomicU32; 2],
     /// The PAT that it had before Vidar's.
     guest_pat: AtomicU64,
+    /// The guest has set XD Bit Disable in IA32_MISC_ENABLE: for it there are no no-execute pages. INIT leaves it so.
+    pub xd_disabled: AtomicBool,
     /// Exits of this CPU.
     pub counters: Counters,
 }
@@ -78,6 +80,7 @@ impl PerCpu {
             startup: Startup::running(),
             logical: [AtomicU32::new(Address::RESET.0), AtomicU32::new(Address::RESET.1)],
             guest_pat: AtomicU64::new(0),
+            xd_disabled: AtomicBool::new(false),
             counters: Counters::new(),
         }
     }

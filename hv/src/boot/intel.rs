@@ -8,10 +8,11 @@ use vidar_abi::Vendor;
 
 use super::extension::Extension;
 use super::refusal::{self, Names, Refusal};
+use crate::arch::msr::{EFER_LME, EFER_NXE, EFER_SCE};
 use crate::arch::percpu::PerCpu;
 use crate::arch::segments::Selectors;
 use crate::arch::{cpuid, msr};
-use crate::mem::addr::{Hpa, PageSize};
+use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use crate::mem::host::Frames;
 use crate::mem::mtrr::Mtrrs;
 use crate::mem::physical;
@@ -83,20 +84,27 @@ impl Extension for Vmx {
     }
 
     fn efer_allowed(&self) -> u64 {
-        0 // writes of EFER do not exit
+        EFER_SCE | EFER_LME | EFER_NXE // what every 64-bit CPU of Intel has
     }
 
     fn msr_map(frames: &mut Frames) -> Option<Hpa> {
-        frames.allocate()
+        frames.allocate_run(2)
     }
 
     fn fill_msr_map(map: Hpa, tables: &[&[Row]]) {
-        // SAFETY: the frame was allocated for this.
-        unsafe { physical::write(map, &msr_bitmap::derive(tables)) };
+        // SAFETY: the frames were allocated for this.
+        unsafe {
+            physical::write(map, &msr_bitmap::derive(tables, false));
+            physical::write(map + PAGE_SIZE, &msr_bitmap::derive(tables, true));
+        }
     }
 
     fn frames(frames: &mut Frames, map: Hpa) -> Option<CpuFrames> {
-        Some(CpuFrames { vmxon: frames.allocate()?, vmcs: frames.allocate()?, msr_bitmap: map })
+        Some(CpuFrames {
+            vmxon: frames.allocate()?,
+            vmcs: frames.allocate()?,
+            msr_bitmaps: [map, map + PAGE_SIZE],
+        })
     }
 
     fn cpu(

@@ -38,6 +38,9 @@ pub trait Vcpu: Processor {
     /// Makes CR0, CR4 and EFER those of `controls`, which must be consistent.
     fn set_controls(&mut self, controls: &Controls);
 
+    /// Makes writes of EFER exit, or not, where the backend otherwise leaves them to the CPU.
+    fn watch_efer(&mut self, _watch: bool) {}
+
     /// Loads the four page-directory-pointer-table entries of PAE paging.
     fn set_pdptes(&mut self, entries: [u64; 4]);
 

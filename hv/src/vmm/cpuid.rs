@@ -70,6 +70,8 @@ enum Rule {
     Follow(u64),
     /// Reads 0 unless the extension lets the guest use the feature.
     Needs(Features),
+    /// Reads 0 while the guest has disabled no-execute pages.
+    NoExecute,
     /// Reads 1 if the guest is told of Vidar, and as the CPU has it if not: under another hypervisor the guest sees, as
     /// without Vidar, that it is not on a bare machine.
     Hypervisor,
@@ -153,10 +155,17 @@ const EXTENDED_STATE: &[Bit] =
 /// Leaf 19H: AESKLE.
 const KEY_LOCKER: &[Bit] = &[bit(Output::Ebx, 0, Rule::Follow(CR4_KL))];
 
-/// Leaf 80000001H: SVM and SKINIT are Vidar's; RDTSCP.
+/// Leaf 23H: PEBS by its own counters and subleaves, which Vidar refuses as it does the older kind.
+const PERFORMANCE: &[Bit] = &[sub(0, Output::Eax, 4, Rule::Hide), sub(0, Output::Eax, 5, Rule::Hide)];
+
+/// Those subleaves.
+const PEBS_SUBLEAVES: [u32; 2] = [4, 5];
+
+/// Leaf 80000001H: SVM and SKINIT are Vidar's; NX; RDTSCP.
 const AMD_FEATURES: &[Bit] = &[
     bit(Output::Ecx, 2, Rule::Hide),
     bit(Output::Ecx, 12, Rule::Hide),
+    bit(Output::Edx, 20, Rule::NoExecute),
     bit(Output::Edx, 27, Rule::Needs(Features::RDTSCP)),
 ];
 
@@ -175,13 +184,15 @@ const HYPERVISOR_LEAVES: core::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_f
 /// A leaf that neither a CPU nor a hypervisor has: what the CPU gives for it, it gives for every leaf that it lacks.
 const NO_LEAF: u32 = *HYPERVISOR_LEAVES.start() - 1;
 
-/// What the guest gets for `leaf` and `subleaf`. `native` asks the CPU; `cr4` asks for the guest's CR4.
+/// What the guest gets for `leaf` and `subleaf`. `native` asks the CPU; `cr4` asks for the guest's CR4, `no_execute` whether it
+/// has left no-execute pages enabled.
 pub fn answer(
     leaf: u32,
     subleaf: u32,
     policy: &Policy,
     native: impl Fn(u32, u32) -> Leaf,
     cr4: impl Fn() -> u64,
+    no_execute: impl Fn() -> bool,
 ) -> Leaf {
     let leaf = match leaf {
         _ if !HYPERVISOR_LEAVES.contains(&leaf) => leaf,
@@ -198,6 +209,10 @@ pub fn answer(
         7 => EXTENDED_FEATURES,
         0xd => EXTENDED_STATE,
         0x19 => KEY_LOCKER,
+        // On a CPU without this leaf the answer is that to another.
+        0x23 if native(0, 0).eax < leaf => return native(leaf, subleaf),
+        0x23 if PEBS_SUBLEAVES.contains(&subleaf) => return Leaf::default(),
+        0x23 => PERFORMANCE,
         0x8000_0001 => AMD_FEATURES,
         0x8000_0008 => AMD_SIZES,
         SVM_LEAF => return Leaf::default(),
@@ -218,6 +233,7 @@ pub fn answer(
             // A feature that the CPU lacks can't be on: its bit of CR4 is reserved.
             Rule::Follow(bit) => cr4() & bit != 0,
             Rule::Needs(feature) => *output & mask != 0 && policy.features.contains(feature),
+            Rule::NoExecute => *output & mask != 0 && no_execute(),
             Rule::Hypervisor => policy.hypervisor_bit || *output & mask != 0,
         };
         *output = if set { *output | mask } else { *output & !mask };
@@ -268,7 +284,7 @@ mod tests {
     const ALL: Policy = Policy { features: Features::all(), hypervisor_bit: true };
 
     fn changed(leaf: u32, subleaf: u32, policy: &Policy, native: Leaf, cr4: u64) -> [u32; 4] {
-        let got = answer(leaf, subleaf, policy, |_, _| native, || cr4);
+        let got = answer(leaf, subleaf, policy, |_, _| native, || cr4, || true);
         [got.eax ^ native.eax, got.ebx ^ native.ebx, got.ecx ^ native.ecx, got.edx ^ native.edx]
     }
 
@@ -276,7 +292,7 @@ mod tests {
     fn virtualization_is_hidden() {
         assert_eq!(changed(1, 0, &ALL, ONES, CR4_OSXSAVE), [0, 0, 1 << 5 | 1 << 6, 0]);
         assert_eq!(changed(0x8000_0001, 0, &ALL, ONES, 0), [0, 0, 1 << 2 | 1 << 12, 0]);
-        assert_eq!(answer(SVM_LEAF, 0, &ALL, |_, _| ONES, || 0), Leaf::default());
+        assert_eq!(answer(SVM_LEAF, 0, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
     }
 
     #[test]
@@ -299,9 +315,9 @@ mod tests {
         assert_eq!(changed(7, 1, &ALL, ONES, CR4_PKE), [1 << 17 | 1 << 20 | 1 << 27, 0, 0, edx]);
         assert_eq!(changed(0xd, 1, &none, ONES, 0), [1 << 3, 0, !0, !0]);
         assert_eq!(changed(0xd, 1, &ALL, ONES, 0), [0; 4]);
-        assert_eq!(answer(0x14, 0, &none, |_, _| ONES, || 0), Leaf::default());
+        assert_eq!(answer(0x14, 0, &none, |_, _| ONES, || 0, || true), Leaf::default());
         assert_eq!(changed(0xd, 0, &none, ONES, 0), [1 << 19, 0, 0, 0]);
-        assert_eq!(answer(0xd, 19, &ALL, |_, _| ONES, || 0), Leaf::default());
+        assert_eq!(answer(0xd, 19, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
         assert_eq!(changed(0x8000_0001, 0, &none, Leaf::default(), 0), [0; 4], "nothing is invented");
     }
 
@@ -314,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_guest_is_told_of_vidar_if_it_is_to_be() {
-        let first = answer(0x4000_0000, 0, &ALL, |_, _| ONES, || 0);
+        let first = answer(0x4000_0000, 0, &ALL, |_, _| ONES, || 0, || true);
         assert_eq!((first.eax, signature(first)), (0x4000_0001, vidar_abi::SIGNATURE.to_vec()));
         assert_eq!(changed(1, 0, &ALL, Leaf::default(), 0), [0, 0, 1 << 31, 0]);
     }
@@ -325,7 +341,7 @@ mod tests {
         // CPUs answer for a leaf that they lack as they like, and here with its number.
         let native = |leaf, _| Leaf { ebx: if leaf == 1 { 0 } else { leaf }, ..Leaf::default() };
         for leaf in [0x4000_0000, 0x4000_0001, 0x4000_0100, 0x4fff_ffff] {
-            assert_eq!(answer(leaf, 0, &SILENT, native, || 0).ebx, 0x3fff_ffff, "{leaf:#x}");
+            assert_eq!(answer(leaf, 0, &SILENT, native, || 0, || true).ebx, 0x3fff_ffff, "{leaf:#x}");
         }
     }
 
@@ -333,18 +349,18 @@ mod tests {
     fn under_another_hypervisor_its_bit_is_shown_and_its_offers_are_not() {
         assert_eq!(changed(1, 0, &SILENT, ONES, CR4_OSXSAVE), changed(1, 0, &ALL, ONES, CR4_OSXSAVE));
         for leaf in [0x4000_0000, 0x4000_0001, 0x4000_0100, 0x4fff_ffff] {
-            assert_eq!(answer(leaf, 0, &SILENT, |_, _| ONES, || 0), Leaf::default(), "{leaf:#x}");
-            assert_ne!(answer(leaf, 0, &ALL, |_, _| ONES, || 0), ONES, "{leaf:#x}");
+            assert_eq!(answer(leaf, 0, &SILENT, |_, _| ONES, || 0, || true), Leaf::default(), "{leaf:#x}");
+            assert_ne!(answer(leaf, 0, &ALL, |_, _| ONES, || 0, || true), ONES, "{leaf:#x}");
         }
     }
 
     proptest! {
         #[test]
         fn other_leaves_are_the_cpus(leaf in any::<u32>(), subleaf in any::<u32>(), seed in any::<u32>()) {
-            let special = [1, 7, 0xd, 0x19, 0x8000_0001, 0x8000_0008, SVM_LEAF, INTEL_PT_LEAF];
+            let special = [1, 7, 0xd, 0x19, 0x23, 0x8000_0001, 0x8000_0008, SVM_LEAF, INTEL_PT_LEAF];
             prop_assume!(!special.contains(&leaf) && !HYPERVISOR_LEAVES.contains(&leaf));
             let native = |l: u32, s: u32| Leaf { eax: l ^ seed, ebx: s ^ seed, ecx: l, edx: s };
-            prop_assert_eq!(answer(leaf, subleaf, &ALL, native, || 0), native(leaf, subleaf));
+            prop_assert_eq!(answer(leaf, subleaf, &ALL, native, || 0, || true), native(leaf, subleaf));
         }
     }
 }

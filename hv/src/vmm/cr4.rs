@@ -45,7 +45,9 @@ const ROWS: &[Row] = &[
 pub fn allowed(policy: &Policy, native: impl Fn(u32, u32) -> Leaf) -> u64 {
     let has = |row: &&Row| {
         let exists = native(0, 0).eax >= row.leaf;
-        exists && answer(row.leaf, row.subleaf, policy, &native, || 0).get(row.output) >> row.bit & 1 == 1
+        exists
+            && answer(row.leaf, row.subleaf, policy, &native, || 0, || true).get(row.output) >> row.bit & 1
+                == 1
     };
     ROWS.iter().filter(has).fold(ALWAYS, |bits, row| bits | 1 << row.cr4)
 }

@@ -14,6 +14,7 @@ pub mod ipi;
 pub mod machine;
 pub mod memory;
 pub mod microcode;
+pub mod misc_enable;
 pub mod msr;
 pub mod outcome;
 pub mod registers;

@@ -16,6 +16,10 @@ pub enum Read {
     FeatureControl,
     /// IA32_EFER as the guest sees it.
     Efer,
+    /// IA32_MISC_ENABLE: see [`misc_enable`](super::misc_enable).
+    MiscEnable,
+    /// What the CPU answers, but for these bits, which read 0.
+    Without(u64),
 }
 
 /// What becomes of a write.
@@ -39,6 +43,10 @@ pub enum Write {
     Icr,
     /// IA32_EFER: by the rules of [`control::write_efer`](super::control::write_efer).
     Efer,
+    /// IA32_EFER where the CPU takes it with no exit, but while no-execute is disabled for the guest: by the same rules then.
+    EferIfWatched,
+    /// IA32_MISC_ENABLE: see [`misc_enable`](super::misc_enable).
+    MiscEnable,
 }
 
 /// One row: some MSRs, and what becomes of reads and writes.

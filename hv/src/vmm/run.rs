@@ -9,8 +9,8 @@ use super::machine::{Machine, Startup};
 use super::msr::{self, Read, Write};
 use super::outcome::{Exception, Outcome, Stop};
 use super::registers::Register;
-use super::{apic, cpuid, hypercall, microcode, xcr0};
-use crate::arch::msr::Fault;
+use super::{apic, cpuid, hypercall, microcode, misc_enable, xcr0};
+use crate::arch::msr::{EFER_NXE, Fault};
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, Mtrrs};
 use crate::mem::stage2::{Format, MapError, TableMemory};
@@ -20,6 +20,9 @@ pub const REFUSE: Outcome = Outcome::Inject(Exception::GeneralProtection);
 
 /// The switch in [`IA32_MTRR_DEF_TYPE`].
 const MTRRS_ENABLED: u64 = 1 << 11;
+
+/// CPUID.01H:EDX.DS: the CPU has the debug store.
+const DEBUG_STORE: u32 = 1 << 21;
 
 /// Runs the guest on `vcpu` until it cannot go on.
 pub fn run<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> (Stop, Exit) {
@@ -57,7 +60,14 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
         Exit::Cpuid => {
             let (leaf, subleaf) = (vcpu.registers().low(Register::Rax), vcpu.registers().low(Register::Rcx));
             let native = |leaf, subleaf| vcpu.cpuid(leaf, subleaf);
-            let result = cpuid::answer(leaf, subleaf, &machine.cpuid, native, || vcpu.cr4());
+            let result = cpuid::answer(
+                leaf,
+                subleaf,
+                &machine.cpuid,
+                native,
+                || vcpu.cr4(),
+                || !vcpu.percpu().xd_disabled.load(Ordering::Relaxed),
+            );
             let registers = vcpu.registers();
             registers.set(Register::Rax, result.eax.into());
             registers.set(Register::Rbx, result.ebx.into());
@@ -131,6 +141,12 @@ fn read_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, index: u32) ->
         Read::Native => vcpu.rdmsr(index),
         Read::FeatureControl => vcpu.rdmsr(index).map(msr::feature_control),
         Read::Efer => Ok(vcpu.controls().efer),
+        Read::MiscEnable => {
+            let native = vcpu.rdmsr(index)?;
+            let xd_disabled = vcpu.percpu().xd_disabled.load(Ordering::Relaxed);
+            Ok(misc_enable::read(native, vcpu.cpuid(1, 0).edx & DEBUG_STORE != 0, xd_disabled))
+        }
+        Read::Without(bits) => vcpu.rdmsr(index).map(|value| value & !bits),
         Read::Refuse => Err(Fault),
     }
 }
@@ -153,7 +169,11 @@ fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(
         Write::Icr => return apic::write_msr(vcpu, machine, value),
         Write::Microcode(before) => return microcode::load(vcpu, machine, index, value, before),
         Write::Mtrr => return write_mtrr(vcpu, machine, index, value),
-        Write::Efer => {
+        Write::MiscEnable => return write_misc_enable(vcpu, index, value),
+        Write::Efer | Write::EferIfWatched => {
+            if value & EFER_NXE != 0 && vcpu.percpu().xd_disabled.load(Ordering::Relaxed) {
+                return REFUSE;
+            }
             let Ok(controls) = control::write_efer(&vcpu.controls(), value, machine.efer_allowed) else {
                 return REFUSE;
             };
@@ -165,6 +185,18 @@ fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(
         Ok(()) => Outcome::Advance,
         Err(_) => REFUSE,
     }
+}
+
+#[cold]
+fn write_misc_enable<V: Vcpu>(vcpu: &mut V, index: u32, value: u64) -> Outcome {
+    let Ok(native) = vcpu.rdmsr(index) else { return REFUSE };
+    let (to_cpu, xd_disabled) = misc_enable::write(value, native);
+    if vcpu.wrmsr(index, to_cpu).is_err() {
+        return REFUSE;
+    }
+    vcpu.percpu().xd_disabled.store(xd_disabled, Ordering::Relaxed);
+    vcpu.watch_efer(xd_disabled);
+    Outcome::Advance
 }
 
 /// Whether IA32_APIC_BASE of `value` lays the APIC's page beside Vidar, and where it is watched if it is to be.

@@ -44,8 +44,8 @@ pub struct CpuFrames {
     pub vmxon: Hpa,
     /// VMCS.
     pub vmcs: Hpa,
-    /// MSR bitmap, filled.
-    pub msr_bitmap: Hpa,
+    /// MSR bitmaps, filled, which all CPUs share: the usual one, and the one in which writes of EFER exit.
+    pub msr_bitmaps: [Hpa; 2],
 }
 
 /// Why a virtual CPU could not be made.
@@ -94,7 +94,7 @@ impl VmxCpu {
         if let Some(name) = vmcs.lacks() {
             return Err(SetupError::NoField(name));
         }
-        setup::controls(&mut vmcs, &capabilities, frames.msr_bitmap, ept_root);
+        setup::controls(&mut vmcs, &capabilities, frames.msr_bitmaps[0], ept_root);
         setup::host_state(&mut vmcs, &capabilities, selectors, percpu);
         setup::inherited_state(&mut vmcs, &capabilities, percpu);
         set_entry_window(entry::window());
@@ -104,6 +104,7 @@ impl VmxCpu {
         }
         let block = EntryBlock::default();
         let mut cpu = Self { block, vmcs, capabilities, frames, percpu, nmi: KeptNmi::default() };
+        cpu.watch_efer(percpu.xd_disabled.load(Ordering::Relaxed));
         match begin {
             Begin::Kernel(state) => {
                 setup::kernel_state(&mut cpu.vmcs, &cpu.capabilities, state);
@@ -280,6 +281,11 @@ impl Vcpu for VmxCpu {
         if self.capabilities.has(secondary::VPID) {
             vmcs::invvpid(GUEST_VPID);
         }
+    }
+
+    #[cold]
+    fn watch_efer(&mut self, watch: bool) {
+        self.vmcs.write(MSR_BITMAP, self.frames.msr_bitmaps[usize::from(watch)].0);
     }
 
     fn set_pdptes(&mut self, entries: [u64; 4]) {

@@ -13,8 +13,9 @@ const HIGH: core::ops::Range<u32> = 0xc000_0000..0xc000_2000;
 const READ: [usize; 2] = [0, 1024];
 const WRITE: [usize; 2] = [2048, 3072];
 
-/// The bitmap in which exactly those accesses exit that `tables` do not leave to the CPU.
-pub fn derive(tables: &[&[Row]]) -> [u8; BYTES] {
+/// The bitmap in which exactly those accesses exit that `tables` do not leave to the CPU, and writes of EFER if they are
+/// watched.
+pub fn derive(tables: &[&[Row]], watch_efer: bool) -> [u8; BYTES] {
     let mut bitmap = [0; BYTES];
     for row in tables.iter().copied().flatten() {
         for (range, part) in [LOW, HIGH].into_iter().zip([0, 1]) {
@@ -27,7 +28,12 @@ pub fn derive(tables: &[&[Row]]) -> [u8; BYTES] {
                 if row.read != Read::Native {
                     set(index, READ[part]);
                 }
-                if row.write != Write::Native {
+                let native = match row.write {
+                    Write::Native => true,
+                    Write::EferIfWatched => !watch_efer,
+                    _ => false,
+                };
+                if !native {
                     set(index, WRITE[part]);
                 }
             }
@@ -44,14 +50,18 @@ mod tests {
 
     #[test]
     fn agrees_with_the_policy_for_every_msr_that_it_covers() {
-        let bitmap = derive(MSRS);
-        for (range, read, write) in [(LOW, READ[0], WRITE[0]), (HIGH, READ[1], WRITE[1])] {
-            for index in range.clone() {
-                let bit = (index - range.start) as usize;
-                let exits = |part: usize| bitmap[part + bit / 8] >> (bit % 8) & 1 == 1;
-                let (on_read, on_write) = policy(MSRS, index);
-                assert_eq!(exits(read), on_read != Read::Native, "read {index:#x}");
-                assert_eq!(exits(write), on_write != Write::Native, "write {index:#x}");
+        for watched in [false, true] {
+            let bitmap = derive(MSRS, watched);
+            for (range, read, write) in [(LOW, READ[0], WRITE[0]), (HIGH, READ[1], WRITE[1])] {
+                for index in range.clone() {
+                    let bit = (index - range.start) as usize;
+                    let exits = |part: usize| bitmap[part + bit / 8] >> (bit % 8) & 1 == 1;
+                    let (on_read, on_write) = policy(MSRS, index);
+                    assert_eq!(exits(read), on_read != Read::Native, "read {index:#x}");
+                    let efer_passes = on_write == Write::EferIfWatched && !watched;
+                    let passes = on_write == Write::Native || efer_passes;
+                    assert_eq!(exits(write), !passes, "write {index:#x}");
+                }
             }
         }
     }

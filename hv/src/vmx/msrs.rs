@@ -6,15 +6,15 @@ use crate::vmm::msr::{COMMON, Read, Row, Write};
 /// All tables that hold on VT-x.
 pub const MSRS: &[&[Row]] = &[COMMON, OWN];
 
-/// Those of VT-x and of CPUs that have it. EFER is switched by the VMCS, so it is not among them.
+/// Those of VT-x and of CPUs that have it.
 const OWN: &[Row] = &[
     Row::new(msr::FEATURE_CONTROL, msr::FEATURE_CONTROL, Read::FeatureControl, Write::Refuse),
     // The address is that of the data, after a header of 48 bytes. Intel SDM Vol. 3A, 10.11.1 "Microcode Update". Reading it
     // is #GP by itself.
     Row::new(msr::BIOS_UPDT_TRIG, msr::BIOS_UPDT_TRIG, Read::Native, Write::Microcode(48)),
     Row::new(msr::SMM_MONITOR_CTL, msr::SMM_MONITOR_CTL, Read::Refuse, Write::Refuse),
-    // XD Bit Disable would make the no-execute bit of Vidar's own pages a reserved one.
-    Row::new(msr::MISC_ENABLE, msr::MISC_ENABLE, Read::Native, Write::Without(1 << 34)),
+    Row::new(msr::MISC_ENABLE, msr::MISC_ENABLE, Read::MiscEnable, Write::MiscEnable),
+    Row::new(msr::EFER, msr::EFER, Read::Native, Write::EferIfWatched),
     // EPT entries have memory types in place of the MTRRs. Variable ranges: all that there are numbers for. The CPU
     // refuses those that it lacks.
     Row::new(0x200, 0x24f, Read::Native, Write::Mtrr),
@@ -23,8 +23,30 @@ const OWN: &[Row] = &[
     Row::new(0x258, 0x259, Read::Native, Write::Mtrr),
     Row::new(0x268, 0x26f, Read::Native, Write::Mtrr),
     Row::new(0x2ff, 0x2ff, Read::Native, Write::Mtrr),
-    // The CPU goes on to write event records after an exit, to the guest's linear address in Vidar's address space.
-    Row::new(msr::PEBS_ENABLE, msr::PEBS_ENABLE, Read::Native, Write::Without(u64::MAX)),
+    // With PEBS the CPU goes on to write event records after an exit, to the guest's linear address in Vidar's address
+    // space. So it may not be enabled, and is not advertised: Intel SDM Vol. 3B, 21.8 "IA32_PERF_CAPABILITIES MSR
+    // Enumeration".
+    Row::new(msr::PERF_CAPABILITIES, msr::PERF_CAPABILITIES, Read::Without(PEBS_CAPABILITIES), Write::Native),
+    pebs(msr::PEBS_ENABLE),
+    // The same by a buffer's address and index, and by the configuration of each counter.
+    Row::new(msr::PEBS_BASE, msr::PEBS_INDEX, Read::Refuse, Write::Refuse),
+    pebs(msr::GP0_CFG_C),
+    pebs(msr::GP0_CFG_C + 4),
+    pebs(msr::GP0_CFG_C + 8),
+    pebs(msr::GP0_CFG_C + 12),
+    pebs(msr::GP0_CFG_C + 16),
+    pebs(msr::GP0_CFG_C + 20),
+    pebs(msr::GP0_CFG_C + 24),
+    pebs(msr::GP0_CFG_C + 28),
+    pebs(msr::GP0_CFG_C + 32),
+    pebs(msr::GP0_CFG_C + 36),
+    pebs(msr::FIXED0_CFG_C),
+    pebs(msr::FIXED0_CFG_C + 4),
+    pebs(msr::FIXED0_CFG_C + 8),
+    pebs(msr::FIXED0_CFG_C + 12),
+    pebs(msr::FIXED0_CFG_C + 16),
+    pebs(msr::FIXED0_CFG_C + 20),
+    pebs(msr::FIXED0_CFG_C + 24),
     Row::new(msr::VMX_BASIC, msr::VMX_EXIT_CTLS2, Read::Refuse, Write::Refuse),
     // Features that CPUID hides: USER_MSR, whose instructions would exit at CPL 3, and FRED.
     Row::new(msr::USER_MSR_CTL, msr::USER_MSR_CTL, Read::Refuse, Write::Refuse),
@@ -38,6 +60,14 @@ pub const NESTED: &[Row] = &[
     Row::new(0x2000, 0xbfff_ffff, Read::Refuse, Write::Refuse),
     Row::new(0xc000_2000, 0xffff_ffff, Read::Refuse, Write::Refuse),
 ];
+
+/// Bits of IA32_PERF_CAPABILITIES about PEBS: its kind and its records, its output to Intel PT, its timing.
+const PEBS_CAPABILITIES: u64 = 0x3f << 6 | 1 << 14 | 1 << 16 | 1 << 17;
+
+/// An MSR that enables PEBS, or a part of it.
+const fn pebs(index: u32) -> Row {
+    Row::new(index, index, Read::Native, Write::Without(u64::MAX))
+}
 
 #[cfg(test)]
 mod tests {
@@ -62,15 +92,29 @@ mod tests {
             let expected = if covered(index) { policy(MSRS, index) } else { (Read::Refuse, Write::Refuse) };
             assert_eq!(policy(&tables, index), expected, "{index:#x}");
         }
-        assert_eq!(msr_bitmap::derive(&tables), msr_bitmap::derive(MSRS));
+        for watched in [false, true] {
+            assert_eq!(msr_bitmap::derive(&tables, watched), msr_bitmap::derive(MSRS, watched));
+        }
     }
 
     #[test]
     fn what_is_the_guests() {
         // The PAT lies between the MTRRs.
-        for index in [0x277, msr::EFER] {
-            assert_eq!(policy(MSRS, index), (Read::Native, Write::Native), "{index:#x}");
-        }
+        assert_eq!(policy(MSRS, 0x277), (Read::Native, Write::Native));
+        assert_eq!(policy(MSRS, msr::EFER), (Read::Native, Write::EferIfWatched));
         assert_eq!(policy(MSRS, 0x2ff).1, Write::Mtrr);
+    }
+
+    #[test]
+    fn pebs_is_neither_offered_nor_enabled() {
+        for index in [msr::PEBS_ENABLE, 0x1903, 0x1927, 0x1983, 0x199b] {
+            assert_eq!(policy(MSRS, index), (Read::Native, Write::Without(u64::MAX)), "{index:#x}");
+        }
+        assert_eq!(policy(MSRS, msr::PERF_CAPABILITIES).0, Read::Without(0x3_4fc0));
+        assert_eq!(
+            policy(MSRS, 0x1902),
+            (Read::Native, Write::Native),
+            "how a counter is reloaded is no PEBS"
+        );
     }
 }

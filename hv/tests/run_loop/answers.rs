@@ -189,8 +189,6 @@ fn wrmsr_by_policy() {
         (ABSENT, 2, REFUSED, true),
         (msr::PAT, 6, Outcome::Advance, true),
         (msr::FEATURE_CONTROL, 5, REFUSED, false),
-        (msr::MISC_ENABLE, 1, Outcome::Advance, true),
-        (msr::MISC_ENABLE, 1 << 34 | 1, REFUSED, false),
         (msr::PEBS_ENABLE, 0, Outcome::Advance, true),
         (msr::PEBS_ENABLE, 1, REFUSED, false),
         (msr::SMM_MONITOR_CTL, 1, REFUSED, false),
@@ -210,6 +208,54 @@ fn wrmsr_by_policy() {
         assert_eq!(bench.answer(Exit::Wrmsr), (outcome, did), "{index:#x} = {value:#x}");
         assert_eq!((bench.cpu.registers, bench.pages()), before);
     }
+}
+
+#[test]
+fn no_execute_leaves_the_guest_while_it_is_disabled() {
+    const XD_DISABLE: u64 = 1 << 34;
+    let nx = |bench: &mut Bench| {
+        bench.cpu.registers.set(Rax, 0x8000_0001);
+        bench.answer(Exit::Cpuid);
+        bench.get(Rdx) >> 20 & 1
+    };
+    let write = |bench: &mut Bench, index, value| {
+        indexed(index, value)
+            .into_iter()
+            .for_each(|(register, value)| bench.cpu.registers.set(register, value));
+        bench.answer(Exit::Wrmsr)
+    };
+    let mut bench = Bench::with(&[]);
+    bench.cpu.cpuid_edx = 1 << 20;
+    assert_eq!(nx(&mut bench), 1);
+    for (disable, allowed) in [(XD_DISABLE, false), (0, true)] {
+        let did = vec![Did::Wrmsr(msr::MISC_ENABLE, 1), Did::WatchEfer(disable != 0)];
+        assert_eq!(
+            write(&mut bench, msr::MISC_ENABLE, disable | 1),
+            (Outcome::Advance, did),
+            "never in the CPU"
+        );
+        assert_eq!(bench.answer(Exit::Rdmsr), (Outcome::Advance, vec![]));
+        assert_eq!(bench.cpu.registers.edx_eax(), disable | 1, "it reads back");
+        assert_eq!(nx(&mut bench), u64::from(allowed));
+        let (outcome, _) = write(&mut bench, msr::EFER, EFER_NXE);
+        assert_eq!(outcome, if allowed { Outcome::Advance } else { REFUSED });
+        assert_eq!(write(&mut bench, msr::EFER, 1).0, Outcome::Advance, "other bits may be set");
+    }
+    bench.cpu.faults = true;
+    assert_eq!(write(&mut bench, msr::MISC_ENABLE, XD_DISABLE).0, REFUSED, "a CPU without the MSR");
+}
+
+#[test]
+fn pebs_is_not_advertised() {
+    let mut bench = Bench::with(&indexed(msr::MISC_ENABLE, 0));
+    bench.cpu.cpuid_edx = 1 << 21;
+    bench.answer(Exit::Rdmsr);
+    assert_eq!(bench.cpu.registers.edx_eax(), 1 << 12, "unavailable");
+    // What Skylake has: LBR format 5, PEBS with records of format 3, SMM freeze, full width.
+    bench.cpu.msrs.insert(msr::PERF_CAPABILITIES, 0x33c5);
+    bench.cpu.registers.set(Rcx, msr::PERF_CAPABILITIES.into());
+    bench.answer(Exit::Rdmsr);
+    assert_eq!(bench.cpu.registers.edx_eax(), 0x3005);
 }
 
 #[test]

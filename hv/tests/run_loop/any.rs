@@ -92,7 +92,13 @@ fn check_effects(exit: &Exit, did: &[Did], before: &Controls) -> Result<(), Test
         match *did {
             Did::Wrmsr(index, value) => {
                 let allowed = match policy(MSRS, index).1 {
-                    Write::Refuse | Write::Ignore | Write::Microcode(_) | Write::Efer | Write::Icr => false,
+                    Write::Refuse
+                    | Write::Ignore
+                    | Write::Microcode(_)
+                    | Write::Efer
+                    | Write::EferIfWatched
+                    | Write::Icr => false,
+                    Write::MiscEnable => value & (1 << 12 | 1 << 34) == 0,
                     Write::Without(bits) => value & bits == 0,
                     Write::Native | Write::Mtrr | Write::ApicBase => true,
                 };

@@ -54,7 +54,7 @@ pub const EFER_ALLOWED: u64 = 1 | EFER_LME | EFER_NXE;
 pub const XCR0_SUPPORTED: u32 = 0xe7;
 
 /// The MSRs of both vendors.
-pub const MSRS: &[&[Row]] = &[COMMON, VMX[1], SVM[1]];
+pub const MSRS: &[&[Row]] = &[COMMON, SVM[1], VMX[1]];
 
 /// What was done to the CPU, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,7 @@ pub enum Did {
     Wbinvd,
     Flush,
     SetControls(Controls),
+    WatchEfer(bool),
     SetPdptes([u64; 4]),
 }
 
@@ -83,6 +84,8 @@ pub struct FakeCpu {
     pub controls: Controls,
     pub cpl: u8,
     pub msrs: BTreeMap<u32, u64>,
+    /// What most leaves of CPUID have in EDX.
+    pub cpuid_edx: u32,
     /// Every access to an MSR and XCR0 gives #GP.
     pub faults: bool,
     pub percpu: &'static PerCpu,
@@ -128,6 +131,7 @@ impl FakeCpu {
             controls: Controls { cr0: CR0_PE | CR0_ET | CR0_NE, ..Controls::default() },
             cpl: 0,
             msrs: msrs.into_iter().chain(unused_pairs).chain(write_back).collect(),
+            cpuid_edx: CPUID_EDX,
             faults: false,
             percpu: Box::leak(Box::new(PerCpu::new(0, 0))),
             apic_mode: Some(Mode::XApic),
@@ -138,11 +142,14 @@ impl FakeCpu {
     }
 }
 
+/// What most leaves of CPUID have in EDX.
+const CPUID_EDX: u32 = 0x8745_4321;
+
 /// The CPU's own CPUID: outputs that tell the inputs.
 pub fn native_cpuid(leaf: u32, subleaf: u32) -> Leaf {
     match (leaf, subleaf) {
         (0xd, 0) => Leaf { eax: XCR0_SUPPORTED, ..Leaf::default() },
-        _ => Leaf { eax: !leaf, ebx: !subleaf, ecx: !0, edx: 0x8765_4321 },
+        _ => Leaf { eax: !leaf, ebx: !subleaf, ecx: !0, edx: CPUID_EDX },
     }
 }
 
@@ -175,6 +182,10 @@ impl Vcpu for FakeCpu {
     fn set_controls(&mut self, controls: &Controls) {
         self.controls = *controls;
         self.did.push(Did::SetControls(*controls));
+    }
+
+    fn watch_efer(&mut self, watch: bool) {
+        self.did.push(Did::WatchEfer(watch));
     }
 
     fn set_pdptes(&mut self, entries: [u64; 4]) {
@@ -220,7 +231,8 @@ impl Vcpu for FakeCpu {
 
 impl Processor for FakeCpu {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf {
-        native_cpuid(leaf, subleaf)
+        let native = native_cpuid(leaf, subleaf);
+        if native.edx == CPUID_EDX { Leaf { edx: self.cpuid_edx, ..native } } else { native }
     }
 
     fn rdmsr(&mut self, index: u32) -> Result<u64, Fault> {

@@ -48,6 +48,8 @@ pub struct Small {
     pub disk: bool,
     /// Whether the machine resets at a triple fault, as real ones do; it stops otherwise.
     pub survives_triple_fault: bool,
+    /// Whether MSRs that the machine lacks read 0 and take what is written; they fault otherwise.
+    pub lenient_msrs: bool,
     /// The machine's CPU, as its emulator names it.
     pub cpu: Option<&'static str>,
 }
@@ -115,7 +117,7 @@ impl Small {
             fixed_clock: true,
             counts_instructions: !self.clock_of_host,
             stops_at_triple_fault: !self.survives_triple_fault,
-            strict_msrs: true,
+            strict_msrs: !self.lenient_msrs,
             verbose: true,
             ..Spec::default()
         };

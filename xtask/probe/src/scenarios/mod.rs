@@ -15,6 +15,7 @@ mod memory;
 mod modes;
 mod msrs;
 mod nmi;
+mod no_execute;
 mod preserved;
 mod priority;
 mod quiet;
@@ -52,6 +53,7 @@ pub const ALL: &[Scenario] = &[
     scenario("msrs", msrs::own),
     scenario("svm-msrs", msrs::svm),
     scenario("efer", efer::efer),
+    scenario("xd-disable", no_execute::disable),
     scenario("cr4", control::cr4_bits),
     scenario("cr4-refused", control::cr4_refused),
     scenario("cr0", control::cr0_bits),
