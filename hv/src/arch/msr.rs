@@ -32,6 +32,8 @@ pub const DEBUGCTL: u32 = 0x1d9;
 pub const PAT: u32 = 0x277;
 /// IA32_PERF_CAPABILITIES.
 pub const PERF_CAPABILITIES: u32 = 0x345;
+/// IA32_PERF_GLOBAL_CTRL.
+pub const PERF_GLOBAL_CTRL: u32 = 0x38f;
 /// IA32_PEBS_ENABLE.
 pub const PEBS_ENABLE: u32 = 0x3f1;
 /// IA32_PEBS_BASE.
@@ -46,8 +48,14 @@ pub const FIXED0_CFG_C: u32 = 0x1983;
 pub const VMX_BASIC: u32 = 0x480;
 /// IA32_VMX_EXIT_CTLS2, the last of the VMX capability MSRs.
 pub const VMX_EXIT_CTLS2: u32 = 0x493;
+/// IA32_RTIT_CTL.
+pub const RTIT_CTL: u32 = 0x570;
 /// IA32_X2APIC_ICR.
 pub const X2APIC_ICR: u32 = 0x830;
+/// IA32_BNDCFGS.
+pub const BNDCFGS: u32 = 0xd90;
+/// IA32_LBR_CTL.
+pub const LBR_CTL: u32 = 0x14ce;
 /// IA32_EFER.
 pub const EFER: u32 = 0xc000_0080;
 /// IA32_GS_BASE.

@@ -63,6 +63,8 @@ pub mod secondary {
     pub const UNRESTRICTED_GUEST: u32 = 1 << 7;
     /// Enable INVPCID.
     pub const INVPCID: u32 = 1 << 12;
+    /// Conceal VMX from PT.
+    pub const CONCEAL_FROM_PT: u32 = 1 << 19;
     /// Enable XSAVES/XRSTORS.
     pub const XSAVES: u32 = 1 << 20;
     /// Enable user wait and pause.
@@ -77,6 +79,8 @@ pub mod exit {
     pub const SAVE_DEBUG: u32 = 1 << 2;
     /// Host address-space size: 64-bit.
     pub const HOST_64_BIT: u32 = 1 << 9;
+    /// Load IA32_PERF_GLOBAL_CTRL.
+    pub const LOAD_PERF_GLOBAL: u32 = 1 << 12;
     /// Save IA32_PAT.
     pub const SAVE_PAT: u32 = 1 << 18;
     /// Load IA32_PAT.
@@ -85,8 +89,18 @@ pub mod exit {
     pub const SAVE_EFER: u32 = 1 << 20;
     /// Load IA32_EFER.
     pub const LOAD_EFER: u32 = 1 << 21;
+    /// Clear IA32_BNDCFGS.
+    pub const CLEAR_BNDCFGS: u32 = 1 << 23;
+    /// Conceal VMX from PT.
+    pub const CONCEAL_FROM_PT: u32 = 1 << 24;
+    /// Clear IA32_RTIT_CTL.
+    pub const CLEAR_RTIT: u32 = 1 << 25;
+    /// Clear IA32_LBR_CTL.
+    pub const CLEAR_LBR: u32 = 1 << 26;
     /// Load CET state.
     pub const LOAD_CET: u32 = 1 << 28;
+    /// Save IA32_PERF_GLOBAL_CTL.
+    pub const SAVE_PERF_GLOBAL: u32 = 1 << 30;
 }
 
 /// VM-entry controls.
@@ -95,13 +109,33 @@ pub mod entry {
     pub const LOAD_DEBUG: u32 = 1 << 2;
     /// IA-32e mode guest.
     pub const IA32E_GUEST: u32 = 1 << 9;
+    /// Load IA32_PERF_GLOBAL_CTRL.
+    pub const LOAD_PERF_GLOBAL: u32 = 1 << 13;
     /// Load IA32_PAT.
     pub const LOAD_PAT: u32 = 1 << 14;
     /// Load IA32_EFER.
     pub const LOAD_EFER: u32 = 1 << 15;
+    /// Load IA32_BNDCFGS.
+    pub const LOAD_BNDCFGS: u32 = 1 << 16;
+    /// Conceal VMX from PT.
+    pub const CONCEAL_FROM_PT: u32 = 1 << 17;
+    /// Load IA32_RTIT_CTL.
+    pub const LOAD_RTIT: u32 = 1 << 18;
     /// Load CET state.
     pub const LOAD_CET: u32 = 1 << 20;
+    /// Load guest IA32_LBR_CTL.
+    pub const LOAD_LBR: u32 = 1 << 21;
 }
+
+/// What exits put away of the guest's state and entries load again, by controls for exits and for entries: all of a row or
+/// none, since what is put away must come back. So nothing that Vidar does is counted, traced or recorded for the guest.
+const PUT_AWAY: [(u32, u32); 5] = [
+    (exit::LOAD_CET, entry::LOAD_CET),
+    (exit::LOAD_PERF_GLOBAL | exit::SAVE_PERF_GLOBAL, entry::LOAD_PERF_GLOBAL),
+    (exit::CLEAR_RTIT, entry::LOAD_RTIT),
+    (exit::CLEAR_LBR, entry::LOAD_LBR),
+    (exit::CLEAR_BNDCFGS, entry::LOAD_BNDCFGS),
+];
 
 /// IA32_VMX_EPT_VPID_CAP.
 mod ept_vpid {
@@ -215,13 +249,19 @@ impl Capabilities {
             | secondary::INVPCID
             | secondary::XSAVES
             | secondary::WAITPKG
-            | secondary::PCONFIG;
+            | secondary::PCONFIG
+            | secondary::CONCEAL_FROM_PT;
         if raw.ept_vpid & ept_vpid::INVVPID_SINGLE == ept_vpid::INVVPID_SINGLE {
             optional |= secondary::VPID;
         }
         let second = granted(raw.secondary, secondary::EPT | secondary::UNRESTRICTED_GUEST, optional);
-        // Both or neither: what is loaded at entry must be put away at exit.
-        let cet = allows(raw.exit, exit::LOAD_CET) && allows(raw.entry, entry::LOAD_CET);
+        let (mut exits, mut entries) = (exit::CONCEAL_FROM_PT, entry::CONCEAL_FROM_PT);
+        for (at_exit, at_entry) in PUT_AWAY {
+            if allows(raw.exit, at_exit) && allows(raw.entry, at_entry) {
+                exits |= at_exit;
+                entries |= at_entry;
+            }
+        }
         let mut features = Features::empty();
         for (control, feature) in [
             (secondary::RDTSCP, Features::RDTSCP),
@@ -238,8 +278,8 @@ impl Capabilities {
             pin: granted(raw.pin, 0, 0),
             primary: granted(raw.primary, primary::MSR_BITMAPS | primary::SECONDARY, 0),
             secondary: second,
-            exit: granted(raw.exit, exit_required, if cet { exit::LOAD_CET } else { 0 }),
-            entry: granted(raw.entry, entry_required, if cet { entry::LOAD_CET } else { 0 }),
+            exit: granted(raw.exit, exit_required, exits),
+            entry: granted(raw.entry, entry_required, entries),
             timer_rate: (raw.misc & MISC_TIMER_RATE) as u32,
             waits_for_sipi: raw.misc & MISC_WAIT_FOR_SIPI != 0,
             largest_page: if raw.ept_vpid & ept_vpid::PAGES_1G != 0 {
@@ -343,10 +383,20 @@ mod tests {
     }
 
     #[test]
-    fn cet_is_switched_both_ways_or_not_at_all() {
-        let mut raw = everything();
-        raw.exit &= !(u64::from(exit::LOAD_CET) << 32);
-        let chosen = Capabilities::choose(&raw).expect("CET is optional");
-        assert_eq!(chosen.entry & entry::LOAD_CET, 0);
+    fn state_is_put_away_at_exits_and_loaded_at_entries_or_neither() {
+        let all = Capabilities::choose(&everything()).expect("nothing is missing");
+        for (at_exit, at_entry) in PUT_AWAY {
+            assert_eq!((all.exit & at_exit, all.entry & at_entry), (at_exit, at_entry));
+            for bit in (0..32).map(|bit| 1 << bit) {
+                let mut raw = everything();
+                raw.exit &= !(u64::from(at_exit & bit) << 32);
+                raw.entry &= !(u64::from(at_entry & bit) << 32);
+                if raw == everything() {
+                    continue;
+                }
+                let chosen = Capabilities::choose(&raw).expect("they are optional");
+                assert_eq!((chosen.exit & at_exit, chosen.entry & at_entry), (0, 0), "{at_exit:#x} {bit:#x}");
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ use super::event::{self, Injection, PENDING_SINGLE_STEP, activity, interruptibil
 use super::exit::{self, Fields};
 use super::field::*;
 use super::nmi::{Delivery, KeptNmi};
+use super::put_away;
 use super::setup::{self, CR4_SHADOWED, GUEST_VPID};
 use super::snapshot;
 use super::vmcs::{self, Failure, Vmcs};
@@ -379,6 +380,7 @@ impl Vcpu for VmxCpu {
             msr::write(msr::SYSENTER_CS, self.vmcs.read(GUEST_SYSENTER_CS).into());
             msr::write(msr::SYSENTER_ESP, self.vmcs.read(GUEST_SYSENTER_ESP).0);
             msr::write(msr::SYSENTER_EIP, self.vmcs.read(GUEST_SYSENTER_EIP).0);
+            put_away::give_back(&self.vmcs, &self.capabilities);
             vmcs::vmclear(self.frames.vmcs);
             vmcs::vmxoff();
         }

@@ -242,6 +242,22 @@ pub mod cet {
     pub const HOST_INTERRUPT_SSP_TABLE: Field<Natural> = Field::new(0x6c1c);
 }
 
+/// Fields of MSRs that exits put away; each exists with its controls. See `vmx::put_away`.
+pub mod put_away {
+    use super::Field;
+
+    /// Guest IA32_PERF_GLOBAL_CTRL.
+    pub const GUEST_PERF_GLOBAL_CTRL: Field<u64> = Field::new(0x2808);
+    /// Guest IA32_BNDCFGS.
+    pub const GUEST_BNDCFGS: Field<u64> = Field::new(0x2812);
+    /// Guest IA32_RTIT_CTL.
+    pub const GUEST_RTIT_CTL: Field<u64> = Field::new(0x2814);
+    /// Guest IA32_LBR_CTL.
+    pub const GUEST_LBR_CTL: Field<u64> = Field::new(0x2816);
+    /// Host IA32_PERF_GLOBAL_CTRL.
+    pub const HOST_PERF_GLOBAL_CTRL: Field<u64> = Field::new(0x2c04);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,8 @@ pub mod enable;
 #[cfg(target_os = "none")]
 pub mod entry;
 #[cfg(target_os = "none")]
+pub mod put_away;
+#[cfg(target_os = "none")]
 pub mod setup;
 #[cfg(target_os = "none")]
 pub mod snapshot;

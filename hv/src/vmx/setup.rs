@@ -8,6 +8,7 @@ use super::ept;
 use super::event::interruptibility;
 use super::exit::Fields;
 use super::field::*;
+use super::put_away;
 use super::vmcs::Vmcs;
 use crate::arch::exceptions::idt_address;
 use crate::arch::msr;
@@ -116,6 +117,7 @@ pub fn inherited_state(vmcs: &mut Vmcs, capabilities: &Capabilities, percpu: &Pe
     vmcs.write(GUEST_SYSENTER_ESP, Natural(msr::read(msr::SYSENTER_ESP)));
     vmcs.write(GUEST_SYSENTER_EIP, Natural(msr::read(msr::SYSENTER_EIP)));
     vmcs.write(GUEST_DEBUGCTL, 0);
+    put_away::take_over(vmcs, capabilities);
     if capabilities.entry & entry::LOAD_CET != 0 {
         vmcs.write(cet::GUEST_S_CET, Natural(0));
         vmcs.write(cet::GUEST_SSP, Natural(0));
