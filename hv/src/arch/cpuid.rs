@@ -49,6 +49,20 @@ pub fn has_xsave() -> bool {
     cpuid(1, 0).ecx & 1 << 26 != 0
 }
 
+/// CPUID.07H.0:EBX.SGX.
+pub fn has_sgx() -> bool {
+    has_leaf_7() && cpuid(7, 0).ebx & 1 << 2 != 0
+}
+
+/// CPUID.07H.0:ECX.SGX_LC.
+pub fn has_sgx_launch_control() -> bool {
+    has_leaf_7() && cpuid(7, 0).ecx & 1 << 30 != 0
+}
+
+fn has_leaf_7() -> bool {
+    cpuid(0, 0).eax >= 7
+}
+
 /// Whether paging has 1 GiB pages.
 pub fn has_1g_pages() -> bool {
     cpuid(0x8000_0000, 0).eax >= 0x8000_0001 && cpuid(0x8000_0001, 0).edx & 1 << 26 != 0

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 
 use super::capabilities::{Capabilities, RawCapabilities};
-use super::feature_control::{Decision, decide};
+use super::feature_control::{Decision, Features, decide};
 use super::vmcs::{self, Failure};
 use crate::arch::{cpuid, msr};
 use crate::mem::addr::Hpa;
@@ -32,11 +32,17 @@ pub fn probe() -> Result<Capabilities, Unavailable> {
     if !cpuid::has_vmx() {
         return Err(Unavailable::Absent);
     }
-    if decide(msr::read_checked(msr::FEATURE_CONTROL).ok()) == Decision::LockedOff {
+    if feature_control() == Decision::LockedOff {
         return Err(Unavailable::LockedOff);
     }
     let capabilities = Capabilities::choose(&read_capabilities()).map_err(Unavailable::Missing)?;
     Ok(capabilities.with_cpuid(cpuid::cpuid))
+}
+
+/// What this CPU's IA32_FEATURE_CONTROL asks for.
+fn feature_control() -> Decision {
+    let features = Features { sgx: cpuid::has_sgx(), sgx_launch_control: cpuid::has_sgx_launch_control() };
+    decide(msr::read_checked(msr::FEATURE_CONTROL).ok(), features)
 }
 
 /// Reads the capability MSRs; those that the CPU lacks read as if they allowed nothing.
@@ -64,8 +70,8 @@ fn read_capabilities() -> RawCapabilities {
 /// # Safety
 /// [`probe`] found VT-x usable here; `region` is a zeroed frame that is not used for anything else.
 pub unsafe fn enable(capabilities: &Capabilities, region: Hpa) -> Result<(), Failure> {
-    if let Decision::Write(value) = decide(msr::read_checked(msr::FEATURE_CONTROL).ok()) {
-        // SAFETY: the value opens VMX and locks; nothing else changes.
+    if let Decision::Write(value) = feature_control() {
+        // SAFETY: the value opens VMX and SGX, as far as the CPU has it, and locks.
         unsafe { msr::write(msr::FEATURE_CONTROL, value) };
     }
     // SAFETY: NE, VMXE, MCE and OSXSAVE change nothing for code that uses neither x87 nor XSAVE; what else CR0 and CR4
