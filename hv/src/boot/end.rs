@@ -12,6 +12,9 @@ pub fn end(vcpu: &mut impl Vcpu, stop: Stop, exit: &Exit, on_crash: OnCrash) -> 
     let percpu = vcpu.percpu();
     let what = match stop {
         Stop::TripleFault => "triple fault",
+        Stop::TaskSwitch => {
+            "it switched tasks by hardware, as 32-bit kernels do for a double fault, and on VT-x Vidar does not do that"
+        }
         Stop::Unanswered => "an exit that Vidar has no answer for",
         Stop::EntryFailed => "the CPU refused to enter it",
         Stop::OutOfFrames => "no memory is left for its page tables",

@@ -40,6 +40,8 @@ pub enum Exit {
     Window,
     /// Triple fault or shutdown.
     TripleFault,
+    /// The guest switches to the task with this TSS selector, where the extension leaves that to the hypervisor.
+    TaskSwitch(u16),
     /// The extension refused to enter the guest, for a reason in its own words.
     EntryFailed {
         /// VM-instruction error or exit reason.
@@ -74,7 +76,7 @@ impl Exit {
             Self::Nmi => ExitKind::Nmi,
             Self::Window => ExitKind::Window,
             Self::TripleFault => ExitKind::TripleFault,
-            Self::EntryFailed { .. } | Self::Unknown { .. } => ExitKind::Other,
+            Self::TaskSwitch(_) | Self::EntryFailed { .. } | Self::Unknown { .. } => ExitKind::Other,
         }
     }
 }

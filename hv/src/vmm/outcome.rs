@@ -14,6 +14,8 @@ pub enum Exception {
 pub enum Stop {
     /// The guest's own doing: triple fault or shutdown. What the CPU would have done is a reset.
     TripleFault,
+    /// The guest switched tasks by hardware, which Vidar does not do for it.
+    TaskSwitch,
     /// An exit that Vidar has no answer for.
     Unanswered,
     /// The extension refused the guest's state.

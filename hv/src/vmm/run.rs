@@ -102,6 +102,7 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
         // Kept events are delivered by `run`.
         Exit::Nmi | Exit::Window => Outcome::Resume,
         Exit::TripleFault => Outcome::Stop(Stop::TripleFault),
+        Exit::TaskSwitch(_) => Outcome::Stop(Stop::TaskSwitch),
         Exit::EntryFailed { .. } => Outcome::Stop(Stop::EntryFailed),
         Exit::Unknown { .. } => Outcome::Stop(Stop::Unanswered),
     }

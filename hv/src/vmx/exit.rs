@@ -22,6 +22,7 @@ mod reason {
     pub const TRIPLE_FAULT: u32 = 2;
     pub const INIT: u32 = 3;
     pub const SIPI: u32 = 4;
+    pub const TASK_SWITCH: u32 = 9;
     pub const CPUID: u32 = 10;
     pub const GETSEC: u32 = 11;
     pub const INVD: u32 = 13;
@@ -83,6 +84,8 @@ pub fn decode(exit_reason: u32, fields: &impl Fields) -> Exit {
         reason::INIT => Exit::Init,
         reason::SIPI => Exit::Sipi(qualification() as u8),
         reason::TRIPLE_FAULT => Exit::TripleFault,
+        // Bits 15:0: the selector of the new TSS.
+        reason::TASK_SWITCH => Exit::TaskSwitch(qualification() as u16),
         _ => Exit::Unknown { code: basic, qualification: qualification() },
     }
 }
@@ -149,7 +152,8 @@ mod tests {
             assert_eq!(decoded(reason, 0), Exit::Virtualization, "{reason}");
         }
         assert_eq!(decoded(0x8000_0021, 4), Exit::EntryFailed { code: 33, qualification: 4 });
-        assert_eq!(decoded(9, 5), Exit::Unknown { code: 9, qualification: 5 });
+        assert_eq!(decoded(9, 3 << 30 | 0xf8), Exit::TaskSwitch(0xf8));
+        assert_eq!(decoded(12, 5), Exit::Unknown { code: 12, qualification: 5 });
     }
 
     #[test]

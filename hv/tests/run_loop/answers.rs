@@ -51,6 +51,7 @@ pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Did>)> {
         (Exit::Nmi, 0, Resume, vec![]),
         (Exit::Window, 0, Resume, vec![]),
         (Exit::TripleFault, 0, Outcome::Stop(Stop::TripleFault), vec![]),
+        (Exit::TaskSwitch(0xf8), 0, Outcome::Stop(Stop::TaskSwitch), vec![]),
         (Exit::EntryFailed { code: 33, qualification: 4 }, 0, Outcome::Stop(Stop::EntryFailed), vec![]),
         (Exit::Unknown { code: 9, qualification: 5 }, 0, Outcome::Stop(Stop::Unanswered), vec![]),
     ]

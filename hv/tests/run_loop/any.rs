@@ -151,6 +151,7 @@ fn may_stop(stop: Stop, exit: Exit) -> bool {
         Exit::SecondStage(violation) if violation.mapped => stop == Stop::Unanswered,
         Exit::SecondStage(violation) => stop == Stop::OutOfReach && violation.address.0 >= REACH,
         Exit::TripleFault => stop == Stop::TripleFault,
+        Exit::TaskSwitch(_) => stop == Stop::TaskSwitch,
         Exit::EntryFailed { .. } => stop == Stop::EntryFailed,
         Exit::Unknown { .. } => stop == Stop::Unanswered,
         _ => false,
