@@ -30,24 +30,24 @@ pub fn run<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F
         let exit = vcpu.run();
         vcpu.percpu().counters.count(exit.kind());
         let outcome = answer(vcpu, machine, &exit);
-        if let Some(stop) = apply(vcpu, outcome) {
+        // Looked at here, where it is known for the exits that come often.
+        if let Outcome::Stop(stop) = outcome {
             return (stop, exit);
         }
+        apply(vcpu, outcome);
     }
 }
 
 /// Does what the outcome says: the only place that moves the guest's RIP or raises something in it.
-fn apply<V: Vcpu>(vcpu: &mut V, outcome: Outcome) -> Option<Stop> {
+fn apply<V: Vcpu>(vcpu: &mut V, outcome: Outcome) {
     match outcome {
         Outcome::Advance => vcpu.advance(),
-        Outcome::Resume => {}
+        Outcome::Resume | Outcome::Stop(_) => {}
         Outcome::Inject(exception) => vcpu.inject(exception),
         Outcome::Skip(length) => vcpu.skip(length),
         Outcome::Init { waits } => vcpu.init(waits),
         Outcome::Startup(vector) => vcpu.startup(vector),
-        Outcome::Stop(stop) => return Some(stop),
     }
-    None
 }
 
 /// Decides what is to be done about `exit`.
@@ -81,14 +81,8 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
         }
         Exit::Rdmsr => rdmsr(vcpu, machine),
         Exit::RdmsrImmediate(operands) => rdmsr_immediate(vcpu, machine, operands),
-        Exit::Wrmsr => {
-            let (index, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
-            wrmsr(vcpu, machine, index, value)
-        }
-        Exit::WrmsrImmediate(Immediate { index, register }) => {
-            let value = vcpu.registers().get(register);
-            wrmsr(vcpu, machine, index, value)
-        }
+        Exit::Wrmsr => wrmsr(vcpu, machine),
+        Exit::WrmsrImmediate(operands) => wrmsr_immediate(vcpu, machine, operands),
         Exit::ControlWrite(write) => control_write(vcpu, machine, write),
         Exit::Xsetbv => xsetbv(vcpu),
         Exit::Invd => {
@@ -153,7 +147,23 @@ fn read_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, index: u32) ->
 }
 
 #[cold]
-fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(
+fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
+    let (index, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
+    write_msr(vcpu, machine, index, value)
+}
+
+#[cold]
+fn wrmsr_immediate<V: Vcpu, F: Format, T: TableMemory>(
+    vcpu: &mut V,
+    machine: &Machine<F, T>,
+    operands: Immediate,
+) -> Outcome {
+    let value = vcpu.registers().get(operands.register);
+    write_msr(vcpu, machine, operands.index, value)
+}
+
+/// The guest writes `value` to the MSR `index`.
+fn write_msr<V: Vcpu, F: Format, T: TableMemory>(
     vcpu: &mut V,
     machine: &Machine<F, T>,
     index: u32,

@@ -4,7 +4,8 @@
 
 use core::sync::atomic::Ordering;
 
-use super::capabilities::{Capabilities, entry as entry_controls, pin, secondary};
+use super::capabilities::Capabilities;
+use super::capabilities::{entry as entry_controls, pin, secondary};
 use super::enable::{self, write_revision};
 use super::entry::{self, EntryBlock, enter, status};
 use super::event::{self, Injection, PENDING_SINGLE_STEP, activity, interruptibility};
@@ -153,6 +154,12 @@ impl VmxCpu {
         }
     }
 
+    #[cold]
+    fn fetch_rsp(&mut self) {
+        let rsp = self.vmcs.read(GUEST_RSP).0;
+        self.block.registers.set(Register::Rsp, rsp);
+    }
+
     /// Injects what the last exit interrupted.
     #[cold]
     fn redeliver(&mut self) {
@@ -192,6 +199,13 @@ impl VmxCpu {
         }
     }
 
+    /// The instruction pointer `next` where it has crossed a multiple of 4 GiB.
+    #[cold]
+    fn wrapped(&self, next: u64) -> u64 {
+        let is_64_bit = self.vmcs.read(GUEST_EFER) & EFER_LMA != 0 && self.cs_l();
+        if is_64_bit { next } else { next & 0xffff_ffff }
+    }
+
     fn cr0(&self) -> u64 {
         let mask = setup::cr0_mask(&self.capabilities);
         self.vmcs.read(GUEST_CR0).0 & !mask | self.vmcs.read(CR0_READ_SHADOW).0 & mask
@@ -222,10 +236,7 @@ impl Vcpu for VmxCpu {
         match exit {
             Exit::SecondStage(_) => self.redeliver(),
             // A register can be written from RSP, which the processor keeps in the VMCS.
-            Exit::ControlWrite(_) | Exit::WrmsrImmediate(_) => {
-                let rsp = self.vmcs.read(GUEST_RSP).0;
-                self.block.registers.set(Register::Rsp, rsp);
-            }
+            Exit::ControlWrite(_) | Exit::WrmsrImmediate(_) => self.fetch_rsp(),
             _ => {}
         }
         exit
@@ -306,8 +317,8 @@ impl Vcpu for VmxCpu {
     fn skip(&mut self, length: u8) {
         let rip = self.vmcs.read(GUEST_RIP).0;
         let mut next = rip.wrapping_add(length.into());
-        if (rip ^ next) >> 32 != 0 && (self.vmcs.read(GUEST_EFER) & EFER_LMA == 0 || !self.cs_l()) {
-            next &= 0xffff_ffff;
+        if (rip ^ next) >> 32 != 0 {
+            next = self.wrapped(next);
         }
         self.vmcs.write(GUEST_RIP, Natural(next));
         let flags = self.vmcs.read(GUEST_RFLAGS).0;

@@ -75,18 +75,27 @@ pub fn decode(exit_reason: u32, fields: &impl Fields) -> Exit {
         | reason::INVVPID
         | reason::VMFUNC
         | reason::SEAMCALL
-        | reason::TDCALL
-        // CPUID hides these, so a guest has not been able to enable them.
-        | reason::RDMSRLIST..=reason::UWRMSR => Exit::Virtualization,
-        reason::RDMSR_IMMEDIATE => Exit::RdmsrImmediate(immediate(fields)),
-        reason::WRMSRNS_IMMEDIATE => Exit::WrmsrImmediate(immediate(fields)),
+        | reason::TDCALL => Exit::Virtualization,
         reason::PREEMPTION_TIMER => Exit::Window,
         reason::INIT => Exit::Init,
         reason::SIPI => Exit::Sipi(qualification() as u8),
         reason::TRIPLE_FAULT => Exit::TripleFault,
+        _ => rare(basic, fields),
+    }
+}
+
+/// The reasons that hardly come: apart from the others, so that those cost no more.
+#[cold]
+fn rare(basic: u32, fields: &impl Fields) -> Exit {
+    let qualification = fields.read(EXIT_QUALIFICATION).0;
+    match basic {
+        // CPUID hides these, so a guest has not been able to enable them.
+        reason::RDMSRLIST..=reason::UWRMSR => Exit::Virtualization,
+        reason::RDMSR_IMMEDIATE => Exit::RdmsrImmediate(immediate(fields)),
+        reason::WRMSRNS_IMMEDIATE => Exit::WrmsrImmediate(immediate(fields)),
         // Bits 15:0: the selector of the new TSS.
-        reason::TASK_SWITCH => Exit::TaskSwitch(qualification() as u16),
-        _ => Exit::Unknown { code: basic, qualification: qualification() },
+        reason::TASK_SWITCH => Exit::TaskSwitch(qualification as u16),
+        _ => Exit::Unknown { code: basic, qualification },
     }
 }
 
