@@ -4,6 +4,7 @@
 
 use alloc::vec::Vec;
 
+use super::controls::{entry, exit, pin, primary, secondary};
 use crate::arch::cpuid::Leaf;
 use crate::mem::addr::PageSize;
 use crate::vmm::cpuid::{Features, Policy};
@@ -36,96 +37,6 @@ pub struct RawCapabilities {
 
 /// Bits of IA32_VMX_BASIC: the TRUE control MSRs exist.
 const BASIC_TRUE_CONTROLS: u64 = 1 << 55;
-
-/// Pin-based controls.
-pub mod pin {
-    /// Activate VMX-preemption timer; on only while a kept NMI waits for its turn.
-    pub const PREEMPTION_TIMER: u32 = 1 << 6;
-}
-
-/// Primary processor-based controls.
-pub mod primary {
-    /// Use MSR bitmaps.
-    pub const MSR_BITMAPS: u32 = 1 << 28;
-    /// Activate secondary controls.
-    pub const SECONDARY: u32 = 1 << 31;
-}
-
-/// Secondary processor-based controls.
-pub mod secondary {
-    /// Enable EPT.
-    pub const EPT: u32 = 1 << 1;
-    /// Enable RDTSCP.
-    pub const RDTSCP: u32 = 1 << 3;
-    /// Enable VPID.
-    pub const VPID: u32 = 1 << 5;
-    /// Unrestricted guest.
-    pub const UNRESTRICTED_GUEST: u32 = 1 << 7;
-    /// Enable INVPCID.
-    pub const INVPCID: u32 = 1 << 12;
-    /// Conceal VMX from PT.
-    pub const CONCEAL_FROM_PT: u32 = 1 << 19;
-    /// Enable XSAVES/XRSTORS.
-    pub const XSAVES: u32 = 1 << 20;
-    /// Enable user wait and pause.
-    pub const WAITPKG: u32 = 1 << 26;
-    /// Enable PCONFIG.
-    pub const PCONFIG: u32 = 1 << 27;
-}
-
-/// VM-exit controls.
-pub mod exit {
-    /// Save debug controls.
-    pub const SAVE_DEBUG: u32 = 1 << 2;
-    /// Host address-space size: 64-bit.
-    pub const HOST_64_BIT: u32 = 1 << 9;
-    /// Load IA32_PERF_GLOBAL_CTRL.
-    pub const LOAD_PERF_GLOBAL: u32 = 1 << 12;
-    /// Save IA32_PAT.
-    pub const SAVE_PAT: u32 = 1 << 18;
-    /// Load IA32_PAT.
-    pub const LOAD_PAT: u32 = 1 << 19;
-    /// Save IA32_EFER.
-    pub const SAVE_EFER: u32 = 1 << 20;
-    /// Load IA32_EFER.
-    pub const LOAD_EFER: u32 = 1 << 21;
-    /// Clear IA32_BNDCFGS.
-    pub const CLEAR_BNDCFGS: u32 = 1 << 23;
-    /// Conceal VMX from PT.
-    pub const CONCEAL_FROM_PT: u32 = 1 << 24;
-    /// Clear IA32_RTIT_CTL.
-    pub const CLEAR_RTIT: u32 = 1 << 25;
-    /// Clear IA32_LBR_CTL.
-    pub const CLEAR_LBR: u32 = 1 << 26;
-    /// Load CET state.
-    pub const LOAD_CET: u32 = 1 << 28;
-    /// Save IA32_PERF_GLOBAL_CTL.
-    pub const SAVE_PERF_GLOBAL: u32 = 1 << 30;
-}
-
-/// VM-entry controls.
-pub mod entry {
-    /// Load debug controls.
-    pub const LOAD_DEBUG: u32 = 1 << 2;
-    /// IA-32e mode guest.
-    pub const IA32E_GUEST: u32 = 1 << 9;
-    /// Load IA32_PERF_GLOBAL_CTRL.
-    pub const LOAD_PERF_GLOBAL: u32 = 1 << 13;
-    /// Load IA32_PAT.
-    pub const LOAD_PAT: u32 = 1 << 14;
-    /// Load IA32_EFER.
-    pub const LOAD_EFER: u32 = 1 << 15;
-    /// Load IA32_BNDCFGS.
-    pub const LOAD_BNDCFGS: u32 = 1 << 16;
-    /// Conceal VMX from PT.
-    pub const CONCEAL_FROM_PT: u32 = 1 << 17;
-    /// Load IA32_RTIT_CTL.
-    pub const LOAD_RTIT: u32 = 1 << 18;
-    /// Load CET state.
-    pub const LOAD_CET: u32 = 1 << 20;
-    /// Load guest IA32_LBR_CTL.
-    pub const LOAD_LBR: u32 = 1 << 21;
-}
 
 /// What exits put away of the guest's state and entries load again, by controls for exits and for entries: all of a row or
 /// none, since what is put away must come back. So nothing that Vidar does is counted, traced or recorded for the guest.

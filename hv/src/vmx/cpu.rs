@@ -5,7 +5,7 @@
 use core::sync::atomic::Ordering;
 
 use super::capabilities::Capabilities;
-use super::capabilities::{entry as entry_controls, pin, secondary};
+use super::controls::{entry as entry_controls, pin, secondary};
 use super::enable::{self, write_revision};
 use super::entry::{self, EntryBlock, enter, status};
 use super::event::{self, Injection, PENDING_SINGLE_STEP, activity, interruptibility};

@@ -2,6 +2,7 @@
 //! Extensions" to 28 "VM Exits".
 
 pub mod capabilities;
+pub mod controls;
 pub mod ept;
 pub mod event;
 pub mod exit;

@@ -4,7 +4,8 @@
 
 #![expect(unsafe_code, reason = "MSRs are written")]
 
-use super::capabilities::{Capabilities, entry, exit};
+use super::capabilities::Capabilities;
+use super::controls::{entry, exit};
 use super::exit::Fields;
 use super::field::Field;
 use super::field::put_away::{

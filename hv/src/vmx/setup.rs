@@ -2,7 +2,8 @@
 
 use x86_64::registers::control::{Cr0, Cr3, Cr4};
 
-use super::capabilities::{Capabilities, entry, exit, secondary};
+use super::capabilities::Capabilities;
+use super::controls::{entry, exit, secondary};
 use super::entry::exit_address;
 use super::ept;
 use super::event::interruptibility;
