@@ -71,7 +71,10 @@ pub fn run() -> Result<bool> {
             let measure = |under_vidar| {
                 let tools = &tools;
                 move || {
-                    Ok((linux::measure(lane, under_vidar, tools)?, probe::measure(lane, under_vidar, tools)?))
+                    Ok((
+                        linux::measure(lane, under_vidar, tools)?,
+                        probe::measure(lane, under_vidar, 1, tools)?,
+                    ))
                 }
             };
             let (bare, vidar) = (scope.spawn(measure(false)), scope.spawn(measure(true)));
@@ -83,9 +86,12 @@ pub fn run() -> Result<bool> {
         let ((bare, bare_probe), (vidar, vidar_probe)) = (bare?, vidar?);
         let mut table = table(&Goals::of(lane), &bare, &vidar, &bare_probe, &vidar_probe, image)?;
         if lane == Lane::Svm {
-            let [bare, vidar] = [false, true].map(|side| probe::measure(Lane::SvmNextRip, side, &tools));
+            let [bare, vidar] = [false, true].map(|side| probe::measure(Lane::SvmNextRip, side, 1, &tools));
             rounds(&mut table, &Goals::of(Lane::SvmNextRip), ", with nrip_save (in Bochs)", &bare?, &vidar?)?;
         }
+        // The local APICs start CPUs here, in Bochs as well.
+        let [two_bare, two_vidar] = [false, true].map(|side| probe::measure(lane, side, 2, &tools));
+        table.add(timer("2 CPUs: timer interrupt, how many came", &two_bare?, &two_vidar?)?);
         cpus(&mut table, lane, &tools)?;
         println!("{} in {}:\n\n{table}", lane.extension(), lane.machine().name());
         println!("Exits up to the shell:\n\n{}", linux::kinds(&vidar));
@@ -148,7 +154,7 @@ fn table(
             exits == 0,
         ));
     }
-    table.add(timer(bare_probe, vidar_probe)?);
+    table.add(timer("timer interrupt, how many came", bare_probe, vidar_probe)?);
     let millions = |count: u64| format!("{:.1} million", count as f64 / 1e6);
     for (from, bare, vidar) in [
         (goals.kernel, bare.from_kernel, vidar.from_kernel),
@@ -251,14 +257,14 @@ fn rounds(
 }
 
 /// The row of the timer's interrupts: all must come, and none must be an exit.
-fn timer(bare: &probe::Answers, vidar: &probe::Answers) -> Result<Row> {
+fn timer(what: &str, bare: &probe::Answers, vidar: &probe::Answers) -> Result<Row> {
     let (Some(bare), Some((taken, all)), Some(exits)) =
         (bare.taken("timer"), vidar.taken("timer"), vidar.exits("timer"))
     else {
         anyhow::bail!("the probe took no interrupts of the timer")
     };
     Ok(Row::yes_or_no(
-        "timer interrupt, how many came".to_owned(),
+        what.to_owned(),
         &format!("{} of {}", bare.0, bare.1),
         &format!("{taken} of {all}, {exits} exits"),
         "no exit",

@@ -37,15 +37,12 @@ impl fmt::Display for Round {
     }
 }
 
-/// Boots the probe and lets it measure.
-pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Answers> {
-    let (name, entry) = if under_vidar {
-        ("bench-probe-vidar", GUEST.to_owned())
-    } else {
-        ("bench-probe-bare", grub::bare(GUEST))
-    };
+/// Boots the probe on so many CPUs, of which it uses one, and lets it measure.
+pub fn measure(lane: Lane, under_vidar: bool, cpus: u32, tools: &Tools) -> Result<Answers> {
+    let (side, entry) = if under_vidar { ("vidar", GUEST.to_owned()) } else { ("bare", grub::bare(GUEST)) };
     let small = Small {
-        name: lane.folder(name),
+        name: lane.folder(&format!("bench-probe-{side}-{cpus}")),
+        cpus,
         lane,
         kernel: tools.probe()?.to_vec(),
         cmdline: "probe=bench".to_owned(),
