@@ -1,11 +1,10 @@
 //! AMD-V as the boot order's [`Extension`].
 
-#![expect(unsafe_code, reason = "the virtual CPU is made here, and the guest's memory is read for it")]
+#![expect(unsafe_code, reason = "the virtual CPU is made here")]
 
 use vidar_abi::Vendor;
 
 use super::extension::Extension;
-use super::machine::Readable;
 use super::refusal::{self, Names, Refusal};
 use crate::arch::cpuid;
 use crate::arch::percpu::PerCpu;
@@ -14,6 +13,7 @@ use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use crate::mem::host::Frames;
 use crate::mem::mtrr::Mtrrs;
 use crate::mem::physical;
+use crate::mem::view::Reader;
 use crate::svm::capabilities::Capabilities;
 use crate::svm::cpu::{CpuFrames, SvmCpu};
 use crate::svm::enable::{self, Unavailable};
@@ -36,7 +36,7 @@ impl Extension for Svm {
     const FRAMES: usize = 3;
     type Format = Npt;
     type Frames = CpuFrames;
-    type Cpu = SvmCpu<Readable>;
+    type Cpu = SvmCpu<Reader>;
 
     fn probe() -> Result<Self, Refusal> {
         let capabilities = enable::probe().map_err(|unavailable| match unavailable {
@@ -103,12 +103,13 @@ impl Extension for Svm {
         &self,
         frames: CpuFrames,
         root: Hpa,
+        reader: Reader,
         _: &Selectors,
         percpu: &'static PerCpu,
         begin: &Begin,
-    ) -> Result<SvmCpu<Readable>, Refusal> {
+    ) -> Result<SvmCpu<Reader>, Refusal> {
         // SAFETY: the capabilities are this CPU's, whose segments and block are loaded; the frames were allocated for
         // it, and the second stage leaves out Vidar's region.
-        Ok(unsafe { SvmCpu::new(self.0, frames, root, percpu, begin, Readable::new()) })
+        Ok(unsafe { SvmCpu::new(self.0, frames, root, percpu, begin, reader) })
     }
 }

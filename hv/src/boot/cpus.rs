@@ -22,6 +22,7 @@ use crate::arch::percpu::PerCpu;
 use crate::arch::{apic, instructions};
 use crate::mem::addr::Hpa;
 use crate::mem::host::{Frames, HostTables};
+use crate::mem::view::Reader;
 use crate::vmm::entry::Begin;
 use crate::vmm::machine::{Machine, Startup};
 use crate::vmm::run;
@@ -61,6 +62,7 @@ struct Task<E: Extension> {
     /// The second stage's root table, which stays where it is: an INIT may come at any time, and a CPU that it takes must
     /// not hold the lock that it is behind.
     root: Hpa,
+    reader: Reader,
     on_crash: OnCrash,
 }
 
@@ -241,10 +243,11 @@ impl<E: Extension> Cpus<E> {
         &self,
         extension: E,
         machine: &'static Machine<E::Format, Frames>,
+        reader: Reader,
         on_crash: OnCrash,
     ) -> Result<(), Refusal> {
         let root = machine.memory.lock().root();
-        self.shared.task.call_once(|| Task { extension, machine, root, on_crash });
+        self.shared.task.call_once(|| Task { extension, machine, root, reader, on_crash });
         let here = || self.shared.further.iter().filter(|further| further.probed.is_completed());
         match self.startup {
             Startup::Hardware => here().try_for_each(|further| further.ready.wait().clone()),
@@ -291,8 +294,9 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
 }
 
 fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: &Begin) -> ! {
-    let Task { extension, machine, root, on_crash } = task;
-    match extension.cpu(further.frames, *root, further.cpu.selectors(), further.cpu.percpu(), begin) {
+    let Task { extension, machine, root, reader, on_crash } = task;
+    let cpu = &further.cpu;
+    match extension.cpu(further.frames, *root, *reader, cpu.selectors(), cpu.percpu(), begin) {
         Ok(mut vcpu) => {
             further.ready.call_once(|| Ok(()));
             let (stop, exit) = run::run(&mut vcpu, machine);

@@ -9,6 +9,7 @@ use crate::mem::addr::{Hpa, PageSize};
 use crate::mem::host::Frames;
 use crate::mem::mtrr::Mtrrs;
 use crate::mem::stage2::Format;
+use crate::mem::view::Reader;
 use crate::vmm::backend::Vcpu;
 use crate::vmm::cpuid::Features;
 use crate::vmm::entry::Begin;
@@ -74,7 +75,8 @@ pub trait Extension: Clone + PartialEq + Send + Sync + 'static {
     /// Takes a virtual CPU's frames, beside the MSR map at `map`, or gives `None` where there are too few.
     fn frames(frames: &mut Frames, map: Hpa) -> Option<Self::Frames>;
 
-    /// This CPU's virtual CPU, ready to run a guest that begins as `begin` says, with the second stage at `root`.
+    /// This CPU's virtual CPU, ready to run a guest that begins as `begin` says, with the second stage at `root`; `reader`
+    /// reads the guest's memory.
     ///
     /// # Errors
     /// [`Refusal::Extension`] where the CPU does not do as it said.
@@ -82,6 +84,7 @@ pub trait Extension: Clone + PartialEq + Send + Sync + 'static {
         &self,
         frames: Self::Frames,
         root: Hpa,
+        reader: Reader,
         selectors: &Selectors,
         percpu: &'static PerCpu,
         begin: &Begin,

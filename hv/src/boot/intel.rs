@@ -16,6 +16,7 @@ use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use crate::mem::host::Frames;
 use crate::mem::mtrr::Mtrrs;
 use crate::mem::physical;
+use crate::mem::view::Reader;
 use crate::vmm::cpuid::Features;
 use crate::vmm::entry::Begin;
 use crate::vmm::msr::Row;
@@ -112,6 +113,7 @@ impl Extension for Vmx {
         &self,
         frames: CpuFrames,
         root: Hpa,
+        _: Reader,
         selectors: &Selectors,
         percpu: &'static PerCpu,
         begin: &Begin,

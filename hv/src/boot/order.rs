@@ -132,9 +132,9 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let cpus = cpus::start(&extension, &listed, &mut info, wish, &mut tables, &mut frames, msr_map)?;
     suspend::withdraw_all(&Tables::new(&info));
     let linux = linux::prepare(&info)?;
-    let machine = machine::make(&extension, frames, &info, &options, &cpus, msr_map, low_memory)?;
+    let (machine, reader) = machine::make(&extension, frames, &info, &options, &cpus, msr_map, low_memory)?;
     let machine: &'static _ = Box::leak(Box::new(machine));
-    cpus.enter(extension.clone(), machine, options.on_crash)?;
+    cpus.enter(extension.clone(), machine, reader, options.on_crash)?;
     let (root, free) = {
         let memory = machine.memory.lock();
         (memory.root(), memory.tables().available() as u64 * PAGE_SIZE)
@@ -155,7 +155,8 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let state = linux::hand_over(linux, &info, cursor);
     // SAFETY: nothing more is written to the guest's memory, and the further CPUs have left what they were started from.
     unsafe { machine::lay_landing(cpus.trampoline) };
-    let mut vcpu = extension.cpu(cpu_frames, root, cpu.selectors(), cpu.percpu(), &Begin::Kernel(state))?;
+    let begin = Begin::Kernel(state);
+    let mut vcpu = extension.cpu(cpu_frames, root, reader, cpu.selectors(), cpu.percpu(), &begin)?;
     stop::arm();
     let (stop, exit) = run::run(&mut vcpu, machine);
     end(&mut vcpu, stop, &exit, options.on_crash)

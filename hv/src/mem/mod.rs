@@ -15,6 +15,7 @@ pub mod pat;
 pub mod physical;
 pub mod ranges;
 pub mod stage2;
+pub mod view;
 pub mod walk;
 #[cfg(target_os = "none")]
 pub mod window;

@@ -3,10 +3,15 @@
 
 #![expect(unsafe_code, reason = "memory is reached through the direct map")]
 
+use core::iter;
 use core::ops::Range;
 
-use super::addr::Hpa;
+use super::addr::{Gpa, Hpa, Hva, PAGE_SIZE};
 use super::layout::direct;
+use super::view::{Place, Reader};
+use super::walk::ReadGuest;
+use super::window;
+use crate::arch::percpu::PerCpu;
 
 /// The bytes at `range`.
 ///
@@ -50,12 +55,32 @@ pub unsafe fn put(at: Hpa, byte: u8) -> bool {
     }
 }
 
-/// Reads words of guest RAM, which other CPUs and devices may write meanwhile.
+impl ReadGuest for Reader {
+    #[inline]
+    fn word(&self, address: Gpa) -> Option<u64> {
+        match self.place(address.align_down(8))? {
+            // SAFETY: the word is in the direct map, where the guest's memory is read and never borrowed. It may be a device's:
+            // then reading it does no more than the guest's CPU did, which has read it just before.
+            Place::Direct(word) => Some(unsafe { read(direct(word)) }),
+            Place::Window(word) => through_window(word),
+        }
+    }
+}
+
+/// Reads a word that is not in the direct map.
+#[cold]
+fn through_window(word: Hpa) -> Option<u64> {
+    let page = word.align_down(PAGE_SIZE);
+    let cpu = PerCpu::current()?.index;
+    // SAFETY: the page is mapped meanwhile, and the rest is as above.
+    Some(window::with_pages(cpu, iter::once(page), |at| unsafe { read(Hva(at.0 + word.0 % PAGE_SIZE)) }))
+}
+
+/// Reads a word that other CPUs and devices may write meanwhile.
 ///
 /// # Safety
-/// The words lie in RAM in the direct map.
-pub unsafe fn read_words<const N: usize>(from: Hpa) -> [u64; N] {
-    let words = direct(from).0 as *const u64;
-    // SAFETY: the caller's promise; no reference into the guest's RAM is made.
-    core::array::from_fn(|index| unsafe { words.wrapping_add(index).read_volatile() })
+/// It is mapped, and no reference to it exists.
+unsafe fn read(at: Hva) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { (at.0 as *const u64).read_volatile() }
 }

@@ -5,12 +5,9 @@
 
 use super::addr::{Gpa, PAGE_SIZE};
 
-/// Reads the eight bytes at an address, a multiple of eight; `None` where there is nothing for Vidar to read.
-pub type ReadWord = fn(Gpa) -> Option<u64>;
-
-/// The same as a type, for where a call through a pointer would cost too much.
+/// The guest's physical memory, to be read where one of its CPUs has read.
 pub trait ReadGuest {
-    /// As [`ReadWord`].
+    /// The eight bytes at `address`, a multiple of eight; `None` where there can be no memory.
     fn word(&self, address: Gpa) -> Option<u64>;
 }
 

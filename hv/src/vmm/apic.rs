@@ -14,7 +14,9 @@ use crate::mem::addr::Gpa;
 #[cold]
 pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa) -> Outcome {
     let (code, controls) = (vcpu.code(), vcpu.controls());
-    let Some(store) = store::decode(code.bytes(&controls, machine.read_word), code.width(&controls)) else {
+    let Some(store) =
+        store::decode(code.bytes(&controls, |address| machine.guest.word(address)), code.width(&controls))
+    else {
         return Outcome::Stop(Stop::UnknownStore);
     };
     let offset = (address.0 & 0xfff) as u16;

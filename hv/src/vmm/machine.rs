@@ -10,7 +10,7 @@ use super::memory::GuestMemory;
 use super::microcode::Load;
 use super::msr::Row;
 use crate::mem::addr::Gpa;
-use crate::mem::walk::ReadWord;
+use crate::mem::walk::ReadGuest;
 
 /// Who acts on the messages that start CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +49,8 @@ pub struct Machine<F, T> {
     pub memory: Mutex<GuestMemory<F, T>>,
     /// That the guest touched Vidar's memory has been reported.
     pub touch_reported: AtomicBool,
-    /// Reads the guest's memory where a CPU of it has read just before.
-    pub read_word: ReadWord,
+    /// The guest's memory, to be read where a CPU of it has read just before.
+    pub guest: &'static (dyn ReadGuest + Sync),
     /// Loads an update of the CPU's microcode.
     pub load_microcode: Load,
 }

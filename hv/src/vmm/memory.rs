@@ -76,6 +76,11 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         page.0.checked_add(PAGE_SIZE).is_some_and(|end| self.ram.covers(&(page..Hpa(end))))
     }
 
+    /// The page that the guest sees wherever Vidar's memory is.
+    pub const fn decoy(&self) -> Hpa {
+        self.decoy
+    }
+
     /// Where the page of the guest's RAM around `address` lies; `None` where the guest has no RAM.
     pub fn ram_page(&self, address: Gpa) -> Option<Hpa> {
         let page = address.align_down(PAGE_SIZE);

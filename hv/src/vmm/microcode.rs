@@ -53,7 +53,8 @@ pub fn load<V: Vcpu, F: Format, T: TableMemory>(
     let start = address.wrapping_sub(before);
     let first = start & !(PAGE_SIZE - 1);
     let is_ram = |address| machine.memory.lock().is_ram(address);
-    let read = |address| if is_ram(address) { (machine.read_word)(address) } else { None };
+    // What is elsewhere would be read through the window that the pages are mapped in.
+    let read = |address| if is_ram(address) { machine.guest.word(address) } else { None };
     let pages = pages(fetch::paging(&controls), controls.cr3, first, read);
     let mut pages = pages.map_while(|page| machine.memory.lock().ram_page(page)).peekable();
     if pages.peek().is_none() {

@@ -261,10 +261,8 @@ fn control_write<V: Vcpu, F: Format, T: TableMemory>(
     };
     if reload_pdptes {
         let table = Gpa(controls.cr3 & 0xffff_ffe0);
-        // What is not RAM reads as entries that are not present.
-        let ram = machine.memory.lock().is_ram(table);
-        let word = |index: u64| ram.then(|| (machine.read_word)(table + index * 8)).flatten().unwrap_or(0);
-        let entries = [0, 1, 2, 3].map(word);
+        // The CPU reads them wherever they are, and so does Vidar. There is no address below 4 GiB that it cannot read.
+        let entries = [0, 1, 2, 3].map(|index| machine.guest.word(table + index * 8).unwrap_or(0));
         if !control::valid_pdptes(&entries, machine.physical_address_bits) {
             return REFUSE;
         }

@@ -11,7 +11,7 @@ use vidar::svm::npt::Npt;
 use vidar::vmx::ept::Ept;
 
 use crate::recorded::{self, GIB, Machine};
-use crate::tables::{Tables, guest};
+use crate::tables::Tables;
 
 /// The page below 640 KiB that CPUs are started from.
 const STARTUP: Range<Hpa> = Hpa(0x8000)..Hpa(0x9000);
@@ -110,22 +110,6 @@ fn without_huge_pages_it_is_the_same() {
         };
         check::<Ept>(&machine, &identity(mtrrs, &region), PageSize::Size2M, true);
     }
-}
-
-#[test]
-fn a_page_that_is_ram_in_part_is_the_guests_but_not_read() {
-    let mut found = 0;
-    for machine in recorded::all() {
-        let (map, identity) = (machine.map(), identity(Mtrrs::write_back(), &(Hpa(0)..Hpa(0))));
-        let memory = guest(&map, identity, PageSize::Size1G, usize::MAX, true).unwrap();
-        for edge in map.usable().iter().flat_map(|range| [range.start, range.end]) {
-            let page = edge.identity().align_down(PAGE_SIZE);
-            let whole = map.usable().covers(&(page.identity()..page.identity() + PAGE_SIZE));
-            assert_eq!(memory.is_ram(edge.identity()), whole, "{} at {edge}", machine.name);
-            found += usize::from(!edge.is_aligned(PAGE_SIZE));
-        }
-    }
-    assert!(found > 0, "no map has a hole inside of a page");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use vidar::mem::identity::Identity;
 use vidar::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
 use vidar::mem::ranges::RangeSet;
 use vidar::mem::stage2::{ENTRIES, Format, Level, TableMemory};
+use vidar::mem::walk::ReadGuest;
 use vidar::svm::msrs::MSRS as SVM;
 use vidar::vmm::backend::Vcpu;
 use vidar::vmm::control::{CR0_ET, CR0_NE, CR0_PE, CR4_SMXE, CR4_VMXE, Controls};
@@ -385,8 +386,8 @@ impl Bench {
             physical_address_bits: PHYSICAL_ADDRESS_BITS,
             memory: Mutex::new(memory),
             touch_reported: AtomicBool::new(false),
-            read_word,
             load_microcode,
+            guest: &Ram,
         };
         Self { cpu, machine }
     }
@@ -460,16 +461,23 @@ pub fn pdptes_at(table: Gpa) -> [u64; 4] {
 /// Where the guest's next instruction is.
 pub const CODE: u64 = 0x1_0000;
 
-fn read_word(address: Gpa) -> Option<u64> {
-    let ram: RangeSet = RAM.into_iter().collect();
-    assert!(ram.covers(&(address.identity()..address.identity() + 8)), "{address} is read and is not RAM");
-    if (CODE..CODE + 16).contains(&address.0) {
-        return INSTRUCTION.with_borrow(|bytes| {
-            bytes.as_chunks().0.get((address.0 - CODE) as usize / 8).map(|word| u64::from_le_bytes(*word))
-        });
+/// The guest's memory: an instruction, and else tables. Where there is no RAM, nothing answers on the bus.
+struct Ram;
+
+impl ReadGuest for Ram {
+    fn word(&self, address: Gpa) -> Option<u64> {
+        let ram: RangeSet = RAM.into_iter().collect();
+        if !ram.covers(&(address.identity()..address.identity() + 8)) {
+            return (address.0 < 1 << PHYSICAL_ADDRESS_BITS).then_some(u64::MAX);
+        }
+        if (CODE..CODE + 16).contains(&address.0) {
+            return INSTRUCTION.with_borrow(|bytes| {
+                bytes.as_chunks().0.get((address.0 - CODE) as usize / 8).map(|word| u64::from_le_bytes(*word))
+            });
+        }
+        let table = address.align_down(32);
+        Some(pdptes_at(table)[(address.0 - table.0) as usize / 8])
     }
-    let table = address.align_down(32);
-    Some(pdptes_at(table)[(address.0 - table.0) as usize / 8])
 }
 
 /// An update of the microcode that was loaded: the number of the CPU, the MSR, and where its address was in which pages.

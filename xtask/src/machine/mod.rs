@@ -109,6 +109,8 @@ pub struct Spec {
     pub networks: Vec<Network>,
     /// Its memory in MiB.
     pub memory: u32,
+    /// The memory in MiB that it has room for, if more than it starts with can be added while it runs. In Bochs it cannot.
+    pub max_memory: Option<u32>,
     /// Its CPUs; `None` is one.
     pub cpus: Option<NonZeroU32>,
     /// How QEMU runs them.

@@ -108,6 +108,14 @@ impl Monitor {
         said["status"].as_str().map(str::to_owned).context("QEMU does not say how the machine is")
     }
 
+    /// Puts a module of so many MiB into the machine's empty memory slot.
+    pub fn add_memory(&mut self, mib: u64) -> Result<()> {
+        let backend = json!({ "qom-type": "memory-backend-ram", "id": "added", "size": mib << 20 });
+        self.execute("object-add", &backend)?;
+        let module = json!({ "driver": "pc-dimm", "id": "module", "memdev": "added" });
+        self.execute("device_add", &module).map(drop)
+    }
+
     /// Presses the power button.
     pub fn power_button(&mut self) -> Result<()> {
         self.execute("system_powerdown", &json!({})).map(drop)

@@ -53,7 +53,8 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     };
     command.args(["-machine", chipset]);
     command.args(["-cpu", spec.cpu.as_deref().unwrap_or(cpu)]);
-    command.args(["-m", &spec.memory.to_string()]);
+    let room = spec.max_memory.map_or_else(String::new, |max| format!(",slots=1,maxmem={max}M"));
+    command.args(["-m", &format!("{}{room}", spec.memory)]);
     command.args(["-smp", &spec.cpus().to_string()]);
     let lines = [
         ("com1", ports.serial, ["-serial", "chardev:com1"]),
@@ -126,6 +127,7 @@ mod tests {
             dir: "/x".into(),
             iso: "/x/vidar.iso".into(),
             memory: 384,
+            max_memory: Some(1024),
             disks: vec![disk("/a, \"b\"", Bus::Virtio), disk("/c", Bus::Ahci)],
             networks: vec![Network::Virtio, Network::E1000],
             ..Spec::default()
@@ -140,6 +142,7 @@ mod tests {
             "socket,id=monitor,host=127.0.0.1,port=4712",
             "socket,id=com1,host=127.0.0.1,port=4711",
             "if=none,id=iso,format=raw,readonly=on,file=vidar.iso",
+            "384,slots=1,maxmem=1024M",
             "virtio-blk-pci,drive=disk0",
             "ide-hd,bus=ahci1.0,drive=disk1",
             "virtio-net-pci,netdev=net0,romfile=",

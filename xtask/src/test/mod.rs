@@ -5,6 +5,7 @@ mod devices;
 mod distribution;
 pub mod facts;
 mod host;
+mod hot_memory;
 pub mod lane;
 mod linux;
 mod menu;
@@ -203,6 +204,9 @@ fn jobs<'a>(
     jobs.extend(
         boots::BOOTS.iter().map(|boot| one(boot.test(), boot.folder(), report, move || boot.run(tools))),
     );
+    jobs.extend(hot_memory::SETUPS.map(|setup| {
+        one(setup.test(), setup.folder(), report, move || setup.run(tools)) // Bochs has no slots
+    }));
     jobs.extend(power::RESETS.map(|reset| {
         let name = reset.name();
         one(Lane::Svm.test(&name), Lane::Svm.folder(&name), report, move || reset.run(Lane::Svm, tools))
