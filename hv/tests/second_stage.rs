@@ -345,3 +345,44 @@ fn keep<F: Format>() {
     );
     assert_eq!(stage2.translate(&tables, far), None);
 }
+
+#[test]
+fn what_is_filled_needs_no_frame_and_stays() {
+    fill::<Ept>();
+    fill::<Npt>();
+}
+
+fn fill<F: Format>() {
+    let (mut tables, mut stage2) = empty::<F>(PageSize::Size1G);
+    let (page, wb) = (Hpa(0x70_0000), MemoryType::WriteBack);
+    stage2.fill_with(&mut tables, page).unwrap();
+    let kept = Gpa(0x20_5000);
+    stage2.map(&mut tables, kept, kept.identity(), PageSize::Size4K, wb).unwrap();
+    tables.limit = tables.tables.len();
+    let before = tables.tables.len();
+    let filled = |stage2: &SecondStage<F>, tables: &Tables, gpa: u64| {
+        stage2.translate(tables, Gpa(gpa)) == Some((page + gpa % PAGE_SIZE, PageSize::Size4K, wb))
+    };
+    // In a table of each level there is one entry with something below it, and each fills what is beside that.
+    for gpa in [0x20_6789, 0x40_1000, 0x1_4000_0000, 0x12_3456_789a_bcde >> 5, (1 << 48) - 1] {
+        stage2.fill(&mut tables, Gpa(gpa));
+        assert!(filled(&stage2, &tables, gpa), "{gpa:#x}");
+        // Another CPU has touched it as well: one finds the tables that fill in its way, or a page of its own.
+        stage2.fill(&mut tables, Gpa(gpa));
+        assert!(filled(&stage2, &tables, gpa), "{gpa:#x}");
+    }
+    for gpa in [0x40_1000, 0x1_4000_0000, (1 << 48) - PAGE_SIZE] {
+        let identity = Gpa(gpa).identity();
+        assert_eq!(stage2.map(&mut tables, Gpa(gpa), identity, PageSize::Size4K, wb), Ok(PageSize::Size4K));
+        assert!(filled(&stage2, &tables, gpa), "{gpa:#x}");
+    }
+    stage2.fill(&mut tables, kept);
+    assert_eq!(stage2.translate(&tables, kept), Some((kept.identity(), PageSize::Size4K, wb)));
+    stage2.retype(&mut tables, &|range| (range.start != page).then_some(MemoryType::Uncacheable));
+    assert!(filled(&stage2, &tables, 0x40_1000), "the page's place has no type");
+    assert_eq!(tables.tables.len(), before);
+    stage2.clear(&mut tables);
+    assert_eq!(tables.tables.len(), 4, "the root and the tables that fill");
+    stage2.fill(&mut tables, Gpa(0x40_1000));
+    assert!(filled(&stage2, &tables, 0x40_1000));
+}

@@ -300,7 +300,7 @@ fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: &Begin) 
         Ok(mut vcpu) => {
             further.ready.call_once(|| Ok(()));
             let (stop, exit) = run::run(&mut vcpu, machine);
-            end(&mut vcpu, stop, &exit, *on_crash)
+            end(&mut vcpu, machine, stop, &exit, *on_crash)
         }
         Err(refusal) => {
             // After the boot there is nobody any more to refuse to: the CPU does not come up.

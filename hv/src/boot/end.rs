@@ -5,10 +5,17 @@ use crate::arch::{apic, instructions, reset, stop};
 use crate::debug::log as console;
 use crate::vmm::backend::Vcpu;
 use crate::vmm::exit::Exit;
+use crate::vmm::machine::{Machine, RUNS_VIDAR};
 use crate::vmm::outcome::Stop;
 
 /// Reports what the guest was when it stopped, with all CPUs stopped, and does what the user wants done then.
-pub fn end(vcpu: &mut impl Vcpu, stop: Stop, exit: &Exit, on_crash: OnCrash) -> ! {
+pub fn end<V: Vcpu, F, T>(
+    vcpu: &mut V,
+    machine: &Machine<F, T>,
+    stop: Stop,
+    exit: &Exit,
+    on_crash: OnCrash,
+) -> ! {
     let percpu = vcpu.percpu();
     let what = match stop {
         Stop::TripleFault => "triple fault",
@@ -17,9 +24,6 @@ pub fn end(vcpu: &mut impl Vcpu, stop: Stop, exit: &Exit, on_crash: OnCrash) -> 
         }
         Stop::Unanswered => "an exit that Vidar has no answer for",
         Stop::EntryFailed => "the CPU refused to enter it",
-        Stop::OutOfFrames => "no memory is left for its page tables",
-        Stop::OutOfReach => "it used an address beyond 256 TiB",
-        Stop::UnknownStore => "it wrote to the local APIC by an instruction that Vidar does not know",
         Stop::Init => {
             percpu.startup.taken_by_init();
             vcpu.leave();
@@ -31,6 +35,9 @@ pub fn end(vcpu: &mut impl Vcpu, stop: Stop, exit: &Exit, on_crash: OnCrash) -> 
     console::take_back();
     let index = percpu.index;
     log::error!("the guest has stopped on CPU {index}: {what}\n  {exit:x?}\n{}", vcpu.snapshot());
+    if machine.runs_vidar(&vcpu.controls()) {
+        log::error!("{RUNS_VIDAR}");
+    }
     match on_crash {
         OnCrash::Halt => {
             log::error!("the machine is halted (on-crash=halt)");

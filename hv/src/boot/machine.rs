@@ -8,6 +8,7 @@ use core::iter;
 use core::sync::atomic::AtomicBool;
 
 use spin::{Mutex, Once};
+use x86_64::registers::control::Cr3;
 
 use super::cpus::Cpus;
 use super::extension::Extension;
@@ -98,6 +99,8 @@ pub fn make<E: Extension>(
         physical_address_bits,
         memory: Mutex::new(memory),
         touch_reported: AtomicBool::new(false),
+        fill_reported: AtomicBool::new(false),
+        host_root: Hpa(Cr3::read_raw().0.start_address().as_u64()),
         guest: Box::leak(Box::new(reader)),
         load_microcode,
     };

@@ -159,7 +159,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let mut vcpu = extension.cpu(cpu_frames, root, reader, cpu.selectors(), cpu.percpu(), &begin)?;
     stop::arm();
     let (stop, exit) = run::run(&mut vcpu, machine);
-    end(&mut vcpu, stop, &exit, options.on_crash)
+    end(&mut vcpu, machine, stop, &exit, options.on_crash)
 }
 
 /// Takes more memory for Vidar where its region does not suffice for all CPUs.

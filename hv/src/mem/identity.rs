@@ -18,7 +18,7 @@ pub struct Identity {
     pub mtrrs: Mtrrs,
     /// Vidar's own memory, which no page of the map touches.
     pub hidden: RangeSet,
-    /// A page of 4 KiB that the guest may only read: writes to it are Vidar's to look at.
+    /// A page of 4 KiB that the guest may not write to: writes to it are Vidar's to look at.
     pub watched: Option<Gpa>,
     /// Pages that are not where the guest has them, if there are any.
     pub moved: Option<Moved>,
@@ -90,7 +90,7 @@ impl Identity {
         match self.page_at(gpa, largest) {
             Some((base, size, memory_type)) => {
                 let watched = self.watched.is_some_and(|watched| watched == base);
-                let access = if watched { Access::READ } else { Access::all() };
+                let access = if watched { Access::all() - Access::WRITE } else { Access::all() };
                 let place = self.moved.as_ref().and_then(|moved| moved.place(gpa));
                 stage2
                     .map_with(memory, gpa, place.unwrap_or(gpa.identity()), size, memory_type, access)

@@ -127,10 +127,28 @@ pub enum MapError {
     Occupied(Gpa),
 }
 
+/// Tables in which every page is one and the same: any entry can lead to them, so they answer where no frame is left for
+/// tables of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Filler {
+    /// The page.
+    page: Hpa,
+    /// The tables: PDPT, PD and PT.
+    tables: [Hpa; 3],
+}
+
+impl Filler {
+    /// Whether `table` is one of these.
+    fn has(&self, table: Hpa) -> bool {
+        self.tables.contains(&table)
+    }
+}
+
 /// A second-stage table. It does not own its memory: every call is given the same one.
 pub struct SecondStage<F> {
     root: Hpa,
     largest: PageSize,
+    filler: Option<Filler>,
     format: PhantomData<F>,
 }
 
@@ -138,7 +156,47 @@ impl<F: Format> SecondStage<F> {
     /// An empty table. `largest` is the largest page that the CPU can map in it.
     pub fn new(memory: &mut impl TableMemory, largest: PageSize) -> Result<Self, MapError> {
         let root = memory.allocate().ok_or(MapError::OutOfTables)?;
-        Ok(Self { root, largest, format: PhantomData })
+        Ok(Self { root, largest, filler: None, format: PhantomData })
+    }
+
+    /// Gets ready for [`SecondStage::fill`] with the page at `page`.
+    pub fn fill_with(&mut self, memory: &mut impl TableMemory, page: Hpa) -> Result<(), MapError> {
+        let mut table = || memory.allocate().ok_or(MapError::OutOfTables);
+        let tables = [table()?, table()?, table()?];
+        let [pdpt, pd, pt] = tables;
+        let leaf = F::leaf(page, PageSize::Size4K, MemoryType::WriteBack, Access::all());
+        for (table, entry) in [(pdpt, F::table(pd)), (pd, F::table(pt)), (pt, leaf)] {
+            (0..ENTRIES).for_each(|index| memory.write(table, index, entry));
+        }
+        self.filler = Some(Filler { page, tables });
+        Ok(())
+    }
+
+    /// Maps the page of [`SecondStage::fill_with`] at `gpa`, and everywhere around it where there is no table yet. This
+    /// takes no frame, and no page that is mapped is changed.
+    pub fn fill(&mut self, memory: &mut impl TableMemory, gpa: Gpa) {
+        let Some(filler) = self.filler else { return };
+        let (mut table, mut below) = (self.root, filler.tables.into_iter());
+        for level in [Level::Pml4, Level::Pdpt, Level::Pd, Level::Pt] {
+            let index = level.index(gpa);
+            let entry = memory.read(table, index);
+            let filling = below.next().map_or_else(
+                || F::leaf(filler.page, PageSize::Size4K, MemoryType::WriteBack, Access::all()),
+                F::table,
+            );
+            if !F::is_present(entry) {
+                memory.write(table, index, filling);
+                return;
+            }
+            if F::is_leaf(entry, level) {
+                return;
+            }
+            table = F::address(entry);
+        }
+    }
+
+    fn fills(&self, table: Hpa) -> bool {
+        self.filler.is_some_and(|filler| filler.has(table))
     }
 
     /// The table of the first level, for the register that holds it.
@@ -155,7 +213,7 @@ impl<F: Format> SecondStage<F> {
     /// must agree in the bits inside the page.
     ///
     /// Where tables divide that page already, only the smaller page around `gpa` is mapped, so that what else they
-    /// hold is not lost. A page of the same size is replaced. Returns the size that is mapped around `gpa` in the
+    /// hold is not lost. A page of the same size is replaced, and what [`SecondStage::fill`] has filled stays. Returns the size that is mapped around `gpa` in the
     /// end. CPUs may go on using what they cached; only a change of a present page needs it flushed.
     pub fn map(
         &mut self,
@@ -206,6 +264,9 @@ impl<F: Format> SecondStage<F> {
                 memory.write(table, index, F::table(below));
                 below
             };
+            if self.fills(table) {
+                return Ok(PageSize::Size4K);
+            }
             // Every page size is at most `wanted` at the last level, so the loop ended there at the latest.
             let Some(below) = level.below() else { return Err(MapError::Occupied(gpa)) };
             level = below;
@@ -244,10 +305,11 @@ impl<F: Format> SecondStage<F> {
         memory: &mut impl TableMemory,
         uniform: &impl Fn(Range<Hpa>) -> Option<MemoryType>,
     ) {
-        Self::retype_table(memory, self.root, Level::Pml4, uniform);
+        self.retype_table(memory, self.root, Level::Pml4, uniform);
     }
 
     fn retype_table(
+        &self,
         memory: &mut impl TableMemory,
         table: Hpa,
         level: Level,
@@ -260,8 +322,9 @@ impl<F: Format> SecondStage<F> {
             }
             let below = level.below();
             let Some(size) = level.page_size().filter(|_| F::is_leaf(entry, level)) else {
-                if let Some(below) = below {
-                    Self::retype_table(memory, F::address(entry), below, uniform);
+                let next = F::address(entry);
+                if let Some(below) = below.filter(|_| !self.fills(next)) {
+                    self.retype_table(memory, next, below, uniform);
                 }
                 continue;
             };
@@ -269,7 +332,7 @@ impl<F: Format> SecondStage<F> {
             let wanted = uniform(page..page + size.bytes());
             let divided = if wanted.is_none() { Self::divide(memory, entry, level, size) } else { None };
             if let (Some(divided), Some(below)) = (divided, below) {
-                Self::retype_table(memory, divided, below, uniform);
+                self.retype_table(memory, divided, below, uniform);
                 memory.write(table, index, F::table(divided));
                 continue;
             }
@@ -293,13 +356,13 @@ impl<F: Format> SecondStage<F> {
         Some(table)
     }
 
-    /// Unmaps everything and frees every table but the root. CPUs must then forget what they cached of it
+    /// Unmaps everything and frees every table but the root and those of [`SecondStage::fill_with`]. CPUs must then forget what they cached of it
     /// before they enter the guest again.
     pub fn clear(&mut self, memory: &mut impl TableMemory) {
-        Self::clear_table(memory, self.root, Level::Pml4);
+        self.clear_table(memory, self.root, Level::Pml4);
     }
 
-    fn clear_table(memory: &mut impl TableMemory, table: Hpa, level: Level) {
+    fn clear_table(&self, memory: &mut impl TableMemory, table: Hpa, level: Level) {
         for index in 0..ENTRIES {
             let entry = memory.read(table, index);
             if !F::is_present(entry) {
@@ -307,9 +370,10 @@ impl<F: Format> SecondStage<F> {
             }
             // Out of the table first, so that no CPU walks into a table that is being freed.
             memory.write(table, index, 0);
-            if let Some(below) = level.below().filter(|_| !F::is_leaf(entry, level)) {
-                Self::clear_table(memory, F::address(entry), below);
-                memory.free(F::address(entry));
+            let next = F::address(entry);
+            if let Some(below) = level.below().filter(|_| !F::is_leaf(entry, level) && !self.fills(next)) {
+                self.clear_table(memory, next, below);
+                memory.free(next);
             }
         }
     }

@@ -258,6 +258,12 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
         control.eventinj = event::inject(exception, protected_mode);
     }
 
+    #[cold]
+    fn set_flags(&mut self, mask: u64, flags: u64) {
+        let save = self.vmcb.save_mut(Clean::empty());
+        save.rflags = save.rflags & !mask | flags & mask;
+    }
+
     fn code(&self) -> Code {
         let save = self.vmcb.save();
         Code { rip: save.rip, base: save.cs.base, default_32: save.cs.attributes & DEFAULT_32 != 0 }

@@ -3,37 +3,48 @@
 use super::backend::Vcpu;
 use super::ipi;
 use super::machine::{Machine, Startup};
-use super::outcome::{Outcome, Stop};
+use super::outcome::{Outcome, REFUSE};
 use super::registers::Register;
-use super::store::{self, Source};
+use super::store::{self, Operation, Source};
 use crate::arch::icr::{Icr, Mode, register};
 use crate::arch::msr;
 use crate::mem::addr::Gpa;
 
+/// The last offset of 32 bits in the page.
+const LAST: u16 = 0xffc;
+
 /// What becomes of the instruction that wants to write to `address`, in the page.
+///
+/// What is not known as a store of 32 bits gets #GP. Software is to use those alone: any other size, a store by the FPU or
+/// a vector unit, or one that touches bytes 4 to 15 of a register may do anything, unexpected exceptions among it. Intel
+/// SDM Vol. 3A, 12.4.1 "The Local APIC Block Diagram".
 #[cold]
 pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa) -> Outcome {
     let (code, controls) = (vcpu.code(), vcpu.controls());
     let Some(store) =
         store::decode(code.bytes(&controls, |address| machine.guest.word(address)), code.width(&controls))
     else {
-        return Outcome::Stop(Stop::UnknownStore);
+        return REFUSE;
     };
     let offset = (address.0 & 0xfff) as u16;
-    let value = match store.source {
+    if offset > LAST {
+        return REFUSE;
+    }
+    let operand = match store.source {
         Source::Immediate(value) => value,
         // The extension keeps RSP elsewhere, and nobody sends it anywhere.
-        Source::Register(Register::Rsp) | Source::Exchange(Register::Rsp) => {
-            return Outcome::Stop(Stop::UnknownStore);
-        }
-        Source::Register(from) => vcpu.registers().low(from),
-        Source::Exchange(with) => {
-            let value = vcpu.registers().low(with);
-            let old = vcpu.read_apic(offset);
-            vcpu.registers().set(with, old.into());
-            value
-        }
+        Source::Register(Register::Rsp) | Source::Exchange(Register::Rsp) => return REFUSE,
+        Source::Register(register) | Source::Exchange(register) => vcpu.registers().low(register),
     };
+    let reads = store.operation != Operation::Replace || matches!(store.source, Source::Exchange(_));
+    let old = if reads { vcpu.read_apic(offset) } else { 0 };
+    let value = store.operation.result(old, operand);
+    if let Source::Exchange(with) = store.source {
+        vcpu.registers().set(with, old.into());
+    }
+    if store.operation != Operation::Replace {
+        vcpu.set_flags(store::FLAGS, store::flags(value));
+    }
     // In x2APIC mode, or with the APIC switched off, what is at the page is no APIC.
     if vcpu.apic_mode() == Some(Mode::XApic) {
         let percpu = vcpu.percpu();
@@ -56,15 +67,14 @@ pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa)
 /// What becomes of a write of `value` to IA32_X2APIC_ICR.
 #[cold]
 pub fn write_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, value: u64) -> Outcome {
-    let refuse = super::run::REFUSE;
     // Outside of x2APIC mode the MSR is not there.
     if vcpu.apic_mode() == Some(Mode::X2Apic) {
-        let Some(icr) = Icr::decode_msr(value) else { return refuse };
+        let Some(icr) = Icr::decode_msr(value) else { return REFUSE };
         if !sends(vcpu, machine, Mode::X2Apic, icr) {
             return Outcome::Advance;
         }
     }
-    if vcpu.wrmsr(msr::X2APIC_ICR, value).is_ok() { Outcome::Advance } else { refuse }
+    if vcpu.wrmsr(msr::X2APIC_ICR, value).is_ok() { Outcome::Advance } else { REFUSE }
 }
 
 /// Whether the APIC is to send the message itself.

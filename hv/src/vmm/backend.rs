@@ -53,6 +53,9 @@ pub trait Vcpu: Processor {
     /// Raises an exception with the next entry.
     fn inject(&mut self, exception: Exception);
 
+    /// Replaces the bits in `mask` of RFLAGS by those of `flags`.
+    fn set_flags(&mut self, mask: u64, flags: u64);
+
     /// Where the next instruction is.
     fn code(&self) -> Code;
 

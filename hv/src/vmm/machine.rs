@@ -4,12 +4,13 @@ use core::sync::atomic::AtomicBool;
 
 use spin::Mutex;
 
+use super::control::Controls;
 use super::cpuid::Policy;
 use super::hypercall::Facts;
 use super::memory::GuestMemory;
 use super::microcode::Load;
 use super::msr::Row;
-use crate::mem::addr::Gpa;
+use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use crate::mem::walk::ReadGuest;
 
 /// Who acts on the messages that start CPUs.
@@ -49,8 +50,23 @@ pub struct Machine<F, T> {
     pub memory: Mutex<GuestMemory<F, T>>,
     /// That the guest touched Vidar's memory has been reported.
     pub touch_reported: AtomicBool,
+    /// That there were no frames for a page's tables has been reported.
+    pub fill_reported: AtomicBool,
+    /// The root of Vidar's own page tables.
+    pub host_root: Hpa,
     /// The guest's memory, to be read where a CPU of it has read just before.
     pub guest: &'static (dyn ReadGuest + Sync),
     /// Loads an update of the CPU's microcode.
     pub load_microcode: Load,
+}
+
+/// What it means that a guest has Vidar's own page tables.
+pub const RUNS_VIDAR: &str = "its CR3 is Vidar's: either it has looked for that, or the CPU went on to use nested paging after \
+     an exit and has run Vidar's own code as the guest's, which is a fault of the CPU or of its emulator";
+
+impl<F, T> Machine<F, T> {
+    /// Whether these are the registers of Vidar itself, and not of a guest.
+    pub fn runs_vidar(&self, controls: &Controls) -> bool {
+        Hpa(controls.cr3).align_down(PAGE_SIZE) == self.host_root
+    }
 }

@@ -7,11 +7,14 @@ use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use crate::mem::identity::Identity;
 use crate::mem::mtrr::{MemoryType, Mtrrs};
 use crate::mem::ranges::RangeSet;
-use crate::mem::stage2::{Format, MapError, SecondStage, TableMemory};
+use crate::mem::stage2::{ENTRIES, Format, MapError, SecondStage, TableMemory};
 
 /// The first MiB, where a PC has its BIOS, its ROMs and its text screen: operating systems search all of it, page by
 /// page, and the fixed-range MTRRs make its pages small.
 const LEGACY: Range<Gpa> = Gpa(0)..Gpa(0x10_0000);
+
+/// What a CPU reads where nothing answers on the bus. The decoy holds it at first, and then what the guest writes there.
+const OPEN_BUS: u64 = u64::MAX;
 
 /// The second stage and what it is made from.
 pub struct GuestMemory<F, T> {
@@ -21,17 +24,21 @@ pub struct GuestMemory<F, T> {
     ram: RangeSet,
     /// More than one CPU uses the tables, and none can be told to forget what it cached of them.
     shared: bool,
-    /// The page that the guest sees wherever Vidar's memory is.
+    /// The page that the guest sees wherever Vidar's memory is, and where nothing else can be mapped.
     decoy: Hpa,
 }
 
-/// What became of an access to an address that was not mapped. It is now.
+/// What is at an address that the guest touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Touch {
-    /// It is Vidar's, and the decoy is mapped there.
-    pub decoy: bool,
-    /// There were no more tables, so all else is not mapped any more. What CPUs remember must be flushed.
-    pub flush: bool,
+pub enum Touch {
+    /// What a bare machine has there, mapped now.
+    Mapped,
+    /// Vidar's memory: the guest is shown the decoy.
+    Hidden,
+    /// No frame was left for tables: the guest is shown the decoy there and around it.
+    Filled,
+    /// Nothing: the address has more bits than the second stage translates.
+    Beyond,
 }
 
 impl<F: Format, T: TableMemory> GuestMemory<F, T> {
@@ -40,7 +47,7 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
     ///
     /// # Errors
     /// [`MapError`] where not even an empty table fits in what `tables` has; with `shared`, where not all RAM does: there
-    /// is no way then to make room once the guest touches the rest.
+    /// is no good way then to make room once the guest touches the rest.
     pub fn new(
         mut tables: T,
         largest: PageSize,
@@ -48,8 +55,10 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         ram: RangeSet,
         shared: bool,
     ) -> Result<Self, MapError> {
-        let stage2 = SecondStage::new(&mut tables, largest)?;
+        let mut stage2 = SecondStage::new(&mut tables, largest)?;
         let decoy = tables.allocate().ok_or(MapError::OutOfTables)?;
+        (0..ENTRIES).for_each(|index| tables.write(decoy, index, OPEN_BUS));
+        stage2.fill_with(&mut tables, decoy)?;
         let mut memory = Self { stage2, tables, identity, ram, shared, decoy };
         memory.map_ram()?;
         Ok(memory)
@@ -88,30 +97,34 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         moved.or_else(|| self.is_ram(page).then_some(page.identity()))
     }
 
-    /// Maps the page around an address that the guest touched.
-    ///
-    /// # Errors
-    /// [`MapError`] where even an empty table has no room.
-    pub fn touch(&mut self, address: Gpa) -> Result<Touch, MapError> {
-        let decoy = self.identity.hidden.contains(address.identity());
-        match self.map(address, decoy) {
-            Err(MapError::OutOfTables) if !self.shared => {
-                self.stage2.clear(&mut self.tables);
-                self.map(address, decoy)?;
-                Ok(Touch { decoy, flush: true })
-            }
-            result => result.map(|()| Touch { decoy, flush: false }),
+    /// Maps the page around an address that the guest touched. Whether a table was taken for it from others, so that what
+    /// CPUs remember must be flushed, is the second of what it returns.
+    pub fn touch(&mut self, address: Gpa) -> (Touch, bool) {
+        let hidden = self.identity.hidden.contains(address.identity());
+        let touch = if hidden { Touch::Hidden } else { Touch::Mapped };
+        let mut mapped = self.map(address, hidden);
+        let flush = mapped == Err(MapError::OutOfTables) && !self.shared;
+        if flush {
+            self.stage2.clear(&mut self.tables);
+            mapped = self.map(address, hidden);
         }
+        let touch = match mapped {
+            // A page that is mapped with another type is one that could not be divided.
+            Ok(()) | Err(MapError::Occupied(_)) => touch,
+            Err(MapError::OutOfReach(_)) => Touch::Beyond,
+            Err(MapError::OutOfTables) => {
+                self.stage2.fill(&mut self.tables, address);
+                if hidden { touch } else { Touch::Filled }
+            }
+        };
+        (touch, flush)
     }
 
-    /// Makes the memory types follow the MTRRs. Whether anything changed: what CPUs remember must then be flushed.
-    ///
-    /// # Errors
-    /// [`MapError`] where the memory map names addresses that no table reaches.
-    pub fn follow(&mut self, mtrrs: Mtrrs) -> Result<bool, MapError> {
+    /// Makes the memory types follow the MTRRs. Returns true if anything changed: what CPUs remember must then be flushed.
+    pub fn follow(&mut self, mtrrs: Mtrrs) -> bool {
         // Linux writes back what it read, and sets up ranges before it switches them on.
         if self.identity.mtrrs == mtrrs {
-            return Ok(false);
+            return false;
         }
         self.identity.mtrrs = mtrrs;
         if self.shared {
@@ -125,11 +138,12 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
                 }
             };
             stage2.retype(tables, &uniform);
-            return Ok(true);
+        } else {
+            self.stage2.clear(&mut self.tables);
+            // What cannot be mapped at once is mapped as it is touched.
+            let _ = self.map_ram();
         }
-        self.stage2.clear(&mut self.tables);
-        self.map_ram()?;
-        Ok(true)
+        true
     }
 
     fn map(&mut self, address: Gpa, decoy: bool) -> Result<(), MapError> {
@@ -145,9 +159,11 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
     /// Maps what the guest will surely use; what the tables cannot hold is mapped as it is touched, if it can be.
     fn map_ram(&mut self) -> Result<(), MapError> {
         let Self { stage2, tables, identity, ram, shared, .. } = self;
+        // The watched page must never be filled.
+        let watched = identity.watched.map(|page| page..page + PAGE_SIZE);
         let ranges = ram.iter().map(|range| range.start.identity()..range.end.identity());
-        match iter::once(LEGACY).chain(ranges).try_for_each(|range| identity.map_range(stage2, tables, range))
-        {
+        let mut all = watched.into_iter().chain(iter::once(LEGACY)).chain(ranges);
+        match all.try_for_each(|range| identity.map_range(stage2, tables, range)) {
             Err(MapError::OutOfTables) if !*shared => Ok(()),
             result => result,
         }

@@ -14,8 +14,7 @@
 use super::backend::Vcpu;
 use super::fetch;
 use super::machine::Machine;
-use super::outcome::Outcome;
-use super::run::REFUSE;
+use super::outcome::{Outcome, REFUSE};
 use crate::arch::msr::Fault;
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use crate::mem::layout::WINDOW_PAGES;

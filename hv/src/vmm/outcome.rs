@@ -20,17 +20,14 @@ pub enum Stop {
     Unanswered,
     /// The extension refused the guest's state.
     EntryFailed,
-    /// No frame is left for the second-stage table.
-    OutOfFrames,
-    /// The guest used an address that the second-stage table cannot translate.
-    OutOfReach,
-    /// It used an instruction on the local APIC's page that Vidar does not know.
-    UnknownStore,
     /// An INIT has reached a CPU that waits for its start-up IPI outside of the guest.
     Init,
     /// Another CPU has stopped, and all others with it.
     Elsewhere,
 }
+
+/// What a refused instruction gets.
+pub const REFUSE: Outcome = Outcome::Inject(Exception::GeneralProtection);
 
 /// The answer to an exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,18 +5,16 @@ use core::sync::atomic::Ordering;
 use super::backend::Vcpu;
 use super::control::{self, Update};
 use super::exit::{ControlWrite, Exit, Immediate, Violation};
-use super::machine::{Machine, Startup};
+use super::machine::{Machine, RUNS_VIDAR, Startup};
+use super::memory::Touch;
 use super::msr::{self, Read, Write};
-use super::outcome::{Exception, Outcome, Stop};
+use super::outcome::{Exception, Outcome, REFUSE, Stop};
 use super::registers::Register;
 use super::{apic, cpuid, hypercall, microcode, misc_enable, xcr0};
 use crate::arch::msr::{EFER_NXE, Fault};
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, Mtrrs};
-use crate::mem::stage2::{Format, MapError, TableMemory};
-
-/// What a refused instruction comes to.
-pub const REFUSE: Outcome = Outcome::Inject(Exception::GeneralProtection);
+use crate::mem::stage2::{Format, TableMemory};
 
 /// The switch in [`IA32_MTRR_DEF_TYPE`].
 const MTRRS_ENABLED: u64 = 1 << 11;
@@ -235,16 +233,12 @@ fn write_mtrr<V: Vcpu, F: Format, T: TableMemory>(
         return Outcome::Advance;
     }
     let mtrrs = Mtrrs::read(machine.physical_address_bits, |index| vcpu.rdmsr(index).unwrap_or(0));
-    match memory.follow(mtrrs) {
-        Ok(changed) => {
-            // Another CPU may have been the first.
-            if changed || memory.is_shared() {
-                vcpu.flush_second_stage();
-            }
-            Outcome::Advance
-        }
-        Err(_) => Outcome::Stop(Stop::OutOfFrames),
+    let changed = memory.follow(mtrrs);
+    // Another CPU may have been the first.
+    if changed || memory.is_shared() {
+        vcpu.flush_second_stage();
     }
+    Outcome::Advance
 }
 
 #[cold]
@@ -295,26 +289,44 @@ fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
         return apic::write(vcpu, machine, violation.address);
     }
     if violation.mapped {
-        // Every other page is mapped with all rights, so this cannot be mended by mapping it again.
-        return Outcome::Stop(Stop::Unanswered);
+        // Every other page is mapped with all rights. So the CPU denied the access by what it remembered of the tables
+        // before another CPU changed them.
+        vcpu.flush_second_stage();
+        return Outcome::Resume;
     }
-    let touched = machine.memory.lock().touch(violation.address);
-    let touch = match touched {
-        Ok(touch) => touch,
-        Err(MapError::OutOfTables) => return Outcome::Stop(Stop::OutOfFrames),
-        Err(_) => return Outcome::Stop(Stop::OutOfReach),
-    };
-    if touch.flush {
+    let (touch, flush) = machine.memory.lock().touch(violation.address);
+    if flush {
         vcpu.flush_second_stage();
     }
-    // The page that CPUs are started from is among what Linux looks through for firmware's tables.
-    let region = machine.facts.kept.first();
-    if touch.decoy
-        && region.is_some_and(|region| region.contains(&violation.address.identity()))
-        && !machine.touch_reported.swap(true, Ordering::Relaxed)
-    {
-        let address = violation.address;
-        log::warn!("the guest touched Vidar's memory at {address}; it is shown another page there");
+    match touch {
+        Touch::Mapped => {}
+        Touch::Hidden => report_touch(vcpu, machine, violation.address),
+        Touch::Filled => {
+            if !machine.fill_reported.swap(true, Ordering::Relaxed) {
+                let address = violation.address;
+                log::warn!(
+                    "no memory is left for page tables: around {address} the guest is shown an empty page"
+                );
+            }
+        }
+        // A CPU has four levels of nested paging, though its physical addresses may have more bits. One that has no memory
+        // there reads ones or raises an exception, as the chip set has it; with this exception the guest finds out.
+        Touch::Beyond => return REFUSE,
     }
     Outcome::Resume
+}
+
+/// Says once that the guest touched Vidar's memory.
+fn report_touch<V: Vcpu, F, T>(vcpu: &V, machine: &Machine<F, T>, address: Gpa) {
+    // The page that CPUs are started from is among what Linux looks through for firmware's tables.
+    let region = machine.facts.kept.first();
+    if !region.is_some_and(|region| region.contains(&address.identity()))
+        || machine.touch_reported.swap(true, Ordering::Relaxed)
+    {
+        return;
+    }
+    log::warn!("the guest touched Vidar's memory at {address}; it is shown another page there");
+    if machine.runs_vidar(&vcpu.controls()) {
+        log::error!("{RUNS_VIDAR}");
+    }
 }

@@ -1,4 +1,5 @@
-//! Instructions that store 32 bits, decoded as far as software writes to the local APIC's page with them: MOV and XCHG.
+//! Instructions that store 32 bits, decoded as far as compilers write to the local APIC's page with them: MOV, XCHG, and
+//! AND, OR and XOR with memory.
 //!
 //! Intel SDM Vol. 2A, 2.1 "Instruction Format for Protected Mode, Real-Address Mode, and Virtual-8086 Mode" and 2.2
 //! "IA-32e Mode".
@@ -17,13 +18,61 @@ pub enum Source {
     Immediate(u32),
 }
 
+/// What the instruction does with what was in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// It is replaced.
+    Replace,
+    /// AND.
+    And,
+    /// OR.
+    Or,
+    /// XOR.
+    Xor,
+}
+
+impl Operation {
+    /// What is stored where `old` was in memory and `source` is the other operand.
+    pub const fn result(self, old: u32, source: u32) -> u32 {
+        match self {
+            Self::Replace => source,
+            Self::And => old & source,
+            Self::Or => old | source,
+            Self::Xor => old ^ source,
+        }
+    }
+
+    /// That of the opcodes and ModRM fields with this number, if it is one of these.
+    const fn numbered(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Or),
+            4 => Some(Self::And),
+            6 => Some(Self::Xor),
+            _ => None,
+        }
+    }
+}
+
 /// An instruction that stores 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Store {
-    /// What it stores.
+    /// What it does with them.
+    pub operation: Operation,
+    /// The operand that is not in memory.
     pub source: Source,
     /// Its bytes in number.
     pub length: u8,
+}
+
+/// The bits of RFLAGS that AND, OR and XOR change: OF, SF, ZF, AF, PF, CF.
+pub const FLAGS: u64 = 0x8d5;
+
+/// Those bits after an operation with this result. AF is undefined, and clear here.
+pub const fn flags(result: u32) -> u64 {
+    let sign = (result >> 31) as u64;
+    let zero = (result == 0) as u64;
+    let even = (result as u8).count_ones().is_multiple_of(2) as u64;
+    sign << 7 | zero << 6 | even << 2
 }
 
 /// The most bytes that an instruction has.
@@ -39,6 +88,11 @@ impl<I: Iterator<Item = u8>> Counted<I> {
     fn take(&mut self) -> Option<u8> {
         self.count += 1;
         if self.count > MAX_LENGTH { None } else { self.bytes.next() }
+    }
+
+    fn immediate(&mut self) -> Option<u32> {
+        let bytes = [self.take()?, self.take()?, self.take()?, self.take()?];
+        Some(u32::from_le_bytes(bytes))
     }
 
     fn skip(&mut self, bytes: u8) -> Option<()> {
@@ -80,11 +134,12 @@ impl<I: Iterator<Item = u8>> Counted<I> {
 /// The store that `bytes` begin with, if it is one of those.
 pub fn decode(bytes: impl Iterator<Item = u8>, width: Width) -> Option<Store> {
     let mut bytes = Counted { bytes, count: 0 };
-    let (mut operand_size, mut address_size, mut rex) = (false, false, 0);
+    let (mut operand_size, mut address_size, mut lock, mut rex) = (false, false, false, 0);
     let opcode = loop {
         match bytes.take()? {
             0x66 => (operand_size, rex) = (true, 0),
             0x67 => (address_size, rex) = (true, 0),
+            0xf0 => (lock, rex) = (true, 0),
             0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 => rex = 0,
             byte @ 0x40..=0x4f if width == Width::Bits64 => rex = byte,
             opcode => break opcode,
@@ -99,12 +154,13 @@ pub fn decode(bytes: impl Iterator<Item = u8>, width: Width) -> Option<Store> {
         (Width::Bits16, false) | (Width::Bits32, true) => 16,
         _ => 32,
     };
+    let mut operation = Operation::Replace;
     let source = match opcode {
         0xa3 => {
             bytes.skip(address_bits / 8)?;
             Source::Register(Register::Rax)
         }
-        0x87 | 0x89 | 0xc7 => {
+        0x09 | 0x21 | 0x31 | 0x81 | 0x83 | 0x87 | 0x89 | 0xc7 => {
             let modrm = bytes.take()?;
             if modrm >> 6 == 3 {
                 return None;
@@ -115,14 +171,26 @@ pub fn decode(bytes: impl Iterator<Item = u8>, width: Width) -> Option<Store> {
             match opcode {
                 0x87 => Source::Exchange(register),
                 0x89 => Source::Register(register),
-                _ if field != 0 => return None,
+                0xc7 if field != 0 => return None,
+                0xc7 => Source::Immediate(bytes.immediate()?),
+                0x81 => {
+                    operation = Operation::numbered(field)?;
+                    Source::Immediate(bytes.immediate()?)
+                }
+                0x83 => {
+                    operation = Operation::numbered(field)?;
+                    Source::Immediate(i32::from(bytes.take()?.cast_signed()).cast_unsigned())
+                }
                 _ => {
-                    let immediate = [bytes.take()?, bytes.take()?, bytes.take()?, bytes.take()?];
-                    Source::Immediate(u32::from_le_bytes(immediate))
+                    operation = Operation::numbered(opcode >> 3)?;
+                    Source::Register(register)
                 }
             }
         }
         _ => return None,
     };
-    Some(Store { source, length: bytes.count })
+    if lock && operation == Operation::Replace && !matches!(source, Source::Exchange(_)) {
+        return None; // #UD
+    }
+    Some(Store { operation, source, length: bytes.count })
 }

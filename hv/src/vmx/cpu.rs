@@ -344,6 +344,12 @@ impl Vcpu for VmxCpu {
         self.set_injection(&Injection::of(exception, protected_mode));
     }
 
+    #[cold]
+    fn set_flags(&mut self, mask: u64, flags: u64) {
+        let old = self.vmcs.read(GUEST_RFLAGS).0;
+        self.vmcs.write(GUEST_RFLAGS, Natural(old & !mask | flags & mask));
+    }
+
     fn code(&self) -> Code {
         Code {
             rip: self.vmcs.read(GUEST_RIP).0,

@@ -75,7 +75,7 @@ fn second_stage(map: &MemoryMap<'_>, identity: Identity, largest: PageSize) -> u
     guest(map, identity, largest, usize::MAX, true).unwrap().tables().used
 }
 
-/// The same by counting: root and decoy; a table for each 512 GiB with RAM, for each GiB with RAM that is no page, and for
+/// The same by counting: root, decoy and the three tables that lead to it everywhere; a table for each 512 GiB with RAM, for each GiB with RAM that is no page, and for
 /// each 2 MiB of those that are none.
 fn counted(map: &MemoryMap<'_>, identity: &Identity, largest: PageSize) -> usize {
     let mut blocks: [BTreeSet<u64>; 3] = Default::default();
@@ -95,7 +95,7 @@ fn counted(map: &MemoryMap<'_>, identity: &Identity, largest: PageSize) -> usize
         blocks[1].extend(under(GIB).filter(divided));
         blocks[2].extend(under(2 * MIB).filter(small));
     }
-    2 + blocks.iter().map(BTreeSet::len).sum::<usize>()
+    5 + blocks.iter().map(BTreeSet::len).sum::<usize>()
 }
 
 /// Frames of Vidar's direct map, by its rule: the first 4 GiB in pages of 2 MiB, Vidar's own in small ones; above them the

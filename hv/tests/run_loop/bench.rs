@@ -3,7 +3,7 @@
 // tidy: long because it is a CPU and a machine that have no use without each other.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Once;
 use std::sync::atomic::AtomicBool;
@@ -57,6 +57,9 @@ pub const XCR0_SUPPORTED: u32 = 0xe7;
 /// The MSRs of both vendors.
 pub const MSRS: &[&[Row]] = &[COMMON, SVM[1], VMX[1]];
 
+/// The root of Vidar's own page tables.
+pub const HOST_ROOT: Hpa = Hpa(REGION.end.0 - PAGE_SIZE);
+
 /// What was done to the CPU, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Did {
@@ -67,6 +70,7 @@ pub enum Did {
     Startup(u8),
     Skip(u8),
     WriteApic(u16, u32),
+    SetFlags(u64, u64),
     Send(Message, Destination),
     Wrmsr(u32, u64),
     Xsetbv(u32, u64),
@@ -199,6 +203,10 @@ impl Vcpu for FakeCpu {
 
     fn skip(&mut self, length: u8) {
         self.did.push(Did::Skip(length));
+    }
+
+    fn set_flags(&mut self, mask: u64, flags: u64) {
+        self.did.push(Did::SetFlags(mask, flags));
     }
 
     fn code(&self) -> Code {
@@ -387,6 +395,8 @@ impl Bench {
             memory: Mutex::new(memory),
             touch_reported: AtomicBool::new(false),
             load_microcode,
+            fill_reported: AtomicBool::new(false),
+            host_root: HOST_ROOT,
             guest: &Ram,
         };
         Self { cpu, machine }
@@ -423,32 +433,54 @@ impl Bench {
         ask(self.machine.memory.lock().tables())
     }
 
-    /// All pages that are mapped, found by a walk of its own.
+    /// All pages that are mapped, found by a walk of its own. A table to which several entries lead counts once.
     pub fn pages(&self) -> Vec<Page> {
-        fn walk(frames: &Frames, table: Hpa, level: Level, base: u64, pages: &mut Vec<Page>) {
+        struct Walk<'a>(&'a Frames, BTreeSet<Hpa>, Vec<Page>);
+        fn walk(state: &mut Walk<'_>, table: Hpa, level: Level, base: u64) {
+            if !state.1.insert(table) {
+                return;
+            }
             let shift = level.page_size().map_or(39, PageSize::shift);
-            for (gpa, &entry) in (base..).step_by(1 << shift).zip(frames.get(table)) {
+            for (gpa, &entry) in (base..).step_by(1 << shift).zip(state.0.get(table)) {
                 match (Ept::is_present(entry), level.page_size(), level.below()) {
                     (false, ..) => {}
                     (true, Some(size), _) if Ept::is_leaf(entry, level) => {
                         let (hpa, memory_type) = (Ept::address(entry), Ept::memory_type(entry, size));
-                        pages.push(Page { gpa: Gpa(gpa), hpa, size, memory_type });
+                        state.2.push(Page { gpa: Gpa(gpa), hpa, size, memory_type });
                     }
-                    (true, _, Some(below)) => walk(frames, Ept::address(entry), below, gpa, pages),
+                    (true, _, Some(below)) => walk(state, Ept::address(entry), below, gpa),
                     (true, _, None) => panic!("a page table points to a table"),
                 }
             }
         }
         let memory = self.machine.memory.lock();
-        let mut pages = Vec::new();
-        walk(memory.tables(), memory.root(), Level::Pml4, 0, &mut pages);
-        pages
+        let mut state = Walk(memory.tables(), BTreeSet::new(), Vec::new());
+        walk(&mut state, memory.root(), Level::Pml4, 0);
+        state.2
     }
 
     /// What `gpa` is translated to, and its memory type.
     pub fn translate(&self, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
-        let holds = |page: &Page| gpa.align_down(page.size.bytes()) == page.gpa;
-        self.pages().into_iter().find(holds).map(|page| (page.hpa + (gpa.0 - page.gpa.0), page.memory_type))
+        let memory = self.machine.memory.lock();
+        let (mut table, mut level) = (memory.root(), Level::Pml4);
+        loop {
+            let entry = memory.tables().get(table)[level.index(gpa)];
+            if !Ept::is_present(entry) {
+                return None;
+            }
+            if Ept::is_leaf(entry, level) {
+                let size = level.page_size().expect("a page in the root");
+                let page = Ept::address(entry) + gpa.0 % size.bytes();
+                return Some((page, Ept::memory_type(entry, size)));
+            }
+            table = Ept::address(entry);
+            level = level.below().expect("a table below the last level");
+        }
+    }
+
+    /// The page that the guest sees in place of Vidar's memory.
+    pub fn decoy(&self) -> Hpa {
+        self.machine.memory.lock().decoy()
     }
 }
 
@@ -499,12 +531,12 @@ thread_local! {
     static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The warnings that this thread has logged since it last asked.
+/// The warnings and errors that this thread has logged since it last asked.
 pub fn warnings() -> Vec<String> {
     struct Logger;
     impl log::Log for Logger {
         fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-            metadata.level() == log::Level::Warn
+            metadata.level() <= log::Level::Warn
         }
         fn log(&self, record: &log::Record<'_>) {
             if self.enabled(record.metadata()) {

@@ -1,13 +1,14 @@
 //! The guest's memory: MTRRs, devices, the decoy, and what happens when the frames run out.
 
 use crate::bench::warnings;
-use crate::bench::{Bench, Did, REGION};
+use crate::bench::{Bench, Did, HOST_ROOT, REGION};
 use crate::{APIC, FAR, REFUSED, indexed, touch};
 use vidar::mem::addr::{Gpa, PAGE_SIZE};
 use vidar::mem::mtrr::IA32_MTRR_DEF_TYPE;
 use vidar::mem::mtrr::MemoryType::{Uncacheable, WriteBack, WriteCombining};
+use vidar::mem::stage2::REACH;
 use vidar::vmm::exit::Exit;
-use vidar::vmm::outcome::{Outcome, Stop};
+use vidar::vmm::outcome::Outcome;
 
 #[test]
 fn memory_types_follow_a_write_to_an_mtrr() {
@@ -60,7 +61,7 @@ fn an_mtrr_that_faults_changes_no_memory_type() {
 #[test]
 fn with_few_frames_an_mtrr_leaves_ram_to_be_mapped_on_touch() {
     let mut bench = Bench::with(&indexed(0x268, 0));
-    bench.frames(|frames| frames.limit(4));
+    bench.frames(|frames| frames.limit(7));
     assert_eq!(bench.answer(Exit::Wrmsr).0, Outcome::Advance);
     let address = Gpa(0x180_0000);
     assert_eq!(bench.translate(address), None);
@@ -97,7 +98,7 @@ fn vidars_memory_is_shown_as_a_decoy_and_reported_once() {
         shown.push(hpa.align_down(PAGE_SIZE));
     }
     assert!(shown.iter().all(|page| *page == shown[0]), "{shown:?}");
-    assert!(bench.frames(|frames| frames.get(shown[0]).iter().all(|word| *word == 0)));
+    assert!(bench.frames(|frames| frames.get(shown[0]).iter().all(|word| *word == u64::MAX)));
     assert_ne!(shown[0], bench.machine.memory.lock().root());
     let [below, above] = [REGION.start.0 - 1, REGION.end.0].map(Gpa);
     for beside in [below, above] {
@@ -120,11 +121,33 @@ fn without_frames_the_tables_are_remade() {
 }
 
 #[test]
-fn without_frames_for_one_page_the_guest_stops() {
+fn without_frames_for_one_page_the_decoy_is_shown() {
     let mut bench = Bench::new();
-    // The root and the decoy are all there is.
-    bench.frames(|frames| frames.limit(2));
-    let (end, did) = bench.run(&[touch(FAR)]);
-    assert_eq!(end, (Stop::OutOfFrames, touch(FAR)));
-    assert_eq!(did, [Did::Run]);
+    let decoy = bench.decoy();
+    // The root, the decoy and the tables that lead to it are all there is.
+    bench.frames(|frames| frames.limit(5));
+    for address in [FAR, Gpa(0x10_0000), REGION.start.identity(), Gpa(REACH - 1)] {
+        assert_eq!(bench.answer(touch(address)).0, Outcome::Resume, "{address}");
+        let page = decoy + address.0 % PAGE_SIZE;
+        assert_eq!(bench.translate(address), Some((page, WriteBack)), "{address}");
+    }
+}
+
+#[test]
+fn addresses_beyond_the_second_stage_fault() {
+    let mut bench = Bench::new();
+    for address in [REACH, 1 << 51, u64::MAX] {
+        assert_eq!(bench.answer(touch(Gpa(address))), (REFUSED, vec![]), "{address:#x}");
+    }
+}
+
+#[test]
+fn a_cpu_that_runs_vidar_as_the_guest_is_named() {
+    for (cr3, named) in [(HOST_ROOT.0, true), (HOST_ROOT.0 | 0x18, true), (0x1000, false)] {
+        let mut bench = Bench::new();
+        warnings();
+        bench.cpu.controls.cr3 = cr3;
+        assert_eq!(bench.answer(touch(REGION.start.identity())), (Outcome::Resume, vec![]));
+        assert_eq!(warnings().iter().any(|line| line.contains("its CR3 is Vidar's")), named, "{cr3:#x}");
+    }
 }

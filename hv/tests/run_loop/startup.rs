@@ -2,14 +2,14 @@
 
 use vidar::arch::icr::{Destination, Message, Mode, register};
 use vidar::arch::msr::{APIC_BASE, X2APIC_ICR};
-use vidar::mem::addr::Gpa;
+use vidar::mem::addr::{Gpa, PAGE_SIZE};
 use vidar::mem::mtrr::{IA32_MTRR_DEF_TYPE, MemoryType};
 use vidar::vmm::exit::Exit;
 use vidar::vmm::machine::Startup;
 use vidar::vmm::outcome::{Outcome, Stop};
 use vidar::vmm::registers::Register::Rax;
 
-use crate::bench::{Bench, Did, INSTRUCTION};
+use crate::bench::{Bench, Did, INSTRUCTION, warnings};
 use crate::{APIC, FAR, REFUSED, denied, indexed, touch};
 
 const EMULATED: Startup = Startup::Emulated { trampoline: 0x9e };
@@ -43,6 +43,16 @@ fn other_registers_of_the_apic_are_simply_written() {
         let (mut bench, exit) = writing(offset, 0x1234_5678, EMULATED);
         assert_eq!(bench.answer(exit), (Outcome::Skip(6), vec![Did::WriteApic(offset, 0x1234_5678)]));
     }
+}
+
+#[test]
+fn a_register_can_be_changed_where_it_is() {
+    let (mut bench, exit) = writing(0xf0, 0, EMULATED);
+    // or dword ptr [APIC + 0xf0], 0x100
+    INSTRUCTION.set([0x81, 0x0d, 0xf0, 0, 0xe0, 0xfe, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    bench.cpu.apic.insert(0xf0, 0xff);
+    let did = vec![Did::SetFlags(0x8d5, 4), Did::WriteApic(0xf0, 0x1ff)];
+    assert_eq!(bench.answer(exit), (Outcome::Skip(10), did));
 }
 
 #[test]
@@ -105,10 +115,10 @@ fn logical_ids_are_those_that_were_written() {
 }
 
 #[test]
-fn an_unknown_instruction_stops_the_guest() {
+fn an_unknown_instruction_is_refused() {
     let (mut bench, exit) = writing(register::ICR_LOW, INIT, EMULATED);
     INSTRUCTION.set([0x0f; 16]);
-    assert_eq!(bench.answer(exit), (Outcome::Stop(Stop::UnknownStore), vec![]));
+    assert_eq!(bench.answer(exit), (REFUSED, vec![]));
 }
 
 #[test]
@@ -201,6 +211,40 @@ fn with_several_cpus_no_table_is_taken_back() {
     let mut bench = Bench::with_others(&[1], Startup::Hardware);
     bench.frames(|frames| frames.limit(frames.used()));
     let before = bench.pages();
-    assert_eq!(bench.answer(touch(FAR)), (Outcome::Stop(Stop::OutOfFrames), vec![]));
-    assert_eq!(bench.pages(), before);
+    let decoy = bench.decoy();
+    warnings();
+    for slot in 1..512 {
+        let address = Gpa(slot << 39 | 0x1234);
+        // Two CPUs have touched it at the same time.
+        assert_eq!(bench.answer(touch(address)), (Outcome::Resume, vec![]));
+        assert_eq!(bench.answer(touch(address)), (Outcome::Resume, vec![]));
+        assert_eq!(bench.translate(address), Some((decoy + 0x234, MemoryType::WriteBack)));
+        assert_eq!(bench.translate(address + (1 << 30)), Some((decoy + 0x234, MemoryType::WriteBack)));
+    }
+    assert_eq!(warnings().len(), 1);
+    assert!(before.iter().all(|page| bench.translate(page.gpa) == Some((page.hpa, page.memory_type))));
+    assert_eq!(bench.frames(|frames| frames.get(decoy)[0x234 / 8]), u64::MAX, "as where no device answers");
+    // The MTRRs change, and what is filled stays as it is.
+    indexed(IA32_MTRR_DEF_TYPE, 0xc00).iter().for_each(|(to, value)| bench.cpu.registers.set(*to, *value));
+    assert_eq!(bench.answer(Exit::Wrmsr).0, Outcome::Advance);
+    assert_eq!(bench.translate(Gpa(1 << 39)), Some((decoy, MemoryType::WriteBack)));
+}
+
+#[test]
+fn the_watched_page_is_never_filled() {
+    let mut bench = Bench::with_others(&[1], EMULATED);
+    bench.frames(|frames| frames.limit(frames.used()));
+    // What is around it in the same tables.
+    for address in [0xfedf_f000, 0xfee0_1000, 0xfec0_0000, 0xc000_0000].map(Gpa) {
+        assert_eq!(bench.answer(touch(address)), (Outcome::Resume, vec![]));
+    }
+    assert_eq!(bench.translate(APIC).map(|(hpa, _)| hpa), Some(APIC.identity()));
+}
+
+#[test]
+fn an_access_that_was_denied_by_what_a_cpu_remembered_is_tried_again() {
+    let (mut bench, _) = writing(0, 0, EMULATED);
+    for address in [Gpa(0x10_0000), FAR, APIC + PAGE_SIZE] {
+        assert_eq!(bench.answer(denied(address)), (Outcome::Resume, vec![Did::Flush]));
+    }
 }
