@@ -219,6 +219,10 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
         self.vmcb.save().cpl
     }
 
+    fn task_is_16_bit(&self) -> bool {
+        false // the CPU has looked: writes of CR0 do not exit
+    }
+
     #[cold]
     fn set_controls(&mut self, controls: &Controls) {
         let save = self.vmcb.save_mut(Clean::CONTROLS);

@@ -35,6 +35,9 @@ pub trait Vcpu: Processor {
     /// The current privilege level.
     fn cpl(&self) -> u8;
 
+    /// Returns true if the task register has a 16-bit task state.
+    fn task_is_16_bit(&self) -> bool;
+
     /// Makes CR0, CR4 and EFER those of `controls`, which must be consistent.
     fn set_controls(&mut self, controls: &Controls);
 

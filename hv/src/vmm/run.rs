@@ -11,7 +11,7 @@ use super::msr::{self, Read, Write};
 use super::outcome::{Exception, Outcome, REFUSE, Stop};
 use super::registers::Register;
 use super::{apic, cpuid, hypercall, microcode, misc_enable, xcr0};
-use crate::arch::msr::{EFER_NXE, Fault};
+use crate::arch::msr::{EFER_LMA, EFER_NXE, Fault};
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, Mtrrs};
 use crate::mem::stage2::{Format, TableMemory};
@@ -253,6 +253,11 @@ fn control_write<V: Vcpu, F: Format, T: TableMemory>(
     else {
         return REFUSE;
     };
+    // Intel SDM Vol. 3A, 10.8.5.2 "IA-32e Mode Operation and Consistency Checks". VM entry refuses that state as well.
+    let activates_long_mode = controls.efer & !old.efer & EFER_LMA != 0;
+    if activates_long_mode && vcpu.task_is_16_bit() {
+        return REFUSE;
+    }
     if reload_pdptes {
         let table = Gpa(controls.cr3 & 0xffff_ffe0);
         // The CPU reads them wherever they are, and so does Vidar. There is no address below 4 GiB that it cannot read.

@@ -39,6 +39,9 @@ const RESUME: u64 = 1 << 16;
 /// IA32_DEBUGCTL.BTF: TF steps over branches, not instructions.
 const BRANCH_STEP: u64 = 1 << 1;
 
+/// The type of a busy 16-bit task state, in the rights of TR.
+const BUSY_TASK_16: u32 = 3;
+
 /// Frames that a virtual CPU needs beside the second stage.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuFrames {
@@ -275,6 +278,11 @@ impl Vcpu for VmxCpu {
     fn cpl(&self) -> u8 {
         // The descriptor privilege level of SS is the CPL: Intel SDM Vol. 3C, 25.4.1 "Guest Register State".
         (self.vmcs.read(GUEST_SS_RIGHTS) >> 5 & 3) as u8
+    }
+
+    #[cold]
+    fn task_is_16_bit(&self) -> bool {
+        self.vmcs.read(GUEST_TR_RIGHTS) & 0xf == BUSY_TASK_16
     }
 
     #[cold]

@@ -88,6 +88,7 @@ pub struct FakeCpu {
     pub registers: Registers,
     pub controls: Controls,
     pub cpl: u8,
+    pub task_is_16_bit: bool,
     pub msrs: BTreeMap<u32, u64>,
     /// What most leaves of CPUID have in EDX.
     pub cpuid_edx: u32,
@@ -135,6 +136,7 @@ impl FakeCpu {
             registers: Registers::default(),
             controls: Controls { cr0: CR0_PE | CR0_ET | CR0_NE, ..Controls::default() },
             cpl: 0,
+            task_is_16_bit: false,
             msrs: msrs.into_iter().chain(unused_pairs).chain(write_back).collect(),
             cpuid_edx: CPUID_EDX,
             faults: false,
@@ -182,6 +184,10 @@ impl Vcpu for FakeCpu {
 
     fn cpl(&self) -> u8 {
         self.cpl
+    }
+
+    fn task_is_16_bit(&self) -> bool {
+        self.task_is_16_bit
     }
 
     fn set_controls(&mut self, controls: &Controls) {

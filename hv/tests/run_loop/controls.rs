@@ -70,6 +70,10 @@ fn long_mode_is_switched_with_paging() {
     assert_eq!(bench.answer(PAGING_ON), (Outcome::Advance, vec![Did::SetControls(on)]));
     bench.cpu.registers.set(Rbx, CR0_PE);
     assert_eq!(bench.answer(PAGING_ON), (Outcome::Advance, vec![Did::SetControls(off)]));
+    bench.cpu.registers.set(Rbx, CR0_PG | CR0_PE);
+    bench.cpu.task_is_16_bit = true;
+    assert_eq!(bench.answer(PAGING_ON), (REFUSED, vec![]), "not with a 16-bit task");
+    bench.cpu.registers.set(Rbx, CR0_PE);
     bench.cpu.controls = Controls { cs_l: true, ..on };
     assert_eq!(bench.answer(PAGING_ON), (REFUSED, vec![]), "not from 64-bit code");
     bench.cpu.registers.set(Rbx, 0);
