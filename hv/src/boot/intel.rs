@@ -22,11 +22,12 @@ use crate::vmm::entry::Begin;
 use crate::vmm::msr::Row;
 use crate::vmx::capabilities::Capabilities;
 use crate::vmx::controls::secondary;
-use crate::vmx::cpu::{CpuFrames, SetupError, VmxCpu};
+use crate::vmx::cpu::VmxCpu;
 use crate::vmx::enable::{self, Unavailable};
 use crate::vmx::ept::Ept;
 use crate::vmx::msr_bitmap;
 use crate::vmx::msrs::{MSRS, NESTED};
+use crate::vmx::setup::{CpuFrames, SetupError};
 
 /// VT-x with its capabilities.
 #[derive(Clone, PartialEq)]

@@ -13,9 +13,9 @@ use super::exit::{self, Fields};
 use super::field::*;
 use super::nmi::{Delivery, KeptNmi};
 use super::put_away;
-use super::setup::{self, CR4_SHADOWED, GUEST_VPID};
+use super::setup::{self, CR4_SHADOWED, CpuFrames, GUEST_VPID, SetupError};
 use super::snapshot;
-use super::vmcs::{self, Failure, Vmcs};
+use super::vmcs::{self, Vmcs};
 use crate::arch::cpuid;
 use crate::arch::exceptions::set_entry_window;
 use crate::arch::instructions;
@@ -41,26 +41,6 @@ const BRANCH_STEP: u64 = 1 << 1;
 
 /// The type of a busy 16-bit task state, in the rights of TR.
 const BUSY_TASK_16: u32 = 3;
-
-/// Frames that a virtual CPU needs beside the second stage.
-#[derive(Debug, Clone, Copy)]
-pub struct CpuFrames {
-    /// VMXON region.
-    pub vmxon: Hpa,
-    /// VMCS.
-    pub vmcs: Hpa,
-    /// MSR bitmaps, filled, which all CPUs share: the usual one, and the one in which writes of EFER exit.
-    pub msr_bitmaps: [Hpa; 2],
-}
-
-/// Why a virtual CPU could not be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SetupError {
-    /// An instruction failed.
-    Instruction(&'static str, Failure),
-    /// The VMCS lacks this field.
-    NoField(&'static str),
-}
 
 /// A virtual CPU, bound to the physical CPU that it was made on.
 pub struct VmxCpu {

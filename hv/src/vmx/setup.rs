@@ -10,7 +10,7 @@ use super::event::interruptibility;
 use super::exit::Fields;
 use super::field::*;
 use super::put_away;
-use super::vmcs::Vmcs;
+use super::vmcs::{Failure, Vmcs};
 use crate::arch::exceptions::idt_address;
 use crate::arch::msr;
 use crate::arch::percpu::PerCpu;
@@ -22,6 +22,26 @@ use crate::vmm::entry::EntryState;
 
 /// The VPID of the guest's translations; 0 is Vidar's own.
 pub const GUEST_VPID: u16 = 1;
+
+/// Frames that a virtual CPU needs beside the second stage.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuFrames {
+    /// VMXON region.
+    pub vmxon: Hpa,
+    /// VMCS.
+    pub vmcs: Hpa,
+    /// MSR bitmaps, filled, which all CPUs share: the usual one, and the one in which writes of EFER exit.
+    pub msr_bitmaps: [Hpa; 2],
+}
+
+/// Why a virtual CPU could not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetupError {
+    /// An instruction failed.
+    Instruction(&'static str, Failure),
+    /// The VMCS lacks this field.
+    NoField(&'static str),
+}
 
 /// Access rights of a segment that cannot be used.
 pub const UNUSABLE: u32 = 1 << 16;
