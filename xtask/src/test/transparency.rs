@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use super::facts::Facts;
 
-/// The flags of the hidden extensions: the instruction sets themselves, and what Linux derives from them.
+/// The flags of the hidden extensions: the instruction sets themselves, and what Linux derives from them. PEBS is refused.
 const HIDDEN_FLAGS: &[&str] = &[
     // VT-x and TXT.
     "vmx",
@@ -19,6 +19,7 @@ const HIDDEN_FLAGS: &[&str] = &[
     "ept",
     "vpid",
     "ept_ad",
+    "pebs",
     // AMD-V.
     "svm",
     "skinit",
