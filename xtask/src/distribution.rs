@@ -37,6 +37,7 @@ pub fn get(vidarctl: &Path) -> Result<Distribution> {
         fs::write(&note, RECIPE)?;
     }
     let guest = Guest {
+        drivers: Vec::new(),
         name: "debian".to_owned(),
         title: "Debian".to_owned(),
         kernel: Kernel::File(kernel),

@@ -77,6 +77,7 @@ impl FromArgMatches for GuestArgs {
                 kernel: Kernel::File(PathBuf::from(kernel)),
                 initrds: all(index, "initrd").map(|text| Initrd::parse(text, Path::new(""))).collect(),
                 cmdline: of(index, "cmdline")?.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
+                drivers: Vec::new(),
             });
         }
         Ok(Self { guests })

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::manifest::{Guest, Initrd, Kernel};
-use crate::{initramfs, packages, paths, progress};
+use crate::{initramfs, modules, packages, paths, progress};
 
 /// How fresh a file out of a package has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +59,14 @@ fn initrd(initrd: &Initrd, vidarctl: Option<&Path>) -> Result<PathBuf> {
         Initrd::File(file) => Ok(file.clone()),
         Initrd::BuiltIn => {
             let init = paths::root().join("iso/initramfs/init");
-            let packed = initramfs::pack(&busybox(Freshness::Any)?, vidarctl, &init)?;
-            let file = paths::guests().join("initrd");
+            let mut packed = initramfs::pack(&busybox(Freshness::Any)?, vidarctl, &init)?;
+            // The kernel unpacks archives that follow one another.
+            if let Some(drivers) = modules::drivers(guest) {
+                packed.extend(
+                    fs::read(&drivers).with_context(|| format!("cannot read {}", drivers.display()))?,
+                );
+            }
+            let file = paths::guests().join(format!("initrd-{}", guest.name));
             // Another xtask may be reading it: replaced whole, or not at all.
             let new = tempfile::NamedTempFile::new_in(paths::ensure(paths::guests())?)?;
             fs::write(&new, packed)?;
@@ -95,23 +101,23 @@ fn cached(
     let note = folder.join("source");
     let offer = || -> Result<_> {
         let package = package()?;
-        let source = format!("{package} {}", packages::candidate(&package)?);
-        Ok((package, source))
+        Ok(format!("{package} {}", packages::candidate(&package)?))
     };
-    let (mut package, mut source) = offer()?;
+    let mut source = offer()?;
     if file.is_file() && fs::read_to_string(&note).is_ok_and(|old| old.trim_end() == source) {
         return Ok(file.to_path_buf());
     }
     // Another xtask may be fetching it, or reading it: replaced whole, or not at all.
     let new = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o644)).tempfile_in(&folder)?;
-    let fetch = |package: &str, source: &str| {
-        progress::step(&format!("fetching {source}"), || packages::extract(package, pattern, new.path()))
+    let fetch = |source: &str| {
+        let package = source.replacen(' ', "=", 1);
+        progress::step(&format!("fetching {source}"), || packages::extract(&package, pattern, new.path()))
     };
-    if fetch(&package, &source).is_err() {
+    if fetch(&source).is_err() {
         // Package lists of some days ago name files that have been replaced since.
         packages::update()?;
-        (package, source) = offer()?;
-        fetch(&package, &source)?;
+        source = offer()?;
+        fetch(&source)?;
     }
     new.persist(file).with_context(|| format!("cannot write {}", file.display()))?;
     fs::write(&note, source + "\n")?;
@@ -133,6 +139,7 @@ mod tests {
             kernel: Kernel::File(kernel.to_owned()),
             initrds: vec![Initrd::File(initrd.to_owned())],
             cmdline: String::new(),
+            drivers: Vec::new(),
         };
         check(&guest(&file, &file)).unwrap();
         let error = check(&guest(&dir.path().join("none"), &file)).unwrap_err().to_string();

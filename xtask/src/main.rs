@@ -236,7 +236,7 @@ fn perform(task: Task) -> Result<bool> {
 
 /// Makes an ISO; where it is.
 fn iso(args: IsoArgs) -> Result<PathBuf> {
-    let mut guests = manifest::load()?;
+    let mut guests = manifest::load_for_iso()?;
     guests.extend(args.own.guests);
     let menu = grub::Menu {
         default: args.default,

@@ -27,6 +27,8 @@ pub struct Guest {
     pub initrds: Vec<Initrd>,
     /// The kernel's command line.
     pub cmdline: String,
+    /// Modules of the kernel that the built-in initramfs loads, as far as the kernel has them.
+    pub drivers: Vec<String>,
 }
 
 /// Where a kernel comes from.
@@ -60,6 +62,8 @@ impl Initrd {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
+    #[serde(rename = "first-on-iso")]
+    first_on_iso: Option<String>,
     guest: Vec<Entry>,
 }
 
@@ -73,6 +77,8 @@ struct Entry {
     #[serde(default)]
     initrd: OneOrMore,
     cmdline: Option<String>,
+    #[serde(default)]
+    drivers: Vec<String>,
 }
 
 /// A text, or a list of them.
@@ -98,20 +104,38 @@ impl OneOrMore {
     }
 }
 
-/// The guests that every ISO carries.
+/// The guests that every ISO carries, with the one first that emulators boot.
 pub fn load() -> Result<Vec<Guest>> {
+    Ok(read()?.0)
+}
+
+/// The same guests with the one first that boots by itself from an ISO that people make.
+pub fn load_for_iso() -> Result<Vec<Guest>> {
+    let (mut guests, first) = read()?;
+    guests.sort_by_key(|guest| Some(&guest.name) != first.as_ref());
+    Ok(guests)
+}
+
+fn read() -> Result<(Vec<Guest>, Option<String>)> {
     let folder = paths::root().join("iso");
     let file = folder.join("guests.toml");
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     parse(&text, &folder).with_context(|| format!("in {}", file.display()))
 }
 
-fn parse(text: &str, folder: &Path) -> Result<Vec<Guest>> {
+/// The guests, and the name of the one that comes first on an ISO.
+fn parse(text: &str, folder: &Path) -> Result<(Vec<Guest>, Option<String>)> {
     let manifest: Manifest = toml::from_str(text)?;
     let guests =
         manifest.guest.into_iter().map(|entry| entry.into_guest(folder)).collect::<Result<Vec<_>>>()?;
     check(&guests)?;
-    Ok(guests)
+    let first = manifest.first_on_iso;
+    if let Some(name) = &first
+        && guests.iter().all(|guest| guest.name != *name)
+    {
+        bail!("There is no guest \"{name}\" to come first on an ISO.");
+    }
+    Ok((guests, first))
 }
 
 impl Entry {
@@ -127,6 +151,7 @@ impl Entry {
             cmdline: self.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
             name: self.name,
             kernel,
+            drivers: self.drivers,
         })
     }
 }
@@ -157,13 +182,24 @@ mod tests {
     use super::*;
 
     fn parse_one(text: &str) -> Result<Vec<Guest>> {
-        parse(text, Path::new("/iso"))
+        Ok(parse(text, Path::new("/iso"))?.0)
     }
 
     #[test]
     fn our_own_manifest_holds_both_kernels() {
-        let names: Vec<_> = load().unwrap().into_iter().map(|guest| guest.name).collect();
-        assert_eq!(names, ["cloud", "generic"]);
+        let names = |guests: Vec<Guest>| guests.into_iter().map(|guest| guest.name).collect::<Vec<_>>();
+        assert_eq!(names(load().unwrap()), ["cloud", "generic"]);
+        assert_eq!(names(load_for_iso().unwrap()), ["generic", "cloud"]);
+    }
+
+    #[test]
+    fn what_boots_from_a_stick_has_drivers_for_keyboards_and_disks() {
+        let first = &load_for_iso().unwrap()[0];
+        for driver in
+            ["xhci_pci", "ehci_pci", "usbhid", "hid_generic", "i2c_hid_acpi", "nvme", "ahci", "virtio_blk"]
+        {
+            assert!(first.drivers.iter().any(|other| other == driver), "{driver}");
+        }
     }
 
     #[test]
@@ -200,6 +236,7 @@ mod tests {
             ("[[guest]]\nname = 'a'\nkernel = 'k'\ncmdline = \"a\\nb\"\n", "it must be one line"),
             ("[[guest]]\nname = 'a'\nkernel = 'k'\ntitle = \"a\\nb\"\n", "title of \"a\" must be one line"),
             ("[[guest]]\nname = 'a'\nkernel = 'k'\ncmdline = 'a=\"b'\n", "command line of \"a\" will not do"),
+            ("first-on-iso = 'b'\n[[guest]]\nname = 'a'\nkernel = 'k'\n", "no guest \"b\" to come first"),
             ("[[guest]]\nname = 'a'\nkernal = 'k'\n", "unknown field `kernal`"),
         ] {
             let error = format!("{:#}", parse_one(text).unwrap_err());

@@ -1,61 +1,179 @@
-//! Modules of a guest's kernel, out of the package that the kernel came in, as an archive to put behind an initrd.
+//! Modules of a guest's kernel, out of the package that they came in, as archives to put after an initrd.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 
 use anyhow::{Context, Result, bail, ensure};
 use object::Endianness;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, SectionHeader};
+use tempfile::TempDir;
 
 use crate::guests::{self, Freshness};
 use crate::manifest::Guest;
 use crate::{initramfs, packages, progress};
 
 /// Where the modules are in the guest.
-pub const FOLDER: &str = "lib/modules";
-/// Beside them, a file with their names, each after those that it depends on.
-pub const ORDER: &str = "order";
+const FOLDER: &str = "lib/modules";
+/// Beside those of a test, a file with their names, each after those that it depends on.
+const ORDER: &str = "order";
+/// Beside the drivers of the built-in initramfs, a file with the names of those to load.
+const LOAD: &str = "load";
 
-/// An archive with the modules `wanted` of the kernel of `guest` and all that they depend on.
+/// What an archive holds: the folders, and the files with their content.
+type Content = (Vec<String>, Vec<(String, Vec<u8>)>);
+
+/// The guest's command that inserts the modules of [`archive`] that it does not have yet.
+pub fn insert() -> String {
+    format!(
+        "for m in $(cat /{FOLDER}/{ORDER}); do grep -q \"^$m \" /proc/modules || insmod /{FOLDER}/$m.ko || break; done"
+    )
+}
+
+/// An archive with the modules `wanted` of the kernel of `guest` and all that they depend on, for tests.
 pub fn archive(guest: &Guest, wanted: &[&str]) -> Result<PathBuf> {
+    made(guest, &format!("modules-{}", wanted.join("-")), wanted, |package| package.flat(wanted))
+}
+
+/// An archive with the drivers of `guest`, which the built-in initramfs loads by `modprobe`; none where the guest has none. Where
+/// they cannot be had, a warning says so, and the guest goes without.
+pub fn drivers(guest: &Guest) -> Option<PathBuf> {
+    static WARNED: Once = Once::new();
+    let wanted: Vec<_> = guest.drivers.iter().map(String::as_str).collect();
+    if wanted.is_empty() {
+        return None;
+    }
+    let made = made(guest, "drivers", &wanted, |package| package.by_release(&wanted));
+    made.inspect_err(|error| {
+        WARNED.call_once(|| {
+            eprintln!(
+                "warning: the built-in initramfs has no drivers for \"{}\": {error:#}; `cargo xtask setup` looks for a newer kernel",
+                guest.name
+            );
+        });
+    })
+    .ok()
+}
+
+/// The package of the guest's kernel and its version, as they were noted down when the kernel came.
+fn source(guest: &Guest) -> Result<Option<(String, String)>> {
+    let kernel = guests::kernel(guest, Freshness::Any)?;
+    let note = kernel.with_file_name("source");
+    let Ok(source) = fs::read_to_string(note) else { return Ok(None) };
+    Ok(source.trim_end().split_once(' ').map(|(name, version)| (name.to_owned(), version.to_owned())))
+}
+
+/// The archive `name` beside the guest's kernel, made by `make` unless it is there with the same modules `wanted`.
+fn made(
+    guest: &Guest,
+    name: &str,
+    wanted: &[&str],
+    make: impl FnOnce(&Package) -> Result<Content>,
+) -> Result<PathBuf> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock();
     let kernel = guests::kernel(guest, Freshness::Any)?;
-    let home = kernel.parent().context("the kernel is in no folder")?;
-    let source = fs::read_to_string(home.join("source"));
-    let source = source.context("the kernel came in no package, so there are no modules to it")?;
-    let name = format!("modules-{}", wanted.join("-"));
-    let (archive, note) = (home.join(format!("{name}.cpio.gz")), home.join(name));
-    let made_of = format!("{source}{}\n", wanted.join(" "));
+    let (package, version) =
+        source(guest)?.context("the kernel came in no package, so there are no modules to it")?;
+    let (archive, note) = (kernel.with_file_name(format!("{name}.cpio.gz")), kernel.with_file_name(name));
+    let made_of = format!("{package} {version}\n{}\n", wanted.join(" "));
     if archive.is_file() && fs::read_to_string(&note).is_ok_and(|old| old == made_of) {
         return Ok(archive);
     }
-    let (package, version) =
-        source.trim_end().split_once(' ').context("the kernel's package is not known")?;
-    let dir = tempfile::tempdir()?;
-    progress::step(&format!("fetching the modules of {package}"), || {
-        packages::unpack(&format!("{package}={version}"), "./*lib/modules/*", dir.path())
-    })?;
-    let mut files = BTreeMap::new();
-    collect(dir.path(), &mut files)?;
-    let order = closure(wanted, |name| {
-        let file = files.get(name).with_context(|| format!("{package} has no module {name}"))?;
-        dependencies(&read(file)?)
-    })?;
-    let mut content = Vec::new();
-    for name in &order {
-        content.push((format!("{FOLDER}/{name}.ko"), read(&files[name])?));
-    }
-    content.push((format!("{FOLDER}/{ORDER}"), (order.join("\n") + "\n").into_bytes()));
-    let new = tempfile::NamedTempFile::new_in(home)?;
-    fs::write(&new, initramfs::pack_files(&["lib", FOLDER], &content)?)?;
+    let (folders, files) = make(&Package::fetch(&package, &version)?)?;
+    let folders: Vec<_> = folders.iter().map(String::as_str).collect();
+    let new = tempfile::NamedTempFile::new_in(kernel.parent().context("the kernel is in no folder")?)?;
+    fs::write(&new, initramfs::pack_files(&folders, &files)?)?;
     new.persist(&archive).with_context(|| format!("cannot write {}", archive.display()))?;
     fs::write(note, made_of)?;
     Ok(archive)
+}
+
+/// The modules of a package, unpacked.
+struct Package {
+    name: String,
+    /// What the kernel calls itself.
+    release: String,
+    files: BTreeMap<String, PathBuf>,
+    _dir: TempDir,
+}
+
+impl Package {
+    /// Fetches the modules of a kernel out of its package `name`. Ubuntu has them in a package of their own.
+    fn fetch(name: &str, version: &str) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let unpack = |package: &str| packages::unpack(package, "./*lib/modules/*", dir.path());
+        progress::step(&format!("fetching the modules of {name}"), || {
+            unpack(&format!("{name}={version}")).or_else(|error| match split_off(name) {
+                Some(other) => unpack(&other).with_context(|| format!("{error:#}")),
+                None => Err(error),
+            })
+        })?;
+        // /lib is a link to /usr/lib on some systems.
+        let homes = ["lib/modules", "usr/lib/modules"].map(|home| dir.path().join(home));
+        let home = homes.iter().find(|home| home.is_dir());
+        let release = home.and_then(|home| fs::read_dir(home).ok()?.flatten().next());
+        let release = release.with_context(|| format!("{name} has no modules"))?;
+        let release = release.file_name().to_string_lossy().into_owned();
+        let mut files = BTreeMap::new();
+        collect(dir.path(), &mut files)?;
+        Ok(Self { name: name.to_owned(), release, files, _dir: dir })
+    }
+
+    /// The module's content.
+    fn read(&self, name: &str) -> Result<Vec<u8>> {
+        read(self.files.get(name).with_context(|| format!("{} has no module {name}", self.name))?)
+    }
+
+    /// `wanted` and all that they depend on, each after its own dependencies.
+    fn closure(&self, wanted: &[&str]) -> Result<Vec<String>> {
+        closure(wanted, |name| dependencies(&self.read(name)?))
+    }
+
+    /// All in one folder, with the order in which they can be inserted.
+    fn flat(&self, wanted: &[&str]) -> Result<Content> {
+        let order = self.closure(wanted)?;
+        let file = |name: &String| Ok((format!("{FOLDER}/{name}.ko"), self.read(name)?));
+        let mut files = order.iter().map(file).collect::<Result<Vec<_>>>()?;
+        files.push((format!("{FOLDER}/{ORDER}"), lines(&order)));
+        Ok((vec!["lib".to_owned(), FOLDER.to_owned()], files))
+    }
+
+    /// Those of `wanted` that the kernel has, where `modprobe` looks for them, with the table of what each depends on. Others are
+    /// built into the kernel, or it does not have them.
+    fn by_release(&self, wanted: &[&str]) -> Result<Content> {
+        let wanted: Vec<_> = wanted.iter().copied().filter(|name| self.files.contains_key(*name)).collect();
+        let home = format!("{FOLDER}/{}", self.release);
+        let order = self.closure(&wanted)?;
+        let contents = order.iter().map(|name| Ok((name.as_str(), self.read(name)?)));
+        let contents = contents.collect::<Result<BTreeMap<_, _>>>()?;
+        let mut table = Vec::new();
+        for name in &order {
+            // Itself is the last of these, and what `modprobe` inserts first is to be the last in the table.
+            let mut needs = closure(&[name], |name| dependencies(&contents[name]))?;
+            needs.pop();
+            let needs: String = needs.iter().rev().map(|need| format!(" {need}.ko")).collect();
+            table.push(format!("{name}.ko:{needs}"));
+        }
+        let mut files: Vec<_> =
+            contents.into_iter().map(|(name, content)| (format!("{home}/{name}.ko"), content)).collect();
+        files.push((format!("{home}/modules.dep"), lines(&table)));
+        files.push((format!("{home}/{LOAD}"), lines(&wanted)));
+        Ok((vec!["lib".to_owned(), FOLDER.to_owned(), home], files))
+    }
+}
+
+fn lines(words: &[impl AsRef<str>]) -> Vec<u8> {
+    words.iter().map(|word| format!("{}\n", word.as_ref())).collect::<String>().into_bytes()
+}
+
+/// Ubuntu's package of the modules of a kernel that is in the package `name`.
+fn split_off(name: &str) -> Option<String> {
+    let release = name.strip_prefix("linux-image-")?;
+    Some(format!("linux-modules-{}", release.strip_prefix("unsigned-").unwrap_or(release)))
 }
 
 /// All modules below `folder`, by name.
@@ -153,6 +271,63 @@ mod tests {
         );
         assert!(closure(&["none"], depends).is_err());
         assert!(closure(&["knot"], depends).is_err());
+    }
+
+    #[test]
+    fn ubuntu_has_modules_in_a_package_of_their_own() {
+        for name in ["linux-image-6.8.0-31-generic", "linux-image-unsigned-6.8.0-31-generic"] {
+            assert_eq!(split_off(name).as_deref(), Some("linux-modules-6.8.0-31-generic"));
+        }
+        assert_eq!(split_off("busybox-static"), None);
+    }
+
+    #[test]
+    fn drivers_come_with_a_table_that_modprobe_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = BTreeMap::new();
+        for (name, needs) in
+            [("usbhid", "usbcore,hid"), ("usbcore", "usb_common"), ("hid", ""), ("usb_common", "")]
+        {
+            let path = dir.path().join(name);
+            fs::write(&path, module(&format!("license=GPL\0depends={needs}\0"))).unwrap();
+            files.insert(name.to_owned(), path);
+        }
+        let package = Package { name: "linux".into(), release: "6.1".into(), files, _dir: dir };
+        let (folders, files) = package.by_release(&["usbhid", "not_in_this_kernel"]).unwrap();
+        assert_eq!(folders, ["lib", "lib/modules", "lib/modules/6.1"]);
+        let content = |end: &str| {
+            let (_, content) =
+                files.iter().find(|(name, _)| name == &format!("lib/modules/6.1/{end}")).unwrap();
+            String::from_utf8_lossy(content).into_owned()
+        };
+        assert_eq!(content("load"), "usbhid\n");
+        assert_eq!(
+            content("modules.dep"),
+            "usb_common.ko:\nusbcore.ko: usb_common.ko\nhid.ko:\nusbhid.ko: hid.ko usbcore.ko usb_common.ko\n"
+        );
+        assert_eq!(files.len(), 6);
+        assert!(package.flat(&["not_in_this_kernel"]).is_err());
+    }
+
+    /// An ELF file with nothing in it but this `.modinfo`.
+    fn module(modinfo: &str) -> Vec<u8> {
+        /// The names of the sections.
+        const NAMES: &[u8] = b"\0.modinfo\0.shstrtab\0";
+        let (info, names) = (64, 64 + modinfo.len());
+        let mut elf = vec![0; names];
+        elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        elf[16..21].copy_from_slice(&[1, 0, 62, 0, 1]);
+        elf[40..48].copy_from_slice(&(names + NAMES.len()).to_le_bytes());
+        elf[52..64].copy_from_slice(&[64, 0, 0, 0, 0, 0, 64, 0, 3, 0, 2, 0]);
+        elf[info..].copy_from_slice(modinfo.as_bytes());
+        elf.extend_from_slice(NAMES);
+        // The first section is none. Of the others: name, type, flags, address, offset, size, and three more.
+        let sections = [[0; 4], [1, 1, info, modinfo.len()], [10, 3, names, NAMES.len()]];
+        for [name, kind, offset, size] in sections {
+            elf.extend([name as u32, kind as u32].map(u32::to_le_bytes).concat());
+            elf.extend([0, 0, offset as u64, size as u64, 0, 1, 0].map(u64::to_le_bytes).concat());
+        }
+        elf
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 use xshell::{Cmd, Shell, cmd};
 
-use crate::progress;
+use crate::{paths, progress};
 
 /// Something that Vidar's tools need on the machine, and the package that brings it.
 struct Need {
@@ -156,14 +157,7 @@ pub fn unpack(package: &str, pattern: &str, to: &Path) -> Result<()> {
 
 /// Downloads `package` and gives what is in it to `tar`; whether both ends were content.
 fn through_tar(package: &str, mut tar: Command) -> Result<bool> {
-    let shell = Shell::new()?;
-    let dir = tempfile::tempdir()?;
-    shell.change_dir(dir.path());
-    let download = cmd!(shell, "apt-get download --quiet {package}").quiet().ignore_stderr().ignore_stdout();
-    download.run().with_context(|| format!("apt cannot download {package}"))?;
-    let archive = fs::read_dir(dir.path())?.flatten().map(|entry| entry.path());
-    let archive = archive.into_iter().find(|path| path.extension().is_some_and(|end| end == "deb"));
-    let archive = archive.with_context(|| format!("apt downloaded nothing for {package}"))?;
+    let archive = download(package)?;
     let mut unpack =
         Command::new("dpkg-deb").arg("--fsys-tarfile").arg(archive).stdout(Stdio::piped()).spawn()?;
     tar.stderr(Stdio::null()).stdin(unpack.stdout.take().expect("it is piped"));
@@ -171,6 +165,27 @@ fn through_tar(package: &str, mut tar: Command) -> Result<bool> {
     // With our end of the pipe, so that dpkg-deb does not wait for a tar that gave up.
     drop(tar);
     Ok(unpack.wait()?.success() && taken)
+}
+
+/// Downloads `package`, or finds it where it was downloaded before with the same version: a kernel and its modules are in one
+/// package, and are asked for one after the other.
+fn download(package: &str) -> Result<PathBuf> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock();
+    let kept = paths::ensure(paths::packages())?.join(format!("{package}.deb"));
+    if package.contains('=') && kept.is_file() {
+        return Ok(kept);
+    }
+    let shell = Shell::new()?;
+    let dir = tempfile::tempdir_in(paths::packages())?;
+    shell.change_dir(dir.path());
+    let download = cmd!(shell, "apt-get download --quiet {package}").quiet().ignore_stderr().ignore_stdout();
+    download.run().with_context(|| format!("apt cannot download {package}"))?;
+    let archive = fs::read_dir(dir.path())?.flatten().map(|entry| entry.path());
+    let archive = archive.into_iter().find(|path| path.extension().is_some_and(|end| end == "deb"));
+    let archive = archive.with_context(|| format!("apt downloaded nothing for {package}"))?;
+    fs::rename(&archive, &kept).with_context(|| format!("cannot write {}", kept.display()))?;
+    Ok(kept)
 }
 
 /// Gets fresh package lists.

@@ -27,6 +27,11 @@ pub fn guests() -> PathBuf {
     target().join("guests")
 }
 
+/// Packages as they were downloaded, kept until newer ones are looked for.
+pub fn packages() -> PathBuf {
+    guests().join("packages")
+}
+
 /// Folders in which emulators run, with their configuration and logs.
 pub fn machines() -> PathBuf {
     target().join("machines")

@@ -1,11 +1,12 @@
 //! Gets what is missing: Rust targets, packages of the system, the guests' kernels and busybox.
 
+use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::guests::{self, Freshness};
-use crate::{manifest, packages, paths, progress};
+use crate::{manifest, modules, packages, paths, progress};
 
 /// Everything, and the guests' kernels as new as apt has them.
 pub fn all() -> Result<()> {
@@ -15,8 +16,10 @@ pub fn all() -> Result<()> {
     {
         eprintln!("warning: {error:#}; newer kernels than apt knows of are not looked for");
     }
+    let _ = fs::remove_dir_all(paths::packages());
     for guest in manifest::load()? {
         let kernel = guests::kernel(&guest, Freshness::Newest)?;
+        modules::drivers(&guest);
         println!("guest {}: {}", guest.name, kernel.display());
     }
     println!("busybox: {}", guests::busybox(Freshness::Newest)?.display());
@@ -29,6 +32,7 @@ pub fn missing() -> Result<()> {
     tools()?;
     for guest in manifest::load()? {
         guests::kernel(&guest, Freshness::Any)?;
+        modules::drivers(&guest);
     }
     guests::busybox(Freshness::Any)?;
     Ok(())

@@ -160,6 +160,7 @@ mod tests {
             kernel: Kernel::File("k".into()),
             initrds: Vec::new(),
             cmdline: cmdline.into(),
+            drivers: Vec::new(),
         }
     }
 

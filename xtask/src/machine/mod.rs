@@ -78,6 +78,16 @@ pub enum Threads {
     OneForEach,
 }
 
+/// Where a machine's keyboard is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Keyboard {
+    /// At a PS/2 port.
+    #[default]
+    Ps2,
+    /// At USB, behind an xHCI; there is no PS/2 port then. Of the chipsets only Q35 can do without one, and Bochs cannot.
+    Usb,
+}
+
 /// What an ISO is on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Medium {
@@ -107,6 +117,8 @@ pub struct Spec {
     pub disks: Vec<Disk>,
     /// Its network cards. Bochs has none.
     pub networks: Vec<Network>,
+    /// Where its keyboard is.
+    pub keyboard: Keyboard,
     /// Its memory in MiB.
     pub memory: u32,
     /// The memory in MiB that it has room for, if more than it starts with can be added while it runs. In Bochs it cannot.

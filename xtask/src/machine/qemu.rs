@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::disk::Bus;
-use super::{Chipset, LOG, Medium, Network, Ports, Spec, Threads, tied_to_us};
+use super::{Chipset, Keyboard, LOG, Medium, Network, Ports, Spec, Threads, tied_to_us};
 use crate::packages;
 
 /// The program.
@@ -51,7 +51,8 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
         Chipset::Pc => "pc",
         Chipset::Q35 => "q35",
     };
-    command.args(["-machine", chipset]);
+    let ps2 = if spec.keyboard == Keyboard::Ps2 { "" } else { ",i8042=off" };
+    command.args(["-machine", &format!("{chipset}{ps2}")]);
     command.args(["-cpu", spec.cpu.as_deref().unwrap_or(cpu)]);
     let room = spec.max_memory.map_or_else(String::new, |max| format!(",slots=1,maxmem={max}M"));
     command.args(["-m", &format!("{}{room}", spec.memory)]);
@@ -79,8 +80,11 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
         Medium::Disk => ("snapshot=on", "ide-hd"),
         Medium::Usb => ("snapshot=on", "usb-storage"),
     };
-    if spec.medium == Medium::Usb {
+    if spec.medium == Medium::Usb || spec.keyboard == Keyboard::Usb {
         command.args(["-device", "qemu-xhci"]);
+    }
+    if spec.keyboard == Keyboard::Usb {
+        command.args(["-device", "usb-kbd"]);
     }
     command
         .arg("-drive")

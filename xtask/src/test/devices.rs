@@ -147,10 +147,7 @@ fn boot(guest: &mut Booted) -> Result<()> {
 }
 
 fn insert_modules(guest: &mut Booted) -> Result<()> {
-    let (folder, order) = (modules::FOLDER, modules::ORDER);
-    guest
-        .console
-        .run(&format!("for m in $(cat /{folder}/{order}); do insmod /{folder}/$m.ko || break; done"))?;
+    guest.console.run(&modules::insert())?;
     for wanted in
         ["/sys/block/vda", "/sys/block/vdb", "/sys/block/sda", "/sys/class/net/eth0", "/sys/class/net/eth1"]
     {

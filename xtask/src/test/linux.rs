@@ -20,9 +20,6 @@ use crate::iso::{self, Recipe};
 use crate::machine::{Running, Spec};
 use crate::manifest::{self, Guest};
 
-/// All that the guests' kernels get as their command line.
-const COMMAND_LINE: &str = "console=ttyS0,115200\n";
-
 /// Whether a journey is made with or without Vidar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -219,7 +216,7 @@ fn boot(console: &mut Console, side: Side, guest: &Guest) -> Result<()> {
     // GRUB's own loader adds the file's name.
     if side.under_vidar() {
         let command_line = console.run("cat /proc/cmdline")?;
-        ensure!(command_line == COMMAND_LINE, "the command line is {command_line:?}");
+        ensure!(command_line.trim_end() == guest.cmdline, "the command line is {command_line:?}");
     }
     Ok(())
 }

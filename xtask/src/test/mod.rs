@@ -216,10 +216,10 @@ fn jobs<'a>(
         work: Box::new(move || power::all(Lane::Svm, under_vidar, tools, report)),
     }));
     jobs.push(Job { names: usb::names(), work: Box::new(move || usb::all(tools, report)) });
-    jobs.push(Job {
-        names: no_serial::names(Lane::Svm),
-        work: Box::new(move || no_serial::all(Lane::Svm, tools, report)),
-    });
+    jobs.extend(no_serial::DESKS.iter().map(|desk| Job {
+        names: desk.names(Lane::Svm),
+        work: Box::new(move || desk.all(Lane::Svm, tools, report)),
+    }));
     jobs
 }
 

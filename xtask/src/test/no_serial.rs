@@ -1,4 +1,4 @@
-//! Linux under Vidar on a machine of today: UEFI, a screen and a keyboard, and no serial port at all. What is to be seen is
+//! Linux under Vidar on machines of today: UEFI, a screen and a keyboard, and no serial port at all. What is to be seen is
 //! read from pictures of the screen, which are kept.
 
 use std::fs;
@@ -16,19 +16,31 @@ use crate::console::{ANSWER, PROMPT};
 use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
 use crate::iso::{self, Recipe};
-use crate::machine::{Chipset, Running, Spec};
+use crate::machine::{Chipset, Keyboard, Medium, Running, Spec};
 use crate::manifest::{self, Guest};
 
-/// The folder of its files.
-const FOLDER: &str = "uefi-no-serial";
+/// A machine, and what is booted in it.
+#[derive(Debug)]
+pub struct Desk {
+    /// The first part of its tests' names.
+    name: &'static str,
+    /// Whether the ISO is on a stick with all that people have on theirs, and the only keyboard at USB, too. Otherwise it is a CD
+    /// with the guest of emulators, and the keyboard is at the PS/2 port.
+    usb: bool,
+}
+
+/// Both.
+pub const DESKS: [Desk; 2] =
+    [Desk { name: "uefi/no-serial", usb: false }, Desk { name: "uefi/usb-alone", usb: true }];
+
 /// MiB.
 const MEMORY: u32 = 512;
 /// Seconds that the menu waits: more than anyone needs to press a key.
 const MENU_WAITS: u32 = 300;
 /// What the kernel's command line says of its own: a reboot is to be a triple fault.
 const OWN_WORDS: &str = "reboot=triple";
-/// All of it: the menu has found no serial port.
-const COMMAND_LINE: &str = "console=ttyS0,115200 reboot=triple console=tty0";
+/// What the menu adds to that, since it finds no serial port.
+const ADDED: &str = "console=tty0";
 /// Vidar's boot options.
 const OPTIONS: &str = "on-crash=halt";
 /// Where the menu's font is looked for: firmware loads its drivers high, and this much of memory at once is saved quickly.
@@ -53,62 +65,69 @@ struct Machine {
     running: Running,
 }
 
-/// The names of the tests that [`all`] makes.
-pub fn names(lane: Lane) -> Vec<String> {
-    STEPS.iter().map(|(step, _)| lane.test(&format!("uefi/no-serial/{step}"))).collect()
-}
-
-/// Takes the steps; after one that failed there are no more.
-pub fn all(lane: Lane, tools: &Tools, report: &Report) -> Result<()> {
-    let mut begun = Instant::now();
-    let mut machine = start(lane, tools)?;
-    let mut failed = false;
-    for ((_, step), name) in STEPS.into_iter().zip(names(lane)) {
-        let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut machine) };
-        failed |= result.is_err();
-        report.result(&name, begun, result, None);
-        begun = Instant::now();
+impl Desk {
+    /// The names of the tests that [`Self::all`] makes.
+    pub fn names(&self, lane: Lane) -> Vec<String> {
+        STEPS.iter().map(|(step, _)| lane.test(&format!("{}/{step}", self.name))).collect()
     }
-    Ok(())
-}
 
-fn start(lane: Lane, tools: &Tools) -> Result<Machine> {
-    let dir = test_dir(&lane.folder(FOLDER))?;
-    let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-    let image = fs::read(guests::kernel(&guest, Freshness::Any)?)?;
-    let release = release(&image).context("the kernel has no release")?.to_owned();
-    let guest = Guest { cmdline: format!("{} {OWN_WORDS}", guest.cmdline), ..guest };
-    let menu = Menu {
-        // The entry below the one that is to be chosen.
-        default: Some(grub::bare(&guest.name)),
-        timeout: MENU_WAITS,
-        options: OPTIONS.to_owned(),
-        ..Menu::default()
-    };
-    let recipe = Recipe {
-        guests: vec![guest.clone()],
-        menu,
-        hypervisor: Some(tools.hypervisor.clone()),
-        vidarctl: Some(tools.vidarctl.clone()),
-    };
-    let iso = dir.join("vidar.iso");
-    iso::make(&recipe, &iso)?;
-    let spec = Spec {
-        dir: dir.clone(),
-        iso,
-        chipset: Chipset::Q35,
-        no_serial: true,
-        memory: MEMORY,
-        uefi: true,
-        fixed_clock: true,
-        counts_instructions: true,
-        verbose: true,
-        ..Spec::default()
-    };
-    let mut running = lane.machine().start(&spec)?;
-    ensure!(running.serial().is_err(), "the machine has a serial port");
-    let screen = Screen::of(&mut running, &dir)?;
-    Ok(Machine { guest, release, screen, running })
+    /// Takes the steps; after one that failed there are no more.
+    pub fn all(&self, lane: Lane, tools: &Tools, report: &Report) -> Result<()> {
+        let mut begun = Instant::now();
+        let mut machine = self.start(lane, tools)?;
+        let mut failed = false;
+        for ((_, step), name) in STEPS.into_iter().zip(self.names(lane)) {
+            let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut machine) };
+            failed |= result.is_err();
+            report.result(&name, begun, result, None);
+            begun = Instant::now();
+        }
+        Ok(())
+    }
+
+    fn start(&self, lane: Lane, tools: &Tools) -> Result<Machine> {
+        let dir = test_dir(&lane.folder(self.name))?;
+        let mut guests = if self.usb { manifest::load_for_iso()? } else { manifest::load()? };
+        guests.truncate(if self.usb { guests.len() } else { 1 });
+        let guest = guests.first_mut().context("the manifest names no guest")?;
+        guest.cmdline = format!("{} {OWN_WORDS}", guest.cmdline);
+        let guest = guest.clone();
+        let image = fs::read(guests::kernel(&guest, Freshness::Any)?)?;
+        let release = release(&image).context("the kernel has no release")?.to_owned();
+        let menu = Menu {
+            // The entry below the one that is to be chosen.
+            default: Some(grub::bare(&guest.name)),
+            timeout: MENU_WAITS,
+            options: OPTIONS.to_owned(),
+            ..Menu::default()
+        };
+        let recipe = Recipe {
+            guests,
+            menu,
+            hypervisor: Some(tools.hypervisor.clone()),
+            vidarctl: Some(tools.vidarctl.clone()),
+        };
+        let iso = dir.join("vidar.iso");
+        iso::make(&recipe, &iso)?;
+        let spec = Spec {
+            dir: dir.clone(),
+            iso,
+            medium: if self.usb { Medium::Usb } else { Medium::Cd },
+            chipset: Chipset::Q35,
+            no_serial: true,
+            keyboard: if self.usb { Keyboard::Usb } else { Keyboard::Ps2 },
+            memory: MEMORY,
+            uefi: true,
+            fixed_clock: true,
+            counts_instructions: true,
+            verbose: true,
+            ..Spec::default()
+        };
+        let mut running = lane.machine().start(&spec)?;
+        ensure!(running.serial().is_err(), "the machine has a serial port");
+        let screen = Screen::of(&mut running, &dir)?;
+        Ok(Machine { guest, release, screen, running })
+    }
 }
 
 /// The menu is there, and the keyboard moves through it.
@@ -141,7 +160,7 @@ fn vidar(machine: &mut Machine) -> Result<()> {
         "vidar: Vidar 0.1.0, started by GRUB ".to_owned(),
         "vidar: AMD-V with nested pages".to_owned(),
         format!("vidar: kernel {}, ", machine.release),
-        format!("vidar: command line \"{COMMAND_LINE}\""),
+        format!("vidar: command line \"{} {ADDED}\"", machine.guest.cmdline),
         "vidar: the machine is the guest's now; `vidarctl` in it tells more".to_owned(),
     ];
     machine
@@ -162,9 +181,11 @@ fn linux(machine: &mut Machine) -> Result<()> {
 
 fn shell(machine: &mut Machine) -> Result<()> {
     let at_prompt = |rows: &[String]| rows.iter().any(|row| row.starts_with(PROMPT.trim_end()));
-    machine.screen.wait("shell", &Font::linux()?, ANSWER, |text| {
+    let text = machine.screen.wait("shell", &Font::linux()?, ANSWER, |text| {
         text.shows("built-in shell (ash)") && at_prompt(&text.rows())
     })?;
+    // `/init` has nothing to complain of, such as a serial port that is none.
+    ensure!(!text.shows("sh: "), "the screen shows:\n{}", text.rows().join("\n"));
     Ok(())
 }
 

@@ -102,10 +102,7 @@ fn start(
 fn boot(machine: &mut Machine) -> Result<()> {
     machine.console.expect("Linux version", BOOT)?;
     machine.console.expect(PROMPT, BOOT)?;
-    let (folder, order) = (modules::FOLDER, modules::ORDER);
-    machine
-        .console
-        .run(&format!("for m in $(cat /{folder}/{order}); do insmod /{folder}/$m.ko || break; done"))?;
+    machine.console.run(&modules::insert())?;
     Ok(())
 }
 

@@ -86,6 +86,7 @@ impl Small {
             kernel: Kernel::File(kernel),
             initrds,
             cmdline: self.cmdline.clone(),
+            drivers: Vec::new(),
         };
         let recipe = Recipe {
             guests: vec![guest],

@@ -287,9 +287,7 @@ fn hotplug(guest: &mut Guest) -> Result<()> {
 fn stress(guest: &mut Guest) -> Result<()> {
     let mut disk = "";
     if guest.setup.lane == Lane::Svm {
-        let (folder, order) = (modules::FOLDER, modules::ORDER);
-        let insert = format!("for m in $(cat /{folder}/{order}); do insmod /{folder}/$m.ko || break; done");
-        guest.console.run(&insert)?;
+        guest.console.run(&modules::insert())?;
         if guest.setup.uefi {
             efi_variables(&mut guest.console)?;
         }
