@@ -26,7 +26,14 @@ const POWERED_OFF: &str = "soft power off";
 /// Writes the configuration, and gives the command that runs it.
 pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     let configuration = spec.dir.join(CONFIGURATION);
-    let text = configuration_text(spec, ports);
+    let firmware = if spec.uefi {
+        let size =
+            fs::metadata(packages::UEFI).with_context(|| format!("there is no {}", packages::UEFI))?.len();
+        uefi(size)
+    } else {
+        BIOS.to_owned()
+    };
+    let text = configuration_text(spec, ports, &firmware);
     fs::write(&configuration, text).with_context(|| format!("cannot write {}", configuration.display()))?;
     let mut command = tied_to_us("bochs");
     command.args(["-q", "-f", CONFIGURATION]);
@@ -51,7 +58,16 @@ fn has_debugger() -> bool {
     })
 }
 
-fn configuration_text(spec: &Spec, ports: Ports) -> String {
+/// The firmware of a machine with a BIOS.
+const BIOS: &str = "file=\"/usr/share/bochs/BIOS-bochs-latest\"";
+
+/// The firmware of a machine with UEFI, whose file has `size` bytes: 2 MiB in Debian 12, and 4 MiB from Debian 13 on. It ends where
+/// the first 4 GiB do, since the CPU begins 16 bytes before that. Intel SDM Vol. 3A, 10.1.4 "First Instruction Executed".
+fn uefi(size: u64) -> String {
+    format!("file=\"{}\", address={:#x}", packages::UEFI, (1 << 32) - size)
+}
+
+fn configuration_text(spec: &Spec, ports: Ports, firmware: &str) -> String {
     let (memory, cpus) = (spec.memory, spec.cpus());
     let iso = spec.iso_from_dir().display();
     let cpu = spec.cpu.as_deref().unwrap_or(USUAL_CPU);
@@ -72,11 +88,6 @@ fn configuration_text(spec: &Spec, ports: Ports) -> String {
     let vga_bios = packages::vga_bios();
     // UEFI asks for MSRs that this CPU does not have.
     let ignore = u8::from(!spec.strict_msrs || spec.uefi);
-    let firmware = if spec.uefi {
-        format!("file=\"{}\", address=0xffe00000", packages::UEFI)
-    } else {
-        "file=\"/usr/share/bochs/BIOS-bochs-latest\"".to_owned()
-    };
     // The speaker is there for the guest. Its sound goes nowhere: Bochs 2.7 aborts where ALSA has no sound card.
     format!(
         "plugin_ctrl: unmapped=true, biosdev=true, speaker=true, extfpuirq=true, parallel=false, serial=true\n\
@@ -119,7 +130,7 @@ mod tests {
             fixed_clock: true,
             ..Spec::default()
         };
-        let text = configuration_text(&spec, Ports { serial: Some(4711), monitor: None });
+        let text = configuration_text(&spec, Ports { serial: Some(4711), monitor: None }, BIOS);
         for line in [
             "memory: guest=384, host=384",
             "ata0-master: type=cdrom, path=\"vidar.iso\", status=inserted",
@@ -131,8 +142,16 @@ mod tests {
         }
         assert!(text.contains("cpu: model=tigerlake, count=2, "));
         let none = Ports { serial: None, monitor: None };
-        let usual = configuration_text(&Spec { cpu: None, fixed_clock: false, ..spec }, none);
+        let usual = configuration_text(&Spec { cpu: None, fixed_clock: false, ..spec }, none, BIOS);
+        assert!(usual.lines().any(|line| line == "romimage: file=\"/usr/share/bochs/BIOS-bochs-latest\""));
         assert!(usual.lines().any(|line| line == "com1: enabled=0"));
         assert!(usual.contains(USUAL_CPU) && usual.contains("time0=utc"));
+    }
+
+    #[test]
+    fn firmware_ends_at_4_gib_whatever_its_size() {
+        for (size, address) in [(2 << 20, "0xffe00000"), (4 << 20, "0xffc00000"), (0x36_0000, "0xffca0000")] {
+            assert_eq!(uefi(size), format!("file=\"{}\", address={address}", packages::UEFI));
+        }
     }
 }
