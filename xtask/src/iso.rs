@@ -84,7 +84,11 @@ fn grub_mkrescue(tree: &Path, image: &Path) -> Result<()> {
     let tool =
         ["grub-mkrescue", "grub2-mkrescue"].into_iter().find(|tool| crate::packages::has_program(tool));
     let tool = tool.context("there is no grub-mkrescue; cargo xtask setup installs it")?;
-    let made = cmd!(shell, "{tool} --locales= --fonts= --themes= -o {image} {tree} -- -volid VIDAR");
+    // Some BIOSes boot from a stick only if a partition in its MBR is active. The one that protects the GPT must not be (UEFI
+    // Specification 2.10, 5.2.3 "Protective MBR"), so this makes an empty one of one block.
+    let active = ["-boot_image", "any", "mbr_force_bootable=on"];
+    let made =
+        cmd!(shell, "{tool} --locales= --fonts= --themes= -o {image} {tree} -- -volid VIDAR {active...}");
     let output = made.quiet().ignore_status().output()?;
     if !output.status.success() {
         bail!("grub-mkrescue failed: {}", String::from_utf8_lossy(&output.stderr).trim());

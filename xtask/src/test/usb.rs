@@ -29,7 +29,8 @@ const MARK: &[u8] = b"the last bytes";
 type Check = fn(&Place) -> Result<()>;
 
 /// The tests that need nothing but files.
-const WITH_FILES: [(&str, Check); 3] = [
+const WITH_FILES: [(&str, Check); 4] = [
+    ("usb/one-partition-is-active", one_partition_is_active),
     ("usb/asks-before-it-writes", asks_before_it_writes),
     ("usb/refuses-what-is-no-stick", refuses_what_is_no_stick),
     ("usb/written-file-boots", written_file_boots),
@@ -187,6 +188,21 @@ fn refuses_what_is_no_stick(place: &Place) -> Result<()> {
     }
     let said = place.run(command, &foreign, &["--yes"], "")?;
     refused(&said, "is not yours to write to: do `sudo ")
+}
+
+/// Old BIOSes want an active partition, and UEFI wants the one that protects the GPT to be inactive.
+fn one_partition_is_active(place: &Place) -> Result<()> {
+    let iso = fs::read(&place.iso)?;
+    let found = partitions(iso.get(..512).context("the ISO has no first block")?);
+    let active: Vec<_> = found.iter().filter(|(active, _)| *active == 0x80).collect();
+    ensure!(active.len() == 1, "the MBR has the partitions {found:x?}");
+    ensure!(found.contains(&(0, 0xee)), "nothing protects the GPT; the MBR has the partitions {found:x?}");
+    Ok(())
+}
+
+/// Of each partition in an MBR, the byte that says whether it is active, and its type.
+fn partitions(mbr: &[u8]) -> Vec<(u8, u8)> {
+    mbr[446..510].chunks(16).map(|entry| (entry[0], entry[4])).collect()
 }
 
 /// What was written boots, as a disk.
