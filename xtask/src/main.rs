@@ -34,7 +34,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::grub::DebugConsole;
 use crate::guest_args::GuestArgs;
 use crate::machine::disk::Named;
-use crate::machine::{Machine, Network, Spec};
+use crate::machine::{Machine, Network, Obstacle, Spec};
 
 /// Builds, boots, tests and measures Vidar.
 #[derive(Parser)]
@@ -280,14 +280,20 @@ fn run(args: RunArgs) -> Result<()> {
     let disks = args.disk.iter().map(Named::open).collect::<Result<_>>()?;
     setup::missing()?;
     let machine = match args.machine {
-        Choice::Auto => Machine::best(),
+        Choice::Auto => match Machine::kvm_obstacle() {
+            None => Machine::Kvm,
+            Some(Obstacle::NoModule) => Machine::Qemu,
+            Some(obstacle) => {
+                eprintln!("QEMU emulates AMD-V, since KVM cannot be used: {obstacle}");
+                Machine::Qemu
+            }
+        },
         Choice::Bochs => Machine::Bochs,
         Choice::Qemu => Machine::Qemu,
         Choice::Kvm => {
-            anyhow::ensure!(
-                Machine::kvm_works(),
-                "KVM here does not let its guests use VT-x or AMD-V; use --machine qemu."
-            );
+            if let Some(obstacle) = Machine::kvm_obstacle() {
+                anyhow::bail!("{obstacle}; or use --machine qemu");
+            }
             Machine::Kvm
         }
     };

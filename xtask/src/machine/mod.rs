@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use self::disk::Disk;
+pub use self::kvm::Obstacle;
 use self::monitor::Monitor;
 pub use self::qemu::TICKS_PER_INSTRUCTION;
 use crate::{packages, paths};
@@ -171,14 +172,9 @@ pub struct Running {
 }
 
 impl Machine {
-    /// The best machine that works here.
-    pub fn best() -> Self {
-        if kvm::works() { Self::Kvm } else { Self::Qemu }
-    }
-
-    /// Whether VT-x or AMD-V can be used by a guest of KVM here.
-    pub fn kvm_works() -> bool {
-        kvm::works()
+    /// Why a guest of KVM's cannot use VT-x or AMD-V here as Vidar needs it, if that is so.
+    pub fn kvm_obstacle() -> Option<Obstacle> {
+        kvm::obstacle()
     }
 
     /// What people call it.
