@@ -18,7 +18,7 @@ pub enum Freshness {
     Newest,
 }
 
-/// Refuses files of `guest` that cannot be read.
+/// Refuses files of `guest` that cannot be read, and those with nothing in them.
 pub fn check(guest: &Guest) -> Result<()> {
     let kernel = match &guest.kernel {
         Kernel::File(file) => Some(("kernel", file)),
@@ -31,7 +31,9 @@ pub fn check(guest: &Guest) -> Result<()> {
     for (what, file) in kernel.into_iter().chain(initrds) {
         let what = format!("{} is to be the {what} of \"{}\"", file.display(), guest.name);
         let opened = File::open(file).with_context(|| format!("{what}, but cannot be read"))?;
-        ensure!(opened.metadata()?.is_file(), "{what}, but is no file.");
+        let metadata = opened.metadata()?;
+        ensure!(metadata.is_file(), "{what}, but is no file.");
+        ensure!(metadata.len() > 0, "{what}, but is empty: copy the file again.");
     }
     Ok(())
 }
@@ -51,10 +53,10 @@ pub fn kernel(guest: &Guest, freshness: Freshness) -> Result<PathBuf> {
 
 /// The parts of the initrd of `guest`, of which the built-in one is packed anew.
 pub fn initrds(guest: &Guest, vidarctl: Option<&Path>) -> Result<Vec<PathBuf>> {
-    guest.initrds.iter().map(|initrd| self::initrd(initrd, vidarctl)).collect()
+    guest.initrds.iter().map(|initrd| self::initrd(guest, initrd, vidarctl)).collect()
 }
 
-fn initrd(initrd: &Initrd, vidarctl: Option<&Path>) -> Result<PathBuf> {
+fn initrd(guest: &Guest, initrd: &Initrd, vidarctl: Option<&Path>) -> Result<PathBuf> {
     match initrd {
         Initrd::File(file) => Ok(file.clone()),
         Initrd::BuiltIn => {
@@ -132,7 +134,9 @@ mod tests {
     fn files_that_cannot_be_read_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("kernel");
-        fs::write(&file, "").unwrap();
+        let empty = dir.path().join("empty");
+        fs::write(&file, "x").unwrap();
+        fs::write(&empty, "").unwrap();
         let guest = |kernel: &Path, initrd: &Path| Guest {
             name: "a".to_owned(),
             title: "a".to_owned(),
@@ -146,5 +150,10 @@ mod tests {
         assert!(error.ends_with("/none is to be the kernel of \"a\", but cannot be read"), "{error}");
         let error = check(&guest(&file, dir.path())).unwrap_err().to_string();
         assert!(error.ends_with(" is to be the initrd of \"a\", but is no file."), "{error}");
+        for (kernel, initrd, what) in [(&empty, &file, "kernel"), (&file, &empty, "initrd")] {
+            let error = check(&guest(kernel, initrd)).unwrap_err().to_string();
+            let sentence = format!("/empty is to be the {what} of \"a\", but is empty: copy the file again.");
+            assert!(error.ends_with(&sentence), "{error}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use xshell::{Shell, cmd};
 use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
 use crate::manifest::{self, Guest};
-use crate::{paths, progress};
+use crate::{kernel_file, paths, progress};
 
 /// What goes onto an ISO.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub fn make(recipe: &Recipe, output: &Path) -> Result<()> {
     let boot = paths::ensure(tree.path().join("boot"))?;
     for guest in &recipe.guests {
         let home = paths::ensure(boot.join("guests").join(&guest.name))?;
-        copy(&guests::kernel(guest, Freshness::Any)?, &home.join("vmlinuz"))?;
+        kernel_file::copy(&guests::kernel(guest, Freshness::Any)?, &home.join("vmlinuz"))?;
         for (index, initrd) in guests::initrds(guest, recipe.vidarctl.as_deref())?.iter().enumerate() {
             copy(initrd, &home.join(grub::initrd(index)))?;
         }

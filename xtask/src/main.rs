@@ -10,6 +10,7 @@ mod guest_args;
 mod guests;
 mod initramfs;
 mod iso;
+mod kernel_file;
 mod machine;
 mod manifest;
 mod modules;
@@ -246,6 +247,7 @@ fn iso(args: IsoArgs) -> Result<PathBuf> {
         ..grub::Menu::default()
     };
     iso::check(&guests, &menu, true)?;
+    guests.iter().try_for_each(kernel_file::check)?;
     setup::missing()?;
     let built = build::all()?;
     let output = args.output.unwrap_or_else(paths::default_iso);
