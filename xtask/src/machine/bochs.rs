@@ -130,7 +130,8 @@ mod tests {
             fixed_clock: true,
             ..Spec::default()
         };
-        let text = configuration_text(&spec, Ports { serial: Some(4711), monitor: None }, BIOS);
+        let ports = Ports { serial: Some(4711), monitor: None, debugger: None };
+        let text = configuration_text(&spec, ports, BIOS);
         for line in [
             "memory: guest=384, host=384",
             "ata0-master: type=cdrom, path=\"vidar.iso\", status=inserted",
@@ -141,7 +142,7 @@ mod tests {
             assert!(text.lines().any(|other| other == line), "{line}");
         }
         assert!(text.contains("cpu: model=tigerlake, count=2, "));
-        let none = Ports { serial: None, monitor: None };
+        let none = Ports { serial: None, monitor: None, debugger: None };
         let usual = configuration_text(&Spec { cpu: None, fixed_clock: false, ..spec }, none, BIOS);
         assert!(usual.lines().any(|line| line == "romimage: file=\"/usr/share/bochs/BIOS-bochs-latest\""));
         assert!(usual.lines().any(|line| line == "com1: enabled=0"));

@@ -2,6 +2,7 @@
 //! those that have one.
 
 mod bochs;
+pub mod debugger;
 pub mod disk;
 mod keyboard;
 mod kvm;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use self::debugger::Debugger;
 use self::disk::Disk;
 pub use self::kvm::Obstacle;
 use self::monitor::Monitor;
@@ -143,6 +145,8 @@ pub struct Spec {
     pub strict_msrs: bool,
     /// What the debugger of Bochs is told before the machine starts; `None` has it go on whenever it asks.
     pub debugger: Option<String>,
+    /// Whether it waits for its debugger before the first instruction. Bochs has another.
+    pub waits_for_debugger: bool,
     /// Whether the emulator logs all that it finds odd. A guest that idles for hours would fill the disk.
     pub verbose: bool,
 }
@@ -167,6 +171,8 @@ pub struct Running {
     serial: Option<TcpStream>,
     /// `None` where the emulator has no monitor, or somebody has taken it.
     monitor: Option<TcpStream>,
+    /// `None` where it was not asked for, or somebody has taken it.
+    debugger: Option<TcpStream>,
     dir: PathBuf,
     ended_well: fn(ExitStatus, &str) -> bool,
 }
@@ -202,7 +208,12 @@ impl Machine {
         let dir = paths::ensure(spec.dir.clone())?;
         let serial = (!spec.no_serial).then(|| Line::open("serial port")).transpose()?;
         let monitor = (self != Self::Bochs).then(|| Line::open("monitor")).transpose()?;
-        let ports = Ports { serial: Line::port(serial.as_ref())?, monitor: Line::port(monitor.as_ref())? };
+        let debugger = spec.waits_for_debugger.then(|| Line::open("debugger")).transpose()?;
+        let ports = Ports {
+            serial: Line::port(serial.as_ref())?,
+            monitor: Line::port(monitor.as_ref())?,
+            debugger: Line::port(debugger.as_ref())?,
+        };
         let mut command = match self {
             Self::Bochs => bochs::command(spec, ports)?,
             Self::Qemu => qemu::command(spec, ports)?,
@@ -219,9 +230,10 @@ impl Machine {
             Self::Qemu | Self::Kvm => qemu::ended_well,
         };
         // From here on it ends if something goes wrong.
-        let mut running = Running { child, serial: None, monitor: None, dir, ended_well };
+        let mut running = Running { child, serial: None, monitor: None, debugger: None, dir, ended_well };
         running.serial = serial.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
         running.monitor = monitor.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
+        running.debugger = debugger.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
         Ok(running)
     }
 }
@@ -237,6 +249,12 @@ impl Running {
     pub fn monitor(&mut self) -> Result<Monitor> {
         let stream = self.monitor.take().context("this machine has no monitor, or it is in use")?;
         Monitor::new(stream, &self.dir)
+    }
+
+    /// Its debugger, which there is once, if it was asked for.
+    pub fn debugger(&mut self, patience: Duration) -> Result<Debugger> {
+        let stream = self.debugger.take().context("this machine has no debugger, or it is in use")?;
+        Debugger::new(stream, patience)
     }
 
     /// What the emulator has said so far, in its log and else.
@@ -289,6 +307,7 @@ struct Line {
 struct Ports {
     serial: Option<u16>,
     monitor: Option<u16>,
+    debugger: Option<u16>,
 }
 
 impl Line {

@@ -116,6 +116,17 @@ impl Monitor {
         self.execute("device_add", &module).map(drop)
     }
 
+    /// Has a CPU find an uncorrected error of the hardware, which is a machine check. `global` is what IA32_MCG_STATUS says of
+    /// it.
+    pub fn machine_check(&mut self, cpu: u32, global: u64) -> Result<()> {
+        // Valid, uncorrected, enabled, and the CPU's context is corrupt.
+        const STATUS: u64 = 0xb200_0000_0000_0000;
+        let line = format!("mce {cpu} 1 {STATUS:#x} {global:#x} 0 0");
+        let said = self.execute("human-monitor-command", &json!({ "command-line": line }))?;
+        ensure!(said.as_str().is_none_or(str::is_empty), "QEMU answers {line:?} by {said}");
+        Ok(())
+    }
+
     /// Presses the power button.
     pub fn power_button(&mut self) -> Result<()> {
         self.execute("system_powerdown", &json!({})).map(drop)

@@ -60,11 +60,15 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     let lines = [
         ("com1", ports.serial, ["-serial", "chardev:com1"]),
         ("monitor", ports.monitor, ["-mon", "chardev=monitor,mode=control"]),
+        ("debugger", ports.debugger, ["-gdb", "chardev:debugger"]),
     ];
     for (name, port, uses) in lines {
         if let Some(port) = port {
             command.args(["-chardev", &format!("socket,id={name},host=127.0.0.1,port={port}")]).args(uses);
         }
+    }
+    if spec.waits_for_debugger {
+        command.arg("-S");
     }
     if spec.uefi {
         command.args(["-bios", packages::UEFI]);
@@ -132,6 +136,7 @@ mod tests {
             iso: "/x/vidar.iso".into(),
             memory: 384,
             max_memory: Some(1024),
+            waits_for_debugger: true,
             disks: vec![disk("/a, \"b\"", Bus::Virtio), disk("/c", Bus::Ahci)],
             networks: vec![Network::Virtio, Network::E1000],
             ..Spec::default()
@@ -140,10 +145,12 @@ mod tests {
             let command = command(spec, ports).unwrap();
             command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
         };
-        let arguments = words(&spec, Ports { serial: Some(4711), monitor: Some(4712) });
+        let arguments = words(&spec, Ports { serial: Some(4711), monitor: Some(4712), debugger: Some(4713) });
         for wanted in [
             "pc",
             "socket,id=monitor,host=127.0.0.1,port=4712",
+            "socket,id=debugger,host=127.0.0.1,port=4713",
+            "-S",
             "socket,id=com1,host=127.0.0.1,port=4711",
             "if=none,id=iso,format=raw,readonly=on,file=vidar.iso",
             "384,slots=1,maxmem=1024M",
@@ -156,9 +163,10 @@ mod tests {
         ] {
             assert!(arguments.iter().any(|word| word == wanted), "{wanted}");
         }
-        let bare = Spec { chipset: Chipset::Q35, no_serial: true, ..spec };
-        let bare = words(&bare, Ports { serial: None, monitor: Some(1) });
+        let bare = Spec { chipset: Chipset::Q35, no_serial: true, waits_for_debugger: false, ..spec };
+        let bare = words(&bare, Ports { serial: None, monitor: Some(1), debugger: None });
         assert!(bare.iter().any(|word| word == "q35") && !bare.iter().any(|word| word.contains("serial")));
+        assert!(!bare.iter().any(|word| word == "-S" || word.contains("debugger")));
         let node = arguments.iter().find(|word| word.contains("\"disk0\"")).unwrap();
         let node: serde_json::Value = serde_json::from_str(node).unwrap();
         assert_eq!((&node["driver"], &node["file"]["filename"]), (&json!("qcow2"), &json!("/a, \"b\"")));
