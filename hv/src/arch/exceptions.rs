@@ -1,23 +1,24 @@
 //! Vidar's own exceptions: the IDT, its entry stubs, and what each means.
 //!
-//! Interrupts stay off while Vidar runs, so only faults and NMIs arrive here. An NMI is the guest's and is kept for
-//! it; a fault in an instruction with a fix-up goes on there; any other is a bug in Vidar and panics.
+//! Interrupts stay off while Vidar runs, so only faults, NMIs and machine checks arrive here. An NMI is the guest's and is
+//! kept for it, and so is a machine check that Vidar can go on after; a fault in an instruction with a fix-up goes on there;
+//! any other is a bug in Vidar and panics.
 
 #![expect(unsafe_code, reason = "naked entry stubs and the IDT are here")]
 
 use core::arch::naked_asm;
 use core::fmt;
 use core::mem::offset_of;
-use core::sync::atomic::Ordering;
-
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::registers::control::Cr2;
 use x86_64::structures::idt::InterruptDescriptorTable;
 
-use super::fixup;
-use super::percpu::PerCpu;
+use super::machine_check::{self, Banks, Owner};
+use super::percpu::{PerCpu, kept};
 use super::segments::Ist;
+use super::{fixup, msr};
+use crate::debug::panic;
 
 /// What the entry stub leaves on the stack.
 #[derive(Debug, Clone, Copy)]
@@ -59,22 +60,22 @@ impl fmt::Display for Frame {
     }
 }
 
-/// Code that an NMI must not simply return into: between the last look at [`PerCpu::nmi_pending`] and VM entry.
-/// An NMI there goes on at `abort` instead.
+/// Code that an event which is kept must not simply return into: between the last look at what is kept and VM entry.
+/// It goes on at `abort` instead.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryWindow {
     /// First address of the window.
     pub start: u64,
     /// First address after it.
     pub end: u64,
-    /// Where an NMI in the window goes on.
+    /// Where an event in the window goes on.
     pub abort: u64,
 }
 
 static WINDOW: Once<EntryWindow> = Once::new();
 static IDT: Once<InterruptDescriptorTable> = Once::new();
 
-/// Tells the NMI handler where VM entry is; a backend does so once, before its first entry.
+/// Tells the handler where VM entry is; a backend does so once, before its first entry.
 pub fn set_entry_window(window: EntryWindow) {
     WINDOW.call_once(|| window);
 }
@@ -219,21 +220,32 @@ const REDIRECTED_INIT: u64 = 1;
 
 extern "C" fn exception(frame: &mut Frame) {
     match frame.vector as u8 {
-        NMI => keep_nmi(frame),
+        NMI => keep(frame, kept::NMI),
         GENERAL_PROTECTION | PAGE_FAULT if let Some(landing) = fixup::landing(frame.rip) => {
             frame.rip = landing;
         }
         // Taken off the CPU, which is all that was wanted.
         SECURITY if frame.error_code == REDIRECTED_INIT => {}
-        MACHINE_CHECK => panic!("machine check: the hardware reports an error, at {frame}"),
+        MACHINE_CHECK => machine_check(frame),
         vector => panic!("exception {vector} (error code {:#x}) in Vidar: {frame}", frame.error_code),
     }
 }
 
-/// The NMI is the guest's. If it came after the entry path's last look at the flag, the entry is called off.
-fn keep_nmi(frame: &mut Frame) {
+/// One that Vidar can go on after is the guest's, whose handler finds all in the CPU's registers as they are. The other CPUs
+/// are let be in any case: they may be meeting in the guest's handler over the same error.
+fn machine_check(frame: &mut Frame) {
+    let banks = Banks::new(msr::read_checked);
+    let has_guest = PerCpu::current().is_some_and(PerCpu::takes_machine_checks);
+    match machine_check::owner(banks.status(), has_guest) {
+        Owner::Guest => keep(frame, kept::MACHINE_CHECK),
+        Owner::Vidar => panic::machine_check(&banks, frame),
+    }
+}
+
+/// The event is the guest's. If it came after the entry path's last look at what is kept, the entry is called off.
+fn keep(frame: &mut Frame, event: u8) {
     if let Some(cpu) = PerCpu::current() {
-        cpu.nmi_pending.store(true, Ordering::Relaxed);
+        cpu.keep(event);
     }
     if let Some(window) = WINDOW.get()
         && (window.start..window.end).contains(&frame.rip)

@@ -45,6 +45,16 @@ pub fn xsetbv(register: u32, value: u64) -> Result<(), Fault> {
     if done == 1 { Ok(()) } else { Err(Fault) }
 }
 
+/// Gives CR4 and DR7 known values, for code that catches exceptions: machine checks are on, and debug registers that firmware may
+/// have left break nothing.
+pub fn set_known_registers() {
+    // SAFETY: 64-bit mode needs PAE and nothing else of CR4, and Vidar uses no breakpoints.
+    unsafe {
+        Cr4::write_raw((Cr4Flags::PHYSICAL_ADDRESS_EXTENSION | Cr4Flags::MACHINE_CHECK_EXCEPTION).bits());
+        asm!("mov dr7, {}", in(reg) 0x400u64, options(nomem, nostack, preserves_flags));
+    }
+}
+
 /// Makes CR0.CD and CR0.NW those of `cr0`, which must not have NW without CD.
 pub fn set_cache_bits(cr0: u64) {
     let wanted = Cr0Flags::from_bits_truncate(cr0) & CACHE_BITS;

@@ -4,6 +4,7 @@
 
 pub mod cpuid;
 pub mod icr;
+pub mod machine_check;
 pub mod msr;
 pub mod startup;
 

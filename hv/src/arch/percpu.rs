@@ -2,7 +2,7 @@
 
 #![cfg_attr(target_os = "none", expect(unsafe_code, reason = "GS is dereferenced here"))]
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use vidar_abi::ExitKind;
 
@@ -42,7 +42,15 @@ impl Default for Counters {
     }
 }
 
-/// The per-CPU block, in cache lines of its own. The VM-entry assembly reads `nmi_pending` by its offset from GS.
+/// Events that came while Vidar ran and belong to the guest.
+pub mod kept {
+    /// A non-maskable interrupt.
+    pub const NMI: u8 = 1 << 0;
+    /// A machine check.
+    pub const MACHINE_CHECK: u8 = 1 << 1;
+}
+
+/// The per-CPU block, in cache lines of its own. The VM-entry assembly reads `kept` by its offset from GS.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct PerCpu {
@@ -52,8 +60,10 @@ pub struct PerCpu {
     pub index: u32,
     /// ID of its local APIC.
     pub apic_id: u32,
-    /// An NMI came while Vidar ran; it belongs to the guest and is delivered with the next VM entry.
-    pub nmi_pending: AtomicBool,
+    /// The events of [`kept`], which are delivered with the next entry.
+    kept: AtomicU8,
+    /// The guest runs on this CPU and can take a machine check that came while Vidar ran.
+    takes_machine_checks: AtomicBool,
     /// Whether it waits for a start-up IPI, where Vidar decides that.
     pub startup: Startup,
     /// Its logical destination and destination format registers, where Vidar sees them written.
@@ -67,8 +77,8 @@ pub struct PerCpu {
 }
 
 impl PerCpu {
-    /// Offset of [`PerCpu::nmi_pending`] from GS.
-    pub const NMI_PENDING: usize = core::mem::offset_of!(PerCpu, nmi_pending);
+    /// Offset from GS of the byte that is 0 if nothing is kept for the guest.
+    pub const KEPT: usize = core::mem::offset_of!(PerCpu, kept);
 
     /// A block for the CPU `index`, not yet any CPU's own.
     pub const fn new(index: u32, apic_id: u32) -> Self {
@@ -76,7 +86,8 @@ impl PerCpu {
             this: AtomicPtr::new(core::ptr::null_mut()),
             index,
             apic_id,
-            nmi_pending: AtomicBool::new(false),
+            kept: AtomicU8::new(0),
+            takes_machine_checks: AtomicBool::new(false),
             startup: Startup::running(),
             logical: [AtomicU32::new(Address::RESET.0), AtomicU32::new(Address::RESET.1)],
             guest_pat: AtomicU64::new(0),
@@ -88,6 +99,26 @@ impl PerCpu {
     /// Whether this is the CPU that booted: after INIT it does not wait for anyone.
     pub const fn is_boot_cpu(&self) -> bool {
         self.index == 0
+    }
+
+    /// Keeps an event of [`kept`] for the guest.
+    pub fn keep(&self, event: u8) {
+        self.kept.fetch_or(event, Ordering::Relaxed);
+    }
+
+    /// Takes all that is kept.
+    pub fn take_kept(&self) -> u8 {
+        self.kept.swap(0, Ordering::Relaxed)
+    }
+
+    /// Whether a machine check that comes while Vidar runs can be kept for the guest.
+    pub fn takes_machine_checks(&self) -> bool {
+        self.takes_machine_checks.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it can.
+    pub fn set_takes_machine_checks(&self, takes: bool) {
+        self.takes_machine_checks.store(takes, Ordering::Relaxed);
     }
 
     /// The PAT that the guest begins with.
@@ -157,5 +188,15 @@ mod tests {
         assert_eq!(counters.get(ExitKind::Cpuid), 2);
         assert_eq!(counters.get(ExitKind::Rdmsr), 0);
         assert_eq!(counters.total(), 3);
+    }
+
+    #[test]
+    fn what_is_kept_is_taken_once() {
+        let percpu = PerCpu::new(0, 0);
+        percpu.keep(kept::NMI);
+        percpu.keep(kept::MACHINE_CHECK);
+        percpu.keep(kept::NMI);
+        assert_eq!(percpu.take_kept(), kept::NMI | kept::MACHINE_CHECK);
+        assert_eq!(percpu.take_kept(), 0);
     }
 }

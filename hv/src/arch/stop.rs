@@ -16,6 +16,11 @@ pub fn arm() {
     ARMED.store(true, Ordering::SeqCst);
 }
 
+/// Whether all CPUs run the guest.
+pub fn is_armed() -> bool {
+    ARMED.load(Ordering::SeqCst)
+}
+
 static SPEAKER: AtomicU64 = AtomicU64::new(NOBODY);
 
 /// Stops all CPUs but this one, whose APIC ID is `own`, by an INIT that takes each out of the guest. A CPU that comes

@@ -6,6 +6,7 @@ use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 
 use crate::arch::exceptions;
+use crate::arch::instructions;
 use crate::arch::percpu::PerCpu;
 use crate::arch::segments::{IST_STACKS, Segments, Selectors};
 use crate::mem::host::{Frames, HostTables, OutOfFrames};
@@ -91,7 +92,7 @@ impl Cpu {
         self.percpu
     }
 
-    /// Loads segments, IDT, per-CPU block and PAT. Exceptions are caught from here on.
+    /// Loads segments, IDT, per-CPU block, PAT and control registers. Exceptions are caught from here on.
     ///
     /// # Safety
     /// This is the CPU, and nothing else on it has what [`Cpu::selectors`] gave.
@@ -99,6 +100,7 @@ impl Cpu {
         // SAFETY: the caller's promise.
         unsafe { *self.selectors.get() = Some((*self.segments.get()).load()) };
         exceptions::load();
+        instructions::set_known_registers();
         PerCpu::install(self.percpu);
         self.percpu.set_guest_pat(pat::load());
     }

@@ -14,7 +14,6 @@ use super::end::end;
 use super::extension::Extension;
 use super::info::BootInfo;
 use super::listed::Listed;
-use super::options::OnCrash;
 use super::refusal::Refusal;
 use super::tables::Tables;
 use crate::arch::icr::{Destination, Message};
@@ -63,7 +62,6 @@ struct Task<E: Extension> {
     /// not hold the lock that it is behind.
     root: Hpa,
     reader: Reader,
-    on_crash: OnCrash,
 }
 
 /// What the boot CPU and the others share.
@@ -244,10 +242,9 @@ impl<E: Extension> Cpus<E> {
         extension: E,
         machine: &'static Machine<E::Format, Frames>,
         reader: Reader,
-        on_crash: OnCrash,
     ) -> Result<(), Refusal> {
         let root = machine.memory.lock().root();
-        self.shared.task.call_once(|| Task { extension, machine, root, reader, on_crash });
+        self.shared.task.call_once(|| Task { extension, machine, root, reader });
         let here = || self.shared.further.iter().filter(|further| further.probed.is_completed());
         match self.startup {
             Startup::Hardware => here().try_for_each(|further| further.ready.wait().clone()),
@@ -294,13 +291,13 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
 }
 
 fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: &Begin) -> ! {
-    let Task { extension, machine, root, reader, on_crash } = task;
+    let Task { extension, machine, root, reader } = task;
     let cpu = &further.cpu;
     match extension.cpu(further.frames, *root, *reader, cpu.selectors(), cpu.percpu(), begin) {
         Ok(mut vcpu) => {
             further.ready.call_once(|| Ok(()));
             let (stop, exit) = run::run(&mut vcpu, machine);
-            end(&mut vcpu, machine, stop, &exit, *on_crash)
+            end(&mut vcpu, machine, stop, &exit)
         }
         Err(refusal) => {
             // After the boot there is nobody any more to refuse to: the CPU does not come up.

@@ -1,21 +1,14 @@
 //! The end of a guest's CPU: what it was, and what the user wants done then.
 
-use super::options::OnCrash;
-use crate::arch::{apic, instructions, reset, stop};
-use crate::debug::log as console;
+use crate::arch::{apic, instructions, stop};
+use crate::debug::{ending, log as console};
 use crate::vmm::backend::Vcpu;
 use crate::vmm::exit::Exit;
 use crate::vmm::machine::{Machine, RUNS_VIDAR};
 use crate::vmm::outcome::Stop;
 
 /// Reports what the guest was when it stopped, with all CPUs stopped, and does what the user wants done then.
-pub fn end<V: Vcpu, F, T>(
-    vcpu: &mut V,
-    machine: &Machine<F, T>,
-    stop: Stop,
-    exit: &Exit,
-    on_crash: OnCrash,
-) -> ! {
+pub fn end<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, stop: Stop, exit: &Exit) -> ! {
     let percpu = vcpu.percpu();
     let what = match stop {
         Stop::TripleFault => "triple fault",
@@ -29,7 +22,11 @@ pub fn end<V: Vcpu, F, T>(
             vcpu.leave();
             apic::init_self()
         }
-        Stop::Elsewhere => instructions::halt_forever(),
+        Stop::MachineCheck => "a machine check while it has them switched off (CR4.MCE)",
+        Stop::Elsewhere => {
+            ending::let_firmware_in();
+            instructions::halt_forever()
+        }
     };
     stop::others(percpu.apic_id);
     console::take_back();
@@ -38,17 +35,5 @@ pub fn end<V: Vcpu, F, T>(
     if machine.runs_vidar(&vcpu.controls()) {
         log::error!("{RUNS_VIDAR}");
     }
-    match on_crash {
-        OnCrash::Halt => {
-            log::error!("the machine is halted (on-crash=halt)");
-            console::drain();
-            instructions::halt_forever()
-        }
-        OnCrash::Reset => {
-            log::error!("the machine is reset (on-crash=reset)");
-            console::drain();
-            vcpu.leave();
-            reset::reset()
-        }
-    }
+    ending::end("the machine")
 }

@@ -5,6 +5,7 @@ use core::fmt;
 use log::LevelFilter;
 
 use super::info::Text;
+pub use crate::debug::ending::OnCrash;
 
 /// Where Vidar writes its log until the guest runs, and its crash reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +37,6 @@ impl SerialLine {
     }
 }
 
-/// What to do when the guest has crashed and the report is out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnCrash {
-    /// Stop, so that the report can be read.
-    Halt,
-    /// Reset the machine, as it would without Vidar.
-    Reset,
-}
-
 /// The options, each with what it is when the command line does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -59,8 +51,8 @@ pub struct Options {
     pub hypervisor_bit: bool,
     /// `cpu-startup=`: whether Vidar starts CPUs for the guest where their local APICs could. They do where they can.
     pub emulate_startup: bool,
-    /// `on-crash=`: what a crash of the guest ends in. A reset.
-    pub on_crash: OnCrash,
+    /// `on-crash=`: what a crash ends in, of the guest or of Vidar. If nothing is said, in a reset once the guest runs.
+    pub on_crash: Option<OnCrash>,
 }
 
 impl Default for Options {
@@ -71,7 +63,7 @@ impl Default for Options {
             serial: SerialLine::Com1,
             hypervisor_bit: false,
             emulate_startup: false,
-            on_crash: OnCrash::Reset,
+            on_crash: None,
         }
     }
 }
@@ -160,7 +152,7 @@ static KNOWN: [Known; 6] = [
     Known {
         name: "on-crash",
         values: &["halt", "reset"],
-        set: |options, at| pick(&mut options.on_crash, &[OnCrash::Halt, OnCrash::Reset], at),
+        set: |options, at| pick(&mut options.on_crash, &[Some(OnCrash::Halt), Some(OnCrash::Reset)], at),
     },
 ];
 
@@ -230,7 +222,7 @@ mod tests {
             serial: SerialLine::Com2,
             hypervisor_bit: true,
             emulate_startup: true,
-            on_crash: OnCrash::Halt,
+            on_crash: Some(OnCrash::Halt),
         };
         assert_eq!(parse(line), (options, Vec::new()));
         assert_eq!(options.serial.port(), 0x2f8);

@@ -19,7 +19,7 @@ use super::refusal::Refusal;
 use super::tables::Tables;
 use super::{consoles, cpus, landing, linux, machine, multiboot1, multiboot2, suspend};
 use crate::arch::{apic, cpuid, instructions, stop};
-use crate::debug::log as console;
+use crate::debug::{ending, log as console};
 use crate::mem::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
 use crate::mem::heap;
 use crate::mem::host::{self, Frames, HostTables};
@@ -61,6 +61,7 @@ fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, R
     }
     let info = multiboot2::read(information)?;
     let options = consoles::choose(&info);
+    ending::say(options.on_crash);
     if info.memory.usable_bytes() == 0 {
         return Err(Refusal::NoMemoryMap);
     }
@@ -134,7 +135,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let linux = linux::prepare(&info)?;
     let (machine, reader) = machine::make(&extension, frames, &info, &options, &cpus, msr_map, low_memory)?;
     let machine: &'static _ = Box::leak(Box::new(machine));
-    cpus.enter(extension.clone(), machine, reader, options.on_crash)?;
+    cpus.enter(extension.clone(), machine, reader)?;
     let (root, free) = {
         let memory = machine.memory.lock();
         (memory.root(), memory.tables().available() as u64 * PAGE_SIZE)
@@ -159,7 +160,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let mut vcpu = extension.cpu(cpu_frames, root, reader, cpu.selectors(), cpu.percpu(), &begin)?;
     stop::arm();
     let (stop, exit) = run::run(&mut vcpu, machine);
-    end(&mut vcpu, machine, stop, &exit, options.on_crash)
+    end(&mut vcpu, machine, stop, &exit)
 }
 
 /// Takes more memory for Vidar where its region does not suffice for all CPUs.

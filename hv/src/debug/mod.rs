@@ -1,5 +1,6 @@
 //! What Vidar says: the log, where it goes, and the last words of a panic.
 
+pub mod ending;
 pub mod framebuffer;
 pub mod ring;
 

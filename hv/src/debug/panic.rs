@@ -1,12 +1,13 @@
-//! The last words of Vidar's own bugs.
+//! The last words of Vidar's own: of its bugs, and of a machine check that it cannot go on after.
 
 #![expect(unsafe_code, reason = "walks the frame pointers of the stack")]
 
 use core::arch::asm;
+use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::log as console;
+use super::{ending, log as console};
 use crate::arch::instructions::halt_forever;
 use crate::arch::percpu::PerCpu;
 use crate::arch::stop;
@@ -16,19 +17,37 @@ const LARGEST_STACK: u64 = 32 * 1024;
 /// Return addresses shown at most.
 const BACKTRACE_DEPTH: usize = 24;
 
-/// Says what went wrong, on every console, and stops this CPU.
+static SPEAKING: AtomicBool = AtomicBool::new(false);
+
+/// Says what went wrong, on every console, with all other CPUs stopped, and ends as the user wants.
 pub fn report(info: &PanicInfo<'_>) -> ! {
-    static PANICKING: AtomicBool = AtomicBool::new(false);
-    if PANICKING.swap(true, Ordering::Relaxed) {
-        halt_forever(); // a panic while reporting a panic has nothing more to say
-    }
+    speak_once();
     stop::others(PerCpu::current().map_or(0, |cpu| cpu.apic_id));
     console::take_back();
     let (file, line) = info.location().map_or(("?", 0), |location| (location.file(), location.line()));
     log::error!("Vidar panicked: {} ({file}:{line}); report this with what follows", info.message());
     backtrace();
-    console::drain();
-    halt_forever()
+    ending::end("the machine")
+}
+
+/// Says what `banks` of machine-check registers hold and what was interrupted, and ends as the user wants. The other CPUs may
+/// be in the guest's handler for the same error, which waits for all and takes down what they know: they go on.
+pub fn machine_check(banks: &impl fmt::Display, interrupted: &impl fmt::Display) -> ! {
+    speak_once();
+    console::take_back();
+    let index = PerCpu::current().map_or(0, |cpu| cpu.index);
+    log::error!(
+        "machine check in Vidar on CPU {index}: the hardware reports an error; look into the firmware's log of errors\n  \
+         {banks}\n  {interrupted}"
+    );
+    ending::end("this CPU")
+}
+
+/// A panic while reporting a panic has nothing more to say.
+fn speak_once() {
+    if SPEAKING.swap(true, Ordering::Relaxed) {
+        halt_forever();
+    }
 }
 
 /// Logs the return addresses on the stack; `addr2line -e` on the image tells their names.

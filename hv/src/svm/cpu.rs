@@ -2,8 +2,6 @@
 
 #![expect(unsafe_code, reason = "the entry assembly is called")]
 
-use core::sync::atomic::Ordering;
-
 use super::capabilities::Capabilities;
 use super::enable;
 use super::entry::{EntryBlock, enter};
@@ -12,7 +10,7 @@ use super::instructions::{clgi, stgi, vmsave};
 use super::vmcb::{Clean, DEFAULT_32, LONG_CODE, Vmcb, tlb_control};
 use super::{event, exit, setup, snapshot};
 use crate::arch::msr::{self, EFER_SVME};
-use crate::arch::percpu::PerCpu;
+use crate::arch::percpu::{PerCpu, kept};
 use crate::arch::processor::OnHardware;
 use crate::arch::{cpuid, instructions};
 use crate::mem::addr::Hpa;
@@ -117,7 +115,7 @@ impl<R: ReadGuest> SvmCpu<R> {
     /// Injects an NMI that came before GIF was 0. Those after wait in the CPU.
     #[cold]
     fn deliver_nmi(&mut self) {
-        if self.percpu.nmi_pending.swap(false, Ordering::Relaxed) {
+        if self.percpu.take_kept() & kept::NMI != 0 {
             self.vmcb.control_mut(Clean::empty()).eventinj = event::NMI;
         }
     }

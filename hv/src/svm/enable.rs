@@ -8,9 +8,10 @@ use x86_64::registers::control::{Cr4, Cr4Flags};
 
 use super::capabilities::{Capabilities, Decision, R_INIT, decide};
 use super::efer;
-use super::instructions::{clgi, vmsave};
+use super::instructions::{clgi, stgi, vmsave};
 use crate::arch::msr::{self, EFER_SVME};
 use crate::arch::{cpuid, instructions};
+use crate::debug::ending::{self, Ways};
 use crate::mem::addr::Hpa;
 
 /// Why AMD-V cannot be used.
@@ -43,6 +44,15 @@ pub fn efer_allowed() -> u64 {
     efer::allowed(|leaf| cpuid::cpuid(leaf, 0))
 }
 
+/// Sets GIF, if this CPU can have it at 0: SMIs, an INIT and the reset that may come by it would wait for ever. AMD APM Vol. 2,
+/// 15.17 "Global Interrupt Flag, STGI and CLGI Instructions".
+pub fn leave() {
+    if msr::read(msr::EFER) & EFER_SVME != 0 {
+        // SAFETY: SVME is set, and exceptions have been caught for longer.
+        unsafe { stgi() };
+    }
+}
+
 /// Makes this CPU one that can execute VMRUN: `host_save` is where the CPU keeps what VMRUN switches of Vidar's state,
 /// `host` where it finds the rest again. With `keeps_init` an INIT that was intercepted can be taken off it as an exception,
 /// without it is a real one. GIF is 0 afterwards.
@@ -50,17 +60,15 @@ pub fn efer_allowed() -> u64 {
 /// # Safety
 /// [`probe`] found AMD-V usable here; segments and the per-CPU block are loaded; the two frames are used for nothing else.
 pub unsafe fn enable(host_save: Hpa, host: Hpa, keeps_init: bool) {
-    // SAFETY: MCE and OSXSAVE change nothing for code that does not use XSAVE; the frames are the caller's promise.
+    ending::set_ways(Ways { before_halt: leave, before_reset: leave });
+    // SAFETY: OSXSAVE changes nothing for code that does not use XSAVE; the frames are the caller's promise.
     unsafe {
         if let Decision::Write(value) = vm_cr() {
             // QEMU has no VM_CR, and then no firmware's lock in it either.
             let value = if keeps_init { value } else { value & !R_INIT };
             let _ = msr::write_checked(msr::VM_CR, value);
         }
-        Cr4::update(|cr4| {
-            cr4.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION);
-            cr4.set(Cr4Flags::OSXSAVE, cpuid::has_xsave());
-        });
+        Cr4::update(|cr4| cr4.set(Cr4Flags::OSXSAVE, cpuid::has_xsave()));
         instructions::wbinvd();
         msr::write(msr::EFER, msr::read(msr::EFER) | EFER_SVME);
         msr::write(msr::VM_HSAVE_PA, host_save.0);

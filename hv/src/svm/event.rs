@@ -29,6 +29,7 @@ pub const fn inject(exception: Exception, protected_mode: bool) -> u64 {
     let (vector, with_code) = match exception {
         Exception::InvalidOpcode => (6, false),
         Exception::GeneralProtection => (13, protected_mode),
+        Exception::MachineCheck => (18, false),
     };
     VALID | kind::EXCEPTION | vector | if with_code { ERROR_CODE } else { 0 }
 }
@@ -63,6 +64,7 @@ mod tests {
         assert_eq!(inject(Exception::GeneralProtection, true), 0x8000_0b0d);
         assert_eq!(inject(Exception::GeneralProtection, false), 0x8000_030d);
         assert_eq!((NMI, SINGLE_STEP), (0x8000_0202, 0x8000_0301));
+        assert_eq!(inject(Exception::MachineCheck, true), 0x8000_0312);
     }
 
     #[test]

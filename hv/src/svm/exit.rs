@@ -6,6 +6,8 @@ use crate::vmm::exit::{Exit, Violation};
 
 /// Exit codes.
 mod code {
+    /// Of the exception with vector 18.
+    pub const MACHINE_CHECK: u64 = 0x52;
     pub const INIT: u64 = 0x63;
     pub const CPUID: u64 = 0x72;
     pub const INVD: u64 = 0x76;
@@ -39,6 +41,8 @@ pub fn decode(control: &Control) -> Exit {
         code::INVD => Exit::Invd,
         code::VMRUN | code::VMLOAD..=code::SKINIT | code::INVLPGA => Exit::Virtualization,
         code::INIT => Exit::Init,
+        // Not asked for: it comes where the guest has machine checks switched off and Vidar has not.
+        code::MACHINE_CHECK => Exit::MachineCheck,
         code::SHUTDOWN => Exit::TripleFault,
         invalid if invalid & code::INVALID == code::INVALID => {
             Exit::EntryFailed { code: code::INVALID as u32, qualification: 0 }
@@ -67,6 +71,7 @@ mod tests {
         assert_eq!(decoded(0x7c, 1, 0), Exit::Wrmsr);
         assert_eq!(decoded(0x81, 0, 0), Exit::Hypercall);
         assert_eq!(decoded(0x7f, 0, 0), Exit::TripleFault);
+        assert_eq!(decoded(0x52, 0, 0), Exit::MachineCheck);
         for code in [0x7a, 0x80, 0x82, 0x83, 0x84, 0x85, 0x86] {
             assert_eq!(decoded(code, 0, 0), Exit::Virtualization, "{code:#x}");
         }

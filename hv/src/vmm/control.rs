@@ -32,6 +32,8 @@ const CR0_DEFINED: u64 = CR0_PE | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_NW | C
 pub const CR4_PSE: u64 = 1 << 4;
 /// CR4.PAE.
 pub const CR4_PAE: u64 = 1 << 5;
+/// CR4: machine checks are taken.
+pub const CR4_MCE: u64 = 1 << 6;
 /// CR4.LA57.
 pub const CR4_LA57: u64 = 1 << 12;
 /// CR4.VMXE.

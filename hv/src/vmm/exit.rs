@@ -38,6 +38,8 @@ pub enum Exit {
     Nmi,
     /// The guest can take the event that was kept for it.
     Window,
+    /// A machine check that the guest has still to take.
+    MachineCheck,
     /// Triple fault or shutdown.
     TripleFault,
     /// The guest switches to the task with this TSS selector, where the extension leaves that to the hypervisor.
@@ -76,7 +78,9 @@ impl Exit {
             Self::Nmi => ExitKind::Nmi,
             Self::Window => ExitKind::Window,
             Self::TripleFault => ExitKind::TripleFault,
-            Self::TaskSwitch(_) | Self::EntryFailed { .. } | Self::Unknown { .. } => ExitKind::Other,
+            Self::MachineCheck | Self::TaskSwitch(_) | Self::EntryFailed { .. } | Self::Unknown { .. } => {
+                ExitKind::Other
+            }
         }
     }
 }

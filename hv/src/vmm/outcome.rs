@@ -7,6 +7,8 @@ pub enum Exception {
     InvalidOpcode,
     /// #GP(0).
     GeneralProtection,
+    /// #MC, which waits for its turn where another event is due.
+    MachineCheck,
 }
 
 /// Why the guest stops for good.
@@ -16,6 +18,8 @@ pub enum Stop {
     TripleFault,
     /// The guest switched tasks by hardware, which Vidar does not do for it.
     TaskSwitch,
+    /// A machine check while CR4.MCE is 0. What the CPU would have done is a shutdown, which resets the machine.
+    MachineCheck,
     /// An exit that Vidar has no answer for.
     Unanswered,
     /// The extension refused the guest's state.

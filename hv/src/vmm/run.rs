@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use super::backend::Vcpu;
-use super::control::{self, Update};
+use super::control::{self, CR4_MCE, Update};
 use super::exit::{ControlWrite, Exit, Immediate, Violation};
 use super::machine::{Machine, RUNS_VIDAR, Startup};
 use super::memory::Touch;
@@ -93,6 +93,10 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
         Exit::Sipi(vector) => Outcome::Startup(vector),
         // Kept events are delivered by `run`.
         Exit::Nmi | Exit::Window => Outcome::Resume,
+        // With CR4.MCE at 0 a CPU shuts down: Intel SDM Vol. 3A, 2.5 "Control Registers", and AMD APM Vol. 2, 9.1 "Machine Check
+        // Mechanism".
+        Exit::MachineCheck if vcpu.cr4() & CR4_MCE == 0 => Outcome::Stop(Stop::MachineCheck),
+        Exit::MachineCheck => Outcome::Inject(Exception::MachineCheck),
         Exit::TripleFault => Outcome::Stop(Stop::TripleFault),
         Exit::TaskSwitch(_) => Outcome::Stop(Stop::TaskSwitch),
         Exit::EntryFailed { .. } => Outcome::Stop(Stop::EntryFailed),

@@ -11,7 +11,7 @@ use super::entry::{self, EntryBlock, enter, status};
 use super::event::{self, Injection, PENDING_SINGLE_STEP, activity, interruptibility};
 use super::exit::{self, Fields};
 use super::field::*;
-use super::nmi::{Delivery, KeptNmi};
+use super::kept::Kept;
 use super::put_away;
 use super::setup::{self, CR4_SHADOWED, CpuFrames, GUEST_VPID, SetupError};
 use super::snapshot;
@@ -20,12 +20,12 @@ use crate::arch::cpuid;
 use crate::arch::exceptions::set_entry_window;
 use crate::arch::instructions;
 use crate::arch::msr::{self, EFER_LMA};
-use crate::arch::percpu::PerCpu;
+use crate::arch::percpu::{PerCpu, kept};
 use crate::arch::processor::OnHardware;
 use crate::arch::segments::Selectors;
 use crate::mem::addr::Hpa;
 use crate::vmm::backend::Vcpu;
-use crate::vmm::control::{CR0_PE, CR4_VMXE, Controls};
+use crate::vmm::control::{CR0_PE, CR4_MCE, CR4_VMXE, Controls};
 use crate::vmm::crash::Snapshot;
 use crate::vmm::entry::Begin;
 use crate::vmm::exit::Exit;
@@ -41,6 +41,8 @@ const BRANCH_STEP: u64 = 1 << 1;
 
 /// The type of a busy 16-bit task state, in the rights of TR.
 const BUSY_TASK_16: u32 = 3;
+/// VM-instruction error: VMRESUME with a VMCS that is not launched. Intel SDM Vol. 3C, 31.4 "VM Instruction Error Numbers".
+const NOT_LAUNCHED: u32 = 5;
 
 /// A virtual CPU, bound to the physical CPU that it was made on.
 pub struct VmxCpu {
@@ -49,8 +51,8 @@ pub struct VmxCpu {
     capabilities: Capabilities,
     frames: CpuFrames,
     percpu: &'static PerCpu,
-    /// The NMI that was taken over from `percpu` and could not be injected yet.
-    nmi: KeptNmi,
+    /// What was taken over from `percpu` and could not be injected yet.
+    kept: Kept,
 }
 
 impl VmxCpu {
@@ -88,7 +90,7 @@ impl VmxCpu {
             vmcs::invvpid(GUEST_VPID);
         }
         let block = EntryBlock::default();
-        let mut cpu = Self { block, vmcs, capabilities, frames, percpu, nmi: KeptNmi::default() };
+        let mut cpu = Self { block, vmcs, capabilities, frames, percpu, kept: Kept::default() };
         cpu.watch_efer(percpu.xd_disabled.load(Ordering::Relaxed));
         match begin {
             Begin::Kernel(state) => {
@@ -101,30 +103,49 @@ impl VmxCpu {
                 cpu.startup(*vector);
             }
         }
+        percpu.set_takes_machine_checks(true);
         Ok(cpu)
     }
 
-    /// Takes the kept NMI over: it goes in with the next entry, or the guest leaves shortly to try again.
+    /// Takes over what is kept: one event goes in with the next entry, and for any other the guest leaves shortly to try again.
+    /// `Some` where there is no guest to take it.
     #[cold]
-    fn deliver_nmi(&mut self) {
-        self.percpu.nmi_pending.store(false, Ordering::Relaxed);
+    fn deliver_kept(&mut self) -> Option<Exit> {
+        self.kept.add(self.percpu.take_kept());
+        if self.kept.has_machine_check() && self.cr4() & CR4_MCE == 0 {
+            return Some(Exit::MachineCheck);
+        }
         let activity = self.vmcs.read(GUEST_ACTIVITY_STATE);
         let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
-        match self.nmi.deliver(activity, blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO)) {
-            Delivery::Inject => self.vmcs.write(ENTRY_INTERRUPTION_INFO, event::NMI),
-            Delivery::AtStartup => {}
-            Delivery::Retry(ticks) => {
-                self.vmcs.write(PREEMPTION_TIMER, (ticks >> self.capabilities.timer_rate).max(1));
-                self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin | pin::PREEMPTION_TIMER);
-            }
+        let delivery = self.kept.deliver(activity, blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO));
+        if let Some(event) = delivery.inject {
+            self.vmcs.write(ENTRY_INTERRUPTION_INFO, event);
         }
+        if let Some(ticks) = delivery.retry {
+            self.vmcs.write(PREEMPTION_TIMER, (ticks >> self.capabilities.timer_rate).max(1));
+            self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin | pin::PREEMPTION_TIMER);
+        }
+        None
     }
 
     /// After the guest has run for that time, or less.
     #[cold]
-    fn window(&mut self) {
+    fn window(&mut self) -> Option<Exit> {
         self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
-        self.deliver_nmi();
+        self.deliver_kept()
+    }
+
+    /// Whether the entry failed because the first one had been ended by a machine check, after which the VMCS is not launched
+    /// yet. It is to be entered again then.
+    #[cold]
+    fn was_not_launched(&mut self, status: u32) -> bool {
+        let wrong = status == status::FAILED_VALID
+            && self.block.launched
+            && self.vmcs.read(VM_INSTRUCTION_ERROR) == NOT_LAUNCHED;
+        if wrong {
+            self.block.launched = false;
+        }
+        wrong
     }
 
     /// Why the guest was not entered.
@@ -203,14 +224,21 @@ impl OnHardware for VmxCpu {}
 
 impl Vcpu for VmxCpu {
     fn run(&mut self) -> Exit {
-        if self.nmi.waits() {
-            self.window();
+        if self.kept.waits()
+            && let Some(exit) = self.window()
+        {
+            return exit;
         }
         loop {
             // SAFETY: `new` set the current VMCS up, with a second stage that leaves out Vidar's memory.
             match unsafe { enter(&mut self.block) } {
                 status::LEFT => break,
-                status::NMI_KEPT => self.deliver_nmi(),
+                status::EVENT_KEPT => {
+                    if let Some(exit) = self.deliver_kept() {
+                        return exit;
+                    }
+                }
+                status if self.was_not_launched(status) => {}
                 status => return self.entry_failed(status),
             }
         }
@@ -322,6 +350,10 @@ impl Vcpu for VmxCpu {
 
     #[cold]
     fn inject(&mut self, exception: Exception) {
+        if exception == Exception::MachineCheck {
+            self.percpu.keep(kept::MACHINE_CHECK);
+            return;
+        }
         // Both are faults: the saved RFLAGS have RF set, and a shadow ends.
         let flags = self.vmcs.read(GUEST_RFLAGS).0;
         self.vmcs.write(GUEST_RFLAGS, Natural(flags | RESUME));
@@ -348,8 +380,8 @@ impl Vcpu for VmxCpu {
 
     #[cold]
     fn init(&mut self, waits: bool) {
-        self.percpu.nmi_pending.store(false, Ordering::Relaxed);
-        self.nmi.forget();
+        self.percpu.take_kept();
+        self.kept.forget();
         self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
         setup::init_state(&mut self.vmcs, &self.capabilities);
         if waits {
@@ -387,7 +419,7 @@ impl Vcpu for VmxCpu {
             msr::write(msr::SYSENTER_EIP, self.vmcs.read(GUEST_SYSENTER_EIP).0);
             put_away::give_back(&self.vmcs, &self.capabilities);
             vmcs::vmclear(self.frames.vmcs);
-            vmcs::vmxoff();
         }
+        enable::leave();
     }
 }

@@ -10,6 +10,7 @@ use super::capabilities::{Capabilities, RawCapabilities};
 use super::feature_control::{Decision, Features, decide};
 use super::vmcs::{self, Failure};
 use crate::arch::{cpuid, msr};
+use crate::debug::ending::{self, Ways};
 use crate::mem::addr::Hpa;
 use crate::mem::layout::direct;
 
@@ -74,19 +75,33 @@ pub unsafe fn enable(capabilities: &Capabilities, region: Hpa) -> Result<(), Fai
         // SAFETY: the value opens VMX and SGX, as far as the CPU has it, and locks.
         unsafe { msr::write(msr::FEATURE_CONTROL, value) };
     }
-    // SAFETY: NE, VMXE, MCE and OSXSAVE change nothing for code that uses neither x87 nor XSAVE; what else CR0 and CR4
+    // SAFETY: NE, VMXE and OSXSAVE change nothing for code that uses neither x87 nor XSAVE; what else CR0 and CR4
     // need in VMX operation is on already in a 64-bit kernel with write protection.
     unsafe {
         Cr0::update(|cr0| cr0.insert(Cr0Flags::NUMERIC_ERROR));
         Cr4::update(|cr4| {
-            cr4.insert(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS | Cr4Flags::MACHINE_CHECK_EXCEPTION);
+            cr4.insert(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS);
             cr4.set(Cr4Flags::OSXSAVE, cpuid::has_xsave());
         });
     }
+    // SMIs come in VMX operation as ever, and an INIT is better blocked there as long as the CPU halts.
+    ending::set_ways(Ways { before_halt: || {}, before_reset: leave });
     // SAFETY: the caller's promise; the revision makes the frame a VMXON region.
     unsafe {
         write_revision(region, capabilities.revision);
         vmcs::vmxon(region)
+    }
+}
+
+/// Leaves VMX operation, if this CPU is in it: INIT is blocked there, and under another hypervisor it would survive a reset.
+/// The VMCS is lost.
+pub fn leave() {
+    if Cr4::read().contains(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS) {
+        // SAFETY: `enable` sets VMXE together with VMXON, and no guest runs any more.
+        unsafe {
+            vmcs::vmxoff();
+            Cr4::update(|cr4| cr4.remove(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS));
+        }
     }
 }
 

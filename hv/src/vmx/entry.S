@@ -3,7 +3,7 @@
 # In:  RDI = address of the EntryBlock.
 # Out: EAX = 0: the guest has left
 #            1: VMfailInvalid, 2: VMfailValid
-#            3: not entered, an NMI is kept for the guest
+#            3: not entered, an event is kept for the guest
 #      RBX, RBP and RSP as they were; every other register is lost, which the caller knows and the C ABI does not.
 #
 # SSE, AVX and x87 state are the guest's all the time: Vidar is compiled without them.
@@ -26,11 +26,11 @@ vidar_vmx_enter:
     vmwrite rax, rsp
     jna vidar_vmx_entry_failed
 2:
-    # From this look at the flag on, the NMI handler calls the entry off (arch::exceptions::EntryWindow): no register
+    # From this look on, the handler of what is kept calls the entry off (arch::exceptions::EntryWindow): no register
     # that matters is lost, since the guest's are all in the block and the stack pointer stays.
 .global vidar_vmx_window_start
 vidar_vmx_window_start:
-    cmp byte ptr gs:[{nmi_pending}], 0
+    cmp byte ptr gs:[{kept}], 0
     jne vidar_vmx_entry_aborted
     cmp byte ptr [rdi + {launched}], 0      # the flags live until the jump: MOV changes none
     mov rax, [rdi + {rax}]

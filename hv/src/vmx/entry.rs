@@ -19,7 +19,7 @@ pub struct EntryBlock {
     /// HOST_RSP as it is in the VMCS.
     host_rsp: u64,
     /// The VMCS has been launched: VMRESUME from now on.
-    launched: bool,
+    pub launched: bool,
 }
 
 global_asm!(
@@ -27,7 +27,7 @@ global_asm!(
     host_rsp = const offset_of!(EntryBlock, host_rsp),
     launched = const offset_of!(EntryBlock, launched),
     host_rsp_field = const HOST_RSP.encoding(),
-    nmi_pending = const PerCpu::NMI_PENDING,
+    kept = const PerCpu::KEPT,
     rax = const Register::Rax.offset(),
     rcx = const Register::Rcx.offset(),
     rdx = const Register::Rdx.offset(),
@@ -58,8 +58,8 @@ pub mod status {
     pub const LEFT: u32 = 0;
     /// VMfailValid: the VMCS says why the guest was not entered. Any other value is VMfailInvalid.
     pub const FAILED_VALID: u32 = 2;
-    /// The guest was not entered, since an NMI is kept for it.
-    pub const NMI_KEPT: u32 = 3;
+    /// The guest was not entered, since an event is kept for it.
+    pub const EVENT_KEPT: u32 = 3;
 }
 
 /// Enters the guest and returns when it has left, or why it was not entered.
@@ -86,7 +86,7 @@ pub fn exit_address() -> u64 {
     vidar_vmx_exit.as_ptr() as u64
 }
 
-/// Where an NMI must not simply return to.
+/// Where an event that is kept must not simply return to.
 pub fn window() -> EntryWindow {
     EntryWindow {
         start: vidar_vmx_window_start.as_ptr() as u64,

@@ -3,6 +3,7 @@
 //! Intel SDM Vol. 3C, 25.8.3 "VM-Entry Controls for Event Injection" and 28.2.4 "Information for VM Exits During Event
 //! Delivery".
 
+use crate::arch::percpu::kept;
 use crate::vmm::outcome::Exception;
 
 /// The information is valid.
@@ -16,6 +17,10 @@ const EVENT: u32 = 0xfff;
 
 /// An NMI, for injection.
 pub const NMI: u32 = VALID | 2 << 8 | 2;
+
+/// A machine check, for injection. Nothing blocks it but another event, and it has no error code: Intel SDM Vol. 3C, 27.3.1.5
+/// "Checks on Guest Non-Register State".
+pub const MACHINE_CHECK: u32 = Injection::of(Exception::MachineCheck, true).information;
 
 /// Bits of the interruptibility state.
 pub mod interruptibility {
@@ -55,6 +60,7 @@ impl Injection {
             Exception::InvalidOpcode => (6, None),
             Exception::GeneralProtection if protected_mode => (13, Some(0)),
             Exception::GeneralProtection => (13, None),
+            Exception::MachineCheck => (18, None),
         };
         let with_code = if error_code.is_some() { ERROR_CODE } else { 0 };
         Self {
@@ -91,6 +97,20 @@ pub const fn interrupted(information: u32, error_code: u32, instruction_length: 
     })
 }
 
+/// Which of the `waiting` events goes in with the next entry: what its injection is, and what still waits. A machine check
+/// comes first, as in the CPU. Intel SDM Vol. 3A, 6.9 "Prioritization of Concurrent Events".
+pub const fn next_kept(waiting: u8, interruptibility: u32, entry_information: u32) -> (Option<u32>, u8) {
+    if entry_information & VALID != 0 {
+        (None, waiting)
+    } else if waiting & kept::MACHINE_CHECK != 0 {
+        (Some(MACHINE_CHECK), waiting & !kept::MACHINE_CHECK)
+    } else if waiting & kept::NMI != 0 && nmi_allowed(interruptibility, entry_information) {
+        (Some(NMI), waiting & !kept::NMI)
+    } else {
+        (None, waiting)
+    }
+}
+
 /// Whether an NMI can be injected: nothing blocks it and no other event is to be injected.
 pub const fn nmi_allowed(interruptibility: u32, entry_information: u32) -> bool {
     let blocking = interruptibility::STI | interruptibility::MOV_SS | interruptibility::NMI;
@@ -124,6 +144,16 @@ mod tests {
             Injection { information: 0x8000_0480, error_code: None, instruction_length: Some(2) }
         );
         assert!(interrupted(0x8000_0202, 0, 0).expect("valid").is_nmi);
+    }
+
+    #[test]
+    fn a_machine_check_comes_before_an_nmi_and_after_what_was_interrupted() {
+        let both = kept::MACHINE_CHECK | kept::NMI;
+        assert_eq!(next_kept(both, interruptibility::MOV_SS, 0), (Some(0x8000_0312), kept::NMI));
+        assert_eq!(next_kept(both, 0, VALID | 0x80), (None, both));
+        assert_eq!(next_kept(kept::NMI, 0, 0), (Some(NMI), 0));
+        assert_eq!(next_kept(kept::NMI, interruptibility::NMI, 0), (None, kept::NMI));
+        assert_eq!(next_kept(0, 0, 0), (None, 0));
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub trait Fields {
 /// Bit 31 of the exit reason: the VM entry failed, in its checks of guest state or in loading MSRs.
 const ENTRY_FAILURE: u32 = 1 << 31;
 
+/// An entry that a machine check has ended: the guest is to get it. Intel SDM Vol. 3C, 27.9 "Machine-Check Events During VM
+/// Entry".
+const ENTRY_MACHINE_CHECK: u32 = ENTRY_FAILURE | 41;
+
 /// Basic exit reasons.
 mod reason {
     pub const TRIPLE_FAULT: u32 = 2;
@@ -51,6 +55,9 @@ pub fn decode(exit_reason: u32, fields: &impl Fields) -> Exit {
     let qualification = || fields.read(EXIT_QUALIFICATION).0;
     let basic = exit_reason & 0xffff;
     if exit_reason & ENTRY_FAILURE != 0 {
+        if exit_reason & (ENTRY_FAILURE | 0xffff) == ENTRY_MACHINE_CHECK {
+            return Exit::MachineCheck;
+        }
         return Exit::EntryFailed { code: basic, qualification: qualification() };
     }
     match basic {
@@ -161,6 +168,7 @@ mod tests {
             assert_eq!(decoded(reason, 0), Exit::Virtualization, "{reason}");
         }
         assert_eq!(decoded(0x8000_0021, 4), Exit::EntryFailed { code: 33, qualification: 4 });
+        assert_eq!(decoded(0x8000_0029, 0), Exit::MachineCheck);
         assert_eq!(decoded(9, 3 << 30 | 0xf8), Exit::TaskSwitch(0xf8));
         assert_eq!(decoded(12, 5), Exit::Unknown { code: 12, qualification: 5 });
     }

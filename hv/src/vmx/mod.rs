@@ -8,9 +8,9 @@ pub mod event;
 pub mod exit;
 pub mod feature_control;
 pub mod field;
+pub mod kept;
 pub mod msr_bitmap;
 pub mod msrs;
-pub mod nmi;
 
 #[cfg(target_os = "none")]
 pub mod cpu;

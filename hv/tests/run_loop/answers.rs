@@ -50,6 +50,7 @@ pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Did>)> {
         (Exit::Sipi(0x9f), 0, Startup(0x9f), vec![]),
         (Exit::Nmi, 0, Resume, vec![]),
         (Exit::Window, 0, Resume, vec![]),
+        (Exit::MachineCheck, 0, Outcome::Stop(Stop::MachineCheck), vec![]),
         (Exit::TripleFault, 0, Outcome::Stop(Stop::TripleFault), vec![]),
         (Exit::TaskSwitch(0xf8), 0, Outcome::Stop(Stop::TaskSwitch), vec![]),
         (Exit::EntryFailed { code: 33, qualification: 4 }, 0, Outcome::Stop(Stop::EntryFailed), vec![]),
@@ -67,6 +68,16 @@ pub fn every_exit_has_its_answer() {
         let mut bench = Bench::with(&indexed(index, 7));
         assert_eq!(bench.answer(exit), (outcome, did), "{exit:?}");
     }
+}
+
+#[test]
+fn a_machine_check_is_the_guests_if_it_has_them_switched_on() {
+    let mut bench = Bench::with(&[]);
+    bench.cpu.controls.cr4 = CR4_MCE;
+    let injected = Outcome::Inject(Exception::MachineCheck);
+    assert_eq!(bench.answer(Exit::MachineCheck), (injected, vec![]));
+    bench.cpu.controls.cr4 = !CR4_MCE;
+    assert_eq!(bench.answer(Exit::MachineCheck), (Outcome::Stop(Stop::MachineCheck), vec![]));
 }
 
 #[test]

@@ -166,6 +166,7 @@ fn may_stop(stop: Stop, exit: Exit) -> bool {
     match exit {
         Exit::TripleFault => stop == Stop::TripleFault,
         Exit::TaskSwitch(_) => stop == Stop::TaskSwitch,
+        Exit::MachineCheck => stop == Stop::MachineCheck,
         Exit::EntryFailed { .. } => stop == Stop::EntryFailed,
         Exit::Unknown { .. } => stop == Stop::Unanswered,
         _ => false,

@@ -4,6 +4,7 @@ mod boots;
 mod devices;
 mod distribution;
 pub mod facts;
+mod faults;
 mod host;
 mod hot_memory;
 pub mod lane;
@@ -207,6 +208,11 @@ fn jobs<'a>(
     jobs.extend(hot_memory::SETUPS.map(|setup| {
         one(setup.test(), setup.folder(), report, move || setup.run(tools)) // Bochs has no slots
     }));
+    jobs.extend(
+        faults::FAULTS
+            .iter()
+            .map(|fault| one(Lane::Svm.test(fault.name), fault.folder(), report, move || fault.run(tools))),
+    );
     jobs.extend(power::RESETS.map(|reset| {
         let name = reset.name();
         one(Lane::Svm.test(&name), Lane::Svm.folder(&name), report, move || reset.run(Lane::Svm, tools))

@@ -50,6 +50,8 @@ pub struct Small {
     pub survives_triple_fault: bool,
     /// Whether MSRs that the machine lacks read 0 and take what is written; they fault otherwise.
     pub lenient_msrs: bool,
+    /// Whether the machine waits for its debugger.
+    pub waits_for_debugger: bool,
     /// The machine's CPU, as its emulator names it.
     pub cpu: Option<&'static str>,
 }
@@ -115,6 +117,7 @@ impl Small {
             threads: self.threads,
             uefi: self.uefi,
             cpu: self.cpu.map(str::to_owned),
+            waits_for_debugger: self.waits_for_debugger,
             fixed_clock: true,
             counts_instructions: !self.clock_of_host,
             stops_at_triple_fault: !self.survives_triple_fault,

@@ -11,6 +11,7 @@ mod firmware;
 mod hypercall;
 mod identity;
 mod lengths;
+mod machine_check;
 mod memory;
 mod modes;
 mod msrs;
@@ -82,6 +83,7 @@ pub const ALL: &[Scenario] = &[
     scenario("regs", preserved::regs),
     scenario("debugregs", preserved::debugregs),
     scenario("fpu", xstate::fpu),
+    last("machine-check", machine_check::machine_check),
     last("sipi", startup::sipi),
     last("init-sipi", startup::init_sipi),
     last("init-sipi-x2apic", startup::by_x2apic),

@@ -1,0 +1,142 @@
+//! What goes wrong in the hardware or in Vidar itself: machine checks, and a panic. QEMU's monitor and debugger bring it about, so it is for the lane of AMD-V alone.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use object::{Object, ObjectSymbol};
+
+use super::Tools;
+use super::lane::Lane;
+use super::small::{Booted, GUEST, Small};
+use crate::console::{ANSWER, BOOT};
+use crate::grub::{self, Menu};
+use crate::machine::debugger::{Debugger, Register};
+use crate::probe_image;
+
+/// A test with a machine of its own.
+#[derive(Debug)]
+pub struct Fault {
+    /// The test's name.
+    pub name: &'static str,
+    check: fn(Small, &Tools) -> Result<()>,
+}
+
+/// The tests.
+pub const FAULTS: &[Fault] = &[
+    Fault { name: "faults/machine-check-of-the-guest", check: of_the_guest },
+    Fault { name: "faults/machine-check-before-the-guest", check: before_the_guest },
+    Fault { name: "faults/machine-check-after-the-guest", check: after_the_guest },
+    Fault { name: "faults/panic-halts", check: panic_halts },
+    Fault { name: "faults/panic-resets", check: panic_resets },
+];
+
+/// IA32_MCG_STATUS after an error that the interrupted code can go on after, and after one that it cannot. The third bit
+/// says that a machine check is being handled.
+const RESTARTABLE: u64 = 0b101;
+const FATAL: u64 = 0b100;
+
+impl Fault {
+    /// The folder of the test.
+    pub fn folder(&self) -> String {
+        Lane::Svm.folder(self.name)
+    }
+
+    /// Runs it.
+    pub fn run(&self, tools: &Tools) -> Result<()> {
+        let small = Small {
+            name: self.folder(),
+            lane: Lane::Svm,
+            kernel: tools.probe()?.to_vec(),
+            cmdline: "probe=cpuid".to_owned(),
+            memory: 256,
+            survives_triple_fault: true,
+            ..Small::default()
+        };
+        (self.check)(small, tools)
+    }
+}
+
+fn menu(options: &str) -> Menu {
+    Menu { default: Some(GUEST.to_owned()), options: options.to_owned(), ..Menu::default() }
+}
+
+/// The guest handles a machine check, and the same under Vidar as on the bare machine.
+fn of_the_guest(small: Small, tools: &Tools) -> Result<()> {
+    let mut said = Vec::new();
+    for entry in [grub::bare(GUEST), GUEST.to_owned()] {
+        let menu = Menu { default: Some(entry), ..Menu::default() };
+        let small = Small { cmdline: "probe=machine-check".to_owned(), menu, ..small.clone() };
+        let mut booted = small.boot(tools)?;
+        booted.console.expect("probe machine-check: now", BOOT)?;
+        booted.running.monitor()?.machine_check(0, RESTARTABLE)?;
+        booted.console.expect("probe machine-check: ", ANSWER)?;
+        said.push(booted.console.expect("\r\n", ANSWER)?);
+    }
+    ensure!(said[0] == said[1], "under Vidar it says {:?}, and bare {:?}", said[1], said[0]);
+    ensure!(said[0] == "taken=1 global=0x5 status=0xb200000000000000", "it says {:?}", said[0]);
+    Ok(())
+}
+
+/// Vidar has refused a kernel and halts: there is no guest that a machine check could be for.
+fn before_the_guest(small: Small, tools: &Tools) -> Result<()> {
+    let menu = menu("on-crash=reset");
+    let mut booted = Small { kernel: probe_image::garbage(), menu, ..small }.boot(tools)?;
+    booted.console.expect("cannot start: the kernel is not a Linux bzImage", BOOT)?;
+    booted.console.expect("\r\n", BOOT)?;
+    booted.running.monitor()?.machine_check(0, RESTARTABLE)?;
+    reported(&mut booted)?;
+    booted.console.expect("the machine is reset (on-crash=reset)", ANSWER)?;
+    booted.console.expect("cannot start: the kernel is not a Linux bzImage", BOOT)?;
+    Ok(())
+}
+
+/// The guest has stopped, and Vidar has said so and halts. The hardware can still reach it: GIF is 1 then.
+fn after_the_guest(small: Small, tools: &Tools) -> Result<()> {
+    let small = Small { cmdline: "probe=triple".to_owned(), menu: menu("on-crash=halt"), ..small };
+    let mut booted = small.boot(tools)?;
+    booted.console.expect("the guest has stopped on CPU 0: triple fault", BOOT)?;
+    booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
+    booted.running.monitor()?.machine_check(0, FATAL)?;
+    reported(&mut booted)?;
+    booted.console.expect("this CPU is halted (on-crash=halt)\r\n", ANSWER)?;
+    Ok(())
+}
+
+fn reported(booted: &mut Booted) -> Result<()> {
+    booted.console.expect("machine check in Vidar on CPU 0: the hardware reports an error", ANSWER)?;
+    booted.console.expect("bank 1 status 0xb200000000000000", ANSWER)?;
+    Ok(())
+}
+
+/// Vidar executes what is no code of it, right before the guest's first instruction.
+fn panics(small: Small, options: &str, tools: &Tools) -> Result<(Booted, Debugger)> {
+    let mut booted = Small { waits_for_debugger: true, menu: menu(options), ..small }.boot(tools)?;
+    let mut debugger = booted.running.debugger(BOOT)?;
+    debugger.run_to(address(tools, "vidar_svm_enter")?)?;
+    debugger.set(Register::Rip, 0)?;
+    debugger.go_on()?;
+    booted.console.expect("Vidar panicked: exception 14 ", ANSWER)?;
+    booted.console.expect("report this with what follows", ANSWER)?;
+    Ok((booted, debugger))
+}
+
+fn panic_halts(small: Small, tools: &Tools) -> Result<()> {
+    let (mut booted, _debugger) = panics(small, "on-crash=halt", tools)?;
+    booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
+    Ok(())
+}
+
+fn panic_resets(small: Small, tools: &Tools) -> Result<()> {
+    let (mut booted, _debugger) = panics(small, "", tools)?;
+    booted.console.expect("the machine is reset (on-crash=reset)", ANSWER)?;
+    booted.console.expect("probe: hello", BOOT)?;
+    Ok(())
+}
+
+/// Where the image has `symbol`.
+fn address(tools: &Tools, symbol: &str) -> Result<u64> {
+    let image = fs::read(&tools.hypervisor)?;
+    let image = object::File::parse(image.as_slice()).context("the hypervisor's image is no ELF file")?;
+    let found = image.symbols().find(|found| found.name() == Ok(symbol));
+    Ok(found.with_context(|| format!("the hypervisor's image has no {symbol}"))?.address())
+}
