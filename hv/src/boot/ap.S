@@ -20,23 +20,24 @@ vidar_ap_start:
     test bp, bp
     jnz 1f
     mov bp, ax
-1:  mov eax, cr4
-    or eax, 1 << 5                      # PAE
+1:  # Known values, as in trampoline.S: not every CPU has come by a real INIT that cleared them.
+    mov eax, 1 << 5                     # PAE
     mov cr4, eax
     # mov eax, [vidar_ap_cr3]
     .byte 0x66, 0xa1
     .short vidar_ap_cr3 - vidar_ap_start
     mov cr3, eax
     mov ecx, 0xc0000080                 # IA32_EFER
-    rdmsr
-    or eax, 1 << 8 | 1 << 11            # LME, NXE
+    xor edx, edx
+    mov eax, 1 << 8 | 1 << 11           # LME, NXE
     wrmsr
     # lgdt with a 32-bit base
     .byte 0x66, 0x0f, 0x01, 0x16
     .short vidar_ap_gdtr - vidar_ap_start
     # CD and NW stay as firmware or the guest left them.
     mov eax, cr0
-    or eax, 0x80010001                  # PG, WP, PE
+    and eax, 0x60000000                 # CD, NW
+    or eax, 0x80010031                  # PG, WP, NE, ET, PE
     mov cr0, eax
     # ljmp through memory, to a 32-bit offset
     .byte 0x66, 0xff, 0x2e

@@ -23,6 +23,8 @@ vidar_here:
     mov [ebx + 4], ecx
     sub ebp, offset vidar_here - {image_base}
     lea esp, [ebp + vidar_boot_stack_top - {image_base}]
+    push 2                              # EFLAGS without AC, NT, IOPL and TF
+    popfd
     mov edi, eax                        # for the call at the end
     mov esi, ebx
 
@@ -70,20 +72,20 @@ vidar_here:
     lea eax, [ebp + vidar_boot_pdpt_image - {image_base} + 3]
     mov [ebp + vidar_boot_pml4 - {image_base} + 511 * 8], eax
 
-    mov eax, cr4
-    or eax, 1 << 5                      # PAE
+    # The control registers get known values. Firmware may leave 5-level paging, process-context identifiers, or CET switched
+    # on, and a loader may take no more out of CR4 than PAE.
+    mov eax, 1 << 5                     # PAE
     mov cr4, eax
     lea eax, [ebp + vidar_boot_pml4 - {image_base}]
     mov cr3, eax
 
     mov ecx, 0xc0000080                 # IA32_EFER
-    rdmsr
-    or eax, 1 << 8                      # LME
+    xor edx, edx
+    mov eax, 1 << 8                     # LME
     or eax, ebx                         # NXE, if the CPU has it
     wrmsr
 
-    mov eax, cr0
-    or eax, 0x80010001                  # PG, WP, PE
+    mov eax, 0x80010031                 # PG, WP, NE, ET, PE
     mov cr0, eax
     lea eax, [ebp + vidar_boot_gdt - {image_base}]
     mov [ebp + vidar_boot_gdtr - {image_base} + 2], eax

@@ -1,4 +1,5 @@
-//! What goes wrong in the hardware or in Vidar itself: machine checks, and a panic. QEMU's monitor and debugger bring it about, so it is for the lane of AMD-V alone.
+//! What goes wrong in the hardware or in Vidar itself: machine checks, a panic, and a CPU that is not as a loader should leave
+//! it. QEMU's monitor and debugger bring it about, so it is for the lane of AMD-V alone.
 
 use std::fs;
 
@@ -28,12 +29,18 @@ pub const FAULTS: &[Fault] = &[
     Fault { name: "faults/machine-check-after-the-guest", check: after_the_guest },
     Fault { name: "faults/panic-halts", check: panic_halts },
     Fault { name: "faults/panic-resets", check: panic_resets },
+    Fault { name: "faults/inherited-registers", check: inherited_registers },
 ];
 
 /// IA32_MCG_STATUS after an error that the interrupted code can go on after, and after one that it cannot. The third bit
 /// says that a machine check is being handled.
 const RESTARTABLE: u64 = 0b101;
 const FATAL: u64 = 0b100;
+
+/// Where GRUB puts the image in a machine of this size.
+const LOADED_AT: u64 = 0x20_0000;
+/// Where it runs then.
+const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
 
 impl Fault {
     /// The folder of the test.
@@ -130,6 +137,40 @@ fn panic_resets(small: Small, tools: &Tools) -> Result<()> {
     let (mut booted, _debugger) = panics(small, "", tools)?;
     booted.console.expect("the machine is reset (on-crash=reset)", ANSWER)?;
     booted.console.expect("probe: hello", BOOT)?;
+    Ok(())
+}
+
+/// Firmware may leave 5-level paging switched on, and much else, and a loader that switches paging off may leave that alone.
+/// Vidar runs with known values all the same.
+fn inherited_registers(small: Small, tools: &Tools) -> Result<()> {
+    /// LA57, SMAP, SMEP, FSGSBASE, PGE; CD, NW, TS, EM, MP; SCE; AC, NT.
+    const LEFT: [(Register, u64); 4] = [
+        (Register::Cr4, 1 << 12 | 1 << 21 | 1 << 20 | 1 << 16 | 1 << 7),
+        (Register::Cr0, 0x6000_001f),
+        (Register::Efer, 1),
+        (Register::Rflags, 1 << 18 | 1 << 14 | 2),
+    ];
+    /// PAE, MCE, OSXSAVE; PG, WP, NE, ET, PE; SVME, NXE, LMA, LME.
+    const KNOWN: [(Register, u64); 3] =
+        [(Register::Cr4, 0x4_0060), (Register::Cr0, 0x8001_0031), (Register::Efer, 0x1d00)];
+    let cpu = Some("EPYC,-hypervisor,+la57");
+    let small = Small { survives_triple_fault: false, menu: menu(""), ..small };
+    let mut booted = Small { waits_for_debugger: true, cpu, ..small }.boot(tools)?;
+    let mut debugger = booted.running.debugger(BOOT)?;
+    debugger.run_to(address(tools, "vidar_start32")? - IMAGE_BASE + LOADED_AT)?;
+    for (register, value) in LEFT {
+        debugger.set(register, value)?;
+        ensure!(debugger.get(register)? == value, "{register:?} does not take {value:#x}");
+    }
+    debugger.run_to(address(tools, "vidar_svm_enter")?)?;
+    for (register, value) in KNOWN {
+        let found = debugger.get(register)?;
+        ensure!(found == value, "{register:?} is {found:#x} and should be {value:#x}");
+    }
+    let flags = debugger.get(Register::Rflags)?;
+    ensure!(flags & LEFT[3].1 == 2, "RFLAGS are {flags:#x}");
+    debugger.go_on()?;
+    booted.console.expect("probe: done", ANSWER)?;
     Ok(())
 }
 
