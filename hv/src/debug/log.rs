@@ -10,7 +10,7 @@ use spin::Mutex;
 use super::framebuffer::{Format, Framebuffer, Mapped};
 use super::ring::Ring;
 use super::screen::{Teletype, Vga};
-use super::serial::Serial;
+use super::serial::{Line, Unusable};
 use crate::mem::addr::Hva;
 
 /// A screen, where it is mapped.
@@ -80,7 +80,7 @@ impl Writer {
 struct Consoles {
     ring: Ring,
     serial_port: Option<u16>,
-    serial: Option<Serial>,
+    serial: Option<Line>,
     screen: Option<Writer>,
     /// The consoles are the guest's.
     silent: bool,
@@ -133,13 +133,18 @@ impl Log for Logger {
 pub unsafe fn start(serial_port: Option<u16>, screen: Option<Screen>) {
     let mut consoles = CONSOLES.lock();
     consoles.serial_port = serial_port;
-    consoles.serial = serial_port.and_then(Serial::open);
+    let serial = serial_port.map(Line::open);
+    let stuck = matches!(serial, Some(Err(Unusable::Stuck)));
+    consoles.serial = serial.and_then(Result::ok);
     // SAFETY: the caller's promise.
     consoles.screen = screen.and_then(|screen| unsafe { Writer::open(screen) });
     drop(consoles);
     // A second start only moves the consoles.
     let _ = log::set_logger(&Logger);
     log::set_max_level(LevelFilter::Info);
+    if let Some(port) = serial_port.filter(|_| stuck) {
+        log::warn!("the serial line at port {port:#x} does not send what it is given, and is not used");
+    }
 }
 
 /// Has the log on `screen` from now on, with all that it holds to begin with.
@@ -181,7 +186,7 @@ pub fn take_back() {
     let mut consoles = CONSOLES.lock();
     if consoles.silent {
         consoles.silent = false;
-        consoles.serial = consoles.serial_port.and_then(Serial::open);
+        consoles.serial = consoles.serial_port.and_then(|port| Line::open(port).ok());
         // The guest may have put the screen into a graphics mode; in text mode this is readable, in others harmless.
         if let Some(screen) = &mut consoles.screen {
             screen.clear();

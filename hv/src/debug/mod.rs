@@ -9,5 +9,4 @@ pub mod log;
 #[cfg(target_os = "none")]
 pub mod panic;
 pub mod screen;
-#[cfg(target_os = "none")]
 pub mod serial;
