@@ -5,7 +5,7 @@
 use vidar_abi::Vendor;
 
 use super::extension::Extension;
-use super::refusal::{self, Names, Refusal};
+use super::refusal::{self, Difference, Names, Refusal};
 use crate::arch::cpuid;
 use crate::arch::percpu::PerCpu;
 use crate::arch::segments::Selectors;
@@ -25,7 +25,7 @@ use crate::vmm::entry::Begin;
 use crate::vmm::msr::Row;
 
 /// AMD-V with its capabilities.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Svm(Capabilities);
 
 impl Extension for Svm {
@@ -44,6 +44,10 @@ impl Extension for Svm {
             Unavailable::Missing(what) => Refusal::Missing { extension: refusal::SVM, what },
         })?;
         Ok(Self(capabilities))
+    }
+
+    fn difference(&self, other: &Self) -> Option<Difference> {
+        Difference::find(self.0.fields(), other.0.fields())
     }
 
     fn describe(&self) {

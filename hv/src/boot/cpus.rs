@@ -126,10 +126,13 @@ pub fn start<E: Extension>(
     for further in &shared.further {
         let percpu = further.cpu.percpu();
         match further.probed.get() {
-            Some(Ok(theirs)) if theirs == extension => all.push(percpu),
-            Some(Ok(_)) => {
-                return Err(Refusal::Unlike { cpu: percpu.index, apic_id: percpu.apic_id, what: E::NAMES });
-            }
+            Some(Ok(theirs)) => match extension.difference(theirs) {
+                None => all.push(percpu),
+                Some(difference) => {
+                    let (cpu, apic_id) = (percpu.index, percpu.apic_id);
+                    return Err(Refusal::Unlike { cpu, apic_id, what: E::NAMES, difference });
+                }
+            },
             Some(Err(refusal)) => return Err(refusal.clone()),
             None => {
                 log::warn!(

@@ -2,7 +2,7 @@
 
 use vidar_abi::Vendor;
 
-use super::refusal::{Names, Refusal};
+use super::refusal::{Difference, Names, Refusal};
 use crate::arch::percpu::PerCpu;
 use crate::arch::segments::Selectors;
 use crate::mem::addr::{Hpa, PageSize};
@@ -15,9 +15,9 @@ use crate::vmm::cpuid::Features;
 use crate::vmm::entry::Begin;
 use crate::vmm::msr::Row;
 
-/// An extension that this CPU has and Vidar can use, with what it can do. Two CPUs whose extensions are equal can run the
+/// An extension that this CPU has and Vidar can use, with what it can do. Two CPUs whose extensions do not differ can run the
 /// same guest.
-pub trait Extension: Clone + PartialEq + Send + Sync + 'static {
+pub trait Extension: Clone + Send + Sync + 'static {
     /// What the guest is told of it.
     const VENDOR: Vendor;
     /// What people call it.
@@ -40,6 +40,9 @@ pub trait Extension: Clone + PartialEq + Send + Sync + 'static {
     /// # Errors
     /// [`Refusal`] where it cannot be used.
     fn probe() -> Result<Self, Refusal>;
+
+    /// What is not the same on `other`, another CPU; `None` if all that matters is.
+    fn difference(&self, other: &Self) -> Option<Difference>;
 
     /// Tells the log of it.
     fn describe(&self);

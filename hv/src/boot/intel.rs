@@ -7,7 +7,7 @@ use alloc::format;
 use vidar_abi::Vendor;
 
 use super::extension::Extension;
-use super::refusal::{self, Names, Refusal};
+use super::refusal::{self, Difference, Names, Refusal};
 use crate::arch::msr::{EFER_LME, EFER_NXE, EFER_SCE};
 use crate::arch::percpu::PerCpu;
 use crate::arch::segments::Selectors;
@@ -30,7 +30,7 @@ use crate::vmx::msrs::{MSRS, NESTED};
 use crate::vmx::setup::{CpuFrames, SetupError};
 
 /// VT-x with its capabilities.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Vmx(Capabilities);
 
 impl Extension for Vmx {
@@ -50,6 +50,10 @@ impl Extension for Vmx {
             Unavailable::Missing(what) => Refusal::Missing { extension: refusal::VMX, what },
         })?;
         Ok(Self(capabilities))
+    }
+
+    fn difference(&self, other: &Self) -> Option<Difference> {
+        Difference::find(self.0.fields(), other.0.fields())
     }
 
     fn describe(&self) {

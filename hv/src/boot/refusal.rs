@@ -23,6 +23,30 @@ pub const VMX: Names =
 /// AMD-V.
 pub const SVM: Names = Names { name: "AMD-V", setting: "\"SVM Mode\" or \"Secure Virtual Machine\"" };
 
+/// What of an extension is not the same on two CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Difference {
+    /// What it is called.
+    pub name: &'static str,
+    /// What the boot CPU has.
+    pub boot: u64,
+    /// What the other one has.
+    pub other: u64,
+}
+
+impl Difference {
+    /// The first difference of two CPUs, by the names and values of all that matters of their extension.
+    pub fn find<const N: usize>(
+        boot: [(&'static str, u64); N],
+        other: [(&'static str, u64); N],
+    ) -> Option<Self> {
+        let pairs = boot.into_iter().zip(other);
+        pairs
+            .map(|((name, boot), (_, other))| Self { name, boot, other })
+            .find(|difference| difference.boot != difference.other)
+    }
+}
+
 /// A reason not to start.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
@@ -73,9 +97,9 @@ pub enum Refusal {
     },
     /// Another CPU has another extension.
     #[error(
-        "CPU {cpu} (APIC ID {apic_id}) has another {} than the boot CPU: have the firmware make all CPUs alike (a setting, or \
-         an update of it), or boot the bare menu entry",
-        .what.name
+        "CPU {cpu} (APIC ID {apic_id}) has another {} than the boot CPU ({} is {:#x}, and {:#x} on the boot CPU): have the \
+         firmware make all CPUs alike (a setting, or an update of it), or boot the bare menu entry",
+        .what.name, .difference.name, .difference.other, .difference.boot
     )]
     Unlike {
         /// Its number.
@@ -84,6 +108,8 @@ pub enum Refusal {
         apic_id: u32,
         /// The extension.
         what: Names,
+        /// In what it is another.
+        difference: Difference,
     },
     /// The extension does not do as it said.
     #[error(
@@ -124,6 +150,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_first_difference_is_found() {
+        assert_eq!(Difference::find([("a", 1), ("b", 2)], [("a", 1), ("b", 2)]), None);
+        let difference = Difference { name: "b", boot: 2, other: 3 };
+        assert_eq!(
+            Difference::find([("a", 1), ("b", 2), ("c", 3)], [("a", 1), ("b", 3), ("c", 4)]),
+            Some(difference)
+        );
+    }
+
+    #[test]
     fn sentences_name_the_thing_and_the_way_out() {
         assert_eq!(
             Refusal::LockedOff(VMX).to_string(),
@@ -136,9 +172,15 @@ mod tests {
              Virtual Machine\"), switch the machine off and on, and boot again"
         );
         assert_eq!(
-            Refusal::Unlike { cpu: 2, apic_id: 4, what: VMX }.to_string(),
-            "CPU 2 (APIC ID 4) has another VT-x than the boot CPU: have the firmware make all CPUs alike (a setting, or \
-             an update of it), or boot the bare menu entry"
+            Refusal::Unlike {
+                cpu: 2,
+                apic_id: 4,
+                what: VMX,
+                difference: Difference { name: "its revision", boot: 0x12, other: 0x11 }
+            }
+            .to_string(),
+            "CPU 2 (APIC ID 4) has another VT-x than the boot CPU (its revision is 0x11, and 0x12 on the boot CPU): have \
+             the firmware make all CPUs alike (a setting, or an update of it), or boot the bare menu entry"
         );
         assert_eq!(
             Refusal::Missing { extension: VMX, what: vec!["EPT", "unrestricted guest"] }.to_string(),

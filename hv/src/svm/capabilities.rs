@@ -29,6 +29,16 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// All of it, by what it is called.
+    pub const fn fields(self) -> [(&'static str, u64); 3] {
+        let Self { nrip_save, clean_bits, flush_by_asid } = self;
+        [
+            ("next RIP save", nrip_save as u64),
+            ("VMCB clean bits", clean_bits as u64),
+            ("flush by ASID", flush_by_asid as u64),
+        ]
+    }
+
     /// Reads them out of CPUID Fn8000_000A.
     ///
     /// # Errors

@@ -102,6 +102,40 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// All of them, by what they are called.
+    pub const fn fields(&self) -> [(&'static str, u64); 13] {
+        let Self {
+            revision,
+            pin,
+            primary,
+            secondary,
+            exit,
+            entry,
+            timer_rate,
+            waits_for_sipi,
+            largest_page,
+            cr0_forced,
+            cr0_forbidden,
+            cr4_allowed,
+            features,
+        } = *self;
+        [
+            ("the VMCS revision", revision as u64),
+            ("the set of pin-based controls", pin as u64),
+            ("the set of primary controls", primary as u64),
+            ("the set of secondary controls", secondary as u64),
+            ("the set of VM-exit controls", exit as u64),
+            ("the set of VM-entry controls", entry as u64),
+            ("the rate of the preemption timer", timer_rate as u64),
+            ("wait-for-SIPI", waits_for_sipi as u64),
+            ("the largest EPT page", largest_page.bytes()),
+            ("the set of bits that CR0 must have", cr0_forced),
+            ("the set of bits that CR0 must lack", cr0_forbidden),
+            ("the set of bits that CR4 may have", cr4_allowed),
+            ("the set of usable features", features.bits() as u64),
+        ]
+    }
+
     /// Whether a secondary control is on.
     pub const fn has(&self, control: u32) -> bool {
         self.secondary & control != 0
@@ -242,6 +276,18 @@ mod tests {
             cr0_fixed: [0x8000_0021, 0xffff_ffff],
             cr4_fixed: [0x2000, 0x0037_67ff],
         }
+    }
+
+    #[test]
+    fn what_differs_has_a_name() {
+        let chosen = |raw: &RawCapabilities| Capabilities::choose(raw).expect("nothing is missing").fields();
+        let other = RawCapabilities { misc: !MISC_WAIT_FOR_SIPI, ..everything() };
+        let differences: Vec<_> = chosen(&everything())
+            .into_iter()
+            .zip(chosen(&other))
+            .filter(|(one, other)| one != other)
+            .collect();
+        assert_eq!(differences, [(("wait-for-SIPI", 1), ("wait-for-SIPI", 0))]);
     }
 
     #[test]
