@@ -9,6 +9,7 @@ use core::mem::{offset_of, size_of};
 use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use super::conventional;
 use super::info::BootInfo;
 use crate::mem::addr::{Hpa, PAGE_SIZE};
 use crate::mem::physical;
@@ -45,10 +46,6 @@ unsafe extern "C" {
     safe static vidar_ap_end: [u8; 0];
 }
 
-/// Where a start-up IPI can lead, without the interrupt vectors and the BIOS's data, nor the last page of conventional
-/// memory, where a BIOS that says nothing of it may have its own.
-const REACH: Range<Hpa> = Hpa(0x1000)..Hpa(0x9_f000);
-
 /// The trampoline in its page.
 #[derive(Debug)]
 pub struct Trampoline {
@@ -70,7 +67,9 @@ impl Trampoline {
     ) -> Option<Self> {
         let mut free = info.memory.usable();
         info.occupied().for_each(|range| free.remove(&range));
-        let page = free.highest_fit(PAGE_SIZE, PAGE_SIZE, &REACH)?;
+        // SAFETY: the BIOS's data are in the direct map, and only the BIOS changes them.
+        let end = conventional::bios_start(unsafe { physical::bytes(&conventional::BIOS_DATA) });
+        let page = conventional::page(free, info.boot_services(), end)?;
         COUNT.store(slots.len() as u64, Ordering::Relaxed);
         SLOTS.store(Box::leak(slots.into_boxed_slice()).as_mut_ptr(), Ordering::Relaxed);
         MAIN.store(main as *mut (), Ordering::Relaxed);

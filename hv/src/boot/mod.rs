@@ -2,6 +2,7 @@
 
 pub mod acpi;
 pub mod annex;
+pub mod conventional;
 pub mod info;
 pub mod landing;
 pub mod madt;
