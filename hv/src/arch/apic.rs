@@ -38,10 +38,14 @@ pub fn mode() -> Option<Mode> {
     }
 }
 
-/// This CPU's APIC ID, as the MADT has it: from the leaf that has 32 bits of it, if there is one.
+/// This CPU's APIC ID, as the MADT has it and as messages want it: the APIC's own. CPUID has the one after power-up, which
+/// firmware changes on some machines. It is asked alone while the APIC is switched off. AMD APM Vol. 2, 16.3.3 "Local APIC ID".
 pub fn id() -> u32 {
-    let topology = if cpuid::cpuid(0, 0).eax >= 0xb { cpuid::cpuid(0xb, 0) } else { cpuid::Leaf::default() };
-    if topology.ebx != 0 { topology.edx } else { cpuid::cpuid(1, 0).ebx >> 24 }
+    match mode() {
+        Some(Mode::X2Apic) => msr::read(msr::X2APIC_ID) as u32,
+        Some(Mode::XApic) => read(register::ID) >> 24,
+        None => cpuid::cpuid(1, 0).ebx >> 24,
+    }
 }
 
 /// A register of the page.

@@ -11,6 +11,17 @@ pub enum Mode {
     X2Apic,
 }
 
+impl Mode {
+    /// Whether a message can be for the CPU with this ID alone. The register of xAPIC mode has 8 bits for it, and all ones mean
+    /// all CPUs.
+    pub const fn reaches(self, id: u32) -> bool {
+        match self {
+            Self::XApic => id < 0xff,
+            Self::X2Apic => id < u32::MAX,
+        }
+    }
+}
+
 /// Offsets in the page of xAPIC mode.
 pub mod register {
     /// Local APIC ID.
@@ -196,6 +207,19 @@ mod tests {
             Destination::Physical(0xff),
             "no broadcast with 32 bits"
         );
+    }
+
+    #[test]
+    fn an_id_that_does_not_fit_is_not_reached() {
+        for (id, xapic, x2apic) in [
+            (0, true, true),
+            (254, true, true),
+            (255, false, true),
+            (256, false, true),
+            (u32::MAX, false, false),
+        ] {
+            assert_eq!((Mode::XApic.reaches(id), Mode::X2Apic.reaches(id)), (xapic, x2apic), "{id}");
+        }
     }
 
     #[test]

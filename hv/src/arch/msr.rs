@@ -50,6 +50,8 @@ pub const VMX_BASIC: u32 = 0x480;
 pub const VMX_EXIT_CTLS2: u32 = 0x493;
 /// IA32_RTIT_CTL.
 pub const RTIT_CTL: u32 = 0x570;
+/// IA32_X2APIC_APICID.
+pub const X2APIC_ID: u32 = 0x802;
 /// IA32_X2APIC_ICR.
 pub const X2APIC_ICR: u32 = 0x830;
 /// IA32_BNDCFGS.

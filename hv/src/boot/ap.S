@@ -81,19 +81,21 @@ vidar_ap64:
     mov gs, eax
     movzx r8d, bp
     shr r8d, 8                          # the vector
-    # The APIC ID, as arch::apic::id has it.
-    cpuid
-    cmp eax, 0xb
-    jb 2f
-    mov eax, 0xb
-    xor ecx, ecx
-    cpuid
-    test ebx, ebx
-    jnz 3f
-2:  mov eax, 1
-    cpuid
-    shr ebx, 24
-    mov edx, ebx
+    # The APIC ID, as arch::apic::id has it: the APIC is on, or there had been no start-up IPI.
+    mov ecx, 0x1b                       # IA32_APIC_BASE
+    rdmsr
+    bt eax, 10                          # x2APIC mode
+    jnc 2f
+    mov ecx, 0x802                      # IA32_X2APIC_APICID
+    rdmsr
+    mov edx, eax
+    jmp 3f
+2:  shl rdx, 32
+    or rax, rdx
+    and rax, -4096                      # the page
+    movabs rcx, {direct_map}
+    mov edx, [rax + rcx + 0x20]
+    shr edx, 24
 3:  mov rsi, [rip + {slots}]
     mov rcx, [rip + {count}]
     xor edi, edi

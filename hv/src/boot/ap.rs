@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use super::conventional;
 use super::info::BootInfo;
 use crate::mem::addr::{Hpa, PAGE_SIZE};
+use crate::mem::layout::DIRECT_MAP;
 use crate::mem::physical;
 
 /// What the assembly finds its stack with.
@@ -35,6 +36,7 @@ global_asm!(
     main = sym MAIN,
     slot_size = const size_of::<Slot>(),
     slot_stack = const offset_of!(Slot, stack),
+    direct_map = const DIRECT_MAP,
 );
 
 unsafe extern "C" {

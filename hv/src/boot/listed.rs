@@ -6,6 +6,7 @@ use core::ops::Range;
 use super::acpi::Table;
 use super::madt::{self, Madt};
 use super::tables::Tables;
+use crate::arch::apic;
 use crate::arch::percpu::PerCpu;
 use crate::mem::addr::Hpa;
 
@@ -18,7 +19,7 @@ pub struct Listed {
     pub others: Vec<u32>,
     /// There are CPUs on it that may be added while the guest runs.
     pub later: bool,
-    /// Something is wrong with the list, or it is too long, so there may be others.
+    /// Something is wrong with the list, or it is too long, or not all on it can be reached: so there may be others.
     pub damaged: bool,
     table: Option<Range<Hpa>>,
 }
@@ -31,8 +32,32 @@ impl Listed {
             Some(table) => madt::parse(tables.in_place(table.clone()).bytes()),
             None => Madt { damage: Some("it is missing"), ..Madt::default() },
         };
-        let others: Vec<u32> =
-            madt.cpus.iter().map(|cpu| cpu.apic_id).filter(|id| *id != boot.apic_id).collect();
+        let mut damaged = madt.damage.is_some() || madt.beyond > 0;
+        let mut others = madt.others(boot.apic_id).unwrap_or_else(|| {
+            log::warn!(
+                "the firmware's list of CPUs (ACPI table MADT) lacks the one that has booted (APIC ID {}), so that the others \
+                 cannot be told from it; the guest gets no other: update the firmware",
+                boot.apic_id
+            );
+            damaged = true;
+            Vec::new()
+        });
+        // Other IDs would be cut to those of other CPUs.
+        let reached = |id: &u32| apic::mode().is_none_or(|mode| mode.reaches(*id));
+        for id in others.iter().filter(|id| !reached(id)) {
+            log::warn!(
+                "the CPU with APIC ID {id} cannot be started, since the local APICs are in xAPIC mode, which reaches IDs up to \
+                 254; the guest runs without it: enable x2APIC in the firmware's setup"
+            );
+            damaged = true;
+        }
+        others.retain(reached);
+        if madt.wrong_sum {
+            log::warn!(
+                "the firmware's list of CPUs (ACPI table MADT) has a wrong checksum; it is taken as it is, as Linux takes it: \
+                 update the firmware"
+            );
+        }
         if let Some(damage) = madt.damage {
             log::warn!(
                 "the firmware's list of CPUs (ACPI table MADT) is damaged: {damage}; the guest gets {} of them: update \
@@ -43,7 +68,7 @@ impl Listed {
         if madt.beyond > 0 {
             log::warn!("the firmware lists more than {} CPUs; the guest gets no more of them", madt::MOST);
         }
-        Self { boot, others, later: madt.later, damaged: madt.damage.is_some() || madt.beyond > 0, table }
+        Self { boot, others, later: madt.later, damaged, table }
     }
 
     /// Whether the guest could start a CPU that is not running: now, or once it has been added.

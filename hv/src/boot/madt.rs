@@ -33,6 +33,8 @@ pub struct Madt {
     pub beyond: usize,
     /// A CPU is listed that cannot be used now: it may be added while the system runs.
     pub later: bool,
+    /// The checksum is wrong. Linux takes the list all the same, and waits for CPUs that do not start.
+    pub wrong_sum: bool,
     /// What is wrong with the table; there may be more CPUs then.
     pub damage: Option<&'static str>,
 }
@@ -49,10 +51,8 @@ pub fn parse(table: &[u8]) -> Madt {
     if !table.starts_with(b"APIC") {
         return damaged("it is another table");
     }
-    if table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)) != 0 {
-        return damaged("its checksum is wrong");
-    }
-    let mut madt = Madt::default();
+    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    let mut madt = Madt { wrong_sum: sum != 0, ..Madt::default() };
     for structure in structures(table) {
         let Some((_, structure)) = structure else {
             madt.damage = Some("a structure in it has a wrong length");
@@ -71,6 +71,15 @@ pub fn parse(table: &[u8]) -> Madt {
         }
     }
     madt
+}
+
+impl Madt {
+    /// The APIC IDs of all CPUs but the one that booted, which has `boot`. `None` if that is not among them: the IDs mean
+    /// something else then, and an INIT might reach its sender.
+    pub fn others(&self, boot: u32) -> Option<Vec<u32>> {
+        let ids = || self.cpus.iter().map(|cpu| cpu.apic_id);
+        (self.cpus.is_empty() || ids().any(|id| id == boot)).then(|| ids().filter(|id| *id != boot).collect())
+    }
 }
 
 /// Takes the CPUs that `lost` names off the table, so that who reads it does not wait for them.
@@ -199,11 +208,25 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_named() {
-        let good = table(&[CPU_0]);
+    fn a_wrong_checksum_takes_no_cpu() {
+        let good = table(&[CPU_0, CPU_6]);
         let mut bad = good.clone();
         bad[20] ^= 1;
-        assert_eq!(parse(&bad).damage, Some("its checksum is wrong"));
+        assert_eq!((parse(&good).wrong_sum, parse(&bad).wrong_sum), (false, true));
+        assert_eq!((ids(&bad), parse(&bad).damage), (vec![0, 6], None));
+    }
+
+    #[test]
+    fn without_the_boot_cpu_there_are_no_others() {
+        let madt = parse(&table(&[CPU_0, CPU_6, X2_300]));
+        assert_eq!(madt.others(6), Some(vec![0, 300]));
+        assert_eq!(madt.others(16), None);
+        assert_eq!(Madt::default().others(16), Some(vec![]));
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let good = table(&[CPU_0]);
         assert_eq!(parse(&good[..40]).damage, Some("its length is wrong"));
         assert_eq!(parse(&[]).damage, Some("its length is wrong"));
         let mut other = good;

@@ -50,6 +50,7 @@ const USUAL: Startup = Startup {
 const CPU_0: &[u8] = &[0, 8, 0, 0, 1, 0, 0, 0];
 const CPU_1: &[u8] = &[0, 8, 1, 1, 1, 0, 0, 0];
 const X2_CPU_1: &[u8] = &[9, 16, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0];
+const X2_CPU_256: &[u8] = &[9, 16, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0];
 const CPU_9: &[u8] = &[0, 8, 2, 9, 1, 0, 0, 0];
 const CPU_10_OFF: &[u8] = &[0, 8, 3, 10, 0, 0, 0, 0];
 const NO_LENGTH: &[u8] = &[0, 0, 0, 0];
@@ -166,9 +167,31 @@ pub const STARTUPS: &[Startup] = &[
         name: "smp/madt-with-a-wrong-checksum",
         madt: Some((&[CPU_0, CPU_1], false)),
         says: &[
-            "warning: the firmware's list of CPUs (ACPI table MADT) is damaged: its checksum is wrong; the guest gets 1 \
-             of them: update the firmware\r\n",
+            "warning: the firmware's list of CPUs (ACPI table MADT) has a wrong checksum; it is taken as it is, as Linux takes \
+             it: update the firmware\r\n",
+            "2 CPUs",
         ],
+        ..USUAL
+    },
+    Startup {
+        name: "smp/madt-without-the-boot-cpu",
+        madt: Some((&[CPU_1, CPU_9], true)),
+        says: &[
+            "warning: the firmware's list of CPUs (ACPI table MADT) lacks the one that has booted (APIC ID 0), so that the \
+             others cannot be told from it; the guest gets no other: update the firmware\r\n",
+        ],
+        ..USUAL
+    },
+    Startup {
+        name: "smp/cpu-out-of-reach",
+        madt: Some((&[CPU_0, CPU_1, X2_CPU_256], true)),
+        scenario: "init-sipi",
+        says: &[
+            "warning: the CPU with APIC ID 256 cannot be started, since the local APICs are in xAPIC mode, which reaches IDs \
+             up to 254; the guest runs without it: enable x2APIC in the firmware's setup\r\n",
+            "2 CPUs, started by Vidar\r\n",
+        ],
+        words: COUNTED_THRICE,
         ..USUAL
     },
     Startup {
