@@ -130,6 +130,8 @@ pub struct Spec {
     pub cpus: Option<NonZeroU32>,
     /// How QEMU runs them.
     pub threads: Threads,
+    /// CPUs that can be added to it while it runs. Bochs has room for none.
+    pub room_for_cpus: u32,
     /// Whether its firmware is UEFI, and not a BIOS.
     pub uefi: bool,
     /// The CPU, as the emulator names it; `None` is the emulator's usual one.

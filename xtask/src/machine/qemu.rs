@@ -56,7 +56,7 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     command.args(["-cpu", spec.cpu.as_deref().unwrap_or(cpu)]);
     let room = spec.max_memory.map_or_else(String::new, |max| format!(",slots=1,maxmem={max}M"));
     command.args(["-m", &format!("{}{room}", spec.memory)]);
-    command.args(["-smp", &spec.cpus().to_string()]);
+    command.args(["-smp", &format!("{},maxcpus={}", spec.cpus(), spec.cpus() + spec.room_for_cpus)]);
     let lines = [
         ("com1", ports.serial, ["-serial", "chardev:com1"]),
         ("monitor", ports.monitor, ["-mon", "chardev=monitor,mode=control"]),
@@ -137,6 +137,7 @@ mod tests {
             memory: 384,
             max_memory: Some(1024),
             waits_for_debugger: true,
+            room_for_cpus: 2,
             disks: vec![disk("/a, \"b\"", Bus::Virtio), disk("/c", Bus::Ahci)],
             networks: vec![Network::Virtio, Network::E1000],
             ..Spec::default()
@@ -148,6 +149,7 @@ mod tests {
         let arguments = words(&spec, Ports { serial: Some(4711), monitor: Some(4712), debugger: Some(4713) });
         for wanted in [
             "pc",
+            "1,maxcpus=3",
             "socket,id=monitor,host=127.0.0.1,port=4712",
             "socket,id=debugger,host=127.0.0.1,port=4713",
             "-S",

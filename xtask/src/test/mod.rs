@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the tests of the host, then those in emulators.
 
+mod added_cpu;
 mod boots;
 mod devices;
 mod distribution;
@@ -207,6 +208,10 @@ fn jobs<'a>(
     );
     jobs.extend(hot_memory::SETUPS.map(|setup| {
         one(setup.test(), setup.folder(), report, move || setup.run(tools)) // Bochs has no slots
+    }));
+    jobs.extend(added_cpu::TESTS.map(|(name, under_vidar)| {
+        let check = move || added_cpu::run(name, under_vidar, tools);
+        one(Lane::Svm.test(name), Lane::Svm.folder(name), report, check)
     }));
     jobs.extend(
         faults::FAULTS
