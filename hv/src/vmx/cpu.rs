@@ -5,10 +5,10 @@
 use core::sync::atomic::Ordering;
 
 use super::capabilities::Capabilities;
-use super::controls::{entry as entry_controls, pin, secondary};
+use super::controls::{entry as entry_controls, secondary};
 use super::enable::{self, write_revision};
 use super::entry::{self, EntryBlock, enter, status};
-use super::event::{self, Injection, PENDING_SINGLE_STEP, activity, interruptibility};
+use super::event::{Injection, PENDING_SINGLE_STEP, activity, interruptibility};
 use super::exit::{self, Fields};
 use super::field::*;
 use super::kept::Kept;
@@ -25,7 +25,7 @@ use crate::arch::processor::OnHardware;
 use crate::arch::segments::Selectors;
 use crate::mem::addr::Hpa;
 use crate::vmm::backend::Vcpu;
-use crate::vmm::control::{CR0_PE, CR4_MCE, CR4_VMXE, Controls};
+use crate::vmm::control::{CR0_PE, CR4_VMXE, Controls};
 use crate::vmm::crash::Snapshot;
 use crate::vmm::entry::Begin;
 use crate::vmm::exit::Exit;
@@ -47,12 +47,12 @@ const NOT_LAUNCHED: u32 = 5;
 /// A virtual CPU, bound to the physical CPU that it was made on.
 pub struct VmxCpu {
     block: EntryBlock,
-    vmcs: Vmcs,
-    capabilities: Capabilities,
+    pub(super) vmcs: Vmcs,
+    pub(super) capabilities: Capabilities,
     frames: CpuFrames,
-    percpu: &'static PerCpu,
+    pub(super) percpu: &'static PerCpu,
     /// What was taken over from `percpu` and could not be injected yet.
-    kept: Kept,
+    pub(super) kept: Kept,
 }
 
 impl VmxCpu {
@@ -107,34 +107,6 @@ impl VmxCpu {
         Ok(cpu)
     }
 
-    /// Takes over what is kept: one event goes in with the next entry, and for any other the guest leaves shortly to try again.
-    /// `Some` where there is no guest to take it.
-    #[cold]
-    fn deliver_kept(&mut self) -> Option<Exit> {
-        self.kept.add(self.percpu.take_kept());
-        if self.kept.has_machine_check() && self.cr4() & CR4_MCE == 0 {
-            return Some(Exit::MachineCheck);
-        }
-        let activity = self.vmcs.read(GUEST_ACTIVITY_STATE);
-        let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
-        let delivery = self.kept.deliver(activity, blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO));
-        if let Some(event) = delivery.inject {
-            self.vmcs.write(ENTRY_INTERRUPTION_INFO, event);
-        }
-        if let Some(ticks) = delivery.retry {
-            self.vmcs.write(PREEMPTION_TIMER, (ticks >> self.capabilities.timer_rate).max(1));
-            self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin | pin::PREEMPTION_TIMER);
-        }
-        None
-    }
-
-    /// After the guest has run for that time, or less.
-    #[cold]
-    fn window(&mut self) -> Option<Exit> {
-        self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
-        self.deliver_kept()
-    }
-
     /// Whether the entry failed because the first one had been ended by a machine check, after which the VMCS is not launched
     /// yet. It is to be entered again then.
     #[cold]
@@ -162,35 +134,6 @@ impl VmxCpu {
     fn fetch_rsp(&mut self) {
         let rsp = self.vmcs.read(GUEST_RSP).0;
         self.block.registers.set(Register::Rsp, rsp);
-    }
-
-    /// Injects what the last exit interrupted.
-    #[cold]
-    fn redeliver(&mut self) {
-        let information = self.vmcs.read(IDT_VECTORING_INFO);
-        let error_code = self.vmcs.read(IDT_VECTORING_ERROR_CODE);
-        let length = self.vmcs.read(EXIT_INSTRUCTION_LENGTH);
-        if let Some(interrupted) = event::interrupted(information, error_code, length) {
-            if interrupted.is_nmi {
-                let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
-                self.vmcs.write(GUEST_INTERRUPTIBILITY, blocking & !interruptibility::NMI);
-            }
-            self.set_injection(&interrupted.injection);
-        } else if self.vmcs.read(EXIT_QUALIFICATION).0 & 1 << 12 != 0 {
-            // An IRET that had unblocked NMIs is to be executed again.
-            let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
-            self.vmcs.write(GUEST_INTERRUPTIBILITY, blocking | interruptibility::NMI);
-        }
-    }
-
-    fn set_injection(&mut self, injection: &Injection) {
-        self.vmcs.write(ENTRY_INTERRUPTION_INFO, injection.information);
-        if let Some(error_code) = injection.error_code {
-            self.vmcs.write(ENTRY_EXCEPTION_ERROR_CODE, error_code);
-        }
-        if let Some(length) = injection.instruction_length {
-            self.vmcs.write(ENTRY_INSTRUCTION_LENGTH, length);
-        }
     }
 
     /// RF and TF after an instruction: RF ends, and TF makes a debug exception due.

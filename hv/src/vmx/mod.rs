@@ -15,6 +15,8 @@ pub mod msrs;
 #[cfg(target_os = "none")]
 pub mod cpu;
 #[cfg(target_os = "none")]
+mod delivery;
+#[cfg(target_os = "none")]
 pub mod enable;
 #[cfg(target_os = "none")]
 pub mod entry;

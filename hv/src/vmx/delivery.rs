@@ -1,0 +1,69 @@
+//! Events that go into the guest of a virtual CPU: those that are kept for it, and those that an exit interrupted.
+
+use super::controls::pin;
+use super::cpu::VmxCpu;
+use super::event::{self, Injection, interruptibility};
+use super::exit::Fields;
+use super::field::*;
+use crate::vmm::backend::Vcpu;
+use crate::vmm::control::CR4_MCE;
+use crate::vmm::exit::Exit;
+
+impl VmxCpu {
+    /// Takes over what is kept: one event goes in with the next entry, and for any other the guest leaves shortly to try again.
+    /// `Some` where there is no guest to take it.
+    #[cold]
+    pub(super) fn deliver_kept(&mut self) -> Option<Exit> {
+        self.kept.add(self.percpu.take_kept());
+        if self.kept.has_machine_check() && self.cr4() & CR4_MCE == 0 {
+            return Some(Exit::MachineCheck);
+        }
+        let activity = self.vmcs.read(GUEST_ACTIVITY_STATE);
+        let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
+        let delivery = self.kept.deliver(activity, blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO));
+        if let Some(event) = delivery.inject {
+            self.vmcs.write(ENTRY_INTERRUPTION_INFO, event);
+        }
+        if let Some(ticks) = delivery.retry {
+            self.vmcs.write(PREEMPTION_TIMER, (ticks >> self.capabilities.timer_rate).max(1));
+            self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin | pin::PREEMPTION_TIMER);
+        }
+        None
+    }
+
+    /// After the guest has run for that time, or less.
+    #[cold]
+    pub(super) fn window(&mut self) -> Option<Exit> {
+        self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
+        self.deliver_kept()
+    }
+
+    /// Injects what the last exit interrupted.
+    #[cold]
+    pub(super) fn redeliver(&mut self) {
+        let information = self.vmcs.read(IDT_VECTORING_INFO);
+        let error_code = self.vmcs.read(IDT_VECTORING_ERROR_CODE);
+        let length = self.vmcs.read(EXIT_INSTRUCTION_LENGTH);
+        if let Some(interrupted) = event::interrupted(information, error_code, length) {
+            if interrupted.is_nmi {
+                let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
+                self.vmcs.write(GUEST_INTERRUPTIBILITY, blocking & !interruptibility::NMI);
+            }
+            self.set_injection(&interrupted.injection);
+        } else if self.vmcs.read(EXIT_QUALIFICATION).0 & 1 << 12 != 0 {
+            // An IRET that had unblocked NMIs is to be executed again.
+            let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
+            self.vmcs.write(GUEST_INTERRUPTIBILITY, blocking | interruptibility::NMI);
+        }
+    }
+
+    pub(super) fn set_injection(&mut self, injection: &Injection) {
+        self.vmcs.write(ENTRY_INTERRUPTION_INFO, injection.information);
+        if let Some(error_code) = injection.error_code {
+            self.vmcs.write(ENTRY_EXCEPTION_ERROR_CODE, error_code);
+        }
+        if let Some(length) = injection.instruction_length {
+            self.vmcs.write(ENTRY_INSTRUCTION_LENGTH, length);
+        }
+    }
+}
