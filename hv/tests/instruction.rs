@@ -1,8 +1,8 @@
-//! Lengths of the intercepted instructions, against a whole decoder.
+//! The intercepted instructions, against a whole decoder.
 
 use iced_x86::{Code, Decoder, DecoderOptions};
 use proptest::prelude::*;
-use vidar::svm::instruction::{Instruction, MAX_LENGTH};
+use vidar::svm::instruction::{Doubt, Instruction, MAX_LENGTH, Site, Verdict};
 
 fn is(instruction: Instruction, code: Code) -> bool {
     match instruction {
@@ -43,6 +43,32 @@ proptest! {
                     // an exception, and the instruction never exits.
                     prop_assert!(decoded.is_invalid() && length <= MAX_LENGTH, "{:02x?}", bytes);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_lock_prefix_is_undefined(
+        prefixes in prefixes(),
+        lock in any::<prop::sample::Index>(),
+        opcode in 0usize..6,
+        cut in 0usize..24,
+    ) {
+        let instruction = Instruction::ALL[opcode];
+        let without = [&prefixes, OPCODES[opcode]].concat();
+        let mut bytes = without.clone();
+        bytes.insert(lock.index(prefixes.len() + 1), 0xf0);
+        bytes.truncate(cut);
+        let site = Site { instruction, rip: 0, answered: 0 };
+        for long in [false, true] {
+            let verdict = Doubt::default().decide(site, bytes.iter().copied(), long);
+            let whole = bytes.len() > without.len() && bytes.len() <= usize::from(MAX_LENGTH);
+            if whole && instruction.length(without.iter().copied(), long) == Some(without.len() as u8) {
+                prop_assert_eq!(verdict, Verdict::Undefined, "{:02x?}", bytes);
+            } else if verdict == Verdict::Undefined {
+                let bits = if long { 64 } else { 32 };
+                let decoded = Decoder::new(bits, &bytes, DecoderOptions::AMD).decode();
+                prop_assert!(decoded.is_invalid(), "{:02x?}", bytes);
             }
         }
     }

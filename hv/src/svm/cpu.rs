@@ -5,7 +5,7 @@
 use super::capabilities::Capabilities;
 use super::enable;
 use super::entry::{EntryBlock, enter};
-use super::instruction::Instruction;
+use super::instruction::{Doubt, Instruction, Site, Verdict};
 use super::instructions::{clgi, stgi, vmsave};
 use super::vmcb::{Clean, DEFAULT_32, LONG_CODE, Vmcb, tlb_control};
 use super::{event, exit, setup, snapshot};
@@ -55,6 +55,8 @@ pub struct SvmCpu<R> {
     memory: R,
     /// Where the guest goes on behind the instruction that exited.
     next_rip: u64,
+    /// Exits at instructions that were not found in memory.
+    doubt: Doubt,
 }
 
 impl<R: ReadGuest> SvmCpu<R> {
@@ -85,7 +87,8 @@ impl<R: ReadGuest> SvmCpu<R> {
             vmcb
         };
         let block = EntryBlock::new(frames.vmcb, frames.host);
-        let mut cpu = Self { block, vmcb, capabilities, percpu, memory, next_rip: 0 };
+        let mut cpu =
+            Self { block, vmcb, capabilities, percpu, memory, next_rip: 0, doubt: Doubt::default() };
         let init_exits = !matches!(begin, Begin::Landed(_));
         setup::controls(&mut cpu.vmcb, frames.permissions_map, root, init_exits);
         match begin {
@@ -129,6 +132,26 @@ impl<R: ReadGuest> SvmCpu<R> {
         let bytes = code.bytes(&controls, |address| self.memory.word(address));
         let length = instruction.length(bytes, fetch::is_64_bit(&controls))?;
         Some(code.after(&controls, length))
+    }
+
+    /// What becomes of an exit at an `instruction` that [`SvmCpu::behind`] did not find. AMD APM Vol. 2, 15.16.1 "TLB Flush".
+    #[cold]
+    fn not_found(&mut self, instruction: Instruction) -> Exit {
+        let exit = exit::decode(self.vmcb.control());
+        let (controls, code) = (self.controls(), self.code());
+        let site = Site { instruction, rip: code.rip, answered: self.percpu.counters.get(exit.kind()) };
+        let bytes = code.bytes(&controls, |address| self.memory.word(address));
+        match self.doubt.decide(site, bytes, fetch::is_64_bit(&controls)) {
+            Verdict::Length(length) => {
+                self.next_rip = code.after(&controls, length);
+                exit
+            }
+            Verdict::Undefined => Exit::Undefined,
+            Verdict::Again => {
+                self.flush();
+                Exit::Changed
+            }
+        }
     }
 
     /// What VMRUN flushes before the next entry: the guest's translations.
@@ -177,10 +200,7 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
         if let Some(instruction) = instruction(&exit) {
             match self.behind(instruction) {
                 Some(next) => self.next_rip = next,
-                None => {
-                    let control = self.vmcb.control();
-                    return Exit::Unknown { code: control.exitcode as u32, qualification: control.exitinfo1 };
-                }
+                None => return self.not_found(instruction),
             }
         } else if let Exit::SecondStage(_) = exit
             && let Some(event) = event::interrupted(self.vmcb.control().exitintinfo)

@@ -28,6 +28,10 @@ pub enum Exit {
     Hypercall,
     /// Another instruction of VMX, SMX or SVM.
     Virtualization,
+    /// An instruction in a form that does not exist, which the CPU should have refused.
+    Undefined,
+    /// Memory has changed since the instruction that exited was fetched: the guest is to execute what is there now.
+    Changed,
     /// The second-stage table does not allow an access.
     SecondStage(Violation),
     /// INIT arrived.
@@ -78,9 +82,12 @@ impl Exit {
             Self::Nmi => ExitKind::Nmi,
             Self::Window => ExitKind::Window,
             Self::TripleFault => ExitKind::TripleFault,
-            Self::MachineCheck | Self::TaskSwitch(_) | Self::EntryFailed { .. } | Self::Unknown { .. } => {
-                ExitKind::Other
-            }
+            Self::Undefined
+            | Self::Changed
+            | Self::MachineCheck
+            | Self::TaskSwitch(_)
+            | Self::EntryFailed { .. }
+            | Self::Unknown { .. } => ExitKind::Other,
         }
     }
 }

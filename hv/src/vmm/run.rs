@@ -88,9 +88,10 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
             Outcome::Advance
         }
         Exit::SecondStage(violation) => second_stage(vcpu, machine, violation),
-        Exit::Virtualization => Outcome::Inject(Exception::InvalidOpcode),
+        Exit::Virtualization | Exit::Undefined => Outcome::Inject(Exception::InvalidOpcode),
         Exit::Init => init(vcpu, machine),
         Exit::Sipi(vector) => Outcome::Startup(vector),
+        Exit::Changed => Outcome::Resume,
         // Kept events are delivered by `run`.
         Exit::Nmi | Exit::Window => Outcome::Resume,
         // With CR4.MCE at 0 a CPU shuts down: Intel SDM Vol. 3A, 2.5 "Control Registers", and AMD APM Vol. 2, 9.1 "Machine Check

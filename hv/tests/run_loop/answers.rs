@@ -42,6 +42,8 @@ pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Did>)> {
         (Exit::Invd, 0, Advance, vec![Did::Wbinvd]),
         (Exit::Hypercall, 0, Advance, vec![]),
         (Exit::Virtualization, 0, Inject(Exception::InvalidOpcode), vec![]),
+        (Exit::Undefined, 0, Inject(Exception::InvalidOpcode), vec![]),
+        (Exit::Changed, 0, Resume, vec![]),
         (touch(APIC), 0, Resume, vec![]),
         (touch(REGION.start.identity()), 0, Resume, vec![]),
         (denied(APIC), 0, Resume, vec![Did::Flush]),

@@ -123,6 +123,9 @@ const SCENARIOS: &[Scenario] = &[
     // Bare there is no hypercall.
     only(Lane::Vmx, "lengths", AsBare),
     only(Lane::Svm, "lengths", AsBareBut("vmmcall=+5:4000,+6:4000")),
+    // QEMU executes some of them bare, and no CPU does.
+    scenario("locked", Words("cpuid=#UD cpuid-longer=#UD rdmsr=#UD wrmsr=#UD xsetbv=#UD vmmcall=#UD")),
+    scenario("hidden", Words("cpuid=same")),
     scenario("shadow", AsBare),
     scenario("rf", AsBare),
     scenario("nmi", AsBare),

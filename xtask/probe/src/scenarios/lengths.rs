@@ -6,7 +6,7 @@
 use core::arch::asm;
 
 use super::step::stepping;
-use crate::attempt::{keeping_cr4, set_cr4};
+use crate::attempt::{Shown, attempt, keeping_cr4, set_cr4};
 use crate::line::Line;
 use crate::{cpu, vidar, window};
 
@@ -46,6 +46,47 @@ pub fn lengths(line: &mut Line) {
         line.item("vmmcall", stepping!(".byte 0x3e, 0x48, 0x0f, 0x01, 0xd9"; inout("rax") u64::MAX => _));
     }
     line.item("two-pages", straddling());
+}
+
+/// The same instructions with a LOCK prefix, which none of them takes. INVD is not among them, since QEMU's does not exit.
+pub fn locked(line: &mut Line) {
+    // What is written where such an instruction is executed: what is there.
+    let apic_base = crate::attempt::rdmsr(0x1b).unwrap_or(0);
+    macro_rules! show {
+        ($name:literal, $bytes:literal, $msr:expr) => {
+            let tried = attempt!("xchg rbx, {rbx}", $bytes, "99:", "xchg rbx, {rbx}"; rbx = inout(reg) 0_u64 => _,
+                inout("rax") apic_base & 0xffff_ffff => _, inout("rcx") $msr => _, inout("rdx") apic_base >> 32 => _);
+            line.item($name, Shown(tried));
+        };
+    }
+    show!("cpuid", ".byte 0xf0, 0x0f, 0xa2", 0_u64);
+    show!("cpuid-longer", ".byte 0x66, 0xf0, 0x48, 0x0f, 0xa2", 0_u64);
+    // EFER, whose reads exit.
+    show!("rdmsr", ".byte 0xf0, 0x0f, 0x32", 0xc000_0080_u64);
+    show!("wrmsr", ".byte 0xf0, 0x0f, 0x30", 0x1b_u64);
+    show!("xsetbv", ".byte 0xf0, 0x0f, 0x01, 0xd1", 0_u64);
+    show!("vmmcall", ".byte 0xf0, 0x0f, 0x01, 0xd9", 0_u64);
+}
+
+/// CPUID where Vidar's own memory is: the guest is shown another page there, which Vidar does not read as it reads the
+/// guest's.
+pub fn hidden(line: &mut Line) {
+    let Some((base, size)) = vidar::region() else {
+        return line.word("none");
+    };
+    // push rbx; CPUID; pop rbx; ret
+    const CODE: [u8; 5] = [0x53, 0x0f, 0xa2, 0x5b, 0xc3];
+    let entry = window::show((base + size / 2) & !0xfff);
+    let expected = cpu::cpuid(0x8000_0000, 0);
+    let (eax, ecx, edx): (u64, u64, u64);
+    // SAFETY: the page is nobody's, and the bytes are a function that keeps to what is named here.
+    unsafe {
+        (entry as *mut [u8; 5]).write_volatile(CODE);
+        asm!("call {entry}", entry = in(reg) entry, inout("rax") 0x8000_0000_u64 => eax, inout("rcx") 0_u64 => ecx,
+            out("rdx") edx);
+    }
+    let same = [eax, ecx, edx] == [0, 2, 3].map(|register| expected[register].into());
+    line.item("cpuid", if same { "same" } else { "other" });
 }
 
 /// CPUID whose second byte is in another page: what it answers, from code at the end of one physical page and at the

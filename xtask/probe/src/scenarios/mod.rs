@@ -75,6 +75,8 @@ pub const ALL: &[Scenario] = &[
     scenario("edge", edge::edge),
     scenario("step", step::step),
     scenario("lengths", lengths::lengths),
+    scenario("locked", lengths::locked),
+    scenario("hidden", lengths::hidden),
     scenario("shadow", step::shadow),
     scenario("rf", step::rf),
     scenario("nmi", nmi::nmi),
