@@ -30,10 +30,10 @@ pub fn vidarctl() -> Result<PathBuf> {
     Ok(paths::vidarctl())
 }
 
-/// Builds the load for guests of several CPUs.
-pub fn stress() -> Result<PathBuf> {
-    cargo(&["build", "--release", "-p", "stress", "--target", GUEST_TARGET])?;
-    Ok(paths::target().join(GUEST_TARGET).join("release/stress"))
+/// Builds a program of the tests, by the name of its package, for guests: `stress` or `mutate`.
+pub fn guest_program(name: &str) -> Result<PathBuf> {
+    cargo(&["build", "--release", "-p", name, "--target", GUEST_TARGET])?;
+    Ok(paths::target().join(GUEST_TARGET).join("release").join(name))
 }
 
 /// Prints how large the files are.

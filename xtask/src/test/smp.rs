@@ -1,5 +1,5 @@
 //! Linux on several CPUs, bare and under Vidar: what it sees of them, CPUs taken off and put back, NMIs for all, and a
-//! load that checks what it does.
+//! load that checks what it does, and a program that changes instructions while they are executed.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -68,15 +68,21 @@ const LATE_HOST: [&str; 8] = [
     "perf: interrupt took too long",
 ];
 
+/// The step that is for one machine of AMD-V alone: there the hypervisor reads the instructions that have exited.
+const MUTATE: &str = "mutate";
+/// How long it takes.
+const MUTATING: Duration = Duration::from_secs(60);
+
 type Step = fn(&mut Guest) -> Result<()>;
 
 /// The steps, in their order: the last part of each test's name, and what it does.
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 8] = [
     ("boot", boot),
     ("facts", facts),
     ("exits", exits),
     ("hotplug", hotplug),
     ("stress", stress),
+    (MUTATE, mutate),
     ("nmi", nmi),
     ("poweroff", power_off),
 ];
@@ -105,7 +111,15 @@ impl Setup {
     /// The names of the tests of one side, in its order.
     pub fn names(self, under_vidar: bool) -> Vec<String> {
         let side = if under_vidar { "vidar" } else { "bare" };
-        steps(under_vidar).map(|(step, _)| self.name(&format!("{side}/{step}"))).collect()
+        self.steps(under_vidar).map(|(step, _)| self.name(&format!("{side}/{step}"))).collect()
+    }
+
+    /// The steps of a side. Bare there are no exits.
+    fn steps(self, under_vidar: bool) -> impl Iterator<Item = (&'static str, Step)> {
+        let mutates = self.lane == Lane::Svm && self.cpus == 2 && !self.uefi;
+        STEPS
+            .into_iter()
+            .filter(move |(name, _)| (under_vidar || *name != "exits") && (mutates || *name != MUTATE))
     }
 
     /// The names of the comparisons of the two sides.
@@ -126,7 +140,7 @@ impl Setup {
         let mut begun = Instant::now();
         let (mut guest, log) = start(self, under_vidar, load, tools)?;
         let mut failed = false;
-        for ((_, step), name) in steps(under_vidar).zip(self.names(under_vidar)) {
+        for ((_, step), name) in self.steps(under_vidar).zip(self.names(under_vidar)) {
             let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut guest) };
             failed |= result.is_err();
             report.result(&name, begun, result, Some(&log));
@@ -159,18 +173,16 @@ fn in_time(messages: &str) -> String {
     kept.map(|line| format!("{line}\n")).collect()
 }
 
-/// Bare there are no exits.
-fn steps(under_vidar: bool) -> impl Iterator<Item = (&'static str, Step)> {
-    STEPS.into_iter().filter(move |(name, _)| under_vidar || *name != "exits")
-}
-
 fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Result<(Guest, PathBuf)> {
     let side = if under_vidar { "vidar" } else { "bare" };
     let dir = test_dir(&setup.name(side).replace('/', "-"))?;
     let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
     let archive = dir.join("initrd");
-    let stress = fs::read(build::stress()?)?;
-    fs::write(&archive, initramfs::pack_files(&[], &[("stress".to_owned(), stress)])?)?;
+    let mut programs = Vec::new();
+    for name in ["stress", MUTATE] {
+        programs.push((name.to_owned(), fs::read(build::guest_program(name)?)?));
+    }
+    fs::write(&archive, initramfs::pack_files(&[], &programs)?)?;
     guest.initrds.push(Initrd::File(archive));
     let mut disks = Vec::new();
     if setup.lane == Lane::Svm {
@@ -294,23 +306,41 @@ fn stress(guest: &mut Guest) -> Result<()> {
         guest.console.run("for i in 1 2 3 4 5; do [ -e /dev/vda ] || sleep 1; done; [ -e /dev/vda ]")?;
         disk = " /dev/vda";
     }
-    guest.console.run("chmod +x /stress")?;
-    let seconds = guest.load.as_secs();
-    // It answers late: as often as it has to be asked for.
-    guest.console.run(&format!("/stress {seconds}{disk} >/stress.txt & true"))?;
-    let mut said = String::new();
-    for _ in 0..seconds + 60 {
-        said = guest.console.run("sleep 1; cat /stress.txt")?;
-        if said.contains("stress: ") {
-            break;
-        }
-    }
+    let said = run_program(guest, "stress", guest.load, disk)?;
     let counts = said.trim().rsplit("stress: ").next().unwrap_or_default();
     ensure!(counts.starts_with(&format!("cpus={} ", guest.setup.cpus)), "the load says {said:?}");
     let idle: Vec<_> = counts.split_whitespace().filter(|word| word.ends_with("=0")).collect();
     ensure!(idle.is_empty(), "nothing was done: {idle:?}");
     guest.late = guest.console.run("dmesg -r")?;
     Ok(())
+}
+
+/// A program for the tests runs for so long; what it says.
+fn run_program(guest: &mut Guest, name: &str, time: Duration, more: &str) -> Result<String> {
+    guest.console.run(&format!("chmod +x /{name}"))?;
+    let seconds = time.as_secs();
+    // It answers late: as often as it has to be asked for.
+    guest.console.run(&format!("/{name} {seconds}{more} >/{name}.txt & true"))?;
+    let mut said = String::new();
+    for _ in 0..seconds + 60 {
+        said = guest.console.run(&format!("sleep 1; cat /{name}.txt"))?;
+        if said.contains(&format!("{name}: ")) {
+            break;
+        }
+    }
+    Ok(said)
+}
+
+/// Instructions that change while they are executed, by a user without rights: each either is executed or gives a signal, as
+/// with no hypervisor. LOCK CPUID gives one under Vidar, and on every CPU; QEMU's executes it.
+fn mutate(guest: &mut Guest) -> Result<()> {
+    let said = run_program(guest, MUTATE, MUTATING, "")?;
+    ensure!(said.contains("mutate: lock="), "the program says {said:?}");
+    ensure!(!guest.under_vidar || said.contains("lock=refused"), "LOCK CPUID is executed: {said:?}");
+    for nothing in [" changes=0", " executed=0", " SIGILL=0", " SIGSEGV=0"] {
+        ensure!(!said.contains(nothing), "nothing happened: {said:?}");
+    }
+    online(guest)
 }
 
 /// An NMI for every CPU, to which each says where it is.

@@ -1,0 +1,145 @@
+//! Executes instructions that a hypervisor has to look at while another thread changes their bytes and the rights of their
+//! page. A user without any rights can do this, so it must not matter to the machine.
+//!
+//! `mutate SECONDS`
+
+mod code;
+mod victim;
+
+use std::env;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Gid, Uid, geteuid};
+use rustix::thread::{CpuSet, sched_setaffinity, set_thread_gid, set_thread_uid};
+
+use crate::code::{CPUID, Code, FORMS};
+use crate::victim::Outcome;
+
+/// What went wrong, in a sentence.
+type Result<T> = std::result::Result<T, String>;
+
+/// A user without rights.
+const NOBODY: u32 = 65534;
+
+/// How often each form is executed while nothing changes.
+const QUIET_ROUNDS: u32 = 50;
+
+/// What came of the instructions: how many were executed, and how many raised each signal.
+#[derive(Debug, Default)]
+struct Counts {
+    executed: u64,
+    illegal: u64,
+    segmentation: u64,
+    other: u64,
+}
+
+impl Counts {
+    fn count(&mut self, outcome: Outcome) {
+        *match outcome {
+            Outcome::Executed => &mut self.executed,
+            Outcome::Signal(libc::SIGILL) => &mut self.illegal,
+            Outcome::Signal(libc::SIGSEGV) => &mut self.segmentation,
+            Outcome::Signal(_) => &mut self.other,
+        } += 1;
+    }
+}
+
+fn main() -> ExitCode {
+    let Some(seconds) = env::args().nth(1).and_then(|text| text.parse().ok()) else {
+        eprintln!("usage: mutate SECONDS");
+        return ExitCode::from(2);
+    };
+    match run(Duration::from_secs(seconds)) {
+        Ok(counts) => {
+            println!("mutate: {counts}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("mutate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(time: Duration) -> Result<String> {
+    drop_rights()?;
+    victim::catch_signals()?;
+    let code = Code::map()?;
+    let locked = quiet(&code)?;
+    let stop = AtomicBool::new(false);
+    let (counts, changes) = thread::scope(|scope| {
+        let victim = scope.spawn(|| -> Result<Counts> {
+            pin(0)?;
+            victim::own_signal_stack()?;
+            let mut counts = Counts::default();
+            while !stop.load(Ordering::Relaxed) {
+                for place in code.places() {
+                    counts.count(victim::execute(place));
+                }
+            }
+            Ok(counts)
+        });
+        let changer = scope.spawn(|| {
+            // Beside the victim, if there is a second CPU.
+            let _ = pin(1);
+            code.change_until(&stop)
+        });
+        thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+        let panicked = |_| "a thread panicked".to_owned();
+        Ok::<_, String>((victim.join().map_err(panicked)??, changer.join().map_err(panicked)??))
+    })?;
+    // All is as it was before.
+    if quiet(&code)? != locked {
+        return Err("LOCK CPUID is something else now".to_owned());
+    }
+    let Counts { executed, illegal, segmentation, other } = counts;
+    let locked = if locked { "executed" } else { "refused" };
+    Ok(format!(
+        "lock={locked} changes={changes} executed={executed} SIGILL={illegal} SIGSEGV={segmentation} others={other}"
+    ))
+}
+
+/// Executes each form where nothing changes; returns whether CPUID with a LOCK prefix is executed, as QEMU does.
+fn quiet(code: &Code) -> Result<bool> {
+    victim::own_signal_stack()?;
+    code.allow()?;
+    let mut locked = None;
+    for (form, name) in FORMS {
+        for place in code.places() {
+            code.write(place, form);
+            for _ in 0..QUIET_ROUNDS {
+                let outcome = victim::execute(place);
+                let has_lock = form.contains(&0xf0);
+                match outcome {
+                    Outcome::Executed if has_lock && locked != Some(false) => locked = Some(true),
+                    Outcome::Signal(libc::SIGILL) if has_lock && locked != Some(true) => locked = Some(false),
+                    Outcome::Executed if form.ends_with(CPUID) && !has_lock => {}
+                    _ if !form.ends_with(CPUID) => {}
+                    outcome => return Err(format!("{name} is {outcome:?}")),
+                }
+            }
+        }
+    }
+    locked.ok_or_else(|| "no form has a LOCK prefix".to_owned())
+}
+
+/// Becomes a user without rights, for all threads to come.
+fn drop_rights() -> Result<()> {
+    if geteuid().is_root() {
+        let failed = |error| format!("cannot become another user: {error}");
+        set_thread_gid(Gid::from_raw(NOBODY)).map_err(failed)?;
+        set_thread_uid(Uid::from_raw(NOBODY)).map_err(failed)?;
+    }
+    if geteuid().is_root() { Err("this is still root".to_owned()) } else { Ok(()) }
+}
+
+/// Has this thread run on `cpu` alone.
+fn pin(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).map_err(|error| format!("sched_setaffinity: {error}"))
+}
