@@ -172,7 +172,10 @@ const AMD_FEATURES: &[Bit] = &[
 /// Leaf 80000008H: INVLPGB and TLBSYNC, which a guest has only if its hypervisor lets it.
 const AMD_SIZES: &[Bit] = &[bit(Output::Ebx, 3, Rule::Hide)];
 
-/// Leaf 8000000AH: SVM's features. Without SVM the leaf is reserved and reads zero.
+/// How many extended leaves there are.
+const EXTENDED_LEAVES: u32 = 0x8000_0000;
+
+/// Leaf 8000000AH: SVM's features. A CPU that has the leaf but not SVM reads zeros there.
 const SVM_LEAF: u32 = 0x8000_000a;
 
 /// Leaf 14H: what Intel PT can do.
@@ -215,7 +218,8 @@ pub fn answer(
         0x23 => PERFORMANCE,
         0x8000_0001 => AMD_FEATURES,
         0x8000_0008 => AMD_SIZES,
-        SVM_LEAF => return Leaf::default(),
+        // A CPU without the leaf, such as any of Intel, answers as for any other that it lacks.
+        SVM_LEAF if native(EXTENDED_LEAVES, 0).eax >= SVM_LEAF => return Leaf::default(),
         INTEL_PT_LEAF if !policy.features.contains(Features::INTEL_PT) => return Leaf::default(),
         _ => return native(leaf, subleaf),
     };
@@ -293,6 +297,15 @@ mod tests {
         assert_eq!(changed(1, 0, &ALL, ONES, CR4_OSXSAVE), [0, 0, 1 << 5 | 1 << 6, 0]);
         assert_eq!(changed(0x8000_0001, 0, &ALL, ONES, 0), [0, 0, 1 << 2 | 1 << 12, 0]);
         assert_eq!(answer(SVM_LEAF, 0, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
+        let intel = |leaf, _| match leaf {
+            EXTENDED_LEAVES => Leaf { eax: 0x8000_0008, ..Leaf::default() },
+            _ => ONES,
+        };
+        assert_eq!(
+            answer(SVM_LEAF, 0, &ALL, intel, || 0, || true),
+            ONES,
+            "as for any leaf that the CPU lacks"
+        );
     }
 
     #[test]
