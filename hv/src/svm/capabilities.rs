@@ -9,6 +9,8 @@ use crate::arch::cpuid::Leaf;
 mod feature {
     /// Nested paging.
     pub const NESTED_PAGING: u32 = 1 << 0;
+    /// VM_CR.SVMDIS can be locked, and so written where it is not locked.
+    pub const SVM_LOCK: u32 = 1 << 2;
     /// The address of the next instruction is saved at an exit.
     pub const NRIP_SAVE: u32 = 1 << 3;
     /// VMCB clean bits.
@@ -72,18 +74,20 @@ pub const R_INIT: u64 = 1 << 1;
 pub enum Decision {
     /// It can be used, once VM_CR has this value.
     Write(u64),
-    /// Firmware has switched it off and locked that.
+    /// Firmware has switched it off, and only firmware can switch it on.
     LockedOff,
 }
 
-/// Decides by VM_CR. AMD APM Vol. 2, 15.30.1 "VM_CR MSR (C001_0114h)".
+/// Decides by VM_CR and CPUID Fn8000_000A. AMD APM Vol. 2, 15.4 "Enabling SVM" and 15.30.1 "VM_CR MSR (C001_0114h)": where
+/// SVMDIS cannot be locked, software cannot clear it.
 ///
 /// An INIT that was intercepted stays pending: R_INIT turns it into an exception, so that it can be taken off the CPU.
-pub const fn decide(vm_cr: u64) -> Decision {
+pub const fn decide(vm_cr: u64, svm: Leaf) -> Decision {
     const LOCK: u64 = 1 << 3;
     const SVMDIS: u64 = 1 << 4;
-    match (vm_cr & SVMDIS != 0, vm_cr & LOCK != 0) {
-        (true, true) => Decision::LockedOff,
+    let can_write = svm.edx & feature::SVM_LOCK != 0 && vm_cr & LOCK == 0;
+    match (vm_cr & SVMDIS != 0, can_write) {
+        (true, false) => Decision::LockedOff,
         _ => Decision::Write(vm_cr & !SVMDIS | R_INIT),
     }
 }
@@ -103,9 +107,12 @@ mod tests {
 
     #[test]
     fn firmware_has_its_say() {
-        assert_eq!(decide(0), Decision::Write(0b10));
-        assert_eq!(decide(0b1000), Decision::Write(0b1010), "locked with SVM on");
-        assert_eq!(decide(0b1_0000), Decision::Write(0b10), "off, and not locked");
-        assert_eq!(decide(0b1_1000), Decision::LockedOff);
+        let lockable = Leaf { edx: 1 << 2, ..Leaf::default() };
+        assert_eq!(decide(0, lockable), Decision::Write(0b10));
+        assert_eq!(decide(0b1000, lockable), Decision::Write(0b1010), "locked with SVM on");
+        assert_eq!(decide(0b1_0000, lockable), Decision::Write(0b10), "off, and not locked");
+        assert_eq!(decide(0b1_1000, lockable), Decision::LockedOff);
+        assert_eq!(decide(0, Leaf::default()), Decision::Write(0b10));
+        assert_eq!(decide(0b1_0000, Leaf::default()), Decision::LockedOff, "off, and it cannot be locked");
     }
 }

@@ -9,6 +9,7 @@ use x86_64::registers::control::{Cr4, Cr4Flags};
 use super::capabilities::{Capabilities, Decision, R_INIT, decide};
 use super::efer;
 use super::instructions::{clgi, stgi, vmsave};
+use crate::arch::cpuid::Leaf;
 use crate::arch::msr::{self, EFER_SVME};
 use crate::arch::{cpuid, instructions};
 use crate::debug::ending::{self, Ways};
@@ -31,12 +32,17 @@ pub fn probe() -> Result<Capabilities, Unavailable> {
     if vm_cr() == Decision::LockedOff {
         return Err(Unavailable::LockedOff);
     }
-    Capabilities::choose(cpuid::cpuid(0x8000_000a, 0)).map_err(Unavailable::Missing)
+    Capabilities::choose(features()).map_err(Unavailable::Missing)
+}
+
+/// CPUID Fn8000_000A, which a CPU with AMD-V has.
+fn features() -> Leaf {
+    cpuid::cpuid(0x8000_000a, 0)
 }
 
 /// A CPU without VM_CR has nothing to switch off.
 fn vm_cr() -> Decision {
-    decide(msr::read_checked(msr::VM_CR).unwrap_or(0))
+    decide(msr::read_checked(msr::VM_CR).unwrap_or(0), features())
 }
 
 /// The bits of EFER that this CPU lets the guest set.
