@@ -76,18 +76,22 @@ fn mtrrs() -> impl Strategy<Value = Mtrrs> {
 
 fn identity() -> impl Strategy<Value = Identity> {
     let watched = prop::option::of((0..END / PAGE_SIZE).prop_map(|page| Gpa(page * PAGE_SIZE)));
+    let alias = prop::sample::select(vec![0, ALIAS]);
     let moved = prop::option::of((1u64..0x90, 1u64..0x20).prop_map(|(page, pages)| {
         let start = Hpa(page * PAGE_SIZE);
         let window = Hpa(PAGE_SIZE)..Hpa(0xa_0000);
         Moved::new(&[start..start + pages * PAGE_SIZE].into(), &window, ELSEWHERE)
     }));
-    (mtrrs(), 0..END / PAGE_SIZE, 1u64..2048, watched, moved).prop_map(
-        |(mtrrs, page, pages, watched, moved)| {
+    (mtrrs(), 0..END / PAGE_SIZE, 1u64..2048, watched, moved, alias).prop_map(
+        |(mtrrs, page, pages, watched, moved, alias)| {
             let start = Hpa(page * PAGE_SIZE);
-            Identity { mtrrs, hidden: [start..start + pages * PAGE_SIZE].into(), watched, moved }
+            Identity { mtrrs, hidden: [start..start + pages * PAGE_SIZE].into(), watched, moved, alias }
         },
     )
 }
+
+/// A bit that chooses no other memory.
+const ALIAS: u64 = 1 << 47;
 
 fn largest() -> impl Strategy<Value = PageSize> {
     prop::sample::select(PageSize::DESCENDING.to_vec())
@@ -102,14 +106,16 @@ fn probes(identity: &Identity, random: &[u64]) -> Vec<Gpa> {
     let hidden = hidden.chain(moved);
     let near = edges.into_iter().chain(hidden).chain(random.iter().map(|at| at & !(2 * MIB - 1)));
     let near = near.flat_map(|edge| [edge.saturating_sub(PAGE_SIZE), edge.saturating_sub(1), edge, edge + 1]);
-    near.chain(random.iter().copied()).map(Gpa).collect()
+    let all = near.chain(random.iter().copied());
+    all.flat_map(|address| [address, address | ALIAS]).map(Gpa).collect()
 }
 
 /// What the table must say, from the MTRRs and the hidden range alone.
 fn model(identity: &Identity, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
     let page = gpa.identity();
-    let place = identity.moved.as_ref().and_then(|moved| moved.place(gpa));
-    (!identity.hidden.contains(page)).then(|| (place.unwrap_or(page), identity.mtrrs.type_at(page)))
+    let own = Gpa(gpa.0 & !identity.alias);
+    let place = identity.moved.as_ref().and_then(|moved| moved.place(own));
+    (!identity.hidden.contains(own.identity())).then(|| (place.unwrap_or(page), identity.mtrrs.type_at(page)))
 }
 
 fn answer<F: Format>(stage2: &SecondStage<F>, tables: &Tables, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
@@ -194,7 +200,8 @@ fn change_types<F: Format>(
             got == expected || spare < usize::MAX && got == old.and(unknown),
             "{gpa} {got:?} {expected:?}"
         );
-        let watched = identity.watched == Some(gpa.align_down(PAGE_SIZE));
+        let place = Gpa(gpa.0 & !identity.alias);
+        let watched = identity.watched == Some(place.align_down(PAGE_SIZE));
         let allowed = if watched { Access::READ } else { Access::all() };
         prop_assert_eq!(access(&stage2, &tables, gpa), old.map(|_| allowed));
     }
@@ -248,13 +255,15 @@ proptest! {
             prop_assert!(size <= largest && base == gpa.align_down(size.bytes()));
             let moved = identity.moved.as_ref().filter(|_| size == PageSize::Size4K);
             for page in pages(base.0, size) {
-                let place = moved.and_then(|moved| moved.place(page)).unwrap_or(page.identity());
+                let own = Gpa(page.0 & !identity.alias);
+                let place = moved.and_then(|moved| moved.place(own)).unwrap_or(page.identity());
                 prop_assert_eq!(model(&identity, page), Some((place, memory_type)));
             }
             if size == PageSize::Size4K && largest > size {
                 let above = gpa.align_down(PageSize::Size2M.bytes());
                 let same = |page| model(&identity, page) == Some((page.identity(), memory_type));
-                let watched = identity.watched.is_some_and(|page| page.align_down(2 * MIB) == above);
+                let place = Gpa(above.0 & !identity.alias);
+                let watched = identity.watched.is_some_and(|page| page.align_down(2 * MIB) == place);
                 prop_assert!(watched || !pages(above.0, PageSize::Size2M).all(same));
             }
         }

@@ -54,6 +54,8 @@ pub const RTIT_CTL: u32 = 0x570;
 pub const X2APIC_ID: u32 = 0x802;
 /// IA32_X2APIC_ICR.
 pub const X2APIC_ICR: u32 = 0x830;
+/// IA32_TME_ACTIVATE: how memory is encrypted.
+pub const TME_ACTIVATE: u32 = 0x982;
 /// IA32_BNDCFGS.
 pub const BNDCFGS: u32 = 0xd90;
 /// IA32_LBR_CTL.

@@ -10,6 +10,7 @@ use crate::arch::cpuid;
 use crate::arch::percpu::PerCpu;
 use crate::arch::segments::Selectors;
 use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
+use crate::mem::encryption;
 use crate::mem::host::Frames;
 use crate::mem::mtrr::Mtrrs;
 use crate::mem::physical;
@@ -71,6 +72,10 @@ impl Extension for Svm {
     /// Memory Types, MTRRs".
     fn memory_types(&self) -> Mtrrs {
         Mtrrs::write_back()
+    }
+
+    fn alias(&self) -> u64 {
+        encryption::alias_of_amd(|leaf| cpuid::cpuid(leaf, 0))
     }
 
     fn features(&self) -> Features {

@@ -60,6 +60,9 @@ pub trait Extension: Clone + Send + Sync + 'static {
     /// Where the second stage's memory types come from.
     fn memory_types(&self) -> Mtrrs;
 
+    /// Bits of physical addresses that choose no other memory, but how it is encrypted.
+    fn alias(&self) -> u64;
+
     /// Features that work in the guest.
     fn features(&self) -> Features;
 

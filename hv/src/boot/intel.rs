@@ -13,6 +13,7 @@ use crate::arch::percpu::PerCpu;
 use crate::arch::segments::Selectors;
 use crate::arch::{cpuid, msr};
 use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
+use crate::mem::encryption;
 use crate::mem::host::Frames;
 use crate::mem::mtrr::Mtrrs;
 use crate::mem::physical;
@@ -80,6 +81,11 @@ impl Extension for Vmx {
         } else {
             Mtrrs::write_back()
         }
+    }
+
+    fn alias(&self) -> u64 {
+        let activated = msr::read_checked(msr::TME_ACTIVATE).unwrap_or(0);
+        encryption::alias_of_intel(activated, cpuid::physical_address_bits())
     }
 
     fn features(&self) -> Features {

@@ -76,8 +76,13 @@ pub fn make<E: Extension>(
     msrs.extend(emulated.then_some(msr::STARTUP));
     msrs.extend(cpuid::has_hypervisor().then_some(E::NESTED));
     E::fill_msr_map(msr_map, &msrs);
-    let identity =
-        Identity { mtrrs: extension.memory_types(), hidden: hidden.clone(), watched, moved: moved.clone() };
+    let identity = Identity {
+        mtrrs: extension.memory_types(),
+        hidden: hidden.clone(),
+        watched,
+        moved: moved.clone(),
+        alias: extension.alias(),
+    };
     let before = frames.available();
     let shared = cpus.all.len() > 1;
     let memory = GuestMemory::new(frames, extension.largest_page(), identity, ram, shared)

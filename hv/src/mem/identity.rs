@@ -22,6 +22,8 @@ pub struct Identity {
     pub watched: Option<Gpa>,
     /// Pages that are not where the guest has them, if there are any.
     pub moved: Option<Moved>,
+    /// Bits of an address that choose no other memory, but how it is encrypted: with them set or not, it is the same.
+    pub alias: u64,
 }
 
 impl Identity {
@@ -32,7 +34,10 @@ impl Identity {
             let base = gpa.align_down(size.bytes());
             let end = Hpa(base.0.checked_add(size.bytes())?);
             let page = base.identity()..end;
-            if self.hidden.overlaps(&page) || size != PageSize::Size4K && self.is_special(&page) {
+            // No page is so large that it has one of those bits inside.
+            let place = self.place(base);
+            let place = place..place + size.bytes();
+            if self.hidden.overlaps(&place) || size != PageSize::Size4K && self.is_special(&place) {
                 return None;
             }
             Some((base, size, self.mtrrs.uniform_type(page)?))
@@ -43,6 +48,16 @@ impl Identity {
     fn is_special(&self, range: &Range<Hpa>) -> bool {
         let watched = |page: Gpa| overlaps(range, &(page.identity()..page.identity() + PAGE_SIZE));
         self.watched.is_some_and(watched) || self.moved.as_ref().is_some_and(|moved| moved.overlaps(range))
+    }
+
+    /// Returns true if the memory at `gpa` is hidden.
+    pub fn hides(&self, gpa: Gpa) -> bool {
+        self.hidden.contains(self.place(gpa))
+    }
+
+    /// The address without the bits that choose no other memory.
+    const fn place(&self, gpa: Gpa) -> Hpa {
+        Hpa(gpa.0 & !self.alias)
     }
 
     /// Maps every page that touches `range`, but for the hidden ones, and what lies in the same large pages.
@@ -89,14 +104,45 @@ impl Identity {
     ) -> Result<Option<PageSize>, MapError> {
         match self.page_at(gpa, largest) {
             Some((base, size, memory_type)) => {
-                let watched = self.watched.is_some_and(|watched| watched == base);
+                let watched = self.watched.is_some_and(|watched| watched.identity() == self.place(base));
                 let access = if watched { Access::all() - Access::WRITE } else { Access::all() };
-                let place = self.moved.as_ref().and_then(|moved| moved.place(gpa));
+                let place = self.moved.as_ref().and_then(|moved| moved.place(self.place(gpa).identity()));
                 stage2
                     .map_with(memory, gpa, place.unwrap_or(gpa.identity()), size, memory_type, access)
                     .map(Some)
             }
             None => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_memory_is_hidden_at_each_of_its_addresses() {
+        const ALIAS: u64 = 1 << 47;
+        let hidden = Hpa(0x20_0000)..Hpa(0x40_0000);
+        let map = Identity {
+            mtrrs: Mtrrs::write_back(),
+            hidden: [hidden].into(),
+            watched: Some(Gpa(0xfee0_0000)),
+            moved: None,
+            alias: ALIAS,
+        };
+        let page =
+            |address| map.page_at(Gpa(address), PageSize::Size1G).map(|(base, size, _)| (base.0, size));
+        for address in [0x20_0000, ALIAS | 0x20_0000, 0x3f_ffff, ALIAS | 0x3f_ffff] {
+            assert_eq!(page(address), None, "{address:#x}");
+            assert!(map.hides(Gpa(address)));
+        }
+        assert_eq!(page(ALIAS | 0x40_0000), Some((ALIAS | 0x40_0000, PageSize::Size2M)));
+        assert_eq!(page(ALIAS | 0x4000_0000), Some((ALIAS | 0x4000_0000, PageSize::Size1G)));
+        assert_eq!(
+            page(ALIAS | 0xfee0_0300),
+            Some((ALIAS | 0xfee0_0000, PageSize::Size4K)),
+            "the watched page"
+        );
     }
 }

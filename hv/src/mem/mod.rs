@@ -1,6 +1,7 @@
 //! Memory: address types, the machine's memory map, and the page tables of both stages.
 
 pub mod addr;
+pub mod encryption;
 pub mod frame;
 pub mod heap;
 #[cfg(target_os = "none")]

@@ -5,6 +5,7 @@ use bitflags::bitflags;
 use super::control::{CR4_KL, CR4_OSXSAVE, CR4_PKE};
 use super::xcr0;
 use crate::arch::cpuid::Leaf;
+use crate::mem::encryption;
 
 bitflags! {
     /// Features of which a guest can only make use if the extension has a control for them, and it is on.
@@ -178,6 +179,10 @@ const EXTENDED_LEAVES: u32 = 0x8000_0000;
 /// Leaf 8000000AH: SVM's features. A CPU that has the leaf but not SVM reads zeros there.
 const SVM_LEAF: u32 = 0x8000_000a;
 
+/// Leaf 8000001FH: memory encryption, whose bit in an address Vidar does not follow when it reads the guest's tables, and
+/// encrypted guests.
+const ENCRYPTION_LEAF: u32 = encryption::AMD_LEAF;
+
 /// Leaf 14H: what Intel PT can do.
 const INTEL_PT_LEAF: u32 = 0x14;
 
@@ -219,7 +224,7 @@ pub fn answer(
         0x8000_0001 => AMD_FEATURES,
         0x8000_0008 => AMD_SIZES,
         // A CPU without the leaf, such as any of Intel, answers as for any other that it lacks.
-        SVM_LEAF if native(EXTENDED_LEAVES, 0).eax >= SVM_LEAF => return Leaf::default(),
+        SVM_LEAF | ENCRYPTION_LEAF if native(EXTENDED_LEAVES, 0).eax >= leaf => return Leaf::default(),
         INTEL_PT_LEAF if !policy.features.contains(Features::INTEL_PT) => return Leaf::default(),
         _ => return native(leaf, subleaf),
     };
@@ -296,16 +301,20 @@ mod tests {
     fn virtualization_is_hidden() {
         assert_eq!(changed(1, 0, &ALL, ONES, CR4_OSXSAVE), [0, 0, 1 << 5 | 1 << 6, 0]);
         assert_eq!(changed(0x8000_0001, 0, &ALL, ONES, 0), [0, 0, 1 << 2 | 1 << 12, 0]);
-        assert_eq!(answer(SVM_LEAF, 0, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
+        for leaf in [SVM_LEAF, ENCRYPTION_LEAF] {
+            assert_eq!(answer(leaf, 0, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
+        }
         let intel = |leaf, _| match leaf {
             EXTENDED_LEAVES => Leaf { eax: 0x8000_0008, ..Leaf::default() },
             _ => ONES,
         };
-        assert_eq!(
-            answer(SVM_LEAF, 0, &ALL, intel, || 0, || true),
-            ONES,
-            "as for any leaf that the CPU lacks"
-        );
+        for leaf in [SVM_LEAF, ENCRYPTION_LEAF] {
+            assert_eq!(
+                answer(leaf, 0, &ALL, intel, || 0, || true),
+                ONES,
+                "as for any leaf that the CPU lacks"
+            );
+        }
     }
 
     #[test]
@@ -370,7 +379,8 @@ mod tests {
     proptest! {
         #[test]
         fn other_leaves_are_the_cpus(leaf in any::<u32>(), subleaf in any::<u32>(), seed in any::<u32>()) {
-            let special = [1, 7, 0xd, 0x19, 0x23, 0x8000_0001, 0x8000_0008, SVM_LEAF, INTEL_PT_LEAF];
+            let special =
+                [1, 7, 0xd, 0x19, 0x23, 0x8000_0001, 0x8000_0008, SVM_LEAF, ENCRYPTION_LEAF, INTEL_PT_LEAF];
             prop_assume!(!special.contains(&leaf) && !HYPERVISOR_LEAVES.contains(&leaf));
             let native = |l: u32, s: u32| Leaf { eax: l ^ seed, ebx: s ^ seed, ecx: l, edx: s };
             prop_assert_eq!(answer(leaf, subleaf, &ALL, native, || 0, || true), native(leaf, subleaf));

@@ -100,7 +100,7 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
     /// Maps the page around an address that the guest touched. Whether a table was taken for it from others, so that what
     /// CPUs remember must be flushed, is the second of what it returns.
     pub fn touch(&mut self, address: Gpa) -> (Touch, bool) {
-        let hidden = self.identity.hidden.contains(address.identity());
+        let hidden = self.identity.hides(address);
         let touch = if hidden { Touch::Hidden } else { Touch::Mapped };
         let mut mapped = self.map(address, hidden);
         let flush = mapped == Err(MapError::OutOfTables) && !self.shared;

@@ -156,7 +156,8 @@ fn boot(given: &mut Given, kernel: &BzImage) {
     let high = ram.clone();
     let hidden = info.kept.iter().cloned().chain([region]).collect();
     let moved = Some(Moved::new(&ram, &landing::WINDOW, Hpa(0x30_0000)));
-    let identity = Identity { mtrrs: Mtrrs::write_back(), hidden, watched: None, moved: moved.clone() };
+    let identity =
+        Identity { mtrrs: Mtrrs::write_back(), hidden, watched: None, moved: moved.clone(), alias: 0 };
     let memory = GuestMemory::<Ept, _>::new(
         Frames(Tables::with_limit(1 << 20)),
         PageSize::Size1G,

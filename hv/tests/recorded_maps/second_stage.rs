@@ -85,7 +85,13 @@ fn check<F: Format>(machine: &Machine, identity: &Identity, largest: PageSize, t
 }
 
 fn identity(mtrrs: Mtrrs, region: &Range<Hpa>) -> Identity {
-    Identity { mtrrs, hidden: RangeSet::from([region.clone(), STARTUP]), watched: None, moved: None }
+    Identity {
+        mtrrs,
+        hidden: RangeSet::from([region.clone(), STARTUP]),
+        watched: None,
+        moved: None,
+        alias: 0,
+    }
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl TableMemory for Tables {
 }
 
 fn identity(mtrrs: Mtrrs, region: Range<Hpa>) -> Identity {
-    Identity { mtrrs, hidden: [region].into(), watched: None, moved: None }
+    Identity { mtrrs, hidden: [region].into(), watched: None, moved: None, alias: 0 }
 }
 
 /// The guest's memory, with at most so many frames for its tables.

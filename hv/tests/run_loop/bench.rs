@@ -376,7 +376,7 @@ impl Bench {
         let watched = emulated.then_some(APIC);
         let msrs = if emulated { [MSRS, &[STARTUP]].concat().leak() } else { MSRS };
         let mtrrs = Mtrrs::read(PHYSICAL_ADDRESS_BITS, |index| cpu.rdmsr(index).unwrap_or(0));
-        let identity = Identity { mtrrs, hidden: [REGION].into(), watched, moved: None };
+        let identity = Identity { mtrrs, hidden: [REGION].into(), watched, moved: None, alias: 0 };
         let frames = Frames { frames: Vec::new(), limit: Cell::new(usize::MAX) };
         let ram = RAM.into_iter().collect();
         let memory =
