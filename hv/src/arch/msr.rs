@@ -64,6 +64,24 @@ pub const LBR_CTL: u32 = 0x14ce;
 pub const EFER: u32 = 0xc000_0080;
 /// IA32_GS_BASE.
 pub const GS_BASE: u32 = 0xc000_0101;
+/// TSC_RATIO of AMD-V: what the guest's TSC runs at, beside the CPU's.
+pub const TSC_RATIO: u32 = 0xc000_0104;
+/// SYSCFG of AMD: what of memory is encrypted, and what its type comes from.
+pub const SYSCFG: u32 = 0xc001_0010;
+/// IORR_BASE0 of AMD, the first of four MSRs that send ranges of addresses to memory or to devices.
+pub const IORR_BASE0: u32 = 0xc001_0016;
+/// IORR_MASK1 of AMD, the last of them.
+pub const IORR_MASK1: u32 = 0xc001_0019;
+/// TOP_MEM of AMD: from here to 4 GiB addresses are those of devices.
+pub const TOP_MEM: u32 = 0xc001_001a;
+/// TOP_MEM2 of AMD: from here on, above 4 GiB, addresses are those of devices.
+pub const TOP_MEM2: u32 = 0xc001_001d;
+/// MMIO_CFG_BASE of AMD: where the configuration space of PCI is.
+pub const MMIO_CFG_BASE: u32 = 0xc001_0058;
+/// SMM_BASE of AMD, the first of the MSRs that place the memory of system-management mode.
+pub const SMM_BASE: u32 = 0xc001_0111;
+/// SMM_MASK of AMD, the last of them.
+pub const SMM_MASK: u32 = 0xc001_0113;
 /// VM_CR of AMD-V.
 pub const VM_CR: u32 = 0xc001_0114;
 /// VM_HSAVE_PA of AMD-V.
@@ -72,6 +90,10 @@ pub const VM_HSAVE_PA: u32 = 0xc001_0117;
 pub const SVM_KEY: u32 = 0xc001_0118;
 /// GHCB of AMD-V: an address by which an encrypted guest calls its hypervisor.
 pub const GHCB: u32 = 0xc001_0130;
+/// RMP_BASE of AMD: where the table of encrypted guests' memory is.
+pub const RMP_BASE: u32 = 0xc001_0132;
+/// RMP_END of AMD.
+pub const RMP_END: u32 = 0xc001_0133;
 /// PATCH_LOADER: a write loads AMD's microcode.
 pub const PATCH_LOADER: u32 = 0xc001_0020;
 

@@ -13,6 +13,8 @@ mod feature {
     pub const SVM_LOCK: u32 = 1 << 2;
     /// The address of the next instruction is saved at an exit.
     pub const NRIP_SAVE: u32 = 1 << 3;
+    /// The guest's TSC has a ratio to the CPU's, in TSC_RATIO.
+    pub const TSC_RATIO: u32 = 1 << 4;
     /// VMCB clean bits.
     pub const CLEAN_BITS: u32 = 1 << 5;
     /// TLB flushes of one ASID.
@@ -28,16 +30,19 @@ pub struct Capabilities {
     pub clean_bits: bool,
     /// The TLB can be flushed of the guest's translations alone.
     pub flush_by_asid: bool,
+    /// The guest's TSC has a ratio to the CPU's, which may have been left as another hypervisor wanted it.
+    pub tsc_ratio: bool,
 }
 
 impl Capabilities {
     /// All of it, by what it is called.
-    pub const fn fields(self) -> [(&'static str, u64); 3] {
-        let Self { nrip_save, clean_bits, flush_by_asid } = self;
+    pub const fn fields(self) -> [(&'static str, u64); 4] {
+        let Self { nrip_save, clean_bits, flush_by_asid, tsc_ratio } = self;
         [
             ("next RIP save", nrip_save as u64),
             ("VMCB clean bits", clean_bits as u64),
             ("flush by ASID", flush_by_asid as u64),
+            ("TSC ratio", tsc_ratio as u64),
         ]
     }
 
@@ -62,6 +67,7 @@ impl Capabilities {
             nrip_save: has(feature::NRIP_SAVE),
             clean_bits: has(feature::CLEAN_BITS),
             flush_by_asid: has(feature::FLUSH_BY_ASID),
+            tsc_ratio: has(feature::TSC_RATIO),
         })
     }
 }
@@ -99,7 +105,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let good = Leaf { ebx: 16, edx: 0x49, ..Leaf::default() };
-        let capabilities = Capabilities { nrip_save: true, clean_bits: false, flush_by_asid: true };
+        let capabilities =
+            Capabilities { nrip_save: true, clean_bits: false, flush_by_asid: true, tsc_ratio: false };
         assert_eq!(Capabilities::choose(good), Ok(capabilities));
         assert_eq!(Capabilities::choose(Leaf { edx: 0x48, ..good }), Err(vec!["nested paging"]));
         assert_eq!(Capabilities::choose(Leaf::default()).map_err(|missing| missing.len()), Err(2));

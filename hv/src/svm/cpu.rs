@@ -78,7 +78,7 @@ impl<R: ReadGuest> SvmCpu<R> {
         // SAFETY: the caller's promise; SVME is set when VMSAVE is executed.
         let vmcb = unsafe {
             let mut vmcb = Vmcb::at(direct(frames.vmcb));
-            enable::enable(frames.host_save, frames.host, percpu.is_boot_cpu());
+            enable::enable(&capabilities, frames.host_save, frames.host, percpu.is_boot_cpu());
             // A CPU that comes out of an INIT has its guest's MSRs in the VMCB already.
             if vmcb.control().guest_asid == 0 {
                 vmsave(frames.vmcb);

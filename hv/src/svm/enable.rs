@@ -35,6 +35,11 @@ pub fn probe() -> Result<Capabilities, Unavailable> {
     Capabilities::choose(features()).map_err(Unavailable::Missing)
 }
 
+/// TSC_RATIO: the guest's TSC is the CPU's. 32 bits before the point, and 32 after it.
+const TSC_RATIO_1: u64 = 1 << 32;
+/// SYSCFG.MtrrFixDramModEn.
+const SYSCFG_MODIFY_FIXED: u64 = 1 << 19;
+
 /// CPUID Fn8000_000A, which a CPU with AMD-V has.
 fn features() -> Leaf {
     cpuid::cpuid(0x8000_000a, 0)
@@ -64,8 +69,8 @@ pub fn leave() {
 /// without it is a real one. GIF is 0 afterwards.
 ///
 /// # Safety
-/// [`probe`] found AMD-V usable here; segments and the per-CPU block are loaded; the two frames are used for nothing else.
-pub unsafe fn enable(host_save: Hpa, host: Hpa, keeps_init: bool) {
+/// [`probe`] found `capabilities` here; segments and the per-CPU block are loaded; the two frames are used for nothing else.
+pub unsafe fn enable(capabilities: &Capabilities, host_save: Hpa, host: Hpa, keeps_init: bool) {
     ending::set_ways(Ways { before_halt: leave, before_reset: leave });
     // SAFETY: OSXSAVE changes nothing for code that does not use XSAVE; the frames are the caller's promise.
     unsafe {
@@ -73,6 +78,15 @@ pub unsafe fn enable(host_save: Hpa, host: Hpa, keeps_init: bool) {
             // QEMU has no VM_CR, and then no firmware's lock in it either.
             let value = if keeps_init { value } else { value & !R_INIT };
             let _ = msr::write_checked(msr::VM_CR, value);
+        }
+        if capabilities.tsc_ratio {
+            msr::write(msr::TSC_RATIO, TSC_RATIO_1);
+        }
+        // Where firmware has left it on, the guest could say of the first MiB by its MTRRs that it is no memory.
+        if let Ok(value) = msr::read_checked(msr::SYSCFG)
+            && value & SYSCFG_MODIFY_FIXED != 0
+        {
+            let _ = msr::write_checked(msr::SYSCFG, value & !SYSCFG_MODIFY_FIXED);
         }
         Cr4::update(|cr4| cr4.set(Cr4Flags::OSXSAVE, cpuid::has_xsave()));
         instructions::wbinvd();

@@ -15,6 +15,19 @@ const OWN: &[Row] = &[
     Row::new(msr::PATCH_LOADER, msr::PATCH_LOADER, Read::Native, Write::Microcode(0)),
     Row::new(msr::VM_CR, msr::VM_CR, Read::Refuse, Write::Refuse),
     Row::new(msr::VM_HSAVE_PA, msr::SVM_KEY, Read::Refuse, Write::Refuse),
+    // It is 1 while Vidar has the CPU, and a CPU without AMD-V has none.
+    Row::new(msr::TSC_RATIO, msr::TSC_RATIO, Read::Refuse, Write::Refuse),
+    // By these the guest's CPU could take Vidar's memory away or give it another type, and read it encrypted. They are
+    // firmware's to set up. AMD APM Vol. 2, 7.9 "Extensions of the MTRR Memory-Type Range Registers".
+    Row::new(msr::SYSCFG, msr::SYSCFG, Read::Without(SYSCFG_ENCRYPTION), Write::Keep),
+    Row::new(msr::IORR_BASE0, msr::IORR_MASK1, Read::Native, Write::Keep),
+    Row::new(msr::TOP_MEM, msr::TOP_MEM, Read::Native, Write::Keep),
+    Row::new(msr::TOP_MEM2, msr::TOP_MEM2, Read::Native, Write::Keep),
+    Row::new(msr::MMIO_CFG_BASE, msr::MMIO_CFG_BASE, Read::Native, Write::ConfigurationBase),
+    // As firmware locks them: AMD APM Vol. 2, 10.2.5 "System Management Range Registers".
+    Row::new(msr::SMM_BASE, msr::SMM_MASK, Read::Native, Write::Refuse),
+    // There is no SNP in what the guest is told of the CPU.
+    Row::new(msr::RMP_BASE, msr::RMP_END, Read::Refuse, Write::Refuse),
 ];
 
 /// What is refused as well where a hypervisor is below Vidar: the MSRs that the permissions map does not cover. A bare CPU
@@ -27,6 +40,9 @@ pub const NESTED: &[Row] = &[
     Row::new(0xc001_2000, 0xffff_ffff, Read::Refuse, Write::Refuse),
 ];
 
+/// SYSCFG: SME, SNP and what belongs to it, which CPUID hides.
+const SYSCFG_ENCRYPTION: u64 = 0xf << 23;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,7 +50,7 @@ mod tests {
 
     #[test]
     fn what_the_guest_must_not_reach() {
-        for index in [msr::VM_CR, msr::VM_HSAVE_PA, msr::SVM_KEY] {
+        for index in [msr::VM_CR, msr::VM_HSAVE_PA, msr::SVM_KEY, msr::TSC_RATIO, msr::RMP_BASE] {
             assert_eq!(policy(MSRS, index), (Read::Refuse, Write::Refuse), "{index:#x}");
         }
         assert_eq!(policy(MSRS, msr::EFER), (Read::Efer, Write::Efer));
@@ -55,5 +71,20 @@ mod tests {
             assert_eq!(policy(&tables, index), expected, "{index:#x}");
         }
         assert_eq!(policy(&tables, msr::GHCB), (Read::Refuse, Write::Refuse));
+    }
+
+    /// Each MSR that says where memory is, or what of it is encrypted.
+    #[test]
+    fn memory_stays_where_firmware_has_put_it() {
+        for index in
+            [0xc001_0010, 0xc001_0016, 0xc001_0017, 0xc001_0018, 0xc001_0019, 0xc001_001a, 0xc001_001d]
+        {
+            assert_eq!(policy(MSRS, index).1, Write::Keep, "{index:#x}");
+        }
+        for index in 0xc001_0111..=0xc001_0113 {
+            assert_eq!(policy(MSRS, index).1, Write::Refuse, "{index:#x}");
+        }
+        assert_eq!(policy(MSRS, 0xc001_0010).0, Read::Without(0b1111 << 23));
+        assert_eq!(policy(MSRS, 0xc001_0058), (Read::Native, Write::ConfigurationBase));
     }
 }

@@ -1,5 +1,6 @@
 //! What all CPUs of the guest have in common. Nothing here changes on the exit path but the memory, under its lock.
 
+use core::ops::Range;
 use core::sync::atomic::AtomicBool;
 
 use spin::Mutex;
@@ -10,7 +11,7 @@ use super::hypercall::Facts;
 use super::memory::GuestMemory;
 use super::microcode::Load;
 use super::msr::Row;
-use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
+use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use crate::mem::walk::ReadGuest;
 
 /// Who acts on the messages that start CPUs.
@@ -68,5 +69,10 @@ impl<F, T> Machine<F, T> {
     /// Whether these are the registers of Vidar itself, and not of a guest.
     pub fn runs_vidar(&self, controls: &Controls) -> bool {
         Hpa(controls.cr3).align_down(PAGE_SIZE) == self.host_root
+    }
+
+    /// Returns true if some of these addresses are Vidar's.
+    pub fn keeps(&self, range: &Range<Hpa>) -> bool {
+        self.facts.kept.iter().any(|kept| overlaps(range, kept))
     }
 }

@@ -1,9 +1,10 @@
 //! The guest's MSRs: the CPU's own, but for the rows of some tables. There is one for all, and each backend has one of its
 //! own; its bitmap is derived from both.
 
-use core::ops::RangeInclusive;
+use core::ops::{Range, RangeInclusive};
 
 use crate::arch::msr;
+use crate::mem::addr::Hpa;
 
 /// What becomes of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +32,16 @@ pub enum Write {
     Refuse,
     /// Nothing: the CPU could not do what was asked for from here.
     Ignore,
+    /// Nothing, where the CPU has the MSR: what firmware has set up stays.
+    Keep,
     /// An update of the CPU's microcode, which begins so many bytes below the address that is written.
     Microcode(u64),
     /// An MTRR: the second-stage memory types follow it.
     Mtrr,
     /// IA32_APIC_BASE: the APIC may not be laid over Vidar.
     ApicBase,
+    /// MMIO_CFG_BASE: the configuration space of PCI may not be laid over Vidar.
+    ConfigurationBase,
     /// #GP if a bit of these is set, or else the CPU takes it.
     Without(u64),
     /// IA32_X2APIC_ICR: messages that start CPUs are Vidar's to send.
@@ -104,6 +109,18 @@ pub const fn feature_control(native: u64) -> u64 {
     native & !VMX_AND_SMX | LOCK
 }
 
+/// The addresses at which MMIO_CFG_BASE of `value` has the configuration space of PCI: 1 MiB for each bus. `None` where that
+/// is switched off, or so large that the CPU refuses it. AMD BKDG for family 10h, 2.11 "Configuration Space".
+pub const fn configuration_space(value: u64) -> Option<Range<Hpa>> {
+    const ENABLED: u64 = 1;
+    let base = value & 0x0000_ffff_fff0_0000;
+    let bus_bits = value >> 2 & 0xf;
+    if value & ENABLED == 0 || bus_bits > 8 {
+        return None;
+    }
+    Some(Hpa(base)..Hpa(base + (1 << (20 + bus_bits))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +143,14 @@ mod tests {
             assert_eq!(policy(&[COMMON], index), (Read::Refuse, Write::Refuse), "{index:#x}");
         }
         assert_eq!(policy(&[COMMON], 0x10), (Read::Native, Write::Native));
+    }
+
+    #[test]
+    fn configuration_space_of_pci() {
+        assert_eq!(configuration_space(0xe000_0021), Some(Hpa(0xe000_0000)..Hpa(0xf000_0000)));
+        assert_eq!(configuration_space(0xfd_0000_0001), Some(Hpa(0xfd_0000_0000)..Hpa(0xfd_0010_0000)));
+        assert_eq!(configuration_space(0xe000_0020), None, "off");
+        assert_eq!(configuration_space(0xe000_0025), None, "512 buses");
     }
 
     #[test]

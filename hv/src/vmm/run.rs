@@ -12,7 +12,7 @@ use super::outcome::{Exception, Outcome, REFUSE, Stop};
 use super::registers::Register;
 use super::{apic, cpuid, hypercall, microcode, misc_enable, xcr0};
 use crate::arch::msr::{EFER_LMA, EFER_NXE, Fault};
-use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
+use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, Mtrrs};
 use crate::mem::stage2::{Format, TableMemory};
 
@@ -175,11 +175,18 @@ fn write_msr<V: Vcpu, F: Format, T: TableMemory>(
     match msr::policy(machine.msrs, index).1 {
         Write::Native => {}
         Write::Ignore => return Outcome::Advance,
-        Write::Refuse => return REFUSE,
+        Write::Keep if vcpu.rdmsr(index).is_ok() => return Outcome::Advance,
+        Write::Refuse | Write::Keep => return REFUSE,
         Write::Without(bits) if value & bits != 0 => return REFUSE,
         Write::Without(_) => {}
         Write::ApicBase if !apic_may_be_at(value, machine) => return REFUSE,
         Write::ApicBase => {}
+        Write::ConfigurationBase
+            if msr::configuration_space(value).is_some_and(|space| machine.keeps(&space)) =>
+        {
+            return REFUSE;
+        }
+        Write::ConfigurationBase => {}
         Write::Icr => return apic::write_msr(vcpu, machine, value),
         Write::Microcode(before) => return microcode::load(vcpu, machine, index, value, before),
         Write::Mtrr => return write_mtrr(vcpu, machine, index, value),
@@ -217,7 +224,7 @@ fn write_misc_enable<V: Vcpu>(vcpu: &mut V, index: u32, value: u64) -> Outcome {
 fn apic_may_be_at<F, T>(value: u64, machine: &Machine<F, T>) -> bool {
     let page = Hpa(value & 0x000f_ffff_ffff_f000);
     machine.watched.is_none_or(|watched| watched == page.identity())
-        && !machine.facts.kept.iter().any(|kept| overlaps(&(page..page + PAGE_SIZE), kept))
+        && !machine.keeps(&(page..page + PAGE_SIZE))
 }
 
 #[cold]

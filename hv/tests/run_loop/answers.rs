@@ -158,6 +158,8 @@ fn rdmsr_by_policy() {
         (msr::VM_CR, None),
         (msr::VM_HSAVE_PA, None),
         (msr::SVM_KEY, None),
+        (msr::TSC_RATIO, None),
+        (msr::SYSCFG, Some(1 << 18)),
     ] {
         let mut bench = Bench::with(&[(Rcx, HIGH | u64::from(index))]);
         let outcome = if read.is_some() { Outcome::Advance } else { REFUSED };
@@ -209,6 +211,17 @@ fn wrmsr_by_policy() {
         (msr::VMX_BASIC, 0, REFUSED, false),
         (msr::VM_CR, 0, REFUSED, false),
         (msr::VM_HSAVE_PA, base, REFUSED, false),
+        (msr::TSC_RATIO, 1 << 32, REFUSED, false),
+        // What says where memory is stays, where the CPU has it.
+        (msr::SYSCFG, 1 << 23, Outcome::Advance, false),
+        (msr::TOP_MEM, base, Outcome::Advance, false),
+        (msr::TOP_MEM2, base, REFUSED, false),
+        (msr::SMM_MASK, base | 3, REFUSED, false),
+        // The configuration space of all buses across the region, that of one bus beside it, and none.
+        (msr::MMIO_CFG_BASE, 8 << 2 | 1, REFUSED, false),
+        (msr::MMIO_CFG_BASE, base | 1, REFUSED, false),
+        (msr::MMIO_CFG_BASE, REGION.end.0 | 1, Outcome::Advance, true),
+        (msr::MMIO_CFG_BASE, base, Outcome::Advance, true),
         // The APIC on the first page and on the last of the region; beside it, and far away.
         (msr::APIC_BASE, base | 0x900, REFUSED, false),
         (msr::APIC_BASE, (REGION.end.0 - PAGE_SIZE) | 0xd00, REFUSED, false),

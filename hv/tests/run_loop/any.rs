@@ -13,7 +13,7 @@ use vidar::mem::stage2::REACH;
 use vidar::vmm::control::*;
 use vidar::vmm::exit::{ControlWrite, Exit, Immediate, Violation};
 use vidar::vmm::machine::Startup;
-use vidar::vmm::msr::{Write, policy};
+use vidar::vmm::msr::{Write, configuration_space, policy};
 use vidar::vmm::outcome::Stop;
 use vidar::vmm::registers::Register::{self, Rcx};
 
@@ -108,6 +108,7 @@ fn check_effects(exit: &Exit, did: &[Did], before: &Controls) -> Result<(), Test
                 let allowed = match policy(MSRS, index).1 {
                     Write::Refuse
                     | Write::Ignore
+                    | Write::Keep
                     | Write::Microcode(_)
                     | Write::Efer
                     | Write::EferIfWatched
@@ -115,6 +116,9 @@ fn check_effects(exit: &Exit, did: &[Did], before: &Controls) -> Result<(), Test
                     Write::MiscEnable => value & (1 << 12 | 1 << 34) == 0,
                     Write::Without(bits) => value & bits == 0,
                     Write::Native | Write::Mtrr | Write::ApicBase => true,
+                    Write::ConfigurationBase => {
+                        configuration_space(value).is_none_or(|space| !overlaps(&space, &REGION))
+                    }
                 };
                 prop_assert!(allowed, "{:#x} = {:#x}", index, value);
                 let page = Hpa(value & 0xf_ffff_ffff_f000);

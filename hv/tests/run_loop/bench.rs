@@ -120,6 +120,11 @@ impl FakeCpu {
             (msr::VM_CR, 0),
             (msr::VM_HSAVE_PA, 0),
             (msr::PATCH_LOADER, 0),
+            (msr::TSC_RATIO, 1 << 33),
+            (msr::SYSCFG, 1 << 23 | 1 << 18),
+            (msr::TOP_MEM, 0x8000_0000),
+            (msr::MMIO_CFG_BASE, 0),
+            (msr::SMM_MASK, 0),
             // All of RAM WB, as the default type has it; 3 GiB to 4 GiB UC.
             (IA32_MTRRCAP, 0x508),
             (IA32_MTRR_DEF_TYPE, 0xc06),
