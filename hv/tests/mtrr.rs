@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use vidar::mem::addr::{Hpa, PAGE_SIZE};
 use vidar::mem::mtrr::MemoryType::{Uncacheable, WriteBack, WriteProtected, WriteThrough};
-use vidar::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
+use vidar::mem::mtrr::{Combined, IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
 
 /// A small address space, so that every page of it can be looked at.
 const PHYS_BITS: u32 = 22;
@@ -102,6 +102,21 @@ proptest! {
     }
 
     #[test]
+    fn where_the_cpu_combines_them_pages_end_at_the_same_borders(
+        registers in registers(false),
+        bounds in prop::collection::vec((0..END, 1..END), 20),
+    ) {
+        let own = read(&registers);
+        let combined = own.clone().combined(Some(Combined { write_back_to: 0 }));
+        for (start, length) in bounds {
+            let range = Hpa(start)..Hpa((start + length).min(END));
+            let expected = own.uniform_type(range.clone()).map(|_| WriteBack);
+            prop_assert_eq!(combined.uniform_type(range), expected);
+            prop_assert_eq!(combined.type_at(Hpa(start)), WriteBack);
+        }
+    }
+
+    #[test]
     fn uniformity_is_never_claimed_wrongly(
         registers in registers(false),
         bounds in prop::collection::vec((0..END, 1..END), 20),
@@ -189,6 +204,25 @@ fn uniformity_of_a_usual_machine() {
     assert_eq!(uniform(&mtrrs, 2 * GIB, 2 * GIB + MIB), Some(WriteThrough));
     assert_eq!(uniform(&mtrrs, 5 * GIB, u64::MAX), Some(Uncacheable));
     assert_eq!(uniform(&mtrrs, GIB, GIB), None);
+}
+
+/// AMD: memory above 4 GiB has no range of its own, but a register that says where it ends.
+#[test]
+fn the_top_of_memory_is_a_border() {
+    let top = 16 * GIB + 512 * MIB;
+    let registers = |default: u64| move |index| if index == IA32_MTRR_DEF_TYPE { 0x800 | default } else { 0 };
+    let combined =
+        |default, syscfg| Mtrrs::read(48, registers(default)).combined(Some(Combined::from_raw(syscfg, top)));
+    let on = combined(0, 0b11 << 21);
+    assert_eq!(uniform(&on, 15 * GIB, 16 * GIB), Some(WriteBack));
+    assert_eq!(uniform(&on, 16 * GIB, 17 * GIB), None);
+    assert_eq!(uniform(&on, 16 * GIB, top), Some(WriteBack));
+    assert_eq!(uniform(&on, top, 17 * GIB), Some(WriteBack));
+    assert_eq!(uniform(&on, 3 * GIB, 5 * GIB), None);
+    assert_eq!(uniform(&on, 0, 1 << 40), None);
+    for other in [combined(0, 0b01 << 21), combined(0, 0b10 << 21), combined(6, 0b11 << 21)] {
+        assert_eq!(uniform(&other, 16 * GIB, 17 * GIB), Some(WriteBack));
+    }
 }
 
 #[test]

@@ -6,13 +6,13 @@ use vidar_abi::Vendor;
 
 use super::extension::Extension;
 use super::refusal::{self, Difference, Names, Refusal};
-use crate::arch::cpuid;
 use crate::arch::percpu::PerCpu;
 use crate::arch::segments::Selectors;
+use crate::arch::{cpuid, msr};
 use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use crate::mem::encryption;
 use crate::mem::host::Frames;
-use crate::mem::mtrr::Mtrrs;
+use crate::mem::mtrr::{Combined, Mtrrs};
 use crate::mem::physical;
 use crate::mem::view::Reader;
 use crate::svm::capabilities::Capabilities;
@@ -68,10 +68,14 @@ impl Extension for Svm {
         if cpuid::has_1g_pages() { PageSize::Size1G } else { PageSize::Size2M }
     }
 
-    /// The CPU combines the MTRRs with what nested paging says, so that says nothing. AMD APM Vol. 2, 15.25.8 "Combining
-    /// Memory Types, MTRRs".
     fn memory_types(&self) -> Mtrrs {
-        Mtrrs::write_back()
+        let read = |index| msr::read_checked(index).unwrap_or(0);
+        let own = if cpuid::has_mtrrs() {
+            Mtrrs::read(cpuid::physical_address_bits(), read)
+        } else {
+            Mtrrs::write_back()
+        };
+        own.combined(Some(Combined::from_raw(read(msr::SYSCFG), read(msr::TOP_MEM2))))
     }
 
     fn alias(&self) -> u64 {

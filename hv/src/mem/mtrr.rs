@@ -1,7 +1,9 @@
 //! Memory types as the MTRRs give them.
 //!
-//! The second-stage table must repeat what the MTRRs say: with it in use, the CPU takes the type of a page from there
-//! and no longer from the MTRRs.
+//! On VT-x the second-stage table must repeat what the MTRRs say: with it in use, the CPU takes the type of a page from there
+//! and no longer from the MTRRs. On AMD-V the CPU combines both, so the table says write-back everywhere; but a page must not
+//! be so large that it has two types. AMD APM Vol. 2, 7.7.3 "MTRR Initialization" and 15.25.8 "Combining Memory Types, MTRRs".
+//!
 //! Intel SDM Vol. 3A 12.11 "Memory Type Range Registers (MTRRs)".
 
 use core::ops::Range;
@@ -148,6 +150,24 @@ pub struct Mtrrs {
     variable: [Variable; MAX_PAIRS],
     /// How many of `variable` are in use.
     count: usize,
+    /// What else decides on AMD-V.
+    combined: Option<Combined>,
+}
+
+/// The CPU combines the MTRRs with the types of the second stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Combined {
+    /// From 4 GiB up to here memory that no range covers is write-back, whatever the default type; 0 if there is no such
+    /// memory. AMD APM Vol. 2, 7.9.4 "Top of Memory".
+    pub write_back_to: u64,
+}
+
+impl Combined {
+    /// By SYSCFG and TOP_MEM2: MtrrTom2En and Tom2ForceMemTypeWB.
+    pub const fn from_raw(syscfg: u64, top_mem2: u64) -> Self {
+        const BOTH: u64 = 0b11 << 21;
+        Self { write_back_to: if syscfg & BOTH == BOTH { top_mem2 & 0x000f_ffff_ff80_0000 } else { 0 } }
+    }
 }
 
 impl Mtrrs {
@@ -158,7 +178,17 @@ impl Mtrrs {
 
     const fn uniform(default: MemoryType) -> Self {
         let unused = Variable { base: 0, mask: 0, memory_type: default };
-        Self { default, fixed: None, variable: [unused; MAX_PAIRS], count: 0 }
+        Self { default, fixed: None, variable: [unused; MAX_PAIRS], count: 0, combined: None }
+    }
+
+    /// The same where the CPU combines them with the types of the second stage: all that is uniform is write-back there.
+    pub const fn combined(self, combined: Option<Combined>) -> Self {
+        Self { combined, ..self }
+    }
+
+    /// Whether the CPU combines them with the types of the second stage, and how.
+    pub const fn how_combined(&self) -> Option<Combined> {
+        self.combined
     }
 
     /// Reads the MTRRs. `phys_bits` is the number of bits in a physical address; `rdmsr` is asked only for registers
@@ -167,7 +197,8 @@ impl Mtrrs {
     pub fn read(phys_bits: u32, mut rdmsr: impl FnMut(u32) -> u64) -> Self {
         let cap = MtrrCap::from_raw(rdmsr(IA32_MTRRCAP), phys_bits);
         let def_type = rdmsr(IA32_MTRR_DEF_TYPE);
-        let type_of = |raw: u8| MemoryType::from_raw(raw).unwrap_or(MemoryType::Uncacheable);
+        // AMD has two more bits in each field, which say whether it is memory at all.
+        let type_of = |raw: u8| MemoryType::from_raw(raw & 7).unwrap_or(MemoryType::Uncacheable);
         // Without E (bit 11) all memory is UC: Intel SDM Vol. 3A 12.11.2.1 "IA32_MTRR_DEF_TYPE MSR".
         if def_type & 1 << 11 == 0 {
             return Self::uniform(MemoryType::Uncacheable);
@@ -191,8 +222,12 @@ impl Mtrrs {
         mtrrs
     }
 
-    /// The type of the page that holds `address`.
+    /// The type of the page that holds `address`, for the second stage.
     pub fn type_at(&self, address: Hpa) -> MemoryType {
+        if self.combined.is_some() { MemoryType::WriteBack } else { self.own_type_at(address) }
+    }
+
+    fn own_type_at(&self, address: Hpa) -> MemoryType {
         if let Some(memory_type) = self.fixed_type_at(address.0) {
             return memory_type;
         }
@@ -201,14 +236,34 @@ impl Mtrrs {
             .filter(|variable| (address.0 ^ variable.base) & variable.mask == 0)
             .map(|variable| variable.memory_type)
             .reduce(MemoryType::with)
+            .or_else(|| self.default_type(address.align_down(PAGE_SIZE).0, PAGE_SIZE))
             .unwrap_or(self.default)
     }
 
-    /// The type of every page that `range` touches, if they all have the same. An empty range has none.
+    /// The type of the part of a block that no range covers, if it has one.
+    fn default_type(&self, start: u64, size: u64) -> Option<MemoryType> {
+        const FROM: u64 = 4 << 30;
+        let to = self.combined.map_or(0, |combined| combined.write_back_to);
+        let last = start + (size - 1);
+        if last < FROM || start >= to {
+            Some(self.default)
+        } else if start >= FROM && last < to {
+            Some(MemoryType::WriteBack)
+        } else {
+            (self.default == MemoryType::WriteBack).then_some(self.default)
+        }
+    }
+
+    /// The type of every page that `range` touches for the second stage, if they all have the same. An empty range has none.
     ///
     /// `None` for a uniform range is possible only where a variable range with a discontiguous mask covers a part
     /// of it, which firmware does not set up.
     pub fn uniform_type(&self, range: Range<Hpa>) -> Option<MemoryType> {
+        let own = self.own_uniform_type(range)?;
+        Some(if self.combined.is_some() { MemoryType::WriteBack } else { own })
+    }
+
+    fn own_uniform_type(&self, range: Range<Hpa>) -> Option<MemoryType> {
         if range.is_empty() {
             return None;
         }
@@ -236,7 +291,7 @@ impl Mtrrs {
     /// range covers a part of at most one block a level, so the search is short.
     fn block_type(&self, start: u64, size: u64) -> Option<MemoryType> {
         if size == PAGE_SIZE {
-            return Some(self.type_at(Hpa(start)));
+            return Some(self.own_type_at(Hpa(start)));
         }
         let mut whole = None;
         let mut divided = self.fixed.is_some() && start < FIXED_END;
@@ -255,7 +310,7 @@ impl Mtrrs {
         }
         // Nothing changes what is UC already.
         if !divided || whole == Some(MemoryType::Uncacheable) {
-            return Some(whole.unwrap_or(self.default));
+            return whole.or_else(|| self.default_type(start, size));
         }
         let half = size / 2;
         let below = self.block_type(start, half)?;

@@ -6,8 +6,7 @@ use crate::vmm::msr::{COMMON, Read, Row, Write};
 /// All tables that hold on AMD-V.
 pub const MSRS: &[&[Row]] = &[COMMON, OWN];
 
-/// Those of AMD-V and of CPUs that have it. The CPU itself combines nested paging with the MTRRs, so those are not among
-/// them.
+/// Those of AMD-V and of CPUs that have it.
 const OWN: &[Row] = &[
     // SVME is on behind the guest's back.
     Row::new(msr::EFER, msr::EFER, Read::Efer, Write::Efer),
@@ -54,7 +53,8 @@ mod tests {
             assert_eq!(policy(MSRS, index), (Read::Refuse, Write::Refuse), "{index:#x}");
         }
         assert_eq!(policy(MSRS, msr::EFER), (Read::Efer, Write::Efer));
-        assert_eq!(policy(MSRS, 0x200), (Read::Native, Write::Native));
+        assert_eq!(policy(MSRS, 0x200), (Read::Native, Write::Mtrr));
+        assert_eq!(policy(MSRS, msr::PAT), (Read::Native, Write::Native), "between the MTRRs");
     }
 
     /// What a hypervisor below could take as an address is not passed on, and what the map covers stays as it is.

@@ -122,6 +122,7 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
 
     /// Makes the memory types follow the MTRRs. Returns true if anything changed: what CPUs remember must then be flushed.
     pub fn follow(&mut self, mtrrs: Mtrrs) -> bool {
+        let mtrrs = mtrrs.combined(self.identity.mtrrs.how_combined());
         // Linux writes back what it read, and sets up ranges before it switches them on.
         if self.identity.mtrrs == mtrrs {
             return false;

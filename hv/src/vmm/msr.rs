@@ -80,6 +80,14 @@ impl Row {
 /// 400000FFH for this.
 pub const COMMON: &[Row] = &[
     Row::new(msr::APIC_BASE, msr::APIC_BASE, Read::Native, Write::ApicBase),
+    // The pages of the second stage have one type each. Variable ranges: all that there are numbers for. The CPU refuses
+    // those that it lacks.
+    Row::new(0x200, 0x24f, Read::Native, Write::Mtrr),
+    // Fixed ranges and the default type.
+    Row::new(0x250, 0x250, Read::Native, Write::Mtrr),
+    Row::new(0x258, 0x259, Read::Native, Write::Mtrr),
+    Row::new(0x268, 0x26f, Read::Native, Write::Mtrr),
+    Row::new(0x2ff, 0x2ff, Read::Native, Write::Mtrr),
     // KVM's first clock: MSR_KVM_WALL_CLOCK and MSR_KVM_SYSTEM_TIME.
     Row::new(0x11, 0x12, Read::Refuse, Write::Refuse),
     // Hyper-V's, and the page of hypercalls of Xen.

@@ -15,14 +15,6 @@ const OWN: &[Row] = &[
     Row::new(msr::SMM_MONITOR_CTL, msr::SMM_MONITOR_CTL, Read::Refuse, Write::Refuse),
     Row::new(msr::MISC_ENABLE, msr::MISC_ENABLE, Read::MiscEnable, Write::MiscEnable),
     Row::new(msr::EFER, msr::EFER, Read::Native, Write::EferIfWatched),
-    // EPT entries have memory types in place of the MTRRs. Variable ranges: all that there are numbers for. The CPU
-    // refuses those that it lacks.
-    Row::new(0x200, 0x24f, Read::Native, Write::Mtrr),
-    // Fixed ranges and the default type.
-    Row::new(0x250, 0x250, Read::Native, Write::Mtrr),
-    Row::new(0x258, 0x259, Read::Native, Write::Mtrr),
-    Row::new(0x268, 0x26f, Read::Native, Write::Mtrr),
-    Row::new(0x2ff, 0x2ff, Read::Native, Write::Mtrr),
     // With PEBS the CPU goes on to write event records after an exit, to the guest's linear address in Vidar's address
     // space. So it may not be enabled, and is not advertised: Intel SDM Vol. 3B, 21.8 "IA32_PERF_CAPABILITIES MSR
     // Enumeration".
