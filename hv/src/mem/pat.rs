@@ -56,9 +56,37 @@ pub fn load() -> u64 {
     found
 }
 
+/// Whether Vidar can run with this PAT: its memory and the APIC's page have the types that they need. The framebuffer has
+/// another one, which only makes it slower.
+pub const fn serves(pat: u64) -> bool {
+    let types = pat.to_le_bytes();
+    types[0] == MemoryType::WriteBack as u8 && types[3] == MemoryType::Uncacheable as u8
+}
+
+/// Makes the guest's PAT this CPU's, if Vidar can run with it: for a hypervisor below that gives Vidar's guest the PAT of
+/// Vidar, as KVM does on AMD-V.
+#[cfg(target_os = "none")]
+pub fn lend(guest: u64) {
+    use crate::arch::msr;
+
+    if serves(guest) {
+        // SAFETY: what Vidar has mapped means the same, and the CPU has held this value before.
+        unsafe { msr::write(msr::PAT, guest) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn which_pats_serve_vidar() {
+        assert!(serves(HOST_PAT));
+        assert!(serves(0x0007_0406_0007_0406), "after reset");
+        assert!(serves(0x0407_0506_0007_0106), "that of Linux");
+        assert!(!serves(0x0007_0406_0007_0400), "memory would be uncacheable");
+        assert!(!serves(0x0007_0406_0607_0406), "the APIC would be cached");
+    }
 
     #[test]
     fn types_and_indices_belong_together() {

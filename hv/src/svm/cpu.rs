@@ -15,6 +15,7 @@ use crate::arch::processor::OnHardware;
 use crate::arch::{cpuid, instructions};
 use crate::mem::addr::Hpa;
 use crate::mem::layout::direct;
+use crate::mem::pat;
 use crate::mem::walk::ReadGuest;
 use crate::vmm::backend::Vcpu;
 use crate::vmm::control::{CR0_PE, Controls};
@@ -86,6 +87,10 @@ impl<R: ReadGuest> SvmCpu<R> {
             }
             vmcb
         };
+        if cpuid::has_hypervisor() {
+            // KVM's nested AMD-V does not look at G_PAT. The nested tables are write-back throughout, so they do not mind.
+            pat::lend(percpu.guest_pat());
+        }
         let block = EntryBlock::new(frames.vmcb, frames.host);
         let mut cpu =
             Self { block, vmcb, capabilities, percpu, memory, next_rip: 0, doubt: Doubt::default() };
