@@ -44,6 +44,21 @@ pub fn pack_files(folders: &[&str], files: &[(String, Vec<u8>)]) -> Result<Vec<u
     archive.compress()
 }
 
+/// An archive of `folders` and `programs` that is not compressed, for a kernel that is to start quickly. The kernel unpacks
+/// more of them that follow, each from a multiple of four bytes on.
+pub fn pack_plain(folders: &[String], programs: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    let mut archive = Archive { bytes: Vec::new(), next_inode: 1 };
+    for folder in folders {
+        archive.add(folder, DIRECTORY, None, &[])?;
+    }
+    for (name, content) in programs {
+        archive.add(name, PROGRAM, None, content)?;
+    }
+    let mut bytes = trailer(archive.bytes)?;
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    Ok(bytes)
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -43,12 +43,18 @@ const NEEDS: &[Need] = &[
 const APT_GET: &[&str] =
     &["DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--option=DPkg::Lock::Timeout=300"];
 
-/// Whether the program `name` is on the path.
+/// Returns true if the program `name` is on the path.
 pub fn has_program(name: &str) -> bool {
+    program(name).is_some()
+}
+
+/// The file of the program `name`, if it is on the path.
+pub fn program(name: &str) -> Option<PathBuf> {
     let folders = env::var_os("PATH").unwrap_or_default();
     // sbin is where some distributions keep tools that need no root.
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&folders).chain(more).any(|folder| folder.join(name).is_file())
+    let files = env::split_paths(&folders).chain(more).map(|folder| folder.join(name));
+    files.into_iter().find(|file| file.is_file())
 }
 
 /// The packages that are missing.

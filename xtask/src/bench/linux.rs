@@ -107,7 +107,7 @@ pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Boot> {
             let (grub, kernel) = marks::in_log(&running.emulator_log())?;
             (boot.from_grub, boot.from_kernel) = (end - grub, end - kernel);
         }
-        Lane::Svm => {
+        Lane::Svm | Lane::SvmKvm => {
             boot.from_grub = marks::by_timer(&before, end)?;
             boot.from_kernel = marks::by_kernel(&before)?;
         }

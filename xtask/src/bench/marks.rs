@@ -26,7 +26,7 @@ const TSC_FREQUENCY: u128 = 1_000_000_000;
 pub fn of(lane: Lane) -> &'static [&'static str] {
     match lane {
         Lane::Vmx | Lane::SvmNextRip => TO_LOG,
-        Lane::Svm => TO_CONSOLE,
+        Lane::Svm | Lane::SvmKvm => TO_CONSOLE,
     }
 }
 

@@ -46,7 +46,7 @@ impl Goals {
                 boot: (1.01, 1.002),
             },
             Lane::SvmNextRip => Self { hypercall: "VMMCALL", ..Self::of(Lane::Vmx) },
-            Lane::Svm => Self {
+            Lane::Svm | Lane::SvmKvm => Self {
                 hypercall: "VMMCALL",
                 cpuid: (400.0, 275.0),
                 hypercall_round: (370.0, 255.0),
@@ -214,7 +214,9 @@ fn cpus(table: &mut Table, lane: Lane, tools: &Tools) -> Result<()> {
             // In Bochs 2.7 Vidar has to start Linux' CPUs, and so to look at what they write to their local APICs.
             table.add(match lane {
                 Lane::Vmx => Row::plain(what, &shown),
-                Lane::Svm | Lane::SvmNextRip => Row::at_most(what, "", number, &shown, 1.0, 0.0),
+                Lane::Svm | Lane::SvmNextRip | Lane::SvmKvm => {
+                    Row::at_most(what, "", number, &shown, 1.0, 0.0)
+                }
             });
         }
         let each = one.free.saturating_sub(boot.free) as f64 / f64::from(number - 1);

@@ -51,7 +51,7 @@ impl Sample {
 pub fn record(lane: Lane, tools: &Tools) -> Result<Vec<Sample>> {
     let samples = match lane {
         Lane::Vmx | Lane::SvmNextRip => in_bochs(lane, tools)?,
-        Lane::Svm => in_qemu(lane, tools)?,
+        Lane::Svm | Lane::SvmKvm => in_qemu(lane, tools)?,
     };
     from_first_to_last_exit(&samples)
 }

@@ -7,6 +7,7 @@ pub mod disk;
 mod keyboard;
 mod kvm;
 pub mod monitor;
+mod nested;
 pub mod picture;
 mod qemu;
 
@@ -46,6 +47,8 @@ pub enum Machine {
     Qemu,
     /// QEMU with KVM, on hosts that let their guests use VT-x or AMD-V.
     Kvm,
+    /// QEMU with KVM in a Linux of its own, which runs in a QEMU that emulates AMD-V: KVM that nests, on any host.
+    KvmInQemu,
 }
 
 /// A network card. Its network is QEMU's own, from which the guest gets out and nobody in.
@@ -191,6 +194,7 @@ impl Machine {
             Self::Bochs => "Bochs with emulated VT-x",
             Self::Qemu => "QEMU with emulated AMD-V",
             Self::Kvm => "QEMU/KVM with nested virtualisation",
+            Self::KvmInQemu => "QEMU/KVM in a QEMU with emulated AMD-V",
         }
     }
 
@@ -209,7 +213,8 @@ impl Machine {
     fn try_to_start(self, spec: &Spec) -> Result<Running> {
         let dir = paths::ensure(spec.dir.clone())?;
         let serial = (!spec.no_serial).then(|| Line::open("serial port")).transpose()?;
-        let monitor = (self != Self::Bochs).then(|| Line::open("monitor")).transpose()?;
+        let has_monitor = matches!(self, Self::Qemu | Self::Kvm);
+        let monitor = has_monitor.then(|| Line::open("monitor")).transpose()?;
         let debugger = spec.waits_for_debugger.then(|| Line::open("debugger")).transpose()?;
         let ports = Ports {
             serial: Line::port(serial.as_ref())?,
@@ -220,6 +225,7 @@ impl Machine {
             Self::Bochs => bochs::command(spec, ports)?,
             Self::Qemu => qemu::command(spec, ports)?,
             Self::Kvm => kvm::command(spec, ports)?,
+            Self::KvmInQemu => nested::command(spec, ports)?,
         };
         command.current_dir(&dir);
         let output = fs::File::create(dir.join(OUTPUT))?;
@@ -230,6 +236,7 @@ impl Machine {
         let ended_well = match self {
             Self::Bochs => bochs::ended_well,
             Self::Qemu | Self::Kvm => qemu::ended_well,
+            Self::KvmInQemu => nested::ended_well,
         };
         // From here on it ends if something goes wrong.
         let mut running = Running { child, serial: None, monitor: None, debugger: None, dir, ended_well };
@@ -247,7 +254,7 @@ impl Running {
         serial.try_clone().context("cannot share the serial port")
     }
 
-    /// Its monitor, which there is once, and not in Bochs.
+    /// Its monitor, which there is once, and in the QEMU of this host alone.
     pub fn monitor(&mut self) -> Result<Monitor> {
         let stream = self.monitor.take().context("this machine has no monitor, or it is in use")?;
         Monitor::new(stream, &self.dir)

@@ -13,6 +13,8 @@ pub enum Lane {
     /// AMD-V with nrip_save, clean bits and flushes by ASID, as newer CPUs have it, in Bochs. For the probe alone: Bochs
     /// takes four times as long as QEMU.
     SvmNextRip,
+    /// AMD-V as KVM gives it to its guests, in a KVM that runs in QEMU.
+    SvmKvm,
 }
 
 impl Lane {
@@ -25,6 +27,7 @@ impl Lane {
             Self::Vmx => "vt-x",
             Self::Svm => "amd-v",
             Self::SvmNextRip => "amd-v-next-rip",
+            Self::SvmKvm => "amd-v-kvm",
         }
     }
 
@@ -32,7 +35,7 @@ impl Lane {
     pub fn extension(self) -> &'static str {
         match self {
             Self::Vmx => "Intel VT-x",
-            Self::Svm | Self::SvmNextRip => "AMD-V",
+            Self::Svm | Self::SvmNextRip | Self::SvmKvm => "AMD-V",
         }
     }
 
@@ -41,6 +44,7 @@ impl Lane {
         match self {
             Self::Vmx | Self::SvmNextRip => Machine::Bochs,
             Self::Svm => Machine::Qemu,
+            Self::SvmKvm => Machine::KvmInQemu,
         }
     }
 

@@ -11,6 +11,7 @@ mod hot_memory;
 pub mod lane;
 mod linux;
 mod menu;
+mod nested;
 mod no_serial;
 mod power;
 mod probes;
@@ -176,10 +177,16 @@ fn jobs<'a>(
         });
     }
     jobs.extend(Lane::ALL.into_iter().flat_map(|lane| long(lane, tools, found, report)));
-    jobs.push(Job {
-        names: probes::names(Lane::SvmNextRip),
-        work: Box::new(move || probes::all(Lane::SvmNextRip, tools, report)),
-    });
+    jobs.extend([Lane::SvmNextRip, Lane::SvmKvm].map(|lane| Job {
+        names: probes::names(lane),
+        work: Box::new(move || probes::all(lane, tools, report)),
+    }));
+    jobs.extend(
+        nested::MACHINES.iter().map(|machine| Job {
+            names: machine.names(),
+            work: Box::new(move || machine.run(tools, report)),
+        }),
+    );
     for setup in smp::SETUPS {
         jobs.extend([true, false].map(|under_vidar| Job {
             names: setup.names(under_vidar),

@@ -47,9 +47,13 @@ const fn only(lane: Lane, name: &'static str, verdict: Verdict) -> Scenario {
 
 /// The scenarios of a lane.
 fn scenarios(lane: Lane) -> impl Iterator<Item = &'static Scenario> {
-    let left_out = move |scenario: &Scenario| lane == Lane::SvmNextRip && STEPPING.contains(&scenario.name);
-    let here =
-        move |scenario: &&Scenario| scenario.lane.is_none_or(|only| only == lane) && !left_out(scenario);
+    let left_out = move |scenario: &Scenario| match lane {
+        Lane::SvmNextRip => STEPPING.contains(&scenario.name),
+        Lane::SvmKvm => NOT_IN_NESTED_KVM.contains(&scenario.name),
+        Lane::Vmx | Lane::Svm => false,
+    };
+    // A row for one lane alone counts there, whatever is left out of the rows for all.
+    let here = move |scenario: &&Scenario| scenario.lane.map_or(!left_out(scenario), |only| only == lane);
     SCENARIOS.iter().filter(here)
 }
 
@@ -59,10 +63,16 @@ use Verdict::{AsBare, AsBareBut, Words};
 /// gives it to Vidar.
 const STEPPING: &[&str] = &["step", "step-hypercall", "lengths", "delivery"];
 
+/// Scenarios that the QEMU around KVM does not survive, or whose NMIs it loses on the bare machine as well: it aborts when a
+/// guest of KVM writes CR8 while KVM waits for that guest to take interrupts. It loses the upper halves of YMM registers there,
+/// bare too. CPUID has a row of its own, since KVM shows itself there.
+const NOT_IN_NESTED_KVM: &[&str] = &["interrupts", "priority", "nmi", "fpu", "cpuid"];
+
 /// The table, by the probe's names. QEMU's emulated CPU has every MSR, and takes values of control registers that no CPU
 /// takes; so some rows are for one lane.
 const SCENARIOS: &[Scenario] = &[
     scenario("cpuid", Words("vmx=0 smx=0 svm=0 skinit=0 hypervisor=0 signature=")),
+    only(Lane::SvmKvm, "cpuid", Words("vmx=0 smx=0 svm=0 skinit=0 hypervisor=1 40000000=0:0:0:0 signature=")),
     scenario(
         "vmx",
         Words(
@@ -73,6 +83,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("svm", Words("vmrun=#UD vmload=#UD vmsave=#UD stgi=#UD clgi=#UD skinit=#UD invlpga=#UD")),
     only(Lane::Vmx, "vmx-msrs", Words("reads-#GP(0)=18 writes-#GP(0)=18 write-lock=#GP(0) write-on=#GP(0)")),
     only(Lane::Svm, "vmx-msrs", AsBare),
+    only(Lane::SvmKvm, "vmx-msrs", AsBare),
     scenario("svm-msrs", Words("c0010114=#GP(0)/#GP(0) c0010117=#GP(0)/#GP(0) c0010118=#GP(0)/#GP(0)")),
     only(Lane::Vmx, "unknown-msrs", AsBare),
     only(
@@ -84,7 +95,16 @@ const SCENARIOS: &[Scenario] = &[
         ),
     ),
     only(Lane::SvmNextRip, "unknown-msrs", AsBare),
+    only(
+        Lane::SvmKvm,
+        "unknown-msrs",
+        AsBareBut(
+            "0xc0010114=#GP(0)/#GP(0) 0x11=#GP(0)/#GP(0) 0x12=#GP(0)/#GP(0) 0x4b564d00=#GP(0)/#GP(0) \
+             0x4b564d01=#GP(0)/#GP(0)",
+        ),
+    ),
     only(Lane::Vmx, "efer", AsBare),
+    only(Lane::SvmKvm, "efer", AsBareBut("svme=#GP(0)/0x500")),
     only(Lane::SvmNextRip, "efer", AsBareBut("svme=#GP(0)/0x500")),
     only(Lane::Svm, "efer", AsBareBut("lme=#GP(0)/0x500 svme=#GP(0)/0x500 reserved=#GP(0)/0x500")),
     scenario("xd-disable", AsBare),
@@ -108,6 +128,7 @@ const SCENARIOS: &[Scenario] = &[
     only(Lane::Vmx, "msrs", AsBare),
     only(Lane::Svm, "msrs", AsBareBut("efer=ok/kept/#GP(0)")),
     only(Lane::SvmNextRip, "msrs", AsBare),
+    only(Lane::SvmKvm, "msrs", AsBare),
     scenario("apicbase-vidar", Words("first=#GP(0) last=#GP(0) behind=ok")),
     // The hypercall has three bytes, and the trap comes behind it with DR6.BS.
     scenario("step-hypercall", Words("vmcall=+3:4000,+4:4000")),
@@ -122,6 +143,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("step", AsBare),
     // Bare there is no hypercall.
     only(Lane::Vmx, "lengths", AsBare),
+    only(Lane::SvmKvm, "lengths", AsBareBut("vmmcall=+5:4000,+6:4000")),
     only(Lane::Svm, "lengths", AsBareBut("vmmcall=+5:4000,+6:4000")),
     // QEMU executes some of them bare, and no CPU does.
     scenario("locked", Words("cpuid=#UD cpuid-longer=#UD rdmsr=#UD wrmsr=#UD xsetbv=#UD vmmcall=#UD")),

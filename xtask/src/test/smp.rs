@@ -280,17 +280,22 @@ fn exits(guest: &mut Guest) -> Result<()> {
 }
 
 fn hotplug(guest: &mut Guest) -> Result<()> {
-    let each = |value: u32, cpus: u32| {
+    off_and_on(&mut guest.console, guest.setup.cpus, ROUNDS)
+}
+
+/// Takes each of `cpus` CPUs but the first off and puts it back, `rounds` times.
+pub fn off_and_on(console: &mut Console, cpus: u32, rounds: u32) -> Result<()> {
+    let each = |value: u32| {
         let cpu = |cpu| format!("echo {value} >/sys/devices/system/cpu/cpu{cpu}/online");
         (1..cpus).map(cpu).collect::<Vec<_>>().join(" && ")
     };
-    let cpus = guest.setup.cpus;
-    let rounds = (1..=ROUNDS).map(|round| round.to_string()).collect::<Vec<_>>().join(" ");
-    let (off, on) = (each(0, cpus), each(1, cpus));
-    let said = guest
-        .console
-        .run(&format!("for i in {rounds}; do {off} && nproc && {on} && nproc || break; done"))?;
-    let wanted = format!("1\n{cpus}\n").repeat(ROUNDS as usize);
+    // What the kernel says of it would stand among the numbers.
+    console.run("dmesg -n 1")?;
+    let numbers = (1..=rounds).map(|round| round.to_string()).collect::<Vec<_>>().join(" ");
+    let (off, on) = (each(0), each(1));
+    let said =
+        console.run(&format!("for i in {numbers}; do {off} && nproc && {on} && nproc || break; done"))?;
+    let wanted = format!("1\n{cpus}\n").repeat(rounds as usize);
     ensure!(said == wanted, "after off and on in turn, nproc says {said:?}");
     Ok(())
 }
