@@ -49,6 +49,16 @@ pub fn has_xsave() -> bool {
     cpuid(1, 0).ecx & 1 << 26 != 0
 }
 
+/// CPUID.07H.0: shadow stacks (ECX bit 7) or indirect-branch tracking (EDX bit 20), and so the MSRs of CET.
+pub fn has_cet() -> bool {
+    has_leaf_7() && (cpuid(7, 0).ecx & 1 << 7 != 0 || cpuid(7, 0).edx & 1 << 20 != 0)
+}
+
+/// CPUID.07H.0:EBX.MPX.
+pub fn has_mpx() -> bool {
+    has_leaf_7() && cpuid(7, 0).ebx & 1 << 14 != 0
+}
+
 /// CPUID.07H.0:EBX.SGX.
 pub fn has_sgx() -> bool {
     has_leaf_7() && cpuid(7, 0).ebx & 1 << 2 != 0

@@ -2,6 +2,7 @@
 //!
 //! Nothing here allocates or decides; frames and stacks come in as arguments.
 
+pub mod apic_init;
 pub mod cpuid;
 pub mod icr;
 pub mod machine_check;

@@ -50,6 +50,18 @@ pub const VMX_BASIC: u32 = 0x480;
 pub const VMX_EXIT_CTLS2: u32 = 0x493;
 /// IA32_RTIT_CTL.
 pub const RTIT_CTL: u32 = 0x570;
+/// IA32_U_CET.
+pub const U_CET: u32 = 0x6a0;
+/// IA32_S_CET.
+pub const S_CET: u32 = 0x6a2;
+/// IA32_PL0_SSP, the first of the MSRs with shadow-stack pointers.
+pub const PL0_SSP: u32 = 0x6a4;
+/// IA32_PL3_SSP, the last of those for privilege levels.
+pub const PL3_SSP: u32 = 0x6a7;
+/// IA32_INTERRUPT_SSP_TABLE_ADDR.
+pub const INTERRUPT_SSP_TABLE: u32 = 0x6a8;
+/// The first MSR of the local APIC in x2APIC mode.
+pub const X2APIC: u32 = 0x800;
 /// IA32_X2APIC_APICID.
 pub const X2APIC_ID: u32 = 0x802;
 /// IA32_X2APIC_ICR.

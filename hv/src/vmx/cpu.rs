@@ -8,7 +8,7 @@ use super::capabilities::Capabilities;
 use super::controls::{entry as entry_controls, secondary};
 use super::enable::{self, write_revision};
 use super::entry::{self, EntryBlock, enter, status};
-use super::event::{Injection, PENDING_SINGLE_STEP, activity, interruptibility};
+use super::event::{Injection, PENDING_SINGLE_STEP, interruptibility};
 use super::exit::{self, Fields};
 use super::field::*;
 use super::kept::Kept;
@@ -326,10 +326,7 @@ impl Vcpu for VmxCpu {
         self.percpu.take_kept();
         self.kept.forget();
         self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
-        setup::init_state(&mut self.vmcs, &self.capabilities);
-        if waits {
-            self.vmcs.write(GUEST_ACTIVITY_STATE, activity::WAIT_FOR_SIPI);
-        }
+        setup::init_state(&mut self.vmcs, &self.capabilities, waits);
         instructions::reset_debug_registers();
         self.block.registers = Registers::default();
         self.block.registers.set(Register::Rdx, cpuid::cpuid(1, 0).eax.into());

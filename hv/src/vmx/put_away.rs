@@ -52,3 +52,12 @@ pub fn give_back(vmcs: &Vmcs, capabilities: &Capabilities) {
         let _ = unsafe { msr::write_checked(row.msr, vmcs.read(row.field)) };
     }
 }
+
+/// Empties IA32_BNDCFGS, as INIT does, if exits put it away. Returns whether they do.
+pub fn reset_bndcfgs(vmcs: &mut Vmcs, capabilities: &Capabilities) -> bool {
+    let put_away = capabilities.entry & entry::LOAD_BNDCFGS != 0;
+    if put_away {
+        vmcs.write(GUEST_BNDCFGS, 0);
+    }
+    put_away
+}

@@ -1,20 +1,22 @@
 //! The first contents of a VMCS, in the order of the manual's chapters: controls, host state, guest state.
 
+#![expect(unsafe_code, reason = "MSRs are reset")]
+
 use x86_64::registers::control::{Cr0, Cr3, Cr4};
 
 use super::capabilities::Capabilities;
 use super::controls::{entry, exit, secondary};
 use super::entry::exit_address;
 use super::ept;
-use super::event::interruptibility;
+use super::event::{activity, interruptibility};
 use super::exit::Fields;
 use super::field::*;
 use super::put_away;
 use super::vmcs::{Failure, Vmcs};
 use crate::arch::exceptions::idt_address;
-use crate::arch::msr;
 use crate::arch::percpu::PerCpu;
 use crate::arch::segments::Selectors;
+use crate::arch::{apic_init, cpuid, msr};
 use crate::mem::addr::Hpa;
 use crate::mem::pat;
 use crate::vmm::control::{CR0_ET, CR0_PE, CR4_VMXE};
@@ -139,11 +141,7 @@ pub fn inherited_state(vmcs: &mut Vmcs, capabilities: &Capabilities, percpu: &Pe
     vmcs.write(GUEST_SYSENTER_EIP, Natural(msr::read(msr::SYSENTER_EIP)));
     vmcs.write(GUEST_DEBUGCTL, 0);
     put_away::take_over(vmcs, capabilities);
-    if capabilities.entry & entry::LOAD_CET != 0 {
-        vmcs.write(cet::GUEST_S_CET, Natural(0));
-        vmcs.write(cet::GUEST_SSP, Natural(0));
-        vmcs.write(cet::GUEST_INTERRUPT_SSP_TABLE, Natural(0));
-    }
+    reset_cet(vmcs, capabilities);
     vmcs.write(GUEST_INTERRUPTIBILITY, 0);
     // No shadow VMCS.
     vmcs.write(VMCS_LINK_POINTER, u64::MAX);
@@ -170,6 +168,15 @@ pub fn kernel_state(vmcs: &mut Vmcs, capabilities: &Capabilities, state: &EntryS
     vmcs.write(GUEST_RIP, Natural(state.entry.0));
 }
 
+/// The state of CET that the VMCS has.
+fn reset_cet(vmcs: &mut Vmcs, capabilities: &Capabilities) {
+    if capabilities.entry & entry::LOAD_CET != 0 {
+        vmcs.write(cet::GUEST_S_CET, Natural(0));
+        vmcs.write(cet::GUEST_SSP, Natural(0));
+        vmcs.write(cet::GUEST_INTERRUPT_SSP_TABLE, Natural(0));
+    }
+}
+
 /// What start and INIT have in common.
 fn reset_registers(vmcs: &mut Vmcs, capabilities: &Capabilities) {
     vmcs.write(GUEST_CR3, Natural(0));
@@ -188,6 +195,7 @@ fn reset_registers(vmcs: &mut Vmcs, capabilities: &Capabilities) {
 /// A CPU in the state after INIT at the page that a start-up IPI names. Intel SDM Vol. 3C, 26.5.2 "Other Causes of VM
 /// Exits", start-up IPIs, and Vol. 3A, 9.4.3 "MP Initialization Protocol Algorithm for MP Systems".
 pub fn startup_state(vmcs: &mut Vmcs, vector: u8) {
+    apic_init::reset();
     if let Some(cs) = SEGMENTS.iter().find(|segment| segment.name == "cs") {
         let selector = u16::from(vector) << 8;
         cs.write(vmcs, selector, u64::from(selector) << 4, 0xffff, 0x009b);
@@ -255,8 +263,9 @@ pub static SEGMENTS: [SegmentFields; 8] = segments![
 ];
 
 /// The state after INIT. Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset", table "IA-32 and Intel 64
-/// Processor States Following Power-up, Reset, or INIT". CD and NW of CR0 stay as they are in the CPU.
-pub fn init_state(vmcs: &mut Vmcs, capabilities: &Capabilities) {
+/// Processor States Following Power-up, Reset, or INIT". CD and NW of CR0 stay as they are in the CPU. With `waits` the CPU then waits for
+/// a start-up IPI in the guest.
+pub fn init_state(vmcs: &mut Vmcs, capabilities: &Capabilities, waits: bool) {
     reset_registers(vmcs, capabilities);
     vmcs.write(GUEST_CR0, Natural(CR0_ET | capabilities.cr0_forced));
     vmcs.write(CR0_READ_SHADOW, Natural(CR0_ET));
@@ -274,4 +283,26 @@ pub fn init_state(vmcs: &mut Vmcs, capabilities: &Capabilities) {
         vmcs.write(limit, 0xffff);
     }
     vmcs.write(GUEST_RIP, Natural(0xfff0));
+    if waits {
+        vmcs.write(GUEST_ACTIVITY_STATE, activity::WAIT_FOR_SIPI);
+        apic_init::disable();
+    } else {
+        apic_init::reset();
+    }
+    // CET and MPX are all that INIT takes from the extended state.
+    reset_cet(vmcs, capabilities);
+    if !put_away::reset_bndcfgs(vmcs, capabilities) && cpuid::has_mpx() {
+        reset_msr(msr::BNDCFGS);
+    }
+    if cpuid::has_cet() {
+        [msr::U_CET].into_iter().chain(msr::PL0_SSP..=msr::PL3_SSP).for_each(reset_msr);
+        if capabilities.entry & entry::LOAD_CET == 0 {
+            [msr::S_CET, msr::INTERRUPT_SSP_TABLE].into_iter().for_each(reset_msr);
+        }
+    }
+}
+
+fn reset_msr(index: u32) {
+    // SAFETY: these are the guest's, and 0 is what INIT leaves in them. A CPU without the one or the other refuses.
+    let _ = unsafe { msr::write_checked(index, 0) };
 }
