@@ -3,6 +3,7 @@
 mod linux;
 mod marks;
 mod plot;
+mod price;
 mod probe;
 mod smp;
 mod table;
@@ -87,7 +88,11 @@ pub fn run() -> Result<bool> {
         let mut table = table(&Goals::of(lane), &bare, &vidar, &bare_probe, &vidar_probe, image)?;
         if lane == Lane::Svm {
             let [bare, vidar] = [false, true].map(|side| probe::measure(Lane::SvmNextRip, side, 1, &tools));
-            rounds(&mut table, &Goals::of(Lane::SvmNextRip), ", with nrip_save (in Bochs)", &bare?, &vidar?)?;
+            let (goals, on) = (Goals::of(Lane::SvmNextRip), ", with nrip_save (in Bochs)");
+            rounds(&mut table, &goals, on, &bare?, &vidar?)?;
+            price::rows(&mut table, Lane::SvmNextRip, goals.hypercall, on, &tools)?;
+        } else {
+            price::rows(&mut table, lane, Goals::of(lane).hypercall, "", &tools)?;
         }
         // The local APICs start CPUs here, in Bochs as well.
         let [two_bare, two_vidar] = [false, true].map(|side| probe::measure(lane, side, 2, &tools));

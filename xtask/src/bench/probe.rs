@@ -37,6 +37,11 @@ impl fmt::Display for Round {
     }
 }
 
+/// The CPU of a lane's machine, if it is not the usual one.
+pub fn cpu(lane: Lane) -> Option<&'static str> {
+    lane.cpu().or((lane == Lane::Vmx).then_some(CPU))
+}
+
 /// Boots the probe on so many CPUs, of which it uses one, and lets it measure.
 pub fn measure(lane: Lane, under_vidar: bool, cpus: u32, tools: &Tools) -> Result<Answers> {
     let (side, entry) = if under_vidar { ("vidar", GUEST.to_owned()) } else { ("bare", grub::bare(GUEST)) };
@@ -48,7 +53,7 @@ pub fn measure(lane: Lane, under_vidar: bool, cpus: u32, tools: &Tools) -> Resul
         cmdline: "probe=bench".to_owned(),
         menu: Menu { default: Some(entry), ..Menu::default() },
         memory: 256,
-        cpu: lane.cpu().or((lane == Lane::Vmx).then_some(CPU)),
+        cpu: cpu(lane),
         ..Small::default()
     };
     let mut booted = small.boot(tools)?;

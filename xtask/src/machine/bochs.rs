@@ -81,6 +81,7 @@ fn configuration_text(spec: &Spec, ports: Ports, firmware: &str) -> String {
         Some(port) => format!("com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}"),
         None => "com1: enabled=0".to_owned(),
     };
+    let marks = u8::from(spec.stops_at_marks);
     let errors = if spec.verbose { "report" } else { "ignore" };
     // After Linux has rebooted, the BIOS of Bochs writes an MSR that it has locked: it lives on by the reset that
     // follows from the triple fault.
@@ -104,6 +105,7 @@ fn configuration_text(spec: &Spec, ports: Ports, firmware: &str) -> String {
          cpu: model={cpu}, count={cpus}, ips={INSTRUCTIONS_PER_SECOND}, \
          reset_on_triple_fault={reset}, ignore_bad_msrs={ignore}\n\
          pci: enabled=1, chipset=i440fx\n\
+         magic_break: enabled={marks}\n\
          {serial}\n\
          log: {LOG}\n\
          panic: action=fatal\n\

@@ -150,6 +150,8 @@ pub struct Spec {
     pub strict_msrs: bool,
     /// What the debugger of Bochs is told before the machine starts; `None` has it go on whenever it asks.
     pub debugger: Option<String>,
+    /// Whether that debugger stops as well where the guest marks it, by XCHG BX, BX.
+    pub stops_at_marks: bool,
     /// Whether it waits for its debugger before the first instruction. Bochs has another.
     pub waits_for_debugger: bool,
     /// Whether the emulator logs all that it finds odd. A guest that idles for hours would fill the disk.
@@ -258,6 +260,11 @@ impl Running {
     pub fn monitor(&mut self) -> Result<Monitor> {
         let stream = self.monitor.take().context("this machine has no monitor, or it is in use")?;
         Monitor::new(stream, &self.dir)
+    }
+
+    /// What the emulator has printed so far.
+    pub fn emulator_output(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.dir.join(OUTPUT)).unwrap_or_default()).into_owned()
     }
 
     /// Its debugger, which there is once, if it was asked for.

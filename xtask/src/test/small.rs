@@ -48,6 +48,8 @@ pub struct Small {
     pub disk: bool,
     /// Whether the machine resets at a triple fault, as real ones do; it stops otherwise.
     pub survives_triple_fault: bool,
+    /// What the debugger of Bochs is told before the machine starts; it then stops at the guest's marks.
+    pub debugger: Option<&'static str>,
     /// Whether MSRs that the machine lacks read 0 and take what is written; they fault otherwise.
     pub lenient_msrs: bool,
     /// Whether the machine waits for its debugger.
@@ -121,6 +123,8 @@ impl Small {
             fixed_clock: true,
             counts_instructions: !self.clock_of_host,
             stops_at_triple_fault: !self.survives_triple_fault,
+            debugger: self.debugger.map(str::to_owned),
+            stops_at_marks: self.debugger.is_some(),
             strict_msrs: !self.lenient_msrs,
             verbose: true,
             ..Spec::default()

@@ -101,6 +101,53 @@ pub fn bench(line: &mut Line) {
     line.word(format_args!("timer taken={taken}/{TIMER_INTERRUPTS} exits={exits}"));
 }
 
+/// One CPUID and one hypercall between marks, at which an emulator that is told to lists what it executes. They are made
+/// once before, so that nothing happens for the first time.
+pub fn price(line: &mut Line) {
+    let number = Call::Version as u64;
+    for round in 0..2 {
+        // SAFETY: CPUID and the hypercall only read, and the mark does nothing.
+        unsafe {
+            macro_rules! traced {
+                ($hypercall:literal) => {
+                    asm!(
+                        "mov r12, rbx",
+                        "test r11d, r11d",
+                        "jz 2f",
+                        "xchg bx, bx",
+                        "2: cpuid",
+                        "mov rax, r9",
+                        "test r11d, r11d",
+                        "jz 3f",
+                        "xchg bx, bx",
+                        concat!("3: ", $hypercall),
+                        "test r11d, r11d",
+                        "jz 4f",
+                        "xchg bx, bx",
+                        "4: mov rbx, r12",
+                        inlateout("rax") 0x8000_0000_u64 => _,
+                        in("r9") number,
+                        in("r11") round,
+                        lateout("rcx") _,
+                        lateout("rdx") _,
+                        lateout("rsi") _,
+                        lateout("rdi") _,
+                        lateout("r8") _,
+                        lateout("r10") _,
+                        lateout("r12") _,
+                    )
+                };
+            }
+            if vidar::amd() {
+                traced!("vmmcall");
+            } else {
+                traced!("vmcall");
+            }
+        }
+    }
+    line.word("done");
+}
+
 /// A measurement and its exits.
 fn quietly(line: &mut Line, name: &str, measured: impl FnOnce() -> Outcome<Measurement>) {
     let mut result = None;

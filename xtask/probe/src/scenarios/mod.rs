@@ -92,6 +92,7 @@ pub const ALL: &[Scenario] = &[
     last("triple-other", startup::triple),
     last("fpu-loads", startup::fpu_loads),
     scenario("bench", bench::bench),
+    last("price", bench::price),
     last("triple", reset::triple),
     last("init", reset::init),
     last("reset-keyboard", reset::keyboard),
