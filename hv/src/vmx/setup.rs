@@ -263,8 +263,8 @@ pub static SEGMENTS: [SegmentFields; 8] = segments![
 ];
 
 /// The state after INIT. Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset", table "IA-32 and Intel 64
-/// Processor States Following Power-up, Reset, or INIT". CD and NW of CR0 stay as they are in the CPU. With `waits` the CPU then waits for
-/// a start-up IPI in the guest.
+/// Processor States Following Power-up, Reset, or INIT". CD and NW of CR0 stay as they are in the CPU. With `waits` the CPU
+/// then waits for a start-up IPI in the guest.
 pub fn init_state(vmcs: &mut Vmcs, capabilities: &Capabilities, waits: bool) {
     reset_registers(vmcs, capabilities);
     vmcs.write(GUEST_CR0, Natural(CR0_ET | capabilities.cr0_forced));
