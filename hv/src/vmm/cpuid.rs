@@ -376,6 +376,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_vidar_was_not_taught_is_hidden_where_it_might_exit() {
+        let intel = Policy { features: Features::all().difference(Features::UNTAUGHT), hypervisor_bit: true };
+        let shown = |subleaf| answer(7, subleaf, &intel, |_, _| ONES, || CR4_PKE, || true);
+        // MSR instructions with an immediate are decoded; SIPI64, the user timer and others are not known.
+        assert_eq!((shown(1).ecx, shown(1).ebx, shown(1).edx & 1 << 13), (1 << 5, 0b1001, 0));
+        assert_eq!(shown(0).edx & 1 << 21, 0);
+        assert_eq!(shown(2), ONES);
+        // What CPUs have today stays: all of EBX; UMIP, CET and LA57; LASS; AVX10.
+        let known = 1 << 2 | 1 << 7 | 1 << 16;
+        assert_eq!((shown(0).ebx, shown(0).ecx & known), (!0, known));
+        assert_eq!((shown(1).eax & 1 << 6, shown(1).edx & 1 << 19), (1 << 6, 1 << 19));
+    }
+
+    #[test]
+    fn there_is_no_nx_while_it_is_disabled() {
+        let disabled = answer(0x8000_0001, 0, &ALL, |_, _| ONES, || 0, || false);
+        assert_eq!(disabled.edx, !(1 << 20));
+        assert_eq!(changed(0x8000_0001, 0, &ALL, ONES, 0)[3], 0);
+    }
+
+    #[test]
+    fn pebs_is_not_advertised() {
+        assert_eq!(changed(0x23, 0, &ALL, ONES, 0), [1 << 4 | 1 << 5, 0, 0, 0]);
+        for subleaf in PEBS_SUBLEAVES {
+            assert_eq!(answer(0x23, subleaf, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
+        }
+        assert_eq!(changed(0x23, 1, &ALL, ONES, 0), [0; 4]);
+        let old = Leaf { eax: 0x16, ..ONES };
+        assert_eq!(changed(0x23, 4, &ALL, old, 0), [0; 4], "a CPU without the leaf answers to another");
+    }
+
     proptest! {
         #[test]
         fn other_leaves_are_the_cpus(leaf in any::<u32>(), subleaf in any::<u32>(), seed in any::<u32>()) {
