@@ -10,10 +10,13 @@ use super::{apic, msr};
 
 /// Offsets of further registers in the page.
 mod offset {
+    #[cfg(target_os = "none")]
     pub const VERSION: u16 = 0x30;
     pub const TASK_PRIORITY: u16 = 0x80;
+    #[cfg(target_os = "none")]
     pub const END_OF_INTERRUPT: u16 = 0xb0;
     pub const SPURIOUS_VECTOR: u16 = 0xf0;
+    #[cfg(target_os = "none")]
     pub const IN_SERVICE: u16 = 0x100;
     pub const ERROR_STATUS: u16 = 0x280;
     pub const CMCI: u16 = 0x2f0;
