@@ -46,7 +46,7 @@ pub fn rows(table: &mut Table, lane: Lane, hypercall: &str, on: &str, tools: &To
                 ("VMWRITEs", counts.writes, MUST_VMX.writes),
                 ("RDMSRs and WRMSRs", counts.msrs, MUST_VMX.msrs),
             ],
-            Lane::Svm | Lane::SvmNextRip => vec![
+            Lane::Svm | Lane::SvmNextRip | Lane::SvmKvm => vec![
                 ("VMLOADs and VMSAVEs", counts.switches, MUST_SVM.switches),
                 ("RDMSRs and WRMSRs", counts.msrs, MUST_SVM.msrs),
             ],
