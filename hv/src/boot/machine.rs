@@ -76,12 +76,13 @@ pub fn make<E: Extension>(
     msrs.extend(emulated.then_some(msr::STARTUP));
     msrs.extend(cpuid::has_hypervisor().then_some(E::NESTED));
     E::fill_msr_map(msr_map, &msrs);
+    let alias = extension.alias();
     let identity = Identity {
         mtrrs: extension.memory_types(),
         hidden: hidden.clone(),
         watched,
         moved: moved.clone(),
-        alias: extension.alias(),
+        alias,
     };
     let before = frames.available();
     let shared = cpus.all.len() > 1;
@@ -89,7 +90,7 @@ pub fn make<E: Extension>(
         .map_err(|_| Refusal::TooMuchMemory)?;
     let physical_address_bits = cpuid::physical_address_bits();
     let mapped = host::in_direct_map(&info.memory);
-    let view = View::new(mapped, hidden, moved, memory.decoy(), physical_address_bits);
+    let view = View::new(mapped, hidden, moved, memory.decoy(), physical_address_bits, alias);
     let reader = Reader::new(Box::leak(Box::new(view)));
     let used = (before - memory.tables().available()) as u64;
     log::debug!("{} KiB of second-stage tables", (used * PAGE_SIZE) >> 10);

@@ -28,30 +28,32 @@ pub struct View {
     moved: Option<Moved>,
     decoy: Hpa,
     end: u64,
+    alias: u64,
 }
 
 impl View {
     /// The view of a guest that is shown the page at `decoy` in place of the pages in `hidden`, and whose pages in `moved` lie
     /// elsewhere. The direct map has the addresses in `mapped`, and the decoy and those pages; physical addresses have so
-    /// many bits.
+    /// many bits, of which those in `alias` choose no other memory.
     pub fn new(
         mapped: RangeSet,
         hidden: RangeSet,
         moved: Option<Moved>,
         decoy: Hpa,
         physical_address_bits: u32,
+        alias: u64,
     ) -> Self {
-        Self { mapped, hidden, moved, decoy, end: 1 << physical_address_bits }
+        Self { mapped, hidden, moved, decoy, end: 1 << physical_address_bits, alias }
     }
 
     /// Where the word at `word`, a multiple of eight, is to be read; `None` beyond what physical addresses reach: an entry
     /// of a page table with such an address faults.
     pub fn find(&self, word: Gpa) -> Option<Place> {
-        let address = word.identity();
-        let moved = self.moved.as_ref().and_then(|moved| moved.place(word));
+        let (address, plain) = (word.identity(), Hpa(word.0 & !self.alias));
+        let moved = self.moved.as_ref().and_then(|moved| moved.place(plain.identity()));
         if let Some(place) = moved {
             Some(Place::Direct(place))
-        } else if self.hidden.contains(address) {
+        } else if self.hidden.contains(plain) {
             Some(Place::Direct(self.decoy + word.0 % PAGE_SIZE))
         } else if self.mapped.contains(address) {
             Some(Place::Direct(address))
@@ -109,6 +111,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const DECOY: Hpa = Hpa(3 * MIB + 0x7000);
     const MOVED: Hpa = Hpa(5000 * MIB);
+    const ALIAS: u64 = 1 << 39;
 
     fn view() -> &'static View {
         let mut mapped = RangeSet::from([Hpa(0)..Hpa(4096 * MIB), Hpa(5000 * MIB)..Hpa(5002 * MIB)]);
@@ -116,7 +119,7 @@ mod tests {
         mapped.remove(&region);
         let hidden = [Hpa(0x9_e000)..Hpa(0x9_f000), region, Hpa(5000 * MIB)..Hpa(5001 * MIB)].into();
         let moved = Moved::new(&mapped, &(Hpa(0x1000)..Hpa(0x9_e000)), MOVED);
-        Box::leak(Box::new(View::new(mapped, hidden, Some(moved), DECOY, 40)))
+        Box::leak(Box::new(View::new(mapped, hidden, Some(moved), DECOY, 40, ALIAS)))
     }
 
     #[test]
@@ -134,6 +137,10 @@ mod tests {
             (2 * MIB, Some(Place::Direct(DECOY))),
             (4 * MIB - 8, Some(Place::Direct(DECOY + 0xff8))),
             (5000 * MIB + 0x1230, Some(Place::Direct(DECOY + 0x230))),
+            // The same memory by the bit that only says how it is encrypted.
+            (ALIAS | 0x1000, Some(Place::Direct(MOVED))),
+            (ALIAS | 2 * MIB, Some(Place::Direct(DECOY))),
+            (ALIAS | 4 * MIB, Some(Place::Window(Hpa(ALIAS | 4 * MIB)))),
             // Memory that came later, and devices.
             (4096 * MIB, Some(Place::Window(Hpa(4096 * MIB)))),
             (5002 * MIB, Some(Place::Window(Hpa(5002 * MIB)))),
@@ -150,7 +157,7 @@ mod tests {
     #[test]
     fn the_quick_way_is_the_longest() {
         assert_eq!(view().plain(), Hpa(4 * MIB)..Hpa(4096 * MIB));
-        let nothing = View::new(RangeSet::new(), RangeSet::new(), None, DECOY, 40);
+        let nothing = View::new(RangeSet::new(), RangeSet::new(), None, DECOY, 40, 0);
         assert_eq!(nothing.plain(), Hpa(0)..Hpa(0));
     }
 }

@@ -189,7 +189,7 @@ fn gets_on(bench: &Bench, exit: &Exit, did: &[Did]) -> bool {
             moved || address.0 < REACH && bench.translate(*address).is_some()
         }
         // An event is delivered with the entry, and what is in memory now is executed.
-        Exit::Nmi | Exit::Window => true,
+        Exit::Nmi | Exit::Window | Exit::Changed => true,
         _ => moved,
     }
 }
