@@ -68,6 +68,14 @@ pub fn old_protocol(image: &[u8]) -> Vec<u8> {
     image
 }
 
+/// The image with a header that promises 16 bytes more than the image has, of which one is there.
+pub fn rounded_up(image: &[u8]) -> Vec<u8> {
+    let paragraphs = ((image.len() - HEAD) / 16) as u32 + 1;
+    let mut image = [image, &[0]].concat();
+    put(&mut image, 0x1f4, &paragraphs.to_le_bytes());
+    image
+}
+
 fn compile() -> Result<PathBuf> {
     build::cargo(&["build", "--quiet", "--release", "-p", "probe", "--target", paths::BARE_TARGET])?;
     Ok(paths::target().join(paths::BARE_TARGET).join("release/probe"))
@@ -165,6 +173,8 @@ mod tests {
         let short = truncated(&image);
         assert_eq!(short[..], image[..short.len()]);
         assert!(short.len() > HEAD && short.len() < HEAD + u32_at(&image, 0x1f4) as usize * 16);
+        let rounded = rounded_up(&image);
+        assert_eq!(rounded.len() - HEAD, u32_at(&rounded, 0x1f4) as usize * 16 - 15);
         let old = old_protocol(&image);
         assert_eq!(old[0x206..0x208], [9, 2]);
         assert_eq!(old.iter().zip(&image).filter(|(a, b)| a != b).count(), 1);

@@ -115,6 +115,8 @@ pub struct Spec {
     pub chipset: Chipset,
     /// Whether it has no serial port at all; it has one otherwise.
     pub no_serial: bool,
+    /// Whether it has no screen. In Bochs there is always one.
+    pub no_screen: bool,
     /// The ISO in its drive.
     pub iso: PathBuf,
     /// What it is on.

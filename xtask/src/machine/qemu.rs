@@ -46,7 +46,8 @@ fn accelerator(spec: &Spec) -> &'static str {
 /// The command but for the accelerator.
 pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     let mut command = tied_to_us(QEMU);
-    command.args(["-nodefaults", "-display", "none", "-vga", "std"]);
+    command.args(["-nodefaults", "-display", "none"]);
+    command.args(["-vga", if spec.no_screen { "none" } else { "std" }]);
     let chipset = match spec.chipset {
         Chipset::Pc => "pc",
         Chipset::Q35 => "q35",

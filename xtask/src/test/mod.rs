@@ -6,6 +6,7 @@ mod devices;
 mod distribution;
 pub mod facts;
 mod faults;
+mod given;
 mod host;
 mod hot_memory;
 pub mod lane;
@@ -225,6 +226,9 @@ fn jobs<'a>(
             .iter()
             .map(|fault| one(Lane::Svm.test(fault.name), fault.folder(), report, move || fault.run(tools))),
     );
+    jobs.extend(given::TESTS.map(|(name, check)| {
+        one(Lane::Svm.test(name), Lane::Svm.folder(name), report, move || check(tools))
+    }));
     jobs.extend(power::RESETS.map(|reset| {
         let name = reset.name();
         one(Lane::Svm.test(&name), Lane::Svm.folder(&name), report, move || reset.run(Lane::Svm, tools))
