@@ -201,7 +201,7 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
         guests: vec![guest],
         menu: Menu { default: Some(default), timeout: 0, options, ..Menu::default() },
         hypervisor: Some(tools.hypervisor.clone()),
-        vidarctl: None,
+        vidarctl: Some(tools.vidarctl.clone()),
     };
     let iso = dir.join("vidar.iso");
     iso::make(&recipe, &iso)?;
