@@ -57,8 +57,9 @@ const DISK: u64 = 64 << 20;
 
 /// What Linux says when the emulator's host has no time for it, which comes and goes: with several CPUs QEMU's clock is the
 /// host's.
-const LATE_HOST: [&str; 8] = [
+const LATE_HOST: [&str; 9] = [
     "tsc: Unable to calibrate against PIT",
+    "tsc: PIT calibration deviates from HPET",
     "APIC calibration not consistent with PM-Timer",
     "APIC delta adjusted to PM-Timer",
     "calibrate_delay_direct",
