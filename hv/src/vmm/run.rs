@@ -265,7 +265,7 @@ fn control_write<V: Vcpu, F: Format, T: TableMemory>(
     else {
         return REFUSE;
     };
-    // Intel SDM Vol. 3A, 10.8.5.2 "IA-32e Mode Operation and Consistency Checks". VM entry refuses that state as well.
+    // Intel SDM Vol. 3A, 10.8.5 "Initializing IA-32e Mode". VM entry refuses that state as well.
     let activates_long_mode = controls.efer & !old.efer & EFER_LMA != 0;
     if activates_long_mode && vcpu.task_is_16_bit() {
         return REFUSE;
