@@ -20,4 +20,5 @@ pub mod outcome;
 pub mod registers;
 pub mod run;
 pub mod store;
+pub mod taught;
 pub mod xcr0;
