@@ -139,8 +139,8 @@ mod tests {
             (5000 * MIB + 0x1230, Some(Place::Direct(DECOY + 0x230))),
             // The same memory by the bit that only says how it is encrypted.
             (ALIAS | 0x1000, Some(Place::Direct(MOVED))),
-            (ALIAS | 2 * MIB, Some(Place::Direct(DECOY))),
-            (ALIAS | 4 * MIB, Some(Place::Window(Hpa(ALIAS | 4 * MIB)))),
+            (ALIAS | (2 * MIB), Some(Place::Direct(DECOY))),
+            (ALIAS | (4 * MIB), Some(Place::Window(Hpa(ALIAS | (4 * MIB))))),
             // Memory that came later, and devices.
             (4096 * MIB, Some(Place::Window(Hpa(4096 * MIB)))),
             (5002 * MIB, Some(Place::Window(Hpa(5002 * MIB)))),
