@@ -61,15 +61,21 @@ impl Console {
     /// Waits for `wanted`, and gives what came before it.
     pub fn expect(&mut self, wanted: &str, within: Duration) -> Result<String> {
         let begun = Instant::now();
+        // What has been looked at is not looked at again: bytes come one by one, and there may be many.
+        let (mut looked, mut line) = (0, 0);
         loop {
-            if let Some(at) = find(&self.pending, wanted.as_bytes()) {
+            if let Some(at) = find(&self.pending[looked..], wanted.as_bytes()) {
+                let at = looked + at;
                 let before = String::from_utf8_lossy(&self.pending[..at]).into_owned();
                 self.pending.drain(..at + wanted.len());
                 return Ok(before);
             }
-            if let Some(line) = self.trouble() {
+            if let Some(line) = self.trouble(line) {
                 bail!("waiting for {wanted:?}, the machine said: {line}");
             }
+            looked = (self.pending.len() + 1).saturating_sub(wanted.len());
+            let newline = self.pending[line..].iter().rposition(|&byte| byte == b'\n');
+            line += newline.map_or(0, |newline| newline + 1);
             let left = within.saturating_sub(begun.elapsed());
             match self.chunks.recv_timeout(left) {
                 Ok(chunk) => self.pending.extend(chunk),
@@ -129,9 +135,10 @@ impl Console {
         Ok(output)
     }
 
-    /// The whole line of the first sign of trouble, once it is there.
-    fn trouble(&self) -> Option<String> {
-        let at = TROUBLE.iter().filter_map(|sign| find(&self.pending, sign.as_bytes())).min()?;
+    /// The whole line of the first sign of trouble, once it is there, in the lines from `from` on.
+    fn trouble(&self, from: usize) -> Option<String> {
+        let lines = &self.pending[from..];
+        let at = from + TROUBLE.iter().filter_map(|sign| find(lines, sign.as_bytes())).min()?;
         let end = at + find(&self.pending[at..], b"\n")?;
         let start =
             self.pending[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
