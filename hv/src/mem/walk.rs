@@ -99,8 +99,9 @@ fn descend(
 pub struct Bytes<R> {
     paging: Paging,
     cr3: u64,
-    /// Where the next byte is, and where addresses wrap.
+    /// The linear address of the first byte that is wanted in the page that is translated next.
     linear: u64,
+    /// The highest linear address, after which they wrap.
     mask: u64,
     read: R,
     /// The guest-physical address of the next byte, unless it is in another page, and what is left of the word there.
@@ -122,12 +123,12 @@ impl<R: FnMut(Gpa) -> Option<u64>> Iterator for Bytes<R> {
         if self.physical.is_multiple_of(8) {
             if self.physical.is_multiple_of(PAGE_SIZE) {
                 self.physical = translate(self.paging, self.cr3, self.linear, &mut self.read)?.0;
+                self.linear = (self.linear | (PAGE_SIZE - 1)).wrapping_add(1) & self.mask;
             }
             self.word = (self.read)(Gpa(self.physical & !7))? >> (self.physical % 8 * 8);
         }
         let byte = self.word as u8;
         self.word >>= 8;
-        self.linear = self.linear.wrapping_add(1) & self.mask;
         self.physical += 1;
         Some(byte)
     }
