@@ -39,7 +39,9 @@ pub fn choose(info: &BootInfo<'_>) -> Options {
     warnings.by_ref().take(MOST_WARNINGS).for_each(|warning| log::warn!("{warning}"));
     match warnings.count() {
         0 => {}
-        more => log::warn!("{more} more words of Vidar's command line were not understood"),
+        more => {
+            log::warn!("{more} more words of Vidar's command line were not understood and have no effect")
+        }
     }
     options
 }

@@ -213,7 +213,8 @@ fn install<E: Extension>(
             tables.map_identity(frames, trampoline.page().start).map_err(|_| Refusal::TooMuchMemory)?;
         }
         None => log::warn!(
-            "no memory below 640 KiB is free to start the other CPUs from; the guest runs with one"
+            "no memory below 640 KiB is free to start the other CPUs from; the guest runs with one CPU: update \
+             the firmware, or boot the bare menu entry"
         ),
     }
     Ok(trampoline)

@@ -15,14 +15,14 @@ pub fn end<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, stop: Stop, exi
         Stop::TaskSwitch => {
             "it switched tasks by hardware, as 32-bit kernels do for a double fault, and on VT-x Vidar does not do that"
         }
-        Stop::Unanswered => "an exit that Vidar has no answer for",
+        Stop::Unanswered => "an exit that Vidar has no answer for; please report it with what follows",
         Stop::EntryFailed => "the CPU refused to enter it",
         Stop::Init => {
             percpu.startup.taken_by_init();
             vcpu.leave();
             apic::init_self()
         }
-        Stop::MachineCheck => "a machine check while it has them switched off (CR4.MCE)",
+        Stop::MachineCheck => "a machine check while machine checks are switched off (CR4.MCE)",
         Stop::Elsewhere => {
             ending::let_firmware_in();
             instructions::halt_forever()

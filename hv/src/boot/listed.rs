@@ -66,7 +66,10 @@ impl Listed {
             );
         }
         if madt.beyond > 0 {
-            log::warn!("the firmware lists more than {} CPUs; the guest gets no more of them", madt::MOST);
+            log::warn!(
+                "the firmware lists more than {} CPUs; the guest gets those, and Vidar looks at no others",
+                madt::MOST
+            );
         }
         Self { boot, others, later: madt.later, damaged, table }
     }
@@ -88,7 +91,8 @@ impl Listed {
             && madt::withdraw(&mut tables.in_place(table.clone()), lost).is_err()
         {
             log::warn!(
-                "the firmware's list of CPUs (ACPI table MADT) cannot be changed; the guest will wait for some"
+                "the firmware's list of CPUs (ACPI table MADT) cannot be changed, so Linux will wait 10 s for each \
+                 CPU that it cannot have: update the firmware"
             );
         }
     }

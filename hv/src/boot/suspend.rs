@@ -39,7 +39,7 @@ pub fn withdraw_all(tables: &super::tables::Tables<'_>) {
             Ok(0) => {}
             Ok(_) => log::debug!("suspend to RAM is not offered to the guest"),
             Err(ReadOnly) => log::warn!(
-                "firmware's tables cannot be changed: do not suspend to RAM, the machine would wake up without Vidar"
+                "firmware's tables cannot be changed: do not suspend to RAM, since the machine would wake up without Vidar"
             ),
         }
     }

@@ -143,7 +143,10 @@ pub unsafe fn start(serial_port: Option<u16>, screen: Option<Screen>) {
     let _ = log::set_logger(&Logger);
     log::set_max_level(LevelFilter::Info);
     if let Some(port) = serial_port.filter(|_| stuck) {
-        log::warn!("the serial line at port {port:#x} does not send what it is given, and is not used");
+        log::warn!(
+            "the serial line at port {port:#x} does not send what it is given, and is not used: choose another one by serial=, or \
+             console=screen"
+        );
     }
 }
 

@@ -37,7 +37,7 @@ pub fn machine_check(banks: &impl fmt::Display, interrupted: &impl fmt::Display)
     console::take_back();
     let index = PerCpu::current().map_or(0, |cpu| cpu.index);
     log::error!(
-        "machine check in Vidar on CPU {index}: the hardware reports an error; look into the firmware's log of errors\n  \
+        "machine check in Vidar on CPU {index}: the hardware reports an error; see the firmware's error log\n  \
          {banks}\n  {interrupted}"
     );
     ending::end("this CPU")

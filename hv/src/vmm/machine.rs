@@ -62,8 +62,8 @@ pub struct Machine<F, T> {
 }
 
 /// What it means that a guest has Vidar's own page tables.
-pub const RUNS_VIDAR: &str = "its CR3 is Vidar's: either it has looked for that, or the CPU went on to use nested paging after \
-     an exit and has run Vidar's own code as the guest's, which is a fault of the CPU or of its emulator";
+pub const RUNS_VIDAR: &str = "the guest's CR3 is Vidar's own: the guest has copied it, or the CPU or its emulator has run Vidar's code as \
+     the guest's, which is its fault (in QEMU use -accel tcg,thread=single)";
 
 impl<F, T> Machine<F, T> {
     /// Whether these are the registers of Vidar itself, and not of a guest.

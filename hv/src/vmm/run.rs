@@ -322,7 +322,8 @@ fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
             if !machine.fill_reported.swap(true, Ordering::Relaxed) {
                 let address = violation.address;
                 log::warn!(
-                    "no memory is left for page tables: around {address} the guest is shown an empty page"
+                    "no memory is left for more page tables: from now on the guest finds nothing at {address} and at other addresses \
+                     that it has not touched yet"
                 );
             }
         }
@@ -342,7 +343,7 @@ fn report_touch<V: Vcpu, F, T>(vcpu: &V, machine: &Machine<F, T>, address: Gpa) 
     {
         return;
     }
-    log::warn!("the guest touched Vidar's memory at {address}; it is shown another page there");
+    log::warn!("the guest touched Vidar's memory at {address}; the guest sees another page there");
     if machine.runs_vidar(&vcpu.controls()) {
         log::error!("{RUNS_VIDAR}");
     }

@@ -148,6 +148,6 @@ fn a_cpu_that_runs_vidar_as_the_guest_is_named() {
         warnings();
         bench.cpu.controls.cr3 = cr3;
         assert_eq!(bench.answer(touch(REGION.start.identity())), (Outcome::Resume, vec![]));
-        assert_eq!(warnings().iter().any(|line| line.contains("its CR3 is Vidar's")), named, "{cr3:#x}");
+        assert_eq!(warnings().iter().any(|line| line.contains("CR3 is Vidar's own")), named, "{cr3:#x}");
     }
 }

@@ -42,13 +42,13 @@ pub enum Obstacle {
     /// No module of KVM's is there.
     #[error(
         "this host has no KVM (neither kvm_intel nor kvm_amd is loaded): switch on VT-x or AMD-V in the firmware's setup, and load \
-         the module"
+         the module (`sudo modprobe kvm_intel` or `kvm_amd`)"
     )]
     NoModule,
     /// Parameters of the module are off.
     #[error(
-        "{module} is loaded with {off}, and Vidar in a guest needs {on}: load it anew by `modprobe -r {module} && modprobe \
-         {module} {on}`"
+        "{module} is loaded with {off}, and Vidar in a guest needs {on}: stop all virtual machines and load it anew by `sudo modprobe -r \
+         {module} && sudo modprobe {module} {on}`"
     )]
     Parameters {
         /// The module.
@@ -60,7 +60,7 @@ pub enum Obstacle {
     },
     /// The device cannot be opened.
     #[error(
-        "{DEVICE} cannot be opened ({0}): add yourself to its group (`ls -l {DEVICE}` shows it) and log in again"
+        "{DEVICE} cannot be opened ({0}): if it is there, add yourself to its group (`ls -l {DEVICE}` shows it) and log in again"
     )]
     Device(String),
     /// QEMU gave up.

@@ -279,7 +279,7 @@ pub fn lost_machine(tools: &Tools) -> Result<()> {
     let mut booted = small.boot(tools)?;
     booted.console.expect("the guest has stopped on CPU 0", BOOT)?;
     booted.console.expect("rip ffffffff80", ANSWER)?;
-    booted.console.expect("its CR3 is Vidar's: ", ANSWER)?;
+    booted.console.expect("the guest's CR3 is Vidar's own: ", ANSWER)?;
     Ok(())
 }
 
