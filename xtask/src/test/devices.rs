@@ -98,7 +98,7 @@ fn start(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Booted> {
         guests: vec![guest],
         menu: Menu { default: Some(default), timeout: 0, ..Menu::default() },
         hypervisor: Some(tools.hypervisor.clone()),
-        vidarctl: None,
+        vidarctl: Some(tools.vidarctl.clone()),
     };
     let iso = dir.join("vidar.iso");
     iso::make(&recipe, &iso)?;
