@@ -220,10 +220,13 @@ fn write_misc_enable<V: Vcpu>(vcpu: &mut V, index: u32, value: u64) -> Outcome {
     Outcome::Advance
 }
 
-/// Whether IA32_APIC_BASE of `value` lays the APIC's page beside Vidar, and where it is watched if it is to be.
+/// Returns true if IA32_APIC_BASE may take `value`: it has the APIC's page outside of Vidar's memory, below 4 GiB, where Vidar
+/// reaches it by the direct map, and unmoved if it is watched.
 fn apic_may_be_at<F, T>(value: u64, machine: &Machine<F, T>) -> bool {
+    const REACH: Hpa = Hpa(4 << 30);
     let page = Hpa(value & 0x000f_ffff_ffff_f000);
-    machine.watched.is_none_or(|watched| watched == page.identity())
+    page < REACH
+        && machine.watched.is_none_or(|watched| watched == page.identity())
         && !machine.keeps(&(page..page + PAGE_SIZE))
 }
 

@@ -227,7 +227,9 @@ fn wrmsr_by_policy() {
         (msr::APIC_BASE, (REGION.end.0 - PAGE_SIZE) | 0xd00, REFUSED, false),
         (msr::APIC_BASE, (base - PAGE_SIZE) | 0x900, Outcome::Advance, true),
         (msr::APIC_BASE, REGION.end.0 | 0x900, Outcome::Advance, true),
-        (msr::APIC_BASE, 0xff_fee0_0900, Outcome::Advance, true),
+        (msr::APIC_BASE, 0xff_fee0_0900, REFUSED, false),
+        (msr::APIC_BASE, 0x1_0000_0900, REFUSED, false),
+        (msr::APIC_BASE, 0xffff_f900, Outcome::Advance, true),
     ] {
         let mut bench = Bench::with(&indexed(index, value));
         let before = (bench.cpu.registers, bench.pages());
