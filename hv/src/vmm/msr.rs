@@ -117,16 +117,21 @@ pub const fn feature_control(native: u64) -> u64 {
     native & !VMX_AND_SMX | LOCK
 }
 
-/// The addresses at which MMIO_CFG_BASE of `value` has the configuration space of PCI: 1 MiB for each bus. `None` where that
-/// is switched off, or so large that the CPU refuses it. AMD BKDG for family 10h, 2.11 "Configuration Space".
+/// The addresses at which MMIO_CFG_BASE of `value` may have the configuration space of PCI: 1 MiB for each bus. `None` where
+/// that is switched off. The CPU may compare the address bits above the size alone, so the base is aligned to it; a number of
+/// buses that is reserved may mean any. AMD BKDG for family 10h, 2.11 "Configuration Space".
 pub const fn configuration_space(value: u64) -> Option<Range<Hpa>> {
     const ENABLED: u64 = 1;
-    let base = value & 0x0000_ffff_fff0_0000;
     let bus_bits = value >> 2 & 0xf;
-    if value & ENABLED == 0 || bus_bits > 8 {
+    if value & ENABLED == 0 {
         return None;
     }
-    Some(Hpa(base)..Hpa(base + (1 << (20 + bus_bits))))
+    if bus_bits > 8 {
+        return Some(Hpa(0)..Hpa(u64::MAX));
+    }
+    let size = 1 << (20 + bus_bits);
+    let base = value & 0x0000_ffff_fff0_0000 & !(size - 1);
+    Some(Hpa(base)..Hpa(base + size))
 }
 
 #[cfg(test)]
@@ -158,7 +163,8 @@ mod tests {
         assert_eq!(configuration_space(0xe000_0021), Some(Hpa(0xe000_0000)..Hpa(0xf000_0000)));
         assert_eq!(configuration_space(0xfd_0000_0001), Some(Hpa(0xfd_0000_0000)..Hpa(0xfd_0010_0000)));
         assert_eq!(configuration_space(0xe000_0020), None, "off");
-        assert_eq!(configuration_space(0xe000_0025), None, "512 buses");
+        assert_eq!(configuration_space(0x0ff0_0021), Some(Hpa(0)..Hpa(0x1000_0000)), "not aligned");
+        assert_eq!(configuration_space(0xe000_0025), Some(Hpa(0)..Hpa(u64::MAX)), "512 buses");
     }
 
     #[test]
