@@ -36,8 +36,21 @@ pub fn probe() -> Result<Capabilities, Unavailable> {
     if feature_control() == Decision::LockedOff {
         return Err(Unavailable::LockedOff);
     }
+    show_all_leaves();
     let capabilities = Capabilities::choose(&read_capabilities()).map_err(Unavailable::Missing)?;
     Ok(capabilities.with_cpuid(cpuid::cpuid))
+}
+
+/// Ends firmware's limit on the leaves of CPUID, as Linux does when it starts: what Vidar allows the guest depends on leaf 7.
+/// Intel SDM Vol. 4, 2.1 "Architectural MSRs", IA32_MISC_ENABLE.
+fn show_all_leaves() {
+    const LIMIT_CPUID_MAXVAL: u64 = 1 << 22;
+    if let Ok(value) = msr::read_checked(msr::MISC_ENABLE)
+        && value & LIMIT_CPUID_MAXVAL != 0
+    {
+        // SAFETY: the bit changes nothing but what CPUID returns. A CPU that does not take it keeps its limit.
+        let _ = unsafe { msr::write_checked(msr::MISC_ENABLE, value & !LIMIT_CPUID_MAXVAL) };
+    }
 }
 
 /// What this CPU's IA32_FEATURE_CONTROL asks for.
