@@ -18,6 +18,32 @@ pub fn wbinvd() {
     unsafe { asm!("wbinvd", options(nostack, preserves_flags)) };
 }
 
+/// Reads eight bytes at a linear address.
+///
+/// # Errors
+/// [`Fault`] where the CPU gives #PF, which a reserved bit in an entry of a page table brings about.
+///
+/// # Safety
+/// What is there may be read at any time, and no reference to it exists.
+pub unsafe fn read_checked(address: u64) -> Result<u64, Fault> {
+    let (value, done): (u64, u32);
+    // SAFETY: the caller's promise, and #PF is caught by the fix-up.
+    unsafe {
+        asm!(
+            "xor {done:e}, {done:e}",
+            "2: mov {value}, [{address}]",
+            "mov {done:e}, 1",
+            "3:",
+            fixup!("2b", "3b"),
+            done = out(reg) done,
+            value = inout(reg) 0u64 => value,
+            address = in(reg) address,
+            options(nostack, readonly),
+        );
+    }
+    if done == 1 { Ok(value) } else { Err(Fault) }
+}
+
 /// XSETBV for the guest, whose XCR0 is the CPU's: Vidar's own code uses no extended state.
 ///
 /// # Errors

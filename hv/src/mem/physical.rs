@@ -11,6 +11,7 @@ use super::layout::direct;
 use super::view::{Place, Reader};
 use super::walk::ReadGuest;
 use super::window;
+use crate::arch::instructions;
 use crate::arch::percpu::PerCpu;
 
 /// The bytes at `range`.
@@ -72,8 +73,12 @@ impl ReadGuest for Reader {
 fn through_window(word: Hpa) -> Option<u64> {
     let page = word.align_down(PAGE_SIZE);
     let cpu = PerCpu::current()?.index;
-    // SAFETY: the page is mapped meanwhile, and the rest is as above.
-    Some(window::with_pages(cpu, iter::once(page), |at| unsafe { read(Hva(at.0 + word.0 % PAGE_SIZE)) }))
+    let read = |at: Hva| {
+        // SAFETY: the page is mapped meanwhile, and the rest is as above. An address that comes from the guest may have
+        // bits that the CPU reserves, such as those that choose a key for encryption: then the window's entry faults.
+        unsafe { instructions::read_checked(at.0 + word.0 % PAGE_SIZE) }
+    };
+    window::with_pages(cpu, iter::once(page), read).ok()
 }
 
 /// Reads a word that other CPUs and devices may write meanwhile.
