@@ -40,7 +40,7 @@ pub fn choose(info: &BootInfo<'_>) -> Options {
     match warnings.count() {
         0 => {}
         more => {
-            log::warn!("{more} more words of Vidar's command line were not understood and have no effect")
+            log::warn!("{more} more words of Vidar's command line were not understood and have no effect");
         }
     }
     options
