@@ -189,7 +189,7 @@ pub const STARTUPS: &[Startup] = &[
         says: &[
             "warning: the CPU with APIC ID 256 cannot be started, since the local APICs are in xAPIC mode, which reaches IDs \
              up to 254; the guest runs without it: enable x2APIC in the firmware's setup\r\n",
-            "2 CPUs, started by Vidar\r\n",
+            "2 CPUs",
         ],
         words: COUNTED_THRICE,
         ..USUAL
