@@ -60,7 +60,7 @@ impl fmt::Display for Frame {
     }
 }
 
-/// Code that an event which is kept must not simply return into: between the last look at what is kept and VM entry.
+/// Code that the handler of a kept event must not return into: between the last look at what is kept and VM entry.
 /// It goes on at `abort` instead.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryWindow {

@@ -12,7 +12,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Whether a message can be for the CPU with this ID alone. The register of xAPIC mode has 8 bits for it, and all ones mean
+    /// Returns true if a message can be for the CPU with this ID alone. The register of xAPIC mode has 8 bits for it, and all ones mean
     /// all CPUs.
     pub const fn reaches(self, id: u32) -> bool {
         match self {

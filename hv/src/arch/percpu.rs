@@ -111,7 +111,7 @@ impl PerCpu {
         self.kept.swap(0, Ordering::Relaxed)
     }
 
-    /// Whether a machine check that comes while Vidar runs can be kept for the guest.
+    /// Returns true if a machine check that comes while Vidar runs can be kept for the guest.
     pub fn takes_machine_checks(&self) -> bool {
         self.takes_machine_checks.load(Ordering::Relaxed)
     }

@@ -74,7 +74,7 @@ impl Listed {
         Self { boot, others, later: madt.later, damaged, table }
     }
 
-    /// Whether the guest could start a CPU that is not running: now, or once it has been added.
+    /// Returns true if the guest could start a CPU that is not running, now or once it has been added.
     pub fn has_further(&self) -> bool {
         !self.others.is_empty() || self.later
     }

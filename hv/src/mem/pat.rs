@@ -56,7 +56,7 @@ pub fn load() -> u64 {
     found
 }
 
-/// Whether Vidar can run with this PAT: its memory and the APIC's page have the types that they need. The framebuffer has
+/// Returns true if Vidar can run with this PAT: its memory and the APIC's page have the types that they need. The framebuffer has
 /// another one, which only makes it slower.
 pub const fn serves(pat: u64) -> bool {
     let types = pat.to_le_bytes();

@@ -44,7 +44,7 @@ impl Instruction {
         }
     }
 
-    /// Its length without prefixes.
+    /// The length of the instruction without prefixes.
     pub const fn shortest(self) -> u8 {
         (u32::BITS - self.opcode().leading_zeros()).div_ceil(8) as u8
     }
@@ -77,7 +77,7 @@ impl Instruction {
     }
 }
 
-/// Whether this is a prefix that the instructions take.
+/// Returns true for a prefix that the instructions take.
 fn is_prefix(byte: u8, long_mode_64: bool) -> bool {
     match byte {
         // Operand and address size, segments, repetition.

@@ -235,7 +235,8 @@ fn reboot(console: &mut Console) -> Result<()> {
     Ok(())
 }
 
-fn power_off(running: &mut Running, console: &mut Console) -> Result<()> {
+/// Powers the machine off by its shell.
+pub fn power_off(running: &mut Running, console: &mut Console) -> Result<()> {
     console.type_line("poweroff")?;
     console.expect("Power down", ANSWER)?;
     let ended = running.ended(ANSWER)?;

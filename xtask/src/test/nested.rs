@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::lane::Lane;
 use super::report::Report;
-use super::{Tools, smp, test_dir, vidarctl};
+use super::{Tools, linux, smp, test_dir, vidarctl};
 use crate::console::{ANSWER, BOOT, Console, PROMPT};
 use crate::grub::Menu;
 use crate::iso::{self, Recipe};
@@ -107,8 +107,5 @@ fn reboot(guest: &mut Guest) -> Result<()> {
 }
 
 fn power_off(guest: &mut Guest) -> Result<()> {
-    guest.console.type_line("poweroff")?;
-    guest.console.expect("Power down", ANSWER)?;
-    ensure!(guest.running.ended(ANSWER)? == Some(true), "the machine is still on");
-    Ok(())
+    linux::power_off(&mut guest.running, &mut guest.console)
 }

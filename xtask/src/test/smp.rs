@@ -14,8 +14,8 @@ use super::facts::Facts;
 use super::lane::Lane;
 use super::report::Report;
 use super::transparency::{COMPARISONS, messages};
-use super::{Tools, test_dir};
-use crate::console::{ANSWER, BOOT, Console, PROMPT};
+use super::{Tools, linux, test_dir};
+use crate::console::{BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
 use crate::machine::disk::{Bus, Disk, Format};
@@ -364,8 +364,5 @@ fn nmi(guest: &mut Guest) -> Result<()> {
 }
 
 fn power_off(guest: &mut Guest) -> Result<()> {
-    guest.console.type_line("poweroff")?;
-    guest.console.expect("Power down", ANSWER)?;
-    ensure!(guest.running.ended(ANSWER)? == Some(true), "the machine is still on");
-    Ok(())
+    linux::power_off(&mut guest.running, &mut guest.console)
 }
