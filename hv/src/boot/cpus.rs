@@ -301,7 +301,9 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
 fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: &Begin) -> ! {
     let Task { extension, machine, root, reader } = task;
     let cpu = &further.cpu;
-    match extension.cpu(further.frames, *root, *reader, cpu.selectors(), cpu.percpu(), begin) {
+    // What need not be alike is as this CPU has it.
+    let own = further.probed.get().and_then(|probed| probed.as_ref().ok()).unwrap_or(extension);
+    match own.cpu(further.frames, *root, *reader, cpu.selectors(), cpu.percpu(), begin) {
         Ok(mut vcpu) => {
             further.ready.call_once(|| Ok(()));
             let (stop, exit) = run::run(&mut vcpu, machine);

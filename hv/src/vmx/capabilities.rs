@@ -48,6 +48,16 @@ const PUT_AWAY: [(u32, u32); 5] = [
     (exit::CLEAR_BNDCFGS, entry::LOAD_BNDCFGS),
 ];
 
+/// All controls of [`PUT_AWAY`]: those for exits, and those for entries.
+const OPTIONAL: (u32, u32) = {
+    let (mut all, mut index) = ((0, 0), 0);
+    while index < PUT_AWAY.len() {
+        all = (all.0 | PUT_AWAY[index].0, all.1 | PUT_AWAY[index].1);
+        index += 1;
+    }
+    all
+};
+
 /// IA32_VMX_EPT_VPID_CAP.
 mod ept_vpid {
     pub const WALK_LENGTH_4: u64 = 1 << 6;
@@ -102,7 +112,8 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// All of them, by what they are called.
+    /// What all CPUs of a machine must have alike, by what it is called. The controls of [`PUT_AWAY`] are not in it: each CPU
+    /// uses those that it has, and the cores of a hybrid CPU may differ in them.
     pub const fn fields(&self) -> [(&'static str, u64); 13] {
         let Self {
             revision,
@@ -124,8 +135,8 @@ impl Capabilities {
             ("the set of pin-based controls", pin as u64),
             ("the set of primary controls", primary as u64),
             ("the set of secondary controls", secondary as u64),
-            ("the set of VM-exit controls", exit as u64),
-            ("the set of VM-entry controls", entry as u64),
+            ("the set of VM-exit controls", (exit & !OPTIONAL.0) as u64),
+            ("the set of VM-entry controls", (entry & !OPTIONAL.1) as u64),
             ("the rate of the preemption timer", timer_rate as u64),
             ("wait-for-SIPI", waits_for_sipi as u64),
             ("the largest EPT page", largest_page.bytes()),
@@ -353,6 +364,7 @@ mod tests {
                 }
                 let chosen = Capabilities::choose(&raw).expect("they are optional");
                 assert_eq!((chosen.exit & at_exit, chosen.entry & at_entry), (0, 0), "{at_exit:#x} {bit:#x}");
+                assert_eq!(chosen.fields(), all.fields(), "CPUs may differ in it");
             }
         }
     }
