@@ -16,7 +16,7 @@ pub fn arm() {
     ARMED.store(true, Ordering::SeqCst);
 }
 
-/// Whether all CPUs run the guest.
+/// True once all CPUs run the guest.
 pub fn is_armed() -> bool {
     ARMED.load(Ordering::SeqCst)
 }

@@ -138,7 +138,7 @@ struct Filler {
 }
 
 impl Filler {
-    /// Whether `table` is one of these.
+    /// Returns true if `table` is one of these.
     fn has(&self, table: Hpa) -> bool {
         self.tables.contains(&table)
     }

@@ -45,8 +45,8 @@ fn table(at: Hva) -> *mut u64 {
         let entries = direct(table).0 as *const u64;
         // SAFETY: Vidar's tables are in its own frames, which are in the direct map, and `HostTables::map_window` has made
         // those of every window. Nobody changes a window's but its CPU.
-        table =
-            Hpa(unsafe { entries.wrapping_add((at.0 >> shift & 511) as usize).read_volatile() } & ADDRESS);
+        let entry = unsafe { entries.wrapping_add((at.0 >> shift & 511) as usize).read_volatile() };
+        table = Hpa(entry & ADDRESS);
     }
     direct(table).0 as *mut u64
 }

@@ -124,7 +124,7 @@ impl Doubt {
     /// this CPU may have executed what it remembered of either. So the guest goes on at the same RIP, and the CPU decides
     /// what is there.
     ///
-    /// That always comes to an end. Where the very same instruction exits [`PATIENCE`] times with none of its kind
+    /// The retries always end. Where the very same instruction exits [`PATIENCE`] times with none of its kind
     /// between, Vidar cannot read what the CPU executes, as in the memory of a device, and the shortest form is assumed.
     ///
     /// A LOCK prefix is undefined with each of these instructions, and no CPU exits with one; QEMU's does. AMD APM Vol. 3,

@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(policy(&tables, msr::GHCB), (Read::Refuse, Write::Refuse));
     }
 
-    /// Each MSR that says where memory is, or what of it is encrypted.
+    /// The MSRs that say where memory is, and which of it is encrypted.
     #[test]
     fn memory_stays_where_firmware_has_put_it() {
         for index in

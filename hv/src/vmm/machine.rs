@@ -66,7 +66,7 @@ pub const RUNS_VIDAR: &str = "the guest's CR3 is Vidar's own: the guest has copi
      the guest's, which is its fault (in QEMU use -accel tcg,thread=single)";
 
 impl<F, T> Machine<F, T> {
-    /// Whether these are the registers of Vidar itself, and not of a guest.
+    /// Returns true if these are the registers of Vidar itself, and not of a guest.
     pub fn runs_vidar(&self, controls: &Controls) -> bool {
         Hpa(controls.cr3).align_down(PAGE_SIZE) == self.host_root
     }

@@ -14,7 +14,7 @@ pub const fn read(native: u64, has_debug_store: bool, xd_disabled: bool) -> u64 
     native & !XD_DISABLE | pebs | xd
 }
 
-/// What a write of `value` comes to: the value for the CPU, which has `native`, and whether no-execute is disabled then.
+/// Splits a write of `value` into the value for the CPU, which has `native`, and whether no-execute is disabled then.
 pub const fn write(value: u64, native: u64) -> (u64, bool) {
     const OWN: u64 = PEBS_UNAVAILABLE | XD_DISABLE;
     (value & !OWN | native & OWN, value & XD_DISABLE != 0)

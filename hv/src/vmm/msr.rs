@@ -34,7 +34,7 @@ pub enum Write {
     Ignore,
     /// Nothing, where the CPU has the MSR: what firmware has set up stays.
     Keep,
-    /// An update of the CPU's microcode, which begins so many bytes below the address that is written.
+    /// An update of the CPU's microcode. It begins this number of bytes below the address that is written.
     Microcode(u64),
     /// An MTRR: the second-stage memory types follow it.
     Mtrr,
@@ -72,7 +72,7 @@ impl Row {
     }
 }
 
-/// MSRs that are not simply the CPU's, whatever the extension.
+/// MSRs that Vidar filters, whatever the extension.
 ///
 /// Those that hypervisors define carry guest-physical addresses which a hypervisor below Vidar writes to, and it knows
 /// nothing of Vidar's memory. They are refused even if the CPU names no hypervisor, since one can hide itself. No CPU

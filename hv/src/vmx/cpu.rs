@@ -107,7 +107,7 @@ impl VmxCpu {
         Ok(cpu)
     }
 
-    /// Whether the entry failed because the first one had been ended by a machine check, after which the VMCS is not launched
+    /// Returns true if the entry failed because the first one had been ended by a machine check, after which the VMCS is not launched
     /// yet. It is to be entered again then.
     #[cold]
     fn was_not_launched(&mut self, status: u32) -> bool {

@@ -86,7 +86,7 @@ pub fn exit_address() -> u64 {
     vidar_vmx_exit.as_ptr() as u64
 }
 
-/// Where an event that is kept must not simply return to.
+/// The code that the handler of a kept event must not return into.
 pub fn window() -> EntryWindow {
     EntryWindow {
         start: vidar_vmx_window_start.as_ptr() as u64,

@@ -33,7 +33,7 @@ impl Kept {
         self.waiting |= events;
     }
 
-    /// Whether an event is still to be injected.
+    /// Returns true if an event is still to be injected.
     pub const fn waits(&self) -> bool {
         self.waiting != 0
     }
