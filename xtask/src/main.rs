@@ -304,9 +304,8 @@ fn run(args: RunArgs) -> Result<()> {
     let default = Some(if args.bare { grub::bare(&guest) } else { guest });
     // Long enough to choose another entry when the guest reboots.
     let mut menu = grub::Menu { default, timeout: 2, ..grub::Menu::default() };
-    if machine == Machine::Bochs && args.cpus.get() > 1 {
-        // Its wait-for-SIPI keeps INITs for ever, so Linux gets no CPU up by it.
-        menu.options = "cpu-startup=emulated".to_owned();
+    if args.cpus.get() > 1 {
+        menu.options = machine.option_for_cpus().to_owned();
     }
     let recipe = iso::Recipe { guests, menu, hypervisor, vidarctl };
     let networks = match args.net {

@@ -9,7 +9,7 @@ use super::marks;
 use crate::console::{BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
-use crate::machine::{Running, Spec};
+use crate::machine::{Machine, Running, Spec};
 use crate::manifest;
 use crate::test::lane::Lane;
 use crate::test::{Tools, facts, test_dir};
@@ -102,12 +102,12 @@ pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Boot> {
     let (end, exits) = mark.split_once(' ').context("the guest's mark is incomplete")?;
     let end: u64 = end.parse().with_context(|| format!("the guest's mark is no number: {end}"))?;
     let mut boot = Boot::default();
-    match lane {
-        Lane::Vmx | Lane::SvmNextRip => {
+    match lane.machine() {
+        Machine::Bochs => {
             let (grub, kernel) = marks::in_log(&running.emulator_log())?;
             (boot.from_grub, boot.from_kernel) = (end - grub, end - kernel);
         }
-        Lane::Svm | Lane::SvmKvm => {
+        _ => {
             boot.from_grub = marks::by_timer(&before, end)?;
             boot.from_kernel = marks::by_kernel(&before)?;
         }

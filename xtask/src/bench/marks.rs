@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::machine::TICKS_PER_INSTRUCTION;
+use crate::machine::{Machine, TICKS_PER_INSTRUCTION};
 use crate::test::lane::Lane;
 
 /// In Bochs: to the port where it listens to its BIOS, and logs a line with the number of ticks so far.
@@ -24,9 +24,9 @@ const TSC_FREQUENCY: u128 = 1_000_000_000;
 
 /// GRUB's last commands before it starts a guest in `lane`.
 pub fn of(lane: Lane) -> &'static [&'static str] {
-    match lane {
-        Lane::Vmx | Lane::SvmNextRip => TO_LOG,
-        Lane::Svm | Lane::SvmKvm => TO_CONSOLE,
+    match lane.machine() {
+        Machine::Bochs => TO_LOG,
+        _ => TO_CONSOLE,
     }
 }
 

@@ -39,7 +39,7 @@ impl Goals {
     /// slack. Where the CPU says it, as most do, the round trips are those of VT-x.
     const fn of(lane: Lane) -> Self {
         match lane {
-            Lane::Vmx => Self {
+            Lane::Vmx | Lane::VmxTigerLake | Lane::VmxArrowLake => Self {
                 hypercall: "VMCALL",
                 cpuid: (150.0, 100.0),
                 hypercall_round: (120.0, 80.0),
@@ -47,7 +47,7 @@ impl Goals {
                 boot: (1.01, 1.002),
             },
             Lane::SvmNextRip => Self { hypercall: "VMMCALL", ..Self::of(Lane::Vmx) },
-            Lane::Svm | Lane::SvmKvm => Self {
+            Lane::Svm | Lane::SvmGenoa | Lane::SvmMax | Lane::SvmKvm => Self {
                 hypercall: "VMMCALL",
                 cpuid: (400.0, 275.0),
                 hypercall_round: (370.0, 255.0),
@@ -216,12 +216,11 @@ fn cpus(table: &mut Table, lane: Lane, tools: &Tools) -> Result<()> {
                 format!("{timer:.1}, {} for {}", load.exits, load.timer),
             ),
         ] {
-            // In Bochs 2.7 Vidar has to start Linux' CPUs, and so to look at what they write to their local APICs.
-            table.add(match lane {
-                Lane::Vmx => Row::plain(what, &shown),
-                Lane::Svm | Lane::SvmNextRip | Lane::SvmKvm => {
-                    Row::at_most(what, "", number, &shown, 1.0, 0.0)
-                }
+            // Where Vidar has to start Linux' CPUs, as in Bochs 2.7, it looks at what they write to their local APICs.
+            table.add(if lane.machine().option_for_cpus().is_empty() {
+                Row::at_most(what, "", number, &shown, 1.0, 0.0)
+            } else {
+                Row::plain(what, &shown)
             });
         }
         let each = one.free.saturating_sub(boot.free) as f64 / f64::from(number - 1);

@@ -40,13 +40,13 @@ pub fn rows(table: &mut Table, lane: Lane, hypercall: &str, on: &str, tools: &To
     let [cpuid, call] = measure(lane, tools)?;
     let hypercall = format!("{hypercall} that does nothing");
     for (what, counts) in [("CPUID", cpuid), (&hypercall, call)] {
-        let rows = match lane {
+        let rows = match lane.usual() {
             Lane::Vmx => vec![
                 ("VMREADs", counts.reads, MUST_VMX.reads),
                 ("VMWRITEs", counts.writes, MUST_VMX.writes),
                 ("RDMSRs and WRMSRs", counts.msrs, MUST_VMX.msrs),
             ],
-            Lane::Svm | Lane::SvmNextRip | Lane::SvmKvm => vec![
+            _ => vec![
                 ("VMLOADs and VMSAVEs", counts.switches, MUST_SVM.switches),
                 ("RDMSRs and WRMSRs", counts.msrs, MUST_SVM.msrs),
             ],

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::console::{BOOT, Console, PROMPT};
 use crate::grub::Menu;
 use crate::iso::{self, Recipe};
-use crate::machine::{Machine, Spec};
+use crate::machine::Spec;
 use crate::manifest;
 use crate::test::lane::Lane;
 use crate::test::{Tools, test_dir};
@@ -75,8 +75,7 @@ struct Idle {
 pub fn measure(lane: Lane, cpus: u32, tools: &Tools) -> Result<Boot> {
     let dir = test_dir(&lane.folder(&format!("bench-smp-{cpus}")))?;
     let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-    // Linux gets further CPUs up in Bochs only so.
-    let options = if lane.machine() == Machine::Bochs { "cpu-startup=emulated" } else { "" };
+    let options = lane.machine().option_for_cpus();
     let recipe = Recipe {
         menu: Menu {
             default: Some(guest.name.clone()),

@@ -12,6 +12,7 @@ use vidar_abi::ExitKind;
 use super::linux;
 use super::marks::TIMER_FREQUENCY;
 use crate::console::{BOOT, Console};
+use crate::machine::Machine;
 use crate::machine::TICKS_PER_INSTRUCTION;
 use crate::machine::monitor::Monitor;
 use crate::test::Tools;
@@ -49,9 +50,9 @@ impl Sample {
 
 /// Boots the first guest under Vidar, and looks at the counters until the shell is there.
 pub fn record(lane: Lane, tools: &Tools) -> Result<Vec<Sample>> {
-    let samples = match lane {
-        Lane::Vmx | Lane::SvmNextRip => in_bochs(lane, tools)?,
-        Lane::Svm | Lane::SvmKvm => in_qemu(lane, tools)?,
+    let samples = match lane.machine() {
+        Machine::Bochs => in_bochs(lane, tools)?,
+        _ => in_qemu(lane, tools)?,
     };
     from_first_to_last_exit(&samples)
 }

@@ -1,11 +1,11 @@
 //! Bochs: slow, everywhere, and with VT-x. Its TSC counts instructions.
 
 use std::fs;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result};
 
-use super::{LOG, Medium, Ports, Spec, tied_to_us};
+use super::{LOG, Medium, Ports, Spec, abilities, tied_to_us};
 use crate::packages;
 
 /// A CPU with VT-x and EPT whose CPUID names no TSC frequency: so Linux measures it, and gets it right.
@@ -37,8 +37,8 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     fs::write(&configuration, text).with_context(|| format!("cannot write {}", configuration.display()))?;
     let mut command = tied_to_us("bochs");
     command.args(["-q", "-f", CONFIGURATION]);
-    if has_debugger() {
-        // A Bochs with its debugger built in stops at a prompt before the first instruction and at each reset.
+    if abilities::bochs_has_debugger() {
+        // It stops at a prompt before the first instruction and at each reset.
         let commands = spec.debugger.as_deref().unwrap_or_default();
         fs::write(spec.dir.join(DEBUGGER_COMMANDS), commands.to_owned() + &"c\n".repeat(1000))?;
         command.args(["-rc", DEBUGGER_COMMANDS]);
@@ -49,13 +49,6 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
 /// Whether a Bochs that ended did so because the guest powered off.
 pub fn ended_well(_: ExitStatus, log: &str) -> bool {
     log.contains(POWERED_OFF)
-}
-
-fn has_debugger() -> bool {
-    let help = Command::new("bochs").arg("--help").stdin(Stdio::null()).output();
-    help.is_ok_and(|help| {
-        [help.stdout, help.stderr].iter().any(|text| String::from_utf8_lossy(text).contains("-rc "))
-    })
 }
 
 /// The firmware of a machine with a BIOS.

@@ -1,6 +1,7 @@
 //! The machines that an ISO is booted in: emulators whose first serial port is a socket of ours, as is the monitor of
 //! those that have one.
 
+pub mod abilities;
 mod bochs;
 pub mod debugger;
 pub mod disk;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use self::abilities::Ability;
 use self::debugger::Debugger;
 use self::disk::Disk;
 pub use self::kvm::Obstacle;
@@ -125,6 +127,8 @@ pub struct Spec {
     pub disks: Vec<Disk>,
     /// Its network cards. Bochs has none.
     pub networks: Vec<Network>,
+    /// Whether it is a Q35 with an IOMMU that remaps interrupts, and CPUs that have x2APIC mode for it. In Bochs there is none.
+    pub remaps_interrupts: bool,
     /// Where its keyboard is.
     pub keyboard: Keyboard,
     /// Its memory in MiB.
@@ -200,6 +204,12 @@ impl Machine {
             Self::Kvm => "QEMU/KVM with nested virtualisation",
             Self::KvmInQemu => "QEMU/KVM in a QEMU with emulated AMD-V",
         }
+    }
+
+    /// Vidar's boot option by which Linux gets further CPUs up in it, if that takes one.
+    pub fn option_for_cpus(self) -> &'static str {
+        let by_itself = self != Self::Bochs || Ability::BochsInit.missing().is_none();
+        if by_itself { "" } else { "cpu-startup=emulated" }
     }
 
     /// Starts it. The ISO boots at once.

@@ -49,12 +49,18 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     command.args(["-nodefaults", "-display", "none"]);
     command.args(["-vga", if spec.no_screen { "none" } else { "std" }]);
     let chipset = match spec.chipset {
+        _ if spec.remaps_interrupts => "q35",
         Chipset::Pc => "pc",
         Chipset::Q35 => "q35",
     };
     let ps2 = if spec.keyboard == Keyboard::Ps2 { "" } else { ",i8042=off" };
     command.args(["-machine", &format!("{chipset}{ps2}")]);
-    command.args(["-cpu", spec.cpu.as_deref().unwrap_or(cpu)]);
+    let x2apic = if spec.remaps_interrupts { ",+x2apic" } else { "" };
+    command.args(["-cpu", &format!("{}{x2apic}", spec.cpu.as_deref().unwrap_or(cpu))]);
+    if spec.remaps_interrupts {
+        // It reaches all APIC IDs. Linux has no use for x2APIC mode otherwise.
+        command.args(["-device", "intel-iommu,intremap=on,eim=on"]);
+    }
     let room = spec.max_memory.map_or_else(String::new, |max| format!(",slots=1,maxmem={max}M"));
     command.args(["-m", &format!("{}{room}", spec.memory)]);
     command.args(["-smp", &format!("{},maxcpus={}", spec.cpus(), spec.cpus() + spec.room_for_cpus)]);
@@ -170,6 +176,13 @@ mod tests {
         let bare = words(&bare, Ports { serial: None, monitor: Some(1), debugger: None });
         assert!(bare.iter().any(|word| word == "q35") && !bare.iter().any(|word| word.contains("serial")));
         assert!(!bare.iter().any(|word| word == "-S" || word.contains("debugger")));
+        let none = Ports { serial: None, monitor: None, debugger: None };
+        let remaps = words(&Spec { remaps_interrupts: true, ..Spec::default() }, none).join(" ");
+        assert!(
+            remaps.contains(
+                "-machine q35 -cpu EPYC,-hypervisor,+x2apic -device intel-iommu,intremap=on,eim=on"
+            )
+        );
         let node = arguments.iter().find(|word| word.contains("\"disk0\"")).unwrap();
         let node: serde_json::Value = serde_json::from_str(node).unwrap();
         assert_eq!((&node["driver"], &node["file"]["filename"]), (&json!("qcow2"), &json!("/a, \"b\"")));

@@ -1,6 +1,7 @@
 //! The lanes: the same tests for each extension, in the emulator that has it.
 
 use crate::machine::Machine;
+use crate::machine::abilities::Ability;
 
 /// An extension, and so an emulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -8,8 +9,16 @@ pub enum Lane {
     /// VT-x, in Bochs.
     #[default]
     Vmx,
+    /// VT-x on a model of 2020, in Bochs.
+    VmxTigerLake,
+    /// VT-x on a model of 2024 with CET, LASS, WAITPKG, PKU and XSAVES, in Bochs from version 3.0 on.
+    VmxArrowLake,
     /// AMD-V, in QEMU without KVM.
     Svm,
+    /// AMD-V on a model of 2022, in QEMU from version 8.1 on.
+    SvmGenoa,
+    /// AMD-V with all else that QEMU emulates, 5-level paging (LA57) among it.
+    SvmMax,
     /// AMD-V with nrip_save, clean bits and flushes by ASID, as newer CPUs have it, in Bochs. For the probe alone: Bochs
     /// takes four times as long as QEMU.
     SvmNextRip,
@@ -20,12 +29,34 @@ pub enum Lane {
 impl Lane {
     /// The lanes of all tests, the slower one first.
     pub const ALL: [Self; 2] = [Self::Vmx, Self::Svm];
+    /// The lanes of the probe alone, and of Linux in some machines.
+    pub const MORE: [Self; 6] = [
+        Self::VmxArrowLake,
+        Self::VmxTigerLake,
+        Self::SvmNextRip,
+        Self::SvmKvm,
+        Self::SvmGenoa,
+        Self::SvmMax,
+    ];
+
+    /// The lane of which it is another model of CPU: what holds there holds here.
+    pub fn usual(self) -> Self {
+        match self {
+            Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake => Self::Vmx,
+            Self::Svm | Self::SvmGenoa | Self::SvmMax => Self::Svm,
+            Self::SvmNextRip | Self::SvmKvm => self,
+        }
+    }
 
     /// What the names of its tests begin with.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vmx => "vt-x",
+            Self::VmxTigerLake => "vt-x-tiger-lake",
+            Self::VmxArrowLake => "vt-x-arrow-lake",
             Self::Svm => "amd-v",
+            Self::SvmGenoa => "amd-v-genoa",
+            Self::SvmMax => "amd-v-max",
             Self::SvmNextRip => "amd-v-next-rip",
             Self::SvmKvm => "amd-v-kvm",
         }
@@ -34,23 +65,42 @@ impl Lane {
     /// What `vidarctl` calls the extension.
     pub fn extension(self) -> &'static str {
         match self {
-            Self::Vmx => "Intel VT-x",
-            Self::Svm | Self::SvmNextRip | Self::SvmKvm => "AMD-V",
+            Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake => "Intel VT-x",
+            Self::Svm | Self::SvmGenoa | Self::SvmMax | Self::SvmNextRip | Self::SvmKvm => "AMD-V",
         }
     }
 
     /// The machine that has it.
     pub fn machine(self) -> Machine {
         match self {
-            Self::Vmx | Self::SvmNextRip => Machine::Bochs,
-            Self::Svm => Machine::Qemu,
+            Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake | Self::SvmNextRip => Machine::Bochs,
+            Self::Svm | Self::SvmGenoa | Self::SvmMax => Machine::Qemu,
             Self::SvmKvm => Machine::KvmInQemu,
         }
     }
 
     /// Its CPU, if it is not the machine's usual one.
     pub fn cpu(self) -> Option<&'static str> {
-        (self == Self::SvmNextRip).then_some("ryzen")
+        match self {
+            Self::Vmx | Self::Svm | Self::SvmKvm => None,
+            Self::VmxTigerLake => Some("tigerlake"),
+            Self::VmxArrowLake => Some("arrow_lake"),
+            Self::SvmNextRip => Some("ryzen"),
+            Self::SvmGenoa => Some("EPYC-Genoa,-hypervisor"),
+            Self::SvmMax => Some("max,-hypervisor"),
+        }
+    }
+
+    /// What its emulator must be able to do.
+    pub fn needs(self) -> Vec<Ability> {
+        match self {
+            Self::Vmx | Self::Svm | Self::SvmKvm => vec![],
+            Self::VmxTigerLake => vec![Ability::BochsCpu("tigerlake")],
+            Self::VmxArrowLake => vec![Ability::BochsCpu("arrow_lake")],
+            Self::SvmNextRip => vec![Ability::BochsCpu("ryzen")],
+            Self::SvmGenoa => vec![Ability::QemuCpu("EPYC-Genoa")],
+            Self::SvmMax => vec![Ability::QemuFeature("la57")],
+        }
     }
 
     /// The name of a test in this lane.

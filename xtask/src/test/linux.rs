@@ -17,7 +17,8 @@ use crate::console::{ANSWER, BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
 use crate::iso::{self, Recipe};
-use crate::machine::{Running, Spec};
+use crate::machine::abilities::Ability;
+use crate::machine::{Machine, Running, Spec};
 use crate::manifest::{self, Guest};
 
 /// Whether a journey is made with or without Vidar.
@@ -104,6 +105,15 @@ fn comparisons() -> Result<Vec<(Side, String, &'static Comparison)>> {
         }
     }
     Ok(all)
+}
+
+/// What the emulator of `lane` must be able to do for Linux.
+pub fn needs(lane: Lane) -> Vec<Ability> {
+    let mut needs = lane.needs();
+    if lane.machine() == Machine::Bochs {
+        needs.push(Ability::BochsLinux);
+    }
+    needs
 }
 
 /// Boots the first guest, reboots, chooses the next one in the menu over the serial line, and so on; the last is

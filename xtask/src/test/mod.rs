@@ -14,6 +14,7 @@ mod linux;
 mod menu;
 mod nested;
 mod no_serial;
+mod out_of_reach;
 mod power;
 mod probes;
 mod refusals;
@@ -37,6 +38,7 @@ use anyhow::Result;
 use self::lane::Lane;
 use self::linux::{Found, Side};
 use self::report::Report;
+use crate::machine::abilities::Ability;
 use crate::{build, paths, probe_image, setup};
 
 /// What tests that take long are to be like.
@@ -86,7 +88,30 @@ type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 /// Tests that run one after the other, in one machine or in none.
 struct Job<'a> {
     names: Vec<String>,
+    /// What the emulators must be able to do for them; they are skipped otherwise.
+    needs: Vec<Ability>,
     work: Work<'a>,
+}
+
+impl<'a> Job<'a> {
+    fn new(names: Vec<String>, work: impl FnOnce() -> Result<()> + Send + 'a) -> Self {
+        Self { names, needs: Vec::new(), work: Box::new(work) }
+    }
+
+    fn needing(self, needs: Vec<Ability>) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// Runs its tests, or says of each why it cannot be made here.
+    fn run(self, report: &Report) {
+        if let Some(why) = self.needs.iter().find_map(|need| need.missing()) {
+            return self.names.iter().for_each(|name| report.skip(name, &why));
+        }
+        let begun = Instant::now();
+        if let Err(error) = (self.work)() {
+            report.fail(&self.names[0], begun.elapsed(), &error, None);
+        }
+    }
 }
 
 /// Prints the names of all tests in machines, of those of a whole Debian if they are asked for.
@@ -137,8 +162,23 @@ fn once(filter: Option<&str>, extent: Extent, report: &Report) {
             Err(error) => report.fail("build", begun.elapsed(), &error, None),
         }
     }
-    compared.iter().for_each(|lane| linux::compare(*lane, &found, report));
-    smp_compared.iter().for_each(|setup| setup.compare(&smp_found, report));
+    for lane in compared {
+        let compare = || linux::compare(lane, &found, report);
+        compare_or_skip(linux::comparison_names(lane), linux::needs(lane), report, compare);
+    }
+    for setup in smp_compared {
+        let compare = || setup.compare(&smp_found, report);
+        compare_or_skip(setup.comparison_names(), setup.needs(), report, compare);
+    }
+}
+
+/// Compares what two machines have found, if they could be had.
+fn compare_or_skip(names: Vec<String>, needs: Vec<Ability>, report: &Report, compare: impl FnOnce() + Send) {
+    let compare = || {
+        compare();
+        Ok(())
+    };
+    Job::new(names, compare).needing(needs).run(report);
 }
 
 /// Runs the jobs, as many at once as the host has CPUs for.
@@ -151,11 +191,8 @@ fn in_machines(mut queue: Vec<Job<'_>>, report: &Report) {
     thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
-                while let Some(Job { names, work }) = next() {
-                    let begun = Instant::now();
-                    if let Err(error) = work() {
-                        report.fail(&names[0], begun.elapsed(), &error, None);
-                    }
+                while let Some(job) = next() {
+                    job.run(report);
                 }
             });
         }
@@ -172,28 +209,21 @@ fn jobs<'a>(
 ) -> Vec<Job<'a>> {
     let mut jobs = Vec::new();
     if extent.distribution {
-        jobs.push(Job {
-            names: distribution::names(Lane::Svm),
-            work: Box::new(move || distribution::all(Lane::Svm, tools, report)),
-        });
+        let all = move || distribution::all(Lane::Svm, tools, report);
+        jobs.push(Job::new(distribution::names(Lane::Svm), all));
     }
     jobs.extend(Lane::ALL.into_iter().flat_map(|lane| long(lane, tools, found, report)));
-    jobs.extend([Lane::SvmNextRip, Lane::SvmKvm].map(|lane| Job {
-        names: probes::names(lane),
-        work: Box::new(move || probes::all(lane, tools, report)),
+    jobs.extend(Lane::MORE.map(|lane| {
+        Job::new(probes::names(lane), move || probes::all(lane, tools, report)).needing(lane.needs())
     }));
     jobs.extend(
-        nested::MACHINES.iter().map(|machine| Job {
-            names: machine.names(),
-            work: Box::new(move || machine.run(tools, report)),
-        }),
+        nested::MACHINES.iter().map(|machine| Job::new(machine.names(), move || machine.run(tools, report))),
     );
     for setup in smp::SETUPS {
-        jobs.extend([true, false].map(|under_vidar| Job {
-            names: setup.names(under_vidar),
-            work: Box::new(move || {
-                setup.run(under_vidar, Duration::from_secs(extent.load), tools, smp_found, report)
-            }),
+        let load = Duration::from_secs(extent.load);
+        jobs.extend([true, false].map(|under_vidar| {
+            let run = move || setup.run(under_vidar, load, tools, smp_found, report);
+            Job::new(setup.names(under_vidar), run).needing(setup.needs())
         }));
     }
     if extent.lost_machine {
@@ -202,9 +232,9 @@ fn jobs<'a>(
         jobs.push(one(Lane::Svm.test(name), Lane::Svm.folder(name), report, check));
     }
     // Bochs has none of these devices.
-    jobs.extend([true, false].map(|under_vidar| Job {
-        names: devices::names(Lane::Svm, under_vidar),
-        work: Box::new(move || devices::all(Lane::Svm, under_vidar, tools, report)),
+    jobs.extend([true, false].map(|under_vidar| {
+        let all = move || devices::all(Lane::Svm, under_vidar, tools, report);
+        Job::new(devices::names(Lane::Svm, under_vidar), all)
     }));
     jobs.extend(Lane::ALL.into_iter().flat_map(|lane| short(lane, tools, report)));
     jobs.extend(
@@ -233,29 +263,35 @@ fn jobs<'a>(
         let name = reset.name();
         one(Lane::Svm.test(&name), Lane::Svm.folder(&name), report, move || reset.run(Lane::Svm, tools))
     }));
-    jobs.extend([true, false].map(|under_vidar| Job {
-        names: power::names(Lane::Svm, under_vidar),
-        work: Box::new(move || power::all(Lane::Svm, under_vidar, tools, report)),
+    jobs.extend([true, false].map(|under_vidar| {
+        let all = move || power::all(Lane::Svm, under_vidar, tools, report);
+        Job::new(power::names(Lane::Svm, under_vidar), all)
     }));
-    jobs.push(Job { names: usb::names(), work: Box::new(move || usb::all(tools, report)) });
-    jobs.extend(no_serial::DESKS.iter().map(|desk| Job {
-        names: desk.names(Lane::Svm),
-        work: Box::new(move || desk.all(Lane::Svm, tools, report)),
-    }));
+    jobs.push(Job::new(usb::names(), move || usb::all(tools, report)));
+    jobs.extend(
+        no_serial::DESKS
+            .iter()
+            .map(|desk| Job::new(desk.names(Lane::Svm), move || desk.all(Lane::Svm, tools, report))),
+    );
+    jobs.extend(
+        out_of_reach::TESTS
+            .iter()
+            .map(|test| Job::new(vec![test.name()], || test.run()).needing(vec![test.obstacle])),
+    );
     jobs
 }
 
 /// Those of a lane with a test for each of several steps.
 fn long<'a>(lane: Lane, tools: &'a Tools, found: &'a Found, report: &'a Report) -> Vec<Job<'a>> {
-    let journey = |side| Job {
-        names: linux::journey_names(lane, side),
-        work: Box::new(move || linux::journey(lane, side, tools, found, report)),
+    let journey = |side| {
+        let names = linux::journey_names(lane, side);
+        Job::new(names, move || linux::journey(lane, side, tools, found, report)).needing(linux::needs(lane))
     };
     vec![
         journey(Side::Vidar),
         journey(Side::Bare),
         journey(Side::Announced),
-        Job { names: probes::names(lane), work: Box::new(move || probes::all(lane, tools, report)) },
+        Job::new(probes::names(lane), move || probes::all(lane, tools, report)),
     ]
 }
 
@@ -280,12 +316,10 @@ fn one<'a>(
     report: &'a Report,
     check: impl FnOnce() -> Result<()> + Send + 'a,
 ) -> Job<'a> {
-    let names = vec![name.clone()];
-    let work = move || {
+    Job::new(vec![name.clone()], move || {
         report.result(&name, Instant::now(), check(), Some(&small::log(&folder)));
         Ok(())
-    };
-    Job { names, work: Box::new(work) }
+    })
 }
 
 /// The folder of the test `name`.

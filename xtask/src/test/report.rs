@@ -15,6 +15,7 @@ const TAIL: usize = 20;
 pub struct Report {
     passed: AtomicUsize,
     failed: AtomicUsize,
+    skipped: AtomicUsize,
     printing: Mutex<()>,
 }
 
@@ -39,8 +40,9 @@ impl Report {
         self.line(&text);
     }
 
-    /// A test cannot be made here, for the reason `why`; it does not count.
+    /// A test cannot be made here, for the reason `why`; it counts as neither passed nor failed.
     pub fn skip(&self, name: &str, why: &str) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
         self.line(&format!("skipped {name}: {why}"));
     }
 
@@ -66,7 +68,10 @@ impl Report {
     /// Prints the count as the last line of all; whether tests ran and none failed.
     pub fn finish(&self) -> bool {
         let (passed, failed) = (self.passed.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed));
-        if passed + failed == 0 {
+        let skipped = self.skipped.load(Ordering::Relaxed);
+        if skipped > 0 {
+            println!("{skipped} skipped, for the reasons above");
+        } else if passed + failed == 0 {
             println!("No test has such a name.");
         }
         println!("{passed} passed, {failed} failed");
@@ -102,6 +107,7 @@ mod tests {
         report.add("host", Duration::ZERO, 3, &["x::y".to_owned()]);
         assert!(!report.finish());
         assert_eq!((report.passed.into_inner(), report.failed.into_inner()), (4, 1));
+        assert_eq!(report.skipped.into_inner(), 0);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Linux on several CPUs, bare and under Vidar: what it sees of them, CPUs taken off and put back, NMIs for all, and a
 //! load that checks what it does, and a program that changes instructions while they are executed.
 
+mod setups;
+
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::num::NonZeroU32;
@@ -10,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use self::setups::USUAL;
+pub use self::setups::{SETUPS, Setup};
 use super::facts::Facts;
-use super::lane::Lane;
 use super::report::Report;
 use super::transparency::{COMPARISONS, messages};
 use super::{Tools, linux, test_dir};
@@ -19,31 +22,9 @@ use crate::console::{BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
 use crate::machine::disk::{Bus, Disk, Format};
-use crate::machine::{Running, Spec};
+use crate::machine::{Machine, Running, Spec};
 use crate::manifest::{self, Initrd};
 use crate::{build, initramfs, modules};
-
-/// A machine of several CPUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Setup {
-    lane: Lane,
-    cpus: u32,
-    /// Whether its firmware is UEFI.
-    uefi: bool,
-    /// MiB.
-    memory: u32,
-    /// Vidar's boot options.
-    options: &'static str,
-}
-
-/// All of them. On AMD-V it is always Vidar that starts CPUs. On VT-x the local APICs do, but not for Linux in Bochs 2.7: that
-/// keeps an INIT which comes while a CPU waits, also through the exit that it then causes, for ever.
-pub const SETUPS: [Setup; 4] = [
-    Setup { lane: Lane::Vmx, cpus: 2, uefi: false, memory: 512, options: "cpu-startup=emulated" },
-    Setup { lane: Lane::Svm, cpus: 2, uefi: false, memory: 512, options: "" },
-    Setup { lane: Lane::Svm, cpus: 4, uefi: false, memory: 512, options: "" },
-    Setup { lane: Lane::Svm, cpus: 2, uefi: true, memory: 6144, options: "" },
-];
 
 /// How often each CPU but the first is taken off and put back.
 const ROUNDS: u32 = 10;
@@ -104,11 +85,6 @@ struct Guest {
 }
 
 impl Setup {
-    fn name(self, what: &str) -> String {
-        let firmware = if self.uefi { "uefi" } else { "smp" };
-        self.lane.test(&format!("{firmware}/{}-cpus/{what}", self.cpus))
-    }
-
     /// The names of the tests of one side, in its order.
     pub fn names(self, under_vidar: bool) -> Vec<String> {
         let side = if under_vidar { "vidar" } else { "bare" };
@@ -117,7 +93,7 @@ impl Setup {
 
     /// The steps of a side. Bare there are no exits.
     fn steps(self, under_vidar: bool) -> impl Iterator<Item = (&'static str, Step)> {
-        let mutates = self.lane == Lane::Svm && self.cpus == 2 && !self.uefi;
+        let mutates = self == USUAL;
         STEPS
             .into_iter()
             .filter(move |(name, _)| (under_vidar || *name != "exits") && (mutates || *name != MUTATE))
@@ -186,14 +162,14 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
     fs::write(&archive, initramfs::pack_files(&[], &programs)?)?;
     guest.initrds.push(Initrd::File(archive));
     let mut disks = Vec::new();
-    if setup.lane == Lane::Svm {
+    if setup.has_disk() {
         let modules = modules::archive(&guest, &["virtio_pci", "virtio_blk", "efivarfs"])?;
         guest.initrds.push(Initrd::File(modules));
         let path = dir.join("disk");
         File::create(&path)?.set_len(DISK)?;
         disks.push(Disk { path, format: Format::Raw, bus: Bus::Virtio });
     }
-    if setup.lane == Lane::Vmx {
+    if setup.lane.machine() == Machine::Bochs {
         guest.cmdline += HALTED_WHEN_IDLE;
     }
     let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
@@ -212,6 +188,8 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
         memory: setup.memory,
         cpus: NonZeroU32::new(setup.cpus),
         uefi: setup.uefi,
+        cpu: setup.lane.cpu().map(str::to_owned),
+        remaps_interrupts: setup.x2apic,
         disks,
         fixed_clock: true,
         // With instructions for its clock, QEMU 7.2 hangs when Linux starts the second CPU, bare as under Vidar.
@@ -232,6 +210,10 @@ fn boot(guest: &mut Guest) -> Result<()> {
     guest.console.expect(PROMPT, BOOT)?;
     if guest.setup.uefi {
         efi(&mut guest.console)?;
+    }
+    if guest.setup.x2apic {
+        let said = guest.console.run("dmesg | grep -i x2apic || true")?;
+        ensure!(said.contains("x2apic enabled"), "of x2APIC mode the kernel says {said:?}");
     }
     online(guest)
 }
@@ -304,7 +286,7 @@ pub fn off_and_on(console: &mut Console, cpus: u32, rounds: u32) -> Result<()> {
 /// The load, which says itself whether all was as it should be, and what the kernel said to it.
 fn stress(guest: &mut Guest) -> Result<()> {
     let mut disk = "";
-    if guest.setup.lane == Lane::Svm {
+    if guest.setup.has_disk() {
         guest.console.run(&modules::insert())?;
         if guest.setup.uefi {
             efi_variables(&mut guest.console)?;

@@ -1,0 +1,286 @@
+//! What the installed emulators can do. The programs themselves are asked, once. What one lacks is told in a sentence, for the tests
+//! that cannot be made without it.
+
+use std::fmt;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use super::qemu::QEMU;
+use super::tied_to_us;
+
+/// Something that a test needs of an emulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ability {
+    /// Bochs has this model of a CPU.
+    BochsCpu(&'static str),
+    /// Linux boots in Bochs.
+    BochsLinux,
+    /// Bochs forgets an INIT once it has made a waiting CPU leave its guest on VT-x, so that Linux can start that CPU.
+    BochsInit,
+    /// QEMU knows this model of a CPU.
+    QemuCpu(&'static str),
+    /// QEMU emulates this feature of a CPU, by the name that `-cpu` has for it.
+    QemuFeature(&'static str),
+    /// No emulator that is known can do it, for this reason, which is a whole sentence without its full stop.
+    Nowhere(&'static str),
+}
+
+/// A version: its first two numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u32, u32);
+
+/// What Bochs said of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Bochs {
+    version: Version,
+    cpus: Vec<String>,
+    has_debugger: bool,
+}
+
+/// What QEMU said of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Qemu {
+    version: Version,
+    cpus: Vec<String>,
+    features: Vec<String>,
+}
+
+/// The first version of Bochs that forgets an INIT after the VM exit that it has caused.
+const FORGETS_INIT: Version = Version(2, 8);
+/// The version of Bochs that Debian's unstable has built wrongly.
+const BUILT_WRONGLY: Version = Version(3, 1);
+
+impl Ability {
+    /// Returns the reason why the installed emulators cannot do it, if they cannot: a sentence without its full stop.
+    pub fn missing(self) -> Option<String> {
+        match self {
+            Self::BochsCpu(_) | Self::BochsLinux | Self::BochsInit => match bochs() {
+                Some(bochs) => bochs.lacks(self),
+                None => Some("there is no Bochs here".to_owned()),
+            },
+            Self::QemuCpu(_) | Self::QemuFeature(_) => match qemu() {
+                Some(qemu) => qemu.lacks(self),
+                None => Some("there is no QEMU here".to_owned()),
+            },
+            Self::Nowhere(why) => Some(why.to_owned()),
+        }
+    }
+}
+
+impl Bochs {
+    fn lacks(&self, ability: Ability) -> Option<String> {
+        let version = self.version;
+        match ability {
+            Ability::BochsCpu(model) if !self.cpus.iter().any(|name| name == model) => {
+                Some(format!("Bochs {version} has no CPU model {model}"))
+            }
+            Ability::BochsInit if version < FORGETS_INIT => Some(format!(
+                "Bochs {version} keeps an INIT after the VM exit that it has caused, so that Linux cannot start the CPU"
+            )),
+            Ability::BochsLinux if version == BUILT_WRONGLY => Some(format!(
+                "Bochs {version} divides 128-bit numbers wrongly as Debian has built it, and boots no Linux"
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl Qemu {
+    fn lacks(&self, ability: Ability) -> Option<String> {
+        let version = self.version;
+        let knows = |names: &[String], wanted: &str| names.iter().any(|name| name == wanted);
+        match ability {
+            Ability::QemuCpu(model) if !knows(&self.cpus, model) => {
+                Some(format!("QEMU {version} has no CPU model {model}"))
+            }
+            Ability::QemuFeature(name) if !knows(&self.features, name) => {
+                Some(format!("QEMU {version} does not emulate {name}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Returns true if Bochs has its debugger built in, which then stops the machine at a prompt before the first instruction.
+pub fn bochs_has_debugger() -> bool {
+    bochs().is_some_and(|bochs| bochs.has_debugger)
+}
+
+fn bochs() -> Option<&'static Bochs> {
+    static BOCHS: OnceLock<Option<Bochs>> = OnceLock::new();
+    let ask = || -> Option<Bochs> {
+        let [options, cpus] = [&["--help"][..], &["--help", "cpu"]].map(|arguments| {
+            let output = Command::new("bochs").args(arguments).stdin(Stdio::null()).output().ok()?;
+            Some(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+        });
+        read_bochs(&options?, &cpus?)
+    };
+    BOCHS.get_or_init(ask).as_ref()
+}
+
+/// Reads what Bochs prints of its options and of its CPUs. Its log and its banner, which names the version, are among both.
+fn read_bochs(options: &str, cpus: &str) -> Option<Bochs> {
+    let version = options.lines().find_map(|line| line.trim().strip_prefix("Bochs x86 Emulator "))?;
+    let models = cpus.lines().skip_while(|line| !line.starts_with("Supported CPU models")).skip(2);
+    Some(Bochs {
+        version: Version::read(version)?,
+        cpus: models.take_while(|line| !line.is_empty()).map(str::to_owned).collect(),
+        has_debugger: options.contains("-rc "),
+    })
+}
+
+fn qemu() -> Option<&'static Qemu> {
+    static QEMU_HERE: OnceLock<Option<Qemu>> = OnceLock::new();
+    let ask = || -> Option<Qemu> {
+        let mut command = tied_to_us(QEMU);
+        command.args([
+            "-machine",
+            "none",
+            "-accel",
+            "tcg",
+            "-display",
+            "none",
+            "-nodefaults",
+            "-qmp",
+            "stdio",
+        ]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().ok()?;
+        let all = json!({ "type": "full", "model": { "name": "max" } });
+        let mut commands = child.stdin.take()?;
+        for asked in [
+            json!({ "execute": "qmp_capabilities" }),
+            json!({ "execute": "query-cpu-definitions" }),
+            json!({ "execute": "query-cpu-model-expansion", "arguments": all }),
+            json!({ "execute": "quit" }),
+        ] {
+            // One that has ended has its say in what it returned.
+            let _ = writeln!(commands, "{asked}");
+        }
+        let said = child.wait_with_output().ok()?.stdout;
+        read_qemu(&String::from_utf8_lossy(&said))
+    };
+    QEMU_HERE.get_or_init(ask).as_ref()
+}
+
+/// Reads what QEMU's monitor says: the greeting, the list of CPUs, and what the CPU has that has all that QEMU emulates.
+fn read_qemu(said: &str) -> Option<Qemu> {
+    let said: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let version = &said.first()?["QMP"]["version"]["qemu"];
+    let number = |name: &str| u32::try_from(version[name].as_u64()?).ok();
+    let cpus = said.iter().find_map(|line| line["return"].as_array())?;
+    let features = said.iter().find_map(|line| line["return"]["model"]["props"].as_object())?;
+    Some(Qemu {
+        version: Version(number("major")?, number("minor")?),
+        cpus: cpus.iter().filter_map(|cpu| cpu["name"].as_str()).map(str::to_owned).collect(),
+        features: features
+            .iter()
+            .filter(|(_, on)| **on == Value::Bool(true))
+            .map(|(name, _)| name.clone())
+            .collect(),
+    })
+}
+
+impl Version {
+    /// Reads the first two numbers; a version without a second one has 0 there.
+    fn read(text: &str) -> Option<Self> {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        Some(Self(numbers.next()?.ok()?, numbers.next().and_then(Result::ok).unwrap_or(0)))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BANNER: &str = "========================================================================\n";
+
+    /// What Debian 12 has, with most of the models left out.
+    fn bochs_2_7() -> Bochs {
+        let log = "00000000000i[      ] LTDL_LIBRARY_PATH not set. using compile time default '/x'\n";
+        let version = "                        Bochs x86 Emulator 2.7\n              Built from SVN snapshot on August  1, 2021\n";
+        let banner = format!("{BANNER}{version}{BANNER}");
+        let options = format!(
+            "{log}Usage: bochs [flags] [bochsrc options]\n\n  -n               no configuration file\n  \
+             -rc filename     execute debugger commands stored in file\n{banner}"
+        );
+        let cpus = format!(
+            "{banner}{log}Supported CPU models:\n\nbx_generic\ncorei7_haswell_4770\ntigerlake\n\n\
+             00000000000i[SIM   ] quit_sim called with exit code 0\n"
+        );
+        read_bochs(&options, &cpus).unwrap()
+    }
+
+    /// What Debian 13 has.
+    fn bochs_3_0() -> Bochs {
+        let banner = format!(
+            "{BANNER}                        Bochs x86 Emulator 3.0\n            Built from GitHub snapshot on February 16, 2025\n\
+             {BANNER}"
+        );
+        let cpus = "Supported CPU models:\n\ni386\ntigerlake\nsapphire_rapids\narrow_lake\n\n00000000000i[SIM   ] quit_sim\n";
+        read_bochs(&banner, &format!("{banner}{cpus}")).unwrap()
+    }
+
+    #[test]
+    fn bochs_tells_its_version_and_its_models() {
+        let (old, new) = (bochs_2_7(), bochs_3_0());
+        assert_eq!((old.version, old.has_debugger), (Version(2, 7), true));
+        assert_eq!(old.cpus, ["bx_generic", "corei7_haswell_4770", "tigerlake"]);
+        assert_eq!((new.version, new.has_debugger), (Version(3, 0), false));
+        assert_eq!(new.cpus.last().map(String::as_str), Some("arrow_lake"));
+        assert_eq!(read_bochs("sh: bochs: not found", ""), None);
+    }
+
+    #[test]
+    fn what_bochs_lacks_is_a_sentence() {
+        let (old, new) = (bochs_2_7(), bochs_3_0());
+        let arrow_lake = Ability::BochsCpu("arrow_lake");
+        assert_eq!(old.lacks(arrow_lake).as_deref(), Some("Bochs 2.7 has no CPU model arrow_lake"));
+        assert_eq!(new.lacks(arrow_lake), None);
+        assert_eq!(old.lacks(Ability::BochsCpu("tigerlake")), None);
+        assert!(old.lacks(Ability::BochsInit).unwrap().starts_with("Bochs 2.7 keeps an INIT "));
+        assert_eq!(new.lacks(Ability::BochsInit), None);
+        assert_eq!((old.lacks(Ability::BochsLinux), new.lacks(Ability::BochsLinux)), (None, None));
+        let unstable = Bochs { version: Version::read("3.1.devel").unwrap(), ..new };
+        assert!(unstable.lacks(Ability::BochsLinux).unwrap().starts_with("Bochs 3.1 divides "));
+        assert_eq!(Bochs { version: Version(10, 0), ..unstable }.lacks(Ability::BochsInit), None);
+    }
+
+    /// What the QEMU of a version says, with most of the models and features left out.
+    fn qemu(major: u32, minor: u32, model: &str, x2apic: bool) -> Qemu {
+        let said = format!(
+            "{{\"QMP\": {{\"version\": {{\"qemu\": {{\"micro\": 22, \"minor\": {minor}, \"major\": {major}}}, \"package\": \
+             \"Debian\"}}, \"capabilities\": [\"oob\"]}}}}\n{{\"return\": {{}}}}\n\
+             {{\"return\": [{{\"name\": \"max\", \"static\": false}}, {{\"name\": \"{model}\"}}]}}\n\
+             {{\"return\": {{\"model\": {{\"name\": \"max\", \"props\": {{\"x2apic\": {x2apic}, \"la57\": true, \"phys-bits\": 0}}}}}}}}\n\
+             {{\"return\": {{}}}}\n{{\"timestamp\": {{\"seconds\": 1}}, \"event\": \"SHUTDOWN\"}}\n"
+        );
+        read_qemu(&said).unwrap()
+    }
+
+    #[test]
+    fn what_qemu_lacks_is_a_sentence() {
+        let (old, new) = (qemu(7, 2, "EPYC-Milan", false), qemu(10, 0, "EPYC-Genoa", true));
+        let (x2apic, genoa) = (Ability::QemuFeature("x2apic"), Ability::QemuCpu("EPYC-Genoa"));
+        assert_eq!(old.lacks(x2apic).as_deref(), Some("QEMU 7.2 does not emulate x2apic"));
+        assert_eq!(old.lacks(genoa).as_deref(), Some("QEMU 7.2 has no CPU model EPYC-Genoa"));
+        assert_eq!((new.lacks(x2apic), new.lacks(genoa)), (None, None));
+        assert_eq!(old.lacks(Ability::QemuFeature("la57")), None);
+        assert!(new.lacks(Ability::QemuFeature("phys-bits")).is_some(), "that is no feature");
+        assert_eq!(read_qemu("qemu-system-x86_64: cannot start\n"), None);
+    }
+
+    #[test]
+    fn what_no_emulator_can_do_is_always_missing() {
+        assert_eq!(Ability::Nowhere("nobody does it").missing().as_deref(), Some("nobody does it"));
+    }
+}

@@ -1,0 +1,72 @@
+//! The machines of several CPUs: what they are made of, and what their emulators must be able to do.
+
+use crate::machine::Machine;
+use crate::machine::abilities::Ability;
+use crate::test::lane::Lane;
+use crate::test::linux;
+
+/// A machine of several CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Setup {
+    /// Where it runs.
+    pub lane: Lane,
+    /// Its CPUs.
+    pub cpus: u32,
+    /// Whether its firmware is UEFI.
+    pub uefi: bool,
+    /// MiB.
+    pub memory: u32,
+    /// Vidar's boot options.
+    pub options: &'static str,
+    /// Whether Linux finds what it wants of a machine to use the local APICs in x2APIC mode: an IOMMU that remaps interrupts.
+    pub x2apic: bool,
+}
+
+/// The usual machine, which is AMD-V's.
+pub const USUAL: Setup =
+    Setup { lane: Lane::Svm, cpus: 2, uefi: false, memory: 512, options: "", x2apic: false };
+
+/// The option by which Vidar starts CPUs.
+const STARTED_BY_VIDAR: &str = "cpu-startup=emulated";
+
+/// All of them. On VT-x the local APICs start CPUs unless Vidar is told to do it, which Linux in Bochs 2.7 needs.
+pub const SETUPS: [Setup; 9] = [
+    Setup { lane: Lane::Vmx, options: STARTED_BY_VIDAR, ..USUAL },
+    Setup { lane: Lane::VmxArrowLake, ..USUAL },
+    USUAL,
+    Setup { cpus: 4, ..USUAL },
+    Setup { uefi: true, memory: 6144, ..USUAL },
+    Setup { x2apic: true, ..USUAL },
+    Setup { x2apic: true, cpus: 4, ..USUAL },
+    Setup { lane: Lane::SvmGenoa, ..USUAL },
+    Setup { lane: Lane::SvmMax, ..USUAL },
+];
+
+impl Setup {
+    /// The name of a test in it.
+    pub fn name(self, what: &str) -> String {
+        let kind = match self {
+            Self { uefi: true, .. } => "uefi",
+            Self { x2apic: true, .. } => "x2apic",
+            _ => "smp",
+        };
+        self.lane.test(&format!("{kind}/{}-cpus/{what}", self.cpus))
+    }
+
+    /// Whether the emulator has a disk for it.
+    pub fn has_disk(self) -> bool {
+        self.lane.machine() == Machine::Qemu
+    }
+
+    /// What its emulator must be able to do.
+    pub fn needs(self) -> Vec<Ability> {
+        let mut needs = linux::needs(self.lane);
+        if self.lane.machine() == Machine::Bochs && !self.options.contains(STARTED_BY_VIDAR) {
+            needs.push(Ability::BochsInit);
+        }
+        if self.x2apic {
+            needs.push(Ability::QemuFeature("x2apic"));
+        }
+        needs
+    }
+}
