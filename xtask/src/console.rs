@@ -27,6 +27,11 @@ pub const BOOT: Duration = Duration::from_secs(900);
 const TROUBLE: &[&str] =
     &["Kernel panic - not syncing", "Vidar panicked", "cannot start: ", "the guest has stopped on CPU "];
 
+/// Has the guest's kernel print emergencies alone on its console.
+const QUIET: &str = "dmesg -n 1";
+/// Has it print all but debugging again, as it does from the start.
+pub const TALK: &str = "dmesg -n 7";
+
 /// The prompt of the shell in the built-in initramfs.
 pub const PROMPT: &str = "guest# ";
 
@@ -122,11 +127,14 @@ impl Console {
     }
 
     /// Runs a command in the guest's shell, and gives what it printed. A command that fails is an error.
+    ///
+    /// From then on the kernel keeps its messages to its log, but for emergencies: one that came while the command prints would
+    /// be taken for a part of the answer.
     pub fn run(&mut self, command: &str) -> Result<String> {
         self.commands += 1;
         let number = self.commands;
         // The marks are typed with quotes within, so that the echo of the line is not taken for them.
-        self.type_line(&format!("echo b''egin-{number}; {command}; echo e''nd-{number} $?"))?;
+        self.type_line(&format!("{QUIET}; echo b''egin-{number}; {command}; echo e''nd-{number} $?"))?;
         self.expect(&format!("begin-{number}\r\n"), ANSWER)?;
         let output = self.expect(&format!("end-{number} "), ANSWER)?.replace("\r\n", "\n");
         let status = self.expect("\r\n", ANSWER)?;
@@ -202,6 +210,8 @@ mod tests {
                     machine.write_all(&byte).unwrap();
                     line.push(byte[0]);
                 }
+                let typed = String::from_utf8(line).unwrap();
+                assert!(typed.starts_with("dmesg -n 1; echo b''egin-"), "a message could come between: {typed}");
                 let number = if status == 0 { 1 } else { 2 };
                 let answer = format!("\rbegin-{number}\r\nhello\r\nend-{number} {status}\r\n{PROMPT}");
                 machine.write_all(answer.as_bytes()).unwrap();

@@ -156,7 +156,6 @@ fn insert_modules(guest: &mut Booted) -> Result<()> {
             "for i in 1 2 3 4 5 6 7 8 9; do [ -e {wanted} ] || sleep 1; done; [ -e {wanted} ]"
         ))?;
     }
-    guest.console.run("dmesg -n 1")?;
     Ok(())
 }
 

@@ -120,7 +120,7 @@ fn log_in(console: &mut Console, under_vidar: bool) -> Result<Said> {
     console.type_line("root")?;
     console.expect(SHELL, BOOT)?;
     // As the built-in guest's shell, for whoever talks to it.
-    console.type_line("dmesg -n 1; bind 'set enable-bracketed-paste off'; PS1='guest''# '")?;
+    console.type_line("bind 'set enable-bracketed-paste off'; PS1='guest''# '")?;
     console.expect("guest# ", ANSWER)?;
     let status = console.run("vidarctl status --json || true")?;
     ensure!(hidden(&status).is_ok() == under_vidar, "vidarctl says: {status}");

@@ -11,7 +11,7 @@ use super::lane::Lane;
 use super::menu::MENU;
 use super::report::Report;
 use super::{Tools, test_dir};
-use crate::console::{ANSWER, BOOT, Console, PROMPT};
+use crate::console::{ANSWER, BOOT, Console, PROMPT, TALK};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
 use crate::machine::monitor::Monitor;
@@ -122,7 +122,7 @@ fn states(machine: &mut Machine) -> Result<()> {
 
 /// The power button wakes it up.
 fn suspend_to_idle(machine: &mut Machine) -> Result<()> {
-    machine.console.type_line("echo freeze >/sys/power/state; echo aw''ake")?;
+    machine.console.type_line(&format!("{TALK}; echo freeze >/sys/power/state; echo aw''ake"))?;
     machine.console.expect("Suspending console(s)", ANSWER)?;
     thread::sleep(ASLEEP);
     machine.monitor.power_button()?;

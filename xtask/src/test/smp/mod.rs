@@ -272,8 +272,6 @@ pub fn off_and_on(console: &mut Console, cpus: u32, rounds: u32) -> Result<()> {
         let cpu = |cpu| format!("echo {value} >/sys/devices/system/cpu/cpu{cpu}/online");
         (1..cpus).map(cpu).collect::<Vec<_>>().join(" && ")
     };
-    // What the kernel says of it would stand among the numbers.
-    console.run("dmesg -n 1")?;
     let numbers = (1..=rounds).map(|round| round.to_string()).collect::<Vec<_>>().join(" ");
     let (off, on) = (each(0), each(1));
     let said =
