@@ -211,7 +211,10 @@ mod tests {
                     line.push(byte[0]);
                 }
                 let typed = String::from_utf8(line).unwrap();
-                assert!(typed.starts_with("dmesg -n 1; echo b''egin-"), "a message could come between: {typed}");
+                assert!(
+                    typed.starts_with("dmesg -n 1; echo b''egin-"),
+                    "a message could come between: {typed}"
+                );
                 let number = if status == 0 { 1 } else { 2 };
                 let answer = format!("\rbegin-{number}\r\nhello\r\nend-{number} {status}\r\n{PROMPT}");
                 machine.write_all(answer.as_bytes()).unwrap();

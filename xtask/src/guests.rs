@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::archive::Archive;
 use crate::manifest::{Guest, Initrd, Kernel};
 use crate::{initramfs, modules, packages, paths, progress};
 
@@ -22,7 +23,7 @@ pub enum Freshness {
 pub fn check(guest: &Guest) -> Result<()> {
     let kernel = match &guest.kernel {
         Kernel::File(file) => Some(("kernel", file)),
-        Kernel::Packages(_) => None,
+        Kernel::Packages { .. } => None,
     };
     let initrds = guest.initrds.iter().filter_map(|initrd| match initrd {
         Initrd::File(file) => Some(("initrd", file)),
@@ -42,11 +43,12 @@ pub fn check(guest: &Guest) -> Result<()> {
 pub fn kernel(guest: &Guest, freshness: Freshness) -> Result<PathBuf> {
     match &guest.kernel {
         Kernel::File(file) => Ok(file.clone()),
-        Kernel::Packages(names) => {
+        Kernel::Packages { names, archive } => {
             let first =
                 names.first().with_context(|| format!("the guest \"{}\" names no package", guest.name))?;
-            let folder = paths::guests().join(first);
-            cached(&folder.join("vmlinuz"), freshness, || packages::newest_kernel(names), "./boot/vmlinuz-*")
+            let file = archive.folder(&paths::guests()).join(first).join("vmlinuz");
+            let take = |package: &str, to: &Path| archive.extract_kernel(package, to);
+            cached(&file, freshness, archive, || archive.newest_kernel(names), take)
         }
     }
 }
@@ -81,17 +83,20 @@ fn initrd(guest: &Guest, initrd: &Initrd, vidarctl: Option<&Path>) -> Result<Pat
 /// A static busybox, fetched if need be.
 pub fn busybox(freshness: Freshness) -> Result<PathBuf> {
     let file = paths::guests().join("busybox-static/busybox");
+    let archive = Archive::default();
     // In /bin or /usr/bin.
-    cached(&file, freshness, || Ok("busybox-static".to_owned()), "./*bin/busybox")
+    let take = |package: &str, to: &Path| archive.extract(package, "./*bin/busybox", to);
+    cached(&file, freshness, &archive, || Ok("busybox-static".to_owned()), take)
 }
 
-/// `file`, out of the package that `package` names, in which it matches `pattern`. A note beside it tells which
+/// `file`, out of the package of `archive` that `package` names, from which `take` writes it. A note beside it tells which
 /// version it is.
 fn cached(
     file: &Path,
     freshness: Freshness,
+    archive: &Archive,
     package: impl Fn() -> Result<String>,
-    pattern: &str,
+    take: impl Fn(&str, &Path) -> Result<()>,
 ) -> Result<PathBuf> {
     if file.is_file() && freshness == Freshness::Any {
         return Ok(file.to_path_buf());
@@ -103,7 +108,7 @@ fn cached(
     let note = folder.join("source");
     let offer = || -> Result<_> {
         let package = package()?;
-        Ok(format!("{package} {}", packages::candidate(&package)?))
+        Ok(format!("{package} {}", archive.candidate(&package)?))
     };
     let mut source = offer()?;
     if file.is_file() && fs::read_to_string(&note).is_ok_and(|old| old.trim_end() == source) {
@@ -113,11 +118,11 @@ fn cached(
     let new = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o644)).tempfile_in(&folder)?;
     let fetch = |source: &str| {
         let package = source.replacen(' ', "=", 1);
-        progress::step(&format!("fetching {source}"), || packages::extract(&package, pattern, new.path()))
+        progress::step(&format!("fetching {source}"), || take(&package, new.path()))
     };
     if fetch(&source).is_err() {
         // Package lists of some days ago name files that have been replaced since.
-        packages::update()?;
+        archive.update()?;
         source = offer()?;
         fetch(&source)?;
     }

@@ -1,5 +1,6 @@
 //! The front door of the project: `cargo xtask`.
 
+mod archive;
 mod bench;
 mod build;
 mod cmdline;
@@ -85,6 +86,9 @@ enum Task {
         /// Also show that QEMU loses a machine of several CPUs if each of them has a thread of its own
         #[arg(long)]
         lost_machine: bool,
+        /// Also boot the newest kernels of Debian stable and unstable, which are fetched first
+        #[arg(long)]
+        newest_kernels: bool,
         /// Run them so many times, one after the other
         #[arg(long, value_name = "N", default_value = "1")]
         repeat: NonZeroU32,
@@ -220,8 +224,8 @@ fn perform(task: Task) -> Result<bool> {
         Task::Iso(args) => drop(iso(args)?),
         Task::Usb(args) => usb(args)?,
         Task::Run(args) => run(args)?,
-        Task::Test { list, filter, distribution, lost_machine, repeat, load } => {
-            let extent = test::Extent { distribution, lost_machine, load };
+        Task::Test { list, filter, distribution, lost_machine, newest_kernels, repeat, load } => {
+            let extent = test::Extent { distribution, lost_machine, newest_kernels, load };
             if !list {
                 return Ok(test::run(filter.as_deref(), extent, repeat));
             }

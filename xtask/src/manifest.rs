@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::archive::Archive;
 use crate::{cmdline, paths};
 
 /// The kernel command line of a guest for which none is given.
@@ -31,13 +32,36 @@ pub struct Guest {
     pub drivers: Vec<String>,
 }
 
+impl Guest {
+    /// Where what belongs to its kernel comes from.
+    pub fn archive(&self) -> Archive {
+        match &self.kernel {
+            Kernel::File(_) => Archive::default(),
+            Kernel::Packages { archive, .. } => archive.clone(),
+        }
+    }
+
+    /// The same guest with the kernel that `suite` of Debian has. One whose kernel is a file has no other.
+    pub fn of_suite(self, suite: &str) -> Option<Self> {
+        let Kernel::Packages { names, .. } = self.kernel else { return None };
+        let kernel = Kernel::Packages { names, archive: Archive::new(Some(suite)) };
+        let (name, title) = (format!("{}-{suite}", self.name), format!("{} of Debian {suite}", self.title));
+        Some(Self { name, title, kernel, ..self })
+    }
+}
+
 /// Where a kernel comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kernel {
     /// A file.
     File(PathBuf),
-    /// The newest kernel of the first of these packages that apt offers.
-    Packages(Vec<String>),
+    /// The newest kernel of the first of these packages that the archive offers.
+    Packages {
+        /// Their names.
+        names: Vec<String>,
+        /// Where they come from.
+        archive: Archive,
+    },
 }
 
 /// Where an initrd, or a part of one, comes from.
@@ -74,6 +98,7 @@ struct Entry {
     title: Option<String>,
     kernel: Option<String>,
     packages: Option<Vec<String>>,
+    suite: Option<String>,
     #[serde(default)]
     initrd: OneOrMore,
     cmdline: Option<String>,
@@ -141,8 +166,14 @@ fn parse(text: &str, folder: &Path) -> Result<(Vec<Guest>, Option<String>)> {
 impl Entry {
     fn into_guest(self, folder: &Path) -> Result<Guest> {
         let kernel = match (self.kernel, self.packages) {
+            (Some(_), None) if self.suite.is_some() => {
+                bail!(
+                    "The guest \"{}\" has a suite and a kernel: a suite goes with packages alone.",
+                    self.name
+                )
+            }
             (Some(file), None) => Kernel::File(folder.join(file)),
-            (None, Some(packages)) => Kernel::Packages(packages),
+            (None, Some(names)) => Kernel::Packages { names, archive: Archive::new(self.suite.as_deref()) },
             _ => bail!("The guest \"{}\" needs either a kernel or packages.", self.name),
         };
         Ok(Guest {
@@ -212,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_may_come_from_another_suite() {
+        let guest = parse_one("[[guest]]\nname = 'a'\npackages = ['p']\nsuite = 'sid'\n").unwrap().remove(0);
+        assert_eq!(guest.archive(), Archive::new(Some("sid")));
+        let other = guest.of_suite("stable").unwrap();
+        assert_eq!((other.name.as_str(), other.archive()), ("a-stable", Archive::new(Some("stable"))));
+        let file = parse_one("[[guest]]\nname = 'a'\nkernel = 'k'\n").unwrap().remove(0);
+        assert_eq!(file.of_suite("stable"), None);
+    }
+
+    #[test]
     fn an_initrd_may_have_parts() {
         let initrds = |initrd: &str| {
             let text = format!("[[guest]]\nname = 'a'\nkernel = 'k'\ninitrd = {initrd}\n");
@@ -226,6 +267,7 @@ mod tests {
     fn bad_manifests_are_refused_with_a_sentence() {
         for (text, sentence) in [
             ("[[guest]]\nname = 'a'\n", "needs either a kernel or packages"),
+            ("[[guest]]\nname = 'a'\nkernel = 'k'\nsuite = 'sid'\n", "a suite goes with packages alone"),
             ("[[guest]]\nname = 'a b'\nkernel = 'k'\n", "cannot be a guest's name"),
             ("[[guest]]\nname = ''\nkernel = 'k'\n", "cannot be a guest's name"),
             ("[[guest]]\nname = '../a'\nkernel = 'k'\n", "cannot be a guest's name"),

@@ -12,9 +12,10 @@ use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, SectionHeader};
 use tempfile::TempDir;
 
+use crate::archive::Archive;
 use crate::guests::{self, Freshness};
 use crate::manifest::Guest;
-use crate::{initramfs, packages, progress};
+use crate::{initramfs, progress};
 
 /// Where the modules are in the guest.
 const FOLDER: &str = "lib/modules";
@@ -83,7 +84,7 @@ fn made(
     if archive.is_file() && fs::read_to_string(&note).is_ok_and(|old| old == made_of) {
         return Ok(archive);
     }
-    let (folders, files) = make(&Package::fetch(&package, &version)?)?;
+    let (folders, files) = make(&Package::fetch(&guest.archive(), &package, &version)?)?;
     let folders: Vec<_> = folders.iter().map(String::as_str).collect();
     let new = tempfile::NamedTempFile::new_in(kernel.parent().context("the kernel is in no folder")?)?;
     fs::write(&new, initramfs::pack_files(&folders, &files)?)?;
@@ -103,9 +104,9 @@ struct Package {
 
 impl Package {
     /// Fetches the modules of a kernel out of its package `name`. Ubuntu has them in a package of their own.
-    fn fetch(name: &str, version: &str) -> Result<Self> {
+    fn fetch(archive: &Archive, name: &str, version: &str) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let unpack = |package: &str| packages::unpack(package, "./*lib/modules/*", dir.path());
+        let unpack = |package: &str| archive.unpack(package, "./*lib/modules/*", dir.path());
         progress::step(&format!("fetching the modules of {name}"), || {
             unpack(&format!("{name}={version}")).or_else(|error| match split_off(name) {
                 Some(other) => unpack(&other).with_context(|| format!("{error:#}")),

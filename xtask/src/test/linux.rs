@@ -13,6 +13,7 @@ use super::lane::Lane;
 use super::report::Report;
 use super::transparency::{COMPARISONS, Comparison};
 use super::{Tools, menu, test_dir, vidarctl};
+use crate::archive::Archive;
 use crate::console::{ANSWER, BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
@@ -45,15 +46,6 @@ impl Side {
         self != Self::Bare
     }
 
-    /// The guests of a journey: a Vidar that shows itself is tried with one alone, which has the most drivers.
-    fn guests(self) -> Result<Vec<Guest>> {
-        let mut guests = manifest::load()?;
-        if self == Self::Announced {
-            guests.drain(..guests.len().saturating_sub(1));
-        }
-        Ok(guests)
-    }
-
     /// The title of the menu entry.
     fn title(self, guest: &Guest) -> String {
         match self {
@@ -63,48 +55,18 @@ impl Side {
     }
 }
 
-/// What the journeys have found.
-#[derive(Debug, Default)]
-pub struct Found {
-    facts: Mutex<HashMap<(Lane, String, Side), Facts>>,
-}
+/// The suites of Debian whose newest kernels are guests too, if that is asked for.
+pub const NEWEST_KERNELS: [&str; 2] = ["stable", "unstable"];
 
-/// The names of the tests that a journey makes, in its order.
-pub fn journey_names(lane: Lane, side: Side) -> Vec<String> {
-    let guests = side.guests().unwrap_or_default();
-    let mut names = Vec::new();
-    for (index, guest) in guests.iter().enumerate() {
-        let name = |what: &str| lane.test(&format!("linux/{}/{}/{what}", side.name(), guest.name));
-        if index > 0 {
-            names.push(name("reboot-to-menu"));
-        }
-        names.push(name("boot"));
-        names.push(name("vidarctl"));
-        names.push(name("facts"));
-    }
-    names.push(lane.test(&format!("linux/{}/poweroff", side.name())));
-    names
-}
-
-/// The names of the comparisons of a lane.
-pub fn comparison_names(lane: Lane) -> Vec<String> {
-    let comparisons = comparisons().unwrap_or_default();
-    comparisons.iter().map(|(side, guest, one)| comparison_name(lane, *side, guest, one)).collect()
-}
-
-fn comparison_name(lane: Lane, side: Side, guest: &str, comparison: &Comparison) -> String {
-    lane.test(&format!("transparency/{}/{guest}/{}", side.name(), comparison.name))
-}
-
-/// All that is compared with the bare machine.
-fn comparisons() -> Result<Vec<(Side, String, &'static Comparison)>> {
-    let mut all = Vec::new();
-    for side in [Side::Vidar, Side::Announced] {
-        for guest in side.guests()? {
-            all.extend(COMPARISONS.iter().map(|comparison| (side, guest.name.clone(), comparison)));
+/// Fetches the newest kernels of those suites, unless they are there.
+pub fn fetch_newest() -> Result<()> {
+    for suite in NEWEST_KERNELS {
+        Archive::new(Some(suite)).update()?;
+        for guest in manifest::load()?.into_iter().filter_map(|guest| guest.of_suite(suite)) {
+            guests::kernel(&guest, Freshness::Newest)?;
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 /// What the emulator of `lane` must be able to do for Linux.
@@ -116,75 +78,174 @@ pub fn needs(lane: Lane) -> Vec<Ability> {
     needs
 }
 
-/// Boots the first guest, reboots, chooses the next one in the menu over the serial line, and so on; the last is
-/// powered off.
-pub fn journey(lane: Lane, side: Side, tools: &Tools, found: &Found, report: &Report) -> Result<()> {
-    let dir = test_dir(&lane.folder(&format!("linux-{}", side.name())))?;
-    let log = dir.join("serial.log");
-    let mut names = journey_names(lane, side).into_iter();
-    let mut begun = Instant::now();
-    let mut step = |result: Result<()>| -> Result<(), ()> {
-        let name = names.next().unwrap_or_default();
-        let time = begun.elapsed();
-        begun = Instant::now();
-        match result {
-            Ok(()) => {
-                report.pass(&name, time);
-                Ok(())
-            }
-            Err(error) => {
-                report.fail(&name, time, &error, Some(&log));
-                for name in names.by_ref() {
-                    let cause = anyhow::anyhow!("not reached");
-                    report.fail(&name, Duration::ZERO, &cause, None);
-                }
-                Err(())
-            }
-        }
-    };
-    let guests = side.guests()?;
-    let (mut running, mut console) = start(lane, side, &guests, tools, &dir)?;
-    // Every step is reported as it ends; the first that fails is the last.
-    let mut walk = || -> Result<(), ()> {
-        for (index, guest) in guests.iter().enumerate() {
-            if index > 0 {
-                step(reboot(&mut console))?;
-                step(
-                    menu::choose(&mut console, &side.title(guest))
-                        .and_then(|()| boot(&mut console, side, guest)),
-                )?;
-            } else {
-                step(boot(&mut console, side, guest))?;
-            }
-            step(if side.under_vidar() {
-                vidarctl::check(&mut console, lane.extension())
-            } else {
-                vidarctl::check_bare(&mut console)
-            })?;
-            step(Facts::collect(&mut console, side.under_vidar()).map(|facts| {
-                let facts = Facts { announced: side == Side::Announced, ..facts };
-                found
-                    .facts
-                    .lock()
-                    .expect("nobody panics with it")
-                    .insert((lane, guest.name.clone(), side), facts);
-            }))?;
-        }
-        step(power_off(&mut running, &mut console))
-    };
-    let _ = walk();
-    Ok(())
+/// The same kernels bare and under Vidar in one lane, and what is compared of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Course {
+    lane: Lane,
+    /// The suite of Debian that the kernels come from; `None` is that of this machine.
+    suite: Option<&'static str>,
 }
 
-/// Compares what the journeys of a lane have found.
-pub fn compare(lane: Lane, found: &Found, report: &Report) {
-    let facts = found.facts.lock().expect("nobody panics with it");
-    for (side, guest, comparison) in comparisons().unwrap_or_default() {
-        let begun = Instant::now();
-        let of =
-            |side| facts.get(&(lane, guest.clone(), side)).context("the guest's facts were not collected");
-        let result = of(Side::Bare).and_then(|bare| (comparison.compare)(bare, of(side)?));
-        report.result(&comparison_name(lane, side, &guest, comparison), begun, result, None);
+/// What the journeys have found: by course, guest and side.
+#[derive(Debug, Default)]
+pub struct Found {
+    facts: Mutex<HashMap<(Course, String, Side), Facts>>,
+}
+
+impl Course {
+    /// All of them, with those through the newest kernels if `newest` is set.
+    pub fn all(newest: bool) -> Vec<Self> {
+        let suites = NEWEST_KERNELS.iter().copied().map(Some).filter(|_| newest);
+        let suites: Vec<_> = [None].into_iter().chain(suites).collect();
+        let of = |lane| suites.iter().map(move |&suite| Self { lane, suite });
+        Lane::ALL.into_iter().flat_map(of).collect()
+    }
+
+    /// What its emulator must be able to do.
+    pub fn needs(self) -> Vec<Ability> {
+        needs(self.lane)
+    }
+
+    /// Its journeys. One with a Vidar that shows itself is made with this machine's kernels alone.
+    pub fn sides(self) -> &'static [Side] {
+        if self.suite.is_none() {
+            &[Side::Vidar, Side::Bare, Side::Announced]
+        } else {
+            &[Side::Vidar, Side::Bare]
+        }
+    }
+
+    /// The name of one of its tests; `what` is a journey or a comparison.
+    fn test(self, what: &str, rest: &str) -> String {
+        let suite = self.suite.map_or_else(String::new, |suite| format!("-{suite}"));
+        self.lane.test(&format!("{what}{suite}/{rest}"))
+    }
+
+    /// The guests of a journey: a Vidar that shows itself is tried with one alone, which has the most drivers.
+    fn guests(self, side: Side) -> Result<Vec<Guest>> {
+        let mut guests = manifest::load()?;
+        if side == Side::Announced {
+            guests.drain(..guests.len().saturating_sub(1));
+        }
+        Ok(match self.suite {
+            None => guests,
+            Some(suite) => guests.into_iter().filter_map(|guest| guest.of_suite(suite)).collect(),
+        })
+    }
+
+    /// The names of the guests in those of the tests, where the suite has been named already.
+    fn labels(self, side: Side) -> Vec<String> {
+        let end = self.suite.map_or_else(String::new, |suite| format!("-{suite}"));
+        let label = |guest: Guest| guest.name.strip_suffix(&end).unwrap_or(&guest.name).to_owned();
+        self.guests(side).unwrap_or_default().into_iter().map(label).collect()
+    }
+
+    /// The names of the tests that a journey makes, in its order.
+    pub fn journey_names(self, side: Side) -> Vec<String> {
+        let mut names = Vec::new();
+        for (index, guest) in self.labels(side).iter().enumerate() {
+            let name = |what: &str| self.test("linux", &format!("{}/{guest}/{what}", side.name()));
+            if index > 0 {
+                names.push(name("reboot-to-menu"));
+            }
+            names.push(name("boot"));
+            names.push(name("vidarctl"));
+            names.push(name("facts"));
+        }
+        names.push(self.test("linux", &format!("{}/poweroff", side.name())));
+        names
+    }
+
+    /// The names of its comparisons.
+    pub fn comparison_names(self) -> Vec<String> {
+        self.comparisons().iter().map(|(side, guest, one)| self.comparison_name(*side, guest, one)).collect()
+    }
+
+    fn comparison_name(self, side: Side, guest: &str, comparison: &Comparison) -> String {
+        self.test("transparency", &format!("{}/{guest}/{}", side.name(), comparison.name))
+    }
+
+    /// All that is compared with the bare machine.
+    fn comparisons(self) -> Vec<(Side, String, &'static Comparison)> {
+        let sides = self.sides().iter().copied().filter(|side| side.under_vidar());
+        let guests = sides.flat_map(|side| self.labels(side).into_iter().map(move |guest| (side, guest)));
+        let compare = |(side, guest): (Side, String)| {
+            COMPARISONS.iter().map(move |comparison| (side, guest.clone(), comparison))
+        };
+        guests.flat_map(compare).collect()
+    }
+
+    /// Boots the first guest, reboots, chooses the next one in the menu over the serial line, and so on; the last is
+    /// powered off.
+    pub fn journey(self, side: Side, tools: &Tools, found: &Found, report: &Report) -> Result<()> {
+        let dir = test_dir(&self.test("linux", side.name()).replace('/', "-"))?;
+        let log = dir.join("serial.log");
+        let mut names = self.journey_names(side).into_iter();
+        let mut begun = Instant::now();
+        let mut step = |result: Result<()>| -> Result<(), ()> {
+            let name = names.next().unwrap_or_default();
+            let time = begun.elapsed();
+            begun = Instant::now();
+            match result {
+                Ok(()) => {
+                    report.pass(&name, time);
+                    Ok(())
+                }
+                Err(error) => {
+                    report.fail(&name, time, &error, Some(&log));
+                    for name in names.by_ref() {
+                        let cause = anyhow::anyhow!("not reached");
+                        report.fail(&name, Duration::ZERO, &cause, None);
+                    }
+                    Err(())
+                }
+            }
+        };
+        let (guests, labels) = (self.guests(side)?, self.labels(side));
+        let (mut running, mut console) = start(self.lane, side, &guests, tools, &dir)?;
+        // Every step is reported as it ends; the first that fails is the last.
+        let mut walk = || -> Result<(), ()> {
+            for (index, (guest, label)) in guests.iter().zip(&labels).enumerate() {
+                if index > 0 {
+                    step(reboot(&mut console))?;
+                    step(
+                        menu::choose(&mut console, &side.title(guest))
+                            .and_then(|()| boot(&mut console, side, guest)),
+                    )?;
+                } else {
+                    step(boot(&mut console, side, guest))?;
+                }
+                step(if side.under_vidar() {
+                    vidarctl::check(&mut console, self.lane.extension())
+                } else {
+                    vidarctl::check_bare(&mut console)
+                })?;
+                step(Facts::collect(&mut console, side.under_vidar()).map(|facts| {
+                    let facts = Facts { announced: side == Side::Announced, ..facts };
+                    found
+                        .facts
+                        .lock()
+                        .expect("nobody panics with it")
+                        .insert((self, label.clone(), side), facts);
+                }))?;
+            }
+            step(power_off(&mut running, &mut console))
+        };
+        let _ = walk();
+        Ok(())
+    }
+
+    /// Compares what the journeys have found.
+    pub fn compare(self, found: &Found, report: &Report) {
+        let facts = found.facts.lock().expect("nobody panics with it");
+        for (side, guest, comparison) in self.comparisons() {
+            let begun = Instant::now();
+            let of = |side| {
+                facts.get(&(self, guest.clone(), side)).context("the guest's facts were not collected")
+            };
+            let result = of(Side::Bare).and_then(|bare| (comparison.compare)(bare, of(side)?));
+            report.result(&self.comparison_name(side, &guest, comparison), begun, result, None);
+        }
     }
 }
 

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use self::lane::Lane;
-use self::linux::{Found, Side};
+use self::linux::{Course, Found};
 use self::report::Report;
 use crate::machine::abilities::Ability;
 use crate::{build, paths, probe_image, setup};
@@ -46,6 +46,8 @@ use crate::{build, paths, probe_image, setup};
 pub struct Extent {
     /// A whole Debian is built and booted as well.
     pub distribution: bool,
+    /// The newest kernels of Debian are guests as well.
+    pub newest_kernels: bool,
     /// QEMU is shown to lose a machine.
     pub lost_machine: bool,
     /// Seconds of load on several CPUs.
@@ -123,8 +125,8 @@ pub fn list(extent: Extent) {
     let names = jobs
         .iter()
         .flat_map(|job| job.names.iter().cloned())
-        .chain(Lane::ALL.into_iter().flat_map(linux::comparison_names))
-        .chain(smp::SETUPS.into_iter().flat_map(smp::Setup::comparison_names));
+        .chain(Course::all(extent.newest_kernels).into_iter().flat_map(Course::comparison_names))
+        .chain(smp::setups(extent.newest_kernels).into_iter().flat_map(smp::Setup::comparison_names));
     names.for_each(|name| println!("{name}"));
 }
 
@@ -143,28 +145,37 @@ fn once(filter: Option<&str>, extent: Extent, report: &Report) {
 
     let wanted =
         |names: &[String]| filter.is_none_or(|filter| names.iter().any(|name| name.contains(filter)));
-    let compared = Lane::ALL.map(|lane| wanted(&linux::comparison_names(lane)).then_some(lane));
-    let compared: Vec<_> = compared.into_iter().flatten().collect();
+    let courses = Course::all(extent.newest_kernels);
+    let compared: Vec<_> = courses.into_iter().filter(|course| wanted(&course.comparison_names())).collect();
     let tools = Tools::new();
     let (found, smp_found) = (Found::default(), smp::Found::default());
-    let is_journey = |job: &Job| compared.iter().any(|lane| job.names[0].starts_with(&lane.test("linux/")));
+    let is_journey = |job: &Job| {
+        let journeys =
+            |course: &Course| course.sides().iter().any(|side| job.names == course.journey_names(*side));
+        compared.iter().any(journeys)
+    };
     let mut queue: Vec<_> = jobs(&tools, &found, report, &smp_found, extent);
-    let smp_compared = smp::SETUPS.map(|setup| wanted(&setup.comparison_names()).then_some(setup));
-    let smp_compared: Vec<_> = smp_compared.into_iter().flatten().collect();
+    let setups = smp::setups(extent.newest_kernels).into_iter();
+    let smp_compared: Vec<_> = setups.filter(|setup| wanted(&setup.comparison_names())).collect();
     let is_smp = |job: &Job| {
         smp_compared.iter().any(|setup| [true, false].iter().any(|side| job.names == setup.names(*side)))
     };
     queue.retain(|job| wanted(&job.names) || is_journey(job) || is_smp(job));
     if !queue.is_empty() {
         let begun = Instant::now();
-        match setup::missing().and_then(|()| build::all()) {
-            Ok(_) => in_machines(queue, report),
+        let ready = || -> Result<()> {
+            setup::missing()?;
+            build::all()?;
+            if extent.newest_kernels { linux::fetch_newest() } else { Ok(()) }
+        };
+        match ready() {
+            Ok(()) => in_machines(queue, report),
             Err(error) => report.fail("build", begun.elapsed(), &error, None),
         }
     }
-    for lane in compared {
-        let compare = || linux::compare(lane, &found, report);
-        compare_or_skip(linux::comparison_names(lane), linux::needs(lane), report, compare);
+    for course in compared {
+        let compare = || course.compare(&found, report);
+        compare_or_skip(course.comparison_names(), course.needs(), report, compare);
     }
     for setup in smp_compared {
         let compare = || setup.compare(&smp_found, report);
@@ -212,14 +223,15 @@ fn jobs<'a>(
         let all = move || distribution::all(Lane::Svm, tools, report);
         jobs.push(Job::new(distribution::names(Lane::Svm), all));
     }
-    jobs.extend(Lane::ALL.into_iter().flat_map(|lane| long(lane, tools, found, report)));
-    jobs.extend(Lane::MORE.map(|lane| {
+    let courses = Course::all(extent.newest_kernels).into_iter();
+    jobs.extend(courses.flat_map(|course| journeys(course, tools, found, report)));
+    jobs.extend(Lane::ALL.into_iter().chain(Lane::MORE).map(|lane| {
         Job::new(probes::names(lane), move || probes::all(lane, tools, report)).needing(lane.needs())
     }));
     jobs.extend(
         nested::MACHINES.iter().map(|machine| Job::new(machine.names(), move || machine.run(tools, report))),
     );
-    for setup in smp::SETUPS {
+    for setup in smp::setups(extent.newest_kernels) {
         let load = Duration::from_secs(extent.load);
         jobs.extend([true, false].map(|under_vidar| {
             let run = move || setup.run(under_vidar, load, tools, smp_found, report);
@@ -281,18 +293,13 @@ fn jobs<'a>(
     jobs
 }
 
-/// Those of a lane with a test for each of several steps.
-fn long<'a>(lane: Lane, tools: &'a Tools, found: &'a Found, report: &'a Report) -> Vec<Job<'a>> {
-    let journey = |side| {
-        let names = linux::journey_names(lane, side);
-        Job::new(names, move || linux::journey(lane, side, tools, found, report)).needing(linux::needs(lane))
+/// The journeys of a course.
+fn journeys<'a>(course: Course, tools: &'a Tools, found: &'a Found, report: &'a Report) -> Vec<Job<'a>> {
+    let job = |&side| {
+        let journey = move || course.journey(side, tools, found, report);
+        Job::new(course.journey_names(side), journey).needing(course.needs())
     };
-    vec![
-        journey(Side::Vidar),
-        journey(Side::Bare),
-        journey(Side::Announced),
-        Job::new(probes::names(lane), move || probes::all(lane, tools, report)),
-    ]
+    course.sides().iter().map(job).collect()
 }
 
 /// Those of a lane with one test.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use self::setups::USUAL;
-pub use self::setups::{SETUPS, Setup};
+pub use self::setups::{Setup, setups};
 use super::facts::Facts;
 use super::report::Report;
 use super::transparency::{COMPARISONS, messages};
@@ -154,6 +154,9 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
     let side = if under_vidar { "vidar" } else { "bare" };
     let dir = test_dir(&setup.name(side).replace('/', "-"))?;
     let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+    if let Some(suite) = setup.suite {
+        guest = guest.of_suite(suite).context("the manifest's first guest has no package")?;
+    }
     let archive = dir.join("initrd");
     let mut programs = Vec::new();
     for name in ["stress", MUTATE] {

@@ -3,7 +3,7 @@
 use crate::machine::Machine;
 use crate::machine::abilities::Ability;
 use crate::test::lane::Lane;
-use crate::test::linux;
+use crate::test::linux::{self, NEWEST_KERNELS};
 
 /// A machine of several CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,17 +20,19 @@ pub struct Setup {
     pub options: &'static str,
     /// Whether Linux finds what it wants of a machine to use the local APICs in x2APIC mode: an IOMMU that remaps interrupts.
     pub x2apic: bool,
+    /// The suite of Debian that its kernel comes from; `None` is that of this machine.
+    pub suite: Option<&'static str>,
 }
 
 /// The usual machine, which is AMD-V's.
 pub const USUAL: Setup =
-    Setup { lane: Lane::Svm, cpus: 2, uefi: false, memory: 512, options: "", x2apic: false };
+    Setup { lane: Lane::Svm, cpus: 2, uefi: false, memory: 512, options: "", x2apic: false, suite: None };
 
 /// The option by which Vidar starts CPUs.
 const STARTED_BY_VIDAR: &str = "cpu-startup=emulated";
 
-/// All of them. On VT-x the local APICs start CPUs unless Vidar is told to do it, which Linux in Bochs 2.7 needs.
-pub const SETUPS: [Setup; 9] = [
+/// Those with this machine's kernel. On VT-x the local APICs start CPUs unless Vidar is told to do it, which Linux in Bochs 2.7 needs.
+const SETUPS: [Setup; 9] = [
     Setup { lane: Lane::Vmx, options: STARTED_BY_VIDAR, ..USUAL },
     Setup { lane: Lane::VmxArrowLake, ..USUAL },
     USUAL,
@@ -42,6 +44,16 @@ pub const SETUPS: [Setup; 9] = [
     Setup { lane: Lane::SvmMax, ..USUAL },
 ];
 
+/// All setups; if `newest` is set, those whose kernels are Debian's newest as well, which start all CPUs at once.
+pub fn setups(newest: bool) -> Vec<Setup> {
+    let suites = NEWEST_KERNELS.into_iter().filter(|_| newest);
+    let newer = suites.flat_map(|suite| {
+        let started_by_vidar = Setup { lane: Lane::Vmx, options: STARTED_BY_VIDAR, ..USUAL };
+        [started_by_vidar, Setup { cpus: 4, ..USUAL }].map(|setup| Setup { suite: Some(suite), ..setup })
+    });
+    SETUPS.into_iter().chain(newer).collect()
+}
+
 impl Setup {
     /// The name of a test in it.
     pub fn name(self, what: &str) -> String {
@@ -50,7 +62,8 @@ impl Setup {
             Self { x2apic: true, .. } => "x2apic",
             _ => "smp",
         };
-        self.lane.test(&format!("{kind}/{}-cpus/{what}", self.cpus))
+        let suite = self.suite.map_or_else(String::new, |suite| format!("-{suite}"));
+        self.lane.test(&format!("{kind}{suite}/{}-cpus/{what}", self.cpus))
     }
 
     /// Whether the emulator has a disk for it.
