@@ -17,6 +17,8 @@ mod no_serial;
 mod out_of_reach;
 mod power;
 mod probes;
+#[cfg(test)]
+mod readme;
 mod refusals;
 mod report;
 mod screen;
@@ -118,16 +120,20 @@ impl<'a> Job<'a> {
 
 /// Prints the names of all tests in machines, of those of a whole Debian if they are asked for.
 pub fn list(extent: Extent) {
-    println!("{}\ntidy", host::NAME);
+    names(extent).iter().for_each(|name| println!("{name}"));
+}
+
+fn names(extent: Extent) -> Vec<String> {
     let tools = Tools::new();
     let (found, smp_found, report) = (Found::default(), smp::Found::default(), Report::default());
     let jobs = jobs(&tools, &found, &report, &smp_found, extent);
-    let names = jobs
-        .iter()
-        .flat_map(|job| job.names.iter().cloned())
+    [host::NAME, "tidy"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(jobs.iter().flat_map(|job| job.names.iter().cloned()))
         .chain(Course::all(extent.newest_kernels).into_iter().flat_map(Course::comparison_names))
-        .chain(smp::setups(extent.newest_kernels).into_iter().flat_map(smp::Setup::comparison_names));
-    names.for_each(|name| println!("{name}"));
+        .chain(smp::setups(extent.newest_kernels).into_iter().flat_map(smp::Setup::comparison_names))
+        .collect()
 }
 
 /// Runs all tests that `extent` does not leave out, or those of them whose name contains `filter` with what they build on, and

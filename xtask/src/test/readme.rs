@@ -1,0 +1,49 @@
+//! The README names tests, in its commands and in its table of machines: each of them must exist.
+
+use super::{Extent, names};
+use crate::paths;
+
+/// The heading of the table of machines, whose last column has the tests.
+const TABLE: &str = "### Where it has run";
+/// What stands in that column where there is no test.
+const NOT_TRIED: &str = "not tried";
+
+fn readme() -> String {
+    std::fs::read_to_string(paths::root().join("README.md")).unwrap()
+}
+
+/// Returns true if some test has `part` in its name.
+fn exists(part: &str) -> bool {
+    let extent = Extent { distribution: true, newest_kernels: true, lost_machine: true, load: 0 };
+    names(extent).iter().any(|name| name.contains(part))
+}
+
+#[test]
+fn the_filters_of_its_commands_find_tests() {
+    let text = readme().split_whitespace().collect::<Vec<_>>().join(" ");
+    let filters = text.split("--filter ").skip(1);
+    let filters: Vec<_> = filters.filter_map(|rest| rest.split(&['`', ' '][..]).next()).collect();
+    assert!(!filters.is_empty(), "the README has no command with a filter any more");
+    for filter in filters {
+        assert!(exists(filter), "no test has {filter:?} in its name");
+    }
+}
+
+#[test]
+fn each_machine_of_its_table_has_tests() {
+    let text = readme();
+    let (_, rest) = text.split_once(TABLE).expect("the README has such a table");
+    let rows =
+        rest.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let rows: Vec<_> = rows.skip(2).collect();
+    assert!(rows.len() > 10, "the table has {} rows", rows.len());
+    for row in rows {
+        let cell = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default().trim();
+        let quoted = cell.split('`').skip(1).step_by(2);
+        let tests: Vec<_> = quoted.filter(|word| !word.starts_with("--")).collect();
+        assert!(cell == NOT_TRIED || !tests.is_empty(), "neither tests nor {NOT_TRIED:?}: {row}");
+        for test in tests {
+            assert!(exists(test), "no test has {test:?} in its name: {row}");
+        }
+    }
+}
