@@ -1,6 +1,6 @@
 //! Modules of a guest's kernel, out of the package that they came in, as archives to put after an initrd.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,6 +23,9 @@ const FOLDER: &str = "lib/modules";
 const ORDER: &str = "order";
 /// Beside the drivers of the built-in initramfs, a file with the names of those to load.
 const LOAD: &str = "load";
+
+/// Beside the modules of a kernel, the list of those that it has built in.
+const BUILT_IN: &str = "modules.builtin";
 
 /// What an archive holds: the folders, and the files with their content.
 type Content = (Vec<String>, Vec<(String, Vec<u8>)>);
@@ -99,6 +102,8 @@ struct Package {
     /// What the kernel calls itself.
     release: String,
     files: BTreeMap<String, PathBuf>,
+    /// The names of those that are part of the kernel itself.
+    built_in: BTreeSet<String>,
     _dir: TempDir,
 }
 
@@ -116,12 +121,18 @@ impl Package {
         // /lib is a link to /usr/lib on some systems.
         let homes = ["lib/modules", "usr/lib/modules"].map(|home| dir.path().join(home));
         let home = homes.iter().find(|home| home.is_dir());
-        let release = home.and_then(|home| fs::read_dir(home).ok()?.flatten().next());
-        let release = release.with_context(|| format!("{name} has no modules"))?;
-        let release = release.file_name().to_string_lossy().into_owned();
+        let home = home.and_then(|home| Some(fs::read_dir(home).ok()?.flatten().next()?.path()));
+        let home = home.with_context(|| format!("{name} has no modules"))?;
+        let release = home.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !home.join(BUILT_IN).exists() {
+            // Newer Debians have this list in a package of its own. Who has none finds out which module is missing.
+            let base = format!("linux-base-{release}={version}");
+            let _ = archive.unpack(&base, &format!("./*/{BUILT_IN}"), dir.path());
+        }
+        let built_in = built_in(&fs::read_to_string(home.join(BUILT_IN)).unwrap_or_default());
         let mut files = BTreeMap::new();
         collect(dir.path(), &mut files)?;
-        Ok(Self { name: name.to_owned(), release, files, _dir: dir })
+        Ok(Self { name: name.to_owned(), release, files, built_in, _dir: dir })
     }
 
     /// The module's content.
@@ -129,9 +140,10 @@ impl Package {
         read(self.files.get(name).with_context(|| format!("{} has no module {name}", self.name))?)
     }
 
-    /// `wanted` and all that they depend on, each after its own dependencies.
+    /// `wanted` and all that they depend on, each after its own dependencies, but for what the kernel has built in.
     fn closure(&self, wanted: &[&str]) -> Result<Vec<String>> {
-        closure(wanted, |name| dependencies(&self.read(name)?))
+        let wanted: Vec<_> = wanted.iter().copied().filter(|name| !self.built_in.contains(*name)).collect();
+        closure(&wanted, |name| dependencies(&self.read(name)?))
     }
 
     /// All in one folder, with the order in which they can be inserted.
@@ -175,6 +187,12 @@ fn lines(words: &[impl AsRef<str>]) -> Vec<u8> {
 fn split_off(name: &str) -> Option<String> {
     let release = name.strip_prefix("linux-image-")?;
     Some(format!("linux-modules-{}", release.strip_prefix("unsigned-").unwrap_or(release)))
+}
+
+/// The names in the list of what is built into a kernel, which has a path in each line.
+fn built_in(list: &str) -> BTreeSet<String> {
+    let name = |line: &str| Some(line.rsplit('/').next()?.strip_suffix(".ko")?.replace('-', "_"));
+    list.lines().filter_map(name).collect()
 }
 
 /// All modules below `folder`, by name.
@@ -293,7 +311,8 @@ mod tests {
             fs::write(&path, module(&format!("license=GPL\0depends={needs}\0"))).unwrap();
             files.insert(name.to_owned(), path);
         }
-        let package = Package { name: "linux".into(), release: "6.1".into(), files, _dir: dir };
+        let built_in = built_in("kernel/drivers/virtio/virtio-pci.ko\n");
+        let package = Package { name: "linux".into(), release: "6.1".into(), files, built_in, _dir: dir };
         let (folders, files) = package.by_release(&["usbhid", "not_in_this_kernel"]).unwrap();
         assert_eq!(folders, ["lib", "lib/modules", "lib/modules/6.1"]);
         let content = |end: &str| {
@@ -308,6 +327,9 @@ mod tests {
         );
         assert_eq!(files.len(), 6);
         assert!(package.flat(&["not_in_this_kernel"]).is_err());
+        let (_, files) = package.flat(&["virtio_pci", "hid"]).unwrap();
+        let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["lib/modules/hid.ko", "lib/modules/order"], "what is built in is left out");
     }
 
     /// An ELF file with nothing in it but this `.modinfo`.
