@@ -1,4 +1,4 @@
-//! From GRUB's first instruction to the guest's. The boot order is [`start`](order::start) and what it calls.
+//! From GRUB's first instruction to the guest's. `order.rs` has the boot order, with what it calls.
 
 pub mod acpi;
 pub mod annex;

@@ -112,7 +112,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// What all CPUs of a machine must have alike, by what it is called. The controls of [`PUT_AWAY`] are not in it: each CPU
+    /// What all CPUs of a machine must have alike, by what it is called. The controls of `PUT_AWAY` are not in it: each CPU
     /// uses those that it has, and the cores of a hybrid CPU may differ in them.
     pub const fn fields(&self) -> [(&'static str, u64); 13] {
         let Self {
