@@ -50,7 +50,7 @@ pub unsafe fn read_checked(address: u64) -> Result<u64, Fault> {
 /// [`Fault`] where the CPU gives #GP: an unknown register or a set of bits that it does not take.
 pub fn xsetbv(register: u32, value: u64) -> Result<(), Fault> {
     if !Cr4::read().contains(Cr4Flags::OSXSAVE) {
-        return Err(Fault); // the guest got #UD from the CPU itself and never came here
+        return Err(Fault); // a CPU without XSAVE, on which the guest cannot set the bit either
     }
     let done: u32;
     // SAFETY: Vidar is compiled without SSE and x87, so no XCR0 harms it; #GP is caught by the fix-up.

@@ -37,8 +37,8 @@ pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Did>)> {
         (Exit::ControlWrite(ControlWrite::Lmsw(8)), 0, Advance, controls(protected | CR0_TS, 0)),
         (Exit::ControlWrite(ControlWrite::Cr4(Rax)), 0, Advance, controls(protected, 7)),
         (Exit::ControlWrite(ControlWrite::Cr4(Rcx)), CR4_VMXE as u32, REFUSED, vec![]),
-        (Exit::Xsetbv, 0, Advance, vec![Did::Xsetbv(0, 7)]),
-        (Exit::Xsetbv, 1, REFUSED, vec![]),
+        // CR4.OSXSAVE is 0.
+        (Exit::Xsetbv, 0, Inject(Exception::InvalidOpcode), vec![]),
         (Exit::Invd, 0, Advance, vec![Did::Wbinvd]),
         (Exit::Hypercall, 0, Advance, vec![]),
         (Exit::Virtualization, 0, Inject(Exception::InvalidOpcode), vec![]),
@@ -322,17 +322,27 @@ fn xsetbv_as_the_cpu_takes_it() {
         (0, 1 << 32 | 1, false),
         (1, 1, false),
     ] {
-        let mut bench = Bench::with(&indexed(register, value));
+        let mut bench = with_xsave(&indexed(register, value));
         let expected =
             if good { (Outcome::Advance, vec![Did::Xsetbv(register, value)]) } else { (REFUSED, vec![]) };
         assert_eq!(bench.answer(Exit::Xsetbv), expected, "{register}: {value:#x}");
     }
-    let mut bench = Bench::with(&indexed(0, 7));
+    let mut bench = with_xsave(&indexed(0, 7));
     bench.cpu.faults = true;
     assert_eq!(bench.answer(Exit::Xsetbv), (REFUSED, vec![Did::Xsetbv(0, 7)]), "the CPU has the last word");
-    let mut bench = Bench::with(&indexed(0, 7));
+    let mut bench = with_xsave(&indexed(0, 7));
     bench.cpu.cpl = 3;
     assert_eq!(bench.answer(Exit::Xsetbv), (REFUSED, vec![]), "only at privilege level 0");
+    bench.cpu.controls.cr4 = 0;
+    let undefined = (Outcome::Inject(Exception::InvalidOpcode), vec![]);
+    assert_eq!(bench.answer(Exit::Xsetbv), undefined, "without CR4.OSXSAVE there is no such instruction");
+}
+
+/// A bench whose guest has set CR4.OSXSAVE.
+fn with_xsave(registers: &[(Register, u64)]) -> Bench {
+    let mut bench = Bench::with(registers);
+    bench.cpu.controls.cr4 = CR4_OSXSAVE;
+    bench
 }
 
 #[test]
