@@ -49,8 +49,12 @@ pub fn size(file: &Path) -> Result<u64> {
     Ok(fs::metadata(file).with_context(|| format!("cannot look at {}", file.display()))?.len())
 }
 
-/// Runs cargo in the checkout; what it says goes to the user's terminal.
+/// Runs cargo in the checkout; what it says goes to the user's terminal. In a tree of emulators there is no cargo, and all was built
+/// before.
 pub fn cargo(arguments: &[&str]) -> Result<()> {
+    if paths::suite().is_some() {
+        return Ok(());
+    }
     let status = cargo_command(arguments).status().context("cannot run cargo")?;
     if !status.success() {
         bail!("cargo {} failed", arguments.join(" "));

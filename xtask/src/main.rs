@@ -6,6 +6,7 @@ mod build;
 mod cmdline;
 mod console;
 mod distribution;
+mod emulators;
 mod grub;
 mod guest_args;
 mod guests;
@@ -89,6 +90,13 @@ enum Task {
         /// Also boot the newest kernels of Debian stable and unstable, which are fetched first
         #[arg(long)]
         newest_kernels: bool,
+        /// Run those in machines with the emulators and the GRUB of another Debian, such as trixie, in place of this
+        /// system's: they are fetched first, which takes a minute and 1 GiB
+        #[arg(long, value_name = "SUITE")]
+        emulators: Option<String>,
+        /// This process runs in the tree of that suite's emulators, and all was built outside of it
+        #[arg(long, hide = true, requires = "emulators")]
+        inside: bool,
         /// Run them so many times, one after the other
         #[arg(long, value_name = "N", default_value = "1")]
         repeat: NonZeroU32,
@@ -111,6 +119,9 @@ enum Task {
         /// Remove the guests' kernels too; the next task fetches them again
         #[arg(long)]
         guests: bool,
+        /// Remove the trees of `test --emulators` too, with the guests' kernels in them
+        #[arg(long)]
+        emulators: bool,
     },
 }
 
@@ -224,8 +235,24 @@ fn perform(task: Task) -> Result<bool> {
         Task::Iso(args) => drop(iso(args)?),
         Task::Usb(args) => usb(args)?,
         Task::Run(args) => run(args)?,
-        Task::Test { list, filter, distribution, lost_machine, newest_kernels, repeat, load } => {
+        Task::Test {
+            list,
+            filter,
+            distribution,
+            lost_machine,
+            newest_kernels,
+            emulators,
+            inside,
+            repeat,
+            load,
+        } => {
             let extent = test::Extent { distribution, lost_machine, newest_kernels, load };
+            if let Some(suite) = emulators {
+                if !inside && !list {
+                    return test::run_with(&suite);
+                }
+                paths::run_in(suite);
+            }
             if !list {
                 return Ok(test::run(filter.as_deref(), extent, repeat));
             }
@@ -234,7 +261,12 @@ fn perform(task: Task) -> Result<bool> {
         Task::Bench { picture: true } => bench::picture()?,
         Task::Bench { picture: false } => return bench::run(),
         Task::Tidy => tidy::run()?,
-        Task::Clean { guests } => paths::clean(guests)?,
+        Task::Clean { guests, emulators } => {
+            paths::clean(guests)?;
+            if emulators {
+                emulators::clean()?;
+            }
+        }
     }
     Ok(true)
 }

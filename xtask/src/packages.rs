@@ -34,6 +34,9 @@ const NEEDS: &[Need] = &[
     Need { package: "xorriso", proofs: &["xorriso"] },
     Need { package: "mtools", proofs: &["mformat"] },
     Need { package: "e2fsprogs", proofs: &["mke2fs"] },
+    // Debian compresses its kernel's modules by one, Ubuntu by the other.
+    Need { package: "xz-utils", proofs: &["xz"] },
+    Need { package: "zstd", proofs: &["zstd"] },
 ];
 
 /// What `env` runs for apt-get: it asks nothing, and waits while the system's own updates hold the lock.
@@ -60,6 +63,11 @@ pub fn missing() -> Vec<&'static str> {
         |proof: &str| if proof.starts_with('/') { Path::new(proof).exists() } else { has_program(proof) };
     let is_missing = |need: &&Need| !need.proofs.iter().any(|proof| there(proof));
     NEEDS.iter().filter(is_missing).map(|need| need.package).collect()
+}
+
+/// All packages that Vidar's tools need on a Debian.
+pub fn needed() -> Vec<&'static str> {
+    NEEDS.iter().map(|need| need.package).collect()
 }
 
 /// The VGA BIOS for Bochs.

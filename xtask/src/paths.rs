@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 
@@ -22,9 +23,38 @@ pub fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
+/// The suite in whose tree of emulators this process runs, if it runs in one.
+static SUITE: OnceLock<String> = OnceLock::new();
+
+/// From here on, what comes from the system's packages and what emulators leave is that of the suite in whose tree this process
+/// runs.
+pub fn run_in(suite: String) {
+    SUITE.get_or_init(|| suite);
+}
+
+/// The suite in whose tree of emulators this process runs, if it runs in one.
+pub fn suite() -> Option<&'static str> {
+    SUITE.get().map(String::as_str)
+}
+
+/// The trees of other suites' emulators, and what runs in them.
+pub fn all_emulators() -> PathBuf {
+    target().join("emulators")
+}
+
+/// What there is of the emulators of `suite`.
+pub fn emulators(suite: &str) -> PathBuf {
+    all_emulators().join(suite)
+}
+
+/// The folder of what is of one suite alone.
+fn of_suite() -> PathBuf {
+    suite().map_or_else(target, emulators)
+}
+
 /// The guests' kernels and busybox, kept from one run to the next.
 pub fn guests() -> PathBuf {
-    target().join("guests")
+    of_suite().join("guests")
 }
 
 /// Packages as they were downloaded, kept until newer ones are looked for.
@@ -34,7 +64,7 @@ pub fn packages() -> PathBuf {
 
 /// Folders in which emulators run, with their configuration and logs.
 pub fn machines() -> PathBuf {
-    target().join("machines")
+    of_suite().join("machines")
 }
 
 /// The ISO that `cargo xtask iso` makes unless told otherwise.

@@ -40,11 +40,17 @@ pub fn missing() -> Result<()> {
 
 /// The Rust targets, emulators and image tools; quick if they are there.
 pub fn tools() -> Result<()> {
-    for target in [paths::BARE_TARGET, paths::GUEST_TARGET] {
-        rust_target(target)?;
+    // In a tree of emulators there is no Rust, and all was built before.
+    if paths::suite().is_none() {
+        rust_targets()?;
     }
     let missing = packages::missing();
     if missing.is_empty() { Ok(()) } else { packages::install(&missing) }
+}
+
+/// The Rust targets, for work whose emulators and image tools are elsewhere.
+pub fn rust_targets() -> Result<()> {
+    [paths::BARE_TARGET, paths::GUEST_TARGET].into_iter().try_for_each(rust_target)
 }
 
 fn rust_target(target: &str) -> Result<()> {

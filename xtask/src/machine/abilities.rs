@@ -48,12 +48,24 @@ struct Qemu {
     features: Vec<String>,
 }
 
+/// CPUs and features of them that QEMU 10.0 has, as Debian 13 has it, and QEMU 7.2 has not.
+const TRIXIE: [&str; 2] = ["EPYC-Genoa", "x2apic"];
 /// The first version of Bochs that forgets an INIT after the VM exit that it has caused.
 const FORGETS_INIT: Version = Version(2, 8);
 /// The version of Bochs that Debian's unstable has built wrongly.
 const BUILT_WRONGLY: Version = Version(3, 1);
 
 impl Ability {
+    /// Returns true if Debian 13's emulators can do it.
+    pub fn is_in_trixie(self) -> bool {
+        match self {
+            Self::BochsCpu(_) | Self::BochsInit | Self::BochsLinux => true,
+            Self::QemuCpu(name) => TRIXIE.contains(&name),
+            Self::QemuFeature(name) => TRIXIE.contains(&name),
+            Self::Nowhere(_) => false,
+        }
+    }
+
     /// Returns the reason why the installed emulators cannot do it, if they cannot: a sentence without its full stop.
     pub fn missing(self) -> Option<String> {
         match self {

@@ -29,19 +29,20 @@ mod transparency;
 mod usb;
 mod vidarctl;
 
+use std::env;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use self::lane::Lane;
 use self::linux::{Course, Found};
 use self::report::Report;
 use crate::machine::abilities::Ability;
-use crate::{build, paths, probe_image, setup};
+use crate::{build, emulators, paths, probe_image, setup};
 
 /// What tests that take long are to be like.
 #[derive(Debug, Clone, Copy)]
@@ -108,8 +109,10 @@ impl<'a> Job<'a> {
 
     /// Runs its tests, or says of each why it cannot be made here.
     fn run(self, report: &Report) {
-        if let Some(why) = self.needs.iter().find_map(|need| need.missing()) {
-            return self.names.iter().for_each(|name| report.skip(name, &why));
+        if let Some((need, why)) = self.needs.iter().find_map(|need| Some((need, need.missing()?))) {
+            let elsewhere = paths::suite().is_none() && need.is_in_trixie();
+            let advice = if elsewhere { "; `cargo xtask test --emulators trixie` runs it" } else { "" };
+            return self.names.iter().for_each(|name| report.skip(name, &(why.clone() + advice)));
         }
         let begun = Instant::now();
         if let Err(error) = (self.work)() {
@@ -120,20 +123,36 @@ impl<'a> Job<'a> {
 
 /// Prints the names of all tests in machines, of those of a whole Debian if they are asked for.
 pub fn list(extent: Extent) {
-    names(extent).iter().for_each(|name| println!("{name}"));
+    names(extent).iter().for_each(|name| println!("{}", report::shown(name)));
 }
 
 fn names(extent: Extent) -> Vec<String> {
     let tools = Tools::new();
     let (found, smp_found, report) = (Found::default(), smp::Found::default(), Report::default());
     let jobs = jobs(&tools, &found, &report, &smp_found, extent);
-    [host::NAME, "tidy"]
-        .into_iter()
-        .map(str::to_owned)
+    // Another suite's emulators make no difference to these.
+    let on_the_host: &[&str] = if paths::suite().is_none() { &[host::NAME, "tidy"] } else { &[] };
+    on_the_host
+        .iter()
+        .map(|name| (*name).to_owned())
         .chain(jobs.iter().flat_map(|job| job.names.iter().cloned()))
         .chain(Course::all(extent.newest_kernels).into_iter().flat_map(Course::comparison_names))
         .chain(smp::setups(extent.newest_kernels).into_iter().flat_map(smp::Setup::comparison_names))
         .collect()
+}
+
+/// Runs the tests that this command asks for with the emulators of the Debian `suite`; whether all passed. What is not in its tree is
+/// built before.
+pub fn run_with(suite: &str) -> Result<bool> {
+    setup::rust_targets()?;
+    build::all()?;
+    ["stress", "mutate"].iter().try_for_each(|program| build::guest_program(program).map(drop))?;
+    probe_image::build()?;
+    let tree = emulators::get(suite)?;
+    let asked = env::args_os().skip(1).map(|argument| {
+        argument.into_string().map_err(|argument| anyhow!("{} is not UTF-8", argument.display()))
+    });
+    emulators::run(&tree, &asked.chain([Ok("--inside".to_owned())]).collect::<Result<Vec<_>>>()?)
 }
 
 /// Runs all tests that `extent` does not leave out, or those of them whose name contains `filter` with what they build on, and
@@ -147,7 +166,10 @@ pub fn run(filter: Option<&str>, extent: Extent, times: NonZeroU32) -> bool {
 }
 
 fn once(filter: Option<&str>, extent: Extent, report: &Report) {
-    host::run(filter, report);
+    // Another suite's emulators make no difference to the others.
+    if paths::suite().is_none() {
+        host::run(filter, report);
+    }
 
     let wanted =
         |names: &[String]| filter.is_none_or(|filter| names.iter().any(|name| name.contains(filter)));

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
 
+use crate::paths;
+
 /// Lines of the serial log that are shown of a test that failed.
 const TAIL: usize = 20;
 
@@ -23,13 +25,13 @@ impl Report {
     /// A test passed.
     pub fn pass(&self, name: &str, time: Duration) {
         self.passed.fetch_add(1, Ordering::Relaxed);
-        self.line(&format!("ok      {name}  {:.1} s", time.as_secs_f64()));
+        self.line(&format!("ok      {}  {:.1} s", shown(name), time.as_secs_f64()));
     }
 
     /// A test failed; `log` is the serial log that shows how, if there is one.
     pub fn fail(&self, name: &str, time: Duration, error: &Error, log: Option<&Path>) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        let mut text = format!("FAILED  {name}  {:.1} s\n        {error:#}", time.as_secs_f64());
+        let mut text = format!("FAILED  {}  {:.1} s\n        {error:#}", shown(name), time.as_secs_f64());
         if let Some(log) = log {
             let content = std::fs::read(log).unwrap_or_default();
             for line in tail(&String::from_utf8_lossy(&content)) {
@@ -43,7 +45,7 @@ impl Report {
     /// A test cannot be made here, for the reason `why`; it counts as neither passed nor failed.
     pub fn skip(&self, name: &str, why: &str) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
-        self.line(&format!("skipped {name}: {why}"));
+        self.line(&format!("skipped {}: {why}", shown(name)));
     }
 
     /// A test came to `result`.
@@ -82,6 +84,11 @@ impl Report {
         let _one_at_a_time = self.printing.lock();
         println!("{text}");
     }
+}
+
+/// The name of a test as people see it: with the suite whose emulators it runs in, if they are not this system's.
+pub fn shown(name: &str) -> String {
+    paths::suite().map_or_else(|| name.to_owned(), |suite| format!("{suite}:{name}"))
 }
 
 /// The last lines, free of what moves a terminal's cursor.
