@@ -3,6 +3,7 @@
 
 pub mod abilities;
 mod bochs;
+mod choice;
 pub mod debugger;
 pub mod disk;
 mod keyboard;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use self::abilities::Ability;
+pub use self::choice::Choice;
 use self::debugger::Debugger;
 use self::disk::Disk;
 pub use self::kvm::Obstacle;
