@@ -115,11 +115,8 @@ impl Archive {
     /// What apt knows of the version of `package` that it would install.
     fn show(&self, package: &str) -> Option<String> {
         let (options, shell) = (self.options(), Shell::new().ok()?);
-        cmd!(shell, "apt-cache {options...} show --no-all-versions {package}")
-            .quiet()
-            .ignore_stderr()
-            .read()
-            .ok()
+        let show = cmd!(shell, "apt-cache {options...} show --no-all-versions {package}");
+        known(show.quiet().ignore_stderr().read().ok()?)
     }
 
     /// Downloads `package` without installing it, and writes the file in it whose path matches `pattern` to `to`.
@@ -219,6 +216,12 @@ fn debian_mirror() -> Result<String> {
     Ok(mirror.to_owned())
 }
 
+/// What `apt-cache show` has printed, if it knows the package. It prints nothing of one that it knows from the dependencies of
+/// others alone, and does not fail: that is how Ubuntu's knows Debian's kernels.
+fn known(shown: String) -> Option<String> {
+    shown.contains("Package:").then_some(shown)
+}
+
 /// The kernel package among the dependencies that `apt-cache show` prints.
 fn kernel_dependency(shown: &str) -> Option<String> {
     let depends = shown.lines().find_map(|line| line.strip_prefix("Depends:"))?;
@@ -240,6 +243,15 @@ mod tests {
             "Depends: kmod, linux-base (>= 4.3~), initramfs-tools (>= 0.120+deb8u2) | linux-initramfs-tool\n";
         assert_eq!(kernel_dependency(real), None);
         assert_eq!(kernel_dependency("Package: x\n"), None);
+    }
+
+    #[test]
+    fn a_package_that_others_name_alone_is_not_there() {
+        assert_eq!(known(String::new()), None);
+        assert!(
+            known("Package: linux-image-generic\nDepends: linux-image-6.8.0-31-generic\n".to_owned())
+                .is_some()
+        );
     }
 
     #[test]
