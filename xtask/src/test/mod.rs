@@ -36,7 +36,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 
 use self::lane::Lane;
 use self::linux::{Course, Found};
@@ -314,9 +314,9 @@ fn jobs<'a>(
             .map(|desk| Job::new(desk.names(Lane::Svm), move || desk.all(Lane::Svm, tools, report))),
     );
     jobs.extend(
-        out_of_reach::TESTS
-            .iter()
-            .map(|test| Job::new(vec![test.name()], || test.run()).needing(vec![test.obstacle])),
+        out_of_reach::all().map(|(name, obstacle)| {
+            Job::new(vec![name], || bail!("nothing makes it")).needing(vec![obstacle])
+        }),
     );
     jobs
 }

@@ -47,27 +47,47 @@ const fn only(lane: Lane, name: &'static str, verdict: Verdict) -> Scenario {
 
 /// The scenarios of a lane.
 fn scenarios(lane: Lane) -> impl Iterator<Item = &'static Scenario> {
-    let left_out = move |scenario: &Scenario| match lane {
-        Lane::SvmNextRip => STEPPING.contains(&scenario.name),
-        Lane::SvmKvm => NOT_IN_NESTED_KVM.contains(&scenario.name),
-        _ => false,
+    let own = move |scenario: &Scenario| scenario.lane == Some(lane.usual());
+    // A row for one lane alone stands there for the row for all.
+    let for_all = move |scenario: &Scenario| {
+        let has_own = SCENARIOS.iter().any(|other| own(other) && other.name == scenario.name);
+        scenario.lane.is_none() && !has_own && left_out(lane).all(|(name, _)| name != scenario.name)
     };
-    // A row for one lane alone counts there, whatever is left out of the rows for all.
-    let here =
-        move |scenario: &&Scenario| scenario.lane.map_or(!left_out(scenario), |only| only == lane.usual());
-    SCENARIOS.iter().filter(here)
+    SCENARIOS.iter().filter(move |scenario| own(scenario) || for_all(scenario))
+}
+
+/// The scenarios that the emulator of `lane` cannot show, and why.
+fn left_out(lane: Lane) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let here = LEFT_OUT.iter().filter(move |(only, ..)| *only == lane);
+    here.flat_map(|(_, names, why)| names.iter().map(|name| (*name, *why)))
+}
+
+/// The names of the tests of a lane that are left out, and why.
+pub fn names_left_out(lane: Lane) -> impl Iterator<Item = (String, &'static str)> {
+    left_out(lane).map(move |(name, why)| (test(lane, name), why))
 }
 
 use Verdict::{AsBare, AsBareBut, Words};
 
-/// Scenarios that step over what exits. The AMD-V of Bochs keeps the trap of the step before for after the exit, and so
-/// gives it to Vidar.
-const STEPPING: &[&str] = &["step", "step-hypercall", "lengths", "delivery"];
-
-/// Scenarios that the QEMU around KVM does not survive, or whose NMIs it loses on the bare machine as well: it aborts when a
-/// guest of KVM writes CR8 while KVM waits for that guest to take interrupts. It loses the upper halves of YMM registers there,
-/// bare too. CPUID has a row of its own, since KVM shows itself there.
-const NOT_IN_NESTED_KVM: &[&str] = &["interrupts", "priority", "nmi", "fpu", "cpuid"];
+/// Scenarios that emulators cannot show: where, which, and why.
+const LEFT_OUT: &[(Lane, &[&str], &str)] = &[
+    (
+        Lane::SvmNextRip,
+        &["step", "step-hypercall", "lengths", "delivery"],
+        "the AMD-V of Bochs keeps the trap of a step over what exits for after the exit, and so gives it to Vidar",
+    ),
+    (
+        Lane::SvmKvm,
+        &["quiet", "interrupts", "priority"],
+        "QEMU aborts when a guest of the KVM in it writes CR8 while KVM waits for that guest to take interrupts",
+    ),
+    (Lane::SvmKvm, &["nmi"], "QEMU loses NMIs of a guest of the KVM in it, on the bare machine as well"),
+    (
+        Lane::SvmKvm,
+        &["fpu"],
+        "QEMU loses the upper halves of YMM registers of a guest of the KVM in it, on the bare machine as well",
+    ),
+];
 
 /// The table, by the probe's names. QEMU's emulated CPU has every MSR, and takes values of control registers that no CPU
 /// takes; so some rows are for one lane.
@@ -160,7 +180,11 @@ const SCENARIOS: &[Scenario] = &[
 
 /// The names of the tests that [`all`] makes.
 pub fn names(lane: Lane) -> Vec<String> {
-    scenarios(lane).map(|scenario| lane.test(&format!("probe/{}", scenario.name))).collect()
+    scenarios(lane).map(|scenario| test(lane, scenario.name)).collect()
+}
+
+fn test(lane: Lane, scenario: &str) -> String {
+    lane.test(&format!("probe/{scenario}"))
 }
 
 /// Runs the probe's scenarios bare and under Vidar, and compares.
