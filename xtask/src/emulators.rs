@@ -150,7 +150,11 @@ fn make(recipe: &Recipe<'_>, home: &Path, tree: &Path) -> Result<()> {
         let (tar, new) = (dir.path().join("root.tar"), dir.path().join("root"));
         let shell = Shell::new()?;
         let include = format!("--include={}", recipe.packages);
-        let made = cmd!(shell, "mmdebstrap --variant=apt {include} --format=tar {suite} {tar} {source}");
+        // A mirror that is kept as it was on some day needs this here, and so it does there.
+        let age = cmd!(shell, "apt-config dump Acquire::Check-Valid-Until").quiet().read()?;
+        let age = age.lines().map(|line| format!("--aptopt={line}"));
+        let made =
+            cmd!(shell, "mmdebstrap --variant=apt {include} {age...} --format=tar {suite} {tar} {source}");
         let output = made.quiet().ignore_status().output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         let errors: Vec<_> = said.lines().filter(|line| line.starts_with("E:")).collect();

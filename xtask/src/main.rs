@@ -37,7 +37,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::grub::DebugConsole;
 use crate::guest_args::GuestArgs;
 use crate::machine::disk::Named;
-use crate::machine::{Choice, Machine, Network, Spec};
+use crate::machine::{Machine, Network, Obstacle, Spec};
 
 /// Builds, boots, tests and measures Vidar.
 #[derive(Parser)]
@@ -91,7 +91,7 @@ enum Task {
         #[arg(long)]
         newest_kernels: bool,
         /// Run those in machines with the emulators and the GRUB of another Debian, such as trixie, in place of this
-        /// system's: they are fetched first, which takes a minute and 1 GiB
+        /// system's, which must not be newer: they are fetched first, which takes some minutes and 500 MiB
         #[arg(long, value_name = "SUITE")]
         emulators: Option<String>,
         /// This process runs in the tree of that suite's emulators, and all was built outside of it
@@ -176,7 +176,8 @@ struct RunArgs {
     /// Boot it without Vidar
     #[arg(long)]
     bare: bool,
-    /// The machine
+    /// The machine: auto is KVM where its guests can use VT-x or AMD-V, else QEMU, which emulates AMD-V; Bochs emulates
+    /// VT-x, slowly
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     machine: Choice,
     /// The machine's memory in MiB
@@ -194,6 +195,14 @@ struct RunArgs {
     /// The network card, behind which the guest gets out and nobody in; in qemu and kvm
     #[arg(long, value_enum, default_value_t = Card::Virtio)]
     net: Card,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Choice {
+    Auto,
+    Bochs,
+    Qemu,
+    Kvm,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -307,9 +316,25 @@ fn run(args: RunArgs) -> Result<()> {
     let bochs = matches!(args.machine, Choice::Bochs);
     anyhow::ensure!(args.disk.is_empty() || !bochs, "Bochs has no disks here; use --machine qemu.");
     let disks = args.disk.iter().map(Named::open).collect::<Result<_>>()?;
-    // What is in the way is told before anything is fetched or built.
-    let machine = args.machine.decide(Machine::kvm_obstacle, setup::missing)?;
     setup::missing()?;
+    let machine = match args.machine {
+        Choice::Auto => match Machine::kvm_obstacle() {
+            None => Machine::Kvm,
+            Some(Obstacle::NoModule) => Machine::Qemu,
+            Some(obstacle) => {
+                eprintln!("QEMU emulates AMD-V, since KVM cannot be used: {obstacle}");
+                Machine::Qemu
+            }
+        },
+        Choice::Bochs => Machine::Bochs,
+        Choice::Qemu => Machine::Qemu,
+        Choice::Kvm => {
+            if let Some(obstacle) = Machine::kvm_obstacle() {
+                anyhow::bail!("{obstacle}; or use --machine qemu");
+            }
+            Machine::Kvm
+        }
+    };
     let hypervisor = if args.bare { None } else { Some(build::all()?.hypervisor) };
     let vidarctl = Some(build::vidarctl()?);
     let default = Some(if args.bare { grub::bare(&guest) } else { guest });
