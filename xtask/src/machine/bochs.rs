@@ -12,7 +12,7 @@ use crate::packages;
 const USUAL_CPU: &str = "corei7_haswell_4770";
 
 /// Instructions that make a second in the guest. A low number means fewer timer ticks in a boot.
-const INSTRUCTIONS_PER_SECOND: u32 = 20_000_000;
+pub const INSTRUCTIONS_PER_SECOND: u32 = 20_000_000;
 
 const CONFIGURATION: &str = "bochsrc";
 const DEBUGGER_COMMANDS: &str = "debugger-commands";

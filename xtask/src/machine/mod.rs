@@ -3,7 +3,6 @@
 
 pub mod abilities;
 mod bochs;
-mod choice;
 pub mod debugger;
 pub mod disk;
 mod keyboard;
@@ -26,7 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use self::abilities::Ability;
-pub use self::choice::Choice;
+pub use self::bochs::INSTRUCTIONS_PER_SECOND as BOCHS_HZ;
 use self::debugger::Debugger;
 use self::disk::Disk;
 pub use self::kvm::Obstacle;

@@ -1,7 +1,7 @@
 //! The lanes: the same tests for each extension, in the emulator that has it.
 
-use crate::machine::Machine;
 use crate::machine::abilities::Ability;
+use crate::machine::{BOCHS_HZ, Machine};
 
 /// An extension, and so an emulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -88,6 +88,15 @@ impl Lane {
             Self::SvmNextRip => Some("ryzen"),
             Self::SvmGenoa => Some("EPYC-Genoa,-hypervisor"),
             Self::SvmMax => Some("max,-hypervisor"),
+        }
+    }
+
+    /// What Linux has to be told there. The CPUID of newer models in Bochs names the frequency that their TSC has in a computer;
+    /// here it is that of the instructions, and Linux' seconds would take minutes.
+    pub fn command_line(self) -> String {
+        match self {
+            Self::VmxTigerLake | Self::VmxArrowLake => format!(" tsc_early_khz={}", BOCHS_HZ / 1000),
+            _ => String::new(),
         }
     }
 

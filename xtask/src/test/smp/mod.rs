@@ -175,6 +175,7 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
     if setup.lane.machine() == Machine::Bochs {
         guest.cmdline += HALTED_WHEN_IDLE;
     }
+    guest.cmdline += &setup.lane.command_line();
     let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
     let options = setup.options.to_owned();
     let recipe = Recipe {

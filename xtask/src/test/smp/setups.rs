@@ -32,9 +32,10 @@ pub const USUAL: Setup =
 const STARTED_BY_VIDAR: &str = "cpu-startup=emulated";
 
 /// Those with this machine's kernel. On VT-x the local APICs start CPUs unless Vidar is told to do it, which Linux in Bochs 2.7 needs.
-const SETUPS: [Setup; 9] = [
+const SETUPS: [Setup; 10] = [
     Setup { lane: Lane::Vmx, options: STARTED_BY_VIDAR, ..USUAL },
     Setup { lane: Lane::VmxArrowLake, ..USUAL },
+    Setup { lane: Lane::VmxTigerLake, ..USUAL },
     USUAL,
     Setup { cpus: 4, ..USUAL },
     Setup { uefi: true, memory: 6144, ..USUAL },
