@@ -37,7 +37,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::grub::DebugConsole;
 use crate::guest_args::GuestArgs;
 use crate::machine::disk::Named;
-use crate::machine::{Machine, Network, Obstacle, Spec};
+use crate::machine::{Choice, Machine, Network, Spec};
 
 /// Builds, boots, tests and measures Vidar.
 #[derive(Parser)]
@@ -176,8 +176,7 @@ struct RunArgs {
     /// Boot it without Vidar
     #[arg(long)]
     bare: bool,
-    /// The machine: auto is KVM where its guests can use VT-x or AMD-V, else QEMU, which emulates AMD-V; Bochs emulates
-    /// VT-x, slowly
+    /// The machine
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     machine: Choice,
     /// The machine's memory in MiB
@@ -195,14 +194,6 @@ struct RunArgs {
     /// The network card, behind which the guest gets out and nobody in; in qemu and kvm
     #[arg(long, value_enum, default_value_t = Card::Virtio)]
     net: Card,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Choice {
-    Auto,
-    Bochs,
-    Qemu,
-    Kvm,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -316,25 +307,9 @@ fn run(args: RunArgs) -> Result<()> {
     let bochs = matches!(args.machine, Choice::Bochs);
     anyhow::ensure!(args.disk.is_empty() || !bochs, "Bochs has no disks here; use --machine qemu.");
     let disks = args.disk.iter().map(Named::open).collect::<Result<_>>()?;
+    // What is in the way is told before anything is fetched or built.
+    let machine = args.machine.decide(Machine::kvm_obstacle, setup::missing)?;
     setup::missing()?;
-    let machine = match args.machine {
-        Choice::Auto => match Machine::kvm_obstacle() {
-            None => Machine::Kvm,
-            Some(Obstacle::NoModule) => Machine::Qemu,
-            Some(obstacle) => {
-                eprintln!("QEMU emulates AMD-V, since KVM cannot be used: {obstacle}");
-                Machine::Qemu
-            }
-        },
-        Choice::Bochs => Machine::Bochs,
-        Choice::Qemu => Machine::Qemu,
-        Choice::Kvm => {
-            if let Some(obstacle) = Machine::kvm_obstacle() {
-                anyhow::bail!("{obstacle}; or use --machine qemu");
-            }
-            Machine::Kvm
-        }
-    };
     let hypervisor = if args.bare { None } else { Some(build::all()?.hypervisor) };
     let vidarctl = Some(build::vidarctl()?);
     let default = Some(if args.bare { grub::bare(&guest) } else { guest });

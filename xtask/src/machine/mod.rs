@@ -3,6 +3,7 @@
 
 pub mod abilities;
 mod bochs;
+mod choice;
 pub mod debugger;
 pub mod disk;
 mod keyboard;
@@ -26,6 +27,7 @@ use anyhow::{Context, Result, bail};
 
 use self::abilities::Ability;
 pub use self::bochs::INSTRUCTIONS_PER_SECOND as BOCHS_HZ;
+pub use self::choice::Choice;
 use self::debugger::Debugger;
 use self::disk::Disk;
 pub use self::kvm::Obstacle;

@@ -67,6 +67,9 @@ const WITH_AND_WITHOUT_VTX: [&str; 2] = ["KVM: Mitigation: VMX disabled", "KVM: 
 const EVENT_SOURCES_BY_NO_ADDED_FLAG: &[&str] = &["uncore_", "cstate_"];
 /// What Linux says when it turns the TSC deadline timer off.
 const DEADLINE_OFF: &str = "TSC_DEADLINE disabled due to Errata";
+/// What the lines begin with in which the kernel shows the registers after a warning: they hold addresses, which are random in each
+/// boot. The line of RIP stays, since it names the function.
+const REGISTERS: &[&str] = &["RSP:", "RAX:", "RDX:", "RBP:", "R10:", "R13:", "FS:", "CS:", "CR2:"];
 /// Lines of /proc/cpuinfo that Linux measures, anew in every boot.
 const MEASURED: &[&str] = &["cpu MHz", "bogomips"];
 
@@ -285,6 +288,10 @@ fn complaints(messages: &str) -> BTreeSet<String> {
             .strip_prefix('[')
             .and_then(|text| text.split_once(']'))
             .map_or(text, |(_, text)| text);
+        let text = text.trim_start();
+        if REGISTERS.iter().any(|register| text.starts_with(register)) {
+            return None;
+        }
         Some(text.split_whitespace().map(without_long_numbers).collect::<Vec<_>>().join(" "))
     };
     messages.lines().filter_map(serious).collect()
@@ -442,6 +449,13 @@ mod tests {
         messages(bare, "<5>[    0.000000] Linux version 6.1\n").unwrap();
         let adjusted = |ticks: u64| format!("{bare}<4>[    0.9] TSC ADJUST: CPU0: -{ticks} force to 0\n");
         messages(&adjusted(20_704_230_929), &adjusted(30_704_230_929)).unwrap();
+        let warned = |rbx: u64| {
+            let dump =
+                format!("<4>[ 0.0] RIP: 0010:f+0x66/0x2d0\n<4>[ 0.0] RAX: 03 RBX: {rbx:016x} RCX: 3f\n");
+            format!("{bare}{dump}<4>[ 0.0] FS:  00(0000) GS:00(0000)\n")
+        };
+        messages(&warned(0x1f), &warned(0x2a25_8000)).unwrap();
+        assert!(messages(bare, &warned(0x1f)).is_err(), "the place of a new warning");
         messages(bare, &format!("{bare}<6>[    0.9] Hypervisor detected: x\n<12>[ 1.0] not the kernel\n"))
             .unwrap();
         for new in [
