@@ -2,7 +2,9 @@
 
 use iced_x86::{Code, Decoder, DecoderOptions};
 use proptest::prelude::*;
-use vidar::svm::instruction::{Doubt, Instruction, MAX_LENGTH, Site, Verdict};
+use vidar::svm::instruction::{Instruction, MAX_LENGTH, Verdict};
+use vidar::vmm::doubt::{Doubt, Site};
+use vidar_abi::ExitKind;
 
 fn is(instruction: Instruction, code: Code) -> bool {
     match instruction {
@@ -59,9 +61,9 @@ proptest! {
         let mut bytes = without.clone();
         bytes.insert(lock.index(prefixes.len() + 1), 0xf0);
         bytes.truncate(cut);
-        let site = Site { instruction, rip: 0, answered: 0 };
+        let site = Site { kind: ExitKind::Cpuid, rip: 0, answered: 0 };
         for long in [false, true] {
-            let verdict = Doubt::default().decide(site, bytes.iter().copied(), long);
+            let verdict = instruction.decide(&mut Doubt::default(), site, bytes.iter().copied(), long);
             let whole = bytes.len() > without.len() && bytes.len() <= usize::from(MAX_LENGTH);
             if whole && instruction.length(without.iter().copied(), long) == Some(without.len() as u8) {
                 prop_assert_eq!(verdict, Verdict::Undefined, "{:02x?}", bytes);

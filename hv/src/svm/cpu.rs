@@ -5,7 +5,7 @@
 use super::capabilities::Capabilities;
 use super::enable;
 use super::entry::{EntryBlock, enter};
-use super::instruction::{Doubt, Instruction, Site, Verdict};
+use super::instruction::{Instruction, Verdict};
 use super::instructions::{clgi, stgi, vmsave};
 use super::vmcb::{Clean, DEFAULT_32, LONG_CODE, Vmcb, tlb_control};
 use super::{event, exit, setup, snapshot};
@@ -20,6 +20,7 @@ use crate::mem::walk::ReadGuest;
 use crate::vmm::backend::Vcpu;
 use crate::vmm::control::{CR0_PE, Controls};
 use crate::vmm::crash::Snapshot;
+use crate::vmm::doubt::{Doubt, Site};
 use crate::vmm::entry::Begin;
 use crate::vmm::exit::Exit;
 use crate::vmm::fetch::{self, Code};
@@ -56,7 +57,6 @@ pub struct SvmCpu<R> {
     memory: R,
     /// Where the guest goes on behind the instruction that exited.
     next_rip: u64,
-    /// Exits at instructions that were not found in memory.
     doubt: Doubt,
 }
 
@@ -144,9 +144,10 @@ impl<R: ReadGuest> SvmCpu<R> {
     fn not_found(&mut self, instruction: Instruction) -> Exit {
         let exit = exit::decode(self.vmcb.control());
         let (controls, code) = (self.controls(), self.code());
-        let site = Site { instruction, rip: code.rip, answered: self.percpu.counters.get(exit.kind()) };
+        let kind = exit.kind();
+        let site = Site { kind, rip: code.rip, answered: self.percpu.counters.get(kind) };
         let bytes = code.bytes(&controls, |address| self.memory.word(address));
-        match self.doubt.decide(site, bytes, fetch::is_64_bit(&controls)) {
+        match instruction.decide(&mut self.doubt, site, bytes, fetch::is_64_bit(&controls)) {
             Verdict::Length(length) => {
                 self.next_rip = code.after(&controls, length);
                 exit
@@ -315,6 +316,10 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
 
     fn flush_second_stage(&mut self) {
         self.flush();
+    }
+
+    fn doubt(&mut self) -> &mut Doubt {
+        &mut self.doubt
     }
 
     #[cold]

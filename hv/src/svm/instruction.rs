@@ -1,14 +1,13 @@
 //! The intercepted instructions, for CPUs that do not save the address of the next one: their lengths, and what to do where
 //! the bytes in memory are not the instruction that exited.
 
+use crate::vmm::doubt::{Doubt, Site};
+
 /// The most bytes that an instruction has.
 pub const MAX_LENGTH: u8 = 15;
 
 /// The prefix of an instruction that is to be atomic.
 const LOCK: u8 = 0xf0;
-
-/// How often in a row an instruction may exit from where another one is read, before its shortest form is assumed.
-pub const PATIENCE: u32 = 16;
 
 /// An instruction behind which the guest goes on after its exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +54,36 @@ impl Instruction {
         self.length_with(bytes, |byte| is_prefix(byte, long_mode_64))
     }
 
+    /// Decides about an exit at `site`, where [`Instruction::length`] found something else. `bytes` are read anew. An
+    /// instruction that has exited often enough, as [`doubt`](crate::vmm::doubt) has it, is taken for its shortest form.
+    ///
+    /// A LOCK prefix is undefined with each of these instructions, and no CPU exits with one; QEMU's does. AMD APM Vol. 3,
+    /// 1.2.5 "Lock Prefix".
+    #[cold]
+    pub fn decide(
+        self,
+        doubt: &mut Doubt,
+        site: Site,
+        bytes: impl IntoIterator<Item = u8>,
+        long_mode_64: bool,
+    ) -> Verdict {
+        let mut buffer = [0; MAX_LENGTH as usize];
+        let mut count = 0;
+        for (place, byte) in buffer.iter_mut().zip(bytes) {
+            *place = byte;
+            count += 1;
+        }
+        let bytes = buffer.into_iter().take(count);
+        if let Some(length) = self.length(bytes.clone(), long_mode_64) {
+            return Verdict::Length(length);
+        }
+        let with_lock = |byte| byte == LOCK || is_prefix(byte, long_mode_64);
+        if self.length_with(bytes, with_lock).is_some() {
+            return Verdict::Undefined;
+        }
+        if doubt.tries_again(site) { Verdict::Again } else { Verdict::Length(self.shortest()) }
+    }
+
     #[inline(always)] // a part of a round trip where the CPU does not say how long an instruction is
     fn length_with(self, bytes: impl IntoIterator<Item = u8>, is_prefix: impl Fn(u8) -> bool) -> Option<u8> {
         let mut left = self.opcode();
@@ -88,18 +117,7 @@ fn is_prefix(byte: u8, long_mode_64: bool) -> bool {
     }
 }
 
-/// An exit at an instruction that was not found in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Site {
-    /// The instruction that the exit code names.
-    pub instruction: Instruction,
-    /// RIP.
-    pub rip: u64,
-    /// Exits at such an instruction that this CPU has answered before it.
-    pub answered: u64,
-}
-
-/// What to do about it.
+/// What to do about an exit at an instruction that was not found in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The instruction has this length.
@@ -110,59 +128,16 @@ pub enum Verdict {
     Again,
 }
 
-/// What a CPU remembers of such exits.
-#[derive(Debug, Default)]
-pub struct Doubt {
-    last: Option<Site>,
-    tries: u32,
-}
-
-impl Doubt {
-    /// Decides about an exit at `site`, where [`Instruction::length`] found something else. `bytes` are read anew.
-    ///
-    /// What is read is not always what exited: another CPU may have changed the bytes, or the page tables, in between, and
-    /// this CPU may have executed what it remembered of either. So the guest goes on at the same RIP, and the CPU decides
-    /// what is there.
-    ///
-    /// The retries always end. Where the very same instruction exits [`PATIENCE`] times with none of its kind
-    /// between, Vidar cannot read what the CPU executes, as in the memory of a device, and the shortest form is assumed.
-    ///
-    /// A LOCK prefix is undefined with each of these instructions, and no CPU exits with one; QEMU's does. AMD APM Vol. 3,
-    /// 1.2.5 "Lock Prefix".
-    #[cold]
-    pub fn decide(&mut self, site: Site, bytes: impl IntoIterator<Item = u8>, long_mode_64: bool) -> Verdict {
-        let mut buffer = [0; MAX_LENGTH as usize];
-        let mut count = 0;
-        for (place, byte) in buffer.iter_mut().zip(bytes) {
-            *place = byte;
-            count += 1;
-        }
-        let bytes = buffer.into_iter().take(count);
-        let instruction = site.instruction;
-        if let Some(length) = instruction.length(bytes.clone(), long_mode_64) {
-            return Verdict::Length(length);
-        }
-        let with_lock = |byte| byte == LOCK || is_prefix(byte, long_mode_64);
-        if instruction.length_with(bytes, with_lock).is_some() {
-            return Verdict::Undefined;
-        }
-        self.tries = if self.last == Some(site) { self.tries + 1 } else { 1 };
-        self.last = Some(site);
-        if self.tries < PATIENCE {
-            return Verdict::Again;
-        }
-        self.last = None;
-        Verdict::Length(instruction.shortest())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use vidar_abi::ExitKind;
 
-    const SITE: Site = Site { instruction: Instruction::Cpuid, rip: 0x1000, answered: 7 };
+    use super::*;
+    use crate::vmm::doubt::PATIENCE;
+
+    const SITE: Site = Site { kind: ExitKind::Cpuid, rip: 0x1000, answered: 7 };
 
     #[test]
     fn prefixes_count() {
@@ -190,7 +165,9 @@ mod tests {
 
     #[test]
     fn a_lock_prefix_is_undefined() {
-        let decide = |bytes: &[u8]| Doubt::default().decide(SITE, bytes.iter().copied(), true);
+        let decide = |bytes: &[u8]| {
+            Instruction::Cpuid.decide(&mut Doubt::default(), SITE, bytes.iter().copied(), true)
+        };
         assert_eq!(decide(&[0xf0, 0x0f, 0xa2]), Verdict::Undefined);
         assert_eq!(decide(&[0x66, 0xf0, 0x48, 0x0f, 0xa2]), Verdict::Undefined);
         assert_eq!(decide(&[0xf0, 0x0f, 0x32]), Verdict::Again, "LOCK before something else");
@@ -201,19 +178,12 @@ mod tests {
     fn what_cannot_be_read_comes_to_an_end() {
         for bytes in [&[][..], &[0x0f], &[0x90; 15]] {
             let mut doubt = Doubt::default();
+            let mut decide = || Instruction::Cpuid.decide(&mut doubt, SITE, bytes.iter().copied(), true);
             for _ in 1..PATIENCE {
-                assert_eq!(doubt.decide(SITE, bytes.iter().copied(), true), Verdict::Again);
+                assert_eq!(decide(), Verdict::Again);
             }
-            assert_eq!(doubt.decide(SITE, bytes.iter().copied(), true), Verdict::Length(2));
-            assert_eq!(doubt.decide(SITE, bytes.iter().copied(), true), Verdict::Again, "a new count");
-        }
-    }
-
-    #[test]
-    fn an_exit_that_was_answered_starts_a_new_count() {
-        let mut doubt = Doubt::default();
-        for answered in 0..u64::from(3 * PATIENCE) {
-            assert_eq!(doubt.decide(Site { answered, ..SITE }, [0x90], true), Verdict::Again);
+            assert_eq!(decide(), Verdict::Length(2));
+            assert_eq!(decide(), Verdict::Again, "a new count");
         }
     }
 
@@ -226,8 +196,8 @@ mod tests {
             answered in any::<u64>(),
             long in any::<bool>(),
         ) {
-            let (mut doubt, site) = (Doubt::default(), Site { instruction, rip, answered });
-            let mut verdicts = bytes.into_iter().map(|bytes| doubt.decide(site, bytes, long));
+            let (mut doubt, site) = (Doubt::default(), Site { rip, answered, ..SITE });
+            let mut verdicts = bytes.into_iter().map(|bytes| instruction.decide(&mut doubt, site, bytes, long));
             prop_assert!(verdicts.any(|verdict| verdict != Verdict::Again));
         }
     }

@@ -1,6 +1,9 @@
 //! Writes to the local APIC's page, where Vidar starts CPUs for the guest: looked at, and then done.
 
+use vidar_abi::ExitKind;
+
 use super::backend::Vcpu;
+use super::doubt::Site;
 use super::ipi;
 use super::machine::{Machine, Startup};
 use super::outcome::{Outcome, REFUSE};
@@ -15,25 +18,32 @@ const LAST: u16 = 0xffc;
 
 /// What becomes of the instruction that wants to write to `address`, in the page.
 ///
-/// What is not known as a store of 32 bits gets #GP. Software is to use those alone: any other size, a store by the FPU or
-/// a vector unit, or one that touches bytes 4 to 15 of a register may do anything, unexpected exceptions among it. Intel
-/// SDM Vol. 3A, 12.4.1 "The Local APIC Block Diagram".
+/// What is not known as a store of 32 bits is tried again, as [`doubt`](super::doubt) says, and then gets #GP. Software is to
+/// use those alone: any other size, a store by the FPU or a vector unit, or one that touches bytes 4 to 15 of a register may
+/// do anything, unexpected exceptions among it. Intel SDM Vol. 3A, 12.4.1 "The Local APIC Block Diagram".
 #[cold]
 pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa) -> Outcome {
     let (code, controls) = (vcpu.code(), vcpu.controls());
-    let Some(store) =
-        store::decode(code.bytes(&controls, |address| machine.guest.word(address)), code.width(&controls))
-    else {
-        return REFUSE;
+    let bytes = code.bytes(&controls, |address| machine.guest.word(address));
+    // The extension keeps RSP elsewhere, and nobody sends it anywhere.
+    let has_rsp =
+        |source| matches!(source, Source::Register(Register::Rsp) | Source::Exchange(Register::Rsp));
+    let store = store::decode(bytes, code.width(&controls)).filter(|store| !has_rsp(store.source));
+    let Some(store) = store else {
+        let site = Site { kind: ExitKind::SecondStage, rip: code.rip, answered: 0 };
+        if !vcpu.doubt().tries_again(site) {
+            return REFUSE;
+        }
+        vcpu.flush_second_stage();
+        return Outcome::Resume;
     };
+    vcpu.doubt().end();
     let offset = (address.0 & 0xfff) as u16;
     if offset > LAST {
         return REFUSE;
     }
     let operand = match store.source {
         Source::Immediate(value) => value,
-        // The extension keeps RSP elsewhere, and nobody sends it anywhere.
-        Source::Register(Register::Rsp) | Source::Exchange(Register::Rsp) => return REFUSE,
         Source::Register(register) | Source::Exchange(register) => vcpu.registers().low(register),
     };
     let reads = store.operation != Operation::Replace || matches!(store.source, Source::Exchange(_));

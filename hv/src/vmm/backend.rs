@@ -2,6 +2,7 @@
 
 use super::control::Controls;
 use super::crash::Snapshot;
+use super::doubt::Doubt;
 use super::exit::Exit;
 use super::fetch::Code;
 use super::outcome::Exception;
@@ -68,8 +69,11 @@ pub trait Vcpu: Processor {
     /// Starts the CPU, which is in the state after INIT, at the page that `vector` names.
     fn startup(&mut self, vector: u8);
 
-    /// Drops what the CPU remembers of the second-stage table.
+    /// Drops what the CPU remembers of the second-stage table, and with it of the guest's own tables.
     fn flush_second_stage(&mut self);
+
+    /// Exits at instructions that were not found in memory.
+    fn doubt(&mut self) -> &mut Doubt;
 
     /// The whole state, for a crash report.
     fn snapshot(&self) -> Snapshot;

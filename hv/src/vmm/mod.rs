@@ -6,6 +6,7 @@ pub mod control;
 pub mod cpuid;
 pub mod cr4;
 pub mod crash;
+pub mod doubt;
 pub mod entry;
 pub mod exit;
 pub mod fetch;

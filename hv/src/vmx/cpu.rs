@@ -27,6 +27,7 @@ use crate::mem::addr::Hpa;
 use crate::vmm::backend::Vcpu;
 use crate::vmm::control::{CR0_PE, CR4_VMXE, Controls};
 use crate::vmm::crash::Snapshot;
+use crate::vmm::doubt::Doubt;
 use crate::vmm::entry::Begin;
 use crate::vmm::exit::Exit;
 use crate::vmm::fetch::Code;
@@ -53,6 +54,7 @@ pub struct VmxCpu {
     pub(super) percpu: &'static PerCpu,
     /// What was taken over from `percpu` and could not be injected yet.
     pub(super) kept: Kept,
+    doubt: Doubt,
 }
 
 impl VmxCpu {
@@ -90,7 +92,8 @@ impl VmxCpu {
             vmcs::invvpid(GUEST_VPID);
         }
         let block = EntryBlock::default();
-        let mut cpu = Self { block, vmcs, capabilities, frames, percpu, kept: Kept::default() };
+        let (kept, doubt) = (Kept::default(), Doubt::default());
+        let mut cpu = Self { block, vmcs, capabilities, frames, percpu, kept, doubt };
         cpu.watch_efer(percpu.xd_disabled.load(Ordering::Relaxed));
         match begin {
             Begin::Kernel(state) => {
@@ -342,6 +345,10 @@ impl Vcpu for VmxCpu {
 
     fn flush_second_stage(&mut self) {
         vmcs::invept_all();
+    }
+
+    fn doubt(&mut self) -> &mut Doubt {
+        &mut self.doubt
     }
 
     #[cold]

@@ -25,6 +25,7 @@ use vidar::vmm::backend::Vcpu;
 use vidar::vmm::control::{CR0_ET, CR0_NE, CR0_PE, CR4_SMXE, CR4_VMXE, Controls};
 use vidar::vmm::cpuid::{Features, Policy};
 use vidar::vmm::crash::Snapshot;
+use vidar::vmm::doubt::Doubt;
 use vidar::vmm::exit::Exit;
 use vidar::vmm::fetch::Code;
 use vidar::vmm::hypercall::Facts;
@@ -102,6 +103,7 @@ pub struct FakeCpu {
     pub comes_up: Option<&'static PerCpu>,
     /// Where [`FakeCpu::comes_up`] came up.
     pub started_at: Option<u8>,
+    pub doubt: Doubt,
 }
 
 impl FakeCpu {
@@ -150,6 +152,7 @@ impl FakeCpu {
             apic: BTreeMap::new(),
             comes_up: None,
             started_at: None,
+            doubt: Doubt::default(),
         }
     }
 }
@@ -238,6 +241,10 @@ impl Vcpu for FakeCpu {
 
     fn flush_second_stage(&mut self) {
         self.did.push(Did::Flush);
+    }
+
+    fn doubt(&mut self) -> &mut Doubt {
+        &mut self.doubt
     }
 
     fn snapshot(&self) -> Snapshot {

@@ -4,6 +4,7 @@ use vidar::arch::icr::{Destination, Message, Mode, register};
 use vidar::arch::msr::{APIC_BASE, X2APIC_ICR};
 use vidar::mem::addr::{Gpa, PAGE_SIZE};
 use vidar::mem::mtrr::{IA32_MTRR_DEF_TYPE, MemoryType};
+use vidar::vmm::doubt::PATIENCE;
 use vidar::vmm::exit::Exit;
 use vidar::vmm::machine::Startup;
 use vidar::vmm::outcome::{Outcome, Stop};
@@ -114,11 +115,34 @@ fn logical_ids_are_those_that_were_written() {
     assert_eq!(send(&mut bench, INIT | 1 << 11, 4), []);
 }
 
+/// What Vidar reads as no store that it knows: other bytes, and a store of RSP.
+const UNKNOWN: [[u8; 16]; 2] = [[0x0f; 16], [0x89, 0x25, 0, 3, 0xe0, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
+
 #[test]
-fn an_unknown_instruction_is_refused() {
-    let (mut bench, exit) = writing(register::ICR_LOW, INIT, EMULATED);
-    INSTRUCTION.set([0x0f; 16]);
-    assert_eq!(bench.answer(exit), (REFUSED, vec![]));
+fn an_unknown_instruction_is_refused_in_the_end() {
+    for bytes in UNKNOWN {
+        let (mut bench, exit) = writing(register::ICR_LOW, INIT, EMULATED);
+        INSTRUCTION.set(bytes);
+        for _ in 0..2 {
+            for _ in 1..PATIENCE {
+                assert_eq!(bench.answer(exit), (Outcome::Resume, vec![Did::Flush]));
+            }
+            assert_eq!(bench.answer(exit), (REFUSED, vec![]));
+        }
+    }
+}
+
+#[test]
+fn a_store_whose_bytes_another_cpu_changes_is_executed_again() {
+    for bytes in UNKNOWN {
+        let (mut bench, exit) = writing(0xb0, 0, EMULATED);
+        for round in 0..2 * PATIENCE {
+            INSTRUCTION.set(bytes);
+            assert_eq!(bench.answer(exit), (Outcome::Resume, vec![Did::Flush]), "{round}");
+            store(&mut bench, round);
+            assert_eq!(bench.answer(exit), (Outcome::Skip(6), vec![Did::WriteApic(0xb0, round)]));
+        }
+    }
 }
 
 #[test]
