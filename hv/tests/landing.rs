@@ -11,14 +11,13 @@ use vidar::mem::ranges::RangeSet;
 
 const TRAMPOLINE: u8 = 0x9e;
 
-/// What a CPU in real mode does at the beginning of a page: CS:IP and BP after the stub, or `None` if it halts.
-fn execute(stub: [u8; 7], vector: u8) -> Option<(u16, u16, u16)> {
+/// What a CPU in real mode does at the beginning of a page: CS:IP and BP after the stub.
+fn execute(stub: [u8; 7], vector: u8) -> (u16, u16, u16) {
     let cs = u16::from(vector) << 8;
     match stub {
         [0x8c, 0xcd, 0xea, ip_low, ip_high, cs_low, cs_high] => {
-            Some((u16::from_le_bytes([cs_low, cs_high]), u16::from_le_bytes([ip_low, ip_high]), cs))
+            (u16::from_le_bytes([cs_low, cs_high]), u16::from_le_bytes([ip_low, ip_high]), cs)
         }
-        [0xfa, 0xf4, 0xeb, 0xfc, ..] => None,
         _ => panic!("{stub:x?} is code of the guest's"),
     }
 }
@@ -33,9 +32,8 @@ fn every_page_of_ram_leads_to_the_trampoline() {
     for vector in 1..0x9e_u8 {
         let page = u64::from(vector) * PAGE_SIZE;
         assert!(pages.contains(&page), "{page:#x}");
-        let (cs, ip, bp) = execute(stub(Some(TRAMPOLINE)), vector).expect("it goes on");
+        let (cs, ip, bp) = execute(stub(TRAMPOLINE), vector);
         assert_eq!((cs, ip, (bp >> 8) as u8), (u16::from(TRAMPOLINE) << 8, 0, vector));
-        assert_eq!(execute(stub(None), vector), None);
     }
     // Nothing of the guest's is where Vidar's code is, and no two pages are in one place.
     let places: HashSet<_> = moved.pages().filter_map(|page| moved.place(page.identity())).collect();
@@ -53,7 +51,7 @@ enum Place {
     Exit(Option<u8>),
     /// After an INIT.
     Waiting,
-    /// On its way from the stub to VMRUN, with GIF 1.
+    /// On its way from the stub to VMRUN, with GIF 1; one that nobody lists is on its way to its INIT.
     Starting(u8),
     /// The same, with GIF 0.
     Entering(u8),
@@ -62,6 +60,8 @@ enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Cpu {
     place: Place,
+    /// It is one of Vidar's.
+    listed: bool,
     init_waits: bool,
     /// What a bare CPU would be: where it runs since when, or `None` while it waits.
     bare: Option<Option<u8>>,
@@ -109,7 +109,8 @@ impl Cpu {
             Place::Guest(since) => vec![to(Place::Exit(since))],
             Place::Exit(since) => vec![enter(since)],
             Place::Waiting => vec![],
-            Place::Starting(vector) => vec![to(Place::Entering(vector))],
+            Place::Starting(vector) if self.listed => vec![to(Place::Entering(vector))],
+            Place::Starting(_) => vec![to(Place::Waiting)],
             Place::Entering(vector) => vec![enter(Some(vector))],
         }
     }
@@ -126,9 +127,12 @@ impl Cpu {
     }
 }
 
+/// A CPU that runs the guest.
+const RUNNING: Cpu =
+    Cpu { place: Place::Guest(None), listed: true, init_waits: false, bare: Some(None), lost: false };
+
 /// Goes through all orders of the messages and the CPU's own steps, and returns how it can end.
-fn explore(messages: &[Message]) -> HashSet<Cpu> {
-    let start = Cpu { place: Place::Guest(None), init_waits: false, bare: Some(None), lost: false };
+fn explore(start: Cpu, messages: &[Message]) -> HashSet<Cpu> {
     let (mut seen, mut ends) = (HashSet::new(), HashSet::new());
     let mut open = vec![(start, 0)];
     while let Some((cpu, sent)) = open.pop() {
@@ -159,26 +163,41 @@ const AS_LINUX: [Message; 4] =
 
 #[test]
 fn a_cpu_that_linux_starts_is_up_whatever_it_did_before() {
-    for end in explore(&AS_LINUX) {
+    for end in explore(RUNNING, &AS_LINUX) {
         assert_eq!((end.ends(), end.bare), (Some(Some(0x9a)), Some(Some(0x9a))), "{end:?}");
     }
     // And again, and from a state in which nobody has said when it is out of Vidar.
-    for end in explore(&[AS_LINUX, AS_LINUX].concat()) {
+    for end in explore(RUNNING, &[AS_LINUX, AS_LINUX].concat()) {
         assert_eq!(end.ends(), Some(Some(0x9a)), "{end:?}");
     }
+}
+
+/// All sequences of five messages.
+fn all_messages() -> impl Iterator<Item = Vec<Message>> {
+    let alphabet = [Message::Init, Message::Startup(0x10), Message::Startup(0x20)];
+    (0..3_usize.pow(5)).map(move |number| (0..5).map(|at| alphabet[number / 3_usize.pow(at) % 3]).collect())
 }
 
 /// Without a pause one start-up IPI can come too early, as on a bare CPU that takes its time for an INIT: that alone differs.
 #[test]
 fn nothing_else_differs_from_a_bare_cpu() {
-    use Message::{Init, Startup};
-    let alphabet = [Init, Startup(0x10), Startup(0x20)];
-    for number in 0..3_usize.pow(5) {
-        let messages: Vec<_> = (0..5).map(|at| alphabet[number / 3_usize.pow(at) % 3]).collect();
-        for end in explore(&messages) {
+    for messages in all_messages() {
+        for end in explore(RUNNING, &messages) {
             assert!(end.lost || end.ends() == end.bare, "{messages:?} {end:?}");
             // One that lost it waits, or was started by a later one: it is never where nobody sent it.
             assert!(end.ends().is_none() || end.bare.is_some(), "{messages:?} {end:?}");
+        }
+    }
+}
+
+/// Nothing that is sent to it makes it run the guest or stay in Vidar, where it has nothing to meet an NMI with.
+#[test]
+fn a_cpu_that_nobody_lists_waits_again() {
+    let unlisted = Cpu { place: Place::Waiting, listed: false, bare: None, ..RUNNING };
+    for messages in all_messages().chain([AS_LINUX.into(), [AS_LINUX, AS_LINUX].concat()]) {
+        for end in explore(unlisted, &messages) {
+            assert_eq!(end.ends(), None, "{messages:?} {end:?}");
+            assert!(matches!(end.place, Place::Waiting | Place::Starting(_)), "{messages:?} {end:?}");
         }
     }
 }

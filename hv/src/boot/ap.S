@@ -6,7 +6,8 @@
 # written by whoever copies it, as are the fields at its end.
 #
 # In:  BP = CS of a page whose stub has led here, or 0, as INIT leaves it, if the start-up IPI named this page.
-# Out: {main}(number of the CPU, vector of its start-up IPI) on the CPU's own stack, found by its APIC ID.
+# Out: {main}(number of the CPU, vector of its start-up IPI) on the CPU's own stack, found by its APIC ID. A CPU that has no
+#      stack takes an INIT, and so waits for a start-up IPI as before.
 
 .section .rodata.vidar_ap, "a"
 .balign 16
@@ -89,12 +90,14 @@ vidar_ap64:
     mov ecx, 0x802                      # IA32_X2APIC_APICID
     rdmsr
     mov edx, eax
+    xor r9d, r9d                        # no page
     jmp 3f
 2:  shl rdx, 32
     or rax, rdx
-    and rax, -4096                      # the page
-    movabs rcx, {direct_map}
-    mov edx, [rax + rcx + 0x20]
+    and rax, -4096
+    movabs r9, {direct_map}
+    add r9, rax                         # the page
+    mov edx, [r9 + 0x20]
     shr edx, 24
 3:  mov rsi, [rip + {slots}]
     mov rcx, [rip + {count}]
@@ -110,7 +113,18 @@ vidar_ap64:
     xor ebp, ebp                        # where a backtrace ends
     mov esi, r8d
     call [rip + {main}]
-    # A CPU that nobody has asked for.
-6:  cli
-    hlt
-    jmp 6b
+    # A CPU that is none of Vidar's. It cannot stay: it has no stack and no handlers, and an NMI would be its end and the
+    # machine's. In the state that it has come from it takes none. INIT in the interrupt command register, to its own ID,
+    # since the shorthand for the sender takes fixed interrupts alone: Intel SDM Vol. 3A, 11.6.1 "Interrupt Command
+    # Register (ICR)", and AMD APM Vol. 2, 16.5 "Interprocessor Interrupts (IPI)".
+6:  mov eax, 0x4500                     # INIT, assert
+    test r9, r9
+    jz 7f
+    shl edx, 24
+    mov [r9 + 0x310], edx
+    mov [r9 + 0x300], eax
+    jmp 8f
+7:  mov ecx, 0x830                      # IA32_X2APIC_ICR
+    wrmsr
+8:  hlt
+    jmp 8b

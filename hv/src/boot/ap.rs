@@ -52,6 +52,7 @@ unsafe extern "C" {
 #[derive(Debug)]
 pub struct Trampoline {
     page: Hpa,
+    code: Vec<u8>,
     kept: Vec<u8>,
 }
 
@@ -80,7 +81,7 @@ impl Trampoline {
         // SAFETY: the template lies between the two symbols; the page is free RAM.
         let (mut code, kept) = unsafe {
             let template = core::slice::from_raw_parts(vidar_ap_start.as_ptr(), offset(&vidar_ap_end));
-            (template.to_vec(), physical::bytes(&(page..page + PAGE_SIZE)).to_vec())
+            (template.to_vec(), physical::bytes(&(page..page + template.len() as u64)).to_vec())
         };
         let mut patch = |at: usize, value: u64| {
             code[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
@@ -89,9 +90,19 @@ impl Trampoline {
         patch(offset(&vidar_ap_gdtr) + 2, page.0 + gdt as u64);
         patch(offset(&vidar_ap_far), page.0 + offset(&vidar_ap_long) as u64);
         patch(offset(&vidar_ap_cr3), cr3.0);
+        let trampoline = Self { page, code, kept };
         // SAFETY: as above, and nothing else is there.
-        unsafe { physical::write(page, &code) };
-        Some(Self { page, kept })
+        unsafe { trampoline.lay() };
+        Some(trampoline)
+    }
+
+    /// Writes the trampoline to its page.
+    ///
+    /// # Safety
+    /// Nothing else is in the page.
+    pub unsafe fn lay(&self) {
+        // SAFETY: the page is RAM, and the caller's promise.
+        unsafe { physical::write(self.page, &self.code) };
     }
 
     /// Its page.
@@ -104,9 +115,9 @@ impl Trampoline {
         (self.page.0 / PAGE_SIZE) as u8
     }
 
-    /// Gives the page back as it was.
-    pub fn remove(self) {
-        // SAFETY: no CPU gets there any more.
+    /// Gives the page back as it was. No CPU may be on its way there.
+    pub fn remove(&self) {
+        // SAFETY: the page is RAM, and since it was written nobody has used it.
         unsafe { physical::write(self.page, &self.kept) };
     }
 }

@@ -76,8 +76,8 @@ pub struct Cpus<E: Extension> {
     pub all: &'static [&'static PerCpu],
     /// Who starts the further ones.
     pub startup: Startup,
-    /// The vector that leads to the page which they are started from, if that is kept.
-    pub trampoline: Option<u8>,
+    /// What every start-up IPI is to lead to, with [`Startup::Landing`].
+    pub landing: Option<Trampoline>,
     shared: &'static Shared<E>,
 }
 
@@ -89,7 +89,7 @@ pub const fn frames<E: Extension>() -> usize {
 }
 
 /// Starts them. `info` loses the memory that is needed to start them again. `wish` says who is to start them for
-/// the guest.
+/// the guest; with [`Wish::Landing`] it is Vidar all the same where no page is free for the trampoline.
 ///
 /// # Errors
 /// [`Refusal`] where they are not all alike.
@@ -117,7 +117,8 @@ pub fn start<E: Extension>(
     }
     let shared: &'static mut Shared<E> =
         alloc::boxed::Box::leak(alloc::boxed::Box::new(Shared { further, task: Once::new() }));
-    let trampoline = if shared.further.is_empty() { None } else { install(shared, info, tables, frames)? };
+    let needed = !shared.further.is_empty() || wish == Wish::Landing;
+    let trampoline = if needed { install(shared, info, tables, frames)? } else { None };
     let shared: &'static Shared<E> = shared;
     if let Some(trampoline) = &trampoline {
         wake(&shared.further, trampoline.vector());
@@ -150,33 +151,33 @@ pub fn start<E: Extension>(
     listed.withdraw(&Tables::new(info), lost);
     // A CPU that the guest could start and that is not Vidar's would run beside it.
     let guarded = listed.damaged || listed.any(lost);
-    let landing = wish == Wish::Landing;
     let by_vidar = wish == Wish::Emulated || !extension.waits_for_sipi();
-    let emulated = !landing && (listed.has_further() && by_vidar || guarded);
-    let (startup, page) = match trampoline {
-        Some(trampoline) if landing => (Startup::Landing, Some(trampoline.page())),
-        None if landing => (Startup::Landing, None),
+    let emulated = listed.has_further() && by_vidar || guarded;
+    let mut landing = None;
+    let startup = match trampoline {
+        Some(trampoline) if wish == Wish::Landing => {
+            // The guest has the page in another place, and until it runs the page is free.
+            trampoline.remove();
+            landing = Some(trampoline);
+            Startup::Landing
+        }
         Some(trampoline) if emulated => {
-            let startup = Startup::Emulated { trampoline: trampoline.vector() };
-            (startup, Some(trampoline.page()))
+            info.keep(trampoline.page(), "to start CPUs from");
+            Startup::Emulated { trampoline: trampoline.vector() }
         }
         Some(trampoline) => {
             tables.unmap_identity();
             trampoline.remove();
-            (Startup::Hardware, None)
+            Startup::Hardware
         }
-        None if emulated => (Startup::Emulated { trampoline: 0 }, None),
-        None => (Startup::Hardware, None),
+        None if emulated => Startup::Emulated { trampoline: 0 },
+        None => Startup::Hardware,
     };
-    let trampoline = page.as_ref().map(|page| (page.start.0 >> 12) as u8);
-    if let Some(page) = page {
-        info.keep(page, "to start CPUs from");
-    }
     if all.len() > 1 {
-        let how = if emulated { ", started by Vidar" } else { "" };
+        let how = if matches!(startup, Startup::Emulated { .. }) { ", started by Vidar" } else { "" };
         log::info!("{} CPUs{how}", all.len());
     }
-    Ok(Cpus { all: all.leak(), startup, trampoline, shared })
+    Ok(Cpus { all: all.leak(), startup, landing, shared })
 }
 
 /// Stacks and frames of one more CPU, or `None` where there is too little memory.
@@ -212,6 +213,7 @@ fn install<E: Extension>(
         Some(trampoline) => {
             tables.map_identity(frames, trampoline.page().start).map_err(|_| Refusal::TooMuchMemory)?;
         }
+        None if shared.further.is_empty() => {}
         None => log::warn!(
             "no memory below 640 KiB is free to start the other CPUs from; the guest runs with one CPU: update \
              the firmware, or boot the bare menu entry"
@@ -224,6 +226,9 @@ fn install<E: Extension>(
 fn wake<E: Extension>(further: &[Further<E>], vector: u8) {
     for (pause, patience) in ATTEMPTS {
         let missing = || further.iter().filter(|further| !further.probed.is_completed());
+        if missing().next().is_none() {
+            return;
+        }
         let send = |message| {
             missing().for_each(|further| {
                 apic::send(message, Destination::Physical(further.cpu.percpu().apic_id));

@@ -3,7 +3,8 @@
 //! A CPU of AMD-V has no state of the guest in which it waits for a start-up IPI. An INIT that is not intercepted takes it
 //! out of the guest, and it waits as after a real INIT, since it is one. The start-up IPI then has it execute the
 //! machine's page, not the guest's. So the guest's RAM below 640 KiB lies elsewhere ([`Moved`](crate::mem::moved::Moved)), and each of its pages
-//! begins with a stub that leads to Vidar's trampoline. No message between CPUs has to be looked at.
+//! begins with a stub that leads to Vidar's trampoline. No message between CPUs has to be looked at. The trampoline itself
+//! is in one of these pages, so the guest loses none. It sends a CPU that is none of Vidar's back to waiting.
 
 use core::ops::Range;
 
@@ -31,14 +32,9 @@ pub fn leaves_low_memory(release: Option<&str>) -> bool {
 }
 
 /// What a page begins with: code for real mode that leaves its own CS in BP, for the vector, and goes on at the trampoline.
-/// Without one there is no CPU that could be started, so one that comes halts.
-pub const fn stub(trampoline: Option<u8>) -> [u8; 7] {
-    match trampoline {
-        // mov bp, cs; jmp far vector * 100H : 0
-        Some(vector) => [0x8c, 0xcd, 0xea, 0, 0, 0, vector],
-        // cli; hlt; jmp back
-        None => [0xfa, 0xf4, 0xeb, 0xfc, 0, 0, 0],
-    }
+pub const fn stub(trampoline: u8) -> [u8; 7] {
+    // mov bp, cs; jmp far trampoline * 100H : 0
+    [0x8c, 0xcd, 0xea, 0, 0, 0, trampoline]
 }
 
 #[cfg(test)]
@@ -61,9 +57,9 @@ mod tests {
     /// The far jump's segment is that of the page which the vector names.
     #[test]
     fn the_stub_leads_to_the_trampoline() {
-        let [mov, cs_to_bp, jump, offset @ .., _] = stub(Some(0x9e));
+        let [mov, cs_to_bp, jump, offset @ .., _] = stub(0x9e);
         assert_eq!((mov, cs_to_bp, jump, &offset[..2]), (0x8c, 0o315, 0xea, &[0, 0][..]));
-        assert_eq!(u32::from(u16::from_le_bytes([stub(Some(0x9e))[5], stub(Some(0x9e))[6]])) << 4, 0x9_e000);
+        assert_eq!(u32::from(u16::from_le_bytes([stub(0x9e)[5], stub(0x9e)[6]])) << 4, 0x9_e000);
     }
 
     #[test]

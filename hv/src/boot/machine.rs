@@ -10,6 +10,7 @@ use core::sync::atomic::AtomicBool;
 use spin::{Mutex, Once};
 use x86_64::registers::control::Cr3;
 
+use super::ap::Trampoline;
 use super::cpus::Cpus;
 use super::extension::Extension;
 use super::info::BootInfo;
@@ -113,19 +114,23 @@ pub fn make<E: Extension>(
     Ok((machine, reader))
 }
 
-/// Moves the guest's pages that are to be elsewhere, and has each of theirs lead to the trampoline.
+/// Moves the guest's pages that are to be elsewhere, and has each of theirs lead to the trampoline, which is in one of them.
 ///
 /// # Safety
 /// The guest's memory has been filled, and no CPU executes anything in those pages.
-pub unsafe fn lay_landing(trampoline: Option<u8>) {
-    let Some(moved) = MOVED.get() else { return };
-    let stub = landing::stub(trampoline);
+pub unsafe fn lay_landing(trampoline: Option<&Trampoline>) {
+    let (Some(moved), Some(trampoline)) = (MOVED.get(), trampoline) else { return };
+    let stub = landing::stub(trampoline.vector());
     for page in moved.pages() {
         if let Some(to) = moved.place(page.identity()) {
             // SAFETY: the page is RAM of the guest's, its new place was allocated for it, and nobody uses either yet.
             unsafe {
                 physical::copy(&(page..page + PAGE_SIZE), to);
-                physical::write(page, &stub);
+                if trampoline.page().contains(&page) {
+                    trampoline.lay();
+                } else {
+                    physical::write(page, &stub);
+                }
             }
         }
     }

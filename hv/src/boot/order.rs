@@ -25,6 +25,7 @@ use crate::mem::heap;
 use crate::mem::host::{self, Frames, HostTables};
 use crate::mem::layout::{self, DIRECT_MAP, direct};
 use crate::vmm::entry::Begin;
+use crate::vmm::machine::Startup;
 use crate::vmm::run;
 
 /// What the first half of the boot order leaves to the second, on another stack.
@@ -133,6 +134,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let cpus = cpus::start(&extension, &listed, &mut info, wish, &mut tables, &mut frames, msr_map)?;
     suspend::withdraw_all(&Tables::new(&info));
     let linux = linux::prepare(&info)?;
+    let low_memory = low_memory.filter(|_| cpus.startup == Startup::Landing);
     let (machine, reader) = machine::make(&extension, frames, &info, &options, &cpus, msr_map, low_memory)?;
     let machine: &'static _ = Box::leak(Box::new(machine));
     cpus.enter(extension.clone(), machine, reader)?;
@@ -155,7 +157,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     // The point of no return: what the modules lay in is overwritten.
     let state = linux::hand_over(linux, &info, cursor);
     // SAFETY: nothing more is written to the guest's memory, and the further CPUs have left what they were started from.
-    unsafe { machine::lay_landing(cpus.trampoline) };
+    unsafe { machine::lay_landing(cpus.landing.as_ref()) };
     let begin = Begin::Kernel(state);
     let mut vcpu = extension.cpu(cpu_frames, root, reader, cpu.selectors(), cpu.percpu(), &begin)?;
     stop::arm();

@@ -127,6 +127,13 @@ impl Monitor {
         Ok(())
     }
 
+    /// The registers of a CPU, as QEMU prints them for people.
+    pub fn registers(&mut self, cpu: u32) -> Result<String> {
+        let arguments = json!({ "command-line": "info registers", "cpu-index": cpu });
+        let said = self.execute("human-monitor-command", &arguments)?;
+        said.as_str().map(str::to_owned).with_context(|| format!("QEMU gives {said} for registers"))
+    }
+
     /// Presses the power button.
     pub fn power_button(&mut self) -> Result<()> {
         self.execute("system_powerdown", &json!({})).map(drop)

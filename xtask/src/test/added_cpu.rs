@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::lane::Lane;
+use super::startup::waits_for_startup;
 use super::{Tools, test_dir};
 use crate::console::{BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
@@ -36,14 +37,15 @@ pub fn run(name: &str, under_vidar: bool, tools: &Tools) -> Result<()> {
     let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
     console.expect("Linux version", BOOT)?;
     console.expect(PROMPT, BOOT)?;
-    add(&mut running.monitor()?)?;
+    let mut monitor = running.monitor()?;
+    add(&mut monitor)?;
     console.run("until [ -e /sys/devices/system/cpu/cpu1/online ]; do sleep 1; done")?;
     let started = console.run("echo 1 >/sys/devices/system/cpu/cpu1/online && echo yes || echo no")?;
     let online = console.run("cat /sys/devices/system/cpu/online")?;
     let (said, cpus) = if under_vidar { ("no", "0") } else { ("yes", "0-1") };
     ensure!(started.ends_with(&format!("{said}\n")), "Linux says of starting it: {started:?}");
     ensure!(online.trim() == cpus, "the CPUs {online:?} run");
-    Ok(())
+    if under_vidar { waits_for_startup(&mut monitor) } else { Ok(()) }
 }
 
 /// Adds the CPU that the machine has room for.

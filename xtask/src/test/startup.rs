@@ -12,6 +12,7 @@ use super::small::{GUEST, Small};
 use crate::console::{ANSWER, BOOT};
 use crate::grub::Menu;
 use crate::machine::Threads;
+use crate::machine::monitor::Monitor;
 
 /// A test with a machine of its own.
 pub struct Startup {
@@ -32,6 +33,8 @@ pub struct Startup {
     says: &'static [&'static str],
     /// What the guest must say.
     words: &'static str,
+    /// The second CPU must wait for a start-up IPI in the end.
+    waits: bool,
 }
 
 const USUAL: Startup = Startup {
@@ -44,11 +47,13 @@ const USUAL: Startup = Startup {
     clock_of_host: false,
     says: &[],
     words: UNDER_VIDAR,
+    waits: false,
 };
 
 /// Structures of the MADT: CPUs by their APIC IDs, one that is off, and one that has no length.
 const CPU_0: &[u8] = &[0, 8, 0, 0, 1, 0, 0, 0];
 const CPU_1: &[u8] = &[0, 8, 1, 1, 1, 0, 0, 0];
+const CPU_2: &[u8] = &[0, 8, 2, 2, 1, 0, 0, 0];
 const X2_CPU_1: &[u8] = &[9, 16, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0];
 const X2_CPU_256: &[u8] = &[9, 16, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0];
 const CPU_9: &[u8] = &[0, 8, 2, 9, 1, 0, 0, 0];
@@ -105,6 +110,18 @@ pub const STARTUPS: &[Startup] = &[
         madt: Some((&[CPU_0], true)),
         scenario: "init-sipi",
         words: NEVER_COUNTED,
+        waits: true,
+        ..USUAL
+    },
+    Startup {
+        name: "smp/cpu-that-nobody-lists-beside-others",
+        lane: Some(Lane::Svm),
+        cpus: 3,
+        madt: Some((&[CPU_0, CPU_2], true)),
+        scenario: "init-sipi",
+        says: &["2 CPUs\r\n"],
+        words: NEVER_COUNTED,
+        waits: true,
         ..USUAL
     },
     Startup {
@@ -236,6 +253,9 @@ impl Startup {
         booted.console.expect(&format!("probe {}: ", self.scenario), BOOT)?;
         let said = booted.console.expect("\r\n", ANSWER)?;
         ensure!(said.contains(self.words), "{} should be in: {said}", self.words);
+        if self.waits {
+            waits_for_startup(&mut booted.running.monitor()?)?;
+        }
         Ok(())
     }
 
@@ -261,6 +281,18 @@ impl Startup {
             ..Small::default()
         })
     }
+}
+
+/// Fails unless the second CPU is as INIT leaves one: there it takes no interrupt and no NMI.
+pub fn waits_for_startup(monitor: &mut Monitor) -> Result<()> {
+    let registers = monitor.registers(1)?;
+    for after_init in ["EIP=0000fff0", "CS =f000 ffff0000", "HLT=1"] {
+        ensure!(
+            registers.contains(after_init),
+            "the second CPU does not wait for a start-up IPI: {after_init} should be in {registers}"
+        );
+    }
+    Ok(())
 }
 
 /// The name of the test that [`lost_machine`] is.
