@@ -24,6 +24,8 @@ pub const STACKS: u64 = 0xffff_ff00_0000_0000;
 pub const WINDOWS: u64 = STACKS + (512 << 20);
 /// Pages in a window: as many as one table has entries.
 pub const WINDOW_PAGES: usize = 512;
+/// As many of them can be mapped one after another; the last page of a window is for words that are read meanwhile.
+pub const WINDOW_RUN: usize = WINDOW_PAGES - 1;
 /// Where the image begins: the linker script's IMAGE_BASE.
 pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
 /// Where the image is loaded by a loader that cannot choose: the linker script's LINK_ADDRESS.

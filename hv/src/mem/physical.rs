@@ -3,7 +3,6 @@
 
 #![expect(unsafe_code, reason = "memory is reached through the direct map")]
 
-use core::iter;
 use core::ops::Range;
 
 use super::addr::{Gpa, Hpa, Hva, PAGE_SIZE};
@@ -66,6 +65,10 @@ impl ReadGuest for Reader {
             Place::Window(word) => through_window(word),
         }
     }
+
+    fn page(&self, address: Gpa) -> Option<Hpa> {
+        self.page(address)
+    }
 }
 
 /// Reads a word that is not in the direct map.
@@ -78,7 +81,7 @@ fn through_window(word: Hpa) -> Option<u64> {
         // bits that the CPU reserves, such as those that choose a key for encryption: then the window's entry faults.
         unsafe { instructions::read_checked(at.0 + word.0 % PAGE_SIZE) }
     };
-    window::with_pages(cpu, iter::once(page), read).ok()
+    window::with_page(cpu, page, read).ok()
 }
 
 /// Reads a word that other CPUs and devices may write meanwhile.

@@ -62,6 +62,13 @@ impl View {
         }
     }
 
+    /// As [`ReadGuest::page`](super::walk::ReadGuest::page).
+    pub fn page(&self, address: Gpa) -> Option<Hpa> {
+        match self.find(address.align_down(PAGE_SIZE))? {
+            Place::Direct(page) | Place::Window(page) => Some(page),
+        }
+    }
+
     /// The longest piece of memory that is where the guest sees it and in the direct map.
     fn plain(&self) -> Range<Hpa> {
         let mut plain = self.mapped.clone();
@@ -96,6 +103,11 @@ impl Reader {
             return Some(Place::Direct(word.identity()));
         }
         self.find(word)
+    }
+
+    /// As [`View::page`].
+    pub fn page(&self, address: Gpa) -> Option<Hpa> {
+        self.view.page(address)
     }
 
     #[cold]
@@ -151,6 +163,9 @@ mod tests {
         ] {
             assert_eq!(reader.place(Gpa(address)), place, "{address:#x}");
             assert_eq!(view().find(Gpa(address)), place, "{address:#x}, without the quick way");
+            // The page around it is the one that it lies in.
+            let page = place.map(|(Place::Direct(place) | Place::Window(place))| place.align_down(PAGE_SIZE));
+            assert_eq!(view().page(Gpa(address)), page, "the page of {address:#x}");
         }
     }
 

@@ -3,12 +3,15 @@
 //!
 //! AMD APM Vol. 2, 5.2 "Legacy-Mode Page Translation" and 5.3 "Long-Mode Page Translation".
 
-use super::addr::{Gpa, PAGE_SIZE};
+use super::addr::{Gpa, Hpa, PAGE_SIZE};
 
 /// The guest's physical memory, to be read where one of its CPUs has read.
 pub trait ReadGuest {
     /// The eight bytes at `address`, a multiple of eight; `None` where there can be no memory.
     fn word(&self, address: Gpa) -> Option<u64>;
+
+    /// The machine's page that the guest has around `address`, never one of Vidar's own; `None` where there can be no memory.
+    fn page(&self, address: Gpa) -> Option<Hpa>;
 }
 
 /// How the guest's CPU translates.

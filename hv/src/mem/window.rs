@@ -3,38 +3,48 @@
 
 #![expect(unsafe_code, reason = "page tables that are in use are changed here")]
 
+use core::iter;
+
 use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
 use x86_64::registers::control::Cr3;
 
 use super::addr::{Hpa, Hva, PAGE_SIZE};
-use super::layout::{WINDOW_PAGES, direct, window};
+use super::layout::{WINDOW_RUN, direct, window};
 
 /// The address in an entry.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Present and no-execute; so the page can be read alone.
 const READ_ONLY: u64 = 1 | 1 << 63;
 
-/// Runs `then` while `pages` are mapped in the window of `cpu`, which this CPU is, from the address on that `then` gets. As
-/// many are mapped as a window holds.
+/// Runs `then` while `pages` are mapped in the window of `cpu`, which this CPU is, from the address on that `then` gets. No
+/// more than [`WINDOW_RUN`] are mapped. To find the next of them, `pages` may use [`with_page`].
 pub fn with_pages<R>(cpu: u32, pages: impl Iterator<Item = Hpa>, then: impl FnOnce(Hva) -> R) -> R {
-    let at = window(cpu);
-    let entries = table(at);
-    let entry = |index: usize| entries.wrapping_add(index);
-    let flush = |index: usize| tlb::flush(VirtAddr::new(at.0 + index as u64 * PAGE_SIZE));
-    let mut mapped = 0;
-    for page in pages.take(WINDOW_PAGES) {
-        // SAFETY: the table is that of this CPU's window, where Vidar has no references, and `mapped` is below its length.
-        unsafe { entry(mapped).write_volatile(page.0 & ADDRESS | READ_ONLY) };
-        flush(mapped);
-        mapped += 1;
+    with(cpu, 0, pages.take(WINDOW_RUN), then)
+}
+
+/// Runs `then` while `page` is mapped in the window of `cpu`, which this CPU is, at the address that `then` gets.
+pub fn with_page<R>(cpu: u32, page: Hpa, then: impl FnOnce(Hva) -> R) -> R {
+    with(cpu, WINDOW_RUN, iter::once(page), then)
+}
+
+/// Maps `pages` from the entry `first` on, one after another, and none of them any more when `then` has run.
+fn with<R>(cpu: u32, first: usize, pages: impl Iterator<Item = Hpa>, then: impl FnOnce(Hva) -> R) -> R {
+    let entries = table(window(cpu));
+    let at = |index: usize| Hva(window(cpu).0 + index as u64 * PAGE_SIZE);
+    let set = |index: usize, entry: u64| {
+        // SAFETY: the table is that of this CPU's window, where Vidar has no references, and the callers keep `index` below
+        // its length.
+        unsafe { entries.wrapping_add(index).write_volatile(entry) };
+        tlb::flush(VirtAddr::new(at(index).0));
+    };
+    let mut end = first;
+    for page in pages {
+        set(end, page.0 & ADDRESS | READ_ONLY);
+        end += 1;
     }
-    let result = then(at);
-    for index in 0..mapped {
-        // SAFETY: as above.
-        unsafe { entry(index).write_volatile(0) };
-        flush(index);
-    }
+    let result = then(at(first));
+    (first..end).for_each(|index| set(index, 0));
     result
 }
 

@@ -79,22 +79,9 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         self.shared
     }
 
-    /// Whether the guest has RAM in all of the page around `address`, as Vidar's own code may read it.
-    pub fn is_ram(&self, address: Gpa) -> bool {
-        let page = address.align_down(PAGE_SIZE).identity();
-        page.0.checked_add(PAGE_SIZE).is_some_and(|end| self.ram.covers(&(page..Hpa(end))))
-    }
-
     /// The page that the guest sees wherever Vidar's memory is.
     pub const fn decoy(&self) -> Hpa {
         self.decoy
-    }
-
-    /// Where the page of the guest's RAM around `address` lies; `None` where the guest has no RAM.
-    pub fn ram_page(&self, address: Gpa) -> Option<Hpa> {
-        let page = address.align_down(PAGE_SIZE);
-        let moved = self.identity.moved.as_ref().and_then(|moved| moved.place(page));
-        moved.or_else(|| self.is_ram(page).then_some(page.identity()))
     }
 
     /// Maps the page around an address that the guest touched. Whether a table was taken for it from others, so that what

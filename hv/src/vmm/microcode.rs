@@ -7,6 +7,10 @@
 //! Nothing is copied or checked. The CPU takes nothing that its maker has not signed, so a damaged update does what it does
 //! on a bare machine, and so does one that another CPU changes meanwhile. How long it is the CPU knows; a header could lie.
 //!
+//! It may lie wherever the guest can read: in memory that was added while the machine runs, and in the memory of a device,
+//! whose type the MTRRs give here as they do there. Where Vidar's own memory would be, the CPU is shown the same page as the
+//! guest. So Vidar need not know what is memory and what is not.
+//!
 //! After an update the guest reads the revision as always: it clears IA32_BIOS_SIGN_ID, executes CPUID, for which Vidar
 //! executes CPUID with the same leaf, and reads the MSR. A feature that comes with an update shows in CPUID from then on,
 //! as on a bare machine, but for those that need a control of the extension: what Vidar found at its start holds.
@@ -17,7 +21,7 @@ use super::machine::Machine;
 use super::outcome::{Outcome, REFUSE};
 use crate::arch::msr::Fault;
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
-use crate::mem::layout::WINDOW_PAGES;
+use crate::mem::layout::WINDOW_RUN;
 use crate::mem::stage2::{Format, TableMemory};
 use crate::mem::walk::{self, Paging};
 
@@ -38,8 +42,8 @@ pub type Load = fn(Update<'_>) -> Result<(), Fault>;
 
 /// What becomes of a write of `address` to `msr`, which loads the update that begins `before` bytes below that.
 ///
-/// The guest gets #GP where a bare CPU gives #PF: where it has no memory at the address, or not enough. An update that does
-/// not fit into a window, of 2 MiB, ends in the same way.
+/// The guest gets #GP where a bare CPU gives #PF: where its tables map nothing at the address, or not enough. An update that
+/// does not fit into a window, of nearly 2 MiB, ends in the same way.
 #[cold]
 pub fn load<V: Vcpu, F: Format, T: TableMemory>(
     vcpu: &mut V,
@@ -51,11 +55,9 @@ pub fn load<V: Vcpu, F: Format, T: TableMemory>(
     let controls = vcpu.controls();
     let start = address.wrapping_sub(before);
     let first = start & !(PAGE_SIZE - 1);
-    let is_ram = |address| machine.memory.lock().is_ram(address);
-    // What is elsewhere would be read through the window that the pages are mapped in.
-    let read = |address| if is_ram(address) { machine.guest.word(address) } else { None };
+    let read = |address| machine.guest.word(address);
     let pages = pages(fetch::paging(&controls), controls.cr3, first, read);
-    let mut pages = pages.map_while(|page| machine.memory.lock().ram_page(page)).peekable();
+    let mut pages = pages.map_while(|page| machine.guest.page(page)).peekable();
     if pages.peek().is_none() {
         return REFUSE;
     }
@@ -78,7 +80,7 @@ fn pages(
         walk::translate(paging, cr3, first.wrapping_add(index as u64 * PAGE_SIZE), &read)
             .map(|address| address.align_down(PAGE_SIZE))
     };
-    (0..WINDOW_PAGES).map_while(page)
+    (0..WINDOW_RUN).map_while(page)
 }
 
 #[cfg(test)]
@@ -124,7 +126,7 @@ mod tests {
         // One page of 1 GiB.
         let read = |address: Gpa| Some(if address.0 < 0x2000 { 0x2001 } else { 0x4000_0081 });
         let all: Vec<_> = pages(LONG, ROOT, 0x3f_f000, read).collect();
-        assert_eq!((all.len(), all[0], all[1]), (WINDOW_PAGES, Gpa(0x403f_f000), Gpa(0x4040_0000)));
+        assert_eq!((all.len(), all[0], all[1]), (WINDOW_RUN, Gpa(0x403f_f000), Gpa(0x4040_0000)));
         // Without paging, up to where memory ends for the caller.
         assert_eq!(pages(Paging::Off, 0, 0x1000, |_| None).next(), Some(Gpa(0x1000)));
     }

@@ -286,6 +286,9 @@ impl Startup {
 /// Fails unless the second CPU is as INIT leaves one: there it takes no interrupt and no NMI.
 pub fn waits_for_startup(monitor: &mut Monitor) -> Result<()> {
     let registers = monitor.registers(1)?;
+    let registers: Vec<_> =
+        registers.lines().filter(|line| line.contains("IP=") || line.starts_with("CS =")).collect();
+    let registers = registers.join(", ");
     for after_init in ["EIP=0000fff0", "CS =f000 ffff0000", "HLT=1"] {
         ensure!(
             registers.contains(after_init),
