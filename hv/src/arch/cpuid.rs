@@ -78,7 +78,7 @@ pub fn has_1g_pages() -> bool {
     cpuid(0x8000_0000, 0).eax >= 0x8000_0001 && cpuid(0x8000_0001, 0).edx & 1 << 26 != 0
 }
 
-/// Width of a physical address in bits. Intel SDM Vol. 3A, 5.1.4 "Enumeration of Paging Features by CPUID".
+/// Width of a physical address in bits. Intel SDM Vol. 3A, 4.1.4 "Enumeration of Paging Features by CPUID".
 pub fn physical_address_bits() -> u32 {
     if cpuid(0x8000_0000, 0).eax < 0x8000_0008 {
         return 36;

@@ -114,9 +114,9 @@ vidar_ap64:
     mov esi, r8d
     call [rip + {main}]
     # A CPU that is none of Vidar's. It cannot stay: it has no stack and no handlers, and an NMI would be its end and the
-    # machine's. In the state that it has come from it takes none. INIT in the interrupt command register, to its own ID,
-    # since the shorthand for the sender takes fixed interrupts alone: Intel SDM Vol. 3A, 11.6.1 "Interrupt Command
-    # Register (ICR)", and AMD APM Vol. 2, 16.5 "Interprocessor Interrupts (IPI)".
+    # machine's. After an INIT NMIs are held until a start-up IPI has come. It is sent to the CPU's own ID, since the
+    # shorthand for the sender does not go with INIT. AMD APM Vol. 2, 16.5 "Interprocessor Interrupts (IPI)", and Intel SDM
+    # Vol. 3A, 11.6.1 "Interrupt Command Register (ICR)".
 6:  mov eax, 0x4500                     # INIT, assert
     test r9, r9
     jz 7f

@@ -2,7 +2,7 @@
 //!
 //! On VT-x the second-stage table must repeat what the MTRRs say: with it in use, the CPU takes the type of a page from there
 //! and no longer from the MTRRs. On AMD-V the CPU combines both, so the table says write-back everywhere; but a page must not
-//! be so large that it has two types. AMD APM Vol. 2, 7.7.3 "MTRR Initialization" and 15.25.8 "Combining Memory Types, MTRRs".
+//! be so large that it has two types. AMD APM Vol. 2, 7.7.4 "MTRRs and Page Cache Controls" and 15.25.8 "Combining Memory Types, MTRRs".
 //!
 //! Intel SDM Vol. 3A 12.11 "Memory Type Range Registers (MTRRs)".
 

@@ -17,13 +17,13 @@ const OWN: &[Row] = &[
     // It is 1 while Vidar has the CPU, and a CPU without AMD-V has none.
     Row::new(msr::TSC_RATIO, msr::TSC_RATIO, Read::Refuse, Write::Refuse),
     // By these the guest's CPU could take Vidar's memory away or give it another type, and read it encrypted. They are
-    // firmware's to set up. AMD APM Vol. 2, 7.9 "Extensions of the MTRR Memory-Type Range Registers".
+    // firmware's to set up. AMD APM Vol. 2, 7.9 "Memory-Mapped I/O".
     Row::new(msr::SYSCFG, msr::SYSCFG, Read::Without(SYSCFG_ENCRYPTION), Write::Keep),
     Row::new(msr::IORR_BASE0, msr::IORR_MASK1, Read::Native, Write::Keep),
     Row::new(msr::TOP_MEM, msr::TOP_MEM, Read::Native, Write::Keep),
     Row::new(msr::TOP_MEM2, msr::TOP_MEM2, Read::Native, Write::Keep),
     Row::new(msr::MMIO_CFG_BASE, msr::MMIO_CFG_BASE, Read::Native, Write::ConfigurationBase),
-    // As firmware locks them: AMD APM Vol. 2, 10.2.5 "System Management Range Registers".
+    // As firmware locks them: AMD APM Vol. 2, 10.2.5 "SMRAM Protected Areas".
     Row::new(msr::SMM_BASE, msr::SMM_MASK, Read::Native, Write::Refuse),
     // There is no SNP in what the guest is told of the CPU.
     Row::new(msr::RMP_BASE, msr::RMP_END, Read::Refuse, Write::Refuse),

@@ -20,7 +20,7 @@ const LAST: u16 = 0xffc;
 ///
 /// What is not known as a store of 32 bits is tried again, as [`doubt`](super::doubt) says, and then gets #GP. Software is to
 /// use those alone: any other size, a store by the FPU or a vector unit, or one that touches bytes 4 to 15 of a register may
-/// do anything, unexpected exceptions among it. Intel SDM Vol. 3A, 12.4.1 "The Local APIC Block Diagram".
+/// do anything, unexpected exceptions among it. Intel SDM Vol. 3A, 11.4.1 "The Local APIC Block Diagram".
 #[cold]
 pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa) -> Outcome {
     let (code, controls) = (vcpu.code(), vcpu.controls());

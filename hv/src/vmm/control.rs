@@ -52,7 +52,7 @@ pub const CR4_PKE: u64 = 1 << 22;
 pub const CR4_CET: u64 = 1 << 23;
 
 /// The bits whose change flushes the PAE page-directory-pointer-table entries: CR4.PSE, PAE, PGE and SMEP, and CR0.PG,
-/// CD and NW. Intel SDM Vol. 3A, 5.4.1 "PDPTE Registers".
+/// CD and NW. Intel SDM Vol. 3A, 4.4.1 "PDPTE Registers".
 const CR4_RELOADS_PDPTES: u64 = CR4_PSE | CR4_PAE | 1 << 7 | 1 << 20;
 const CR0_RELOADS_PDPTES: u64 = CR0_PG | CR0_CD | CR0_NW;
 
@@ -170,7 +170,7 @@ pub fn write_efer(old: &Controls, value: u64, allowed: u64) -> Result<Controls, 
 }
 
 /// Whether the CPU takes these as page-directory-pointer-table entries of PAE paging: a present one has no reserved
-/// bit set. Intel SDM Vol. 3A, 5.4.1 "PDPTE Registers".
+/// bit set. Intel SDM Vol. 3A, 4.4.1 "PDPTE Registers".
 pub fn valid_pdptes(entries: &[u64; 4], physical_address_bits: u32) -> bool {
     let reserved = 0x1e6 | u64::MAX.checked_shl(physical_address_bits).unwrap_or(0);
     entries.iter().all(|entry| entry & 1 == 0 || entry & reserved == 0)

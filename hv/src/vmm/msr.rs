@@ -119,7 +119,7 @@ pub const fn feature_control(native: u64) -> u64 {
 
 /// The addresses at which MMIO_CFG_BASE of `value` may have the configuration space of PCI: 1 MiB for each bus. `None` where
 /// that is switched off. The CPU may compare the address bits above the size alone, so the base is aligned to it; a number of
-/// buses that is reserved may mean any. AMD BKDG for family 10h, 2.11 "Configuration Space".
+/// buses that is reserved may mean any. AMD BKDG for family 10h, "MMIO Configuration Base Address Register".
 pub const fn configuration_space(value: u64) -> Option<Range<Hpa>> {
     const ENABLED: u64 = 1;
     let bus_bits = value >> 2 & 0xf;

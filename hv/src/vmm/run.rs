@@ -94,8 +94,8 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
         Exit::Changed => Outcome::Resume,
         // Kept events are delivered by `run`.
         Exit::Nmi | Exit::Window => Outcome::Resume,
-        // With CR4.MCE at 0 a CPU shuts down: Intel SDM Vol. 3A, 2.5 "Control Registers", and AMD APM Vol. 2, 9.1 "Machine Check
-        // Mechanism".
+        // With CR4.MCE at 0 a CPU shuts down: Intel SDM Vol. 3A, 2.5 "Control Registers", and AMD APM Vol. 2, 9.4 "Initializing
+        // the Machine-Check Mechanism".
         Exit::MachineCheck if vcpu.cr4() & CR4_MCE == 0 => Outcome::Stop(Stop::MachineCheck),
         Exit::MachineCheck => Outcome::Inject(Exception::MachineCheck),
         Exit::TripleFault => Outcome::Stop(Stop::TripleFault),

@@ -16,7 +16,7 @@ const OWN: &[Row] = &[
     Row::new(msr::MISC_ENABLE, msr::MISC_ENABLE, Read::MiscEnable, Write::MiscEnable),
     Row::new(msr::EFER, msr::EFER, Read::Native, Write::EferIfWatched),
     // With PEBS the CPU goes on to write event records after an exit, to the guest's linear address in Vidar's address
-    // space. So it may not be enabled, and is not advertised: Intel SDM Vol. 3B, 21.8 "IA32_PERF_CAPABILITIES MSR
+    // space. So it may not be enabled, and is not advertised: Intel SDM Vol. 3B, 20.8 "IA32_PERF_CAPABILITIES MSR
     // Enumeration".
     Row::new(msr::PERF_CAPABILITIES, msr::PERF_CAPABILITIES, Read::Without(PEBS_CAPABILITIES), Write::Native),
     pebs(msr::PEBS_ENABLE),
