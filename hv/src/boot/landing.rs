@@ -5,6 +5,14 @@
 //! machine's page, not the guest's. So the guest's RAM below 640 KiB lies elsewhere ([`Moved`](crate::mem::moved::Moved)), and each of its pages
 //! begins with a stub that leads to Vidar's trampoline. No message between CPUs has to be looked at. The trampoline itself
 //! is in one of these pages, so the guest loses none. It sends a CPU that is none of Vidar's back to waiting.
+//!
+//! Memory of UEFI's boot services is moved like other RAM, since a start-up IPI may name it as well. Linux keeps away from it
+//! until the firmware has its virtual addresses, but where all memory below 1 MiB is of that kind its own trampoline gets into it
+//! all the same (arch/x86/platform/efi/quirks.c, efi_free_boot_services()), and a kernel that it starts by kexec does not tell it from
+//! other RAM. Some firmware goes on to use such memory, in its runtime services: these run in the guest, where the memory
+//! holds what the firmware has left in it. SMM and devices find the machine's pages instead. They have no business there
+//! any more, as SMM is given buffers in memory of runtime services alone; and but for the stub these pages still hold what
+//! they did.
 
 use core::ops::Range;
 
