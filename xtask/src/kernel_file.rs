@@ -16,17 +16,6 @@ use crate::manifest::{Guest, Kernel};
 /// Where a kernel has its signature.
 const SIGNATURE: Range<usize> = 0x202..0x206;
 
-const GZIP: &[u8] = &[0x1f, 0x8b];
-
-/// What files begin with that GRUB and Vidar cannot unpack, and what unpacks them.
-const COMPRESSED: &[(&[u8], &str)] = &[
-    (b"\xfd7zXZ\0", "xz"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\x04\x22\x4d\x18", "lz4"),
-    (b"\x02\x21\x4c\x18", "lz4"),
-    (b"BZh", "bzip2"),
-];
-
 /// How much a kernel takes at most. Damage can make a small file unpack to any size.
 const LARGEST: u64 = 1 << 30;
 
@@ -35,7 +24,7 @@ pub fn check(guest: &Guest) -> Result<()> {
     let Kernel::File(file) = &guest.kernel else { return Ok(()) };
     let content = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     image(content).with_context(|| {
-        format!("{} is to be the kernel of \"{}\", and will not do", file.display(), guest.name)
+        format!("{} cannot be the kernel of the guest \"{}\"", file.display(), guest.name)
     })?;
     Ok(())
 }
@@ -43,18 +32,21 @@ pub fn check(guest: &Guest) -> Result<()> {
 /// Copies a kernel to where it is on an ISO. One that is compressed by gzip is unpacked.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
-    let content = if content.starts_with(GZIP) { unpacked(&content)? } else { content };
+    let content = if is_gzip(&content) { unpacked(&content)? } else { content };
     fs::write(to, content).with_context(|| format!("cannot write {}", to.display()))
 }
 
 /// The kernel in a file with this content, if there is one.
 fn image(content: Vec<u8>) -> Result<Vec<u8>> {
-    if content.starts_with(GZIP) {
+    if is_gzip(&content) {
         let content = unpacked(&content)?;
-        ensure!(!content.is_empty() && !content.starts_with(GZIP), "it is a gzip file with no kernel in it");
+        ensure!(
+            !content.is_empty() && !is_gzip(&content),
+            "it is a gzip file with no kernel in it: use the vmlinuz file of a Linux x86 kernel"
+        );
         return image(content);
     }
-    if let Some((_, tool)) = COMPRESSED.iter().find(|(magic, _)| content.starts_with(magic)) {
+    if let Some(tool) = bzimage::compressed_by(&content) {
         bail!("it is compressed by {tool}: unpack it first, by `{tool} -d`");
     }
     ensure!(
@@ -77,6 +69,10 @@ fn image(content: Vec<u8>) -> Result<Vec<u8>> {
     }
     BzImage::parse(&content)?;
     Ok(content)
+}
+
+fn is_gzip(content: &[u8]) -> bool {
+    bzimage::compressed_by(content) == Some("gzip")
 }
 
 fn unpacked(content: &[u8]) -> Result<Vec<u8>> {
@@ -171,7 +167,8 @@ mod tests {
         for (content, sentence) in [
             (Vec::new(), "the kernel is an empty file: copy it again"),
             (cut_off, "it is a damaged gzip file: copy the file again"),
-            (gzip(b""), "it is a gzip file with no kernel in it"),
+            (gzip(b""), "it is a gzip file with no kernel in it: use the vmlinuz file "),
+            (b"\x89LZO...".to_vec(), "it is compressed by lzop: unpack it first, by `lzop -d`"),
             (b"\xfd7zXZ\0...".to_vec(), "it is compressed by xz: unpack it first, by `xz -d`"),
             (b"\x28\xb5\x2f\xfd...".to_vec(), "it is compressed by zstd: unpack it first, by `zstd -d`"),
             (b"\x7fELF...".to_vec(), "it is an ELF file, such as the vmlinux of a kernel's build: "),
@@ -207,7 +204,7 @@ mod tests {
         };
         fs::write(&file, b"\xfd7zXZ\0...").unwrap();
         let error = format!("{:#}", check(&guest).unwrap_err());
-        let sentence = "/vmlinuz is to be the kernel of \"mine\", and will not do: it is compressed by xz: ";
+        let sentence = "/vmlinuz cannot be the kernel of the guest \"mine\": it is compressed by xz: ";
         assert!(error.contains(sentence), "{error}");
         let plain = kernel(0x020c, 0x300);
         for content in [plain.clone(), gzip(&plain)] {

@@ -187,10 +187,16 @@ impl BzImage {
     }
 }
 
-/// What a file is that is no bzImage, as far as its first bytes tell. The compressed formats are those of Linux,
-/// lib/decompress.c.
-fn recognised(file: &[u8]) -> BzImageError {
-    const COMPRESSED: [(&[u8], &str); 8] = [
+/// What the first bytes of a file tell of it.
+type Format = (&'static [u8], &'static str);
+
+fn known(file: &[u8], formats: &[Format]) -> Option<&'static str> {
+    formats.iter().find(|(magic, _)| file.starts_with(magic)).map(|(_, name)| *name)
+}
+
+/// The program that unpacks the file, if it is compressed as a whole. The formats are those of Linux, lib/decompress.c.
+pub fn compressed_by(file: &[u8]) -> Option<&'static str> {
+    const FORMATS: [Format; 8] = [
         (b"\x1f\x8b", "gzip"),
         (b"BZh", "bzip2"),
         (b"\x5d\0\0", "lzma"),
@@ -200,20 +206,22 @@ fn recognised(file: &[u8]) -> BzImageError {
         (b"\x04\x22\x4d\x18", "lz4"),
         (b"\x28\xb5\x2f\xfd", "zstd"),
     ];
-    const OTHER: [(&[u8], &str); 2] = [
+    known(file, &FORMATS)
+}
+
+/// What a file is that is no bzImage, as far as its first bytes tell.
+fn recognised(file: &[u8]) -> BzImageError {
+    const OTHER: [Format; 2] = [
         (b"\x7fELF", "an ELF program, such as the vmlinux of a build"),
         (b"MZ", "an EFI program and no Linux kernel, such as a unified kernel image (UKI)"),
     ];
-    let known = |formats: &[(&[u8], &'static str)]| {
-        formats.iter().find(|(magic, _)| file.starts_with(magic)).map(|(_, name)| *name)
-    };
     if file.is_empty() {
         BzImageError::Empty
     } else if file.starts_with(b"0707") {
         BzImageError::Initrd
-    } else if let Some(name) = known(&COMPRESSED) {
+    } else if let Some(name) = compressed_by(file) {
         BzImageError::Compressed(name)
-    } else if let Some(name) = known(&OTHER) {
+    } else if let Some(name) = known(file, &OTHER) {
         BzImageError::OtherFormat(name)
     } else {
         BzImageError::NotBzImage
