@@ -30,11 +30,13 @@ pub fn check(guest: &Guest) -> Result<()> {
         Initrd::BuiltIn => None,
     });
     for (what, file) in kernel.into_iter().chain(initrds) {
-        let what = format!("{} is to be the {what} of \"{}\"", file.display(), guest.name);
-        let opened = File::open(file).with_context(|| format!("{what}, but cannot be read"))?;
+        let cannot = format!("{} cannot be the {what} of the guest \"{}\"", file.display(), guest.name);
+        let opened = File::open(file).with_context(|| {
+            format!("{cannot}, since it cannot be read: give the path of a file of yours")
+        })?;
         let metadata = opened.metadata()?;
-        ensure!(metadata.is_file(), "{what}, but is no file.");
-        ensure!(metadata.len() > 0, "{what}, but is empty: copy the file again.");
+        ensure!(metadata.is_file(), "{cannot}, since it is no file: give the path of a file.");
+        ensure!(metadata.len() > 0, "{cannot}, since it is empty: copy the file again.");
     }
     Ok(())
 }
@@ -44,8 +46,9 @@ pub fn kernel(guest: &Guest, freshness: Freshness) -> Result<PathBuf> {
     match &guest.kernel {
         Kernel::File(file) => Ok(file.clone()),
         Kernel::Packages { names, archive } => {
-            let first =
-                names.first().with_context(|| format!("the guest \"{}\" names no package", guest.name))?;
+            let first = names.first().with_context(|| {
+                format!("The guest \"{}\" has an empty list of packages: name one.", guest.name)
+            })?;
             let file = archive.folder(&paths::guests()).join(first).join("vmlinuz");
             let take = |package: &str, to: &Path| archive.extract_kernel(package, to);
             cached(&file, freshness, archive, || archive.newest_kernel(names), take)
@@ -103,7 +106,8 @@ fn cached(
     }
     let folder = paths::ensure(file.parent().expect("the file is in a folder").to_path_buf())?;
     if !packages::have_apt() {
-        bail!("This system has no apt to fetch it with; put a fitting file at {}.", file.display());
+        let file = file.display();
+        bail!("{file} is missing, and this system has no apt to fetch it with: put such a file there.");
     }
     let note = folder.join("source");
     let offer = || -> Result<_> {
@@ -152,12 +156,17 @@ mod tests {
         };
         check(&guest(&file, &file)).unwrap();
         let error = check(&guest(&dir.path().join("none"), &file)).unwrap_err().to_string();
-        assert!(error.ends_with("/none is to be the kernel of \"a\", but cannot be read"), "{error}");
+        let sentence = "/none cannot be the kernel of the guest \"a\", since it cannot be read: give the path of a file of yours";
+        assert!(error.ends_with(sentence), "{error}");
         let error = check(&guest(&file, dir.path())).unwrap_err().to_string();
-        assert!(error.ends_with(" is to be the initrd of \"a\", but is no file."), "{error}");
+        let sentence =
+            " cannot be the initrd of the guest \"a\", since it is no file: give the path of a file.";
+        assert!(error.ends_with(sentence), "{error}");
         for (kernel, initrd, what) in [(&empty, &file, "kernel"), (&file, &empty, "initrd")] {
             let error = check(&guest(kernel, initrd)).unwrap_err().to_string();
-            let sentence = format!("/empty is to be the {what} of \"a\", but is empty: copy the file again.");
+            let sentence = format!(
+                "/empty cannot be the {what} of the guest \"a\", since it is empty: copy the file again."
+            );
             assert!(error.ends_with(&sentence), "{error}");
         }
     }

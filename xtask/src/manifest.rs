@@ -158,7 +158,7 @@ fn parse(text: &str, folder: &Path) -> Result<(Vec<Guest>, Option<String>)> {
     if let Some(name) = &first
         && guests.iter().all(|guest| guest.name != *name)
     {
-        bail!("There is no guest \"{name}\" to come first on an ISO.");
+        bail!("There is no guest \"{name}\", which `first-on-iso` names: name one of the guests there.");
     }
     Ok((guests, first))
 }
@@ -174,7 +174,10 @@ impl Entry {
             }
             (Some(file), None) => Kernel::File(folder.join(file)),
             (None, Some(names)) => Kernel::Packages { names, archive: Archive::new(self.suite.as_deref()) },
-            _ => bail!("The guest \"{}\" needs either a kernel or packages.", self.name),
+            _ => bail!(
+                "The guest \"{}\" needs either a kernel or packages, and not both: give it one of the two.",
+                self.name
+            ),
         };
         Ok(Guest {
             title: self.title.unwrap_or_else(|| self.name.clone()),
@@ -200,10 +203,10 @@ pub fn check(guests: &[Guest]) -> Result<()> {
             bail!("Two guests are called \"{name}\"; give one of them another name.");
         }
         if guest.title.contains(char::is_control) {
-            bail!("The title of \"{name}\" must be one line.");
+            bail!("The title of the guest \"{name}\" has more than one line: make it one.");
         }
         cmdline::words(&guest.cmdline)
-            .with_context(|| format!("The command line of \"{name}\" will not do"))?;
+            .with_context(|| format!("The command line of the guest \"{name}\" cannot be used"))?;
     }
     Ok(())
 }
@@ -276,9 +279,18 @@ mod tests {
                 "Two guests are called",
             ),
             ("[[guest]]\nname = 'a'\nkernel = 'k'\ncmdline = \"a\\nb\"\n", "it must be one line"),
-            ("[[guest]]\nname = 'a'\nkernel = 'k'\ntitle = \"a\\nb\"\n", "title of \"a\" must be one line"),
-            ("[[guest]]\nname = 'a'\nkernel = 'k'\ncmdline = 'a=\"b'\n", "command line of \"a\" will not do"),
-            ("first-on-iso = 'b'\n[[guest]]\nname = 'a'\nkernel = 'k'\n", "no guest \"b\" to come first"),
+            (
+                "[[guest]]\nname = 'a'\nkernel = 'k'\ntitle = \"a\\nb\"\n",
+                "title of the guest \"a\" has more than one line",
+            ),
+            (
+                "[[guest]]\nname = 'a'\nkernel = 'k'\ncmdline = 'a=\"b'\n",
+                "command line of the guest \"a\" cannot be used",
+            ),
+            (
+                "first-on-iso = 'b'\n[[guest]]\nname = 'a'\nkernel = 'k'\n",
+                "no guest \"b\", which `first-on-iso` names",
+            ),
             ("[[guest]]\nname = 'a'\nkernal = 'k'\n", "unknown field `kernal`"),
         ] {
             let error = format!("{:#}", parse_one(text).unwrap_err());

@@ -81,7 +81,13 @@ fn made(
     let _guard = ONE_AT_A_TIME.lock();
     let kernel = guests::kernel(guest, Freshness::Any)?;
     let (package, version) =
-        source(guest)?.context("the kernel came in no package, so there are no modules to it")?;
+        source(guest)?.with_context(|| {
+        format!(
+            "The kernel of the guest \"{}\" came in no package, so there are no modules for it: give the guest packages \
+             in place of a kernel.",
+            guest.name
+        )
+    })?;
     let (archive, note) = (kernel.with_file_name(format!("{name}.cpio.gz")), kernel.with_file_name(name));
     let made_of = format!("{package} {version}\n{}\n", wanted.join(" "));
     if archive.is_file() && fs::read_to_string(&note).is_ok_and(|old| old == made_of) {
@@ -122,7 +128,9 @@ impl Package {
         let homes = ["lib/modules", "usr/lib/modules"].map(|home| dir.path().join(home));
         let home = homes.iter().find(|home| home.is_dir());
         let home = home.and_then(|home| Some(fs::read_dir(home).ok()?.flatten().next()?.path()));
-        let home = home.with_context(|| format!("{name} has no modules"))?;
+        let home = home.with_context(|| {
+            format!("The package {name} has no modules in it: name another package of a kernel.")
+        })?;
         let release = home.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !home.join(BUILT_IN).exists() {
             // Newer Debians have this list in a package of its own. Who has none finds out which module is missing.
@@ -137,7 +145,13 @@ impl Package {
 
     /// The module's content.
     fn read(&self, name: &str) -> Result<Vec<u8>> {
-        read(self.files.get(name).with_context(|| format!("{} has no module {name}", self.name))?)
+        let file = self.files.get(name).with_context(|| {
+            format!(
+                "The package {} has no module {name}: name another package, or leave the driver out of the guest.",
+                self.name
+            )
+        })?;
+        read(file)
     }
 
     /// `wanted` and all that they depend on, each after its own dependencies, but for what the kernel has built in.
@@ -217,17 +231,26 @@ fn read(file: &Path) -> Result<Vec<u8>> {
         _ => return fs::read(file).with_context(|| format!("cannot read {}", file.display())),
     };
     let output = Command::new(tool).args(["-d", "-c"]).arg(file).stdin(Stdio::null()).output();
-    let output = output.with_context(|| format!("cannot start {tool}, which the kernel's modules need"))?;
-    ensure!(output.status.success(), "{tool} cannot read {}", file.display());
+    let output = output.with_context(|| {
+        format!("cannot start {tool}, by which the kernel's modules are compressed: install it by your package manager")
+    })?;
+    ensure!(
+        output.status.success(),
+        "{tool} cannot unpack {}: the kernel's package is damaged, so fetch it again",
+        file.display()
+    );
     Ok(output.stdout)
 }
 
 /// The names behind `depends=` in the module's information.
 fn dependencies(module: &[u8]) -> Result<Vec<String>> {
-    let header = FileHeader64::<Endianness>::parse(module).context("a module is no ELF file")?;
+    let header = FileHeader64::<Endianness>::parse(module)
+        .context("a module of the kernel is no ELF file: its package is damaged, so fetch it again")?;
     let endian = header.endian()?;
     let sections = header.sections(endian, module)?;
-    let (_, section) = sections.section_by_name(endian, b".modinfo").context("a module says nothing")?;
+    let (_, section) = sections.section_by_name(endian, b".modinfo").context(
+        "a module of the kernel has no section .modinfo: its package is damaged, so fetch it again",
+    )?;
     let words = section.data(endian, module)?.split(|byte| *byte == 0);
     let depends = words.filter_map(|word| str::from_utf8(word).ok()?.strip_prefix("depends=")).next();
     Ok(depends
@@ -250,7 +273,7 @@ fn closure(wanted: &[&str], depends: impl Fn(&str) -> Result<Vec<String>>) -> Re
             return Ok(());
         }
         if path.iter().any(|other| other == name) {
-            bail!("the module {name} depends on itself");
+            bail!("the kernel's module {name} depends on itself: its package is damaged, so fetch it again");
         }
         path.push(name.to_owned());
         for other in depends(name)? {

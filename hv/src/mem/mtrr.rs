@@ -186,7 +186,7 @@ impl Mtrrs {
         Self { combined, ..self }
     }
 
-    /// Whether the CPU combines them with the types of the second stage, and how.
+    /// How the CPU combines them with the types of the second stage; `None` if it takes the types from there alone.
     pub const fn how_combined(&self) -> Option<Combined> {
         self.combined
     }

@@ -68,22 +68,32 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Parsed, Stri
             "-V" | "--version" => return Ok(Parsed::Version),
             "--json" => json = true,
             "--per-cpu" => per_cpu = true,
-            "--idle" => idle = Some(seconds(&arguments.next().ok_or("--idle needs a number of seconds")?)?),
+            "--idle" => {
+                idle = Some(seconds(&arguments.next().ok_or("--idle needs a number of seconds after it")?)?);
+            }
             other if other.starts_with("--idle=") => idle = Some(seconds(&other["--idle=".len()..])?),
-            option if option.starts_with('-') => return Err(format!("there is no option {option}")),
-            word if command.is_some() => return Err(format!("one command at a time, not {word} as well")),
+            option if option.starts_with('-') => {
+                return Err(format!("there is no option {option}: give one of those below"));
+            }
+            word if command.is_some() => {
+                return Err(format!("only one command can be given at a time: leave out {word}"));
+            }
             "status" => command = Some(Command::Status),
             "exits" => command = Some(Command::Exits { idle: None, per_cpu: false }),
             "log" => command = Some(Command::Log),
             "tsc" => command = Some(Command::Tsc),
-            word => return Err(format!("there is no command {word}")),
+            word => return Err(format!("there is no command {word}: give one of those below")),
         }
     }
-    let command = match (command.ok_or("say what to do")?, idle) {
-        (Command::Exits { .. }, Some(_)) if per_cpu => return Err("--idle or --per-cpu, not both".into()),
+    let command = match (command.ok_or("there is no command: give one of those below")?, idle) {
+        (Command::Exits { .. }, Some(_)) if per_cpu => {
+            return Err("--idle and --per-cpu do not go together: leave one of them out".into());
+        }
         (Command::Exits { .. }, idle) => Command::Exits { idle, per_cpu },
-        (_, Some(_)) => return Err("--idle goes with exits only".into()),
-        (_, None) if per_cpu => return Err("--per-cpu goes with exits only".into()),
+        (_, Some(_)) => return Err("--idle goes with the command exits alone: leave it out".into()),
+        (_, None) if per_cpu => {
+            return Err("--per-cpu goes with the command exits alone: leave it out".into());
+        }
         (command, None) => command,
     };
     Ok(Parsed::Run { command, json })
@@ -94,7 +104,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
     seconds
         .map(Duration::from_secs_f64)
-        .ok_or_else(|| format!("--idle needs a number of seconds, not {text}"))
+        .ok_or_else(|| format!("--idle needs a number of seconds up to a day, and {text} is none"))
 }
 
 #[cfg(test)]
@@ -123,18 +133,18 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         for (line, sentence) in [
-            ("", "say what to do"),
-            ("stats", "there is no command stats"),
-            ("status --jsn", "there is no option --jsn"),
-            ("status log", "one command at a time, not log as well"),
-            ("status --idle 3", "--idle goes with exits only"),
-            ("log --per-cpu", "--per-cpu goes with exits only"),
-            ("exits --per-cpu --idle 3", "--idle or --per-cpu, not both"),
-            ("exits --idle", "--idle needs a number of seconds"),
-            ("exits --idle soon", "--idle needs a number of seconds, not soon"),
-            ("exits --idle=-1", "--idle needs a number of seconds, not -1"),
-            ("exits --idle nan", "--idle needs a number of seconds, not nan"),
-            ("exits --idle 1e300", "--idle needs a number of seconds, not 1e300"),
+            ("", "there is no command: give one of those below"),
+            ("stats", "there is no command stats: give one of those below"),
+            ("status --jsn", "there is no option --jsn: give one of those below"),
+            ("status log", "only one command can be given at a time: leave out log"),
+            ("status --idle 3", "--idle goes with the command exits alone: leave it out"),
+            ("log --per-cpu", "--per-cpu goes with the command exits alone: leave it out"),
+            ("exits --per-cpu --idle 3", "--idle and --per-cpu do not go together: leave one of them out"),
+            ("exits --idle", "--idle needs a number of seconds after it"),
+            ("exits --idle soon", "--idle needs a number of seconds up to a day, and soon is none"),
+            ("exits --idle=-1", "--idle needs a number of seconds up to a day, and -1 is none"),
+            ("exits --idle nan", "--idle needs a number of seconds up to a day, and nan is none"),
+            ("exits --idle 1e300", "--idle needs a number of seconds up to a day, and 1e300 is none"),
         ] {
             assert_eq!(parse_words(line), Err(sentence.to_string()), "{line}");
         }

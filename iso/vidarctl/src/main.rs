@@ -64,7 +64,10 @@ fn run(command: Command, json: bool) -> Result<String, Failure> {
         Command::Log => {
             let log = vidar.log()?;
             if log.lost > 0 && !json {
-                eprintln!("vidarctl: the ring is full, the first {} bytes are gone", log.lost);
+                eprintln!(
+                    "vidarctl: the log does not fit into the memory that Vidar has for it, so its first {} bytes are lost",
+                    log.lost
+                );
             }
             if json { log.json() } else { log.text() }
         }

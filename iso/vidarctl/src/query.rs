@@ -12,7 +12,8 @@ use crate::log::Log;
 use crate::status::{Piece, Status};
 
 /// What there is to say where Vidar is not.
-pub const NOT_UNDER_VIDAR: &str = "this Linux does not run under Vidar";
+pub const NOT_UNDER_VIDAR: &str =
+    "this Linux does not run under Vidar: choose an entry \"under Vidar\" in GRUB's menu";
 
 /// The signature of a hypervisor that does not name itself: what Vidar leaves of one that it runs on.
 const NO_SIGNATURE: [u8; 12] = [0; 12];
@@ -38,7 +39,10 @@ impl fmt::Display for Failure {
                  that came with this Vidar",
                 VERSION.major, VERSION.minor
             ),
-            Self::Nonsense(call) => write!(f, "Vidar did not answer the call {call:?} as its ABI says"),
+            Self::Nonsense(call) => write!(
+                f,
+                "Vidar did not answer the call {call:?} as its ABI says: take the vidarctl that came with this Vidar"
+            ),
         }
     }
 }

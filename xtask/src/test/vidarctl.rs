@@ -7,7 +7,8 @@ use crate::console::Console;
 /// Where Vidar is not, it must say so in one sentence and fail.
 pub fn check_bare(console: &mut Console) -> Result<()> {
     let said = console.run("vidarctl status 2>&1; echo $?")?;
-    let sentence = "vidarctl: this Linux does not run under Vidar\n1\n";
+    let sentence =
+        "vidarctl: this Linux does not run under Vidar: choose an entry \"under Vidar\" in GRUB's menu\n1\n";
     ensure!(said == sentence, "`vidarctl status` said {said:?}");
     Ok(())
 }
