@@ -71,7 +71,7 @@ impl Extension for Svm {
     fn memory_types(&self) -> Mtrrs {
         let read = |index| msr::read_checked(index).unwrap_or(0);
         let own = if cpuid::has_mtrrs() {
-            Mtrrs::read(cpuid::physical_address_bits(), read)
+            Mtrrs::read(cpuid::physical_address_bits() - self.narrower(), read)
         } else {
             Mtrrs::write_back()
         };
@@ -80,6 +80,11 @@ impl Extension for Svm {
 
     fn alias(&self) -> u64 {
         encryption::alias_of_amd(|leaf| cpuid::cpuid(leaf, 0))
+    }
+
+    fn narrower(&self) -> u32 {
+        let syscfg = msr::read_checked(msr::SYSCFG).unwrap_or(0);
+        encryption::narrower_on_amd(|leaf| cpuid::cpuid(leaf, 0), syscfg)
     }
 
     fn features(&self) -> Features {

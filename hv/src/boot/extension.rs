@@ -63,6 +63,11 @@ pub trait Extension: Clone + Send + Sync + 'static {
     /// Bits of physical addresses that choose no other memory, but how it is encrypted.
     fn alias(&self) -> u64;
 
+    /// By how many bits physical addresses are narrower than CPUID says.
+    fn narrower(&self) -> u32 {
+        0
+    }
+
     /// Features that work in the guest.
     fn features(&self) -> Features;
 

@@ -89,7 +89,7 @@ pub fn make<E: Extension>(
     let shared = cpus.all.len() > 1;
     let memory = GuestMemory::new(frames, extension.largest_page(), identity, ram, shared)
         .map_err(|_| Refusal::TooMuchMemory)?;
-    let physical_address_bits = cpuid::physical_address_bits();
+    let physical_address_bits = cpuid::physical_address_bits() - extension.narrower();
     let mapped = host::in_direct_map(&info.memory);
     let view = View::new(mapped, hidden, moved, memory.decoy(), physical_address_bits, alias);
     let reader = Reader::new(Box::leak(Box::new(view)));
@@ -97,7 +97,11 @@ pub fn make<E: Extension>(
     log::debug!("{} KiB of second-stage tables", (used * PAGE_SIZE) >> 10);
     let machine = Machine {
         facts: Facts { kept: kept.leak(), vendor: E::VENDOR, cpus: cpus.all, log: debug::log::read },
-        cpuid: Policy { features: extension.features(), hypervisor_bit: options.hypervisor_bit },
+        cpuid: Policy {
+            features: extension.features(),
+            hypervisor_bit: options.hypervisor_bit,
+            narrower: extension.narrower(),
+        },
         msrs: msrs.leak(),
         startup: cpus.startup,
         watched,

@@ -32,15 +32,14 @@ impl Identity {
     pub fn page_at(&self, gpa: Gpa, largest: PageSize) -> Option<(Gpa, PageSize, MemoryType)> {
         PageSize::DESCENDING.into_iter().filter(|&size| size <= largest).find_map(|size| {
             let base = gpa.align_down(size.bytes());
-            let end = Hpa(base.0.checked_add(size.bytes())?);
-            let page = base.identity()..end;
-            // No page is so large that it has one of those bits inside.
+            base.0.checked_add(size.bytes())?;
+            // No page is so large that it has one of the alias bits inside, and the MTRRs do not look at these.
             let place = self.place(base);
             let place = place..place + size.bytes();
             if self.hidden.overlaps(&place) || size != PageSize::Size4K && self.is_special(&place) {
                 return None;
             }
-            Some((base, size, self.mtrrs.uniform_type(page)?))
+            Some((base, size, self.mtrrs.uniform_type(place)?))
         })
     }
 
@@ -119,6 +118,7 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRR_PHYSBASE0, IA32_MTRRCAP};
 
     #[test]
     fn hidden_memory_is_hidden_at_each_of_its_addresses() {
@@ -144,5 +144,26 @@ mod tests {
             Some((ALIAS | 0xfee0_0000, PageSize::Size4K)),
             "the watched page"
         );
+    }
+
+    #[test]
+    fn types_are_those_of_the_memory_at_each_of_its_addresses() {
+        const ALIAS: u64 = 1 << 47;
+        // All is write-back, but the last 512 MiB below 4 GiB.
+        let mtrrs = Mtrrs::read(48, |index| match index {
+            IA32_MTRRCAP => 1,
+            IA32_MTRR_DEF_TYPE => 0x806,
+            IA32_MTRR_PHYSBASE0 => 0xe000_0000,
+            _ => 0xffff_e000_0800,
+        });
+        let map = Identity { mtrrs, hidden: RangeSet::new(), watched: None, moved: None, alias: ALIAS };
+        let page = |address| {
+            map.page_at(Gpa(address), PageSize::Size1G).map(|(_, size, memory_type)| (size, memory_type))
+        };
+        for alias in [0, ALIAS] {
+            assert_eq!(page(alias | 0x8000_0000), Some((PageSize::Size1G, MemoryType::WriteBack)));
+            assert_eq!(page(alias | 0xc000_0000), Some((PageSize::Size2M, MemoryType::WriteBack)));
+            assert_eq!(page(alias | 0xe000_0000), Some((PageSize::Size2M, MemoryType::Uncacheable)));
+        }
     }
 }

@@ -36,6 +36,8 @@ pub struct Policy {
     pub features: Features,
     /// The guest is told of Vidar.
     pub hypervisor_bit: bool,
+    /// By how many bits physical addresses are narrower than the CPU says, for a reason that the guest does not see.
+    pub narrower: u32,
 }
 
 /// One of the four registers.
@@ -147,9 +149,6 @@ const AMD_FEATURES: &[Bit] = &[
     bit(Output::Edx, 27, Rule::Needs(Features::RDTSCP)),
 ];
 
-/// Leaf 80000008H: INVLPGB and TLBSYNC, which a guest has only if its hypervisor lets it.
-const AMD_SIZES: &[Bit] = &[bit(Output::Ebx, 3, Rule::Hide)];
-
 /// How many extended leaves there are.
 const EXTENDED_LEAVES: u32 = 0x8000_0000;
 
@@ -199,7 +198,7 @@ pub fn answer(
         0x23 if PEBS_SUBLEAVES.contains(&subleaf) => return Leaf::default(),
         0x23 => PERFORMANCE,
         0x8000_0001 => AMD_FEATURES,
-        0x8000_0008 => AMD_SIZES,
+        0x8000_0008 => return sizes(native(leaf, subleaf), policy.narrower),
         // A CPU without the leaf, such as any of Intel, answers as for any other that it lacks.
         SVM_LEAF | ENCRYPTION_LEAF if native(EXTENDED_LEAVES, 0).eax >= leaf => return Leaf::default(),
         INTEL_PT_LEAF if !policy.features.contains(Features::INTEL_PT) => return Leaf::default(),
@@ -243,6 +242,14 @@ pub fn answer(
     result
 }
 
+/// Leaf 80000008H, which the CPU gives as `native`: the width of a physical address, and INVLPGB with TLBSYNC, which a guest has
+/// only if its hypervisor lets it.
+const fn sizes(native: Leaf, narrower: u32) -> Leaf {
+    const WIDTH: u32 = 0xff;
+    let width = (native.eax & WIDTH).saturating_sub(narrower);
+    Leaf { eax: native.eax & !WIDTH | width, ebx: native.ebx & !(1 << 3), ..native }
+}
+
 /// Vidar's own leaves.
 fn hypervisor_leaf(leaf: u32) -> Leaf {
     let [ebx, ecx, edx] = const {
@@ -267,7 +274,7 @@ mod tests {
     use super::*;
 
     const ONES: Leaf = Leaf { eax: !0, ebx: !0, ecx: !0, edx: !0 };
-    const ALL: Policy = Policy { features: Features::all(), hypervisor_bit: true };
+    const ALL: Policy = Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 };
 
     fn changed(leaf: u32, subleaf: u32, policy: &Policy, native: Leaf, cr4: u64) -> [u32; 4] {
         let got = answer(leaf, subleaf, policy, |_, _| native, || cr4, || true);
@@ -295,6 +302,15 @@ mod tests {
     }
 
     #[test]
+    fn sizes_are_those_of_the_guest() {
+        let native = Leaf { eax: 0x3930, ebx: !0, ecx: 0x500f, edx: 1 };
+        let answered = |policy: &Policy| answer(0x8000_0008, 0, policy, |_, _| native, || 0, || true);
+        assert_eq!(answered(&ALL), Leaf { ebx: !(1 << 3), ..native }, "INVLPGB");
+        let narrower = Policy { narrower: 5, ..ALL };
+        assert_eq!(answered(&narrower), Leaf { eax: 0x392b, ebx: !(1 << 3), ..native });
+    }
+
+    #[test]
     fn bits_follow_the_guests_cr4() {
         assert_eq!(changed(1, 0, &ALL, ONES, 0)[2] & 1 << 27, 1 << 27);
         assert_eq!(changed(7, 0, &ALL, ONES, CR4_PKE), [0; 4]);
@@ -305,7 +321,7 @@ mod tests {
 
     #[test]
     fn features_without_their_control_are_hidden() {
-        let none = Policy { features: Features::empty(), hypervisor_bit: true };
+        let none = Policy { features: Features::empty(), hypervisor_bit: true, narrower: 0 };
         let unknown = [0, 0, 1 << 15 | 1 << 26, 0x0022_10c1];
         let needed = [0, 1 << 10 | 1 << 25, 1 << 5 | 1 << 22, 1 << 18];
         let both = std::array::from_fn(|output| unknown[output] | needed[output]);
@@ -355,7 +371,11 @@ mod tests {
 
     #[test]
     fn what_vidar_was_not_taught_is_hidden_where_it_might_exit() {
-        let intel = Policy { features: Features::all().difference(Features::UNTAUGHT), hypervisor_bit: true };
+        let intel = Policy {
+            features: Features::all().difference(Features::UNTAUGHT),
+            hypervisor_bit: true,
+            narrower: 0,
+        };
         let shown = |subleaf| answer(7, subleaf, &intel, |_, _| ONES, || CR4_PKE, || true);
         // MSR instructions with an immediate are decoded; SIPI64, the user timer and others are not known.
         assert_eq!((shown(1).ecx, shown(1).ebx, shown(1).edx & 1 << 13), (1 << 5, 0b1001, 0));

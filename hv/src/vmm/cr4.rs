@@ -58,7 +58,7 @@ mod tests {
     use super::super::cpuid::Features;
     use super::*;
 
-    const POLICY: Policy = Policy { features: Features::empty(), hypervisor_bit: true };
+    const POLICY: Policy = Policy { features: Features::empty(), hypervisor_bit: true, narrower: 0 };
     const LASS: u64 = 1 << 27;
     const FRED: u64 = 1 << 32;
 

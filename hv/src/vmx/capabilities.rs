@@ -254,7 +254,7 @@ impl Capabilities {
     /// operation allows all that the CPU has.
     #[must_use]
     pub fn with_cpuid(self, native: impl Fn(u32, u32) -> Leaf) -> Self {
-        let policy = Policy { features: self.features, hypervisor_bit: false };
+        let policy = Policy { features: self.features, hypervisor_bit: false, narrower: 0 };
         Self { cr4_allowed: self.cr4_allowed & cr4::allowed(&policy, native), ..self }
     }
 }

@@ -406,7 +406,7 @@ impl Bench {
                     (position, 2)
                 },
             },
-            cpuid: Policy { features: Features::all(), hypervisor_bit: true },
+            cpuid: Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 },
             msrs,
             startup,
             watched,
