@@ -73,7 +73,7 @@ fn has_leaf_7() -> bool {
     cpuid(0, 0).eax >= 7
 }
 
-/// Whether paging has 1 GiB pages.
+/// Returns true if paging has 1 GiB pages.
 pub fn has_1g_pages() -> bool {
     cpuid(0x8000_0000, 0).eax >= 0x8000_0001 && cpuid(0x8000_0001, 0).edx & 1 << 26 != 0
 }

@@ -151,7 +151,7 @@ impl Address {
     /// Logical destination and destination format after INIT.
     pub const RESET: (u32, u32) = (0, u32::MAX);
 
-    /// Whether a message to `destination`, sent in `mode`, is for this one; `sender` says that it is the sender.
+    /// Returns true if a message to `destination`, sent in `mode`, is for this one; `sender` says that it is the sender.
     /// Intel SDM Vol. 3A, 11.6.2 "Determining IPI Destination".
     pub const fn answers(&self, destination: Destination, mode: Mode, sender: bool) -> bool {
         match (destination, mode) {

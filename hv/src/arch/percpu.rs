@@ -96,7 +96,7 @@ impl PerCpu {
         }
     }
 
-    /// Whether this is the CPU that booted: after INIT it does not wait for anyone.
+    /// Returns true if this is the CPU that booted: after INIT it does not wait for anyone.
     pub const fn is_boot_cpu(&self) -> bool {
         self.index == 0
     }

@@ -44,7 +44,7 @@ pub trait Processor {
     /// Sends INIT or a start-up IPI of Vidar's.
     fn send(&mut self, message: Message, destination: Destination);
 
-    /// Whether another CPU has last words to say and wants this one to stop.
+    /// Returns true if another CPU has last words to say and wants this one to stop.
     fn stop_is_wanted(&self) -> bool;
 }
 

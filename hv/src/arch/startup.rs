@@ -43,7 +43,7 @@ impl Startup {
         self.0.compare_exchange(state, RUNNING, Ordering::SeqCst, Ordering::SeqCst).ok().map(|_| vector)
     }
 
-    /// Whether a start-up IPI has come and the CPU has not taken it yet.
+    /// Returns true if a start-up IPI has come and the CPU has not taken it yet.
     pub fn is_starting(&self) -> bool {
         self.0.load(Ordering::SeqCst) < RUNNING
     }

@@ -34,7 +34,7 @@ pub fn others(own: u32) {
     }
 }
 
-/// Whether another CPU wants this one to stop.
+/// Returns true if another CPU wants this one to stop.
 pub fn is_wanted() -> bool {
     SPEAKER.load(Ordering::SeqCst) != NOBODY
 }

@@ -47,7 +47,7 @@ pub trait Extension: Clone + Send + Sync + 'static {
     /// Tells the log of it.
     fn describe(&self);
 
-    /// Whether a CPU can wait for a start-up IPI in the guest.
+    /// Returns true if a CPU can wait for a start-up IPI in the guest.
     fn waits_for_sipi(&self) -> bool;
 
     /// Returns true if an INIT in the guest can be left to the CPU, which then waits for its start-up IPI outside of the

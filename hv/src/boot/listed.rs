@@ -79,7 +79,7 @@ impl Listed {
         !self.others.is_empty() || self.later
     }
 
-    /// Whether any of them is `lost`.
+    /// Returns true if any of them is `lost`.
     pub fn any(&self, lost: impl Fn(u32) -> bool) -> bool {
         self.others.iter().any(|id| lost(*id))
     }

@@ -124,7 +124,7 @@ fn structures_from(table: &[u8], from: usize) -> impl Iterator<Item = Option<(us
     })
 }
 
-/// Whether a structure that is read has all its fields.
+/// Returns true if a structure that is read has all its fields.
 const fn is_whole(structure: &[u8]) -> bool {
     match structure[0] {
         LOCAL_APIC => structure.len() >= 8,

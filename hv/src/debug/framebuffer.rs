@@ -57,7 +57,7 @@ pub struct Format {
 }
 
 impl Format {
-    /// Whether characters can be drawn in it.
+    /// Returns true if characters can be drawn in it.
     pub const fn is_usable(&self) -> bool {
         matches!(self.pixel, 2..=4)
             && self.width >= CELL_WIDTH

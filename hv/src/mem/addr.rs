@@ -27,7 +27,7 @@ macro_rules! address {
                 }
             }
 
-            /// Whether the address is a multiple of `align`, a power of two.
+            /// Returns true if the address is a multiple of `align`, a power of two.
             pub const fn is_aligned(self, align: u64) -> bool {
                 self.0 & (align - 1) == 0
             }
@@ -81,7 +81,7 @@ impl Hpa {
     }
 }
 
-/// Whether two half-open ranges share an address. An empty range shares none.
+/// Returns true if two half-open ranges share an address. An empty range shares none.
 pub fn overlaps<T: Ord>(a: &Range<T>, b: &Range<T>) -> bool {
     a.start < b.end && b.start < a.end && a.start < a.end && b.start < b.end
 }

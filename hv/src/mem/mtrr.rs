@@ -134,7 +134,7 @@ impl Variable {
         }
     }
 
-    /// Whether the range is one stretch of addresses: its mask is ones above zeroes.
+    /// Returns true if the range is one stretch of addresses: its mask is ones above zeroes.
     fn is_contiguous(&self) -> bool {
         self.mask.leading_ones() + self.mask.trailing_zeros() >= u64::BITS
     }

@@ -73,17 +73,17 @@ impl RangeSet {
         self.0.insert(at, range);
     }
 
-    /// Whether every address of `range` is in the set. Nothing is missing from an empty range.
+    /// Returns true if every address of `range` is in the set. Nothing is missing from an empty range.
     pub fn covers(&self, range: &Range<Hpa>) -> bool {
         range.is_empty() || self.0.iter().any(|other| other.start <= range.start && range.end <= other.end)
     }
 
-    /// Whether an address is in the set.
+    /// Returns true if an address is in the set.
     pub fn contains(&self, address: Hpa) -> bool {
         self.0.iter().any(|range| range.contains(&address))
     }
 
-    /// Whether an address of `range` is in the set.
+    /// Returns true if an address of `range` is in the set.
     pub fn overlaps(&self, range: &Range<Hpa>) -> bool {
         self.0.iter().any(|other| overlaps(other, range))
     }
@@ -111,7 +111,7 @@ impl RangeSet {
     }
 }
 
-/// Whether `size` bytes from `start` on end at or before `end`.
+/// Returns true if `size` bytes from `start` on end at or before `end`.
 fn fits(start: Hpa, size: u64, end: Hpa) -> bool {
     start.0.checked_add(size).is_some_and(|top| top <= end.0)
 }

@@ -82,10 +82,10 @@ pub trait Format {
     /// The entry that maps the page at `page`, aligned to `size`.
     fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: Access) -> u64;
 
-    /// Whether the entry points to a table or maps a page.
+    /// Returns true if the entry points to a table or maps a page.
     fn is_present(entry: u64) -> bool;
 
-    /// Whether a present entry of a table of `level` maps a page.
+    /// Returns true if a present entry of a table of `level` maps a page.
     fn is_leaf(entry: u64, level: Level) -> bool;
 
     /// The table or the page that a present entry holds. Bits of a page's address below its size are ignored.

@@ -87,7 +87,7 @@ pub fn write_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, value: u6
     if vcpu.wrmsr(msr::X2APIC_ICR, value).is_ok() { Outcome::Advance } else { REFUSE }
 }
 
-/// Whether the APIC is to send the message itself.
+/// Returns true if the APIC is to send the message itself.
 fn sends<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, mode: Mode, icr: Icr) -> bool {
     let Startup::Emulated { trampoline } = machine.startup else { return true };
     let sender = vcpu.percpu();

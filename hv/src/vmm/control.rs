@@ -169,7 +169,7 @@ pub fn write_efer(old: &Controls, value: u64, allowed: u64) -> Result<Controls, 
     Ok(Controls { efer, ..*old })
 }
 
-/// Whether the CPU takes these as page-directory-pointer-table entries of PAE paging: a present one has no reserved
+/// Returns true if the CPU takes these as page-directory-pointer-table entries of PAE paging: a present one has no reserved
 /// bit set. Intel SDM Vol. 3A, 4.4.1 "PDPTE Registers".
 pub fn valid_pdptes(entries: &[u64; 4], physical_address_bits: u32) -> bool {
     let reserved = 0x1e6 | u64::MAX.checked_shl(physical_address_bits).unwrap_or(0);

@@ -61,7 +61,7 @@ impl Code {
     }
 }
 
-/// Whether the CPU executes 64-bit code.
+/// Returns true if the CPU executes 64-bit code.
 pub const fn is_64_bit(controls: &Controls) -> bool {
     controls.efer & EFER_LMA != 0 && controls.cs_l
 }

@@ -74,7 +74,7 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         &self.tables
     }
 
-    /// Whether more than one CPU uses the tables.
+    /// Returns true if more than one CPU uses the tables.
     pub const fn is_shared(&self) -> bool {
         self.shared
     }

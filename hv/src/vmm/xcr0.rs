@@ -16,7 +16,7 @@ const AMX: u64 = 0b11 << 17;
 /// Number of the bit of APX, which CPUID hides: the registers that it adds are out of Vidar's reach.
 pub const APX: u32 = 19;
 
-/// Whether the CPU takes `value` for the extended control register `register`, where CPUID.0DH.0:EDX:EAX is
+/// Returns true if the CPU takes `value` for the extended control register `register`, where CPUID.0DH.0:EDX:EAX is
 /// `supported`. Intel SDM Vol. 1, 13.3 "Enabling the XSAVE Feature Set and XSAVE-Enabled Features".
 pub fn valid(register: u32, value: u64, supported: u64) -> bool {
     let whole = |group: u64| value & group == 0 || value & group == group;

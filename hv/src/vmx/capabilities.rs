@@ -147,7 +147,7 @@ impl Capabilities {
         ]
     }
 
-    /// Whether a secondary control is on.
+    /// Returns true if a secondary control is on.
     pub const fn has(&self, control: u32) -> bool {
         self.secondary & control != 0
     }
@@ -259,7 +259,7 @@ impl Capabilities {
     }
 }
 
-/// Whether a capability MSR allows all of `controls` to be 1: bits 63:32.
+/// Returns true if a capability MSR allows all of `controls` to be 1: bits 63:32.
 const fn allows(msr: u64, controls: u32) -> bool {
     (msr >> 32) as u32 & controls == controls
 }

@@ -111,7 +111,7 @@ pub const fn next_kept(waiting: u8, interruptibility: u32, entry_information: u3
     }
 }
 
-/// Whether an NMI can be injected: nothing blocks it and no other event is to be injected.
+/// Returns true if an NMI can be injected: nothing blocks it and no other event is to be injected.
 pub const fn nmi_allowed(interruptibility: u32, entry_information: u32) -> bool {
     let blocking = interruptibility::STI | interruptibility::MOV_SS | interruptibility::NMI;
     interruptibility & blocking == 0 && entry_information & VALID == 0

@@ -38,7 +38,7 @@ impl Kept {
         self.waiting != 0
     }
 
-    /// Whether a machine check is.
+    /// Returns true if a machine check is.
     pub const fn has_machine_check(&self) -> bool {
         self.waiting & kept::MACHINE_CHECK != 0
     }
