@@ -25,6 +25,8 @@ pub struct Startup {
     /// The structures of an MADT that takes the place of the firmware's, if there is to be one, and whether its checksum
     /// is right.
     madt: Option<(&'static [&'static [u8]], bool)>,
+    /// GRUB gives the boot CPU's local APIC the ID 16, as the firmware of some machines does. CPUID does not know of it.
+    renamed: bool,
     scenario: &'static str,
     /// Whether the machine's clock is the host's, where an emulator can do without. QEMU runs its CPUs in one thread anyway
     /// when instructions are the clock.
@@ -43,6 +45,7 @@ const USUAL: Startup = Startup {
     cpus: 2,
     options: "",
     madt: None,
+    renamed: false,
     scenario: "cpuid",
     clock_of_host: false,
     says: &[],
@@ -57,6 +60,7 @@ const CPU_2: &[u8] = &[0, 8, 2, 2, 1, 0, 0, 0];
 const X2_CPU_1: &[u8] = &[9, 16, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0];
 const X2_CPU_256: &[u8] = &[9, 16, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0];
 const CPU_9: &[u8] = &[0, 8, 2, 9, 1, 0, 0, 0];
+const CPU_16: &[u8] = &[0, 8, 0, 16, 1, 0, 0, 0];
 const CPU_10_OFF: &[u8] = &[0, 8, 3, 10, 0, 0, 0, 0];
 const NO_LENGTH: &[u8] = &[0, 0, 0, 0];
 
@@ -200,6 +204,16 @@ pub const STARTUPS: &[Startup] = &[
         ..USUAL
     },
     Startup {
+        name: "smp/boot-cpu-with-another-apic-id",
+        lane: Some(Lane::Svm),
+        madt: Some((&[CPU_16, CPU_1], true)),
+        renamed: true,
+        scenario: "init-sipi",
+        says: &["2 CPUs\r\n"],
+        words: COUNTED_SILENTLY,
+        ..USUAL
+    },
+    Startup {
         name: "smp/cpu-out-of-reach",
         madt: Some((&[CPU_0, CPU_1, X2_CPU_256], true)),
         scenario: "init-sipi",
@@ -238,6 +252,10 @@ const FPU_LOADS: Startup = Startup {
 /// GRUB puts the initrd's file in the place of the firmware's table.
 const REPLACE: &[&str] = &["acpi --exclude=APIC /boot/guests/probe/initrd"];
 
+/// The same, and it writes to the ID register of the local APIC.
+const REPLACE_AND_RENAME: &[&str] =
+    &["acpi --exclude=APIC /boot/guests/probe/initrd", "write_dword 0xfee00020 0x10000000"];
+
 impl Startup {
     /// Whether the test is one of the lane's.
     pub fn is_in(&self, lane: Lane) -> bool {
@@ -260,7 +278,11 @@ impl Startup {
     }
 
     fn small(&self, lane: Lane, tools: &Tools) -> Result<Small> {
-        let last = if self.madt.is_some() { REPLACE } else { &[] };
+        let last = match self.madt {
+            Some(_) if self.renamed => REPLACE_AND_RENAME,
+            Some(_) => REPLACE,
+            None => &[],
+        };
         let menu = Menu {
             default: Some(GUEST.to_owned()),
             options: self.options.to_owned(),

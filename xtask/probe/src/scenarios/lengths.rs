@@ -74,14 +74,14 @@ pub fn hidden(line: &mut Line) {
     let Some((base, size)) = vidar::region() else {
         return line.word("none");
     };
-    // push rbx; CPUID; pop rbx; ret
-    const CODE: [u8; 5] = [0x53, 0x0f, 0xa2, 0x5b, 0xc3];
+    // push rbx; prefix CS, CPUID; pop rbx; ret. The prefix makes it longer than what is assumed where nothing can be read.
+    const CODE: [u8; 6] = [0x53, 0x2e, 0x0f, 0xa2, 0x5b, 0xc3];
     let entry = window::show((base + size / 2) & !0xfff);
     let expected = cpu::cpuid(0x8000_0000, 0);
     let (eax, ecx, edx): (u64, u64, u64);
     // SAFETY: the page is nobody's, and the bytes are a function that keeps to what is named here.
     unsafe {
-        (entry as *mut [u8; 5]).write_volatile(CODE);
+        (entry as *mut [u8; 6]).write_volatile(CODE);
         asm!("call {entry}", entry = in(reg) entry, inout("rax") 0x8000_0000_u64 => eax, inout("rcx") 0_u64 => ecx,
             out("rdx") edx);
     }
