@@ -4,6 +4,7 @@ pub mod apic;
 pub mod backend;
 pub mod control;
 pub mod cpuid;
+pub mod cpuid_bits;
 pub mod cr4;
 pub mod crash;
 pub mod doubt;
