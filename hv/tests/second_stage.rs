@@ -115,7 +115,8 @@ fn model(identity: &Identity, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
     let page = gpa.identity();
     let own = Gpa(gpa.0 & !identity.alias);
     let place = identity.moved.as_ref().and_then(|moved| moved.place(own));
-    (!identity.hidden.contains(own.identity())).then(|| (place.unwrap_or(page), identity.mtrrs.type_at(page)))
+    let memory_type = identity.mtrrs.type_at(own.identity());
+    (!identity.hidden.contains(own.identity())).then(|| (place.unwrap_or(page), memory_type))
 }
 
 fn answer<F: Format>(stage2: &SecondStage<F>, tables: &Tables, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
@@ -190,10 +191,11 @@ fn change_types<F: Format>(
     tables.limit = before.len().saturating_add(spare);
     let probes = probes(identity, random);
     let mapped: Vec<_> = probes.iter().map(|gpa| answer(&stage2, &tables, *gpa)).collect();
-    stage2.retype(&mut tables, &|page| new.uniform_type(page));
+    let changed = Identity { mtrrs: new.clone(), ..identity.clone() };
+    stage2.retype(&mut tables, &|page| changed.uniform_type(page));
     prop_assert!(before.iter().all(|table| tables.tables.contains_key(table)), "a table was freed");
     for (gpa, old) in probes.into_iter().zip(mapped) {
-        let expected = old.map(|(page, _)| (page, new.type_at(page)));
+        let expected = old.map(|(page, _)| (page, new.type_at(Hpa(page.0 & !identity.alias))));
         let got = answer(&stage2, &tables, gpa);
         let unknown = got.map(|(page, _)| (page, MemoryType::Uncacheable));
         prop_assert!(

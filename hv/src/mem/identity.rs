@@ -32,15 +32,22 @@ impl Identity {
     pub fn page_at(&self, gpa: Gpa, largest: PageSize) -> Option<(Gpa, PageSize, MemoryType)> {
         PageSize::DESCENDING.into_iter().filter(|&size| size <= largest).find_map(|size| {
             let base = gpa.align_down(size.bytes());
-            base.0.checked_add(size.bytes())?;
-            // No page is so large that it has one of the alias bits inside, and the MTRRs do not look at these.
+            let end = Hpa(base.0.checked_add(size.bytes())?);
+            let page = base.identity()..end;
+            // No page is so large that it has one of those bits inside.
             let place = self.place(base);
             let place = place..place + size.bytes();
             if self.hidden.overlaps(&place) || size != PageSize::Size4K && self.is_special(&place) {
                 return None;
             }
-            Some((base, size, self.mtrrs.uniform_type(place)?))
+            Some((base, size, self.uniform_type(page)?))
         })
+    }
+
+    /// The type of all of a page, if it has one, at whichever of its addresses: the MTRRs do not look at the alias bits.
+    pub fn uniform_type(&self, page: Range<Hpa>) -> Option<MemoryType> {
+        let start = self.place(page.start.identity());
+        self.mtrrs.uniform_type(start..start + (page.end.0 - page.start.0))
     }
 
     /// Returns true if a page of 4 KiB in the range is not mapped as its neighbours are.

@@ -119,11 +119,7 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
             let Self { stage2, tables, identity, decoy, .. } = self;
             // The decoy's place has no type of its own.
             let uniform = |page: Range<Hpa>| {
-                if page.start == *decoy {
-                    Some(MemoryType::WriteBack)
-                } else {
-                    identity.mtrrs.uniform_type(page)
-                }
+                if page.start == *decoy { Some(MemoryType::WriteBack) } else { identity.uniform_type(page) }
             };
             stage2.retype(tables, &uniform);
         } else {
