@@ -20,6 +20,7 @@ use std::num::NonZeroU32;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ use self::disk::Disk;
 pub use self::kvm::Obstacle;
 use self::monitor::Monitor;
 pub use self::qemu::TICKS_PER_INSTRUCTION;
-use crate::{packages, paths};
+use crate::paths;
 
 /// Where an emulator logs.
 const LOG: &str = "emulator.log";
@@ -316,11 +317,17 @@ impl Drop for Running {
     }
 }
 
-/// A command that dies with us, even if we are killed.
+/// A command that dies with us, even if we are killed, where this host's `setpriv` can do that; that of busybox cannot.
 fn tied_to_us(program: &str) -> Command {
-    if packages::has_program("setpriv") {
+    const TIE: [&str; 2] = ["--pdeathsig", "KILL"];
+    static CAN_TIE: OnceLock<bool> = OnceLock::new();
+    let ties = CAN_TIE.get_or_init(|| {
+        let tried = Command::new("setpriv").args(TIE).arg("true").stdin(Stdio::null()).output();
+        tried.is_ok_and(|output| output.status.success())
+    });
+    if *ties {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", program]);
+        command.args(TIE).arg(program);
         command
     } else {
         Command::new(program)
