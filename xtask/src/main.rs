@@ -97,6 +97,9 @@ enum Task {
         /// This process runs in the tree of that suite's emulators, and all was built outside of it
         #[arg(long, hide = true, requires = "emulators")]
         inside: bool,
+        /// Also try Vidar on the VT-x of a KVM that nests: that KVM runs in Bochs, and it takes half an hour to an hour
+        #[arg(long)]
+        nested: bool,
         /// Run them so many times, one after the other
         #[arg(long, value_name = "N", default_value = "1")]
         repeat: NonZeroU32,
@@ -232,12 +235,13 @@ fn perform(task: Task) -> Result<bool> {
             distribution,
             lost_machine,
             newest_kernels,
+            nested,
             emulators,
             inside,
             repeat,
             load,
         } => {
-            let extent = test::Extent { distribution, lost_machine, newest_kernels, load };
+            let extent = test::Extent { distribution, lost_machine, newest_kernels, nested, load };
             if let Some(suite) = emulators {
                 if !inside && !list {
                     return test::run_with(&suite);

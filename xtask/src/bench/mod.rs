@@ -39,7 +39,7 @@ impl Goals {
     /// slack. Where the CPU says it, as most do, the round trips are those of VT-x.
     const fn of(lane: Lane) -> Self {
         match lane {
-            Lane::Vmx | Lane::VmxTigerLake | Lane::VmxArrowLake => Self {
+            Lane::Vmx | Lane::VmxTigerLake | Lane::VmxArrowLake | Lane::VmxKvm => Self {
                 hypercall: "VMCALL",
                 cpuid: (150.0, 100.0),
                 hypercall_round: (120.0, 80.0),

@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result};
 
-use super::{LOG, Medium, Ports, Spec, abilities, tied_to_us};
+use super::{LINUX_LOG, LOG, Medium, Ports, Spec, abilities, tied_to_us};
 use crate::packages;
 
 /// A CPU with VT-x and EPT whose CPUID names no TSC frequency: so Linux measures it, and gets it right.
@@ -70,12 +70,19 @@ fn configuration_text(spec: &Spec, ports: Ports, firmware: &str) -> String {
     } else {
         ("cdrom", format!("type=cdrom, path=\"{iso}\", status=inserted"))
     };
-    let serial = match ports.serial {
-        Some(port) => format!("com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}"),
-        None => "com1: enabled=0".to_owned(),
+    let line = match ports.serial {
+        Some(port) => format!("enabled=1, mode=socket-client, dev=127.0.0.1:{port}"),
+        None => "enabled=0".to_owned(),
+    };
+    let serial = if spec.runs_kvm {
+        format!("com1: enabled=1, mode=file, dev={LINUX_LOG}\ncom2: {line}")
+    } else {
+        format!("com1: {line}")
     };
     let marks = u8::from(spec.stops_at_marks);
     let errors = if spec.verbose { "report" } else { "ignore" };
+    // Where KVM uses virtual interrupts, each VM entry is worth a message to Bochs: megabytes a minute.
+    let news = if spec.runs_kvm { "ignore" } else { "report" };
     // After Linux has rebooted, the BIOS of Bochs writes an MSR that it has locked: it lives on by the reset that
     // follows from the triple fault.
     let reset = u8::from(!spec.stops_at_triple_fault);
@@ -103,7 +110,7 @@ fn configuration_text(spec: &Spec, ports: Ports, firmware: &str) -> String {
          log: {LOG}\n\
          panic: action=fatal\n\
          error: action={errors}\n\
-         info: action=report\n\
+         info: action={news}\n\
          debug: action=ignore\n"
     )
 }
@@ -142,6 +149,14 @@ mod tests {
         assert!(usual.lines().any(|line| line == "romimage: file=\"/usr/share/bochs/BIOS-bochs-latest\""));
         assert!(usual.lines().any(|line| line == "com1: enabled=0"));
         assert!(usual.contains(USUAL_CPU) && usual.contains("time0=utc"));
+        let nested = configuration_text(&Spec { runs_kvm: true, ..Spec::default() }, ports, BIOS);
+        for line in [
+            "com1: enabled=1, mode=file, dev=linux.log",
+            "com2: enabled=1, mode=socket-client, dev=127.0.0.1:4711",
+            "info: action=ignore",
+        ] {
+            assert!(nested.lines().any(|other| other == line), "{line}");
+        }
     }
 
     #[test]

@@ -40,6 +40,8 @@ use crate::paths;
 const LOG: &str = "emulator.log";
 /// What an emulator prints.
 const OUTPUT: &str = "emulator.out";
+/// What the Linux around a nested KVM says on its console.
+const LINUX_LOG: &str = "linux.log";
 
 /// How often an emulator is started that gives up before its machine runs, for want of a port.
 const ATTEMPTS: u32 = 3;
@@ -55,6 +57,8 @@ pub enum Machine {
     Kvm,
     /// QEMU with KVM in a Linux of its own, which runs in a QEMU that emulates AMD-V: KVM that nests, on any host.
     KvmInQemu,
+    /// The same in a Bochs that emulates VT-x, very slowly.
+    KvmInBochs,
 }
 
 /// A network card. Its network is QEMU's own, from which the guest gets out and nobody in.
@@ -110,6 +114,8 @@ pub enum Medium {
     Disk,
     /// A USB stick. In Bochs there are none.
     Usb,
+    /// A disk at virtio, which a guest of KVM reads with the fewest exits. In Bochs it is another disk.
+    Virtio,
 }
 
 /// What a machine is made of. The default is one for people, and tests ask for more.
@@ -166,6 +172,9 @@ pub struct Spec {
     pub waits_for_debugger: bool,
     /// Whether the emulator logs all that it finds odd. A guest that idles for hours would fill the disk.
     pub verbose: bool,
+    /// Whether it is one around a nested KVM. The console of the Linux in it goes to a file, and its second serial port is the
+    /// line to us.
+    pub runs_kvm: bool,
 }
 
 impl Spec {
@@ -207,6 +216,7 @@ impl Machine {
             Self::Qemu => "QEMU with emulated AMD-V",
             Self::Kvm => "QEMU/KVM with nested virtualisation",
             Self::KvmInQemu => "QEMU/KVM in a QEMU with emulated AMD-V",
+            Self::KvmInBochs => "QEMU/KVM in a Bochs with emulated VT-x",
         }
     }
 
@@ -224,6 +234,10 @@ impl Machine {
             if started.is_ok() || !output.contains(bochs::NO_PORT) {
                 return started;
             }
+            eprintln!(
+                "note: {} found no port for its screen and ended before its machine ran; it is started again",
+                self.name()
+            );
         }
         self.try_to_start(spec)
     }
@@ -243,7 +257,8 @@ impl Machine {
             Self::Bochs => bochs::command(spec, ports)?,
             Self::Qemu => qemu::command(spec, ports)?,
             Self::Kvm => kvm::command(spec, ports)?,
-            Self::KvmInQemu => nested::command(spec, ports)?,
+            Self::KvmInQemu => nested::in_qemu(spec, ports)?,
+            Self::KvmInBochs => nested::in_bochs(spec, ports)?,
         };
         command.current_dir(&dir);
         let output = fs::File::create(dir.join(OUTPUT))?;
@@ -254,7 +269,7 @@ impl Machine {
         let ended_well = match self {
             Self::Bochs => bochs::ended_well,
             Self::Qemu | Self::Kvm => qemu::ended_well,
-            Self::KvmInQemu => nested::ended_well,
+            Self::KvmInQemu | Self::KvmInBochs => nested::ended_well,
         };
         // From here on it ends if something goes wrong.
         let mut running = Running { child, serial: None, monitor: None, debugger: None, dir, ended_well };
@@ -289,10 +304,10 @@ impl Running {
         Debugger::new(stream, patience)
     }
 
-    /// What the emulator has said so far, in its log and else.
+    /// What the emulator has said so far, in its log and else, and the Linux around a nested KVM.
     pub fn emulator_log(&self) -> String {
         let read = |name| fs::read(self.dir.join(name)).unwrap_or_default();
-        String::from_utf8_lossy(&[read(LOG), read(OUTPUT)].concat()).into_owned()
+        String::from_utf8_lossy(&[read(LOG), read(OUTPUT), read(LINUX_LOG)].concat()).into_owned()
     }
 
     /// Waits for the machine to end by itself: whether it was powered off, or `None` if it runs on.

@@ -1,29 +1,59 @@
 //! QEMU with KVM in a Linux that runs in an emulator: KVM that nests, on hosts whose own KVM does not or is not there.
 //!
-//! The emulator is QEMU with AMD-V. The Linux in it (`xtask/nested/init`) is the kernel of the manifest's first guest, with
-//! KVM's modules and this host's QEMU. The machine's serial port is the second one of that Linux.
+//! The emulator is QEMU with AMD-V, or Bochs with VT-x. The Linux in it (`xtask/nested/init`) is the kernel of the manifest's
+//! first guest, with KVM's modules and this host's QEMU. Its own console goes to a file, and its second serial port is the
+//! machine's first one.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, ensure};
 
 use super::qemu::{self, QEMU};
-use super::{LOG, Ports, Spec, tied_to_us};
+use super::{LINUX_LOG, Medium, Ports, Spec, bochs, kvm, tied_to_us};
+use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
+use crate::iso::{self, Recipe};
+use crate::manifest::{Guest, Initrd, Kernel};
 use crate::{initramfs, manifest, modules, packages, paths};
 
-/// A CPU with AMD-V and nested paging.
-const EMULATED_CPU: &str = "EPYC-Milan,-hypervisor,+svm,+npt";
-/// The CPU that KVM shows.
-const KVM_CPU: &str = "host,+svm";
-/// Modules that are loaded, with all that they depend on.
-const MODULES: &[&str] = &["kvm_amd"];
+/// What differs between the emulators.
+#[derive(Debug)]
+struct Outer {
+    /// KVM's module for the extension.
+    module: &'static kvm::Module,
+    /// The emulated CPU, which has the extension with all that KVM hands on.
+    cpu: &'static str,
+    /// The CPUs of the Linux with KVM.
+    cpus: u32,
+    /// More of its command line.
+    command_line: &'static str,
+}
+
+const IN_QEMU: Outer = Outer {
+    module: &kvm::AMD,
+    // Without the bit that CPUs leave to hypervisors: this machine plays metal.
+    cpu: "EPYC-Milan,-hypervisor,+svm,+npt",
+    cpus: 1,
+    command_line: "",
+};
+
+/// Bochs 2.7 lets no external interrupt end a guest that was entered with IF clear. So where a guest waits like that, only
+/// another CPU can run the thread that it waits for.
+const IN_BOCHS: Outer = Outer {
+    module: &kvm::INTEL,
+    cpu: "corei7_skylake_x",
+    cpus: 2,
+    // A triple fault ends Bochs, where another reset would start the Linux with KVM once more.
+    command_line: " reboot=triple tsc_early_khz=20000",
+};
+
 /// MiB of memory for the Linux with KVM, beside the machine's own.
 const MEMORY: u32 = 1536;
-/// Its command line. A panic ends it.
+/// The command line of that Linux. A panic ends it.
 const COMMAND_LINE: &str = "console=ttyS0,115200 quiet loglevel=4 panic=1 mitigations=off tsc=reliable";
 /// Where the machine's ISO and the arguments of its QEMU are.
 const FOLDER: &str = "machine";
@@ -35,19 +65,20 @@ const FIRMWARE: &[(&str, &[&str])] = &[
 /// The loader of shared libraries.
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
-/// The command that runs the emulator, with `spec` for the machine in KVM.
-pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
-    ensure!(
-        spec.disks.is_empty() && !spec.uefi,
-        "a machine in a nested KVM has a BIOS, and no disks of its own"
-    );
-    let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-    let initrd = spec.dir.join("nested-initrd");
-    fs::write(&initrd, [linux()?, machine(spec)?, fs::read(modules::archive(&guest, MODULES)?)?].concat())?;
+/// The Linux with KVM: its kernel, its initramfs in the machine's folder, and its command line.
+struct Linux {
+    kernel: PathBuf,
+    initrd: PathBuf,
+    command_line: String,
+}
+
+/// The command that runs QEMU, with `spec` for the machine in KVM.
+pub fn in_qemu(spec: &Spec, ports: Ports) -> Result<Command> {
+    let linux = linux(spec, &IN_QEMU)?;
     let mut command = tied_to_us(QEMU);
     command.args(["-nodefaults", "-display", "none", "-no-reboot", "-accel", "tcg"]);
-    command.args(["-cpu", EMULATED_CPU, "-m", &(spec.memory + MEMORY).to_string()]);
-    command.args(["-serial", &format!("file:{LOG}")]);
+    command.args(["-cpu", IN_QEMU.cpu, "-m", &(spec.memory + MEMORY).to_string()]);
+    command.args(["-serial", &format!("file:{LINUX_LOG}")]);
     if let Some(port) = ports.serial {
         command.args([
             "-chardev",
@@ -56,26 +87,69 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
             "chardev:com2",
         ]);
     }
-    command.arg("-kernel").arg(guests::kernel(&guest, Freshness::Any)?);
-    command.arg("-initrd").arg("nested-initrd").args(["-append", COMMAND_LINE]);
+    command.arg("-kernel").arg(linux.kernel).args(["-append", &linux.command_line]);
+    command.arg("-initrd").arg(linux.initrd.file_name().context("the initramfs has no name")?);
     Ok(command)
 }
 
-/// Returns true if the machine in KVM was powered off: its QEMU has ended without an error.
+/// The command that runs Bochs, with `spec` for the machine in KVM. Bochs starts from an ISO.
+pub fn in_bochs(spec: &Spec, ports: Ports) -> Result<Command> {
+    let linux = linux(spec, &IN_BOCHS)?;
+    let guest = Guest {
+        name: "kvm".to_owned(),
+        title: "Linux with KVM".to_owned(),
+        kernel: Kernel::File(linux.kernel),
+        initrds: vec![Initrd::File(linux.initrd)],
+        cmdline: linux.command_line,
+        drivers: Vec::new(),
+    };
+    let menu = Menu { default: Some(grub::bare(&guest.name)), timeout: 0, ..Menu::default() };
+    let iso = spec.dir.join("nested.iso");
+    iso::make(&Recipe { guests: vec![guest], menu, hypervisor: None, vidarctl: None }, &iso)?;
+    let outer = Spec {
+        dir: spec.dir.clone(),
+        iso,
+        memory: spec.memory + MEMORY,
+        cpus: NonZeroU32::new(IN_BOCHS.cpus),
+        cpu: Some(IN_BOCHS.cpu.to_owned()),
+        stops_at_triple_fault: true,
+        runs_kvm: true,
+        ..Spec::default()
+    };
+    bochs::command(&outer, ports)
+}
+
+/// Returns true if the machine in KVM was powered off: its QEMU has ended without an error, as has the emulator around it.
 pub fn ended_well(status: ExitStatus, log: &str) -> bool {
-    status.success() && log.contains("nested: the machine ended with 0")
+    (status.success() || bochs::ended_well(status, log)) && log.contains("nested: the machine ended with 0")
+}
+
+/// The Linux with KVM that runs the machine of `spec`.
+fn linux(spec: &Spec, outer: &Outer) -> Result<Linux> {
+    ensure!(
+        spec.disks.is_empty() && !spec.uefi,
+        "a machine in a nested KVM has a BIOS, and no disks of its own"
+    );
+    let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+    let modules = fs::read(modules::archive(&guest, &[outer.module.name])?)?;
+    let initrd = spec.dir.join("nested-initrd");
+    fs::write(&initrd, [system()?, machine(spec, outer)?, modules].concat())?;
+    let kernel = guests::kernel(&guest, Freshness::Any)?;
+    Ok(Linux { kernel, initrd, command_line: COMMAND_LINE.to_owned() + outer.command_line })
 }
 
 /// What the machine is made of: its ISO, and the arguments of its QEMU, one a line.
-fn machine(spec: &Spec) -> Result<Vec<u8>> {
+fn machine(spec: &Spec, outer: &Outer) -> Result<Vec<u8>> {
     let inner = Spec {
         dir: "/".into(),
         iso: "vidar.iso".into(),
+        medium: Medium::Virtio,
         verbose: false,
         counts_instructions: false,
         ..spec.clone()
     };
-    let mut command = qemu::machine(&inner, Ports { serial: None, monitor: None, debugger: None }, KVM_CPU)?;
+    let none = Ports { serial: None, monitor: None, debugger: None };
+    let mut command = qemu::machine(&inner, none, &outer.module.cpu())?;
     command.args(["-serial", "/dev/ttyS1", "-accel", "kvm"]);
     let arguments = command.get_args().map(|argument| argument.to_str().context("an argument is not UTF-8"));
     let arguments = arguments.collect::<Result<Vec<_>>>()?;
@@ -89,14 +163,14 @@ fn machine(spec: &Spec) -> Result<Vec<u8>> {
 }
 
 /// What the Linux with KVM is made of, but for the modules: busybox, QEMU with its libraries and firmware.
-fn linux() -> Result<Vec<u8>> {
-    let program = packages::program(QEMU).with_context(|| format!("there is no {QEMU}"))?;
+fn system() -> Result<Vec<u8>> {
+    let qemu = packages::program(QEMU).with_context(|| format!("there is no {QEMU}"))?;
     let mut files = vec![
         ("init".to_owned(), fs::read(paths::root().join("xtask/nested/init"))?),
         ("bin/busybox".to_owned(), fs::read(guests::busybox(Freshness::Any)?)?),
-        (format!("usr/bin/{QEMU}"), fs::read(&program)?),
     ];
-    for library in libraries(&program)? {
+    files.push((format!("usr/bin/{QEMU}"), fs::read(&qemu)?));
+    for library in libraries(&qemu)? {
         files.push((library.trim_start_matches('/').to_owned(), fs::read(&library)?));
     }
     for (folder, names) in FIRMWARE {
@@ -107,10 +181,15 @@ fn linux() -> Result<Vec<u8>> {
             files.push((file, content));
         }
     }
-    let mut folders: BTreeSet<_> = ["dev", "proc", "sys", "tmp", "var/tmp"].map(str::to_owned).into();
-    folders.extend(files.iter().filter_map(|(name, _)| Some(name.rsplit_once('/')?.0.to_owned())));
-    let with_parents: BTreeSet<_> = folders.iter().flat_map(|folder| parents(folder)).collect();
-    initramfs::pack_plain(&with_parents.into_iter().collect::<Vec<_>>(), &files)
+    let mut all: BTreeSet<_> = folders(&files).into_iter().collect();
+    all.extend(["dev", "proc", "sys", "tmp", "var", "var/tmp"].map(str::to_owned));
+    initramfs::pack_plain(&all.into_iter().collect::<Vec<_>>(), &files)
+}
+
+/// The folders that the files are in, each after those that it is in itself.
+fn folders(files: &[(String, Vec<u8>)]) -> Vec<String> {
+    let homes = files.iter().filter_map(|(name, _)| Some(name.rsplit_once('/')?.0));
+    homes.flat_map(parents).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The folder and all that it is in, by their paths.
@@ -147,6 +226,7 @@ mod tests {
     #[test]
     fn a_folder_comes_after_those_that_it_is_in() {
         assert_eq!(parents("usr/share/qemu").collect::<Vec<_>>(), ["usr", "usr/share", "usr/share/qemu"]);
-        assert_eq!(parents("bin").collect::<Vec<_>>(), ["bin"]);
+        let files = ["init", "usr/share/qemu/a", "bin/b", "usr/c"].map(|name| (name.to_owned(), Vec::new()));
+        assert_eq!(folders(&files), ["bin", "usr", "usr/share", "usr/share/qemu"]);
     }
 }

@@ -90,6 +90,7 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
         Medium::Cd => ("readonly=on", "ide-cd"),
         Medium::Disk => ("snapshot=on", "ide-hd"),
         Medium::Usb => ("snapshot=on", "usb-storage"),
+        Medium::Virtio => ("snapshot=on", "virtio-blk-pci"),
     };
     if spec.medium == Medium::Usb || spec.keyboard == Keyboard::Usb {
         command.args(["-device", "qemu-xhci"]);

@@ -24,6 +24,8 @@ pub enum Lane {
     SvmNextRip,
     /// AMD-V as KVM gives it to its guests, in a KVM that runs in QEMU.
     SvmKvm,
+    /// VT-x as KVM gives it to its guests, in a KVM that runs in Bochs, where everything takes minutes.
+    VmxKvm,
 }
 
 impl Lane {
@@ -44,7 +46,7 @@ impl Lane {
         match self {
             Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake => Self::Vmx,
             Self::Svm | Self::SvmGenoa | Self::SvmMax => Self::Svm,
-            Self::SvmNextRip | Self::SvmKvm => self,
+            Self::SvmNextRip | Self::SvmKvm | Self::VmxKvm => self,
         }
     }
 
@@ -59,13 +61,14 @@ impl Lane {
             Self::SvmMax => "amd-v-max",
             Self::SvmNextRip => "amd-v-next-rip",
             Self::SvmKvm => "amd-v-kvm",
+            Self::VmxKvm => "vt-x-kvm",
         }
     }
 
     /// What `vidarctl` calls the extension.
     pub fn extension(self) -> &'static str {
         match self {
-            Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake => "Intel VT-x",
+            Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake | Self::VmxKvm => "Intel VT-x",
             Self::Svm | Self::SvmGenoa | Self::SvmMax | Self::SvmNextRip | Self::SvmKvm => "AMD-V",
         }
     }
@@ -76,13 +79,14 @@ impl Lane {
             Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake | Self::SvmNextRip => Machine::Bochs,
             Self::Svm | Self::SvmGenoa | Self::SvmMax => Machine::Qemu,
             Self::SvmKvm => Machine::KvmInQemu,
+            Self::VmxKvm => Machine::KvmInBochs,
         }
     }
 
     /// Its CPU, if it is not the machine's usual one.
     pub fn cpu(self) -> Option<&'static str> {
         match self {
-            Self::Vmx | Self::Svm | Self::SvmKvm => None,
+            Self::Vmx | Self::Svm | Self::SvmKvm | Self::VmxKvm => None,
             Self::VmxTigerLake => Some("tigerlake"),
             Self::VmxArrowLake => Some("arrow_lake"),
             Self::SvmNextRip => Some("ryzen"),
@@ -109,6 +113,7 @@ impl Lane {
             Self::SvmNextRip => vec![Ability::BochsCpu("ryzen")],
             Self::SvmGenoa => vec![Ability::QemuCpu("EPYC-Genoa")],
             Self::SvmMax => vec![Ability::QemuFeature("la57")],
+            Self::VmxKvm => vec![Ability::BochsCpu("corei7_skylake_x"), Ability::BochsLinux],
         }
     }
 

@@ -9,6 +9,7 @@ mod faults;
 mod given;
 mod host;
 mod hot_memory;
+mod job;
 pub mod lane;
 mod linux;
 mod menu;
@@ -38,6 +39,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 
+use self::job::Job;
 use self::lane::Lane;
 use self::linux::{Course, Found};
 use self::report::Report;
@@ -53,9 +55,14 @@ pub struct Extent {
     pub newest_kernels: bool,
     /// QEMU is shown to lose a machine.
     pub lost_machine: bool,
+    /// The VT-x of a nested KVM is tried as well.
+    pub nested: bool,
     /// Seconds of load on several CPUs.
     pub load: u64,
 }
+
+/// Why the VT-x of a nested KVM is not tried.
+const WITHOUT_NESTED: &str = "it takes half an hour to an hour; `cargo xtask test --nested` runs it";
 
 /// Emulators that run at once, where there are CPUs for them.
 const AT_ONCE: usize = 2;
@@ -88,57 +95,30 @@ impl Tools {
     }
 }
 
-type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
-
-/// Tests that run one after the other, in one machine or in none.
-struct Job<'a> {
-    names: Vec<String>,
-    /// What the emulators must be able to do for them; they are skipped otherwise.
-    needs: Vec<Ability>,
-    work: Work<'a>,
-}
-
-impl<'a> Job<'a> {
-    fn new(names: Vec<String>, work: impl FnOnce() -> Result<()> + Send + 'a) -> Self {
-        Self { names, needs: Vec::new(), work: Box::new(work) }
-    }
-
-    fn needing(self, needs: Vec<Ability>) -> Self {
-        Self { needs, ..self }
-    }
-
-    /// Runs its tests, or says of each why it cannot be made here.
-    fn run(self, report: &Report) {
-        if let Some((need, why)) = self.needs.iter().find_map(|need| Some((need, need.missing()?))) {
-            let elsewhere = paths::suite().is_none() && need.is_in_trixie();
-            let advice = if elsewhere { "; `cargo xtask test --emulators trixie` runs it" } else { "" };
-            return self.names.iter().for_each(|name| report.skip(name, &(why.clone() + advice)));
-        }
-        let begun = Instant::now();
-        if let Err(error) = (self.work)() {
-            report.fail(&self.names[0], begun.elapsed(), &error, None);
-        }
-    }
-}
-
 /// Prints the names of all tests in machines, of those of a whole Debian if they are asked for.
 pub fn list(extent: Extent) {
-    names(extent).iter().for_each(|name| println!("{}", report::shown(name)));
+    for (name, left_out) in names(extent) {
+        match left_out {
+            Some(why) => println!("{}", report::skipped(&name, why)),
+            None => println!("{}", report::shown(&name)),
+        }
+    }
 }
 
-fn names(extent: Extent) -> Vec<String> {
+/// The names, and why a test is left out, if it is.
+fn names(extent: Extent) -> Vec<(String, Option<&'static str>)> {
     let tools = Tools::new();
     let (found, smp_found, report) = (Found::default(), smp::Found::default(), Report::default());
     let jobs = jobs(&tools, &found, &report, &smp_found, extent);
     // Another suite's emulators make no difference to these.
     let on_the_host: &[&str] = if paths::suite().is_none() { &[host::NAME, "tidy"] } else { &[] };
-    on_the_host
-        .iter()
-        .map(|name| (*name).to_owned())
-        .chain(jobs.iter().flat_map(|job| job.names.iter().cloned()))
-        .chain(Course::all(extent.newest_kernels).into_iter().flat_map(Course::comparison_names))
-        .chain(smp::setups(extent.newest_kernels).into_iter().flat_map(smp::Setup::comparison_names))
-        .collect()
+    let compared = Course::all(extent.newest_kernels)
+        .into_iter()
+        .flat_map(Course::comparison_names)
+        .chain(smp::setups(extent.newest_kernels).into_iter().flat_map(smp::Setup::comparison_names));
+    let jobs = jobs.iter().flat_map(|job| job.names.iter().map(|name| (name.clone(), job.left_out)));
+    let made = |name| (name, None);
+    on_the_host.iter().map(|name| made((*name).to_owned())).chain(jobs).chain(compared.map(made)).collect()
 }
 
 /// Runs the tests that this command asks for with the emulators of the Debian `suite`; whether all passed. What is not in its tree is
@@ -189,6 +169,8 @@ fn once(filter: Option<&str>, extent: Extent, report: &Report) {
         smp_compared.iter().any(|setup| [true, false].iter().any(|side| job.names == setup.names(*side)))
     };
     queue.retain(|job| wanted(&job.names) || is_journey(job) || is_smp(job));
+    // Nothing is built for them.
+    queue.extract_if(.., |job| job.left_out.is_some()).for_each(|job| job.run(report));
     if !queue.is_empty() {
         let begun = Instant::now();
         let ready = || -> Result<()> {
@@ -247,6 +229,11 @@ fn jobs<'a>(
     extent: Extent,
 ) -> Vec<Job<'a>> {
     let mut jobs = Vec::new();
+    // They take longest by far.
+    let nested = (!extent.nested).then_some(WITHOUT_NESTED);
+    let probe = Job::new(probes::names(Lane::VmxKvm), move || probes::all(Lane::VmxKvm, tools, report))
+        .needing(Lane::VmxKvm.needs());
+    jobs.extend(in_nested_kvm(Lane::VmxKvm, tools, report).chain([probe]).map(|job| job.left_out(nested)));
     if extent.distribution {
         let all = move || distribution::all(Lane::Svm, tools, report);
         jobs.push(Job::new(distribution::names(Lane::Svm), all));
@@ -256,9 +243,7 @@ fn jobs<'a>(
     jobs.extend(Lane::ALL.into_iter().chain(Lane::MORE).map(|lane| {
         Job::new(probes::names(lane), move || probes::all(lane, tools, report)).needing(lane.needs())
     }));
-    jobs.extend(
-        nested::MACHINES.iter().map(|machine| Job::new(machine.names(), move || machine.run(tools, report))),
-    );
+    jobs.extend(in_nested_kvm(Lane::SvmKvm, tools, report));
     for setup in smp::setups(extent.newest_kernels) {
         let load = Duration::from_secs(extent.load);
         jobs.extend([true, false].map(|under_vidar| {
@@ -328,6 +313,13 @@ fn journeys<'a>(course: Course, tools: &'a Tools, found: &'a Found, report: &'a 
         Job::new(course.journey_names(side), journey).needing(course.needs())
     };
     course.sides().iter().map(job).collect()
+}
+
+/// Those of Linux in a lane of KVM that nests.
+fn in_nested_kvm<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> impl Iterator<Item = Job<'a>> {
+    let linux = nested::machines(lane)
+        .map(move |machine| Job::new(machine.names(), move || machine.run(tools, report)));
+    linux.map(move |job| job.needing(lane.needs()))
 }
 
 /// Those of a lane with one test.

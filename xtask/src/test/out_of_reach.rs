@@ -14,6 +14,6 @@ const TESTS: [(Lane, &str, &str); 1] = [(
 /// All of them by name, with what is in their way.
 pub fn all() -> impl Iterator<Item = (String, Ability)> {
     let own = TESTS.into_iter().map(|(lane, name, why)| (lane.test(name), why));
-    let all = own.chain(Lane::MORE.into_iter().flat_map(probes::names_left_out));
+    let all = own.chain(Lane::MORE.into_iter().chain([Lane::VmxKvm]).flat_map(probes::names_left_out));
     all.map(|(name, why)| (name, Ability::Nowhere(why)))
 }

@@ -45,7 +45,7 @@ impl Report {
     /// A test cannot be made here, for the reason `why`; it counts as neither passed nor failed.
     pub fn skip(&self, name: &str, why: &str) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
-        self.line(&format!("skipped {}: {why}", shown(name)));
+        self.line(&skipped(name, why));
     }
 
     /// A test came to `result`.
@@ -89,6 +89,11 @@ impl Report {
 /// The name of a test as people see it: with the suite whose emulators it runs in, if they are not this system's.
 pub fn shown(name: &str) -> String {
     paths::suite().map_or_else(|| name.to_owned(), |suite| format!("{suite}:{name}"))
+}
+
+/// The line of a test that is skipped.
+pub fn skipped(name: &str, why: &str) -> String {
+    format!("skipped {}: {why}", shown(name))
 }
 
 /// The last lines, free of what moves a terminal's cursor.

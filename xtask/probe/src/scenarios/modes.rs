@@ -39,5 +39,10 @@ pub fn modes(line: &mut Line) {
         steps
     };
     line.item("steps", steps);
-    line.item("registers", if [cr0(), cr3(), cr4()] == before { "same" } else { "changed" });
+    let after = [cr0(), cr3(), cr4()];
+    if after == before {
+        line.item("registers", "same");
+    } else {
+        line.item("registers", format_args!("{before:x?}/{after:x?}"));
+    }
 }
