@@ -52,6 +52,8 @@ struct Qemu {
 const TRIXIE: [&str; 2] = ["EPYC-Genoa", "x2apic"];
 /// The first version of Bochs that forgets an INIT after the VM exit that it has caused.
 const FORGETS_INIT: Version = Version(2, 8);
+/// The first version of QEMU whose flags are right after CMPXCHG16B.
+const KEEPS_FLAGS: Version = Version(8, 0);
 /// The version of Bochs that Debian's unstable has built wrongly.
 const BUILT_WRONGLY: Version = Version(3, 1);
 
@@ -114,6 +116,11 @@ impl Qemu {
             _ => None,
         }
     }
+}
+
+/// Returns true if this QEMU works out the flags after CMPXCHG16B wrongly, as it did before 8.0.
+pub fn qemu_spoils_flags() -> bool {
+    qemu().is_some_and(|qemu| qemu.version < KEEPS_FLAGS)
 }
 
 /// Returns true if Bochs has its debugger built in, which then stops the machine at a prompt before the first instruction.

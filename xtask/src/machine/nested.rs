@@ -77,7 +77,7 @@ pub fn in_qemu(spec: &Spec, ports: Ports) -> Result<Command> {
     let linux = linux(spec, &IN_QEMU)?;
     let mut command = tied_to_us(QEMU);
     command.args(["-nodefaults", "-display", "none", "-no-reboot", "-accel", "tcg"]);
-    command.args(["-cpu", IN_QEMU.cpu, "-m", &(spec.memory + MEMORY).to_string()]);
+    command.args(["-cpu", &qemu::emulated(IN_QEMU.cpu), "-m", &(spec.memory + MEMORY).to_string()]);
     command.args(["-serial", &format!("file:{LINUX_LOG}")]);
     if let Some(port) = ports.serial {
         command.args([
