@@ -191,10 +191,10 @@ mod tests {
         assert!(!bare.iter().any(|word| word == "-S" || word.contains("debugger")));
         let none = Ports { serial: None, monitor: None, debugger: None };
         let remaps = words(&Spec { remaps_interrupts: true, ..Spec::default() }, none).join(" ");
+        let cpu = emulated(EMULATED_CPU);
         assert!(
-            remaps.contains(
-                "-machine q35 -cpu EPYC,-hypervisor,+x2apic -device intel-iommu,intremap=on,eim=on"
-            )
+            remaps
+                .contains(&format!("-machine q35 -cpu {cpu},+x2apic -device intel-iommu,intremap=on,eim=on"))
         );
         let node = arguments.iter().find(|word| word.contains("\"disk0\"")).unwrap();
         let node: serde_json::Value = serde_json::from_str(node).unwrap();
