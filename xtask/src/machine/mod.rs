@@ -12,6 +12,7 @@ pub mod monitor;
 mod nested;
 pub mod picture;
 mod qemu;
+mod tie;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -19,8 +20,7 @@ use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,7 @@ use self::disk::Disk;
 pub use self::kvm::Obstacle;
 use self::monitor::Monitor;
 pub use self::qemu::TICKS_PER_INSTRUCTION;
+use self::tie::tied_to_us;
 use crate::paths;
 
 /// Where an emulator logs.
@@ -329,23 +330,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// A command that dies with us, even if we are killed, where this host's `setpriv` can do that; that of busybox cannot.
-fn tied_to_us(program: &str) -> Command {
-    const TIE: [&str; 2] = ["--pdeathsig", "KILL"];
-    static CAN_TIE: OnceLock<bool> = OnceLock::new();
-    let ties = CAN_TIE.get_or_init(|| {
-        let tried = Command::new("setpriv").args(TIE).arg("true").stdin(Stdio::null()).output();
-        tried.is_ok_and(|output| output.status.success())
-    });
-    if *ties {
-        let mut command = Command::new("setpriv");
-        command.args(TIE).arg(program);
-        command
-    } else {
-        Command::new(program)
     }
 }
 
