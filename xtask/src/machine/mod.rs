@@ -33,6 +33,7 @@ use self::debugger::Debugger;
 use self::disk::Disk;
 pub use self::kvm::Obstacle;
 use self::monitor::Monitor;
+pub use self::nested::Errand;
 pub use self::qemu::TICKS_PER_INSTRUCTION;
 use self::tie::tied_to_us;
 use crate::paths;
@@ -176,6 +177,8 @@ pub struct Spec {
     /// Whether it is one around a nested KVM. The console of the Linux in it goes to a file, and its second serial port is the
     /// line to us.
     pub runs_kvm: bool,
+    /// What the Linux around a nested KVM does in place of running this machine.
+    pub errand: Option<Errand>,
 }
 
 impl Spec {

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, ensure};
+use object::Endianness;
+use object::elf::FileHeader64;
+use object::read::elf::{FileHeader, ProgramHeader};
 
 use super::qemu::{self, QEMU};
 use super::{LINUX_LOG, Medium, Ports, Spec, bochs, kvm, tied_to_us};
@@ -55,7 +58,7 @@ const IN_BOCHS: Outer = Outer {
 const MEMORY: u32 = 1536;
 /// The command line of that Linux. A panic ends it.
 const COMMAND_LINE: &str = "console=ttyS0,115200 quiet loglevel=4 panic=1 mitigations=off tsc=reliable";
-/// Where the machine's ISO and the arguments of its QEMU are.
+/// Where the machine's ISO and the arguments of its QEMU are, or what is done in its place.
 const FOLDER: &str = "machine";
 /// Files that QEMU loads into a PC.
 const FIRMWARE: &[(&str, &[&str])] = &[
@@ -64,6 +67,17 @@ const FIRMWARE: &[(&str, &[&str])] = &[
 ];
 /// The loader of shared libraries.
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+
+/// What the Linux with KVM does in place of running a machine.
+#[derive(Debug, Clone, Default)]
+pub struct Errand {
+    /// The script for its shell. What it prints goes to the machine's serial port.
+    pub script: String,
+    /// A program of this host that it runs, which is in /usr/bin.
+    pub program: PathBuf,
+    /// Other files, by their paths.
+    pub files: Vec<(String, Vec<u8>)>,
+}
 
 /// The Linux with KVM: its kernel, its initramfs in the machine's folder, and its command line.
 struct Linux {
@@ -124,16 +138,21 @@ pub fn ended_well(status: ExitStatus, log: &str) -> bool {
     (status.success() || bochs::ended_well(status, log)) && log.contains("nested: the machine ended with 0")
 }
 
-/// The Linux with KVM that runs the machine of `spec`.
+/// The Linux with KVM that runs the machine of `spec`, or its errand.
 fn linux(spec: &Spec, outer: &Outer) -> Result<Linux> {
     ensure!(
         spec.disks.is_empty() && !spec.uefi,
         "a machine in a nested KVM has a BIOS, and no disks of its own"
     );
     let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+    let work = match &spec.errand {
+        Some(errand) => work(errand)?,
+        None => machine(spec, outer)?,
+    };
     let modules = fs::read(modules::archive(&guest, &[outer.module.name])?)?;
     let initrd = spec.dir.join("nested-initrd");
-    fs::write(&initrd, [system()?, machine(spec, outer)?, modules].concat())?;
+    let program = spec.errand.as_ref().map(|errand| errand.program.as_path());
+    fs::write(&initrd, [system(program)?, work, modules].concat())?;
     let kernel = guests::kernel(&guest, Freshness::Any)?;
     Ok(Linux { kernel, initrd, command_line: COMMAND_LINE.to_owned() + outer.command_line })
 }
@@ -162,15 +181,29 @@ fn machine(spec: &Spec, outer: &Outer) -> Result<Vec<u8>> {
     initramfs::pack_plain(&[FOLDER.to_owned()], &files)
 }
 
-/// What the Linux with KVM is made of, but for the modules: busybox, QEMU with its libraries and firmware.
-fn system() -> Result<Vec<u8>> {
+/// An errand's script and files.
+fn work(errand: &Errand) -> Result<Vec<u8>> {
+    let mut files = vec![(format!("{FOLDER}/errand"), errand.script.clone().into_bytes())];
+    files.extend(errand.files.iter().cloned());
+    initramfs::pack_plain(&folders(&files), &files)
+}
+
+/// What the Linux with KVM is made of, but for the modules: busybox, QEMU with its libraries and firmware, and another
+/// program with its libraries.
+fn system(program: Option<&Path>) -> Result<Vec<u8>> {
     let qemu = packages::program(QEMU).with_context(|| format!("there is no {QEMU}"))?;
     let mut files = vec![
         ("init".to_owned(), fs::read(paths::root().join("xtask/nested/init"))?),
         ("bin/busybox".to_owned(), fs::read(guests::busybox(Freshness::Any)?)?),
     ];
-    files.push((format!("usr/bin/{QEMU}"), fs::read(&qemu)?));
-    for library in libraries(&qemu)? {
+    let mut shared = BTreeSet::new();
+    for program in [qemu.as_path()].into_iter().chain(program) {
+        let name = program.file_name().context("a program has no name")?.to_string_lossy().into_owned();
+        let content = fs::read(program)?;
+        files.push((format!("usr/bin/{name}"), loaded(&content).unwrap_or(&content).to_vec()));
+        shared.extend(libraries(program)?);
+    }
+    for library in shared {
         files.push((library.trim_start_matches('/').to_owned(), fs::read(&library)?));
     }
     for (folder, names) in FIRMWARE {
@@ -196,6 +229,15 @@ fn folders(files: &[(String, Vec<u8>)]) -> Vec<String> {
 fn parents(folder: &str) -> impl Iterator<Item = String> + '_ {
     let ends = folder.match_indices('/').map(|(end, _)| end).chain([folder.len()]);
     ends.map(|end| folder[..end].to_owned())
+}
+
+/// What of a program is loaded. What comes after that is for debuggers, and may be most of it.
+fn loaded(program: &[u8]) -> Option<&[u8]> {
+    let header = FileHeader64::<Endianness>::parse(program).ok()?;
+    let endian = header.endian().ok()?;
+    let segments = header.program_headers(endian, program).ok()?;
+    let end = segments.iter().map(|segment| segment.p_offset(endian) + segment.p_filesz(endian)).max()?;
+    program.get(..usize::try_from(end).ok()?)
 }
 
 /// The shared libraries that `program` loads, and what loads them.
@@ -228,5 +270,19 @@ mod tests {
         assert_eq!(parents("usr/share/qemu").collect::<Vec<_>>(), ["usr", "usr/share", "usr/share/qemu"]);
         let files = ["init", "usr/share/qemu/a", "bin/b", "usr/c"].map(|name| (name.to_owned(), Vec::new()));
         assert_eq!(folders(&files), ["bin", "usr", "usr/share", "usr/share/qemu"]);
+    }
+
+    #[test]
+    fn a_program_without_what_debuggers_read_still_runs() {
+        let whole = fs::read(std::env::current_exe().unwrap()).unwrap();
+        let part = loaded(&whole).unwrap();
+        assert!(part.len() < whole.len());
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("part");
+        fs::copy(std::env::current_exe().unwrap(), &file).unwrap();
+        fs::write(&file, part).unwrap();
+        let output = Command::new(&file).args(["--list", "--exact", "none"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(loaded(b"#!/bin/sh"), None);
     }
 }

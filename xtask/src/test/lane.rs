@@ -73,6 +73,14 @@ impl Lane {
         }
     }
 
+    /// KVM's module for the extension.
+    pub fn kvm_module(self) -> &'static str {
+        match self {
+            Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake | Self::VmxKvm => "kvm_intel",
+            Self::Svm | Self::SvmGenoa | Self::SvmMax | Self::SvmNextRip | Self::SvmKvm => "kvm_amd",
+        }
+    }
+
     /// The machine that has it.
     pub fn machine(self) -> Machine {
         match self {

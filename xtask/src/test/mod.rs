@@ -15,6 +15,7 @@ mod linux;
 mod menu;
 mod nested;
 mod no_serial;
+mod obstacles;
 mod out_of_reach;
 mod power;
 mod probes;
@@ -315,11 +316,12 @@ fn journeys<'a>(course: Course, tools: &'a Tools, found: &'a Found, report: &'a 
     course.sides().iter().map(job).collect()
 }
 
-/// Those of Linux in a lane of KVM that nests.
+/// Those of Linux and of xtask itself in a lane of KVM that nests.
 fn in_nested_kvm<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> impl Iterator<Item = Job<'a>> {
     let linux = nested::machines(lane)
         .map(move |machine| Job::new(machine.names(), move || machine.run(tools, report)));
-    linux.map(move |job| job.needing(lane.needs()))
+    let obstacles = Job::new(obstacles::names(lane), move || obstacles::all(lane, report));
+    linux.chain([obstacles]).map(move |job| job.needing(lane.needs()))
 }
 
 /// Those of a lane with one test.
