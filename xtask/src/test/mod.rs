@@ -110,13 +110,15 @@ pub fn list(extent: Extent) {
 fn names(extent: Extent) -> Vec<(String, Option<&'static str>)> {
     let tools = Tools::new();
     let (found, smp_found, report) = (Found::default(), smp::Found::default(), Report::default());
-    let jobs = jobs(&tools, &found, &report, &smp_found, extent);
+    let nested_found = nested::Found::default();
+    let jobs = jobs(&tools, &found, &report, &smp_found, &nested_found, extent);
     // Another suite's emulators make no difference to these.
     let on_the_host: &[&str] = if paths::suite().is_none() { &[host::NAME, "tidy"] } else { &[] };
     let compared = Course::all(extent.newest_kernels)
         .into_iter()
         .flat_map(Course::comparison_names)
-        .chain(smp::setups(extent.newest_kernels).into_iter().flat_map(smp::Setup::comparison_names));
+        .chain(smp::setups(extent.newest_kernels).into_iter().flat_map(smp::Setup::comparison_names))
+        .chain(nested::comparison_names());
     let jobs = jobs.iter().flat_map(|job| job.names.iter().map(|name| (name.clone(), job.left_out)));
     let made = |name| (name, None);
     on_the_host.iter().map(|name| made((*name).to_owned())).chain(jobs).chain(compared.map(made)).collect()
@@ -157,19 +159,22 @@ fn once(filter: Option<&str>, extent: Extent, report: &Report) {
     let courses = Course::all(extent.newest_kernels);
     let compared: Vec<_> = courses.into_iter().filter(|course| wanted(&course.comparison_names())).collect();
     let tools = Tools::new();
-    let (found, smp_found) = (Found::default(), smp::Found::default());
+    let (found, smp_found, nested_found) =
+        (Found::default(), smp::Found::default(), nested::Found::default());
     let is_journey = |job: &Job| {
         let journeys =
             |course: &Course| course.sides().iter().any(|side| job.names == course.journey_names(*side));
         compared.iter().any(journeys)
     };
-    let mut queue: Vec<_> = jobs(&tools, &found, report, &smp_found, extent);
+    let mut queue: Vec<_> = jobs(&tools, &found, report, &smp_found, &nested_found, extent);
     let setups = smp::setups(extent.newest_kernels).into_iter();
     let smp_compared: Vec<_> = setups.filter(|setup| wanted(&setup.comparison_names())).collect();
     let is_smp = |job: &Job| {
         smp_compared.iter().any(|setup| [true, false].iter().any(|side| job.names == setup.names(*side)))
     };
-    queue.retain(|job| wanted(&job.names) || is_journey(job) || is_smp(job));
+    let nested_compared = wanted(&nested::comparison_names());
+    let is_nested = |job: &Job| nested_compared && job.names.iter().any(|name| nested::makes_facts(name));
+    queue.retain(|job| wanted(&job.names) || is_journey(job) || is_smp(job) || is_nested(job));
     // Nothing is built for them.
     queue.extract_if(.., |job| job.left_out.is_some()).for_each(|job| job.run(report));
     if !queue.is_empty() {
@@ -191,6 +196,9 @@ fn once(filter: Option<&str>, extent: Extent, report: &Report) {
     for setup in smp_compared {
         let compare = || setup.compare(&smp_found, report);
         compare_or_skip(setup.comparison_names(), setup.needs(), report, compare);
+    }
+    if nested_compared {
+        nested::compare(&nested_found, report);
     }
 }
 
@@ -227,6 +235,7 @@ fn jobs<'a>(
     found: &'a Found,
     report: &'a Report,
     smp_found: &'a smp::Found,
+    nested_found: &'a nested::Found,
     extent: Extent,
 ) -> Vec<Job<'a>> {
     let mut jobs = Vec::new();
@@ -234,7 +243,11 @@ fn jobs<'a>(
     let nested = (!extent.nested).then_some(WITHOUT_NESTED);
     let probe = Job::new(probes::names(Lane::VmxKvm), move || probes::all(Lane::VmxKvm, tools, report))
         .needing(Lane::VmxKvm.needs());
-    jobs.extend(in_nested_kvm(Lane::VmxKvm, tools, report).chain([probe]).map(|job| job.left_out(nested)));
+    jobs.extend(
+        in_nested_kvm(Lane::VmxKvm, tools, nested_found, report)
+            .chain([probe])
+            .map(|job| job.left_out(nested)),
+    );
     if extent.distribution {
         let all = move || distribution::all(Lane::Svm, tools, report);
         jobs.push(Job::new(distribution::names(Lane::Svm), all));
@@ -244,7 +257,7 @@ fn jobs<'a>(
     jobs.extend(Lane::ALL.into_iter().chain(Lane::MORE).map(|lane| {
         Job::new(probes::names(lane), move || probes::all(lane, tools, report)).needing(lane.needs())
     }));
-    jobs.extend(in_nested_kvm(Lane::SvmKvm, tools, report));
+    jobs.extend(in_nested_kvm(Lane::SvmKvm, tools, nested_found, report));
     for setup in smp::setups(extent.newest_kernels) {
         let load = Duration::from_secs(extent.load);
         jobs.extend([true, false].map(|under_vidar| {
@@ -317,9 +330,14 @@ fn journeys<'a>(course: Course, tools: &'a Tools, found: &'a Found, report: &'a 
 }
 
 /// Those of Linux and of xtask itself in a lane of KVM that nests.
-fn in_nested_kvm<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> impl Iterator<Item = Job<'a>> {
+fn in_nested_kvm<'a>(
+    lane: Lane,
+    tools: &'a Tools,
+    found: &'a nested::Found,
+    report: &'a Report,
+) -> impl Iterator<Item = Job<'a>> {
     let linux = nested::machines(lane)
-        .map(move |machine| Job::new(machine.names(), move || machine.run(tools, report)));
+        .map(move |machine| Job::new(machine.names(), move || machine.run(tools, found, report)));
     let obstacles = Job::new(obstacles::names(lane), move || obstacles::all(lane, report));
     linux.chain([obstacles]).map(move |job| job.needing(lane.needs()))
 }

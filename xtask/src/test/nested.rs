@@ -1,15 +1,19 @@
 //! Linux under Vidar on a KVM that nests: what a newcomer's first run takes where KVM can do that.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::facts::Facts;
 use super::lane::Lane;
 use super::report::Report;
+use super::transparency::{COMPARISONS, Comparison};
 use super::{Tools, linux, smp, test_dir, vidarctl};
 use crate::console::{ANSWER, Console, PROMPT};
-use crate::grub::Menu;
+use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
 use crate::machine::{Running, Spec};
 use crate::manifest;
@@ -19,6 +23,10 @@ use crate::manifest;
 pub struct Machine {
     lane: Lane,
     cpus: u32,
+    /// Whether Linux runs there without Vidar, to compare with.
+    bare: bool,
+    /// The machine's CPU, if it is not that which `cargo xtask run` takes.
+    cpu: Option<&'static str>,
     steps: &'static [(&'static str, Step)],
 }
 
@@ -26,10 +34,12 @@ type Step = fn(&mut Guest) -> Result<()>;
 
 /// All of them. A boot takes minutes here, so each ends in another way. On VT-x KVM offers wait-for-SIPI, so hardware starts
 /// the second CPU.
-const MACHINES: [Machine; 4] = [
+const MACHINES: [Machine; 5] = [
     Machine {
         lane: Lane::VmxKvm,
         cpus: 2,
+        bare: false,
+        cpu: None,
         steps: &[
             ("boot", boot),
             ("started-by-hardware", started_by_hardware),
@@ -40,23 +50,72 @@ const MACHINES: [Machine; 4] = [
     Machine {
         lane: Lane::VmxKvm,
         cpus: 1,
+        bare: false,
+        cpu: None,
         steps: &[("boot", boot), ("vidarctl", vidarctl), ("poweroff", power_off)],
     },
     Machine {
         lane: Lane::SvmKvm,
         cpus: 2,
+        bare: false,
+        cpu: None,
         steps: &[("boot", boot), ("hotplug", hotplug), ("reboot", reboot)],
     },
     Machine {
         lane: Lane::SvmKvm,
         cpus: 1,
-        steps: &[("boot", boot), ("vidarctl", vidarctl), ("poweroff", power_off)],
+        bare: false,
+        cpu: Some(WITHOUT_KVM_LEAVES),
+        steps: &[("boot", boot), ("vidarctl", vidarctl), ("facts", facts), ("poweroff", power_off)],
+    },
+    Machine {
+        lane: Lane::SvmKvm,
+        cpus: 1,
+        bare: true,
+        cpu: Some(WITHOUT_KVM_LEAVES),
+        steps: &[("boot", boot), ("facts", facts), ("poweroff", power_off)],
     },
 ];
+
+/// A CPU that does not name KVM. Bare, Linux would use KVM's clock and more of what Vidar hides.
+const WITHOUT_KVM_LEAVES: &str = "host,migratable=off,+svm,kvm=off";
 
 /// Those of a lane.
 pub fn machines(lane: Lane) -> impl Iterator<Item = &'static Machine> {
     MACHINES.iter().filter(move |machine| machine.lane == lane)
+}
+
+/// What Linux has seen of the machine whose facts were collected, bare and under Vidar.
+#[derive(Debug, Default)]
+pub struct Found(Mutex<HashMap<bool, Facts>>);
+
+/// What is not compared: the clock source and the kernel's messages tell how late the clocks of an emulated KVM are.
+const BY_TIME: [&str; 2] = ["clocksource", "messages"];
+
+fn comparisons() -> impl Iterator<Item = &'static Comparison> {
+    COMPARISONS.iter().filter(|comparison| !BY_TIME.contains(&comparison.name))
+}
+
+/// The names of the comparisons of the two.
+pub fn comparison_names() -> Vec<String> {
+    let names = comparisons().map(|comparison| format!("transparency/{}", comparison.name));
+    names.map(|name| Lane::SvmKvm.test(&name)).collect()
+}
+
+/// Returns true if the test of this name collects what is compared.
+pub fn makes_facts(name: &str) -> bool {
+    name.starts_with(&Lane::SvmKvm.test("linux/")) && name.ends_with("/facts")
+}
+
+/// Compares the two.
+pub fn compare(found: &Found, report: &Report) {
+    let found = found.0.lock().expect("nobody panics with it");
+    let of = |bare| found.get(&bare).context("the guest's facts were not collected");
+    for (comparison, name) in comparisons().zip(comparison_names()) {
+        let begun = Instant::now();
+        let result = of(true).and_then(|bare| (comparison.compare)(bare, of(false)?));
+        report.result(&name, begun, result, None);
+    }
 }
 
 /// Linux counts ticks of the old timer while the TSC runs, to see whether their interrupts come, and panics if they do not.
@@ -67,6 +126,9 @@ const NO_TIMER_CHECK: &str = " no_timer_check";
 /// message takes exits of two hypervisors.
 const IN_BOCHS: &str = " quiet tsc_early_khz=20000";
 
+/// Some frequency for the TSC. Linux measures it otherwise, which fails on a busy host, and then shows fewer features of the CPU.
+const KNOWN_TSC: &str = " tsc=reliable tsc_early_khz=2500000";
+
 /// How long Linux may take in a nested KVM.
 const NESTED_BOOT: Duration = Duration::from_secs(3600);
 
@@ -76,8 +138,10 @@ const ROUNDS: u32 = 10;
 struct Guest {
     lane: Lane,
     cpus: u32,
+    bare: bool,
     running: Running,
     console: Console,
+    facts: Option<Facts>,
 }
 
 impl Machine {
@@ -91,28 +155,29 @@ impl Machine {
     }
 
     fn folder(&self) -> String {
-        format!("{}-cpu", self.cpus)
+        format!("{}{}-cpu", if self.bare { "bare/" } else { "" }, self.cpus)
     }
 
     /// Takes the steps; after one that failed there are no more.
-    pub fn run(&self, tools: &Tools, report: &Report) -> Result<()> {
+    pub fn run(&self, tools: &Tools, found: &Found, report: &Report) -> Result<()> {
         let dir = test_dir(&self.lane.folder(&format!("linux/{}", self.folder())))?;
         let log = dir.join("serial.log");
         let mut begun = Instant::now();
         let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
         guest.cmdline += NO_TIMER_CHECK;
-        if self.lane == Lane::VmxKvm {
-            guest.cmdline += IN_BOCHS;
-        }
-        let menu = Menu { default: Some(guest.name.clone()), timeout: 0, ..Menu::default() };
+        guest.cmdline += if self.lane == Lane::VmxKvm { IN_BOCHS } else { KNOWN_TSC };
+        let default = if self.bare { grub::bare(&guest.name) } else { guest.name.clone() };
+        let menu = Menu { default: Some(default), timeout: 0, ..Menu::default() };
         let hypervisor = Some(tools.hypervisor.clone());
         let recipe = Recipe { guests: vec![guest], menu, hypervisor, vidarctl: Some(tools.vidarctl.clone()) };
         let iso = dir.join("vidar.iso");
         iso::make(&recipe, &iso)?;
-        let cpus = NonZeroU32::new(self.cpus);
-        let running = self.lane.machine().start(&Spec { dir, iso, memory: 512, cpus, ..Spec::default() })?;
+        let (cpus, cpu) = (NonZeroU32::new(self.cpus), self.cpu.map(str::to_owned));
+        let running =
+            self.lane.machine().start(&Spec { dir, iso, memory: 512, cpus, cpu, ..Spec::default() })?;
         let console = Console::new(running.serial()?, &log)?;
-        let mut guest = Guest { lane: self.lane, cpus: self.cpus, running, console };
+        let Machine { lane, cpus, bare, .. } = *self;
+        let mut guest = Guest { lane, cpus, bare, running, console, facts: None };
         let mut failed = false;
         for (name, step) in self.steps {
             let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut guest) };
@@ -120,12 +185,17 @@ impl Machine {
             report.result(&self.name(name), begun, result, Some(&log));
             begun = Instant::now();
         }
+        if let Some(facts) = guest.facts {
+            found.0.lock().expect("nobody panics with it").insert(self.bare, facts);
+        }
         Ok(())
     }
 }
 
 fn boot(guest: &mut Guest) -> Result<()> {
-    guest.console.expect("vidar: the machine is the guest's now", NESTED_BOOT)?;
+    if !guest.bare {
+        guest.console.expect("vidar: the machine is the guest's now", NESTED_BOOT)?;
+    }
     guest.console.expect(PROMPT, NESTED_BOOT)?;
     let cpus = guest.console.run("nproc")?;
     ensure!(cpus.trim() == guest.cpus.to_string(), "nproc says {cpus:?}");
@@ -134,6 +204,11 @@ fn boot(guest: &mut Guest) -> Result<()> {
 
 fn vidarctl(guest: &mut Guest) -> Result<()> {
     vidarctl::check(&mut guest.console, guest.lane.extension())
+}
+
+fn facts(guest: &mut Guest) -> Result<()> {
+    guest.facts = Some(Facts::collect(&mut guest.console, !guest.bare)?);
+    Ok(())
 }
 
 fn hotplug(guest: &mut Guest) -> Result<()> {
