@@ -18,7 +18,8 @@ pub enum Ability {
     BochsCpu(&'static str),
     /// Linux boots in Bochs.
     BochsLinux,
-    /// Bochs forgets an INIT once it has made a waiting CPU leave its guest on VT-x, so that Linux can start that CPU.
+    /// Bochs forgets an INIT once it has made a CPU leave its guest on VT-x, so that Linux can start that CPU, if its start-up IPIs
+    /// are far enough apart.
     BochsInit,
     /// QEMU knows this model of a CPU.
     QemuCpu(&'static str),

@@ -93,15 +93,20 @@ impl Setup {
 
     /// The steps of a side. Bare there are no exits.
     fn steps(self, under_vidar: bool) -> impl Iterator<Item = (&'static str, Step)> {
-        let mutates = self == USUAL;
-        STEPS
-            .into_iter()
-            .filter(move |(name, _)| (under_vidar || *name != "exits") && (mutates || *name != MUTATE))
+        let made = move |name: &str| match name {
+            "exits" => under_vidar,
+            MUTATE => self == USUAL,
+            "stress" | "nmi" => !self.is_started_by_hardware(),
+            _ => true,
+        };
+        STEPS.into_iter().filter(move |(name, _)| made(name))
     }
 
     /// The names of the comparisons of the two sides.
     pub fn comparison_names(self) -> Vec<String> {
-        let names = COMPARISONS.iter().map(|comparison| comparison.name).chain(["late-messages"]);
+        // After a load.
+        let late = (!self.is_started_by_hardware()).then_some("late-messages");
+        let names = COMPARISONS.iter().map(|comparison| comparison.name).chain(late);
         names.map(|name| self.name(&format!("transparency/{name}"))).collect()
     }
 
@@ -175,7 +180,9 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
     if setup.lane.machine() == Machine::Bochs {
         guest.cmdline += HALTED_WHEN_IDLE;
     }
-    guest.cmdline += &setup.lane.command_line();
+    if !setup.is_started_by_hardware() {
+        guest.cmdline += &setup.lane.command_line();
+    }
     let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
     let options = setup.options.to_owned();
     let recipe = Recipe {
