@@ -30,9 +30,7 @@ struct Outer {
     module: &'static kvm::Module,
     /// The emulated CPU, which has the extension with all that KVM hands on.
     cpu: &'static str,
-    /// The CPUs of the Linux with KVM.
-    cpus: u32,
-    /// More of its command line.
+    /// What the Linux with KVM is told besides [`COMMAND_LINE`].
     command_line: &'static str,
 }
 
@@ -40,20 +38,19 @@ const IN_QEMU: Outer = Outer {
     module: &kvm::AMD,
     // Without the bit that CPUs leave to hypervisors: this machine plays metal.
     cpu: "EPYC-Milan,-hypervisor,+svm,+npt",
-    cpus: 1,
     command_line: "",
 };
 
-/// Bochs 2.7 lets no external interrupt end a guest that was entered with IF clear. So where a guest waits like that, only
-/// another CPU can run the thread that it waits for.
 const IN_BOCHS: Outer = Outer {
     module: &kvm::INTEL,
     cpu: "corei7_skylake_x",
-    cpus: 2,
     // A triple fault ends Bochs, where another reset would start the Linux with KVM once more.
-    command_line: " reboot=triple tsc_early_khz=20000",
+    command_line: " reboot=triple",
 };
 
+/// CPUs of the Linux with KVM in Bochs. Bochs 2.7 lets no external interrupt end a guest that was entered with IF clear. So
+/// where a guest waits like that, its thread keeps a CPU of the Linux around it, and another must be there for what it waits for.
+const CPUS_IN_BOCHS: u32 = 2;
 /// MiB of memory for the Linux with KVM, beside the machine's own.
 const MEMORY: u32 = 1536;
 /// The command line of that Linux. A panic ends it.
@@ -114,7 +111,8 @@ pub fn in_bochs(spec: &Spec, ports: Ports) -> Result<Command> {
         title: "Linux with KVM".to_owned(),
         kernel: Kernel::File(linux.kernel),
         initrds: vec![Initrd::File(linux.initrd)],
-        cmdline: linux.command_line,
+        // By the CPU's own word a second of the TSC would take minutes.
+        cmdline: format!("{} tsc_early_khz={}", linux.command_line, bochs::INSTRUCTIONS_PER_SECOND / 1000),
         drivers: Vec::new(),
     };
     let menu = Menu { default: Some(grub::bare(&guest.name)), timeout: 0, ..Menu::default() };
@@ -124,7 +122,7 @@ pub fn in_bochs(spec: &Spec, ports: Ports) -> Result<Command> {
         dir: spec.dir.clone(),
         iso,
         memory: spec.memory + MEMORY,
-        cpus: NonZeroU32::new(IN_BOCHS.cpus),
+        cpus: NonZeroU32::new(CPUS_IN_BOCHS),
         cpu: Some(IN_BOCHS.cpu.to_owned()),
         stops_at_triple_fault: true,
         runs_kvm: true,

@@ -107,7 +107,9 @@ impl Lane {
     /// here it is that of the instructions, and Linux' seconds would take minutes.
     pub fn command_line(self) -> String {
         match self {
-            Self::VmxTigerLake | Self::VmxArrowLake => format!(" tsc_early_khz={}", BOCHS_HZ / 1000),
+            Self::VmxTigerLake | Self::VmxArrowLake | Self::VmxKvm => {
+                format!(" tsc_early_khz={}", BOCHS_HZ / 1000)
+            }
             _ => String::new(),
         }
     }

@@ -63,7 +63,7 @@ pub struct Extent {
 }
 
 /// Why the VT-x of a nested KVM is not tried.
-const WITHOUT_NESTED: &str = "it takes half an hour to an hour; `cargo xtask test --nested` runs it";
+const WITHOUT_NESTED: &str = "it takes about half an hour; `cargo xtask test --nested` runs it";
 
 /// Emulators that run at once, where there are CPUs for them.
 const AT_ONCE: usize = 2;
@@ -241,13 +241,15 @@ fn jobs<'a>(
     let mut jobs = Vec::new();
     // They take longest by far.
     let nested = (!extent.nested).then_some(WITHOUT_NESTED);
-    let probe = Job::new(probes::names(Lane::VmxKvm), move || probes::all(Lane::VmxKvm, tools, report))
-        .needing(Lane::VmxKvm.needs());
-    jobs.extend(
-        in_nested_kvm(Lane::VmxKvm, tools, nested_found, report)
-            .chain([probe])
-            .map(|job| job.left_out(nested)),
-    );
+    let vmx = Lane::VmxKvm;
+    let probe = Job::new(probes::names(vmx), move || probes::all(vmx, tools, report));
+    let resets = probes::SINGLES.iter().filter(|single| single.name == probes::RESET);
+    let resets = resets.map(|single| {
+        one(vmx.test(single.name), vmx.folder(single.name), report, move || single.run(vmx, tools))
+    });
+    let probes = [probe].into_iter().chain(resets).map(|job| job.needing(vmx.needs()));
+    let nested_jobs = in_nested_kvm(vmx, tools, nested_found, report).chain(probes);
+    jobs.extend(nested_jobs.map(|job| job.left_out(nested)));
     if extent.distribution {
         let all = move || distribution::all(Lane::Svm, tools, report);
         jobs.push(Job::new(distribution::names(Lane::Svm), all));

@@ -4,12 +4,20 @@ use super::lane::Lane;
 use super::probes;
 use crate::machine::abilities::Ability;
 
+/// Why little can be done with two CPUs on a KVM in Bochs.
+const LOCKS_UP: &str = "Bochs 2.7 lets no interrupt end a guest that was entered with IF clear, so the Linux with KVM locks up sooner or later if its guest \
+                        has two CPUs";
+
 /// Those of no kind: where, what, and why not.
-const TESTS: [(Lane, &str, &str); 1] = [(
-    Lane::Vmx,
-    "linux/5-level-paging",
-    "Bochs 3.0 panics at the VM exit of a guest with 5-level paging (LA57), and the models of older ones have none",
-)];
+const TESTS: [(Lane, &str, &str); 3] = [
+    (
+        Lane::Vmx,
+        "linux/5-level-paging",
+        "Bochs 3.0 panics at the VM exit of a guest with 5-level paging (LA57), and the models of older ones have none",
+    ),
+    (Lane::VmxKvm, "linux/2-cpu/hotplug", LOCKS_UP),
+    (Lane::VmxKvm, "linux/2-cpu/reboot", LOCKS_UP),
+];
 
 /// All of them by name, with what is in their way.
 pub fn all() -> impl Iterator<Item = (String, Ability)> {
