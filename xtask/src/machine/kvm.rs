@@ -70,7 +70,7 @@ pub enum Obstacle {
     /// Parameters of the module are off.
     #[error(
         "{module} is loaded with {off}, and Vidar in a guest needs {on}: stop all virtual machines and load it anew (`sudo modprobe -r \
-         {module} && sudo modprobe {module} {on}`)"
+         {module} && sudo modprobe {module} {on}`); what is off even then is beyond this CPU"
     )]
     Parameters {
         /// The module.
@@ -272,7 +272,7 @@ mod tests {
             (amd("1", "N"), "kvm_amd is loaded with npt=N,", "npt=1`)"),
         ] {
             let sentence = verdict.unwrap_err();
-            assert!(sentence.contains(off) && sentence.ends_with(on), "{sentence}");
+            assert!(sentence.contains(off) && sentence.contains(on), "{sentence}");
         }
     }
 
