@@ -47,7 +47,7 @@ const NOT_LAUNCHED: u32 = 5;
 
 /// A virtual CPU, bound to the physical CPU that it was made on.
 pub struct VmxCpu {
-    block: EntryBlock,
+    pub(super) block: EntryBlock,
     pub(super) vmcs: Vmcs,
     pub(super) capabilities: Capabilities,
     frames: CpuFrames,
@@ -103,7 +103,7 @@ impl VmxCpu {
             Begin::Waiting => cpu.init(true),
             Begin::Startup(vector) | Begin::Landed(vector) => {
                 cpu.init(false);
-                cpu.startup(*vector);
+                setup::startup_state(&mut cpu.vmcs, *vector);
             }
         }
         percpu.set_takes_machine_checks(true);
@@ -341,6 +341,7 @@ impl Vcpu for VmxCpu {
     #[cold]
     fn startup(&mut self, vector: u8) {
         setup::startup_state(&mut self.vmcs, vector);
+        self.drop_blocked_init();
     }
 
     fn flush_second_stage(&mut self) {

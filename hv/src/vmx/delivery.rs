@@ -1,10 +1,14 @@
 //! Events that go into the guest of a virtual CPU: those that are kept for it, and those that an exit interrupted.
 
+#![expect(unsafe_code, reason = "the entry assembly is called")]
+
 use super::controls::pin;
 use super::cpu::VmxCpu;
+use super::entry::{enter, status};
 use super::event::{self, Injection, interruptibility};
-use super::exit::Fields;
+use super::exit::{self, Fields};
 use super::field::*;
+use crate::arch::percpu::kept;
 use crate::vmm::backend::Vcpu;
 use crate::vmm::control::CR4_MCE;
 use crate::vmm::exit::Exit;
@@ -36,6 +40,30 @@ impl VmxCpu {
     pub(super) fn window(&mut self) -> Option<Exit> {
         self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
         self.deliver_kept()
+    }
+
+    /// Drops an INIT that came while the CPU waited for the start-up IPI which it has just got. Such an INIT is blocked: Intel SDM
+    /// Vol. 3C, 26.5.2 "Other Causes of VM Exits", INIT signals. A CPU may keep it until the guest runs, as Bochs does, and it would
+    /// then undo the start. So the guest is entered with no time to execute an instruction, and the INIT exits before the timer does.
+    #[cold]
+    pub(super) fn drop_blocked_init(&mut self) {
+        self.vmcs.write(PREEMPTION_TIMER, 0);
+        self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin | pin::PREEMPTION_TIMER);
+        // There is one at most, but Bochs 2.7 has it exit again and again.
+        for _ in 0..2 {
+            // SAFETY: the guest that has just exited is entered again, with the state of a CPU that starts.
+            if unsafe { enter(&mut self.block) } != status::LEFT {
+                break;
+            }
+            match exit::decode(self.vmcs.exit_reason(), &self.vmcs) {
+                Exit::Init => {}
+                Exit::MachineCheck => self.percpu.keep(kept::MACHINE_CHECK),
+                _ => break,
+            }
+        }
+        self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
+        // Bochs 2.7 goes on to report what wait-for-SIPI blocks.
+        self.vmcs.write(GUEST_INTERRUPTIBILITY, 0);
     }
 
     /// Injects what the last exit interrupted.
