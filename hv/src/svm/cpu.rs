@@ -80,9 +80,14 @@ impl<R: ReadGuest> SvmCpu<R> {
         let vmcb = unsafe {
             let mut vmcb = Vmcb::at(direct(frames.vmcb));
             enable::enable(&capabilities, frames.host_save, frames.host, percpu.is_boot_cpu());
-            // A CPU that comes out of an INIT has its guest's MSRs in the VMCB already.
-            if vmcb.control().guest_asid == 0 {
+            // INIT leaves the MSRs. One that exited has found Vidar's in the CPU, and the guest's are in the VMCB. One that did not
+            // exit has found the guest's in the CPU, where it may have written them since its last exit. The PAT alone is not
+            // there any more: AMD APM Vol. 2, 15.25.2 "Replicated State".
+            let first = vmcb.control().guest_asid == 0;
+            if first || matches!(begin, Begin::Landed(_)) {
                 vmsave(frames.vmcb);
+            }
+            if first {
                 vmcb.save_mut(Clean::ALL).g_pat = percpu.guest_pat();
             }
             vmcb
