@@ -291,7 +291,7 @@ fn xsetbv<V: Vcpu>(vcpu: &mut V) -> Outcome {
     let (register, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
     let features = vcpu.cpuid(0xd, 0);
     let supported = u64::from(features.edx) << 32 | u64::from(features.eax);
-    // CPUs look at CR4 and at the privilege level before they exit. On AMD-V, QEMU looks at neither, and Bochs not at the latter.
+    // CPUs look at CR4 and at the privilege level before they exit. On AMD-V, QEMU 10.0 looks at neither, and Bochs not at the latter.
     // Vidar's own CR4 has the bit. Intel SDM Vol. 3C, 26.1.1 "Relative Priority of Faults and VM Exits"; AMD APM Vol. 2, 15.9
     // "Instruction Intercepts".
     if vcpu.cr4() & CR4_OSXSAVE == 0 {
