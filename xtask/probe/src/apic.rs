@@ -24,7 +24,8 @@ const INIT: u32 = 5 << 8;
 /// Delivery mode of a start-up IPI.
 const STARTUP: u32 = 6 << 8;
 const PENDING: u32 = 1 << 12;
-const ASSERT: u32 = 1 << 14;
+/// The level of a message that is sent.
+pub const ASSERT: u32 = 1 << 14;
 const LEVEL: u32 = 1 << 15;
 const MASKED: u32 = 1 << 16;
 const TO_SELF: u32 = 1 << 18;
@@ -98,7 +99,8 @@ impl Apic {
         self.1 = wrmsr(IA32_APIC_BASE, base | X2APIC).is_ok();
     }
 
-    fn send(&self, id: u32, command: u32) {
+    /// Sends a CPU a message.
+    pub fn send(&self, id: u32, command: u32) {
         if self.1 {
             let _ = wrmsr(IA32_X2APIC_ICR, u64::from(id) << 32 | u64::from(command));
             return;

@@ -8,6 +8,7 @@ interrupt_stubs:
 .set vector, 0
 .rept 256
     .balign 16
+    endbr64
     .if (vector != 8) && ((vector < 10) || (vector > 14)) && (vector != 17) && (vector != 21)
     pushq $0
     .endif

@@ -114,6 +114,14 @@ impl Lane {
         }
     }
 
+    /// What a message calls its CPU.
+    pub fn cpu_name(self) -> String {
+        let emulator =
+            if matches!(self.machine(), Machine::Bochs | Machine::KvmInBochs) { "Bochs" } else { "QEMU" };
+        let model = self.cpu().and_then(|cpu| cpu.split(',').next()).unwrap_or("the usual model");
+        format!("the CPU of {emulator}, {model},")
+    }
+
     /// What its emulator must be able to do.
     pub fn needs(self) -> Vec<Ability> {
         match self {

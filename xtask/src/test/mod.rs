@@ -17,12 +17,14 @@ mod nested;
 mod no_serial;
 mod obstacles;
 mod out_of_reach;
+mod pairs;
 mod power;
 mod probes;
 #[cfg(test)]
 mod readme;
 mod refusals;
 mod report;
+mod scenario;
 mod screen;
 pub mod small;
 mod smp;
@@ -242,7 +244,8 @@ fn jobs<'a>(
     // They take longest by far.
     let nested = (!extent.nested).then_some(WITHOUT_NESTED);
     let vmx = Lane::VmxKvm;
-    let probe = Job::new(probes::names(vmx), move || probes::all(vmx, tools, report));
+    let sitting = probes::sitting(vmx);
+    let probe = Job::new(sitting.names(), move || sitting.run(tools, report));
     let resets = probes::SINGLES.iter().filter(|single| single.name == probes::RESET);
     let resets = resets.map(|single| {
         one(vmx.test(single.name), vmx.folder(single.name), report, move || single.run(vmx, tools))
@@ -257,7 +260,12 @@ fn jobs<'a>(
     let courses = Course::all(extent.newest_kernels).into_iter();
     jobs.extend(courses.flat_map(|course| journeys(course, tools, found, report)));
     jobs.extend(Lane::ALL.into_iter().chain(Lane::MORE).map(|lane| {
-        Job::new(probes::names(lane), move || probes::all(lane, tools, report)).needing(lane.needs())
+        let sitting = probes::sitting(lane);
+        Job::new(sitting.names(), move || sitting.run(tools, report)).needing(lane.needs())
+    }));
+    jobs.extend(pairs::PAIRS.map(|pair| {
+        let sitting = pair.sitting();
+        Job::new(sitting.names(), move || sitting.run(tools, report)).needing(pair.needs())
     }));
     jobs.extend(in_nested_kvm(Lane::SvmKvm, tools, nested_found, report));
     for setup in smp::setups(extent.newest_kernels) {

@@ -9,11 +9,16 @@ const LOCKS_UP: &str = "Bochs 2.7 lets no interrupt end a guest that was entered
                         has two CPUs";
 
 /// Those of no kind: where, what, and why not.
-const TESTS: [(Lane, &str, &str); 3] = [
+const TESTS: [(Lane, &str, &str); 4] = [
     (
         Lane::Vmx,
         "linux/5-level-paging",
         "Bochs 3.0 panics at the VM exit of a guest with 5-level paging (LA57), and the models of older ones have none",
+    ),
+    (
+        Lane::Vmx,
+        "probe/msr-immediate",
+        "neither Bochs 3.0 nor QEMU 10 has RDMSR and WRMSRNS with an immediate on a CPU that it models",
     ),
     (Lane::VmxKvm, "linux/2-cpu/hotplug", LOCKS_UP),
     (Lane::VmxKvm, "linux/2-cpu/reboot", LOCKS_UP),

@@ -2,56 +2,28 @@
 
 // tidy: long because it holds the table of scenarios, and the tests that share their machine.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use super::Tools;
 use super::lane::Lane;
-use super::report::Report;
+use super::scenario::Verdict::{AsBare, AsBareBut, Words};
+use super::scenario::{Scenario, Sitting, contains, models, only, scenario};
 use super::small::{self, GUEST, Small};
 use crate::console::{ANSWER, BOOT};
-use crate::grub::{self, Menu};
+use crate::grub::Menu;
 
 /// What the probe says of the CPU under Vidar and nowhere else: the extensions, of which each machine has one, are gone.
 pub const UNDER_VIDAR: &str = "vmx=0 smx=0 svm=0";
 
-/// What a scenario of the probe must come to under Vidar.
-#[derive(Debug, Clone, Copy)]
-enum Verdict {
-    /// The very same as on the bare machine.
-    AsBare,
-    /// These words, in any order, among others.
-    Words(&'static str),
-    /// These words among others, and all words of other names the same as on the bare machine.
-    AsBareBut(&'static str),
-}
-
-/// A scenario of the probe.
-#[derive(Debug)]
-struct Scenario {
-    name: &'static str,
-    verdict: Verdict,
-    /// The only lane where it is so; `None` is all.
-    lane: Option<Lane>,
-}
-
-const fn scenario(name: &'static str, verdict: Verdict) -> Scenario {
-    Scenario { name, verdict, lane: None }
-}
-
-const fn only(lane: Lane, name: &'static str, verdict: Verdict) -> Scenario {
-    Scenario { name, verdict, lane: Some(lane) }
-}
-
 /// The scenarios of a lane.
 fn scenarios(lane: Lane) -> impl Iterator<Item = &'static Scenario> {
-    let own = move |scenario: &Scenario| scenario.lane == Some(lane.usual());
-    // A row for one lane alone stands there for the row for all.
+    let own = move |scenario: &Scenario| scenario.is_in(lane) == Some(true);
+    // A row for some lanes alone stands there for the row for all.
     let for_all = move |scenario: &Scenario| {
         let has_own = SCENARIOS.iter().any(|other| own(other) && other.name == scenario.name);
-        scenario.lane.is_none() && !has_own && left_out(lane).all(|(name, _)| name != scenario.name)
+        scenario.is_in(lane).is_none() && !has_own && left_out(lane).all(|(name, _)| name != scenario.name)
     };
     SCENARIOS.iter().filter(move |scenario| own(scenario) || for_all(scenario))
 }
@@ -64,10 +36,8 @@ fn left_out(lane: Lane) -> impl Iterator<Item = (&'static str, &'static str)> {
 
 /// The names of the tests of a lane that are left out, and why.
 pub fn names_left_out(lane: Lane) -> impl Iterator<Item = (String, &'static str)> {
-    left_out(lane).map(move |(name, why)| (test(lane, name), why))
+    left_out(lane).map(move |(name, why)| (lane.test(&format!("probe/{name}")), why))
 }
-
-use Verdict::{AsBare, AsBareBut, Words};
 
 /// Scenarios that emulators cannot show: where, which, and why.
 const LEFT_OUT: &[(Lane, &[&str], &str)] = &[
@@ -212,58 +182,23 @@ const SCENARIOS: &[Scenario] = &[
     scenario("regs", AsBare),
     scenario("debugregs", AsBare),
     scenario("fpu", AsBare),
+    models(NEWER_INTEL, "cet", AsBare),
+    models(NEWER_INTEL, "shadow-stack", AsBare),
+    models(NEWER_INTEL, "branches", AsBare),
+    models(NEWER, "supervisor-state", AsBare),
+    models(NEWER, "keys", AsBare),
+    models(NEWER_INTEL, "waiting", AsBare),
+    models(NEWER_INTEL, "lass", AsBare),
+    models(&[Lane::SvmMax], "five-levels", AsBare),
 ];
 
-/// The names of the tests that [`all`] makes.
-pub fn names(lane: Lane) -> Vec<String> {
-    scenarios(lane).map(|scenario| test(lane, scenario.name)).collect()
-}
+/// The models that have what came to CPUs in the last years. Of AMD's, QEMU emulates neither CET nor what only Intel has.
+const NEWER: &[Lane] = &[Lane::VmxTigerLake, Lane::VmxArrowLake, Lane::SvmGenoa, Lane::SvmMax];
+const NEWER_INTEL: &[Lane] = &[Lane::VmxTigerLake, Lane::VmxArrowLake];
 
-fn test(lane: Lane, scenario: &str) -> String {
-    lane.test(&format!("probe/{scenario}"))
-}
-
-/// Runs the probe's scenarios bare and under Vidar, and compares.
-pub fn all(lane: Lane, tools: &Tools, report: &Report) -> Result<()> {
-    let begun = Instant::now();
-    let bare = answers(lane, "probe-bare", &grub::bare(GUEST), tools);
-    let vidar = answers(lane, "probe-vidar", GUEST, tools);
-    let log = small::log(&lane.folder("probe-vidar"));
-    let (bare, vidar) = match (bare, vidar) {
-        (Ok(bare), Ok(vidar)) => (bare, vidar),
-        (Err(error), _) => return Err(error.context("the probe, bare")),
-        (_, Err(error)) => {
-            for name in names(lane) {
-                report.fail(&name, begun.elapsed(), &anyhow::anyhow!("{error:#}"), Some(&log));
-            }
-            return Ok(());
-        }
-    };
-    for (scenario, name) in scenarios(lane).zip(names(lane)) {
-        match judge(scenario, &bare, &vidar) {
-            Ok(()) => report.pass(&name, begun.elapsed()),
-            Err(error) => {
-                let error = error.context(format!("see {}", log.display()));
-                report.fail(&name, begun.elapsed(), &error, None);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What the probe said to each scenario, until it was done.
-fn answers(lane: Lane, name: &str, entry: &str, tools: &Tools) -> Result<HashMap<String, String>> {
-    let scenarios: Vec<_> = scenarios(lane).map(|scenario| scenario.name).collect();
-    let mut booted = Small {
-        cmdline: format!("probe={}", scenarios.join(",")),
-        menu: Menu { default: Some(entry.to_owned()), ..Menu::default() },
-        ..usual(&Place::new(lane, name, tools))?
-    }
-    .boot(tools)?;
-    booted.console.expect("probe: hello", BOOT)?;
-    let said = booted.console.expect("probe: done", ANSWER)?;
-    let lines = said.lines().filter_map(|line| line.strip_prefix("probe ")?.split_once(": "));
-    Ok(lines.map(|(name, result)| (name.to_owned(), result.trim().to_owned())).collect())
+/// What is asked in one machine of the lane: all scenarios that are for it.
+pub fn sitting(lane: Lane) -> Sitting {
+    Sitting { name: "probe", lane, cpus: 1, options: "", scenarios: scenarios(lane).collect() }
 }
 
 /// Where a test runs.
@@ -289,43 +224,6 @@ fn usual(place: &Place<'_>) -> Result<Small> {
         cpu: place.lane.cpu(),
         ..Small::default()
     })
-}
-
-fn judge(scenario: &Scenario, bare: &HashMap<String, String>, vidar: &HashMap<String, String>) -> Result<()> {
-    let vidar = vidar.get(scenario.name).context("the probe said nothing to it")?;
-    let bare = bare.get(scenario.name).context("the probe said nothing to it on the bare machine")?;
-    match scenario.verdict {
-        AsBare => differences(bare, vidar, ""),
-        Words(words) => contains(vidar, words),
-        AsBareBut(words) => contains(vidar, words).and_then(|()| differences(bare, vidar, words)),
-    }
-}
-
-fn contains(said: &str, words: &str) -> Result<()> {
-    ensure!(!words.trim().is_empty(), "nothing is demanded");
-    let there: Vec<_> = said.split_whitespace().collect();
-    let missing: Vec<_> = words.split_whitespace().filter(|word| !there.contains(word)).collect();
-    ensure!(missing.is_empty(), "{} should be in: {said}", missing.join(" "));
-    Ok(())
-}
-
-/// Both the same, word by word, but for words that have the name of a word in `but`.
-fn differences(bare: &str, vidar: &str, but: &str) -> Result<()> {
-    let kept = |said: &'_ str| -> Vec<String> {
-        let name = |word: &'_ str| word.split('=').next().map(str::to_owned);
-        let compared = |word: &&str| but.split_whitespace().all(|other| name(other) != name(word));
-        said.split_whitespace().filter(compared).map(str::to_owned).collect()
-    };
-    let (bare, vidar) = (kept(bare), kept(vidar));
-    if bare == vidar {
-        return Ok(());
-    }
-    let different = bare.iter().zip(&vidar).filter(|(one, other)| one != other);
-    let different: Vec<_> = different.map(|(one, other)| format!("{other} where bare has {one}")).collect();
-    if different.is_empty() {
-        bail!("{} words under Vidar, {} bare", vidar.len(), bare.len());
-    }
-    bail!("{}", different.join("; "))
 }
 
 /// A test with a machine of its own.
@@ -493,10 +391,6 @@ fn unknown_option(place: &Place<'_>) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn one(name: &str, said: &str) -> HashMap<String, String> {
-        HashMap::from([(name.to_owned(), said.to_owned())])
-    }
-
     #[test]
     fn a_lane_has_a_scenario_once_or_says_why_it_has_not() {
         for lane in Lane::ALL.into_iter().chain(Lane::MORE).chain([Lane::VmxKvm]) {
@@ -508,30 +402,6 @@ mod tests {
                 let known = SCENARIOS.iter().any(|scenario| scenario.name == name);
                 assert!(known && !names.contains(&name), "{lane:?} {name}");
             }
-        }
-    }
-
-    #[test]
-    fn verdicts_are_strict() {
-        let same = scenario("a", AsBare);
-        assert!(judge(&same, &one("a", "x=1 y=2"), &one("a", "x=1 y=2")).is_ok());
-        for vidar in ["x=1 y=3", "x=1", "x=1 y=2 z=3", "y=2 x=1", ""] {
-            assert!(judge(&same, &one("a", "x=1 y=2"), &one("a", vidar)).is_err(), "{vidar}");
-        }
-        assert!(judge(&same, &one("b", ""), &one("a", "")).is_err());
-        assert!(judge(&same, &one("a", ""), &one("b", "")).is_err());
-
-        let words = scenario("a", Words("x=1 z=3"));
-        assert!(judge(&words, &one("a", ""), &one("a", "z=3 y=2 x=1")).is_ok());
-        assert!(judge(&words, &one("a", ""), &one("a", "x=1 z=33")).is_err());
-
-        let but = scenario("a", AsBareBut("v=0"));
-        assert!(judge(&but, &one("a", "x=1 v=1"), &one("a", "x=1 v=0")).is_ok());
-        assert!(judge(&but, &one("a", "x=1 v=1"), &one("a", "x=2 v=0")).is_err());
-        assert!(judge(&but, &one("a", "x=1 v=1"), &one("a", "x=1 v=1")).is_err());
-
-        for nothing in [Words(""), AsBareBut(" ")] {
-            assert!(judge(&scenario("a", nothing), &one("a", "x=1"), &one("a", "x=1")).is_err());
         }
     }
 }

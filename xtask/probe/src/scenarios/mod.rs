@@ -3,13 +3,17 @@
 use crate::line::Line;
 
 mod bench;
+mod cet;
 mod control;
 mod delivery;
 mod edge;
 mod efer;
 mod firmware;
+mod five_levels;
 mod hypercall;
 mod identity;
+mod keys;
+mod lass;
 mod lengths;
 mod machine_check;
 mod memory;
@@ -17,13 +21,17 @@ mod modes;
 mod msrs;
 mod nmi;
 mod no_execute;
+mod other_init;
 mod preserved;
 mod priority;
 mod quiet;
 mod reset;
 mod startup;
 mod step;
+mod supervisor_state;
 mod virtualization;
+mod waiting;
+mod x2apic;
 mod xstate;
 
 /// A scenario.
@@ -85,6 +93,19 @@ pub const ALL: &[Scenario] = &[
     scenario("regs", preserved::regs),
     scenario("debugregs", preserved::debugregs),
     scenario("fpu", xstate::fpu),
+    scenario("cet", cet::registers),
+    scenario("shadow-stack", cet::shadow_stack),
+    scenario("branches", cet::branches),
+    scenario("supervisor-state", supervisor_state::supervisor_state),
+    scenario("keys", keys::keys),
+    scenario("waiting", waiting::waiting),
+    scenario("lass", lass::lass),
+    scenario("five-levels", five_levels::five_levels),
+    last("other-wherever", other_init::wherever),
+    last("other-registers", other_init::registers),
+    last("other-cet", other_init::cet),
+    last("other-apic", other_init::apic),
+    last("x2apic", x2apic::commands),
     last("machine-check", machine_check::machine_check),
     last("sipi", startup::sipi),
     last("init-sipi", startup::init_sipi),

@@ -9,7 +9,8 @@ use crate::cpu::{cpuid, cr4};
 use crate::line::Line;
 use crate::user;
 
-const CR4_OSXSAVE: u64 = 1 << 18;
+/// CR4.OSXSAVE.
+pub const CR4_OSXSAVE: u64 = 1 << 18;
 
 const X87: u64 = 1;
 const SSE: u64 = 1 << 1;
@@ -89,10 +90,11 @@ pub fn xsetbv(line: &mut Line) {
 
 /// A save area as FXSAVE and XSAVE want it.
 #[repr(C, align(64))]
-struct Area([u8; 4096]);
+pub struct Area([u8; 4096]);
 
 impl Area {
-    const ZERO: Self = Self([0; 4096]);
+    /// An empty one.
+    pub const ZERO: Self = Self([0; 4096]);
 }
 
 static mut PATTERN: Area = Area::ZERO;

@@ -1,0 +1,102 @@
+//! The local APIC in x2APIC mode, on two CPUs: where its messages arrive, and which accesses it refuses. Intel SDM Vol. 3A, 11.12
+//! "Extended XAPIC (x2APIC)".
+
+#![expect(unsafe_code, reason = "interrupts are let in by assembly")]
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::apic::Apic;
+use crate::attempt::{Hex, Shown, rdmsr, wrmsr};
+use crate::cpu::cpuid;
+use crate::idt::{Frame, handling};
+use crate::line::Line;
+use crate::other::{self, Command, INTERRUPT};
+
+const APIC_BASE: u32 = 0x1b;
+const ID: u32 = 0x802;
+const END_OF_INTERRUPT: u32 = 0x80b;
+const SPURIOUS: u32 = 0x80f;
+const COMMAND: u32 = 0x830;
+const SELF: u32 = 0x83f;
+
+const ENABLED_AND_X2APIC: u64 = 0b11 << 10;
+
+const ASSERT: u64 = 1 << 14;
+const LOGICAL: u64 = 1 << 11;
+const NMI: u64 = 4 << 8;
+const VECTOR: u64 = INTERRUPT as u64;
+
+static TAKEN: AtomicU32 = AtomicU32::new(0);
+
+fn on_interrupt(_: &mut Frame) {
+    TAKEN.fetch_add(1, Relaxed);
+    let _ = wrmsr(END_OF_INTERRUPT, 0);
+}
+
+/// Messages by the interrupt command register: what came of the write, and how many interrupts this CPU took and the other one.
+pub fn commands(line: &mut Line) {
+    if cpuid(1, 0)[2] >> 21 & 1 == 0 {
+        return line.item("lacks", "x2APIC");
+    }
+    let mut apic = Apic::find();
+    apic.enable();
+    other::prepare(&[]);
+    apic.enter_x2apic_mode();
+    line.item("started", other::start(&apic).0);
+    let base = other::tell(Command::Rdmsr, APIC_BASE, 0).unwrap_or(0);
+    other::tell(Command::Wrmsr, APIC_BASE, base | ENABLED_AND_X2APIC);
+    other::tell(Command::Wrmsr, SPURIOUS, 0x1ff);
+    other::in_x2apic_mode();
+    other::tell(Command::Enable, 0, 0);
+    line.item("ids", format_args!("{}/{}", Hex(rdmsr(ID)), Hex(Ok(other::tell(Command::Rdmsr, ID, 0).unwrap_or(u64::MAX)))));
+    let other_cpu = u64::from(other::ID) << 32;
+    handling(INTERRUPT, on_interrupt, || {
+        for (name, command, here, there) in [
+            ("physical", other_cpu | ASSERT | VECTOR, 0, 1),
+            ("physical-self", ASSERT | VECTOR, 1, 0),
+            ("nobody", 9 << 32 | ASSERT | VECTOR, 0, 0),
+            ("logical", 2 << 32 | LOGICAL | ASSERT | VECTOR, 0, 1),
+            ("logical-both", 3 << 32 | LOGICAL | ASSERT | VECTOR, 1, 1),
+            ("other-cluster", 1 << 48 | 3 << 32 | LOGICAL | ASSERT | VECTOR, 0, 0),
+            ("all-by-id", 0xffff_ffff << 32 | ASSERT | VECTOR, 1, 1),
+            ("self", 1 << 18 | ASSERT | VECTOR, 1, 0),
+            ("all", 2 << 18 | ASSERT | VECTOR, 1, 1),
+            ("others", 3 << 18 | ASSERT | VECTOR, 0, 1),
+            ("bit-12", other_cpu | ASSERT | VECTOR | 1 << 12, 0, 0),
+            ("bit-13", other_cpu | ASSERT | VECTOR | 1 << 13, 0, 0),
+            ("bit-16", other_cpu | ASSERT | VECTOR | 1 << 16, 0, 0),
+            ("bit-20", other_cpu | ASSERT | VECTOR | 1 << 20, 0, 0),
+            ("bit-31", other_cpu | ASSERT | VECTOR | 1 << 31, 0, 0),
+        ] {
+            show(line, name, COMMAND, command, here, there);
+        }
+        show(line, "self-ipi", SELF, VECTOR, 1, 0);
+        show(line, "self-ipi-bit-8", SELF, VECTOR | 1 << 8, 0, 0);
+    });
+    for index in [0x80b, 0x80e, 0x831, 0x83f, 0x840] {
+        line.item(format_args!("read-{index:x}"), Shown(rdmsr(index).map(drop)));
+    }
+    for (index, value) in [(0x802, 0), (0x80b, 1), (0x80d, 0), (0x831, 0), (0x808, 1 << 8), (0x80f, 1 << 32)] {
+        line.item(format_args!("write-{index:x}"), Shown(wrmsr(index, value)));
+    }
+    line.item("back", Shown(wrmsr(APIC_BASE, rdmsr(APIC_BASE).unwrap_or(0) & !(1 << 10))));
+    line.item("nmi", format_args!("{}/{}", Shown(wrmsr(COMMAND, other_cpu | ASSERT | NMI)), other::nmi()));
+}
+
+/// Writes a command, and waits for so many interrupts here and there.
+fn show(line: &mut Line, name: &str, register: u32, command: u64, here: u32, there: u32) {
+    TAKEN.store(0, Relaxed);
+    let before = other::taken().0;
+    let wrote = wrmsr(register, command);
+    for _ in 0..1000 {
+        // SAFETY: the handler returns, and interrupts are off again after it.
+        unsafe { asm!("sti", "nop", "nop", "cli") };
+        if TAKEN.load(Relaxed) >= here && there == 0 {
+            break;
+        }
+        core::hint::spin_loop();
+    }
+    let there = other::interrupts(before + there) - before;
+    line.item(name, format_args!("{}/{}/{there}", Shown(wrote), TAKEN.load(Relaxed)));
+}

@@ -1,0 +1,235 @@
+//! Scenarios of the probe that share a machine: what each has to come to, and how the bare machine and Vidar are compared.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::Tools;
+use super::lane::Lane;
+use super::report::Report;
+use super::small::{self, GUEST, Small};
+use crate::console::{ANSWER, BOOT};
+use crate::grub::{self, Menu};
+
+/// What a scenario of the probe must come to under Vidar.
+#[derive(Debug, Clone, Copy)]
+pub enum Verdict {
+    /// The very same as on the bare machine.
+    AsBare,
+    /// These words, in any order, among others.
+    Words(&'static str),
+    /// These words among others, and all words of other names the same as on the bare machine.
+    AsBareBut(&'static str),
+}
+
+use Verdict::{AsBare, AsBareBut, Words};
+
+/// Where a row of the table counts.
+#[derive(Debug, Clone, Copy)]
+enum Where {
+    Everywhere,
+    /// In this lane, with any model of CPU.
+    Lane(Lane),
+    /// With these models.
+    Models(&'static [Lane]),
+}
+
+/// A scenario of the probe.
+#[derive(Debug)]
+pub struct Scenario {
+    /// The probe's name for it.
+    pub name: &'static str,
+    verdict: Verdict,
+    place: Where,
+}
+
+/// A scenario of all lanes.
+pub const fn scenario(name: &'static str, verdict: Verdict) -> Scenario {
+    Scenario { name, verdict, place: Where::Everywhere }
+}
+
+/// A scenario of one lane.
+pub const fn only(lane: Lane, name: &'static str, verdict: Verdict) -> Scenario {
+    Scenario { name, verdict, place: Where::Lane(lane) }
+}
+
+/// A scenario of some models of CPU.
+pub const fn models(models: &'static [Lane], name: &'static str, verdict: Verdict) -> Scenario {
+    Scenario { name, verdict, place: Where::Models(models) }
+}
+
+impl Scenario {
+    /// Returns whether it is one of the lane's, or `None` if it is for all.
+    pub fn is_in(&self, lane: Lane) -> Option<bool> {
+        match self.place {
+            Where::Everywhere => None,
+            Where::Lane(only) => Some(only == lane.usual()),
+            Where::Models(models) => Some(models.contains(&lane)),
+        }
+    }
+}
+
+/// Scenarios that the probe is asked one after the other, once bare and once under Vidar.
+#[derive(Debug)]
+pub struct Sitting {
+    /// What the names of its tests begin with, in their lane.
+    pub name: &'static str,
+    /// The machine.
+    pub lane: Lane,
+    /// Its CPUs.
+    pub cpus: u32,
+    /// Vidar's boot options.
+    pub options: &'static str,
+    /// What is asked.
+    pub scenarios: Vec<&'static Scenario>,
+}
+
+impl Sitting {
+    /// The names of its tests.
+    pub fn names(&self) -> Vec<String> {
+        let test = |scenario: &&Scenario| self.lane.test(&format!("{}/{}", self.name, scenario.name));
+        self.scenarios.iter().map(test).collect()
+    }
+
+    /// Runs the scenarios bare and under Vidar, and compares.
+    pub fn run(&self, tools: &Tools, report: &Report) -> Result<()> {
+        let begun = Instant::now();
+        let bare = self.answers("bare", &grub::bare(GUEST), tools);
+        let vidar = self.answers("vidar", GUEST, tools);
+        let log = small::log(&self.folder("vidar"));
+        let (bare, vidar) = match (bare, vidar) {
+            (Ok(bare), Ok(vidar)) => (bare, vidar),
+            (Err(error), _) => return Err(error.context("the probe, bare")),
+            (_, Err(error)) => {
+                for name in self.names() {
+                    report.fail(&name, begun.elapsed(), &anyhow::anyhow!("{error:#}"), Some(&log));
+                }
+                return Ok(());
+            }
+        };
+        for (scenario, name) in self.scenarios.iter().zip(self.names()) {
+            match judge(scenario, &bare, &vidar) {
+                Ok(None) => report.pass(&name, begun.elapsed()),
+                Ok(Some(lacks)) => report.skip(&name, &format!("{} has no {lacks}", self.lane.cpu_name())),
+                Err(error) => {
+                    let error = error.context(format!("see {}", log.display()));
+                    report.fail(&name, begun.elapsed(), &error, None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn folder(&self, side: &str) -> String {
+        self.lane.folder(&format!("{}-{side}", self.name))
+    }
+
+    /// What the probe said to each scenario, until it was done.
+    fn answers(&self, side: &str, entry: &str, tools: &Tools) -> Result<HashMap<String, String>> {
+        let scenarios: Vec<_> = self.scenarios.iter().map(|scenario| scenario.name).collect();
+        let menu =
+            Menu { default: Some(entry.to_owned()), options: self.options.to_owned(), ..Menu::default() };
+        let mut booted = Small {
+            name: self.folder(side),
+            lane: self.lane,
+            kernel: tools.probe()?.to_vec(),
+            cmdline: format!("probe={}", scenarios.join(",")),
+            menu,
+            memory: 256,
+            cpus: self.cpus,
+            cpu: self.lane.cpu(),
+            ..Small::default()
+        }
+        .boot(tools)?;
+        booted.console.expect("probe: hello", BOOT)?;
+        let said = booted.console.expect("probe: done", ANSWER)?;
+        let lines = said.lines().filter_map(|line| line.strip_prefix("probe ")?.split_once(": "));
+        Ok(lines.map(|(name, result)| (name.to_owned(), result.trim().to_owned())).collect())
+    }
+}
+
+/// Judges what the probe said. Returns what the CPU lacks for the scenario, if it lacks something: then Vidar has to say so too.
+fn judge(
+    scenario: &Scenario,
+    bare: &HashMap<String, String>,
+    vidar: &HashMap<String, String>,
+) -> Result<Option<String>> {
+    let vidar = vidar.get(scenario.name).context("the probe said nothing to it")?;
+    let bare = bare.get(scenario.name).context("the probe said nothing to it on the bare machine")?;
+    if let Some(lacks) = bare.strip_prefix("lacks=") {
+        differences(bare, vidar, "")?;
+        return Ok(Some(lacks.replace('-', " ")));
+    }
+    match scenario.verdict {
+        AsBare => differences(bare, vidar, ""),
+        Words(words) => contains(vidar, words),
+        AsBareBut(words) => contains(vidar, words).and_then(|()| differences(bare, vidar, words)),
+    }?;
+    Ok(None)
+}
+
+/// Returns an error that names the words of `words` which are not in `said`.
+pub fn contains(said: &str, words: &str) -> Result<()> {
+    ensure!(!words.trim().is_empty(), "nothing is demanded");
+    let there: Vec<_> = said.split_whitespace().collect();
+    let missing: Vec<_> = words.split_whitespace().filter(|word| !there.contains(word)).collect();
+    ensure!(missing.is_empty(), "{} should be in: {said}", missing.join(" "));
+    Ok(())
+}
+
+/// Both the same, word by word, but for words that have the name of a word in `but`.
+fn differences(bare: &str, vidar: &str, but: &str) -> Result<()> {
+    let kept = |said: &'_ str| -> Vec<String> {
+        let name = |word: &'_ str| word.split('=').next().map(str::to_owned);
+        let compared = |word: &&str| but.split_whitespace().all(|other| name(other) != name(word));
+        said.split_whitespace().filter(compared).map(str::to_owned).collect()
+    };
+    let (bare, vidar) = (kept(bare), kept(vidar));
+    if bare == vidar {
+        return Ok(());
+    }
+    let different = bare.iter().zip(&vidar).filter(|(one, other)| one != other);
+    let different: Vec<_> = different.map(|(one, other)| format!("{other} where bare has {one}")).collect();
+    if different.is_empty() {
+        bail!("{} words under Vidar, {} bare", vidar.len(), bare.len());
+    }
+    bail!("{}", different.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: &str, said: &str) -> HashMap<String, String> {
+        HashMap::from([(name.to_owned(), said.to_owned())])
+    }
+
+    #[test]
+    fn verdicts_are_strict() {
+        let same = scenario("a", AsBare);
+        assert!(judge(&same, &one("a", "x=1 y=2"), &one("a", "x=1 y=2")).is_ok());
+        for vidar in ["x=1 y=3", "x=1", "x=1 y=2 z=3", "y=2 x=1", ""] {
+            assert!(judge(&same, &one("a", "x=1 y=2"), &one("a", vidar)).is_err(), "{vidar}");
+        }
+        assert!(judge(&same, &one("b", ""), &one("a", "")).is_err());
+        assert!(judge(&same, &one("a", ""), &one("b", "")).is_err());
+
+        let lacks = judge(&same, &one("a", "lacks=such-a-thing"), &one("a", "lacks=such-a-thing")).unwrap();
+        assert_eq!(lacks.as_deref(), Some("such a thing"));
+        assert!(judge(&same, &one("a", "lacks=it"), &one("a", "x=1")).is_err());
+
+        let words = scenario("a", Words("x=1 z=3"));
+        assert!(judge(&words, &one("a", ""), &one("a", "z=3 y=2 x=1")).is_ok());
+        assert!(judge(&words, &one("a", ""), &one("a", "x=1 z=33")).is_err());
+
+        let but = scenario("a", AsBareBut("v=0"));
+        assert!(judge(&but, &one("a", "x=1 v=1"), &one("a", "x=1 v=0")).is_ok());
+        assert!(judge(&but, &one("a", "x=1 v=1"), &one("a", "x=2 v=0")).is_err());
+        assert!(judge(&but, &one("a", "x=1 v=1"), &one("a", "x=1 v=1")).is_err());
+
+        for nothing in [Words(""), AsBareBut(" ")] {
+            assert!(judge(&scenario("a", nothing), &one("a", "x=1"), &one("a", "x=1")).is_err());
+        }
+    }
+}
