@@ -15,6 +15,7 @@ use super::extension::Extension;
 use super::info::BootInfo;
 use super::listed::Listed;
 use super::refusal::Refusal;
+use super::startup::{self, Found, Wish};
 use super::tables::Tables;
 use crate::arch::icr::{Destination, Message};
 use crate::arch::percpu::PerCpu;
@@ -32,17 +33,6 @@ const RESERVE: usize = 96;
 /// Ticks of the TSC between INIT and start-up IPI, and how long a CPU has to come up after it, in a first and in a second
 /// attempt. CPUs of this century need no pause; the second is 10 ms where the TSC ticks at 5 GHz, as old ones want it.
 const ATTEMPTS: [(u64, u64); 2] = [(1_000_000, 50_000_000), (50_000_000, 250_000_000)];
-
-/// Who is to start CPUs for the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// The local APICs, where the extension lets them; or else Vidar.
-    Auto,
-    /// The local APICs: every start-up IPI leads to Vidar.
-    Landing,
-    /// Vidar.
-    Emulated,
-}
 
 /// One further CPU.
 struct Further<E: Extension> {
@@ -149,30 +139,28 @@ pub fn start<E: Extension>(
     }
     let lost = |id| all.iter().all(|cpu| cpu.apic_id != id);
     listed.withdraw(&Tables::new(info), lost);
-    // A CPU that the guest could start and that is not Vidar's would run beside it.
-    let guarded = listed.damaged || listed.any(lost);
-    let by_vidar = wish == Wish::Emulated || !extension.waits_for_sipi();
-    let emulated = listed.has_further() && by_vidar || guarded;
-    let mut landing = None;
-    let startup = match trampoline {
-        Some(trampoline) if wish == Wish::Landing => {
-            // The guest has the page in another place, and until it runs the page is free.
-            trampoline.remove();
-            landing = Some(trampoline);
-            Startup::Landing
-        }
-        Some(trampoline) if emulated => {
-            info.keep(trampoline.page(), "to start CPUs from");
-            Startup::Emulated { trampoline: trampoline.vector() }
-        }
-        Some(trampoline) => {
-            tables.unmap_identity();
-            trampoline.remove();
-            Startup::Hardware
-        }
-        None if emulated => Startup::Emulated { trampoline: 0 },
-        None => Startup::Hardware,
+    let found = Found {
+        trampoline: trampoline.as_ref().map(Trampoline::vector),
+        waits_for_sipi: extension.waits_for_sipi(),
+        has_further: listed.has_further(),
+        guarded: listed.damaged || listed.any(lost),
     };
+    let startup = startup::choose(wish, found);
+    let mut landing = None;
+    if let Some(trampoline) = trampoline {
+        match startup {
+            Startup::Emulated { .. } => info.keep(trampoline.page(), "to start CPUs from"),
+            // The guest has the page in another place, and until it runs the page is free.
+            Startup::Landing => {
+                trampoline.remove();
+                landing = Some(trampoline);
+            }
+            Startup::Hardware => {
+                tables.unmap_identity();
+                trampoline.remove();
+            }
+        }
+    }
     if all.len() > 1 {
         let how = if matches!(startup, Startup::Emulated { .. }) { ", started by Vidar" } else { "" };
         log::info!("{} CPUs{how}", all.len());

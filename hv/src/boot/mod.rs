@@ -11,6 +11,7 @@ pub mod multiboot2;
 pub mod options;
 pub mod refusal;
 pub mod rsdp;
+pub mod startup;
 pub mod suspend;
 
 #[cfg(target_os = "none")]
