@@ -55,9 +55,9 @@ impl VmxCpu {
             if unsafe { enter(&mut self.block) } != status::LEFT {
                 break;
             }
-            match exit::decode(self.vmcs.exit_reason(), &self.vmcs) {
-                Exit::Init => {}
-                Exit::MachineCheck => self.percpu.keep(kept::MACHINE_CHECK),
+            match self.vmcs.exit_reason() {
+                exit::INIT => {}
+                exit::ENTRY_MACHINE_CHECK => self.percpu.keep(kept::MACHINE_CHECK),
                 _ => break,
             }
         }

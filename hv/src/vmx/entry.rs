@@ -66,6 +66,7 @@ pub mod status {
 ///
 /// # Safety
 /// The current VMCS is set up for a guest that cannot reach Vidar's memory, and `block` is its own.
+#[inline(always)] // into `run`, which every exit takes
 pub unsafe fn enter(block: &mut EntryBlock) -> u32 {
     let status;
     // SAFETY: the caller's promise; all that the call loses is named here, and the block may change.

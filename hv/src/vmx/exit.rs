@@ -19,7 +19,10 @@ const ENTRY_FAILURE: u32 = 1 << 31;
 
 /// An entry that a machine check has ended: the guest is to get it. Intel SDM Vol. 3C, 27.9 "Machine-Check Events During VM
 /// Entry".
-const ENTRY_MACHINE_CHECK: u32 = ENTRY_FAILURE | 41;
+pub const ENTRY_MACHINE_CHECK: u32 = ENTRY_FAILURE | 41;
+
+/// The exit reason of an INIT. `run` alone decodes exits, so that the compiler takes the decoding into it.
+pub const INIT: u32 = reason::INIT;
 
 /// Basic exit reasons.
 mod reason {
