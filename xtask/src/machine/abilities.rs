@@ -25,6 +25,9 @@ pub enum Ability {
     QemuCpu(&'static str),
     /// QEMU emulates this feature of a CPU, by the name that `-cpu` has for it.
     QemuFeature(&'static str),
+    /// QEMU translates a guest's addresses by the nested pages of AMD-V while the guest's own paging is off, as it is where a further
+    /// CPU starts.
+    QemuNestedRealMode,
     /// No emulator that is known can do it, for this reason, which is a whole sentence without its full stop.
     Nowhere(&'static str),
 }
@@ -55,6 +58,9 @@ const TRIXIE: [&str; 2] = ["EPYC-Genoa", "x2apic"];
 const FORGETS_INIT: Version = Version(2, 8);
 /// The first version of QEMU whose flags are right after CMPXCHG16B.
 const KEEPS_FLAGS: Version = Version(8, 0);
+/// The first number of the versions of QEMU that ignore nested pages while a guest's paging is off: 8.2.2 does, as Ubuntu 24.04 has it,
+/// and 7.2 and 10.0 do not, as Debian 12 and 13 have them. Later ones of 8.2 may be right as well.
+const IGNORES_NESTED_PAGES: u32 = 8;
 /// The version of Bochs that Debian's unstable has built wrongly.
 const BUILT_WRONGLY: Version = Version(3, 1);
 
@@ -62,7 +68,7 @@ impl Ability {
     /// Returns true if Debian 13's emulators can do it.
     pub fn is_in_trixie(self) -> bool {
         match self {
-            Self::BochsCpu(_) | Self::BochsInit | Self::BochsLinux => true,
+            Self::BochsCpu(_) | Self::BochsInit | Self::BochsLinux | Self::QemuNestedRealMode => true,
             Self::QemuCpu(name) => TRIXIE.contains(&name),
             Self::QemuFeature(name) => TRIXIE.contains(&name),
             Self::Nowhere(_) => false,
@@ -76,7 +82,7 @@ impl Ability {
                 Some(bochs) => bochs.lacks(self),
                 None => Some("there is no Bochs here".to_owned()),
             },
-            Self::QemuCpu(_) | Self::QemuFeature(_) => match qemu() {
+            Self::QemuCpu(_) | Self::QemuFeature(_) | Self::QemuNestedRealMode => match qemu() {
                 Some(qemu) => qemu.lacks(self),
                 None => Some("there is no QEMU here".to_owned()),
             },
@@ -114,6 +120,9 @@ impl Qemu {
             Ability::QemuFeature(name) if !knows(&self.features, name) => {
                 Some(format!("QEMU {version} does not emulate {name}"))
             }
+            Ability::QemuNestedRealMode if version.0 == IGNORES_NESTED_PAGES => Some(format!(
+                "QEMU {version} ignores nested pages while a guest's paging is off, so that a further CPU starts in Vidar's memory"
+            )),
             _ => None,
         }
     }
@@ -301,6 +310,13 @@ mod tests {
 
     #[test]
     fn what_no_emulator_can_do_is_always_missing() {
+        let qemu = |version| Qemu { version, cpus: Vec::new(), features: Vec::new() };
+        for right in [Version(7, 2), Version(9, 0), Version(10, 0)] {
+            assert_eq!(qemu(right).lacks(Ability::QemuNestedRealMode), None);
+        }
+        assert!(
+            qemu(Version(8, 2)).lacks(Ability::QemuNestedRealMode).unwrap().starts_with("QEMU 8.2 ignores ")
+        );
         assert_eq!(Ability::Nowhere("nobody does it").missing().as_deref(), Some("nobody does it"));
     }
 }

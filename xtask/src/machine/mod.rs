@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use self::abilities::Ability;
 pub use self::bochs::INSTRUCTIONS_PER_SECOND as BOCHS_HZ;
 pub use self::choice::Choice;
 use self::debugger::Debugger;
@@ -228,7 +229,12 @@ impl Machine {
         // Bochs keeps an INIT that comes while a CPU waits in a VT-x guest for its start-up IPI, and delivers it after that. Then
         // only a second start-up IPI helps, and Linux sends it after 20 microseconds, which are 400 instructions here: too early. What
         // is more, Bochs 2.7 keeps the INIT for ever.
-        if self == Self::Bochs { "cpu-startup=emulated" } else { "" }
+        let starts_by_itself = match self {
+            Self::Bochs => false,
+            Self::Qemu => Ability::QemuNestedRealMode.missing().is_none(),
+            _ => true,
+        };
+        if starts_by_itself { "" } else { "cpu-startup=emulated" }
     }
 
     /// Starts it. The ISO boots at once.

@@ -125,7 +125,8 @@ impl Lane {
     /// What its emulator must be able to do.
     pub fn needs(self) -> Vec<Ability> {
         match self {
-            Self::Vmx | Self::Svm | Self::SvmKvm => vec![],
+            Self::Vmx | Self::Svm => vec![],
+            Self::SvmKvm => vec![Ability::QemuNestedRealMode],
             Self::VmxTigerLake => vec![Ability::BochsCpu("tigerlake")],
             Self::VmxArrowLake => vec![Ability::BochsCpu("arrow_lake")],
             Self::SvmNextRip => vec![Ability::BochsCpu("ryzen")],

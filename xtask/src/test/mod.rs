@@ -294,11 +294,14 @@ fn jobs<'a>(
         boots::BOOTS.iter().map(|boot| one(boot.test(), boot.folder(), report, move || boot.run(tools))),
     );
     jobs.extend(hot_memory::SETUPS.map(|setup| {
-        one(setup.test(), setup.folder(), report, move || setup.run(tools)) // Bochs has no slots
+        // Bochs has no slots.
+        one(setup.test(), setup.folder(), report, move || setup.run(tools))
+            .needing(vec![Ability::QemuNestedRealMode])
     }));
     jobs.extend(added_cpu::TESTS.map(|(name, under_vidar)| {
         let check = move || added_cpu::run(name, under_vidar, tools);
         one(Lane::Svm.test(name), Lane::Svm.folder(name), report, check)
+            .needing(vec![Ability::QemuNestedRealMode])
     }));
     jobs.extend(
         faults::FAULTS
@@ -361,7 +364,9 @@ fn short<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> Vec<Job<'a>> {
         one(lane.test(&case.name()), lane.folder(&case.name()), report, move || case.check(tools))
     });
     let startups = startup::STARTUPS.iter().filter(move |startup| startup.is_in(lane)).map(|startup| {
+        let needs = if lane == Lane::Svm { vec![Ability::QemuNestedRealMode] } else { vec![] };
         one(lane.test(startup.name), lane.folder(startup.name), report, move || startup.run(lane, tools))
+            .needing(needs)
     });
     singles.chain(startups).chain(refusals).collect()
 }

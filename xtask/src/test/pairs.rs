@@ -21,8 +21,8 @@ pub const PAIRS: [Pair; 5] = [
     Pair { lane: Lane::Vmx, name: "pair-started-by-vidar", options: STARTED_BY_VIDAR, needs: None },
     Pair { lane: Lane::VmxArrowLake, name: "pair", options: "", needs: Some(Ability::BochsInit) },
     Pair { lane: Lane::VmxTigerLake, name: "pair-started-by-vidar", options: STARTED_BY_VIDAR, needs: None },
-    Pair { lane: Lane::Svm, name: "pair", options: "", needs: None },
-    Pair { lane: Lane::SvmMax, name: "pair", options: "", needs: None },
+    Pair { lane: Lane::Svm, name: "pair", options: "", needs: Some(Ability::QemuNestedRealMode) },
+    Pair { lane: Lane::SvmMax, name: "pair", options: "", needs: Some(Ability::QemuNestedRealMode) },
 ];
 
 /// The models of Bochs whose second CPU Vidar starts, and all others whose APICs have x2APIC mode.

@@ -87,6 +87,9 @@ impl Setup {
         if self.is_started_by_hardware() {
             needs.push(Ability::BochsInit);
         }
+        if self.lane.machine() == Machine::Qemu {
+            needs.push(Ability::QemuNestedRealMode);
+        }
         if self.x2apic {
             needs.push(Ability::QemuFeature("x2apic"));
         }
