@@ -58,7 +58,7 @@ impl View {
         } else if self.mapped.contains(address) {
             Some(Place::Direct(address))
         } else {
-            (word.0 < self.end).then_some(Place::Window(address))
+            (plain.0 < self.end).then_some(Place::Window(address))
         }
     }
 
@@ -123,7 +123,8 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const DECOY: Hpa = Hpa(3 * MIB + 0x7000);
     const MOVED: Hpa = Hpa(5000 * MIB);
-    const ALIAS: u64 = 1 << 39;
+    /// Above the width that is left, as the C-bit of AMD's CPUs is.
+    const ALIAS: u64 = 1 << 47;
 
     fn view() -> &'static View {
         let mut mapped = RangeSet::from([Hpa(0)..Hpa(4096 * MIB), Hpa(5000 * MIB)..Hpa(5002 * MIB)]);
@@ -159,6 +160,7 @@ mod tests {
             ((1 << 40) - 8, Some(Place::Window(Hpa((1 << 40) - 8)))),
             // Nowhere.
             (1 << 40, None),
+            (ALIAS | (1 << 40), None),
             (u64::MAX - 7, None),
         ] {
             assert_eq!(reader.place(Gpa(address)), place, "{address:#x}");
