@@ -104,6 +104,7 @@ pub fn make<E: Extension>(
         },
         msrs: msrs.leak(),
         startup: cpus.startup,
+        landing: if cpus.startup == Startup::Landing { landing::WINDOW } else { Hpa(0)..Hpa(0) },
         watched,
         cr4_allowed: extension.cr4_allowed(),
         efer_allowed: extension.efer_allowed(),

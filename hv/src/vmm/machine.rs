@@ -39,6 +39,8 @@ pub struct Machine<F, T> {
     pub msrs: &'static [&'static [Row]],
     /// Who starts CPUs.
     pub startup: Startup,
+    /// The machine's pages by which start-up IPIs lead to Vidar; empty but with [`Startup::Landing`].
+    pub landing: Range<Hpa>,
     /// The local APIC's page, if the guest's writes to it are looked at.
     pub watched: Option<Gpa>,
     /// Bits of CR4 that the guest may set.
@@ -71,8 +73,9 @@ impl<F, T> Machine<F, T> {
         Hpa(controls.cr3).align_down(PAGE_SIZE) == self.host_root
     }
 
-    /// Returns true if some of these addresses are Vidar's.
+    /// Returns true if no device may be laid over these addresses: some of them are Vidar's, or start-up IPIs lead to Vidar by
+    /// what is there.
     pub fn keeps(&self, range: &Range<Hpa>) -> bool {
-        self.facts.kept.iter().any(|kept| overlaps(range, kept))
+        self.facts.kept.iter().chain([&self.landing]).any(|kept| overlaps(range, kept))
     }
 }

@@ -4,10 +4,11 @@ use crate::bench::native_cpuid;
 use crate::bench::{Bench, Did, REGION, XCR0_SUPPORTED};
 use crate::{ABSENT, APIC, HIGH, REFUSED, TSC, denied, indexed, touch};
 use vidar::arch::msr::{self, EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME};
-use vidar::mem::addr::{Gpa, PAGE_SIZE};
+use vidar::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use vidar::mem::stage2::REACH;
 use vidar::vmm::control::*;
 use vidar::vmm::exit::{ControlWrite, Exit, Immediate};
+use vidar::vmm::machine::Startup;
 use vidar::vmm::outcome::{Exception, Outcome, Stop};
 use vidar::vmm::registers::Register::{self, Rax, Rbx, Rcx, Rdi, Rdx, Rsi};
 use vidar_abi::{Call, ExitKind, MAGIC, Status, VERSION, Vendor};
@@ -236,6 +237,20 @@ fn wrmsr_by_policy() {
         let did = if tried { vec![Did::Wrmsr(index, value)] } else { vec![] };
         assert_eq!(bench.answer(Exit::Wrmsr), (outcome, did), "{index:#x} = {value:#x}");
         assert_eq!((bench.cpu.registers, bench.pages()), before);
+    }
+}
+
+/// A device over them would answer the CPU that a start-up IPI names them to.
+#[test]
+fn no_device_is_laid_over_the_pages_that_lead_to_vidar() {
+    for (startup, outcome) in [(Startup::Landing, REFUSED), (Startup::Hardware, Outcome::Advance)] {
+        for (index, value) in [(msr::APIC_BASE, 0x9_e900), (msr::MMIO_CFG_BASE, 1)] {
+            let mut bench = Bench::with(&indexed(index, value));
+            bench.machine.startup = startup;
+            bench.machine.landing =
+                if startup == Startup::Landing { Hpa(0x1000)..Hpa(0xa_0000) } else { Hpa(0)..Hpa(0) };
+            assert_eq!(bench.answer(Exit::Wrmsr).0, outcome, "{index:#x} with {startup:?}");
+        }
     }
 }
 

@@ -409,6 +409,7 @@ impl Bench {
             cpuid: Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 },
             msrs,
             startup,
+            landing: if startup == Startup::Landing { Hpa(0x1000)..Hpa(0xa_0000) } else { Hpa(0)..Hpa(0) },
             watched,
             cr4_allowed: CR4_ALLOWED,
             efer_allowed: EFER_ALLOWED,
