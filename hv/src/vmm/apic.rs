@@ -37,7 +37,7 @@ pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa)
         vcpu.flush_second_stage();
         return Outcome::Resume;
     };
-    vcpu.doubt().end();
+    vcpu.doubt().found(code.rip);
     let offset = (address.0 & 0xfff) as u16;
     if offset > LAST {
         return REFUSE;

@@ -19,7 +19,7 @@ pub struct Site {
     pub kind: ExitKind,
     /// RIP.
     pub rip: u64,
-    /// Exits of the kind that this CPU has answered before it, where nobody calls [`Doubt::end`] for them.
+    /// Exits of the kind that this CPU has answered before it, where nobody calls [`Doubt::found`] for them.
     pub answered: u64,
 }
 
@@ -38,14 +38,17 @@ impl Doubt {
         self.last = Some(site);
         let again = self.tries < PATIENCE;
         if !again {
-            self.end();
+            self.last = None;
         }
         again
     }
 
-    /// An instruction was found: those before it count no more.
-    pub fn end(&mut self) {
-        self.last = None;
+    /// The instruction at `rip` was found: what it has exited before counts no more. Others go on to count, as a handler may store
+    /// between two tries of what it has interrupted.
+    pub fn found(&mut self, rip: u64) {
+        if self.last.is_some_and(|last| last.rip == rip) {
+            self.last = None;
+        }
     }
 }
 
@@ -76,7 +79,12 @@ mod tests {
         }
         for _ in 0..3 * PATIENCE {
             assert!(doubt.tries_again(SITE));
-            doubt.end();
+            doubt.found(SITE.rip);
         }
+        for _ in 1..PATIENCE {
+            assert!(doubt.tries_again(SITE));
+            doubt.found(0x2000);
+        }
+        assert!(!doubt.tries_again(SITE), "another instruction was found in between");
     }
 }
