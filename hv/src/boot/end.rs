@@ -1,6 +1,6 @@
 //! The end of a guest's CPU: what it was, and what the user wants done then.
 
-use crate::arch::{apic, instructions, stop};
+use crate::arch::{apic, stop};
 use crate::debug::{ending, log as console};
 use crate::vmm::backend::Vcpu;
 use crate::vmm::exit::Exit;
@@ -23,10 +23,7 @@ pub fn end<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, stop: Stop, exi
             apic::init_self()
         }
         Stop::MachineCheck => "a machine check while machine checks are switched off (CR4.MCE)",
-        Stop::Elsewhere => {
-            ending::let_firmware_in();
-            instructions::halt_forever()
-        }
+        Stop::Elsewhere => ending::halt_for_another(),
     };
     stop::others(percpu.apic_id);
     console::take_back();

@@ -47,7 +47,7 @@ pub fn said() -> Option<OnCrash> {
 }
 
 #[cfg(target_os = "none")]
-pub use native::{Ways, end, let_firmware_in, set_ways};
+pub use native::{Ways, end, halt_for_another, let_firmware_in, set_ways};
 
 #[cfg(target_os = "none")]
 mod native {
@@ -78,6 +78,12 @@ mod native {
         if let Some(ways) = WAYS.get() {
             (ways.before_halt)();
         }
+    }
+
+    /// Halts this CPU, because another has something to report.
+    pub fn halt_for_another() -> ! {
+        let_firmware_in();
+        instructions::halt_forever()
     }
 
     /// After the last words: what the user wants done. `who` halts if it is to.

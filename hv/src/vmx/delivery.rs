@@ -9,6 +9,8 @@ use super::event::{self, Injection, interruptibility};
 use super::exit::{self, Fields};
 use super::field::*;
 use crate::arch::percpu::kept;
+use crate::arch::processor::Processor;
+use crate::debug::ending;
 use crate::vmm::backend::Vcpu;
 use crate::vmm::control::CR4_MCE;
 use crate::vmm::exit::Exit;
@@ -64,6 +66,10 @@ impl VmxCpu {
         self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
         // Bochs 2.7 goes on to report what wait-for-SIPI blocks.
         self.vmcs.write(GUEST_INTERRUPTIBILITY, 0);
+        // The INIT may have been another CPU's, which wants all to stop and does not send it twice.
+        if self.stop_is_wanted() {
+            ending::halt_for_another();
+        }
     }
 
     /// Injects what the last exit interrupted.
