@@ -60,8 +60,6 @@ enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Cpu {
     place: Place,
-    /// It is one of Vidar's.
-    listed: bool,
     init_waits: bool,
     /// What a bare CPU would be: where it runs since when, or `None` while it waits.
     bare: Option<Option<u8>>,
@@ -109,8 +107,7 @@ impl Cpu {
             Place::Guest(since) => vec![to(Place::Exit(since))],
             Place::Exit(since) => vec![enter(since)],
             Place::Waiting => vec![],
-            Place::Starting(vector) if self.listed => vec![to(Place::Entering(vector))],
-            Place::Starting(_) => vec![to(Place::Waiting)],
+            Place::Starting(vector) => vec![to(Place::Entering(vector))],
             Place::Entering(vector) => vec![enter(Some(vector))],
         }
     }
@@ -128,8 +125,7 @@ impl Cpu {
 }
 
 /// A CPU that runs the guest.
-const RUNNING: Cpu =
-    Cpu { place: Place::Guest(None), listed: true, init_waits: false, bare: Some(None), lost: false };
+const RUNNING: Cpu = Cpu { place: Place::Guest(None), init_waits: false, bare: Some(None), lost: false };
 
 /// Goes through all orders of the messages and the CPU's own steps, and returns how it can end.
 fn explore(start: Cpu, messages: &[Message]) -> HashSet<Cpu> {
@@ -186,18 +182,6 @@ fn nothing_else_differs_from_a_bare_cpu() {
             assert!(end.lost || end.ends() == end.bare, "{messages:?} {end:?}");
             // One that lost it waits, or was started by a later one: it is never where nobody sent it.
             assert!(end.ends().is_none() || end.bare.is_some(), "{messages:?} {end:?}");
-        }
-    }
-}
-
-/// Nothing that is sent to it makes it run the guest or stay in Vidar, where it has nothing to meet an NMI with.
-#[test]
-fn a_cpu_that_nobody_lists_waits_again() {
-    let unlisted = Cpu { place: Place::Waiting, listed: false, bare: None, ..RUNNING };
-    for messages in all_messages().chain([AS_LINUX.into(), [AS_LINUX, AS_LINUX].concat()]) {
-        for end in explore(unlisted, &messages) {
-            assert_eq!(end.ends(), None, "{messages:?} {end:?}");
-            assert!(matches!(end.place, Place::Waiting | Place::Starting(_)), "{messages:?} {end:?}");
         }
     }
 }
