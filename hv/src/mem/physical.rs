@@ -60,7 +60,7 @@ impl ReadGuest for Reader {
     fn word(&self, address: Gpa) -> Option<u64> {
         match self.place(address.align_down(8))? {
             // SAFETY: the word is in the direct map, where the guest's memory is read and never borrowed. It may be a device's:
-            // then reading it does no more than the guest's CPU did, which has read it just before.
+            // then reading it does no more than the guest's CPU could do, or has just done.
             Place::Direct(word) => Some(unsafe { read(direct(word)) }),
             Place::Window(word) => through_window(word),
         }

@@ -1,4 +1,5 @@
-//! The guest's physical memory as its CPUs see it, for Vidar to read what one of them has just read itself.
+//! The guest's physical memory as its CPUs see it, for Vidar to read what one of them has just read itself, or, of
+//! microcode, what it could have read.
 //!
 //! That may be anywhere: in memory that was added while the machine runs, and in the decoy that the guest is shown in
 //! place of Vidar's memory. Another CPU can have changed the guest's page tables in between, so that a walk leads to a

@@ -57,7 +57,7 @@ pub struct Machine<F, T> {
     pub fill_reported: AtomicBool,
     /// The root of Vidar's own page tables.
     pub host_root: Hpa,
-    /// The guest's memory, to be read where a CPU of it has read just before.
+    /// The guest's memory, to be read where a CPU of it has just read, or could.
     pub guest: &'static (dyn ReadGuest + Sync),
     /// Loads an update of the CPU's microcode.
     pub load_microcode: Load,

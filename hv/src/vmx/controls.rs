@@ -3,7 +3,7 @@
 
 /// Pin-based controls.
 pub mod pin {
-    /// Activate VMX-preemption timer; on only while a kept NMI waits for its turn.
+    /// Activate VMX-preemption timer; on only while a kept NMI waits for its turn, and for the look at a blocked INIT after a start-up IPI.
     pub const PREEMPTION_TIMER: u32 = 1 << 6;
 }
 
