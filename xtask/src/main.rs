@@ -97,7 +97,7 @@ enum Task {
         /// This process runs in the tree of that suite's emulators, and all was built outside of it
         #[arg(long, hide = true, requires = "emulators")]
         inside: bool,
-        /// Also try Vidar on the VT-x of a KVM that nests: that KVM runs in Bochs, and it takes about half an hour
+        /// Also try Vidar on the VT-x of a KVM that nests: that KVM runs in Bochs, and it takes 10 to 20 minutes
         #[arg(long)]
         nested: bool,
         /// Run them so many times, one after the other

@@ -65,7 +65,7 @@ pub struct Extent {
 }
 
 /// Why the VT-x of a nested KVM is not tried.
-const WITHOUT_NESTED: &str = "it takes about half an hour; `cargo xtask test --nested` runs it";
+const WITHOUT_NESTED: &str = "it takes 10 to 20 minutes; `cargo xtask test --nested` runs it";
 
 /// Emulators that run at once, where there are CPUs for them.
 const AT_ONCE: usize = 2;
