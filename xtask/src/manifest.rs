@@ -57,7 +57,7 @@ pub enum Kernel {
     File(PathBuf),
     /// The newest kernel of the first of these packages that the archive offers.
     Packages {
-        /// Their names.
+        /// The names of the packages, the preferred one first.
         names: Vec<String>,
         /// Where they come from.
         archive: Archive,

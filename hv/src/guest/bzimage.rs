@@ -187,7 +187,7 @@ impl BzImage {
     }
 }
 
-/// What the first bytes of a file tell of it.
+/// The first bytes of files in a format, and the name of that format.
 type Format = (&'static [u8], &'static str);
 
 fn known(file: &[u8], formats: &[Format]) -> Option<&'static str> {

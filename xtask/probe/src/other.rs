@@ -15,7 +15,7 @@ unsafe extern "C" {
     safe static other_end: [u8; 0];
 }
 
-/// Its APIC ID.
+/// The APIC ID of the other CPU.
 pub const ID: u32 = 1;
 
 /// The page that the start-up IPI names, and the places that other.S has for what both know.

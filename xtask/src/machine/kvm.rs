@@ -18,7 +18,7 @@ use crate::packages;
 /// One of KVM's modules for a vendor's CPUs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Module {
-    /// Its name.
+    /// The module's name, as `/sys/module` has it.
     pub name: &'static str,
     /// What people call the extension.
     extension: &'static str,
@@ -202,7 +202,7 @@ fn ask(qemu: &str, module: &Module, patience: Duration) -> Result<(), Obstacle> 
     verdict(answer, patience, status, &said.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// What it comes to that QEMU gave this `answer`, ended with `status`, and `said` something besides.
+/// Decides whether QEMU can be used, from the `answer` of its monitor, the `status` that it ended with, and what it `said` besides.
 fn verdict(
     answer: Result<bool, RecvTimeoutError>,
     patience: Duration,
@@ -223,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// A CPU with these flags, and modules with these parameters: what it comes to.
+    /// Decides for a CPU with these flags and modules with these parameters.
     fn decide(flags: &str, parameters: &[(&str, &str, &str)]) -> Result<&'static str, String> {
         let dir = tempfile::tempdir().unwrap();
         for (module, name, value) in parameters {

@@ -139,7 +139,7 @@ pub struct Spec {
     pub disks: Vec<Disk>,
     /// Its network cards. Bochs has none.
     pub networks: Vec<Network>,
-    /// Whether it is a Q35 with an IOMMU that remaps interrupts, and CPUs that have x2APIC mode for it. In Bochs there is none.
+    /// True for a Q35 with an IOMMU that remaps interrupts, and with CPUs that have x2APIC mode. Bochs has no such machine.
     pub remaps_interrupts: bool,
     /// Where its keyboard is.
     pub keyboard: Keyboard,
@@ -174,7 +174,7 @@ pub struct Spec {
     pub waits_for_debugger: bool,
     /// Whether the emulator logs all that it finds odd. A guest that idles for hours would fill the disk.
     pub verbose: bool,
-    /// Whether it is one around a nested KVM. The console of the Linux in it goes to a file, and its second serial port is the
+    /// True if the machine runs a nested KVM. The console of the Linux in it goes to a file, and its second serial port is the
     /// line to us.
     pub runs_kvm: bool,
     /// What the Linux around a nested KVM does in place of running this machine.

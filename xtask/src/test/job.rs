@@ -12,7 +12,7 @@ type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 
 /// Tests that run one after the other, in one machine or in none.
 pub struct Job<'a> {
-    /// Their names.
+    /// The names of these tests, in their order.
     pub names: Vec<String>,
     /// What the emulators must be able to do for them; they are skipped otherwise.
     needs: Vec<Ability>,

@@ -106,7 +106,7 @@ impl Course {
         needs(self.lane)
     }
 
-    /// Its journeys. One with a Vidar that shows itself is made with this machine's kernels alone.
+    /// The sides on which its journeys are made. One with a Vidar that shows itself is made with this machine's kernels alone.
     pub fn sides(self) -> &'static [Side] {
         if self.suite.is_none() {
             &[Side::Vidar, Side::Bare, Side::Announced]

@@ -45,7 +45,7 @@ const INTERRUPT: u8 = 0x42;
 /// A physical address where no machine here has anything, and which no other scenario touches.
 const NOTHING: u64 = 0xa000_0000;
 
-/// Whether CPUID shows shadow stacks.
+/// Returns true if CPUID shows shadow stacks.
 pub fn has_shadow_stacks() -> bool {
     cpuid(7, 0)[2] >> 7 & 1 == 1
 }
@@ -239,8 +239,8 @@ macro_rules! jump {
     };
 }
 
-/// Indirect-branch tracking: jumps to ENDBR64 and to others. The last is to where nothing is, for which a hypervisor has to make
-/// tables between the jump and what it comes to.
+/// Indirect-branch tracking: jumps to ENDBR64 and to others. The last goes to an address that is not mapped in the
+/// second stage, so a hypervisor makes tables between the jump and the fetch of its target.
 pub fn branches(line: &mut Line) {
     if !has_branch_tracking() {
         return line.item("lacks", "indirect-branch-tracking");
