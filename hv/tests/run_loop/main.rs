@@ -4,6 +4,7 @@ mod answers;
 mod any;
 mod bench;
 mod controls;
+mod cpu;
 mod memory;
 mod microcode;
 mod startup;
