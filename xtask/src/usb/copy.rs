@@ -1,20 +1,20 @@
-//! Writing an image to a medium, and comparing what can be read back.
+//! Writes an image to a medium, and compares what is read back with the image.
 
 use std::io::{ErrorKind, Read, Write};
 
 use anyhow::{Context, Result, bail};
 
-/// Bytes that are written, and compared, at once.
+/// The number of bytes that are written, or compared, at once.
 const PIECE: usize = 4 << 20;
 
-/// Writes all of `image` to `medium`, telling after each piece how many bytes are done.
+/// Writes all of `image` to `medium`. Calls `tell` after each piece, with the number of bytes written so far.
 pub fn write(image: &mut impl Read, medium: &mut impl Write, tell: &mut dyn FnMut(u64)) -> Result<()> {
     let mut done = 0;
     let mut piece = Vec::new();
     while next(image, &mut piece).context("cannot read the ISO")? {
         medium.write_all(&piece).and_then(|()| medium.flush()).with_context(|| {
             format!(
-                "cannot write behind byte {done}; the medium may be broken or was taken out: try another one"
+                "cannot write after byte {done}; the medium may be broken or was taken out: try another one"
             )
         })?;
         done += piece.len() as u64;
@@ -23,7 +23,8 @@ pub fn write(image: &mut impl Read, medium: &mut impl Write, tell: &mut dyn FnMu
     Ok(())
 }
 
-/// Compares all of `image` with what `medium` begins with, telling after each piece how many bytes are the same.
+/// Compares all of `image` with the beginning of `medium`. Calls `tell` after each piece, with the number of bytes that
+/// were the same so far.
 pub fn verify(image: &mut impl Read, medium: &mut impl Read, tell: &mut dyn FnMut(u64)) -> Result<()> {
     let mut done = 0;
     let (mut piece, mut back) = (Vec::new(), Vec::new());
@@ -31,10 +32,10 @@ pub fn verify(image: &mut impl Read, medium: &mut impl Read, tell: &mut dyn FnMu
         back.resize(piece.len(), 0);
         match medium.read_exact(&mut back) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                bail!("the medium ends within {} bytes behind byte {done}: use another one", piece.len());
+                bail!("the medium ends within {} bytes after byte {done}: use another one", piece.len());
             }
             read => read.with_context(|| {
-                format!("cannot read back behind byte {done}; the medium may be broken: try another one")
+                format!("cannot read back after byte {done}; the medium may be broken: try another one")
             })?,
         }
         if let Some(at) = piece.iter().zip(&back).position(|(written, read)| written != read) {
@@ -52,7 +53,7 @@ pub fn verify(image: &mut impl Read, medium: &mut impl Read, tell: &mut dyn FnMu
     Ok(())
 }
 
-/// Reads the next piece; whether there was one.
+/// Reads the next piece. Returns false at the end of the image.
 fn next(image: &mut impl Read, piece: &mut Vec<u8>) -> std::io::Result<bool> {
     piece.clear();
     Ok(image.take(PIECE as u64).read_to_end(piece)? > 0)
@@ -64,14 +65,14 @@ mod tests {
 
     use super::*;
 
-    /// A medium in memory that goes wrong at a byte.
+    /// A medium in memory, with at most one fault.
     struct Medium {
         content: Cursor<Vec<u8>>,
-        /// Written as something else.
+        /// The byte that does not keep the value that is written to it.
         damages: Option<usize>,
-        /// Writing ends in an error here.
+        /// Writes from this byte on fail.
         breaks_at: u64,
-        /// What is behind this goes to the beginning, as a stick does that says it is larger than it is.
+        /// Writes from this byte on go to the beginning, as on a stick that claims to be larger than it is.
         real_size: u64,
     }
 
@@ -99,12 +100,12 @@ mod tests {
         }
     }
 
-    /// Two pieces and a bit.
+    /// An image of two whole pieces and a part of one.
     fn image() -> Vec<u8> {
         (0..2 * PIECE + 2048).map(|at| (at / 2048 % 199) as u8).collect()
     }
 
-    /// Writes the image to the medium and compares; how far both have told to be.
+    /// Writes the image to the medium and compares. Returns what each of the two has reported.
     fn both(mut medium: Medium) -> Result<(Vec<u64>, Vec<u64>)> {
         let image = image();
         let (mut written, mut compared) = (Vec::new(), Vec::new());
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_medium_has_it_all() {
+    fn a_good_medium_holds_the_whole_image() {
         let piece = PIECE as u64;
         let told = vec![piece, 2 * piece, 2 * piece + 2048];
         assert_eq!(both(GOOD).unwrap(), (told.clone(), told));
@@ -143,10 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_or_read_is_told_with_its_place() {
+    fn an_error_names_the_byte_that_could_not_be_written_or_read() {
         let error = error(Medium { breaks_at: PIECE as u64, ..GOOD });
         assert!(
-            error.starts_with(&format!("cannot write behind byte {PIECE}; ")) && error.ends_with("no answer"),
+            error.starts_with(&format!("cannot write after byte {PIECE}; ")) && error.ends_with("no answer"),
             "{error}"
         );
         let image = image();
@@ -154,7 +155,7 @@ mod tests {
         let short = short.unwrap_err().to_string();
         assert_eq!(
             short,
-            format!("the medium ends within {PIECE} bytes behind byte {PIECE}: use another one")
+            format!("the medium ends within {PIECE} bytes after byte {PIECE}: use another one")
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What a block device is and what holds it, as `lsblk` tells; and which of them nothing is written to.
+//! Describes a block device and its users as `lsblk` lists them, and decides whether it may be overwritten.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -8,37 +8,37 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-/// The columns that are asked for. All of them are in every lsblk that Debian still has.
+/// The columns that lsblk is asked for. The lsblk of every supported Debian has them.
 const COLUMNS: &str = "PATH,TYPE,SIZE,RO,RM,TRAN,VENDOR,MODEL,FSTYPE,LABEL,MOUNTPOINT,PKNAME";
 
-/// Where the running system has its own file systems.
+/// The mount points of the running system's own file systems.
 const OF_THE_SYSTEM: [&str; 7] = ["/", "/boot", "/boot/efi", "/efi", "/usr", "/var", SWAP];
-/// What lsblk gives as the place of swap.
+/// What lsblk lists as the mount point of swap.
 const SWAP: &str = "[SWAP]";
 
-/// A block device, with what is on it.
+/// A block device, with its partitions and whatever else is made of it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Device {
-    /// Where it is in `/dev`.
+    /// The path in `/dev`.
     pub path: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// lsblk's word for what it is: "disk", "part", "loop", "lvm", ...
+    /// lsblk's name for this kind of device: "disk", "part", "loop", "lvm", ...
     #[serde(rename = "type")]
     kind: String,
     ro: bool,
-    /// Whether its medium can be taken out.
+    /// True if the medium is removable.
     rm: bool,
-    /// What it is attached by: "usb", "sata", ...
+    /// The bus that the device is attached to: "usb", "sata", ...
     tran: Option<String>,
     vendor: Option<String>,
     model: Option<String>,
     fstype: Option<String>,
     label: Option<String>,
     mountpoint: Option<String>,
-    /// The disk of a partition.
+    /// For a partition, the name of its disk.
     pkname: Option<String>,
-    /// Its partitions, and what is made of them.
+    /// The partitions, and the volumes that are made of them.
     #[serde(default)]
     children: Vec<Device>,
 }
@@ -56,7 +56,7 @@ impl Device {
         let output = lsblk.output().context("cannot run lsblk; the package util-linux has it")?;
         let (shown, said) = (path.display(), String::from_utf8_lossy(&output.stderr));
         ensure!(said.trim().is_empty(), "lsblk cannot tell what {shown} is: {}", said.trim());
-        // So it is with a card reader without a card, and a loop device without a file.
+        // A card reader without a card and a loop device without a file end lsblk without a message.
         ensure!(
             output.status.success(),
             "there is nothing in {shown}: put a medium in, or name another disk"
@@ -69,8 +69,8 @@ impl Device {
         listing.blockdevices.into_iter().next().context("it lists no device")
     }
 
-    /// Refuses what must not be written to; a disk that cannot be taken out of the machine only unless it is wanted
-    /// by `any_disk`.
+    /// Refuses a device that must not be overwritten. With `any_disk`, a disk that is neither at USB nor removable is
+    /// accepted.
     pub fn check(&self, any_disk: bool) -> Result<()> {
         let path = &self.path;
         if let ("part", Some(disk)) = (self.kind.as_str(), &self.pkname) {
@@ -78,10 +78,10 @@ impl Device {
         }
         ensure!(
             matches!(self.kind.as_str(), "disk" | "loop"),
-            "{path} is no disk but of the kind \"{}\": name a disk (`lsblk` lists them)",
+            "{path} is not a disk but of the kind \"{}\": name a disk (`lsblk` lists them)",
             self.kind
         );
-        // The system first, since nobody should be told to unmount it.
+        // The system's own file systems are looked for first, since nobody should be told to unmount them.
         let all = self.all();
         let places = || all.iter().filter_map(|part| Some((&part.path, part.mountpoint.as_deref()?)));
         if let Some((part, place)) = places().find(|(_, place)| OF_THE_SYSTEM.contains(place)) {
@@ -95,13 +95,10 @@ impl Device {
             bail!("{path} is in use ({} is made of it, {}): take that down first", user.path, user.kind);
         }
         ensure!(self.size > 0, "there is nothing in {path}: put a medium in, or name another disk");
-        ensure!(
-            !self.ro,
-            "{path} is read-only: if it has a switch for that move it, otherwise name another disk"
-        );
+        ensure!(!self.ro, "{path} is read-only: switch its write protection off, or name another disk");
         ensure!(
             any_disk || self.rm || self.is_usb(),
-            "{path} is neither at USB nor removable: if it is meant all the same, add --any-disk"
+            "{path} is neither at USB nor removable: if you mean it all the same, add --any-disk"
         );
         Ok(())
     }
@@ -110,19 +107,19 @@ impl Device {
         self.tran.as_deref() == Some("usb")
     }
 
-    /// It, and all that is on it.
+    /// The device itself, and everything that is made of it.
     fn all(&self) -> Vec<&Self> {
         std::iter::once(self).chain(self.children.iter().flat_map(Self::all)).collect()
     }
 
-    /// What it is called by its maker.
+    /// The names of its maker and its model.
     fn maker(&self) -> String {
         let names = [&self.vendor, &self.model].into_iter().flatten().map(|name| name.trim());
         names.filter(|name| !name.is_empty()).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// One line for it, and one for each of its partitions.
+/// One line for the device, and one for each of its partitions.
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, super::in_units(self.size))?;
@@ -162,7 +159,7 @@ mod tests {
         Device::parse(json!({ "blockdevices": [device] }).to_string().as_bytes()).unwrap()
     }
 
-    /// A stick with one partition, which is as `part` says.
+    /// A stick with one partition, whose properties are in `part`.
     fn stick(part: &Value) -> Device {
         let part = listed("/dev/sdb1", "part", part);
         let usual =
@@ -185,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_is_refused() {
+    fn a_disk_in_use_is_refused() {
         assert_eq!(
             refusal(&stick(&json!({ "mountpoint": "/media/photos" })), true),
             "/dev/sdb is in use (/dev/sdb1 is mounted at /media/photos): do `umount /dev/sdb1` first"
@@ -203,7 +200,7 @@ mod tests {
             refusal(&stick(&volume(json!({ "mountpoint": "/" }))), true),
             "/dev/sdb is a disk of the running system (/dev/mapper/debian-root is mounted at /): name another one"
         );
-        // Without partitions, and the system not the first that is mounted.
+        // The same for a disk without partitions, and where the system's file system is not the first that is listed.
         let whole = parse(listed("/dev/sdb", "disk", &json!({ "rm": true, "mountpoint": "/mnt" })));
         assert!(refusal(&whole, false).contains("do `umount /dev/sdb` first"));
         let other = listed("/dev/sdb1", "part", &json!({ "mountpoint": "/mnt" }));
@@ -213,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stick_is_refused() {
+    fn a_device_that_is_not_a_stick_is_refused() {
         let with = |kind, changes: Value| parse(listed("/dev/x", kind, &changes));
         for (device, sentence) in [
             (
@@ -222,7 +219,7 @@ mod tests {
             ),
             (
                 with("raid1", json!({})),
-                "/dev/x is no disk but of the kind \"raid1\": name a disk (`lsblk` lists them)",
+                "/dev/x is not a disk but of the kind \"raid1\": name a disk (`lsblk` lists them)",
             ),
             (
                 with("disk", json!({ "rm": true, "size": 0 })),
@@ -230,14 +227,14 @@ mod tests {
             ),
             (
                 with("disk", json!({ "tran": "usb", "ro": true })),
-                "/dev/x is read-only: if it has a switch for that move it, otherwise name another disk",
+                "/dev/x is read-only: switch its write protection off, or name another disk",
             ),
         ] {
             assert_eq!(refusal(&device, true), sentence);
         }
         for device in [with("disk", json!({ "tran": "nvme" })), with("loop", json!({}))] {
             let sentence =
-                "/dev/x is neither at USB nor removable: if it is meant all the same, add --any-disk";
+                "/dev/x is neither at USB nor removable: if you mean it all the same, add --any-disk";
             assert_eq!(refusal(&device, false), sentence);
             device.check(true).unwrap();
         }

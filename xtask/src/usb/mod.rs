@@ -1,4 +1,4 @@
-//! `cargo xtask usb`: writes the ISO to a USB stick, and to nothing that the user does not mean.
+//! `cargo xtask usb`: writes the ISO to a USB stick, and refuses devices that the user is unlikely to mean.
 
 mod copy;
 mod device;
@@ -14,20 +14,20 @@ use rustix::fs::{Access, access};
 use self::target::{OpenError, Target};
 use crate::{paths, progress};
 
-/// What every ISO has at [`MAGIC_AT`].
+/// The bytes that every ISO has at [`MAGIC_AT`].
 const MAGIC: &[u8; 5] = b"CD001";
 const MAGIC_AT: u64 = 0x8001;
 
 /// What the user asks for.
 #[derive(Debug)]
 pub struct Order {
-    /// Where the ISO goes, as the user names it.
+    /// The path of the stick, as the user gives it.
     pub target: PathBuf,
-    /// An ISO that is there already.
+    /// An existing ISO to write; without one, the ISO is made first.
     pub iso: Option<PathBuf>,
-    /// Whether a disk will do that is neither at USB nor removable.
+    /// True if a disk that is neither at USB nor removable is accepted.
     pub any_disk: bool,
-    /// Whether the user has agreed beforehand.
+    /// True if the user has agreed beforehand, by `--yes`.
     pub yes: bool,
 }
 
@@ -36,7 +36,7 @@ impl Order {
     pub fn check(&self) -> Result<()> {
         let target = Target::look(&self.target)?;
         target.check(self.any_disk)?;
-        // The kernel alone knows; here it is about not making an ISO for nothing.
+        // Only the kernel knows for sure, when the device is opened. This saves the user from making an ISO for nothing.
         if access(&target.path, Access::WRITE_OK).is_err_and(|error| error == rustix::io::Errno::ACCESS) {
             return Err(self.refusal(&target, OpenError::NotPermitted));
         }
@@ -46,7 +46,7 @@ impl Order {
         }
     }
 
-    /// Writes `iso` after the user has agreed, and reads it back.
+    /// Writes `iso` after the user has agreed, and reads it back to verify it.
     pub fn write(&self, iso: &Path) -> Result<()> {
         let (mut image, size) = open_iso(iso)?;
         let target = Target::look(&self.target)?;
@@ -60,7 +60,7 @@ impl Order {
         let mut medium = target.open().map_err(|error| self.refusal(&target, error))?;
         eprintln!("{target}");
         if !self.yes {
-            eprintln!("The ISO ({}) takes the place of all that is there.", in_units(size));
+            eprintln!("The ISO ({}) will replace everything that is there.", in_units(size));
             agree(&target.name().to_string_lossy(), &mut stdin().lock())?;
         }
         let path = target.path.display();
@@ -89,7 +89,7 @@ impl Order {
         }
     }
 
-    /// The way for a user who is not root: cargo stays with the user, whose it is, and xtask alone becomes root.
+    /// The commands for a user who is not root. Only xtask itself runs as root, since cargo is installed for the user.
     fn as_root(&self) -> String {
         let xtask = std::env::current_exe().unwrap_or_else(|_| "target/debug/xtask".into());
         let (before, iso) = match &self.iso {
@@ -102,20 +102,20 @@ impl Order {
     }
 }
 
-/// Opens an ISO; with its size.
+/// Opens an ISO. Returns it with its size.
 fn open_iso(iso: &Path) -> Result<(File, u64)> {
     let shown = iso.display();
     let mut file = File::open(iso).with_context(|| format!("cannot open the ISO {shown}"))?;
     let mut magic = [0; MAGIC.len()];
     file.seek(SeekFrom::Start(MAGIC_AT))?;
     let is_iso = file.read_exact(&mut magic).is_ok() && magic == *MAGIC;
-    ensure!(is_iso, "{shown} is no ISO: `cargo xtask iso` makes one");
+    ensure!(is_iso, "{shown} is not an ISO: `cargo xtask iso` makes one");
     let size = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(0))?;
     Ok((file, size))
 }
 
-/// Asks the user, who has to type `name`.
+/// Asks the user to agree by typing `name`.
 fn agree(name: &str, input: &mut impl BufRead) -> Result<()> {
     eprint!("Type {name} to go on: ");
     let mut answer = String::new();
@@ -127,7 +127,7 @@ fn agree(name: &str, input: &mut impl BufRead) -> Result<()> {
     Ok(())
 }
 
-/// A number of bytes for people.
+/// Formats a number of bytes for people to read.
 fn in_units(bytes: u64) -> String {
     let (unit, name) =
         [(30, "GiB"), (20, "MiB")].into_iter().find(|(shift, _)| bytes >> shift > 0).unwrap_or((10, "KiB"));
@@ -167,12 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn an_iso_is_told_from_other_files() {
+    fn a_file_that_is_not_an_iso_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         std::fs::write(&path, vec![0; 1 << 16]).unwrap();
         assert!(
-            open_iso(&path).unwrap_err().to_string().ends_with("x is no ISO: `cargo xtask iso` makes one")
+            open_iso(&path)
+                .unwrap_err()
+                .to_string()
+                .ends_with("x is not an ISO: `cargo xtask iso` makes one")
         );
         let mut content = vec![0; 1 << 16];
         content[0x8001..0x8006].copy_from_slice(MAGIC);
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_over_sudo_is_a_whole_command() {
+    fn the_advice_for_root_is_a_complete_command() {
         let order = |iso: Option<&str>, any_disk| Order {
             target: "/dev/sdb".into(),
             iso: iso.map(Into::into),

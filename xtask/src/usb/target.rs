@@ -13,10 +13,10 @@ use rustix::io::Errno;
 
 use super::device::Device;
 
-/// Where the ISO goes.
+/// Where the ISO is written.
 #[derive(Debug)]
 pub struct Target {
-    /// Its whole path, without symbolic links.
+    /// The absolute path, without symbolic links.
     pub path: PathBuf,
     kind: Kind,
 }
@@ -29,7 +29,7 @@ enum Kind {
 }
 
 impl Target {
-    /// Looks what is at `path`.
+    /// Finds out what is at `path`.
     pub fn look(path: &Path) -> Result<Self> {
         let shown = path.display();
         let found = path.canonicalize().and_then(|path| Ok((fs::metadata(&path)?, path)));
@@ -51,7 +51,7 @@ impl Target {
         Ok(Self { path, kind })
     }
 
-    /// Refuses what must not be written to.
+    /// Refuses a target that must not be overwritten.
     pub fn check(&self, any_disk: bool) -> Result<()> {
         match &self.kind {
             Kind::Disk(device) => device.check(any_disk),
@@ -59,7 +59,7 @@ impl Target {
         }
     }
 
-    /// Refuses what `iso` bytes do not go into. An empty file grows.
+    /// Refuses a target that is too small for `iso` bytes. An empty file is fine, since it grows.
     pub fn check_size(&self, iso: u64) -> Result<()> {
         let size = match &self.kind {
             Kind::File(0) => return Ok(()),
@@ -68,17 +68,17 @@ impl Target {
         };
         if size < iso {
             let [has, needs] = [size, iso].map(super::in_units);
-            bail!("{} has {has}, and the ISO {needs}: name a larger one", self.path.display());
+            bail!("{} has {has}, and the ISO needs {needs}: name a larger one", self.path.display());
         }
         Ok(())
     }
 
-    /// What a user calls it: its path without the folder.
+    /// The name that the user has to type: the path without its folder.
     pub fn name(&self) -> &OsStr {
         self.path.file_name().unwrap_or(self.path.as_os_str())
     }
 
-    /// Opens it, a disk for us alone: the kernel refuses that while anything else uses the disk.
+    /// Opens the target. A disk is opened exclusively, which the kernel refuses while anything else uses the disk.
     pub fn open(&self) -> Result<Medium, OpenError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
@@ -106,22 +106,22 @@ impl fmt::Display for Target {
 /// Why a target cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// It is not this user's to write to.
+    /// This user may not write to it.
     NotPermitted,
-    /// Something has it.
+    /// A file system, a volume or a program uses it.
     InUse,
-    /// It takes no writes.
+    /// It is read-only.
     ReadOnly,
-    /// Something else.
+    /// Another error.
     Other(io::Error),
 }
 
-/// A target that is open for writing. Flushing it brings what was written to the medium itself.
+/// A target that is open for writing. Flushing it writes everything out to the medium itself.
 #[derive(Debug)]
 pub struct Medium(File);
 
 impl Medium {
-    /// Goes to the beginning, and lets the kernel forget what it has of it, so that it is read anew.
+    /// Goes back to the beginning and drops the kernel's cache, so that what follows is read from the medium.
     pub fn reread(&mut self) -> io::Result<()> {
         self.0.sync_all()?;
         fadvise(&self.0, 0, None, Advice::DontNeed)?;
