@@ -1,11 +1,11 @@
-//! Citations of the manuals: by volume, section number and title, since numbers move from one edition to the next.
+//! Checks that manuals are cited by volume, section number and title, since numbers move from one edition to the next.
 
 use super::source::{Broken, Source};
 
 /// The manuals: Intel's Software Developer's Manual and AMD's Architecture Programmer's Manual.
 const MANUALS: [&str; 2] = ["SDM", "APM"];
 
-/// Checks the comments.
+/// Checks the citations in the comments.
 pub fn check(source: &Source) -> Vec<Broken> {
     let mut broken = Vec::new();
     let mut block = Vec::new();
@@ -22,7 +22,7 @@ pub fn check(source: &Source) -> Vec<Broken> {
     broken
 }
 
-/// Checks comment lines that follow one another, as one text: a citation may run over the end of a line.
+/// Checks consecutive comment lines as one text, since a citation may continue on the next line.
 fn check_block(block: &[(usize, &str)], broken: &mut Vec<Broken>) {
     let mut text = String::new();
     let mut starts = Vec::new();
@@ -44,7 +44,7 @@ fn check_block(block: &[(usize, &str)], broken: &mut Vec<Broken>) {
     }
 }
 
-/// Whether ` Vol. 3C, 27.2.3 "Title"` follows.
+/// Returns true if the text begins with ` Vol. 3C, 27.2.3 "Title"` or the like.
 fn is_citation(text: &str) -> bool {
     let Some(text) = text.strip_prefix(" Vol. ") else { return false };
     let Some((volume, text)) = text.split_once(' ') else { return false };
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_less_is_found() {
+    fn incomplete_citations_are_found() {
         assert_eq!(lines("// As the SDM says."), [1]);
         assert_eq!(lines("\n// SDM Vol. 3C, 28.3.2"), [2]);
         assert_eq!(lines("// SDM Vol. 3C \"Loading Guest State\""), [1]);

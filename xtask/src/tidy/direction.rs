@@ -1,8 +1,8 @@
-//! Who may use whom in the hypervisor: `boot → guest, vmx|svm → vmm → mem → arch`.
+//! Checks which rooms of the hypervisor use which others: `boot → guest, vmx|svm → vmm → mem → arch`.
 
 use super::source::{Broken, Source, is_word};
 
-/// A room of `hv/src`, and the rooms that it may use beside itself.
+/// Each room of `hv/src`, with the other rooms that it may use.
 const ROOMS: &[(&str, &[&str])] = &[
     ("boot", &["guest", "vmx", "svm", "vmm", "mem", "arch", "debug"]),
     ("guest", &["mem", "arch", "debug"]),
@@ -14,16 +14,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("debug", &["arch"]),
 ];
 
-/// What every room may use: the address types.
+/// The address types, which every room may use.
 const FOR_ALL: [&str; 2] = ["mem", "addr"];
 
-/// Checks what the file, given by its place in `hv/src`, uses of the crate. The files of the root name the rooms.
+/// Checks what a file uses of its crate. `place` is the file's path in `hv/src`; files at the root declare the rooms and
+/// are not checked.
 pub fn check(place: &str, source: &Source) -> Vec<Broken> {
     let Some((room, _)) = place.split_once('/') else {
         return Vec::new();
     };
     let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
-        return vec![(1, format!("{room} is not a room that tidy knows the neighbours of"))];
+        return vec![(1, format!("tidy does not know what {room} may use: add it to the table of rooms"))];
     };
     let mut broken = Vec::new();
     for (line, path) in paths(source) {
@@ -38,7 +39,7 @@ pub fn check(place: &str, source: &Source) -> Vec<Broken> {
     broken
 }
 
-/// Every path of the file that begins with `crate`, without that, and its line.
+/// Every path in the file that begins with `crate`, without that first part, and with its line.
 fn paths(source: &Source) -> Vec<(usize, Vec<String>)> {
     let mut text = String::new();
     let mut starts = Vec::new();
@@ -61,8 +62,8 @@ fn paths(source: &Source) -> Vec<(usize, Vec<String>)> {
     found
 }
 
-/// Reads a path, or a tree of them in braces, and reports each with the offset of its last part. Returns what it
-/// read in bytes.
+/// Reads a path, or a tree of paths in braces, and reports each path with the offset of its last part. Returns the
+/// number of bytes read.
 fn tree(text: &str, path: &mut Vec<String>, report: &mut dyn FnMut(usize, &[String])) -> usize {
     let depth = path.len();
     let mut at = 0;
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_direction_of_the_design_holds() {
+    fn allowed_uses_are_not_reported() {
         for (place, text) in [
             ("boot/mod.rs", "use crate::vmx::Vmx;\nuse crate::{guest, svm::Svm};"),
             ("vmx/exit.rs", "use crate::vmm::Exit;\nuse crate::vmx::fields;"),
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_direction_is_found() {
+    fn forbidden_uses_are_reported() {
         let may_not = |line, from: &str, to: &str| vec![(line, format!("{from} may not use {to}"))];
         assert_eq!(broken("vmm/run.rs", "\nuse crate::vmx::Vmcs;"), may_not(2, "vmm", "vmx"));
         assert_eq!(broken("vmx/mod.rs", "use crate::svm;"), may_not(1, "vmx", "svm"));
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_taken_apart() {
+    fn each_path_of_a_group_is_checked() {
         let text = "use crate::{\n    arch::cpu,\n    mem::{addr::Hpa, frame::{self, Frames}},\n    vmm,\n};";
         assert_eq!(
             broken("arch/idt.rs", text),
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_room_must_be_given_its_place() {
+    fn an_unknown_room_is_reported() {
         assert_eq!(broken("pci/mod.rs", "").len(), 1);
     }
 }

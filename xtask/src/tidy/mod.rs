@@ -1,6 +1,6 @@
-//! The rules of the project that no compiler checks: `cargo xtask tidy`, and one of the tests.
+//! `cargo xtask tidy`: checks the project's rules that no compiler checks. `cargo xtask test` runs it too.
 //!
-//! Each rule is a function over the text of one file. A rule that has no exceptions needs no way to make one.
+//! Each rule is a function over the text of one file.
 
 mod citations;
 mod direction;
@@ -17,18 +17,18 @@ use anyhow::{Context, Result, bail};
 
 use self::source::Source;
 
-/// Something that breaks a rule.
+/// A place that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// The file, from the root of the checkout.
+    /// The path of the file, relative to the root of the checkout.
     pub file: String,
-    /// The line, from 1.
+    /// The number of the line, from 1.
     pub line: usize,
-    /// What is wrong.
+    /// The sentence that says what is wrong.
     pub sentence: String,
 }
 
-/// Checks the checkout and prints what it finds, a line each; an error if that is anything.
+/// Checks the checkout and prints each finding on a line. Returns an error if there is any.
 pub fn run() -> Result<()> {
     let (files, findings) = check(&crate::paths::root())?;
     for Finding { file, line, sentence } in &findings {
@@ -42,7 +42,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// The number of files below `root` that have rules, and what breaks these.
+/// Checks all files below `root` that have rules. Returns the number of these files, and the findings.
 fn check(root: &Path) -> Result<(usize, Vec<Finding>)> {
     let mut files = Vec::new();
     collect(root, "", &mut files)?;
@@ -56,7 +56,7 @@ fn check(root: &Path) -> Result<(usize, Vec<Finding>)> {
     Ok((files.len(), findings))
 }
 
-/// All rules on one file.
+/// Applies all rules to one file.
 fn check_file(file: &str, text: &str) -> Vec<Finding> {
     let mut broken = whitespace::check(text);
     broken.extend(paths::check(text));
@@ -85,7 +85,7 @@ fn collect(root: &Path, folder: &str, files: &mut Vec<String>) -> Result<()> {
         let file = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            // What Cargo and git keep is not ours, and what the guest's root holds is the guest's.
+            // These folders belong to Cargo, to git, and to the guest.
             if !matches!(name.as_str(), "target" | ".git") && file != "iso/initramfs" {
                 collect(root, &file, files)?;
             }

@@ -1,11 +1,11 @@
-//! Paths that exist on one machine only.
+//! Checks that no path is named that exists on one machine only.
 
 use super::source::Broken;
 
-/// Folders at the root that are somebody's own.
+/// Folders at the root of a file system whose content differs from machine to machine.
 const OWN: [&str; 4] = ["home", "root", "tmp", "work"];
 
-/// Checks that no absolute path leads into one of them.
+/// Checks that no absolute path leads into one of these folders.
 pub fn check(text: &str) -> Vec<Broken> {
     let mut broken = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -21,7 +21,7 @@ pub fn check(text: &str) -> Vec<Broken> {
                 begins && ends
             };
             if line.match_indices(&path).any(|(at, _)| absolute(at)) {
-                broken.push((index + 1, format!("a path into {path} is good on one machine only")));
+                broken.push((index + 1, format!("a path into {path} exists on one machine only")));
             }
         }
     }
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_folders_are_found() {
+    fn paths_of_one_machine_are_found() {
         for folder in OWN {
             for line in ["\"/@/vidar\"", "cd /@", "OUT=/@/x", "`/@`"] {
                 let text = format!("one\n{}\n", line.replace('@', folder));
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_not() {
+    fn other_paths_are_allowed() {
         for line in ["/usr/share/bochs", "target/tmp", "{root}/work", "/rootfs", "and/or", "/boot/vidar.elf"]
         {
             assert_eq!(check(line), [], "{line}");

@@ -1,11 +1,11 @@
-//! Unsafe code: each block with its reason, each function with its conditions, and none at all in some rooms.
+//! Checks unsafe code: each block needs a reason, each function needs its conditions, and some rooms may have none.
 
 use super::source::{Broken, Line, Source};
 
-/// Rooms of `hv/src` in which nothing is unsafe.
+/// The rooms of `hv/src` without any unsafe code.
 const SAFE_ROOMS: [&str; 2] = ["vmm", "guest"];
 
-/// How many lines of one statement may stand between the reason and the block.
+/// The largest number of lines of a statement between its SAFETY comment and the unsafe block in it.
 const REACH: usize = 6;
 
 /// Checks that every unsafe block and impl has a `SAFETY:` comment, and every unsafe function a `# Safety` section.
@@ -32,7 +32,7 @@ pub fn check(source: &Source) -> Vec<Broken> {
     broken
 }
 
-/// Checks that there is nothing unsafe in the rooms that are to have none.
+/// Checks that there is no unsafe code in the rooms that must have none.
 pub fn check_room(place: &str, source: &Source) -> Vec<Broken> {
     let room = place.split(['/', '.']).next().unwrap_or_default();
     if !SAFE_ROOMS.contains(&room) {
@@ -43,7 +43,7 @@ pub fn check_room(place: &str, source: &Source) -> Vec<Broken> {
     lines.map(|(index, _)| (index + 1, format!("{room} has no unsafe code"))).collect()
 }
 
-/// Whether the comment on the line, or the one before the statement, says `SAFETY:`.
+/// Returns true if the comment on the line, or the one before the statement, says `SAFETY:`.
 fn has_reason(lines: &[Line], index: usize) -> bool {
     let says = |line: &Line| line.comment.contains("SAFETY:");
     if says(&lines[index]) {
@@ -60,13 +60,14 @@ fn has_reason(lines: &[Line], index: usize) -> bool {
     above.take_while(|line| line.is_comment()).any(says)
 }
 
-/// Whether what comes on the next line is something new.
+/// Returns true if a new statement begins on the next line.
 fn ends_statement(code: &str) -> bool {
     let code = code.trim_end();
     code.is_empty() || code.ends_with([';', '{', '}'])
 }
 
-/// Whether `extern "C" fn name` or `fn name` follows: neither a type nor a block of foreign functions.
+/// Returns true if `rest` declares a function (`extern "C" fn name` or `fn name`). A function type and a block of foreign
+/// functions do not.
 fn declares_function(rest: &str) -> bool {
     let rest = rest
         .strip_prefix("extern")
@@ -75,13 +76,13 @@ fn declares_function(rest: &str) -> bool {
     name.starts_with(|character: char| character == '_' || character.is_alphabetic())
 }
 
-/// Whether the documentation above the line has the section.
+/// Returns true if the documentation above the line has a `# Safety` section.
 fn has_conditions(lines: &[Line], index: usize) -> bool {
     let above = lines[..index].iter().rev().take_while(|line| line.is_comment() || line.is_attribute());
     above.into_iter().any(|line| line.comment.starts_with("/// # Safety"))
 }
 
-/// Whether the line is in an implementation of a trait, whose documentation is the trait's.
+/// Returns true if the line is in the implementation of a trait. There, the trait's documentation has the conditions.
 fn in_trait_impl(lines: &[Line], index: usize) -> bool {
     let mut depth = 0_i32;
     for line in lines[..index].iter().rev() {
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_with_a_reason_is_fine() {
+    fn a_block_with_a_reason_is_allowed() {
         for text in [
             "// SAFETY: it is.\nunsafe { a() };",
             "// SAFETY: it is,\n// and this is why.\nlet b = unsafe { a() };",
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_without_one_is_found() {
+    fn a_block_without_a_reason_is_found() {
         assert_eq!(lines("\nunsafe { a() };"), [2]);
         assert_eq!(lines("// It is safe.\nunsafe { a() };"), [2]);
         assert_eq!(lines("// SAFETY: it is.\nunsafe { a() };\nunsafe { b() };"), [3]);
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_says_its_conditions() {
+    fn an_unsafe_function_must_state_its_conditions() {
         assert_eq!(
             lines("/// Does.\n///\n/// # Safety\n///\n/// If so.\n#[inline]\npub unsafe fn a() {}"),
             [0; 0]
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn some_rooms_have_none() {
+    fn unsafe_code_in_a_safe_room_is_found() {
         let source = Source::new("// unsafe\n// SAFETY: x.\nunsafe { a() };");
         assert_eq!(check_room("vmm/run.rs", &source), [(3, "vmm has no unsafe code".to_string())]);
         assert_eq!(check_room("guest/mod.rs", &source).len(), 1);

@@ -1,26 +1,26 @@
-//! How long a file is, and that it says what it is.
+//! Checks the length of a file, and that it begins with a comment that says what it is.
 
 use super::source::Broken;
 
-/// From here on a file needs a reason.
+/// A file with more lines needs a reason.
 const LONG: usize = 400;
-/// From here on the only reason is that it holds a table.
+/// For a file with more lines, a table is the only reason that counts.
 const TOO_LONG: usize = 600;
 
 const REASON: &str = "// tidy: long because ";
 
-/// Checks the length, and that the first line is a comment: one concept to a file, and its name in a sentence.
+/// Checks the length and the first line. A file should hold one concept, which its first sentence names.
 pub fn check(text: &str) -> Vec<Broken> {
     let mut broken = Vec::new();
-    // Assembly has more than one kind of comment.
+    // The second and third kind are for assembly and scripts.
     if !["//", "/*", "# "].iter().any(|start| text.starts_with(start)) {
-        broken.push((1, "the file does not begin by saying what it is".into()));
+        broken.push((1, "the file does not begin with a comment that says what it is".into()));
     }
     let lines = text.lines().count();
     let reason = text.lines().find_map(|line| line.strip_prefix(REASON));
     let sentence = match reason {
         _ if lines <= LONG => return broken,
-        None => format!("{lines} lines are too many: split the file, or say `{REASON}...`"),
+        None => format!("{lines} lines are too many: split the file, or add the comment `{REASON}...`"),
         Some(reason) if lines > TOO_LONG && !reason.contains("table") => {
             format!("{lines} lines are too many for anything but a table: split the file")
         }
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_helps_up_to_six_hundred() {
+    fn a_reason_allows_six_hundred_lines() {
         let reason = "// tidy: long because the steps belong together";
         assert_eq!(check(&file(600, reason)), []);
         assert_eq!(check(&file(601, reason)).len(), 1);
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_says_what_it_is() {
+    fn a_file_must_begin_with_a_comment() {
         assert_eq!(check("use std::fs;\n").len(), 1);
         assert_eq!(check("#![no_std]\n").len(), 1);
         assert_eq!(check("//! Files.\n"), []);

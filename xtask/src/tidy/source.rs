@@ -1,29 +1,29 @@
-//! A source file taken apart into code and comments, line by line.
+//! Splits a source file into code and comments, line by line.
 
-/// What a rule finds: a line, from 1, and a sentence.
+/// What a rule finds: the number of a line, from 1, and a sentence about it.
 pub type Broken = (usize, String);
 
-/// One line.
+/// A line of a source file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Line {
-    /// Its code, with the content of strings left out.
+    /// The code, without comments and without the content of strings.
     pub code: String,
-    /// What its comment says, from the slashes on, if it has one.
+    /// The comment, with its slashes; empty if there is none.
     pub comment: String,
 }
 
 impl Line {
-    /// Whether there is only a comment.
+    /// Returns true if the line has a comment and no code.
     pub fn is_comment(&self) -> bool {
         self.code.trim().is_empty() && !self.comment.is_empty()
     }
 
-    /// Whether there is only an attribute.
+    /// Returns true if the line begins with an attribute.
     pub fn is_attribute(&self) -> bool {
         self.code.trim_start().starts_with("#[")
     }
 
-    /// The words of the code, each with what follows it.
+    /// The words of the code, each with the text that follows it.
     pub fn words(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut rest = self.code.as_str();
         std::iter::from_fn(move || {
@@ -36,7 +36,7 @@ impl Line {
     }
 }
 
-/// Whether the character may stand in a name.
+/// Returns true if the character may be part of a name.
 pub fn is_word(character: char) -> bool {
     character == '_' || character.is_alphanumeric()
 }
@@ -47,19 +47,19 @@ pub struct Source {
     pub lines: Vec<Line>,
 }
 
-/// Where the reader is.
+/// What the text at the current position is part of.
 enum State {
     Code,
     LineComment,
-    /// A block comment, so many deep.
+    /// A block comment, nested to this depth.
     BlockComment(usize),
     String,
-    /// A raw string that ends with so many `#`.
+    /// A raw string that ends with this number of `#`.
     RawString(usize),
 }
 
 impl Source {
-    /// Takes the text apart. It is good enough for code that compiles and rustfmt has seen.
+    /// Splits the text. This is no full parser, but it handles code that compiles and that rustfmt has formatted.
     pub fn new(text: &str) -> Self {
         let mut state = State::Code;
         let mut lines = Vec::new();
@@ -79,7 +79,7 @@ impl Source {
     }
 }
 
-/// Reads one thing at the start of `rest`: how many bytes it has.
+/// Reads one item at the start of `rest`. Returns its length in bytes.
 fn step(state: &mut State, rest: &str, line: &mut Line) -> usize {
     let first = rest.chars().next().map_or(0, char::len_utf8);
     match state {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_strings_are_no_code() {
+    fn comments_and_strings_are_not_code() {
         assert_eq!(code_of("a; // unsafe {"), ["a;"]);
         assert_eq!(code_of("a(\"unsafe // {\\\"\", b);"), ["a(\"\", b);"]);
         assert_eq!(code_of("a(r#\"one \" two\"#, br\"x\\\");"), ["a(\"\", \"\");"]);
@@ -190,13 +190,13 @@ mod tests {
     }
 
     #[test]
-    fn characters_are_told_from_lifetimes() {
+    fn characters_and_lifetimes_are_distinguished() {
         assert_eq!(code_of("a('\"', '\\'', '\\u{7f}', 'é'); // x"), ["a(' ', ' ', ' ', ' ');"]);
         assert_eq!(code_of("fn a<'b>(c: &'b str) -> &'b str {"), ["fn a<'b>(c: &'b str) -> &'b str {"]);
     }
 
     #[test]
-    fn comments_are_kept_apart() {
+    fn comments_are_separated_from_code() {
         let source = Source::new("a; // b\n/// c\n#[d]\n");
         assert_eq!(source.lines[0].comment, "// b");
         assert!(!source.lines[0].is_comment());

@@ -1,8 +1,8 @@
-//! White space that an editor does not show.
+//! Checks for white space that an editor does not show.
 
 use super::source::Broken;
 
-/// Checks that there are no tabs, nothing at the end of a line, and one line end at the end of the file.
+/// Checks that there are no tabs, no white space at the end of a line, and exactly one line end at the end of the file.
 pub fn check(text: &str) -> Vec<Broken> {
     let mut broken = Vec::new();
     for (index, line) in text.split('\n').enumerate() {
@@ -14,7 +14,7 @@ pub fn check(text: &str) -> Vec<Broken> {
         }
     }
     if !text.is_empty() && (!text.ends_with('\n') || text.ends_with("\n\n")) {
-        broken.push((text.lines().count(), "the file does not end with one line end".into()));
+        broken.push((text.lines().count(), "the file does not end with exactly one line end".into()));
     }
     broken
 }
@@ -24,13 +24,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clean_text_is_fine() {
+    fn clean_text_has_no_findings() {
         assert_eq!(check("a\n\n    b\n"), []);
         assert_eq!(check(""), []);
     }
 
     #[test]
-    fn what_does_not_show_is_found() {
+    fn invisible_white_space_is_found() {
         let lines = |text| check(text).into_iter().map(|(line, _)| line).collect::<Vec<_>>();
         assert_eq!(lines("a\n\tb\n"), [2]);
         assert_eq!(lines("a \nb\r\n"), [1, 2]);
