@@ -1,4 +1,4 @@
-//! What a stock Linux costs under Vidar, from GRUB to the shell and at rest.
+//! Measures what Vidar costs a stock Linux, from GRUB to the shell and at an idle shell.
 
 use std::collections::BTreeMap;
 
@@ -14,18 +14,19 @@ use crate::manifest;
 use crate::test::lane::Lane;
 use crate::test::{Tools, facts, test_dir};
 
-/// What one boot came to.
+/// The measurements of one boot.
 #[derive(Debug, Clone, Default)]
 pub struct Boot {
     /// Instructions from GRUB's last command to the shell.
     pub from_grub: u64,
-    /// Instructions from the kernel's first to the shell, or from where its clock begins.
+    /// Instructions from the kernel's first one to the shell. In QEMU, they are counted from the beginning of the kernel's
+    /// clock.
     pub from_kernel: u64,
-    /// Exits by kind up to the shell; none if bare.
+    /// Exits by kind up to the shell. Empty for a bare boot.
     pub kinds: BTreeMap<String, u64>,
     /// Exits per second at an idle shell.
     pub idle_per_second: f64,
-    /// Bytes that Vidar keeps.
+    /// The bytes of memory that Vidar keeps for itself.
     pub memory: u64,
 }
 
@@ -40,7 +41,7 @@ struct Idle {
 }
 
 impl Boot {
-    /// Exits of all kinds but CPUID, up to the shell, without those that the question was.
+    /// Exits up to the shell, without CPUID and without the hypercalls by which the guest asks for these numbers.
     pub fn exits_but_cpuid(&self) -> u64 {
         self.kinds
             .iter()
@@ -50,7 +51,7 @@ impl Boot {
     }
 }
 
-/// Boots the first guest, which says when it is at the shell. `debugger` is for that of Bochs.
+/// Boots the first guest, which prints a mark when it reaches the shell. `debugger` has commands for the debugger of Bochs.
 pub fn start(
     lane: Lane,
     name: &str,
@@ -100,7 +101,7 @@ pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Boot> {
     let before = console.expect("\nmark ", BOOT)?;
     let mark = console.expect("\r\n", BOOT)?;
     let (end, exits) = mark.split_once(' ').context("the guest's mark is incomplete")?;
-    let end: u64 = end.parse().with_context(|| format!("the guest's mark is no number: {end}"))?;
+    let end: u64 = end.parse().with_context(|| format!("the guest's mark is not a number: {end}"))?;
     let mut boot = Boot::default();
     match lane.machine() {
         Machine::Bochs => {
@@ -114,7 +115,7 @@ pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Boot> {
     }
     if under_vidar {
         console.expect(PROMPT, BOOT)?;
-        let exits: Exits = serde_json::from_str(exits).context("the guest's exits are no JSON")?;
+        let exits: Exits = serde_json::from_str(exits).context("the guest's exits are not JSON")?;
         boot.kinds = exits.kinds;
         let idle: Idle = serde_json::from_str(console.run("vidarctl exits --idle 60 --json")?.trim())?;
         boot.idle_per_second = idle.per_second;
@@ -124,7 +125,7 @@ pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Boot> {
     Ok(boot)
 }
 
-/// The exits by kind, as Markdown.
+/// The exits by kind, as a table in Markdown.
 pub fn kinds(boot: &Boot) -> String {
     let some = boot.kinds.iter().filter(|(_, count)| **count > 0);
     let rows: String = some.map(|(kind, count)| format!("| {kind} | {count} |\n")).collect();
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_question_does_not_count() {
+    fn cpuid_and_hypercalls_are_not_counted() {
         let kinds = [("cpuid", 500), ("hypercall", 15), ("xsetbv", 2), ("wrmsr", 3)];
         let kinds = kinds.map(|(kind, count)| (kind.to_owned(), count)).into();
         assert_eq!(Boot { kinds, ..Boot::default() }.exits_but_cpuid(), 5);

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what Vidar costs, bare beside Vidar, in one run.
+//! `cargo xtask bench`: measures what Vidar costs, by the same measurements bare and under Vidar.
 
 mod linux;
 mod marks;
@@ -19,24 +19,25 @@ use crate::test::Tools;
 use crate::test::lane::Lane;
 use crate::{build, paths, setup};
 
-/// What must be reached in a lane, and what is aimed for.
+/// The limits and the aims of a lane. Of each pair, the first must hold, and the second is aimed for.
 struct Goals {
-    /// What the extension calls its hypercall.
+    /// The name of the extension's hypercall instruction.
     hypercall: &'static str,
-    /// Instructions of a round trip: must, aim.
+    /// Instructions of a round trip by CPUID.
     cpuid: (f64, f64),
+    /// Instructions of a round trip by a hypercall.
     hypercall_round: (f64, f64),
-    /// From where on a boot is measured, beside GRUB's last command.
+    /// The point from which a boot is measured, besides GRUB's last command.
     kernel: &'static str,
     /// A boot's instructions relative to bare.
     boot: (f64, f64),
 }
 
 impl Goals {
-    /// Those of AMD-V are those of VT-x, and what is more to do in QEMU, which does not say how long an instruction is:
-    /// to walk the guest's tables, 20 to 25 instructions for each of up to five levels, to compare the bytes, 40, and to
-    /// switch by VMLOAD and VMSAVE what VT-x switches by itself and to move RAX, 10. The must leaves half of that as
-    /// slack. Where the CPU says it, as most do, the round trips are those of VT-x.
+    /// The goals of a lane. On a CPU with nrip_save, as most have it, the round trips of AMD-V have the goals of VT-x. QEMU's
+    /// CPU does not say how long an instruction is, so more is allowed there: 20 to 25 instructions for each of up to five
+    /// levels of the guest's page tables, 40 to compare the instruction's bytes, and 10 for VMLOAD, VMSAVE and RAX, which
+    /// VT-x does by itself. The limit adds half of that as slack.
     const fn of(lane: Lane) -> Self {
         match lane {
             Lane::Vmx | Lane::VmxTigerLake | Lane::VmxArrowLake | Lane::VmxKvm => Self {
@@ -58,7 +59,7 @@ impl Goals {
     }
 }
 
-/// Measures everything in every lane and prints it as Markdown; whether all is as it must be.
+/// Measures everything in every lane and prints it as Markdown. Returns false if a limit is exceeded.
 pub fn run() -> Result<bool> {
     setup::missing()?;
     build::all()?;
@@ -80,7 +81,7 @@ pub fn run() -> Result<bool> {
             };
             let (bare, vidar) = (scope.spawn(measure(false)), scope.spawn(measure(true)));
             let join = |measured: thread::ScopedJoinHandle<'_, Result<_>>| {
-                measured.join().expect("it does not panic")
+                measured.join().expect("measuring does not panic")
             };
             (join(bare), join(vidar))
         });
@@ -94,7 +95,7 @@ pub fn run() -> Result<bool> {
         } else {
             price::rows(&mut table, lane, Goals::of(lane).hypercall, "", &tools)?;
         }
-        // The local APICs start CPUs here, in Bochs as well.
+        // Without `cpu-startup=emulated`, in Bochs as well, Vidar does not intercept the local APICs here.
         let [two_bare, two_vidar] = [false, true].map(|side| probe::measure(lane, side, 2, &tools));
         table.add(timer("2 CPUs: timer interrupt, how many came", &two_bare?, &two_vidar?)?);
         cpus(&mut table, lane, &tools)?;
@@ -107,7 +108,7 @@ pub fn run() -> Result<bool> {
     Ok(holds)
 }
 
-/// Draws the picture alone.
+/// Measures what the picture needs, and draws it.
 pub fn picture() -> Result<()> {
     setup::missing()?;
     build::all()?;
@@ -119,7 +120,7 @@ pub fn picture() -> Result<()> {
     draw(&Lane::ALL.into_iter().map(boot).collect::<Result<Vec<_>>>()?)
 }
 
-/// What is drawn of a lane: a boot of its own, since looking at it takes time.
+/// The data that is drawn for a lane. It comes from a boot of its own, since reading the counters changes its timing.
 fn traced(lane: Lane, bare: &linux::Boot, vidar: &linux::Boot, tools: &Tools) -> Result<plot::Boot> {
     Ok(plot::Boot {
         name: lane.extension().to_owned(),
@@ -131,7 +132,7 @@ fn traced(lane: Lane, bare: &linux::Boot, vidar: &linux::Boot, tools: &Tools) ->
 fn draw(boots: &[plot::Boot]) -> Result<()> {
     let picture = paths::root().join("xtask/pictures/exits.svg");
     fs::write(&picture, plot::draw(boots)?).with_context(|| format!("cannot write {}", picture.display()))?;
-    println!("The exits over the time of the boots are drawn in {}.", picture.display());
+    println!("The exits over time are drawn in {}.", picture.display());
     Ok(())
 }
 
@@ -194,10 +195,10 @@ fn table(
     Ok(table)
 }
 
-/// The rows of further CPUs.
+/// Adds the rows about machines with several CPUs.
 fn cpus(table: &mut Table, lane: Lane, tools: &Tools) -> Result<()> {
     let one = smp::measure(lane, 1, tools)?;
-    // Four are too many for Bochs, which takes its time for each.
+    // Four CPUs would take too long in Bochs.
     let numbers: &[u32] = if lane == Lane::Svm { &[2, 4] } else { &[2] };
     for number in numbers {
         let boot = smp::measure(lane, *number, tools)?;
@@ -216,7 +217,8 @@ fn cpus(table: &mut Table, lane: Lane, tools: &Tools) -> Result<()> {
                 format!("{timer:.1}, {} for {}", load.exits, load.timer),
             ),
         ] {
-            // Where Vidar has to start Linux' CPUs, as in Bochs 2.7, it looks at what they write to their local APICs.
+            // Where Vidar has to start Linux' CPUs, as in Bochs 2.7, it intercepts their writes to the local APIC, so there are
+            // exits and no goal for them.
             table.add(if lane.machine().option_for_cpus().is_empty() {
                 Row::at_most(what, "", number, &shown, 1.0, 0.0)
             } else {
@@ -236,7 +238,7 @@ fn cpus(table: &mut Table, lane: Lane, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// The rows of the round trips.
+/// Adds the rows of the round trips. `on` is added to the name of each instruction.
 fn rounds(
     table: &mut Table,
     goals: &Goals,
@@ -262,7 +264,7 @@ fn rounds(
     Ok(())
 }
 
-/// The row of the timer's interrupts: all must come, and none must be an exit.
+/// The row of the timer's interrupts. All of them must come, and none may cause an exit.
 fn timer(what: &str, bare: &probe::Answers, vidar: &probe::Answers) -> Result<Row> {
     let (Some(bare), Some((taken, all)), Some(exits)) =
         (bare.taken("timer"), vidar.taken("timer"), vidar.exits("timer"))

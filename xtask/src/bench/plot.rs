@@ -1,4 +1,4 @@
-//! The picture of what a boot costs: exits over its time, as SVG.
+//! Draws the exits of a boot over time, as SVG.
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
@@ -9,22 +9,22 @@ use super::trace::Sample;
 const SIZE: (u32, u32) = (960, 460);
 const FONT: &str = "sans-serif";
 
-/// What a line shows, its values, and its width.
+/// A line of the picture: its label, its value for a sample, and its width.
 type Series = (&'static str, fn(&Sample) -> u64, u32);
 
 /// A boot in a lane.
 #[derive(Debug)]
 pub struct Boot {
-    /// What the lane is called.
+    /// The name of the lane.
     pub name: String,
-    /// The exits as they came in.
+    /// The numbers of exits over time.
     pub samples: Vec<Sample>,
     /// Instructions from GRUB's last command to the shell, bare and under Vidar.
     pub instructions: (u64, u64),
 }
 
-/// Draws the boots, each in a color of its own: all exits, and those that are neither CPUID nor the guest's question for the
-/// numbers of exits.
+/// Draws each boot in a color of its own. One line has all exits, the other those that are neither CPUID nor the hypercalls by
+/// which the guest asks for the numbers of exits.
 pub fn draw(boots: &[Boot]) -> Result<String> {
     let mut svg = String::new();
     draw_on(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), boots)
@@ -77,7 +77,7 @@ fn draw_on(
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.2))
         .draw()?;
-    // The bare machine has no exits, so it has no line, but numbers.
+    // The bare machine has no exits and so no line, but its number of instructions is given.
     let style = (FONT, 14).into_text_style(area).pos(Pos::new(HPos::Right, VPos::Top));
     for (boot, row) in boots.iter().zip(0..) {
         let (bare, vidar) = boot.instructions;
@@ -93,13 +93,13 @@ fn draw_on(
     Ok(())
 }
 
-/// The points at which a value changes: it stays as it is until the next.
+/// The corners of a line that is constant between two changes of the value.
 fn steps(samples: &[Sample], value: fn(&Sample) -> u64) -> Vec<(f64, f64)> {
     let mut points: Vec<(f64, f64)> = Vec::new();
     for (index, sample) in samples.iter().enumerate() {
         let point = (millions(sample.at), value(sample) as f64);
         let changes = points.last().is_none_or(|last| last.1 != point.1);
-        // The sample before a change says until when there was none.
+        // The sample before a change is where the constant part ends.
         if changes && let Some(before) = index.checked_sub(1).and_then(|before| samples.get(before)) {
             points.push((millions(before.at), value(before) as f64));
         }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn only_changes_are_points() {
+    fn a_constant_value_makes_no_points() {
         let samples =
             [(0, 0), (1, 0), (2, 5), (3, 5), (4, 5), (5, 6), (6, 6)].map(|(at, all)| sample(at, all));
         let expected = [(0.0, 0.0), (1.0, 0.0), (2.0, 5.0), (4.0, 5.0), (5.0, 6.0), (6.0, 6.0)];
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_names_its_lanes_and_numbers() {
+    fn the_picture_has_the_names_and_numbers_of_the_lanes() {
         let boot = |name: &str, exits| Boot {
             name: name.to_owned(),
             samples: vec![sample(0, 0), sample(9, exits)],

@@ -1,5 +1,5 @@
-//! What a round trip is made of: the instructions that are one tick like any other in an emulator, and the price of an exit on
-//! hardware.
+//! Counts the instructions of a round trip that are slow on hardware, such as VMREAD. In an emulator they take one tick like
+//! any other, so the round trips measured in instructions do not show them.
 
 use anyhow::{Result, bail, ensure};
 
@@ -11,31 +11,31 @@ use crate::test::Tools;
 use crate::test::lane::Lane;
 use crate::test::small::{GUEST, Small};
 
-/// What the debugger of Bochs is told: to list instructions from the guest's first mark on, up to the third, and to end there,
-/// with which it writes all that it has to say. A mark is XCHG BX, BX.
+/// The commands for the debugger of Bochs: list the instructions from the guest's first mark to its third, and quit, which
+/// flushes the output. A mark is XCHG BX, BX.
 const TRACE: &str = "c\ntrace on\nc\nc\nq\n";
 
-/// What the guest's marks are listed as.
+/// The listing of a mark.
 const MARK: &str = "xchg bx, bx";
 
-/// How often a round trip executes them.
+/// How often a round trip executes each of the slow instructions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// VMREAD.
+    /// The number of VMREADs.
     pub reads: u32,
-    /// VMWRITE.
+    /// The number of VMWRITEs.
     pub writes: u32,
-    /// VMLOAD and VMSAVE.
+    /// The number of VMLOADs and VMSAVEs.
     pub switches: u32,
-    /// RDMSR and WRMSR.
+    /// The number of RDMSRs and WRMSRs.
     pub msrs: u32,
 }
 
-/// What they must not exceed, for CPUID and for a hypercall alike: what they are today, since each costs tens of cycles.
+/// The limits, for CPUID and for a hypercall alike. They are what is needed today, since each instruction costs tens of cycles.
 const MUST_VMX: Counts = Counts { reads: 5, writes: 1, switches: 0, msrs: 0 };
 const MUST_SVM: Counts = Counts { reads: 0, writes: 0, switches: 3, msrs: 0 };
 
-/// The rows of `lane`, which is one in Bochs; `on` follows each name of an instruction.
+/// Adds the rows of `lane`, which must be one in Bochs. `on` is added to the name of each instruction.
 pub fn rows(table: &mut Table, lane: Lane, hypercall: &str, on: &str, tools: &Tools) -> Result<()> {
     let [cpuid, call] = measure(lane, tools)?;
     let hypercall = format!("{hypercall} that does nothing");
@@ -66,7 +66,7 @@ pub fn rows(table: &mut Table, lane: Lane, hypercall: &str, on: &str, tools: &To
     Ok(())
 }
 
-/// Boots the probe under Vidar and has Bochs list one CPUID and one hypercall.
+/// Boots the probe under Vidar and has Bochs list the instructions of one CPUID and of one hypercall.
 fn measure(lane: Lane, tools: &Tools) -> Result<[Counts; 2]> {
     let small = Small {
         name: lane.folder("bench-price"),
@@ -80,11 +80,12 @@ fn measure(lane: Lane, tools: &Tools) -> Result<[Counts; 2]> {
         ..Small::default()
     };
     let mut booted = small.boot(tools)?;
-    ensure!(booted.running.ended(BOOT)?.is_some(), "the guest has not come to its marks");
+    ensure!(booted.running.ended(BOOT)?.is_some(), "the guest has not reached its marks");
     counts(&booted.running.emulator_output())
 }
 
-/// The counts of the two round trips in what Bochs printed. It lists from the first mark on, so the others end them.
+/// The counts of the two round trips in what Bochs printed. The list begins at the first mark, and each of the other two marks
+/// ends a round trip.
 fn counts(output: &str) -> Result<[Counts; 2]> {
     let listed: Vec<_> = output.lines().filter_map(instruction).collect();
     let parts: Vec<_> = listed.split(|instruction| *instruction == MARK).collect();
@@ -106,7 +107,7 @@ fn counts(output: &str) -> Result<[Counts; 2]> {
 }
 
 /// The instruction of a line such as `(0).[165433422] [0x000000200100] 0008:ffffffff80000100 (unk. ctxt): vmread rcx, rax ;
-/// 0f78c1`: the number after the dot is what other lines that show an instruction lack.
+/// 0f78c1`. Other lines that show an instruction have no number after a dot, and are ignored.
 fn instruction(line: &str) -> Option<&str> {
     let (cpu, rest) = line.strip_prefix('(')?.split_once(").[")?;
     let (_, rest) = rest.split_once("): ")?;
@@ -137,7 +138,7 @@ mod tests {
         Next at t=165433672\n";
 
     #[test]
-    fn what_is_listed_between_the_marks_is_counted() {
+    fn instructions_between_the_marks_are_counted() {
         let [cpuid, call] = counts(OUTPUT).unwrap();
         assert_eq!(cpuid, Counts { reads: 1, writes: 1, switches: 0, msrs: 0 });
         assert_eq!(call, Counts { reads: 0, writes: 0, switches: 2, msrs: 1 });

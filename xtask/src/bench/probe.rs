@@ -1,4 +1,4 @@
-//! What one exit costs: the probe's measurements.
+//! Measures what one exit costs, by the probe.
 
 use std::fmt;
 
@@ -11,23 +11,23 @@ use crate::test::Tools;
 use crate::test::lane::Lane;
 use crate::test::small::{GUEST, Small};
 
-/// The CPU of Bochs that the goals were set with.
+/// The CPU model of Bochs for which the goals were set.
 const CPU: &str = "corei7_skylake_x";
 
-/// The probe's line of measurements.
+/// The line of measurements that the probe prints.
 #[derive(Debug, Clone)]
 pub struct Answers {
     line: String,
-    /// Ticks for each instruction.
+    /// TSC ticks for each instruction.
     scale: u64,
 }
 
-/// Instructions of a round trip, of many.
+/// The instructions of a round trip, measured many times.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Round {
-    /// The shortest.
+    /// The smallest number.
     pub min: u64,
-    /// All on average.
+    /// The mean.
     pub mean: f64,
 }
 
@@ -37,12 +37,12 @@ impl fmt::Display for Round {
     }
 }
 
-/// The CPU of a lane's machine, if it is not the usual one.
+/// The CPU model of a lane's machine, if it is not the default.
 pub fn cpu(lane: Lane) -> Option<&'static str> {
     lane.cpu().or((lane == Lane::Vmx).then_some(CPU))
 }
 
-/// Boots the probe on so many CPUs, of which it uses one, and lets it measure.
+/// Boots the probe on a machine with `cpus` CPUs, of which it uses one, and returns its measurements.
 pub fn measure(lane: Lane, under_vidar: bool, cpus: u32, tools: &Tools) -> Result<Answers> {
     let (side, entry) = if under_vidar { ("vidar", GUEST.to_owned()) } else { ("bare", grub::bare(GUEST)) };
     let small = Small {
@@ -71,18 +71,18 @@ impl Answers {
         Some(Round { min: min / self.scale, mean: mean / self.scale as f64 })
     }
 
-    /// The exits that `name` made; bare there are none to count.
+    /// The number of exits that `name` caused. On a bare machine the probe does not count them.
     pub fn exits(&self, name: &str) -> Option<u64> {
         self.value(name, "exits")?.parse().ok()
     }
 
-    /// How many interrupts of `name` came, and of how many.
+    /// How many interrupts of `name` came, and how many were expected.
     pub fn taken(&self, name: &str) -> Option<(u64, u64)> {
         let (taken, of) = self.value(name, "taken")?.split_once('/')?;
         Some((taken.parse().ok()?, of.parse().ok()?))
     }
 
-    /// The value of `key` among those behind `name`.
+    /// The value of `key` among those that follow `name`.
     fn value(&self, name: &str, key: &str) -> Option<&str> {
         let words = self.line.split_whitespace().skip_while(|word| *word != name).skip(1);
         let mut values = words.map_while(|word| word.split_once('='));

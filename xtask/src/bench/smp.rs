@@ -1,4 +1,4 @@
-//! What further CPUs cost: exits of each, and memory.
+//! Measures what further CPUs cost: the exits of each, and memory.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -14,23 +14,23 @@ use crate::manifest;
 use crate::test::lane::Lane;
 use crate::test::{Tools, test_dir};
 
-/// What one boot came to.
+/// The measurements of one boot.
 #[derive(Debug)]
 pub struct Boot {
-    /// Exits of each CPU up to the shell, but for CPUID and the question.
+    /// Exits of each CPU up to the shell, without CPUID and without the hypercalls by which the guest asks for these numbers.
     pub exits: Vec<u64>,
     /// Exits per second at an idle shell, of all CPUs.
     pub idle_per_second: f64,
-    /// What a load made of exits and of timer interrupts.
+    /// The exits and the timer interrupts under load.
     pub load: Load,
-    /// KiB of Vidar's memory that are left.
+    /// The KiB of Vidar's memory that are still free.
     pub free: u64,
 }
 
-/// Exits and interrupts of the local timers, of all CPUs together.
+/// Exits and local timer interrupts, of all CPUs together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
-    /// Exits, but for CPUID, which the load's programs execute as they start, and the question.
+    /// Exits without hypercalls, and without CPUID, which the load's programs execute as they start.
     pub exits: u64,
     /// Timer interrupts.
     pub timer: u64,
@@ -42,7 +42,7 @@ impl Load {
         self.exits as f64 * 1000.0 / self.timer as f64
     }
 
-    /// What came between two counts.
+    /// The difference between two counts.
     fn since(self, before: Self) -> Result<Self> {
         let difference = |now: u64, then| now.checked_sub(then);
         let load = difference(self.exits, before.exits).zip(difference(self.timer, before.timer));
@@ -51,7 +51,7 @@ impl Load {
     }
 }
 
-/// A load that keeps so many CPUs busy for some seconds.
+/// A shell command that keeps `cpus` CPUs busy for some seconds.
 fn load(cpus: u32) -> String {
     format!("for i in $(seq {cpus}); do timeout 5 sh -c 'while :; do :; done' & done; wait")
 }
@@ -71,7 +71,7 @@ struct Idle {
     per_second: f64,
 }
 
-/// Boots the first guest on so many CPUs and measures.
+/// Boots the first guest on `cpus` CPUs and measures.
 pub fn measure(lane: Lane, cpus: u32, tools: &Tools) -> Result<Boot> {
     let dir = test_dir(&lane.folder(&format!("bench-smp-{cpus}")))?;
     let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
@@ -109,7 +109,7 @@ pub fn measure(lane: Lane, cpus: u32, tools: &Tools) -> Result<Boot> {
     Ok(Boot { exits, idle_per_second: idle.per_second, load, free })
 }
 
-/// Exits of each CPU, but for CPUID and the question.
+/// Exits of each CPU, without CPUID and hypercalls.
 fn exits(console: &mut Console) -> Result<Vec<u64>> {
     let by_cpu: ByCpu = serde_json::from_str(console.run("vidarctl exits --per-cpu --json")?.trim())?;
     let others = |cpu: &Kinds| {
@@ -119,19 +119,19 @@ fn exits(console: &mut Console) -> Result<Vec<u64>> {
     Ok(by_cpu.cpus.iter().map(others).collect())
 }
 
-/// All so far.
+/// Counts the exits and timer interrupts up to now.
 fn count(console: &mut Console) -> Result<Load> {
     let timer = timer(&console.run("grep LOC: /proc/interrupts")?)?;
     Ok(Load { exits: exits(console)?.iter().sum(), timer })
 }
 
-/// The sum of Linux' line of timer interrupts, which has a number for each CPU.
+/// The sum of the numbers in Linux' line of timer interrupts, which has one for each CPU.
 fn timer(line: &str) -> Result<u64> {
     let numbers = line.trim().strip_prefix("LOC:").context("Linux does not count timer interrupts")?;
     Ok(numbers.split_whitespace().map_while(|word| word.parse::<u64>().ok()).sum())
 }
 
-/// KiB that the log says are free.
+/// The KiB that are free according to Vidar's log.
 fn free(log: &str) -> Result<u64> {
     let free =
         log.lines().find_map(|line| line.strip_suffix(" KiB of it free")?.rsplit(' ').next()?.parse().ok());
@@ -143,13 +143,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timer_interrupts_are_those_of_all_cpus() {
+    fn timer_interrupts_of_all_cpus_are_added() {
         assert_eq!(timer(" LOC:        123         45   Local timer interrupts\r\n").unwrap(), 168);
         assert!(timer("NMI: 1").is_err());
     }
 
     #[test]
-    fn a_load_is_what_came_between() {
+    fn a_load_is_the_difference_between_two_counts() {
         let (before, after) = (Load { exits: 10, timer: 100 }, Load { exits: 16, timer: 1600 });
         let load = after.since(before).unwrap();
         assert_eq!((load, load.exits_per_thousand()), (Load { exits: 6, timer: 1500 }, 4.0));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_free_is_read_from_the_log() {
+    fn free_memory_is_read_from_the_log() {
         let log =
             "vidar: 2 CPUs\nvidar: keeps 0x200000 to 0x3fffff for itself, 1508 KiB of it free\nvidar: x";
         assert_eq!(free(log).unwrap(), 1508);

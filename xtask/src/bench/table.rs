@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// The verdict on what must be and is not.
+/// The verdict on a measurement that exceeds its limit.
 const MISSED: &str = "MISSED";
 
-/// One measurement.
+/// One measurement, as a row of the table.
 #[derive(Debug, Clone)]
 pub struct Row {
     cells: [String; 6],
@@ -17,14 +17,14 @@ impl Row {
         let verdict = if number <= aim {
             "as aimed for"
         } else if number <= must {
-            "as it must"
+            "within the limit"
         } else {
             MISSED
         };
         Self { cells: [what, bare.into(), shown.into(), must.to_string(), aim.to_string(), verdict.into()] }
     }
 
-    /// A thing that must be so.
+    /// A statement that must hold.
     pub fn yes_or_no(what: String, bare: &str, shown: &str, must: &str, holds: bool) -> Self {
         let verdict = if holds { "as aimed for" } else { MISSED };
         Self { cells: [what, bare.into(), shown.into(), must.into(), must.into(), verdict.into()] }
@@ -36,7 +36,7 @@ impl Row {
     }
 }
 
-/// The rows.
+/// The table, row by row.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     rows: Vec<Row>,
@@ -48,7 +48,7 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Whether all is as it must be.
+    /// Returns true if no row exceeds its limit.
     pub fn holds(&self) -> bool {
         self.rows.iter().all(|Row { cells: [.., verdict] }| verdict != MISSED)
     }
@@ -66,9 +66,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn verdicts_follow_the_limits() {
+    fn the_verdict_follows_from_limit_and_aim() {
         for (number, verdict) in
-            [(80.0, "as aimed for"), (100.0, "as aimed for"), (120.0, "as it must"), (151.0, "MISSED")]
+            [(80.0, "as aimed for"), (100.0, "as aimed for"), (120.0, "within the limit"), (151.0, "MISSED")]
         {
             let row = Row::at_most("CPUID".into(), "5", number, "x", 150.0, 100.0);
             assert_eq!(row.cells[5], verdict);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn one_miss_fails_the_table() {
+    fn one_missed_limit_fails_the_table() {
         let number = |number| Row::at_most("CPUID".into(), "5", number, "x", 150.0, 100.0);
         let fact = |holds| Row::yes_or_no("port".into(), "4", "4", "no exit", holds);
         let of = |rows: &[Row]| Table { rows: rows.to_vec() }.holds();

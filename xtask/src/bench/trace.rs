@@ -1,5 +1,5 @@
-//! How exits come in over the time of a boot. Nothing in the guest or in Vidar takes part: the emulator is asked what
-//! Vidar's counters hold in physical memory while the machine runs.
+//! Records the numbers of exits over the time of a boot. Neither the guest nor Vidar takes part in it: while the machine runs,
+//! the emulator reads Vidar's counters in physical memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,25 +18,25 @@ use crate::machine::monitor::Monitor;
 use crate::test::Tools;
 use crate::test::lane::Lane;
 
-/// What Vidar says of the counters, in its log at `log=debug`.
+/// The message in Vidar's log, at `log=debug`, that has the address of the counters.
 const SAID: &str = "the exits of the boot CPU are counted at ";
-/// What the guest says first at the shell.
+/// The guest's first output at the shell.
 const SHELL: &str = "\nmark ";
 
-/// Instructions between two looks in Bochs, and how many looks there are: to well after the shell.
+/// In Bochs, the number of instructions between two samples, and the number of samples, which is enough to reach the shell.
 const STEP: u64 = 5_000_000;
 const STEPS: usize = 800;
-/// Time between two looks at QEMU's machine.
+/// In QEMU, the time between two samples.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The counters at a moment.
+/// The counters at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Instructions that the machine has executed, from any moment on.
+    /// The instructions that the machine has executed since some fixed moment.
     pub at: u64,
     /// Exits of all kinds.
     pub all: u64,
-    /// Those that are neither CPUID nor hypercalls, of which the guest makes some at the shell.
+    /// Exits that are neither CPUID nor hypercalls, of which the guest makes some at the shell.
     pub others: u64,
 }
 
@@ -48,7 +48,7 @@ impl Sample {
     }
 }
 
-/// Boots the first guest under Vidar, and looks at the counters until the shell is there.
+/// Boots the first guest under Vidar, and samples the counters until it reaches the shell.
 pub fn record(lane: Lane, tools: &Tools) -> Result<Vec<Sample>> {
     let samples = match lane.machine() {
         Machine::Bochs => in_bochs(lane, tools)?,
@@ -57,7 +57,7 @@ pub fn record(lane: Lane, tools: &Tools) -> Result<Vec<Sample>> {
     from_first_to_last_exit(&samples)
 }
 
-/// QEMU's monitor reads the memory of a machine that runs, and the timer of its power management for the time.
+/// Records in QEMU, whose monitor reads memory and the power-management timer while the machine runs.
 fn in_qemu(lane: Lane, tools: &Tools) -> Result<Vec<Sample>> {
     let (mut running, mut console) = linux::start(lane, "bench-trace", true, tools, "log=debug", None)?;
     let mut monitor = running.monitor()?;
@@ -80,20 +80,21 @@ fn in_qemu(lane: Lane, tools: &Tools) -> Result<Vec<Sample>> {
         });
         let shell = console.expect(SHELL, BOOT);
         at_the_shell.store(true, Ordering::Relaxed);
-        let samples = samples.join().expect("it does not panic");
+        let samples = samples.join().expect("sampling does not panic");
         shell.and(samples)
     })
 }
 
-/// The timer of ACPI's power management, at the place that QEMU's BIOS gives it.
+/// Reads ACPI's power-management timer, at the port that QEMU's BIOS gives it.
 fn timer(monitor: &mut Monitor) -> Result<u32> {
     let said = monitor.execute("human-monitor-command", &json!({ "command-line": "i /w 0x608" }))?;
-    let said = said.as_str().context("QEMU does not say what is at the port")?;
+    let said = said.as_str().context("QEMU does not say what it reads from the port")?;
     let number = said.trim().rsplit("0x").next().unwrap_or_default();
-    u32::from_str_radix(number, 16).with_context(|| format!("QEMU says of the port: {said}"))
+    u32::from_str_radix(number, 16)
+        .with_context(|| format!("QEMU's answer for the port is not a number: {said}"))
 }
 
-/// Makes one time of a timer that begins anew every few seconds.
+/// Turns a timer that wraps every few seconds into a continuous clock.
 #[derive(Debug, Default)]
 struct Clock {
     last: Option<u32>,
@@ -101,7 +102,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// Instructions since the first look at the timer.
+    /// The instructions since the first call, given the timer's present value.
     fn instructions(&mut self, timer: u32) -> u64 {
         let since = timer.wrapping_sub(self.last.unwrap_or(timer)) & 0xff_ffff;
         self.last = Some(timer);
@@ -111,14 +112,14 @@ impl Clock {
     }
 }
 
-/// The debugger of Bochs goes so many instructions at a time and shows the memory. It is told so before the machine starts;
-/// so where the counters are is found out in a boot before that.
+/// Records in Bochs, whose debugger executes [`STEP`] instructions at a time and then shows the memory. It gets its commands
+/// before the machine starts, so the address of the counters is taken from an earlier boot.
 fn in_bochs(lane: Lane, tools: &Tools) -> Result<Vec<Sample>> {
     let address = {
         let (_running, mut console) = linux::start(lane, "bench-trace", true, tools, "log=debug", None)?;
         address(&mut console)?
     };
-    // From the power-on to Vidar there is nothing to see.
+    // The counters mean nothing before Vidar starts; `from_first_to_last_exit` drops those samples.
     let look = format!("s {STEP}\nxp /{}gx {address:#x}\n", ExitKind::COUNT);
     let commands = look.repeat(STEPS);
     let (running, mut console) = linux::start(lane, "bench-trace", true, tools, "log=debug", Some(commands))?;
@@ -126,18 +127,19 @@ fn in_bochs(lane: Lane, tools: &Tools) -> Result<Vec<Sample>> {
     debugger_output(&running.emulator_log())
 }
 
-/// What the debugger of Bochs said: `Next at t=` with the number of instructions, and then the memory, in lines of an
-/// address, a colon and some words.
+/// Reads the samples from the output of Bochs' debugger: `Next at t=` with the number of instructions, and then the memory, in
+/// lines of an address, a colon and some words.
 fn debugger_output(said: &str) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for part in said.split("Next at t=").skip(1) {
         let mut lines = part.lines();
-        let at = lines.next().and_then(|at| at.trim().parse().ok()).context("the debugger does not count")?;
+        let at = lines.next().and_then(|at| at.trim().parse().ok());
+        let at = at.context("the debugger does not print the number of instructions")?;
         let words = lines.filter(|line| line.starts_with("0x")).filter_map(|line| line.split_once(":\t"));
         let words = words.flat_map(|(_, words)| words.split_whitespace());
         let counters: Vec<_> =
             words.filter_map(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok()).collect();
-        // After the last step nothing is shown.
+        // The debugger may stop after a step, before it shows the memory.
         if counters.len() == ExitKind::COUNT {
             samples.push(Sample::new(at, &counters));
         }
@@ -145,22 +147,23 @@ fn debugger_output(said: &str) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// Where the counters are in physical memory.
+/// The physical address of the counters.
 fn address(console: &mut Console) -> Result<u64> {
     console.expect(SAID, BOOT)?;
     let line = console.expect("\r\n", BOOT)?;
     let number = line.trim().trim_start_matches("0x");
-    u64::from_str_radix(number, 16).with_context(|| format!("Vidar says of its counters: {line}"))
+    u64::from_str_radix(number, 16)
+        .with_context(|| format!("Vidar's address of its counters is not a number: {line}"))
 }
 
-/// The samples from the last one before the first exit to the last exit. Before Vidar is loaded, something else is in its
-/// memory; and after the last exit, with which the guest asks at the shell for the numbers of exits, it idles.
+/// The samples from the last one before the first exit to the last exit. Before Vidar is loaded, its memory holds something
+/// else. After the last exit, by which the guest asks at the shell for the numbers of exits, the guest is idle.
 fn from_first_to_last_exit(samples: &[Sample]) -> Result<Vec<Sample>> {
-    let Some(last) = samples.last() else { bail!("nobody has looked at the counters") };
+    let Some(last) = samples.last() else { bail!("there are no samples of the counters") };
     ensure!(last.all > 0, "there were no exits");
     let begin = samples.iter().rposition(|sample| sample.all == 0).unwrap_or(0);
     let samples = &samples[begin..];
-    ensure!(samples.is_sorted_by_key(|sample| sample.all), "the counters go back");
+    ensure!(samples.is_sorted_by_key(|sample| sample.all), "the counters decrease");
     let samples = &samples[..=samples.partition_point(|sample| sample.all < last.all)];
     let first = samples[0].at;
     Ok(samples.iter().map(|sample| Sample { at: sample.at - first, ..*sample }).collect())
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_before_vidar_does_not_count() {
+    fn samples_from_before_vidar_are_dropped() {
         let seen = samples(&[(10, 9999), (20, 0), (30, 0), (40, 5), (50, 6), (60, 6)]);
         assert_eq!(from_first_to_last_exit(&seen).unwrap(), samples(&[(0, 0), (10, 5), (20, 6)]));
         assert!(
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_timer_goes_round() {
+    fn the_clock_continues_when_the_timer_wraps() {
         let mut clock = Clock::default();
         assert_eq!(clock.instructions(0xff_ff00), 0);
         let second = TIMER_FREQUENCY as u32;
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_debugger_is_understood() {
+    fn samples_are_read_from_the_debuggers_output() {
         let words = |first: u64| -> String {
             let line = |index: usize| {
                 let words: String = (2 * index..(2 * index + 2).min(ExitKind::COUNT))

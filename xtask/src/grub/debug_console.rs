@@ -1,9 +1,9 @@
-//! Where Vidar writes, and whether GRUB's menu is on a serial port as well.
+//! The console that Vidar writes to, and the serial port that GRUB's menu is shown on.
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
-/// Vidar's own console; GRUB's menu follows it.
+/// The console for Vidar's own messages. GRUB's menu is shown on the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DebugConsole {
     /// The first serial port
@@ -16,11 +16,12 @@ pub enum DebugConsole {
     None,
 }
 
-/// The options of Vidar that this stands for.
-const STANDS_FOR: [&str; 2] = ["console=", "serial="];
+/// Vidar's options that choose its console, and that `--debug-console` therefore replaces.
+const REPLACED: [&str; 2] = ["console=", "serial="];
 
 impl DebugConsole {
-    /// The port of a serial line that the menu is on; where nothing is asked for, it is the first.
+    /// The I/O port of the serial line that the menu is shown on, if any. It is the first line unless `console` says
+    /// otherwise.
     pub fn port(console: Option<Self>) -> Option<u16> {
         match console {
             None | Some(Self::Com1) => Some(0x3f8),
@@ -29,15 +30,14 @@ impl DebugConsole {
         }
     }
 
-    /// Vidar's boot options: `options`, and where it writes.
+    /// Vidar's boot options: `options`, and those that choose this console.
     pub fn options(self, options: &str) -> Result<String> {
-        let same =
-            options.split_whitespace().find(|word| STANDS_FOR.iter().any(|name| word.starts_with(name)));
+        let same = options.split_whitespace().find(|word| REPLACED.iter().any(|name| word.starts_with(name)));
         if let Some(word) = same {
             let name = self.to_possible_value().expect("every console has a name");
             ensure!(
                 false,
-                "\"{word}\" in --options and --debug-console {} both say where Vidar writes: give one of them",
+                "\"{word}\" in --options and --debug-console {} both choose Vidar's console: give one of them",
                 name.get_name()
             );
         }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_console_is_vidars_and_the_menus() {
+    fn each_console_has_options_for_vidar_and_a_port_for_the_menu() {
         for (console, port, options) in [
             (DebugConsole::Com1, Some(0x3f8), "log=debug console=serial"),
             (DebugConsole::Com2, Some(0x2f8), "log=debug console=serial serial=com2"),
@@ -71,11 +71,11 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_once() {
+    fn a_console_that_is_chosen_twice_is_refused() {
         let refusal = |options| DebugConsole::Com2.options(options).unwrap_err().to_string();
         assert_eq!(
             refusal("log=debug console=both"),
-            "\"console=both\" in --options and --debug-console com2 both say where Vidar writes: give one of them"
+            "\"console=both\" in --options and --debug-console com2 both choose Vidar's console: give one of them"
         );
         assert!(refusal("serial=com2").starts_with("\"serial=com2\" in --options"));
     }

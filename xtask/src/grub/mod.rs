@@ -1,4 +1,4 @@
-//! GRUB's menu: the template in `grub/`, filled with two entries for each guest and with Vidar's boot options.
+//! GRUB's menu: fills the template in `grub/` with two entries for each guest and with Vidar's boot options.
 
 mod debug_console;
 mod options;
@@ -11,20 +11,22 @@ pub use self::debug_console::DebugConsole;
 use crate::cmdline;
 use crate::manifest::Guest;
 
-/// What the menu starts by itself, and when.
+/// What the menu starts by default, and with which options.
 #[derive(Debug, Clone)]
 pub struct Menu {
-    /// The name of a guest, with `:bare` after it for the entry without Vidar; the first guest if there is none.
+    /// The entry that is started by default: the name of a guest, with `:bare` after it for the entry without Vidar. If
+    /// this is `None`, it is the first guest.
     pub default: Option<String>,
-    /// Seconds that the menu waits.
+    /// The seconds that the menu waits before it starts the default entry.
     pub timeout: u32,
     /// Vidar's boot options.
     pub options: String,
-    /// Where Vidar writes, if `options` does not say it: on the first serial port and the screen if there is none.
+    /// The console that Vidar writes to. If this is `None` and `options` chooses none, Vidar writes to the first serial port
+    /// and to the screen.
     pub debug_console: Option<DebugConsole>,
-    /// GRUB's commands at the end of each guest's entry, for measurements.
+    /// GRUB commands at the end of each guest's entry, for measurements.
     pub last: &'static [&'static str],
-    /// More entries, for tests: the name of each, and GRUB's commands.
+    /// More entries, for tests: the name of each, and its GRUB commands.
     pub extra: Vec<(&'static str, &'static [&'static str])>,
 }
 
@@ -46,17 +48,18 @@ pub fn bare(guest: &str) -> String {
     format!("{guest}:bare")
 }
 
-/// Where a guest's file is in the ISO.
+/// The path of a guest's file in the ISO.
 pub fn guest_file(guest: &str, file: &str) -> String {
     format!("/boot/guests/{guest}/{file}")
 }
 
-/// The name that a part of a guest's initrd has in the ISO.
+/// The file name of a part of a guest's initrd in the ISO.
 pub fn initrd(index: usize) -> String {
     if index == 0 { "initrd".to_owned() } else { format!("initrd{}", index + 1) }
 }
 
-/// Fills the template. `guests` are those in the ISO; without a hypervisor there are bare entries only.
+/// Fills the template with entries for `guests`. If `hypervisor` is false, the ISO has no Vidar, and there are only bare
+/// entries.
 pub fn config(template: &str, guests: &[Guest], menu: &Menu, hypervisor: bool) -> Result<String> {
     let mut ids = Vec::new();
     let mut entries = String::new();
@@ -72,7 +75,7 @@ pub fn config(template: &str, guests: &[Guest], menu: &Menu, hypervisor: bool) -
         ids.push((*name).to_owned());
         entries += &format!("menuentry {name} --id {name} {{\n    {}\n}}\n", commands.join("\n    "));
     }
-    // By its number, since GRUB takes an id that begins with a digit for one.
+    // The default is given by its number, since GRUB takes an id that begins with a digit for a number.
     let default = match &menu.default {
         Some(wanted) => ids.iter().position(|id| id == wanted).with_context(|| {
             format!("There is no menu entry \"{wanted}\"; there are: {}.", ids.join(", "))
@@ -80,7 +83,7 @@ pub fn config(template: &str, guests: &[Guest], menu: &Menu, hypervisor: bool) -
         None => 0,
     };
     let port = DebugConsole::port(menu.debug_console).map(|port| format!("{port:#x}")).unwrap_or_default();
-    // Behind the guests, so that it changes no number.
+    // The sub-menu comes after the guests' entries, so that it does not change their numbers.
     let options = if hypervisor { options::menu() } else { String::new() };
     let filled = template.replace("@DEFAULT@", &default.to_string()).replace("@PORT@", &port);
     let filled = filled.replace("@TIMEOUT@", &menu.timeout.to_string());
@@ -91,17 +94,18 @@ pub fn config(template: &str, guests: &[Guest], menu: &Menu, hypervisor: bool) -
 fn under_vidar(guest: &Guest, menu: &Menu) -> Result<String> {
     let name = &guest.name;
     let mut entry = format!("menuentry {} --id {name} {{\n", quote(&format!("{} under Vidar", guest.title)));
-    let mut line = |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("a string takes all");
+    let mut line =
+        |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("writing to a String cannot fail");
     let options = match menu.debug_console {
         Some(console) => &console.options(&menu.options)?,
         None => &menu.options,
     };
-    let options = arguments(options).context("Vidar's boot options will not do")?;
-    // What is chosen in the menu comes last, where it counts.
+    let options = arguments(options).context("Vidar's boot options cannot be used")?;
+    // The choices of the sub-menu come last, so that they override the options before them.
     line(format_args!("multiboot2 /boot/vidar.elf{options} {}", options::variables()));
-    // The command has put there what Vidar's header asks for, which is any framebuffer that there is.
+    // The command above has set this variable to what Vidar's header asks for, which is any framebuffer.
     line(format_args!("set gfxpayload=$screen"));
-    // GRUB would unpack a compressed file: both must arrive as they are.
+    // Without --nounzip GRUB would unpack a compressed file. Vidar needs both files as they are.
     let vmlinuz = guest_file(name, "vmlinuz");
     line(format_args!("module2 --nounzip {vmlinuz}{} $tty", arguments(&guest.cmdline)?));
     for file in initrd_files(guest) {
@@ -118,7 +122,8 @@ fn without_vidar(guest: &Guest, menu: &Menu) -> Result<String> {
         quote(&format!("{}, bare (without Vidar)", guest.title)),
         bare(name)
     );
-    let mut line = |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("a string takes all");
+    let mut line =
+        |words: std::fmt::Arguments| writeln!(entry, "    {words}").expect("writing to a String cannot fail");
     line(format_args!("linux {}{} $tty", guest_file(name, "vmlinuz"), arguments(&guest.cmdline)?));
     let initrds: Vec<_> = initrd_files(guest).collect();
     if !initrds.is_empty() {
@@ -128,17 +133,17 @@ fn without_vidar(guest: &Guest, menu: &Menu) -> Result<String> {
     Ok(entry + "}\n")
 }
 
-/// Where the parts of a guest's initrd are in the ISO.
+/// The paths of the parts of a guest's initrd in the ISO.
 fn initrd_files(guest: &Guest) -> impl Iterator<Item = String> {
     (0..guest.initrds.len()).map(|index| guest_file(&guest.name, &initrd(index)))
 }
 
-/// The words of a command line, each with a space before it and safe from GRUB's shell.
+/// The words of a command line, each with a space before it and quoted for GRUB's shell where necessary.
 fn arguments(cmdline: &str) -> Result<String> {
     Ok(cmdline::words(cmdline)?.iter().map(|word| format!(" {}", quote(word))).collect())
 }
 
-/// In single quotes, where GRUB's shell changes nothing, unless the text needs none.
+/// Puts the text in single quotes, inside which GRUB's shell changes nothing, unless it needs none.
 fn quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,=/:+@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -182,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_menu_is_where_vidar_writes() {
+    fn the_menu_is_on_the_console_that_vidar_writes_to() {
         let with = |console, options: &str| {
             let menu = Menu { debug_console: Some(console), options: options.into(), ..Menu::default() };
             config(TEMPLATE, &[guest("a", "")], &menu, true)
@@ -195,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_hypervisor_there_are_no_options_of_it() {
+    fn a_menu_without_vidar_has_no_options_of_vidar() {
         let text = |hypervisor| {
             config("@ENTRIES@\n@OPTIONS@\n", &[guest("a", "")], &Menu::default(), hypervisor).unwrap()
         };
@@ -204,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_safe_from_the_shell() {
+    fn words_are_quoted_for_the_shell() {
         assert_eq!(arguments("a=b  c").unwrap(), " a=b c");
         assert_eq!(arguments("$x {y}").unwrap(), r" '$x' '{y}'");
         assert_eq!(arguments(r#"dyndbg="file a.c +p""#).unwrap(), " 'dyndbg=file a.c +p'");
@@ -213,10 +218,10 @@ mod tests {
     }
 
     #[test]
-    fn options_that_grub_would_change_are_refused() {
+    fn options_of_more_than_one_line_are_refused() {
         let menu = Menu { options: "log=debug\nreboot".into(), ..Menu::default() };
         let error = format!("{:#}", config(TEMPLATE, &[guest("a", "")], &menu, true).unwrap_err());
-        assert_eq!(error, "Vidar's boot options will not do: it must be one line");
+        assert_eq!(error, "Vidar's boot options cannot be used: it must be one line");
     }
 
     #[test]
