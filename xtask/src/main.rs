@@ -36,7 +36,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::grub::DebugConsole;
 use crate::guest_args::GuestArgs;
-use crate::machine::disk::Named;
+use crate::machine::disk::DiskArgument;
 use crate::machine::{Choice, Machine, Network, Spec};
 
 /// Builds, boots, tests and measures Vidar.
@@ -193,7 +193,7 @@ struct RunArgs {
     uefi: bool,
     /// A disk for the guest to write to, as often as there are to be; in qemu and kvm
     #[arg(long, value_name = "FILE[:virtio|:ahci]")]
-    disk: Vec<Named>,
+    disk: Vec<DiskArgument>,
     /// The network card, behind which the guest gets out and nobody in; in qemu and kvm
     #[arg(long, value_enum, default_value_t = Card::Virtio)]
     net: Card,
@@ -310,7 +310,7 @@ fn run(args: RunArgs) -> Result<()> {
     );
     let bochs = matches!(args.machine, Choice::Bochs);
     anyhow::ensure!(args.disk.is_empty() || !bochs, "Bochs has no disks here; use --machine qemu.");
-    let disks = args.disk.iter().map(Named::open).collect::<Result<_>>()?;
+    let disks = args.disk.iter().map(DiskArgument::open).collect::<Result<_>>()?;
     // What is in the way is told before anything is fetched or built.
     let machine = args.machine.decide(Machine::kvm_obstacle, setup::missing)?;
     setup::missing()?;

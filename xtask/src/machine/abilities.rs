@@ -1,5 +1,5 @@
-//! What the installed emulators can do. The programs themselves are asked, once. What one lacks is told in a sentence, for the tests
-//! that cannot be made without it.
+//! Finds out what the installed emulators can do, by asking the programs themselves, once. What an emulator lacks is described
+//! in a sentence, as the reason why a test is skipped.
 
 use std::fmt;
 use std::io::Write;
@@ -11,32 +11,31 @@ use serde_json::{Value, json};
 use super::qemu::QEMU;
 use super::tied_to_us;
 
-/// Something that a test needs of an emulator.
+/// A capability of an emulator that a test needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ability {
-    /// Bochs has this model of a CPU.
+    /// Bochs has this CPU model.
     BochsCpu(&'static str),
     /// Linux boots in Bochs.
     BochsLinux,
-    /// Bochs forgets an INIT once it has made a CPU leave its guest on VT-x, so that Linux can start that CPU, if its start-up IPIs
-    /// are far enough apart.
+    /// Bochs clears a pending INIT after the VM exit that it causes. Linux can then start that CPU, if its two start-up IPIs are
+    /// far enough apart.
     BochsInit,
-    /// QEMU knows this model of a CPU.
+    /// QEMU has this CPU model.
     QemuCpu(&'static str),
-    /// QEMU emulates this feature of a CPU, by the name that `-cpu` has for it.
+    /// QEMU emulates this CPU feature, by its name in `-cpu`.
     QemuFeature(&'static str),
-    /// QEMU translates a guest's addresses by the nested pages of AMD-V while the guest's own paging is off, as it is where a further
-    /// CPU starts.
+    /// QEMU applies AMD-V's nested paging to a guest whose own paging is off. A further CPU starts in that state.
     QemuNestedRealMode,
-    /// No emulator that is known can do it, for this reason, which is a whole sentence without its full stop.
+    /// No known emulator can do it. The reason is a whole sentence without its full stop.
     Nowhere(&'static str),
 }
 
-/// A version: its first two numbers.
+/// The first two numbers of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Version(u32, u32);
 
-/// What Bochs said of itself.
+/// What Bochs says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bochs {
     version: Version,
@@ -44,7 +43,7 @@ struct Bochs {
     has_debugger: bool,
 }
 
-/// What QEMU said of itself.
+/// What QEMU says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Qemu {
     version: Version,
@@ -52,17 +51,17 @@ struct Qemu {
     features: Vec<String>,
 }
 
-/// CPUs and features of them that QEMU 10.0 has, as Debian 13 has it, and QEMU 7.2 has not.
+/// CPU models and features that QEMU 10.0 of Debian 13 has, and QEMU 7.2 does not.
 const TRIXIE: [&str; 2] = ["EPYC-Genoa", "x2apic"];
-/// The first version of Bochs that forgets an INIT after the VM exit that it has caused.
-const FORGETS_INIT: Version = Version(2, 8);
-/// The first version of QEMU whose flags are right after CMPXCHG16B.
+/// The first version of Bochs that clears a pending INIT after the VM exit that it causes.
+const CLEARS_INIT: Version = Version(2, 8);
+/// The first version of QEMU that sets the right flags after CMPXCHG16B.
 const KEEPS_FLAGS: Version = Version(8, 0);
-/// The first number of the versions of QEMU that ignore nested pages while a guest's paging is off: 8.2.2 does, as Ubuntu 24.04 has it,
-/// and 7.2 and 10.0 do not, as Debian 12 and 13 have them. Later ones of 8.2 may be right as well.
+/// The major version of QEMU that does not apply nested paging while a guest's paging is off. Ubuntu 24.04's 8.2.2 does not;
+/// Debian's 7.2 and 10.0 do. Later versions of 8.2 may do so as well.
 const IGNORES_NESTED_PAGES: u32 = 8;
-/// The version of Bochs that Debian's unstable has built wrongly.
-const BUILT_WRONGLY: Version = Version(3, 1);
+/// The version of Bochs that is miscompiled in Debian unstable.
+const MISCOMPILED: Version = Version(3, 1);
 
 impl Ability {
     /// Returns true if Debian 13's emulators can do it.
@@ -98,11 +97,11 @@ impl Bochs {
             Ability::BochsCpu(model) if !self.cpus.iter().any(|name| name == model) => {
                 Some(format!("Bochs {version} has no CPU model {model}"))
             }
-            Ability::BochsInit if version < FORGETS_INIT => Some(format!(
-                "Bochs {version} keeps an INIT after the VM exit that it has caused, so that Linux cannot start the CPU"
+            Ability::BochsInit if version < CLEARS_INIT => Some(format!(
+                "Bochs {version} keeps an INIT pending after the VM exit that it causes, so that Linux cannot start the CPU"
             )),
-            Ability::BochsLinux if version == BUILT_WRONGLY => Some(format!(
-                "Bochs {version} divides 128-bit numbers wrongly as Debian has built it, and boots no Linux"
+            Ability::BochsLinux if version == MISCOMPILED => Some(format!(
+                "Bochs {version} of Debian divides 128-bit numbers wrongly, and so Linux does not boot in it"
             )),
             _ => None,
         }
@@ -121,19 +120,19 @@ impl Qemu {
                 Some(format!("QEMU {version} does not emulate {name}"))
             }
             Ability::QemuNestedRealMode if version.0 == IGNORES_NESTED_PAGES => Some(format!(
-                "QEMU {version} ignores nested pages while a guest's paging is off, so that a further CPU starts in Vidar's memory"
+                "QEMU {version} ignores nested paging while a guest's paging is off, so that a further CPU starts in Vidar's memory"
             )),
             _ => None,
         }
     }
 }
 
-/// Returns true if this QEMU works out the flags after CMPXCHG16B wrongly, as it did before 8.0.
+/// Returns true if this QEMU sets wrong flags after CMPXCHG16B, as versions before 8.0 do.
 pub fn qemu_spoils_flags() -> bool {
     qemu().is_some_and(|qemu| qemu.version < KEEPS_FLAGS)
 }
 
-/// Returns true if Bochs has its debugger built in, which then stops the machine at a prompt before the first instruction.
+/// Returns true if Bochs was built with its debugger, which stops the machine at a prompt before the first instruction.
 pub fn bochs_has_debugger() -> bool {
     bochs().is_some_and(|bochs| bochs.has_debugger)
 }
@@ -150,7 +149,7 @@ fn bochs() -> Option<&'static Bochs> {
     BOCHS.get_or_init(ask).as_ref()
 }
 
-/// Reads what Bochs prints of its options and of its CPUs. Its log and its banner, which names the version, are among both.
+/// Reads the lists of options and of CPU models that Bochs prints. Both also contain its log, and the banner with the version.
 fn read_bochs(options: &str, cpus: &str) -> Option<Bochs> {
     let version = options.lines().find_map(|line| line.trim().strip_prefix("Bochs x86 Emulator "))?;
     let models = cpus.lines().skip_while(|line| !line.starts_with("Supported CPU models")).skip(2);
@@ -186,7 +185,7 @@ fn qemu() -> Option<&'static Qemu> {
             json!({ "execute": "query-cpu-model-expansion", "arguments": all }),
             json!({ "execute": "quit" }),
         ] {
-            // One that has ended has its say in what it returned.
+            // If QEMU has already ended, its output says enough.
             let _ = writeln!(commands, "{asked}");
         }
         let said = child.wait_with_output().ok()?.stdout;
@@ -195,7 +194,8 @@ fn qemu() -> Option<&'static Qemu> {
     QEMU_HERE.get_or_init(ask).as_ref()
 }
 
-/// Reads what QEMU's monitor says: the greeting, the list of CPUs, and what the CPU has that has all that QEMU emulates.
+/// Reads what QEMU's monitor says: the greeting, the list of CPU models, and the features of the model `max`, which has all that
+/// QEMU emulates.
 fn read_qemu(said: &str) -> Option<Qemu> {
     let said: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let version = &said.first()?["QMP"]["version"]["qemu"];
@@ -214,7 +214,7 @@ fn read_qemu(said: &str) -> Option<Qemu> {
 }
 
 impl Version {
-    /// Reads the first two numbers; a version without a second one has 0 there.
+    /// Reads the first two numbers of a version. A missing second number is taken as 0.
     fn read(text: &str) -> Option<Self> {
         let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
         Some(Self(numbers.next()?.ok()?, numbers.next().and_then(Result::ok).unwrap_or(0)))
@@ -233,7 +233,7 @@ mod tests {
 
     const BANNER: &str = "========================================================================\n";
 
-    /// What Debian 12 has, with most of the models left out.
+    /// The Bochs of Debian 12, with most of its CPU models left out.
     fn bochs_2_7() -> Bochs {
         let log = "00000000000i[      ] LTDL_LIBRARY_PATH not set. using compile time default '/x'\n";
         let version = "                        Bochs x86 Emulator 2.7\n              Built from SVN snapshot on August  1, 2021\n";
@@ -249,7 +249,7 @@ mod tests {
         read_bochs(&options, &cpus).unwrap()
     }
 
-    /// What Debian 13 has.
+    /// The Bochs of Debian 13, with most of its CPU models left out.
     fn bochs_3_0() -> Bochs {
         let banner = format!(
             "{BANNER}                        Bochs x86 Emulator 3.0\n            Built from GitHub snapshot on February 16, 2025\n\
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn bochs_tells_its_version_and_its_models() {
+    fn version_and_cpu_models_of_bochs_are_read() {
         let (old, new) = (bochs_2_7(), bochs_3_0());
         assert_eq!((old.version, old.has_debugger), (Version(2, 7), true));
         assert_eq!(old.cpus, ["bx_generic", "corei7_haswell_4770", "tigerlake"]);
@@ -270,13 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn what_bochs_lacks_is_a_sentence() {
+    fn what_bochs_lacks_is_named() {
         let (old, new) = (bochs_2_7(), bochs_3_0());
         let arrow_lake = Ability::BochsCpu("arrow_lake");
         assert_eq!(old.lacks(arrow_lake).as_deref(), Some("Bochs 2.7 has no CPU model arrow_lake"));
         assert_eq!(new.lacks(arrow_lake), None);
         assert_eq!(old.lacks(Ability::BochsCpu("tigerlake")), None);
-        assert!(old.lacks(Ability::BochsInit).unwrap().starts_with("Bochs 2.7 keeps an INIT "));
+        assert!(old.lacks(Ability::BochsInit).unwrap().starts_with("Bochs 2.7 keeps an INIT pending "));
         assert_eq!(new.lacks(Ability::BochsInit), None);
         assert_eq!((old.lacks(Ability::BochsLinux), new.lacks(Ability::BochsLinux)), (None, None));
         let unstable = Bochs { version: Version::read("3.1.devel").unwrap(), ..new };
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(Bochs { version: Version(10, 0), ..unstable }.lacks(Ability::BochsInit), None);
     }
 
-    /// What the QEMU of a version says, with most of the models and features left out.
+    /// A QEMU of this version, with most of its CPU models and features left out.
     fn qemu(major: u32, minor: u32, model: &str, x2apic: bool) -> Qemu {
         let said = format!(
             "{{\"QMP\": {{\"version\": {{\"qemu\": {{\"micro\": 22, \"minor\": {minor}, \"major\": {major}}}, \"package\": \
@@ -297,19 +297,19 @@ mod tests {
     }
 
     #[test]
-    fn what_qemu_lacks_is_a_sentence() {
+    fn what_qemu_lacks_is_named() {
         let (old, new) = (qemu(7, 2, "EPYC-Milan", false), qemu(10, 0, "EPYC-Genoa", true));
         let (x2apic, genoa) = (Ability::QemuFeature("x2apic"), Ability::QemuCpu("EPYC-Genoa"));
         assert_eq!(old.lacks(x2apic).as_deref(), Some("QEMU 7.2 does not emulate x2apic"));
         assert_eq!(old.lacks(genoa).as_deref(), Some("QEMU 7.2 has no CPU model EPYC-Genoa"));
         assert_eq!((new.lacks(x2apic), new.lacks(genoa)), (None, None));
         assert_eq!(old.lacks(Ability::QemuFeature("la57")), None);
-        assert!(new.lacks(Ability::QemuFeature("phys-bits")).is_some(), "that is no feature");
+        assert!(new.lacks(Ability::QemuFeature("phys-bits")).is_some(), "phys-bits is not a feature");
         assert_eq!(read_qemu("qemu-system-x86_64: cannot start\n"), None);
     }
 
     #[test]
-    fn what_no_emulator_can_do_is_always_missing() {
+    fn nested_real_mode_depends_on_the_version_of_qemu() {
         let qemu = |version| Qemu { version, cpus: Vec::new(), features: Vec::new() };
         for right in [Version(7, 2), Version(9, 0), Version(10, 0)] {
             assert_eq!(qemu(right).lacks(Ability::QemuNestedRealMode), None);

@@ -1,4 +1,4 @@
-//! Bochs: slow, everywhere, and with VT-x. Its TSC counts instructions.
+//! Bochs emulates VT-x, slowly, on any host. Its TSC counts instructions.
 
 use std::fs;
 use std::process::{Command, ExitStatus};
@@ -8,22 +8,22 @@ use anyhow::{Context, Result};
 use super::{LINUX_LOG, LOG, Medium, Ports, Spec, abilities, tied_to_us};
 use crate::packages;
 
-/// A CPU with VT-x and EPT whose CPUID names no TSC frequency: so Linux measures it, and gets it right.
+/// The default CPU model, with VT-x and EPT. Its CPUID names no TSC frequency, so Linux measures the frequency and gets it right.
 const USUAL_CPU: &str = "corei7_haswell_4770";
 
-/// Instructions that make a second in the guest. A low number means fewer timer ticks in a boot.
+/// The instructions in a second of the guest's time. A low number means fewer timer ticks during a boot.
 pub const INSTRUCTIONS_PER_SECOND: u32 = 20_000_000;
 
 const CONFIGURATION: &str = "bochsrc";
 const DEBUGGER_COMMANDS: &str = "debugger-commands";
 
-/// What Bochs says, and ends, when its VNC server has not come up in time: on a busy host that happens.
+/// The message with which Bochs ends if its VNC server does not come up in time, as happens on a busy host.
 pub const NO_PORT: &str = "RFB could not bind any port";
 
-/// What Bochs writes to its log when the guest switches the machine off.
+/// The message in Bochs' log when the guest powers the machine off.
 const POWERED_OFF: &str = "soft power off";
 
-/// Writes the configuration, and gives the command that runs it.
+/// Writes the configuration, and returns the command that runs Bochs with it.
 pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     let configuration = spec.dir.join(CONFIGURATION);
     let firmware = if spec.uefi {
@@ -38,7 +38,7 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     let mut command = tied_to_us("bochs");
     command.args(["-q", "-f", CONFIGURATION]);
     if abilities::bochs_has_debugger() {
-        // It stops at a prompt before the first instruction and at each reset.
+        // The debugger stops at a prompt before the first instruction and at each reset.
         let commands = spec.debugger.as_deref().unwrap_or_default();
         fs::write(spec.dir.join(DEBUGGER_COMMANDS), commands.to_owned() + &"c\n".repeat(1000))?;
         command.args(["-rc", DEBUGGER_COMMANDS]);
@@ -46,16 +46,17 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     Ok(command)
 }
 
-/// Whether a Bochs that ended did so because the guest powered off.
+/// Returns true if Bochs ended because the guest powered the machine off.
 pub fn ended_well(_: ExitStatus, log: &str) -> bool {
     log.contains(POWERED_OFF)
 }
 
-/// The firmware of a machine with a BIOS.
+/// The configuration of the firmware for a machine with a BIOS.
 const BIOS: &str = "file=\"/usr/share/bochs/BIOS-bochs-latest\"";
 
-/// The firmware of a machine with UEFI, whose file has `size` bytes: 2 MiB in Debian 12, and 4 MiB from Debian 13 on. It ends where
-/// the first 4 GiB do, since the CPU begins 16 bytes before that. Intel SDM Vol. 3A, 10.1.4 "First Instruction Executed".
+/// The configuration of the firmware for a machine with UEFI. `size` is the size of its file: 2 MiB in Debian 12, and 4 MiB
+/// from Debian 13 on. The firmware ends at 4 GiB, since the CPU executes its first instruction 16 bytes below that. Intel SDM
+/// Vol. 3A, 10.1.4 "First Instruction Executed".
 fn uefi(size: u64) -> String {
     format!("file=\"{}\", address={:#x}", packages::UEFI, (1 << 32) - size)
 }
@@ -81,15 +82,15 @@ fn configuration_text(spec: &Spec, ports: Ports, firmware: &str) -> String {
     };
     let marks = u8::from(spec.stops_at_marks);
     let errors = if spec.verbose { "report" } else { "ignore" };
-    // Where KVM uses virtual interrupts, each VM entry is worth a message to Bochs: megabytes a minute.
+    // Where KVM uses virtual interrupts, Bochs logs a message at each VM entry, which is megabytes in a minute.
     let news = if spec.runs_kvm { "ignore" } else { "report" };
-    // After Linux has rebooted, the BIOS of Bochs writes an MSR that it has locked: it lives on by the reset that
-    // follows from the triple fault.
+    // After Linux has rebooted, the BIOS of Bochs writes to an MSR that it has locked. That ends in a triple fault, and the
+    // reset that follows lets it go on.
     let reset = u8::from(!spec.stops_at_triple_fault);
     let vga_bios = packages::vga_bios();
-    // UEFI asks for MSRs that this CPU does not have.
+    // The UEFI firmware reads MSRs that this CPU does not have.
     let ignore = u8::from(!spec.strict_msrs || spec.uefi);
-    // The speaker is there for the guest. Its sound goes nowhere: Bochs 2.7 aborts where ALSA has no sound card.
+    // The guest has a speaker, but its sound goes nowhere, since Bochs 2.7 aborts where ALSA has no sound card.
     format!(
         "plugin_ctrl: unmapped=true, biosdev=true, speaker=true, extfpuirq=true, parallel=false, serial=true\n\
          sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy\n\
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_configuration_names_what_was_asked_for() {
+    fn the_configuration_follows_the_specification() {
         let spec = Spec {
             dir: "/x, $y".into(),
             iso: "/x, $y/vidar.iso".into(),
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn firmware_ends_at_4_gib_whatever_its_size() {
+    fn firmware_of_any_size_ends_at_4_gib() {
         for (size, address) in [(2 << 20, "0xffe00000"), (4 << 20, "0xffc00000"), (0x36_0000, "0xffca0000")] {
             assert_eq!(uefi(size), format!("file=\"{}\", address={address}", packages::UEFI));
         }

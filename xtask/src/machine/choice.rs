@@ -1,11 +1,11 @@
-//! The machine that the user of `cargo xtask run` chooses.
+//! The choice of a machine for `cargo xtask run`.
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use super::{Machine, Obstacle};
 
-/// What the user says.
+/// The machine that the user asks for.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Choice {
     /// KVM where its guests can use VT-x or AMD-V, else QEMU.
@@ -19,7 +19,8 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// The machine to run in. Nothing has to be there for the answer; `fetch` gets QEMU where there is none to ask.
+    /// Decides which machine to run. `obstacle` returns the reason why KVM cannot be used, if there is one. If it cannot be asked
+    /// because there is no QEMU, `fetch` installs QEMU first.
     pub fn decide(
         self,
         mut obstacle: impl FnMut() -> Option<Obstacle>,
@@ -53,11 +54,11 @@ mod tests {
     use super::*;
 
     fn nothing_is_fetched() -> Result<()> {
-        panic!("it must not be fetched for this")
+        panic!("nothing must be fetched here")
     }
 
     #[test]
-    fn what_is_in_the_way_of_kvm_is_told_before_anything_is_fetched() {
+    fn an_obstacle_to_kvm_is_named_before_anything_is_fetched() {
         let chosen = |choice: Choice| choice.decide(|| Some(Obstacle::NoRight), nothing_is_fetched);
         let error = chosen(Choice::Kvm).unwrap_err().to_string();
         assert!(
@@ -68,13 +69,13 @@ mod tests {
         let free = |choice: Choice| choice.decide(|| None, nothing_is_fetched);
         assert_eq!(free(Choice::Kvm).unwrap(), Machine::Kvm);
         assert_eq!(free(Choice::Auto).unwrap(), Machine::Kvm);
-        let unasked = || panic!("KVM does not matter");
+        let unasked = || panic!("KVM must not be asked about here");
         assert_eq!(Choice::Bochs.decide(unasked, nothing_is_fetched).unwrap(), Machine::Bochs);
         assert_eq!(Choice::Qemu.decide(unasked, nothing_is_fetched).unwrap(), Machine::Qemu);
     }
 
     #[test]
-    fn a_host_without_qemu_is_asked_once_it_has_one() {
+    fn qemu_is_fetched_where_it_is_missing() {
         let mut answers = [Some(Obstacle::NoQemu), None].into_iter();
         let mut fetched = false;
         let fetch = || {

@@ -1,5 +1,5 @@
-//! QEMU's debugger, as far as tests need it: the machine is stopped at an address, and registers of its CPU are read and changed. It
-//! speaks GDB's remote protocol: a packet is a text between `$` and `#`, with a checksum after it.
+//! A client for QEMU's debugger, as far as tests need one: it stops the machine at an address, and reads and changes registers
+//! of its CPU. It speaks GDB's remote protocol, in which a packet is a text between `$` and `#`, followed by a checksum.
 
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A register of an x86-64 CPU, by the number that QEMU gives it.
+/// A register of an x86-64 CPU, with QEMU's number for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Register {
-    /// RIP.
+    /// The instruction pointer.
     Rip = 16,
-    /// RFLAGS.
+    /// The flags.
     Rflags = 17,
-    /// CR0.
+    /// Control register 0.
     Cr0 = 27,
-    /// CR4.
+    /// Control register 4.
     Cr4 = 30,
-    /// IA32_EFER.
+    /// The MSR IA32_EFER.
     Efer = 32,
 }
 
-/// The debugger of a machine, which is stopped.
+/// The debugger of a machine that is stopped.
 #[derive(Debug)]
 pub struct Debugger {
     from_qemu: BufReader<TcpStream>,
@@ -31,24 +31,27 @@ pub struct Debugger {
 }
 
 impl Debugger {
-    /// The debugger at the other end of `stream`. QEMU takes `patience` at most to say something.
+    /// Talks to the debugger at the other end of `stream`. Waits for each answer for at most `patience`.
     pub fn new(stream: TcpStream, patience: Duration) -> Result<Self> {
         stream.set_read_timeout(Some(patience))?;
         let to_qemu = stream.try_clone().context("cannot share the debugger")?;
         let mut debugger = Self { from_qemu: BufReader::new(stream), to_qemu };
-        // Only who has asked for the list of registers may use their numbers.
+        // QEMU accepts the numbers of registers only after their list has been read.
         let list = debugger.ask("qXfer:features:read:target.xml:0,ffb")?;
-        ensure!(list.starts_with(['l', 'm']), "QEMU's debugger gives no list of registers but {list:?}");
+        ensure!(
+            list.starts_with(['l', 'm']),
+            "QEMU's debugger answers {list:?} in place of a list of registers"
+        );
         Ok(debugger)
     }
 
-    /// Lets the machine run until its CPU is about to execute what is at `address`.
+    /// Lets the machine run until its CPU is about to execute the instruction at `address`.
     pub fn run_to(&mut self, address: u64) -> Result<()> {
         self.demand(&format!("Z1,{address:x},1"))?;
         let stopped = self.ask("c")?;
         ensure!(
             stopped.starts_with(['T', 'S']),
-            "the machine did not stop at {address:#x} but says {stopped:?}"
+            "the machine did not stop at {address:#x}: QEMU's debugger answers {stopped:?}"
         );
         self.demand(&format!("z1,{address:x},1"))
     }
@@ -58,16 +61,16 @@ impl Debugger {
         self.send("c")
     }
 
-    /// Gives `register` a value.
+    /// Sets `register` to `value`.
     pub fn set(&mut self, register: Register, value: u64) -> Result<()> {
         let bytes: String = value.to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         self.demand(&format!("P{:x}={bytes}", register as u8))
     }
 
-    /// The value of `register`.
+    /// Returns the value of `register`.
     pub fn get(&mut self, register: Register) -> Result<u64> {
         let bytes = self.ask(&format!("p{:x}", register as u8))?;
-        // The lowest byte comes first, and a register may have fewer than eight.
+        // The lowest byte comes first, and a register may have fewer than eight bytes.
         let value = u64::from_str_radix(&format!("{bytes:0<16}"), 16).map(u64::swap_bytes).ok();
         value.with_context(|| format!("QEMU's debugger gives {bytes:?} for {register:?}"))
     }
@@ -88,7 +91,7 @@ impl Debugger {
         write!(self.to_qemu, "${packet}#{:02x}", checksum(packet.as_bytes())).context("QEMU has ended")
     }
 
-    /// The next packet. What stands between packets only says that one has arrived.
+    /// Returns the next packet. Bytes between packets are acknowledgements and are skipped.
     fn answer(&mut self) -> Result<String> {
         while self.byte()? != b'$' {}
         let mut packet = Vec::new();
@@ -102,7 +105,7 @@ impl Debugger {
         let right = u8::from_str_radix(&stated, 16).is_ok_and(|stated| stated == checksum(&packet));
         ensure!(right, "a packet of QEMU's debugger has a wrong checksum");
         self.to_qemu.write_all(b"+").context("QEMU has ended")?;
-        String::from_utf8(packet).context("QEMU's debugger says something that is no text")
+        String::from_utf8(packet).context("QEMU's debugger sent a packet that is not text")
     }
 
     fn byte(&mut self) -> Result<u8> {
@@ -123,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// A debugger, and a QEMU that says `answers` and at the end gives all that it heard.
+    /// A debugger, and a QEMU that sends `answers`. Its thread returns everything that it has received.
     fn pair(answers: &'static str) -> (Result<Debugger>, thread::JoinHandle<String>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -138,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_have_their_checksums() {
+    fn packets_are_sent_with_checksums() {
         let (debugger, qemu) = pair("+$l<x>#5e+$OK#9a+$T05#b9+$OK#9a+$OK#9a+$2010000000000000#03");
         let mut debugger = debugger.unwrap();
         debugger.run_to(0x20_0070).unwrap();
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_an_error() {
+    fn unexpected_answers_are_errors() {
         assert!(pair("+$#00").0.is_err(), "no list");
         assert!(pair("+$l#00").0.is_err(), "a wrong checksum");
         let (debugger, _) = pair("+$l<x>#5e+$E22#a9");

@@ -1,4 +1,4 @@
-//! Disks of a machine: files that the guest reads and writes.
+//! The disks of a machine, which are files that the guest reads and writes.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,13 +10,13 @@ use anyhow::{Context, Result, ensure};
 /// How a disk is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bus {
-    /// virtio-blk, over PCI.
+    /// As virtio-blk over PCI.
     Virtio,
-    /// SATA, at an AHCI controller of its own.
+    /// At SATA, with an AHCI controller of its own.
     Ahci,
 }
 
-/// What is in the file.
+/// The format of a disk's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// The disk's bytes.
@@ -26,7 +26,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// QEMU's word for it.
+    /// QEMU's name for the format.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -35,25 +35,25 @@ impl Format {
     }
 }
 
-/// A disk.
+/// A disk of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
-    /// The file, by its whole path.
+    /// The absolute path of the file.
     pub path: PathBuf,
-    /// What is in it.
+    /// The format of the file.
     pub format: Format,
-    /// How it is attached.
+    /// How the disk is attached.
     pub bus: Bus,
 }
 
-/// A disk as a user names it: FILE, FILE:virtio or FILE:ahci.
+/// The argument by which a user names a disk: FILE, FILE:virtio or FILE:ahci.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named {
+pub struct DiskArgument {
     path: PathBuf,
     bus: Bus,
 }
 
-impl FromStr for Named {
+impl FromStr for DiskArgument {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -66,8 +66,8 @@ impl FromStr for Named {
     }
 }
 
-impl Named {
-    /// The disk, if it is one that can be read and written.
+impl DiskArgument {
+    /// Returns the disk, if its file can be read and written and is not empty.
     pub fn open(&self) -> Result<Disk> {
         let shown = self.path.display();
         let open = || File::options().read(true).write(true).open(&self.path);
@@ -78,7 +78,7 @@ impl Named {
         let is_whole = file.read_exact(&mut magic);
         ensure!(
             is_whole.is_ok(),
-            "the disk {shown} is empty; `truncate -s 10G {shown}` makes it one of 10 GiB"
+            "the disk {shown} is empty: `truncate -s 10G {shown}` makes it a disk of 10 GiB"
         );
         let format = if magic == *b"QFI\xfb" { Format::Qcow2 } else { Format::Raw };
         let path = self.path.canonicalize().with_context(|| format!("cannot find the disk {shown}"))?;
@@ -93,23 +93,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_may_have_a_bus() {
-        let named = |text: &str| text.parse::<Named>().unwrap();
-        let is = |path: &str, bus| Named { path: path.into(), bus };
+    fn an_argument_may_name_a_bus() {
+        let named = |text: &str| text.parse::<DiskArgument>().unwrap();
+        let is = |path: &str, bus| DiskArgument { path: path.into(), bus };
         assert_eq!(named("a.img"), is("a.img", Bus::Virtio));
         assert_eq!(named("/x/a,b:virtio"), is("/x/a,b", Bus::Virtio));
         assert_eq!(named("a:b:ahci"), is("a:b", Bus::Ahci));
     }
 
     #[test]
-    fn a_disk_is_checked_before_anything_is_done() {
+    fn a_disk_must_be_a_file_that_is_not_empty() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |name: &str| Named { path: dir.path().join(name), bus: Bus::Virtio }.open();
+        let open = |name: &str| DiskArgument { path: dir.path().join(name), bus: Bus::Virtio }.open();
         fs::write(dir.path().join("empty"), "").unwrap();
         fs::write(dir.path().join("raw"), [0; 512]).unwrap();
         fs::write(dir.path().join("qcow2"), b"QFI\xfb\0\0\0\x03").unwrap();
         assert!(open("none").unwrap_err().to_string().contains("cannot open the disk"));
-        assert!(open(".").is_err(), "a folder is no disk");
+        assert!(open(".").is_err(), "a folder is not a disk");
         assert!(open("empty").unwrap_err().to_string().contains("is empty"));
         assert_eq!(open("raw").unwrap().format, Format::Raw);
         assert_eq!(open("qcow2").unwrap().format, Format::Qcow2);

@@ -1,6 +1,6 @@
-//! A keyboard of the United States: which keys make a character, by the names that QEMU's monitor has for them.
+//! The layout of a US keyboard: which keys make a character, by QEMU's names for the keys.
 
-/// Keys whose names are not their characters: the name, what the key makes, and what it makes with shift.
+/// The keys whose name is not their character: the name, the character, and the character with shift.
 const NAMED: &[(&str, char, Option<char>)] = &[
     ("spc", ' ', None),
     ("ret", '\n', None),
@@ -17,10 +17,10 @@ const NAMED: &[(&str, char, Option<char>)] = &[
     ("slash", '/', Some('?')),
 ];
 
-/// What the keys of the digits make with shift, from 0 on.
+/// The characters that the digit keys make with shift, from 0 on.
 const ABOVE_DIGITS: &str = ")!@#$%^&*(";
 
-/// The keys that are to be down at once for `character`; `None` if there are none.
+/// The keys that have to be pressed at once for `character`. `None` if the keyboard cannot make it.
 pub fn keys(character: char) -> Option<Vec<String>> {
     let (key, shift) = match character {
         'a'..='z' | '0'..='9' => (character.to_string(), false),

@@ -1,5 +1,5 @@
-//! QEMU with KVM: fast, where the host lets its guests use VT-x or AMD-V as Vidar needs it. Whether it does is asked of the CPU,
-//! of KVM's modules, of the rights on its device, and of QEMU, in this order; the first that is in the way is named.
+//! QEMU with KVM is fast, but needs a host that lets its guests use VT-x or AMD-V. Whether it does is decided by the CPU, by
+//! KVM's modules, by the rights on KVM's device, and by QEMU, in this order. The first obstacle is reported.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -15,69 +15,69 @@ use super::qemu::{self, QEMU};
 use super::{Ports, Spec, tied_to_us};
 use crate::packages;
 
-/// One of KVM's modules for a vendor's CPUs.
+/// KVM's module for the CPUs of a vendor.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Module {
-    /// The module's name, as `/sys/module` has it.
+    /// The name of the module in `/sys/module`.
     pub name: &'static str,
-    /// What people call the extension.
+    /// The usual name of the extension.
     extension: &'static str,
-    /// The feature of the CPU that lets a guest be a hypervisor.
+    /// The CPU feature that lets a guest be a hypervisor.
     feature: &'static str,
-    /// Parameters that must be on for a guest that is Vidar, which needs nested paging and, on VT-x, unrestricted guests.
+    /// The parameters that must be on for Vidar as a guest. It needs nested paging and, on VT-x, unrestricted guests.
     parameters: &'static [&'static str],
 }
 
-/// The one for VT-x.
+/// The module for VT-x.
 pub const INTEL: Module = Module {
     name: "kvm_intel",
     extension: "VT-x",
     feature: "vmx",
     parameters: &["nested", "ept", "unrestricted_guest"],
 };
-/// The one for AMD-V.
+/// The module for AMD-V.
 pub const AMD: Module =
     Module { name: "kvm_amd", extension: "AMD-V", feature: "svm", parameters: &["nested", "npt"] };
 
-/// Where the kernel shows its CPUs and its modules, and where KVM is.
+/// The files in which the kernel describes its CPUs and its modules, and KVM's device.
 const CPUINFO: &str = "/proc/cpuinfo";
 const SYS_MODULE: &str = "/sys/module";
 const DEVICE: &str = "/dev/kvm";
 
-/// How long QEMU may take to answer. On a busy host it has to be loaded from a disk first.
+/// The time that QEMU has to answer. On a busy host, loading it from a disk takes most of that.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Why KVM cannot be used, in a sentence that goes on with what to do.
+/// The reason why KVM cannot be used. Its message also says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
-    /// The CPU has no extension, or the firmware or a hypervisor hides it.
+    /// The CPU has neither extension, or the firmware or a hypervisor hides it.
     #[error(
         "this host's CPU shows neither VT-x nor AMD-V: switch it on in the firmware's setup or, if the host is itself a virtual machine, \
          in the settings of its hypervisor"
     )]
     NoExtension,
-    /// The module for this CPU is not there.
+    /// The module for this CPU is not loaded.
     #[error(
-        "this host's CPU has {extension}, but {module} is not loaded: load it (`sudo modprobe {module}`); where that fails, `sudo dmesg` \
-         tells why"
+        "this host's CPU has {extension}, but {module} is not loaded: load it (`sudo modprobe {module}`); if that fails, `sudo dmesg` \
+         says why"
     )]
     NoModule {
-        /// The extension.
+        /// The CPU's extension.
         extension: &'static str,
-        /// The module.
+        /// The module for it.
         module: &'static str,
     },
     /// Parameters of the module are off.
     #[error(
-        "{module} is loaded with {off}, and Vidar in a guest needs {on}: stop all virtual machines and load it anew (`sudo modprobe -r \
-         {module} && sudo modprobe {module} {on}`); what is off even then is beyond this CPU"
+        "{module} is loaded with {off}, and Vidar in a guest needs {on}: stop all virtual machines and load it again (`sudo modprobe -r \
+         {module} && sudo modprobe {module} {on}`); if a parameter is off even then, this CPU does not support it"
     )]
     Parameters {
         /// The module.
         module: &'static str,
-        /// What there is.
+        /// The parameters that are off, with their present values.
         off: String,
-        /// What there should be.
+        /// The same parameters with the values that they need.
         on: String,
     },
     /// This user may not open the device.
@@ -88,26 +88,26 @@ pub enum Obstacle {
     NoRight,
     /// The device cannot be opened.
     #[error(
-        "{DEVICE} cannot be opened ({0}): load KVM's module anew, or give {DEVICE} to the container that this runs in"
+        "{DEVICE} cannot be opened ({0}): load KVM's module again or, in a container, make {DEVICE} available to it"
     )]
     Device(String),
-    /// There is no QEMU to ask.
+    /// QEMU is not installed.
     #[error("there is no {QEMU} here: install it (`cargo xtask setup`)")]
     NoQemu,
-    /// QEMU gave up.
-    #[error("QEMU does not start with KVM; it says \"{0}\": mend what it names")]
+    /// QEMU ended with this message.
+    #[error("QEMU does not start with KVM; it says \"{0}\": resolve that, and try again")]
     Qemu(String),
-    /// QEMU gave up without a word.
+    /// QEMU ended with this status and without a message.
     #[error("QEMU with KVM ends at once ({0}) and does not say why: see whether `sudo dmesg` does")]
     Ended(String),
-    /// QEMU did not answer.
+    /// QEMU did not answer within this time.
     #[error(
-        "QEMU with KVM has made no machine within {} s: see what else keeps the host busy, and what `sudo dmesg` says", .0.as_secs()
+        "QEMU with KVM did not start a machine within {} s: see what else keeps the host busy, and what `sudo dmesg` says", .0.as_secs()
     )]
     Silent(Duration),
 }
 
-/// The command that runs it.
+/// The command that runs QEMU with KVM.
 pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     let module = module(Path::new(CPUINFO), Path::new(SYS_MODULE))?;
     let mut command = qemu::machine(spec, ports, &module.cpu())?;
@@ -116,14 +116,14 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
 }
 
 impl Module {
-    /// The host's CPU, and what lets its guest be a hypervisor. What cannot go to another host is shown as well: that is the
-    /// invariant TSC.
+    /// The `-cpu` argument: the host's CPU, with the feature that lets a guest be a hypervisor, and with what cannot be migrated to
+    /// another host, which is the invariant TSC.
     pub fn cpu(&self) -> String {
         format!("host,migratable=off,+{}", self.feature)
     }
 }
 
-/// What is in the way of a guest that is Vidar, if anything is.
+/// Returns the reason why Vidar cannot run as a guest of KVM here, if there is one.
 pub fn obstacle() -> Option<Obstacle> {
     let asked = module(Path::new(CPUINFO), Path::new(SYS_MODULE)).and_then(|module| {
         openable(Path::new(DEVICE))?;
@@ -133,8 +133,8 @@ pub fn obstacle() -> Option<Obstacle> {
     asked.err()
 }
 
-/// The module for the CPU that `cpuinfo` shows, if it is loaded and its parameters will do. `modules` is a folder with a
-/// folder for each, which a module that is part of the kernel has on every CPU.
+/// Returns KVM's module for the CPU that `cpuinfo` describes, if it is loaded and its parameters suffice. The folder `modules` has
+/// a folder for each loaded module, and for each that is built into the kernel.
 fn module(cpuinfo: &Path, modules: &Path) -> Result<&'static Module, Obstacle> {
     let cpuinfo = fs::read_to_string(cpuinfo).unwrap_or_default();
     let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
@@ -173,8 +173,8 @@ fn openable(device: &Path) -> Result<(), Obstacle> {
     }
 }
 
-/// Starts QEMU with the host's CPU. Its monitor answers once the machine has been made, and before anything runs in it; without
-/// a feature that was asked for, none is made (`enforce`). What it says besides is a warning.
+/// Starts QEMU with the host's CPU. Its monitor answers once the machine exists, and before anything runs in it. With `enforce`,
+/// QEMU makes no machine whose CPU would lack a requested feature. Other output is a warning.
 fn ask(qemu: &str, module: &Module, patience: Duration) -> Result<(), Obstacle> {
     let failed = |error: std::io::Error| Obstacle::Qemu(error.to_string());
     let mut command = tied_to_us(qemu);
@@ -182,11 +182,11 @@ fn ask(qemu: &str, module: &Module, patience: Duration) -> Result<(), Obstacle> 
     command.args(["-display", "none", "-serial", "none", "-nodefaults", "-m", "64", "-S", "-qmp", "stdio"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
-    // One that has given up does not read it.
-    let mut commands = child.stdin.take().expect("it is piped");
+    // Writing fails if QEMU has already ended. Its status and its output then say why.
+    let mut commands = child.stdin.take().expect("stdin is piped");
     let _ = writeln!(commands, "{{\"execute\": \"qmp_capabilities\"}}");
     let (answers, words) =
-        (child.stdout.take().expect("it is piped"), child.stderr.take().expect("it is piped"));
+        (child.stdout.take().expect("stdout is piped"), child.stderr.take().expect("stderr is piped"));
     let (sender, answered) = mpsc::channel();
     thread::spawn(move || {
         let mut lines = BufReader::new(answers).lines().map_while(Result::ok);
@@ -202,7 +202,7 @@ fn ask(qemu: &str, module: &Module, patience: Duration) -> Result<(), Obstacle> 
     verdict(answer, patience, status, &said.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Decides whether QEMU can be used, from the `answer` of its monitor, the `status` that it ended with, and what it `said` besides.
+/// Decides whether QEMU can be used, from the `answer` of its monitor, the `status` that it ended with, and its other output, `said`.
 fn verdict(
     answer: Result<bool, RecvTimeoutError>,
     patience: Duration,
@@ -223,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// Decides for a CPU with these flags and modules with these parameters.
+    /// Returns the feature that is used with these CPU flags and module parameters, or the obstacle.
     fn decide(flags: &str, parameters: &[(&str, &str, &str)]) -> Result<&'static str, String> {
         let dir = tempfile::tempdir().unwrap();
         for (module, name, value) in parameters {
@@ -246,7 +246,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_modules_parameters_decide() {
+    fn parameters_that_are_off_are_named() {
         let intel = |nested, ept, unrestricted| {
             let parameters = [
                 ("kvm_intel", "nested", nested),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_decides_which_module() {
+    fn the_module_follows_from_the_cpu() {
         assert_eq!(decide("vmx", &ALL_ON), Ok("vmx"));
         assert_eq!(decide("svm", &ALL_ON), Ok("svm"));
         let none = decide("vmxe", &ALL_ON).unwrap_err();
@@ -290,19 +290,19 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_cannot_be_opened_is_told_from_one_that_may_not_be() {
+    fn missing_rights_and_a_missing_device_are_distinguished() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(openable(&dir.path().join("none")), Err(Obstacle::Device(_))));
         assert!(openable(Path::new("/dev/null")).is_ok());
         let file = dir.path().join("kvm");
         fs::write(&file, "").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
-        // Root opens it all the same.
+        // Root may open it all the same.
         let may = rustix::process::geteuid().is_root();
         assert_eq!(openable(&file), if may { Ok(()) } else { Err(Obstacle::NoRight) });
     }
 
-    /// What a QEMU comes to that is this shell script.
+    /// Asks a QEMU that is this shell script.
     fn asked(script: &str, patience: Duration) -> Result<(), Obstacle> {
         let dir = tempfile::tempdir().unwrap();
         let qemu = dir.path().join("qemu");
@@ -312,17 +312,16 @@ mod tests {
     }
 
     #[test]
-    fn qemu_has_the_last_word() {
+    fn qemu_decides_whether_kvm_can_be_used() {
         const LONG: Duration = Duration::from_secs(3600);
-        // It would run for a day.
+        // This QEMU would run for a day if it were not ended.
         let answers = "echo '{\"QMP\": {}}'; read line; echo '{\"return\": {}}'; exec sleep 86400";
         assert_eq!(asked(answers, LONG), Ok(()));
         assert_eq!(asked(&format!("echo 'warning: old' >&2; {answers}"), LONG), Ok(()));
-        // The greeting alone is no answer: it comes before the machine is made.
+        // The greeting alone is not an answer, since it comes before the machine is made.
         let gives_up = "echo '{\"QMP\": {}}'; echo 'qemu: CPU feature svm:\n not there' >&2; exit 1";
         let said = asked(gives_up, LONG).unwrap_err().to_string();
-        let sentence =
-            "QEMU does not start with KVM; it says \"qemu: CPU feature svm: not there\": mend what it names";
+        let sentence = "QEMU does not start with KVM; it says \"qemu: CPU feature svm: not there\": resolve that, and try again";
         assert_eq!(said, sentence);
         let ends = asked("exit 3", LONG).unwrap_err().to_string();
         assert!(
@@ -334,12 +333,12 @@ mod tests {
         assert_eq!(asked(hangs, patience), Err(Obstacle::Silent(patience)));
         assert_eq!(
             Obstacle::Silent(ANSWER).to_string().split(':').next(),
-            Some("QEMU with KVM has made no machine within 30 s")
+            Some("QEMU with KVM did not start a machine within 30 s")
         );
     }
 
     #[test]
-    fn the_command_shows_the_invariant_tsc() {
+    fn the_guests_cpu_has_the_invariant_tsc() {
         assert_eq!(AMD.cpu(), "host,migratable=off,+svm");
         assert_eq!(INTEL.cpu(), "host,migratable=off,+vmx");
     }

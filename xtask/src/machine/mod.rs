@@ -1,5 +1,5 @@
-//! The machines that an ISO is booted in: emulators whose first serial port is a socket of ours, as is the monitor of
-//! those that have one.
+//! The machines that an ISO is booted in. They are emulators, whose first serial port, and whose monitor if they have one, are
+//! connected to sockets of this program.
 
 pub mod abilities;
 mod bochs;
@@ -38,14 +38,14 @@ pub use self::qemu::TICKS_PER_INSTRUCTION;
 use self::tie::tied_to_us;
 use crate::paths;
 
-/// Where an emulator logs.
+/// The file with the emulator's log.
 const LOG: &str = "emulator.log";
-/// What an emulator prints.
+/// The file with what the emulator prints.
 const OUTPUT: &str = "emulator.out";
-/// What the Linux around a nested KVM says on its console.
+/// The file with the console of the Linux around a nested KVM.
 const LINUX_LOG: &str = "linux.log";
 
-/// How often an emulator is started that gives up before its machine runs, for want of a port.
+/// How often an emulator is started if it finds no free port and ends before its machine runs.
 const ATTEMPTS: u32 = 3;
 
 /// A kind of machine.
@@ -57,22 +57,22 @@ pub enum Machine {
     Qemu,
     /// QEMU with KVM, on hosts that let their guests use VT-x or AMD-V.
     Kvm,
-    /// QEMU with KVM in a Linux of its own, which runs in a QEMU that emulates AMD-V: KVM that nests, on any host.
+    /// QEMU with nested KVM, on any host: its Linux runs in a QEMU that emulates AMD-V.
     KvmInQemu,
-    /// The same in a Bochs that emulates VT-x, very slowly.
+    /// QEMU with nested KVM, on any host, very slowly: its Linux runs in a Bochs that emulates VT-x.
     KvmInBochs,
 }
 
-/// A network card. Its network is QEMU's own, from which the guest gets out and nobody in.
+/// A network card. It is on QEMU's user network, which lets the guest make connections but not receive them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// virtio-net, over PCI.
+    /// A virtio-net card over PCI.
     Virtio,
-    /// Intel's 82540EM.
+    /// An Intel 82540EM.
     E1000,
 }
 
-/// What a machine's devices are built around. Bochs always has the older one.
+/// The chipset of a machine. In Bochs it is always the older one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Chipset {
     /// Intel's 440FX of 1996, with PCI.
@@ -85,28 +85,28 @@ pub enum Chipset {
 /// How QEMU runs the CPUs of a machine without KVM. Bochs always runs them in one thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Threads {
-    /// One thread runs all of them by turns.
+    /// One thread runs all CPUs by turns.
     #[default]
     OneForAll,
     /// Each CPU has a thread of its own. QEMU then loses machines that use AMD-V, so this is for the test that shows it.
     ///
     /// FXRSTOR, XRSTOR, FLDENV and FRSTOR on *any* CPU clear a bit in the flags of *CPU 0* (`cpu_clear_ignne` in QEMU's
-    /// target/i386/tcg/sysemu/fpu_helper.c) without a lock and not in one step. The same word says whether nested paging
-    /// is on. If CPU 0 leaves its guest in between, nested paging comes back on, and Vidar runs on the guest's memory.
+    /// target/i386/tcg/sysemu/fpu_helper.c), without a lock and not atomically. Another bit of the same word is set while
+    /// nested paging is on. If CPU 0 leaves its guest in between, that bit is set again, and Vidar runs in the guest's memory.
     OneForEach,
 }
 
-/// Where a machine's keyboard is.
+/// How a machine's keyboard is attached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Keyboard {
     /// At a PS/2 port.
     #[default]
     Ps2,
-    /// At USB, behind an xHCI; there is no PS/2 port then. Of the chipsets only Q35 can do without one, and Bochs cannot.
+    /// At an xHCI controller, without any PS/2 port. This is possible with Q35 only, and not in Bochs.
     Usb,
 }
 
-/// What an ISO is on.
+/// The medium that an ISO is on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Medium {
     /// A CD.
@@ -114,70 +114,71 @@ pub enum Medium {
     Cd,
     /// A disk, as if the ISO had been written to one.
     Disk,
-    /// A USB stick. In Bochs there are none.
+    /// A USB stick. Not possible in Bochs.
     Usb,
-    /// A disk at virtio, which a guest of KVM reads with the fewest exits. In Bochs it is another disk.
+    /// A disk at virtio, which a guest of KVM reads with the fewest exits. In Bochs it is an ordinary disk.
     Virtio,
 }
 
-/// What a machine is made of. The default is one for people, and tests ask for more.
+/// The description of a machine. The default suits interactive use.
 #[derive(Debug, Clone, Default)]
 pub struct Spec {
-    /// The folder of its configuration and logs.
+    /// The folder for the machine's configuration and logs.
     pub dir: PathBuf,
-    /// Its chipset.
+    /// The chipset.
     pub chipset: Chipset,
-    /// Whether it has no serial port at all; it has one otherwise.
+    /// True for a machine without a serial port.
     pub no_serial: bool,
-    /// Whether it has no screen. In Bochs there is always one.
+    /// True for a machine without a screen. In Bochs there is always one.
     pub no_screen: bool,
-    /// The ISO in its drive.
+    /// The ISO that the machine boots from.
     pub iso: PathBuf,
-    /// What it is on.
+    /// The medium that the ISO is on.
     pub medium: Medium,
-    /// Its other disks, which the guest writes to. Bochs has none.
+    /// Other disks, which the guest writes to. Not possible in Bochs.
     pub disks: Vec<Disk>,
-    /// Its network cards. Bochs has none.
+    /// The network cards. Not possible in Bochs.
     pub networks: Vec<Network>,
-    /// True for a Q35 with an IOMMU that remaps interrupts, and with CPUs that have x2APIC mode. Bochs has no such machine.
+    /// True for a Q35 with an IOMMU that remaps interrupts, and with CPUs that have x2APIC mode. Not possible in Bochs.
     pub remaps_interrupts: bool,
-    /// Where its keyboard is.
+    /// How the keyboard is attached.
     pub keyboard: Keyboard,
-    /// Its memory in MiB.
+    /// The size of memory in MiB.
     pub memory: u32,
-    /// The memory in MiB that it has room for, if more than it starts with can be added while it runs. In Bochs it cannot.
+    /// The size of memory in MiB up to which memory can be added while the machine runs, if it can. Not possible in Bochs.
     pub max_memory: Option<u32>,
-    /// Its CPUs; `None` is one.
+    /// The number of CPUs; `None` means one.
     pub cpus: Option<NonZeroU32>,
-    /// How QEMU runs them.
+    /// How QEMU runs the CPUs.
     pub threads: Threads,
-    /// CPUs that can be added to it while it runs. Bochs has room for none.
+    /// The number of CPUs that can be added while the machine runs. Not possible in Bochs.
     pub room_for_cpus: u32,
-    /// Whether its firmware is UEFI, and not a BIOS.
+    /// True for a machine whose firmware is UEFI and not a BIOS.
     pub uefi: bool,
-    /// The CPU, as the emulator names it; `None` is the emulator's usual one.
+    /// The emulator's name for the CPU model; `None` means the emulator's default.
     pub cpu: Option<String>,
-    /// Whether its clock starts at the same moment each time, so that runs can be compared tick by tick.
+    /// True if the clock shall start at the same moment each time, so that runs can be compared tick by tick.
     pub fixed_clock: bool,
-    /// Whether its time comes from the instructions that it executes, so that it does not depend on the host. That of
-    /// Bochs always does; KVM's cannot.
+    /// True if time shall pass with the instructions that are executed, independently of the host. In Bochs it always does, and
+    /// with KVM it cannot.
     pub counts_instructions: bool,
-    /// Whether it stops at a triple fault, where a real machine resets. QEMU then stops at any reset.
+    /// True if the machine shall stop at a triple fault, where a real machine resets. QEMU then stops at any reset.
     pub stops_at_triple_fault: bool,
-    /// Whether an MSR that does not exist faults, as in a real machine; Bochs lets it pass otherwise, and QEMU always.
+    /// True if an MSR that does not exist shall fault, as in a real machine. Otherwise Bochs ignores the access, as QEMU always
+    /// does.
     pub strict_msrs: bool,
-    /// What the debugger of Bochs is told before the machine starts; `None` has it go on whenever it asks.
+    /// Commands for the debugger of Bochs, to be executed from the machine's start. Without any, the debugger lets the machine run.
     pub debugger: Option<String>,
-    /// Whether that debugger stops as well where the guest marks it, by XCHG BX, BX.
+    /// True if the debugger of Bochs shall also stop at the guest's marks, which are XCHG BX, BX.
     pub stops_at_marks: bool,
-    /// Whether it waits for its debugger before the first instruction. Bochs has another.
+    /// True if QEMU shall wait for a debugger before the first instruction. Bochs has a debugger of another kind.
     pub waits_for_debugger: bool,
-    /// Whether the emulator logs all that it finds odd. A guest that idles for hours would fill the disk.
+    /// True if the emulator shall log everything unusual. This would fill the disk for a guest that idles for hours.
     pub verbose: bool,
-    /// True if the machine runs a nested KVM. The console of the Linux in it goes to a file, and its second serial port is the
-    /// line to us.
+    /// True if the machine runs a nested KVM. The console of the Linux in it then goes to a file, and its second serial port is
+    /// connected to this program.
     pub runs_kvm: bool,
-    /// What the Linux around a nested KVM does in place of running this machine.
+    /// What the Linux around a nested KVM does instead of running this machine.
     pub errand: Option<Errand>,
 }
 
@@ -186,8 +187,8 @@ impl Spec {
         self.cpus.map_or(1, NonZeroU32::get)
     }
 
-    /// The path of the ISO from the machine's folder, in which the emulator runs: so no folder's name gets among its
-    /// options, where a space, a comma and a `$` have a meaning.
+    /// The path of the ISO relative to the machine's folder, in which the emulator runs. The names of folders are thus kept out of
+    /// the emulator's options, where a space, a comma and a `$` have a meaning.
     fn iso_from_dir(&self) -> &Path {
         self.iso.strip_prefix(&self.dir).unwrap_or(&self.iso)
     }
@@ -197,23 +198,23 @@ impl Spec {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    /// `None` where it has no serial port.
+    /// `None` if the machine has no serial port.
     serial: Option<TcpStream>,
-    /// `None` where the emulator has no monitor, or somebody has taken it.
+    /// `None` if the emulator has no monitor, or if it has been taken.
     monitor: Option<TcpStream>,
-    /// `None` where it was not asked for, or somebody has taken it.
+    /// `None` if no debugger was asked for, or if it has been taken.
     debugger: Option<TcpStream>,
     dir: PathBuf,
     ended_well: fn(ExitStatus, &str) -> bool,
 }
 
 impl Machine {
-    /// Why a guest of KVM's cannot use VT-x or AMD-V here as Vidar needs it, if that is so.
+    /// Returns the reason why a guest of KVM cannot use VT-x or AMD-V here as Vidar needs it, if there is one.
     pub fn kvm_obstacle() -> Option<Obstacle> {
         kvm::obstacle()
     }
 
-    /// What people call it.
+    /// The name of the machine in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bochs => "Bochs with emulated VT-x",
@@ -224,11 +225,11 @@ impl Machine {
         }
     }
 
-    /// Vidar's boot option by which Linux gets further CPUs up in it, if that takes one.
+    /// The boot option of Vidar that Linux needs to start further CPUs in this machine, if it needs one.
     pub fn option_for_cpus(self) -> &'static str {
-        // Bochs keeps an INIT that comes while a CPU waits in a VT-x guest for its start-up IPI, and delivers it after that. Then
-        // only a second start-up IPI helps, and Linux sends it after 20 microseconds, which are 400 instructions here: too early. What
-        // is more, Bochs 2.7 keeps the INIT for ever.
+        // Bochs keeps an INIT pending that comes while a CPU waits in a VT-x guest for its start-up IPI, and delivers it after that
+        // IPI. The CPU then needs a second start-up IPI, but Linux sends it after 20 microseconds, which are 400 instructions here
+        // and too early. In addition, Bochs 2.7 never clears the pending INIT.
         let starts_by_itself = match self {
             Self::Bochs => false,
             Self::Qemu => Ability::QemuNestedRealMode.missing().is_none(),
@@ -237,7 +238,7 @@ impl Machine {
         if starts_by_itself { "" } else { "cpu-startup=emulated" }
     }
 
-    /// Starts it. The ISO boots at once.
+    /// Starts the machine, which boots the ISO at once.
     pub fn start(self, spec: &Spec) -> Result<Running> {
         for _ in 1..ATTEMPTS {
             let started = self.try_to_start(spec);
@@ -246,7 +247,7 @@ impl Machine {
                 return started;
             }
             eprintln!(
-                "note: {} found no port for its screen and ended before its machine ran; it is started again",
+                "note: {} found no free port for its screen and ended before its machine ran; it is started again",
                 self.name()
             );
         }
@@ -274,7 +275,7 @@ impl Machine {
         command.current_dir(&dir);
         let output = fs::File::create(dir.join(OUTPUT))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        // Ctrl-C at the terminal is ours to act on, not the emulator's.
+        // Ctrl-C at the terminal is for this program, not for the emulator.
         command.process_group(0);
         let child = command.spawn().with_context(|| format!("cannot start {}", self.name()))?;
         let ended_well = match self {
@@ -282,7 +283,7 @@ impl Machine {
             Self::Qemu | Self::Kvm => qemu::ended_well,
             Self::KvmInQemu | Self::KvmInBochs => nested::ended_well,
         };
-        // From here on it ends if something goes wrong.
+        // From here on, an error drops this and ends the emulator.
         let mut running = Running { child, serial: None, monitor: None, debugger: None, dir, ended_well };
         running.serial = serial.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
         running.monitor = monitor.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
@@ -292,36 +293,36 @@ impl Machine {
 }
 
 impl Running {
-    /// A handle to its serial port. It ends when the machine does.
+    /// A handle to the serial port. It reaches its end when the machine ends.
     pub fn serial(&self) -> Result<TcpStream> {
         let serial = self.serial.as_ref().context("this machine has no serial port")?;
         serial.try_clone().context("cannot share the serial port")
     }
 
-    /// Its monitor, which there is once, and in the QEMU of this host alone.
+    /// The monitor, which can be taken once. Only a QEMU that runs on this host has one.
     pub fn monitor(&mut self) -> Result<Monitor> {
         let stream = self.monitor.take().context("this machine has no monitor, or it is in use")?;
         Monitor::new(stream, &self.dir)
     }
 
-    /// What the emulator has printed so far.
+    /// The emulator's output so far.
     pub fn emulator_output(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.dir.join(OUTPUT)).unwrap_or_default()).into_owned()
     }
 
-    /// Its debugger, which there is once, if it was asked for.
+    /// The debugger, which can be taken once, if it was asked for.
     pub fn debugger(&mut self, patience: Duration) -> Result<Debugger> {
         let stream = self.debugger.take().context("this machine has no debugger, or it is in use")?;
         Debugger::new(stream, patience)
     }
 
-    /// What the emulator has said so far, in its log and else, and the Linux around a nested KVM.
+    /// The emulator's log and output so far, and the console of the Linux around a nested KVM.
     pub fn emulator_log(&self) -> String {
         let read = |name| fs::read(self.dir.join(name)).unwrap_or_default();
         String::from_utf8_lossy(&[read(LOG), read(OUTPUT), read(LINUX_LOG)].concat()).into_owned()
     }
 
-    /// Waits for the machine to end by itself: whether it was powered off, or `None` if it runs on.
+    /// Waits for the machine to end by itself. Returns whether the guest powered it off, or `None` if it is still running.
     pub fn ended(&mut self, within: Duration) -> Result<Option<bool>> {
         let begun = Instant::now();
         loop {
@@ -343,13 +344,14 @@ impl Drop for Running {
     }
 }
 
-/// Where we wait for an emulator to connect to us: so no port can be taken by another in between, and no byte is early.
+/// A socket that an emulator connects to. Since this program listens before the emulator starts, nobody else can take the port,
+/// and no byte is lost.
 struct Line {
     listener: TcpListener,
     what: &'static str,
 }
 
-/// The ports of the lines that there are.
+/// The TCP ports that the emulator connects to.
 #[derive(Debug, Clone, Copy)]
 struct Ports {
     serial: Option<u16>,
@@ -380,13 +382,15 @@ impl Line {
                     return Ok(stream);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error).with_context(|| format!("the emulator's {what}")),
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot connect to the emulator's {what}"));
+                }
             }
             if let Some(status) = child.try_wait()? {
                 bail!("the emulator ended at once ({status}); it says why in {}", dir.display());
             }
             if begun.elapsed() > Duration::from_secs(60) {
-                bail!("the emulator did not open its {what}; see {}", dir.display());
+                bail!("the emulator did not connect its {what}; see {}", dir.display());
             }
             thread::sleep(Duration::from_millis(20));
         }

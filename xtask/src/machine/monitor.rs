@@ -1,5 +1,5 @@
-//! QEMU's monitor: the machine's screen, memory, keys and buttons, for a program. It speaks QMP: JSON, a line for each
-//! command, answer and event.
+//! A client for QEMU's monitor, which gives access to the machine's screen, memory, keys and buttons. It speaks QMP, in which each
+//! command, answer and event is a line of JSON.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use super::keyboard;
 use super::picture::Picture;
 
-/// How long QEMU may take to answer.
+/// The time that QEMU has to answer.
 const ANSWER: Duration = Duration::from_secs(60);
-/// For how many ms of the machine's time a key is down, and then up.
+/// The milliseconds, in the machine's time, for which a key is held down, and then released.
 const HELD: u32 = 30;
 
 /// The monitor of a machine.
@@ -28,27 +28,27 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// The monitor at the other end of `stream`, of a QEMU that runs in the folder `dir`.
+    /// Talks to the monitor at the other end of `stream`, of a QEMU that runs in the folder `dir`.
     pub fn new(stream: TcpStream, dir: &Path) -> Result<Self> {
         stream.set_read_timeout(Some(ANSWER))?;
         let commands = stream.try_clone().context("cannot share the monitor")?;
         let mut monitor = Self { answers: BufReader::new(stream), commands, dir: dir.to_path_buf() };
         let greeting = monitor.line()?;
-        ensure!(!greeting["QMP"].is_null(), "QEMU's monitor does not speak QMP but says {greeting}");
+        ensure!(!greeting["QMP"].is_null(), "QEMU's monitor does not speak QMP; it says {greeting}");
         monitor.execute("qmp_capabilities", &json!({}))?;
         Ok(monitor)
     }
 
-    /// Has QEMU do something, and gives what it returns.
+    /// Has QEMU execute `command`, and returns its result.
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         let line = json!({ "execute": command, "arguments": arguments });
         writeln!(self.commands, "{line}").context("QEMU has ended")?;
         loop {
             let mut said = self.line()?;
             if let Some(error) = said.get("error") {
-                bail!("QEMU does not do {line}: {}", error["desc"].as_str().unwrap_or("it does not say why"));
+                bail!("QEMU refuses {line}: {}", error["desc"].as_str().unwrap_or("it does not say why"));
             }
-            // What is neither is an event.
+            // A line that is neither an error nor a result is an event.
             if let Some(result) = said.get_mut("return") {
                 return Ok(result.take());
             }
@@ -62,20 +62,20 @@ impl Monitor {
         serde_json::from_str(&line).with_context(|| format!("QEMU's monitor says {line:?}"))
     }
 
-    /// What is on the screen.
+    /// Takes a picture of the screen.
     pub fn screenshot(&mut self) -> Result<Picture> {
         let bytes = self.through_file("screendump", json!({}))?;
         Picture::from_ppm(&bytes)
     }
 
-    /// What is in physical memory, and what devices show there.
+    /// Reads physical memory, including what devices map there.
     pub fn physical(&mut self, address: u64, size: usize) -> Result<Vec<u8>> {
         let bytes = self.through_file("pmemsave", json!({ "val": address, "size": size }))?;
         ensure!(bytes.len() == size, "QEMU saves {} bytes of memory and not {size}", bytes.len());
         Ok(bytes)
     }
 
-    /// Has QEMU write a file, and gives what is in it. QEMU runs in the machine's folder, so a bare name will do.
+    /// Has QEMU write a file, and returns its content. QEMU runs in the machine's folder, so a bare file name is enough.
     fn through_file(&mut self, command: &str, mut arguments: Value) -> Result<Vec<u8>> {
         arguments["filename"] = command.into();
         self.execute(command, &arguments)?;
@@ -85,7 +85,7 @@ impl Monitor {
         Ok(bytes)
     }
 
-    /// Presses keys at once, by QEMU's names, such as `up`.
+    /// Presses keys at the same time. They have QEMU's names, such as `up`.
     pub fn press(&mut self, keys: &[&str]) -> Result<()> {
         let keys: Vec<_> = keys.iter().map(|key| json!({ "type": "qcode", "data": key })).collect();
         self.execute("send-key", &json!({ "keys": keys, "hold-time": HELD }))?;
@@ -102,13 +102,13 @@ impl Monitor {
         Ok(())
     }
 
-    /// How the machine is: `running`, `suspended`, or another of QEMU's words.
+    /// The state of the machine: `running`, `suspended`, or another of QEMU's words.
     pub fn status(&mut self) -> Result<String> {
         let said = self.execute("query-status", &json!({}))?;
-        said["status"].as_str().map(str::to_owned).context("QEMU does not say how the machine is")
+        said["status"].as_str().map(str::to_owned).context("QEMU does not say which state the machine is in")
     }
 
-    /// Puts a module of so many MiB into the machine's empty memory slot.
+    /// Puts a memory module of `mib` MiB into the machine's empty slot.
     pub fn add_memory(&mut self, mib: u64) -> Result<()> {
         let backend = json!({ "qom-type": "memory-backend-ram", "id": "added", "size": mib << 20 });
         self.execute("object-add", &backend)?;
@@ -116,22 +116,21 @@ impl Monitor {
         self.execute("device_add", &module).map(drop)
     }
 
-    /// Has a CPU find an uncorrected error of the hardware, which is a machine check. `global` is what IA32_MCG_STATUS says of
-    /// it.
+    /// Makes a CPU report an uncorrected hardware error, which is a machine check. `global` becomes IA32_MCG_STATUS.
     pub fn machine_check(&mut self, cpu: u32, global: u64) -> Result<()> {
-        // Valid, uncorrected, enabled, and the CPU's context is corrupt.
+        // The error is valid, uncorrected and enabled, and the CPU's context is corrupt.
         const STATUS: u64 = 0xb200_0000_0000_0000;
         let line = format!("mce {cpu} 1 {STATUS:#x} {global:#x} 0 0");
         let said = self.execute("human-monitor-command", &json!({ "command-line": line }))?;
-        ensure!(said.as_str().is_none_or(str::is_empty), "QEMU answers {line:?} by {said}");
+        ensure!(said.as_str().is_none_or(str::is_empty), "QEMU answers {said} to {line:?}");
         Ok(())
     }
 
-    /// The registers of a CPU, as QEMU prints them for people.
+    /// The registers of a CPU, as QEMU prints them.
     pub fn registers(&mut self, cpu: u32) -> Result<String> {
         let arguments = json!({ "command-line": "info registers", "cpu-index": cpu });
         let said = self.execute("human-monitor-command", &arguments)?;
-        said.as_str().map(str::to_owned).with_context(|| format!("QEMU gives {said} for registers"))
+        said.as_str().map(str::to_owned).with_context(|| format!("QEMU answers {said} in place of registers"))
     }
 
     /// Presses the power button.
@@ -147,7 +146,8 @@ mod tests {
 
     use super::*;
 
-    /// A monitor, and a QEMU that gives these lines for the greeting and for each command, and at the end what it heard.
+    /// A monitor, and a QEMU that answers with these lines: the first as its greeting, and each other one to a command. Its thread
+    /// returns the commands.
     fn pair(dir: &Path, lines: &'static [&'static str]) -> (Result<Monitor>, thread::JoinHandle<Vec<Value>>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -171,7 +171,7 @@ mod tests {
     const DONE_LATE: &str = "{\"event\": \"RTC_CHANGE\", \"data\": {}}\n{\"return\": {}}";
 
     #[test]
-    fn events_are_passed_over_and_errors_are_told() {
+    fn events_are_skipped_and_errors_are_reported() {
         let dir = tempfile::tempdir().unwrap();
         let (monitor, qemu) = pair(
             dir.path(),
@@ -188,21 +188,21 @@ mod tests {
         monitor.power_button().unwrap();
         let error = monitor.power_button().unwrap_err().to_string();
         assert!(error.contains("system_powerdown") && error.ends_with(": not now"), "{error}");
-        assert!(monitor.status().is_err(), "it has ended");
+        assert!(monitor.status().is_err(), "QEMU has ended");
         let heard = qemu.join().unwrap();
         let names: Vec<_> = heard.iter().map(|command| command["execute"].as_str().unwrap()).collect();
         assert_eq!(names, ["qmp_capabilities", "query-status", "system_powerdown", "system_powerdown"]);
     }
 
     #[test]
-    fn what_does_not_speak_qmp_is_no_monitor() {
+    fn a_monitor_that_does_not_speak_qmp_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         assert!(pair(dir.path(), &["QEMU 7.2.22 monitor"]).0.is_err());
         assert!(pair(dir.path(), &["{}"]).0.is_err());
     }
 
     #[test]
-    fn files_go_by_bare_names_and_are_removed() {
+    fn files_have_bare_names_and_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("screendump"), b"P6\n1 1\n255\nabc").unwrap();
         fs::write(dir.path().join("pmemsave"), [1, 2, 3]).unwrap();

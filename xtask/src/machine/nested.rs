@@ -1,8 +1,8 @@
-//! QEMU with KVM in a Linux that runs in an emulator: KVM that nests, on hosts whose own KVM does not or is not there.
+//! QEMU with nested KVM, on hosts without a usable KVM of their own: its Linux runs in an emulator.
 //!
-//! The emulator is QEMU with AMD-V, or Bochs with VT-x. The Linux in it (`xtask/nested/init`) is the kernel of the manifest's
-//! first guest, with KVM's modules and this host's QEMU. Its own console goes to a file, and its second serial port is the
-//! machine's first one.
+//! The emulator is QEMU with AMD-V, or Bochs with VT-x. The Linux in it (`xtask/nested/init`) has the kernel of the manifest's
+//! first guest, KVM's modules and this host's QEMU. Its console goes to a file, and its second serial port is connected to the
+//! first one of the machine in KVM.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,20 +23,20 @@ use crate::iso::{self, Recipe};
 use crate::manifest::{Guest, Initrd, Kernel};
 use crate::{initramfs, manifest, modules, packages, paths};
 
-/// What differs between the emulators.
+/// What differs between the two emulators.
 #[derive(Debug)]
 struct Outer {
     /// KVM's module for the extension.
     module: &'static kvm::Module,
-    /// The emulated CPU, which has the extension with all that KVM hands on.
+    /// The emulated CPU. It has the extension, with everything that KVM passes on to its guests.
     cpu: &'static str,
-    /// What the Linux with KVM is told besides [`COMMAND_LINE`].
+    /// What is appended to [`COMMAND_LINE`].
     command_line: &'static str,
 }
 
 const IN_QEMU: Outer = Outer {
     module: &kvm::AMD,
-    // Without the bit that CPUs leave to hypervisors: this machine plays metal.
+    // This machine stands for a physical one, which does not have CPUID's hypervisor bit.
     cpu: "EPYC-Milan,-hypervisor,+svm,+npt",
     command_line: "",
 };
@@ -44,46 +44,47 @@ const IN_QEMU: Outer = Outer {
 const IN_BOCHS: Outer = Outer {
     module: &kvm::INTEL,
     cpu: "corei7_skylake_x",
-    // A triple fault ends Bochs, where another reset would start the Linux with KVM once more.
+    // A triple fault ends Bochs, while any other reset would start the Linux with KVM again.
     command_line: " reboot=triple",
 };
 
-/// CPUs of the Linux with KVM in Bochs. Bochs 2.7 lets no external interrupt end a guest that was entered with IF clear. So
-/// where a guest waits like that, its thread keeps a CPU of the Linux around it, and another must be there for what it waits for.
+/// The number of CPUs of the Linux with KVM in Bochs. In Bochs 2.7, an external interrupt does not cause an exit from a guest that
+/// was entered with IF clear. A guest that waits with IF clear therefore keeps one CPU of this Linux busy, and another CPU is
+/// needed to make happen what the guest waits for.
 const CPUS_IN_BOCHS: u32 = 2;
-/// MiB of memory for the Linux with KVM, beside the machine's own.
+/// MiB of memory for the Linux with KVM, in addition to the machine's own.
 const MEMORY: u32 = 1536;
-/// The command line of that Linux. A panic ends it.
+/// The command line of that Linux. A panic makes it reboot, which ends the emulator.
 const COMMAND_LINE: &str = "console=ttyS0,115200 quiet loglevel=4 panic=1 mitigations=off tsc=reliable";
-/// Where the machine's ISO and the arguments of its QEMU are, or what is done in its place.
+/// The folder with the machine's ISO and the arguments of its QEMU, or with the errand.
 const FOLDER: &str = "machine";
-/// Files that QEMU loads into a PC.
+/// The firmware files that QEMU loads into a PC.
 const FIRMWARE: &[(&str, &[&str])] = &[
     ("usr/share/seabios", &["bios-256k.bin", "vgabios-stdvga.bin"]),
     ("usr/share/qemu", &["kvmvapic.bin", "linuxboot_dma.bin"]),
 ];
-/// The loader of shared libraries.
+/// The dynamic loader.
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
-/// What the Linux with KVM does in place of running a machine.
+/// What the Linux with KVM does instead of running a machine.
 #[derive(Debug, Clone, Default)]
 pub struct Errand {
-    /// The script for its shell. What it prints goes to the machine's serial port.
+    /// A shell script. Its output goes to the machine's serial port.
     pub script: String,
-    /// A program of this host that it runs, which is in /usr/bin.
+    /// A program of this host, which the script finds in /usr/bin.
     pub program: PathBuf,
-    /// Other files, by their paths.
+    /// Other files, with their paths.
     pub files: Vec<(String, Vec<u8>)>,
 }
 
-/// The Linux with KVM: its kernel, its initramfs in the machine's folder, and its command line.
+/// The Linux with KVM: its kernel, its initramfs, which is in the machine's folder, and its command line.
 struct Linux {
     kernel: PathBuf,
     initrd: PathBuf,
     command_line: String,
 }
 
-/// The command that runs QEMU, with `spec` for the machine in KVM.
+/// The command that runs QEMU as the emulator. `spec` describes the machine in KVM.
 pub fn in_qemu(spec: &Spec, ports: Ports) -> Result<Command> {
     let linux = linux(spec, &IN_QEMU)?;
     let mut command = tied_to_us(QEMU);
@@ -103,7 +104,7 @@ pub fn in_qemu(spec: &Spec, ports: Ports) -> Result<Command> {
     Ok(command)
 }
 
-/// The command that runs Bochs, with `spec` for the machine in KVM. Bochs starts from an ISO.
+/// The command that runs Bochs as the emulator. `spec` describes the machine in KVM. Bochs boots the Linux with KVM from an ISO.
 pub fn in_bochs(spec: &Spec, ports: Ports) -> Result<Command> {
     let linux = linux(spec, &IN_BOCHS)?;
     let guest = Guest {
@@ -111,7 +112,7 @@ pub fn in_bochs(spec: &Spec, ports: Ports) -> Result<Command> {
         title: "Linux with KVM".to_owned(),
         kernel: Kernel::File(linux.kernel),
         initrds: vec![Initrd::File(linux.initrd)],
-        // By the CPU's own word a second of the TSC would take minutes.
+        // With the TSC frequency that the CPU states, a second would take minutes.
         cmdline: format!("{} tsc_early_khz={}", linux.command_line, bochs::INSTRUCTIONS_PER_SECOND / 1000),
         drivers: Vec::new(),
     };
@@ -131,16 +132,16 @@ pub fn in_bochs(spec: &Spec, ports: Ports) -> Result<Command> {
     bochs::command(&outer, ports)
 }
 
-/// Returns true if the machine in KVM was powered off: its QEMU has ended without an error, as has the emulator around it.
+/// Returns true if the guest powered off the machine in KVM: both its QEMU and the emulator around it have ended without an error.
 pub fn ended_well(status: ExitStatus, log: &str) -> bool {
     (status.success() || bochs::ended_well(status, log)) && log.contains("nested: the machine ended with 0")
 }
 
-/// The Linux with KVM that runs the machine of `spec`, or its errand.
+/// The Linux with KVM that runs the machine of `spec`, or that does its errand.
 fn linux(spec: &Spec, outer: &Outer) -> Result<Linux> {
     ensure!(
         spec.disks.is_empty() && !spec.uefi,
-        "a machine in a nested KVM has a BIOS, and no disks of its own"
+        "a machine in a nested KVM can have neither UEFI nor disks of its own"
     );
     let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
     let work = match &spec.errand {
@@ -155,7 +156,7 @@ fn linux(spec: &Spec, outer: &Outer) -> Result<Linux> {
     Ok(Linux { kernel, initrd, command_line: COMMAND_LINE.to_owned() + outer.command_line })
 }
 
-/// What the machine is made of: its ISO, and the arguments of its QEMU, one a line.
+/// The files for a machine: its ISO, and the arguments of its QEMU, one on each line.
 fn machine(spec: &Spec, outer: &Outer) -> Result<Vec<u8>> {
     let inner = Spec {
         dir: "/".into(),
@@ -170,7 +171,7 @@ fn machine(spec: &Spec, outer: &Outer) -> Result<Vec<u8>> {
     command.args(["-serial", "/dev/ttyS1", "-accel", "kvm"]);
     let arguments = command.get_args().map(|argument| argument.to_str().context("an argument is not UTF-8"));
     let arguments = arguments.collect::<Result<Vec<_>>>()?;
-    // The program may come after another that ties it to us.
+    // The name of the program may come after that of `setpriv` and its arguments.
     let arguments = arguments.split(|argument| *argument == QEMU).next_back().unwrap_or_default();
     let files = [
         (format!("{FOLDER}/vidar.iso"), fs::read(&spec.iso)?),
@@ -179,14 +180,14 @@ fn machine(spec: &Spec, outer: &Outer) -> Result<Vec<u8>> {
     initramfs::pack_plain(&[FOLDER.to_owned()], &files)
 }
 
-/// An errand's script and files.
+/// The files for an errand.
 fn work(errand: &Errand) -> Result<Vec<u8>> {
     let mut files = vec![(format!("{FOLDER}/errand"), errand.script.clone().into_bytes())];
     files.extend(errand.files.iter().cloned());
     initramfs::pack_plain(&folders(&files), &files)
 }
 
-/// What the Linux with KVM is made of, but for the modules: busybox, QEMU with its libraries and firmware, and another
+/// The root file system of the Linux with KVM, without the modules: busybox, QEMU with its libraries and firmware, and another
 /// program with its libraries.
 fn system(program: Option<&Path>) -> Result<Vec<u8>> {
     let qemu = packages::program(QEMU).with_context(|| format!("there is no {QEMU}"))?;
@@ -217,19 +218,19 @@ fn system(program: Option<&Path>) -> Result<Vec<u8>> {
     initramfs::pack_plain(&all.into_iter().collect::<Vec<_>>(), &files)
 }
 
-/// The folders that the files are in, each after those that it is in itself.
+/// All folders that the files are in. Each comes after those that contain it.
 fn folders(files: &[(String, Vec<u8>)]) -> Vec<String> {
     let homes = files.iter().filter_map(|(name, _)| Some(name.rsplit_once('/')?.0));
     homes.flat_map(parents).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The folder and all that it is in, by their paths.
+/// The paths of a folder and of all folders that contain it.
 fn parents(folder: &str) -> impl Iterator<Item = String> + '_ {
     let ends = folder.match_indices('/').map(|(end, _)| end).chain([folder.len()]);
     ends.map(|end| folder[..end].to_owned())
 }
 
-/// What of a program is loaded. What comes after that is for debuggers, and may be most of it.
+/// The part of a program's file that is loaded. The rest is for debuggers, and may be most of the file.
 fn loaded(program: &[u8]) -> Option<&[u8]> {
     let header = FileHeader64::<Endianness>::parse(program).ok()?;
     let endian = header.endian().ok()?;
@@ -238,7 +239,7 @@ fn loaded(program: &[u8]) -> Option<&[u8]> {
     program.get(..usize::try_from(end).ok()?)
 }
 
-/// The shared libraries that `program` loads, and what loads them.
+/// The shared libraries that `program` needs, and the dynamic loader.
 fn libraries(program: &Path) -> Result<BTreeSet<String>> {
     let output = Command::new(LOADER).arg("--list").arg(program).output();
     let output = output.with_context(|| format!("cannot run {LOADER}"))?;
@@ -246,7 +247,7 @@ fn libraries(program: &Path) -> Result<BTreeSet<String>> {
     Ok(paths_in(&String::from_utf8_lossy(&output.stdout)).map(str::to_owned).collect())
 }
 
-/// The absolute paths in what the loader lists.
+/// The absolute paths in the loader's list.
 fn paths_in(listed: &str) -> impl Iterator<Item = &str> {
     listed.split_whitespace().filter(|word| word.starts_with('/'))
 }
@@ -256,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loader_lists_libraries_by_their_paths() {
+    fn library_paths_are_read_from_the_loaders_list() {
         let listed = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x00007f)\n\
                       \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
         let paths: Vec<_> = paths_in(listed).collect();
@@ -264,14 +265,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_comes_after_those_that_it_is_in() {
+    fn a_folder_comes_after_those_that_contain_it() {
         assert_eq!(parents("usr/share/qemu").collect::<Vec<_>>(), ["usr", "usr/share", "usr/share/qemu"]);
         let files = ["init", "usr/share/qemu/a", "bin/b", "usr/c"].map(|name| (name.to_owned(), Vec::new()));
         assert_eq!(folders(&files), ["bin", "usr", "usr/share", "usr/share/qemu"]);
     }
 
     #[test]
-    fn a_program_without_what_debuggers_read_still_runs() {
+    fn the_loaded_part_of_a_program_still_runs() {
         let whole = fs::read(std::env::current_exe().unwrap()).unwrap();
         let part = loaded(&whole).unwrap();
         assert!(part.len() < whole.len());

@@ -1,4 +1,4 @@
-//! A picture of a machine's screen: read as the emulator draws it, written as everyone can see it.
+//! A picture of a machine's screen, which is read as a pixmap from the emulator and written as a PNG.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -6,21 +6,21 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// Bytes of a pixel: red, green and blue.
+/// The bytes of a pixel: red, green and blue.
 const PIXEL: usize = 3;
 
-/// A picture.
+/// A picture of a screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     width: usize,
     height: usize,
-    /// Line by line from the top.
+    /// The pixels, line by line from the top.
     pixels: Vec<u8>,
 }
 
 impl Picture {
-    /// From a binary portable pixmap, which every emulator can draw: the letters P6, width, height and the largest value,
-    /// each with a space or the end of a line behind it, and then the pixels.
+    /// Reads a binary portable pixmap. It consists of the letters P6, the width, the height and the largest value, each followed by
+    /// a space or the end of a line, and then the pixels.
     pub fn from_ppm(bytes: &[u8]) -> Result<Self> {
         let mut rest = bytes;
         let mut word = || -> Option<&str> {
@@ -29,32 +29,36 @@ impl Picture {
             rest = &rest[end + 1..];
             word
         };
-        ensure!(word() == Some("P6"), "the picture is no binary portable pixmap");
+        ensure!(word() == Some("P6"), "the picture is not a binary portable pixmap");
         let mut number = || word()?.parse::<usize>().ok();
         let size = number().zip(number()).filter(|_| number() == Some(255));
-        let (width, height) = size.context("the picture has a head that is not known")?;
-        ensure!(rest.len() == width * height * PIXEL, "the picture has {} bytes of pixels", rest.len());
+        let (width, height) = size.context("the header of the picture cannot be read")?;
+        ensure!(
+            rest.len() == width * height * PIXEL,
+            "a picture of {width} x {height} cannot have {} bytes of pixels",
+            rest.len()
+        );
         Ok(Self { width, height, pixels: rest.to_vec() })
     }
 
-    /// Pixels of a line.
+    /// The number of pixels in a line.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Lines.
+    /// The number of lines.
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// How bright a pixel is.
+    /// The brightness of a pixel.
     pub fn brightness(&self, x: usize, y: usize) -> u8 {
         let at = (y * self.width + x) * PIXEL;
         let sum: u32 = self.pixels[at..at + PIXEL].iter().map(|colour| u32::from(*colour)).sum();
         (sum / PIXEL as u32) as u8
     }
 
-    /// Writes it as a PNG.
+    /// Writes the picture as a PNG.
     pub fn save(&self, path: &Path) -> Result<()> {
         let write = || -> Result<()> {
             let file = BufWriter::new(File::create(path)?);
@@ -92,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_saved_picture_is_the_same() {
+    fn a_saved_picture_reads_back_the_same() {
         let picture = Picture { width: 3, height: 2, pixels: (0..18).map(|byte| byte * 14).collect() };
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("picture.png");

@@ -1,4 +1,4 @@
-//! QEMU: what its machines have in common, and the one without KVM, which emulates AMD-V on any host.
+//! QEMU: the arguments that all its machines have in common, and the machine without KVM, which emulates AMD-V on any host.
 
 use std::process::{Command, ExitStatus};
 
@@ -10,30 +10,32 @@ use super::disk::Bus;
 use super::{Chipset, Keyboard, LOG, Medium, Network, Ports, Spec, Threads, tied_to_us};
 use crate::packages;
 
-/// The program.
+/// The name of QEMU's program.
 pub const QEMU: &str = "qemu-system-x86_64";
 
-/// A CPU with AMD-V and nested paging. QEMU would set the bit that CPUs leave to hypervisors; this machine plays metal.
+/// The default CPU, with AMD-V and nested paging. QEMU would set CPUID's hypervisor bit, but this machine stands for a physical
+/// one.
 const EMULATED_CPU: &str = "EPYC,-hypervisor";
 
-/// QEMU before 8.0 works out the flags after CMPXCHG16B from an operation of before, so that RFLAGS may hold an operand of that one, with
-/// bits like IF, NT and VM among it. What the guest or the end of a CPU's turn saves of it stays, and then kernels die of double faults
-/// and of interrupts that come where they had disabled them, those from 6.12 on within some boots. They do without the instruction.
+/// Takes CMPXCHG16B away from a CPU. QEMU before 8.0 computes the flags after that instruction from an earlier operation, so that
+/// RFLAGS may get an operand's bits, such as IF, NT and VM. If the guest saves the flags, or the CPU's turn ends, the wrong flags
+/// stay. Kernels then die of double faults, or of interrupts that come while they are disabled; from 6.12 on this happens within a
+/// few boots. They can do without the instruction.
 const WITHOUT_CMPXCHG16B: &str = ",-cx16";
 
-/// An instruction takes 2 to the power of this in ns, which are the ticks of the TSC. That is about what an emulator's
-/// host needs for it: with less, a guest that waits for its clock waits long.
+/// The binary logarithm of the nanoseconds that an instruction takes. A tick of the TSC is a nanosecond. 16 ns are about what the
+/// host needs to emulate an instruction; with less, a guest that waits for its clock would wait long.
 const SHIFT: u32 = 4;
-/// Ticks of the TSC for each instruction, where it counts them.
+/// The ticks of the TSC for each instruction, in a machine that counts instructions.
 pub const TICKS_PER_INSTRUCTION: u64 = 1 << SHIFT;
 
-/// The command that runs it with all emulated.
+/// The command that runs QEMU without KVM.
 pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     let cpu = emulated(spec.cpu.as_deref().unwrap_or(EMULATED_CPU));
     let mut command = machine(&Spec { cpu: Some(cpu), ..spec.clone() }, ports, EMULATED_CPU)?;
     command.args(["-accel", accelerator(spec)]);
     if spec.counts_instructions {
-        // No waiting: when there is nothing to do, time goes on to the next event.
+        // When all CPUs are idle, time jumps to the next event.
         command.args(["-icount", &format!("shift={SHIFT},sleep=off")]);
     }
     if spec.verbose {
@@ -42,12 +44,12 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     Ok(command)
 }
 
-/// The CPU `cpu` without what this QEMU emulates wrongly.
+/// The CPU `cpu`, without the instruction that this QEMU emulates wrongly.
 pub fn emulated(cpu: &str) -> String {
     format!("{cpu}{}", if abilities::qemu_spoils_flags() { WITHOUT_CMPXCHG16B } else { "" })
 }
 
-/// QEMU's emulation, and how it runs the CPUs. What is wrong with a thread for each is told at [`Threads`].
+/// The `-accel` argument for emulation, with the way in which QEMU runs the CPUs. [`Threads`] says why this matters.
 fn accelerator(spec: &Spec) -> &'static str {
     match spec.threads {
         Threads::OneForAll => "tcg,thread=single",
@@ -55,7 +57,7 @@ fn accelerator(spec: &Spec) -> &'static str {
     }
 }
 
-/// The command but for the accelerator.
+/// The command without the accelerator.
 pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     let mut command = tied_to_us(QEMU);
     command.args(["-nodefaults", "-display", "none"]);
@@ -70,7 +72,7 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     let x2apic = if spec.remaps_interrupts { ",+x2apic" } else { "" };
     command.args(["-cpu", &format!("{}{x2apic}", spec.cpu.as_deref().unwrap_or(cpu))]);
     if spec.remaps_interrupts {
-        // It reaches all APIC IDs. Linux has no use for x2APIC mode otherwise.
+        // With eim=on, interrupts reach all APIC IDs. Without that, Linux does not use x2APIC mode.
         command.args(["-device", "intel-iommu,intremap=on,eim=on"]);
     }
     let room = spec.max_memory.map_or_else(String::new, |max| format!(",slots=1,maxmem={max}M"));
@@ -115,7 +117,7 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
         .arg(format!("if=none,id=iso,format=raw,{media},file={}", spec.iso_from_dir().display()));
     command.args(["-device", &format!("{device},drive=iso,bootindex=0")]);
     for (index, disk) in spec.disks.iter().enumerate() {
-        // As JSON, so that no character of the path is syntax.
+        // In JSON, no character of the path can be taken for syntax.
         let file = json!({ "driver": "file", "filename": disk.path });
         let node = json!({ "driver": disk.format.name(), "node-name": format!("disk{index}"), "file": file });
         command.args(["-blockdev", &node.to_string()]);
@@ -132,13 +134,13 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
             Network::E1000 => "e1000",
         };
         command.args(["-netdev", &format!("user,id=net{index}")]);
-        // Its boot ROM is in a package that nothing else here needs.
+        // The card's boot ROM is left out, since it is in a package that nothing else here needs.
         command.args(["-device", &format!("{card},netdev=net{index},romfile=")]);
     }
     Ok(command)
 }
 
-/// Whether a QEMU that ended did so because the guest powered off.
+/// Returns true if QEMU ended because the guest powered the machine off.
 pub fn ended_well(status: ExitStatus, _: &str) -> bool {
     status.success()
 }
@@ -149,7 +151,7 @@ mod tests {
     use crate::machine::disk::{Disk, Format};
 
     #[test]
-    fn the_command_names_what_was_asked_for() {
+    fn the_command_follows_the_specification() {
         let disk = |path: &str, bus| Disk { path: path.into(), format: Format::Qcow2, bus };
         let spec = Spec {
             dir: "/x".into(),

@@ -1,9 +1,10 @@
-//! Emulators that end when we do.
+//! Ties an emulator to this process, so that it ends when this process does.
 
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// A command that dies with us, even if we are killed, where this host's `setpriv` can do that; that of busybox cannot.
+/// A command whose process is killed when this process ends, even if it is killed. This needs a `setpriv` that can do it; that of
+/// busybox cannot, and the command is then not tied.
 pub fn tied_to_us(program: &str) -> Command {
     const TIE: [&str; 2] = ["--pdeathsig", "KILL"];
     static CAN_TIE: OnceLock<bool> = OnceLock::new();
