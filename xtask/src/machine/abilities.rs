@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(new.lacks(Ability::BochsInit), None);
         assert_eq!((old.lacks(Ability::BochsLinux), new.lacks(Ability::BochsLinux)), (None, None));
         let unstable = Bochs { version: Version::read("3.1.devel").unwrap(), ..new };
-        assert!(unstable.lacks(Ability::BochsLinux).unwrap().starts_with("Bochs 3.1 divides "));
+        assert!(unstable.lacks(Ability::BochsLinux).unwrap().starts_with("Bochs 3.1 of Debian divides "));
         assert_eq!(Bochs { version: Version(10, 0), ..unstable }.lacks(Ability::BochsInit), None);
     }
 
