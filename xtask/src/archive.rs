@@ -1,5 +1,5 @@
-//! Packages that stay uninstalled: what apt offers of them, and files out of them. They come from the suite that this machine
-//! follows, or from another one of Debian, for which apt gets folders of its own and the machine's are left as they are.
+//! Downloads packages without installing them, and extracts files from them. They come from the suite that this machine follows,
+//! or from another suite of Debian. For another suite apt works in folders of its own, and the machine's stay as they are.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,33 +11,33 @@ use xshell::{Shell, cmd};
 
 use crate::{packages, paths, progress};
 
-/// The keys that Debian signs its suites with, which its systems have.
+/// The keys by which Debian signs its suites, as Debian systems have them.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Where packages come from.
+/// A source of packages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Archive {
-    /// A suite of Debian, by its name or by what it is at present (`trixie`, `stable`); `None` is the machine's own.
+    /// A suite of Debian, by its codename or by its class (`trixie`, `stable`). `None` stands for what this machine follows.
     suite: Option<String>,
 }
 
 impl Archive {
-    /// The packages of the suite `suite` of Debian, or those of the machine's own.
+    /// The archive of Debian's suite `suite`, or that of this machine.
     pub fn new(suite: Option<&str>) -> Self {
         Self { suite: suite.map(str::to_owned) }
     }
 
-    /// What it is called in messages.
+    /// The name of the archive in messages.
     fn name(&self) -> String {
         self.suite.as_ref().map_or_else(|| "apt".to_owned(), |suite| format!("Debian {suite}"))
     }
 
-    /// The folder within `home` for what comes from it.
+    /// The folder within `home` for files from this archive.
     pub fn folder(&self, home: &Path) -> PathBuf {
         self.suite.as_ref().map_or_else(|| home.to_owned(), |suite| home.join(suite))
     }
 
-    /// Gets fresh package lists.
+    /// Fetches the package lists again.
     pub fn update(&self) -> Result<()> {
         let Some(suite) = &self.suite else { return packages::update() };
         let home = home(suite);
@@ -50,7 +50,7 @@ impl Archive {
             let output =
                 cmd!(shell, "apt-get --quiet {options...} update").quiet().ignore_status().output()?;
             let said = String::from_utf8_lossy(&output.stderr);
-            // What it cannot fetch is a warning to it, and it goes on with what it had.
+            // If apt cannot fetch a list, it prints a warning, succeeds, and keeps the old list.
             let trouble = said.lines().find(|line| line.starts_with("E:") || line.starts_with("W: Failed"));
             ensure!(output.status.success() && trouble.is_none(), "apt-get update failed: {}", said.trim());
             Ok(())
@@ -58,7 +58,7 @@ impl Archive {
         .with_context(|| format!("cannot fetch the package lists of Debian {suite}"))
     }
 
-    /// What apt is told, so that it looks nowhere else.
+    /// The options that make apt use this archive only.
     fn options(&self) -> Vec<String> {
         let Some(suite) = &self.suite else { return Vec::new() };
         let home = home(suite);
@@ -68,16 +68,16 @@ impl Archive {
             option("Dir::Etc::SourceParts", Path::new("/dev/null")),
             option("Dir::State::Lists", &home.join("lists")),
             option("Dir::Cache", &home.join("cache")),
-            // Whoever asks owns these folders, and apt's own user may not get at them.
+            // The folders belong to the user, and apt's own user may not be able to enter them.
             "--option=APT::Sandbox::User=root".to_owned(),
         ]
     }
 
-    /// The real package that the first of `names` which apt offers depends on, for the kernel packages that only
-    /// follow the newest version; asks for fresh package lists if there is no answer.
+    /// Finds the newest kernel. `names` are packages that depend on the newest kernel's package; the first that apt offers counts.
+    /// If apt offers none, the package lists are fetched again.
     pub fn newest_kernel(&self, names: &[String]) -> Result<String> {
         if !packages::have_apt() {
-            bail!("This system has no apt, so it cannot be asked for {}.", names.join(" or "));
+            bail!("This system has no apt, which is needed to fetch {}.", names.join(" or "));
         }
         let find = || names.iter().find_map(|name| self.real_kernel(name));
         if let Some(package) = find() {
@@ -89,7 +89,7 @@ impl Archive {
 
     fn real_kernel(&self, name: &str) -> Option<String> {
         let mut name = name.to_owned();
-        // Ubuntu's linux-image-virtual follows linux-image-generic on some releases.
+        // On some releases, Ubuntu's linux-image-virtual depends on linux-image-generic.
         for _ in 0..4 {
             match kernel_dependency(&self.show(&name)?) {
                 Some(next) => name = next,
@@ -99,7 +99,7 @@ impl Archive {
         None
     }
 
-    /// The version of `package` that apt would download; asks for fresh package lists if there is no answer.
+    /// The version of `package` that apt would download. If apt knows none, the package lists are fetched again.
     pub fn candidate(&self, package: &str) -> Result<String> {
         if let Some(version) = self.version(package) {
             return Ok(version);
@@ -112,62 +112,62 @@ impl Archive {
         Some(self.show(package)?.lines().find_map(|line| line.strip_prefix("Version:"))?.trim().to_owned())
     }
 
-    /// What apt knows of the version of `package` that it would install.
+    /// What apt knows about the version of `package` that it would install.
     fn show(&self, package: &str) -> Option<String> {
         let (options, shell) = (self.options(), Shell::new().ok()?);
         let show = cmd!(shell, "apt-cache {options...} show --no-all-versions {package}");
         known(show.quiet().ignore_stderr().read().ok()?)
     }
 
-    /// Downloads `package` without installing it, and writes the file in it whose path matches `pattern` to `to`.
+    /// Downloads `package`, and writes the file in it whose path matches `pattern` to `to`.
     pub fn extract(&self, package: &str, pattern: &str, to: &Path) -> Result<()> {
-        ensure!(self.holds(package, pattern, to)?, "the package {package} holds no {pattern}");
+        ensure!(self.try_extract(package, pattern, to)?, "the package {package} does not contain {pattern}");
         Ok(())
     }
 
-    /// Downloads the kernel of `package`, which names a version, and writes it to `to`. Newer Debians have it in a package of its
-    /// own, on which the one that is named after the image depends.
+    /// Downloads the kernel of `package`, whose name contains a version, and writes it to `to`. Newer Debians have the kernel in a
+    /// package `linux-binary-*`, on which the package `linux-image-*` depends.
     pub fn extract_kernel(&self, package: &str, to: &Path) -> Result<()> {
         let binary = package.replacen("linux-image-", "linux-binary-", 1);
-        if self.holds(package, "./boot/vmlinuz-*", to)? {
+        if self.try_extract(package, "./boot/vmlinuz-*", to)? {
             return Ok(());
         }
         self.extract(&binary, "./usr/lib/modules/*/vmlinuz", to)
-            .with_context(|| format!("the package {package} holds no ./boot/vmlinuz-*"))
+            .with_context(|| format!("the package {package} does not contain ./boot/vmlinuz-*"))
     }
 
-    /// As [`Archive::extract`]; returns false if there is no such file in the package.
-    fn holds(&self, package: &str, pattern: &str, to: &Path) -> Result<bool> {
+    /// Does the same as [`Archive::extract`], but returns false if there is no such file in the package.
+    fn try_extract(&self, package: &str, pattern: &str, to: &Path) -> Result<bool> {
         let mut take = Command::new("tar");
         take.args(["--extract", "--to-stdout", "--wildcards", pattern]).stdout(File::create(to)?);
         Ok(self.through_tar(package, take)? && fs::metadata(to)?.len() > 0)
     }
 
-    /// Downloads `package` without installing it, and unpacks what in it matches `pattern` into the folder `to`.
+    /// Downloads `package`, and unpacks the files in it whose paths match `pattern` into the folder `to`.
     pub fn unpack(&self, package: &str, pattern: &str, to: &Path) -> Result<()> {
         let mut take = Command::new("tar");
-        // The folder first: it counts for what is named after it.
+        // The folder comes first, since it applies to the names that follow.
         take.arg("--directory").arg(to).args(["--extract", "--no-same-owner", "--wildcards", pattern]);
         if !self.through_tar(package, take)? {
-            bail!("the package {package} holds no {pattern}");
+            bail!("the package {package} does not contain {pattern}");
         }
         Ok(())
     }
 
-    /// Downloads `package` and gives what is in it to `tar`. Returns true if both of them succeeded.
+    /// Downloads `package` and pipes its content into `tar`. Returns true if dpkg-deb and `tar` both succeeded.
     fn through_tar(&self, package: &str, mut tar: Command) -> Result<bool> {
         let archive = self.download(package)?;
         let mut unpack =
             Command::new("dpkg-deb").arg("--fsys-tarfile").arg(archive).stdout(Stdio::piped()).spawn()?;
-        tar.stderr(Stdio::null()).stdin(unpack.stdout.take().expect("it is piped"));
+        tar.stderr(Stdio::null()).stdin(unpack.stdout.take().expect("stdout is piped"));
         let taken = tar.status()?.success();
-        // With our end of the pipe, so that dpkg-deb does not wait for a tar that gave up.
+        // This closes our end of the pipe, so that dpkg-deb does not wait for a tar that has ended.
         drop(tar);
         Ok(unpack.wait()?.success() && taken)
     }
 
-    /// Downloads `package`, or finds it where it was downloaded before with the same version: a kernel and its modules are in one
-    /// package, and are asked for one after the other.
+    /// Downloads `package`, unless the same version has been downloaded before. A kernel and its modules are extracted from the
+    /// same package, one after the other.
     fn download(&self, package: &str) -> Result<PathBuf> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _guard = ONE_AT_A_TIME.lock();
@@ -182,7 +182,7 @@ impl Archive {
             .quiet()
             .ignore_stderr()
             .ignore_stdout();
-        download.run().with_context(|| format!("{} does not give {package}", self.name()))?;
+        download.run().with_context(|| format!("{} does not offer {package}", self.name()))?;
         let archive = fs::read_dir(dir.path())?.flatten().map(|entry| entry.path());
         let archive = archive.into_iter().find(|path| path.extension().is_some_and(|end| end == "deb"));
         let archive = archive.with_context(|| format!("apt downloaded nothing for {package}"))?;
@@ -191,10 +191,10 @@ impl Archive {
     }
 }
 
-/// In the folder of a suite, the file that tells apt where it is.
+/// The file in a suite's folder that tells apt where the suite is.
 const LIST: &str = "sources.list";
 
-/// Where apt keeps what it knows of a suite that is not the machine's own.
+/// The folder in which apt works for a suite that is not the machine's own.
 fn home(suite: &str) -> PathBuf {
     paths::packages().join("suites").join(suite)
 }
@@ -205,19 +205,19 @@ fn source(mirror: &str, suite: &str) -> String {
     format!("deb {signed}{mirror} {suite} main\n")
 }
 
-/// The mirror of Debian that this machine's apt uses.
+/// The Debian mirror that this machine's apt uses.
 fn debian_mirror() -> Result<String> {
     let shell = Shell::new()?;
     let (format, filters) = ("$(RELEASE) $(REPO_URI)", ["Created-By: Packages", "Origin: Debian"]);
     let lines = cmd!(shell, "apt-get indextargets --format {format} {filters...}").quiet().read()?;
-    // The updates of a suite are named after it, and may be elsewhere.
+    // The suite itself has the shortest name. Its updates have longer ones, and may be on another mirror.
     let lines = lines.lines().filter_map(|line| line.split_once(' '));
     let (_, mirror) = lines.min_by_key(|(suite, _)| suite.len()).context("apt knows no Debian here")?;
     Ok(mirror.to_owned())
 }
 
-/// What `apt-cache show` has printed, if it knows the package. It prints nothing of one that it knows from the dependencies of
-/// others alone, and does not fail: that is how Ubuntu's knows Debian's kernels.
+/// Returns what `apt-cache show` has printed if it describes a package. For a package that it knows only from the dependencies of
+/// others, it succeeds and prints nothing; on Ubuntu this is so for Debian's kernels.
 fn known(shown: String) -> Option<String> {
     shown.contains("Package:").then_some(shown)
 }
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_that_others_name_alone_is_not_there() {
+    fn a_package_that_is_only_a_dependency_is_not_offered() {
         assert_eq!(known(String::new()), None);
         assert!(
             known("Package: linux-image-generic\nDepends: linux-image-6.8.0-31-generic\n".to_owned())

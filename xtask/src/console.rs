@@ -1,4 +1,4 @@
-//! The serial console of a machine, for a program: waits for what the guest says, and types.
+//! Drives the serial console of a machine: waits for the guest's output, and types.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,43 +10,44 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Bytes that are typed before their echo is waited for: a UART keeps 16, and a busy guest reads none.
+/// The number of bytes that are typed before their echo is awaited. A UART buffers 16, while a busy guest reads none.
 const TYPED_AT_ONCE: usize = 8;
-/// How long the echo of some keys may take before a key is taken for lost, and how often a line is typed then: the UART of
-/// Bochs drops one now and then, under load.
+/// The time that the echo of some keys may take. After it, a key counts as lost, and the line is typed again: the UART of Bochs
+/// drops a key now and then under load.
 const ECHO: Duration = Duration::from_secs(60);
+/// How often a line is typed before that is an error.
 const TYPINGS: u32 = 3;
-/// Kills the line that is being typed: Ctrl-U.
+/// Ctrl-U, which deletes the line that is being typed.
 const KILL_LINE: &str = "\x15";
-/// How long a guest may take to answer a key or a command; far more than any machine needs.
+/// The time that a guest has to answer a key or a command, which is far more than any machine needs.
 pub const ANSWER: Duration = Duration::from_secs(300);
-/// How long a guest may take from one landmark of its boot to the next.
+/// The time that a guest has from one landmark of its boot to the next.
 pub const BOOT: Duration = Duration::from_secs(900);
 
-/// What a guest or Vidar says when there is no sense in waiting on.
+/// Messages of a guest or of Vidar after which it makes no sense to keep waiting.
 const TROUBLE: &[&str] =
     &["Kernel panic - not syncing", "Vidar panicked", "cannot start: ", "the guest has stopped on CPU "];
 
-/// Has the guest's kernel print emergencies alone on its console.
+/// Makes the guest's kernel print only emergencies on its console.
 const QUIET: &str = "dmesg -n 1";
-/// Has it print all but debugging again, as it does from the start.
+/// Makes it print everything but debug messages, as it does after boot.
 pub const TALK: &str = "dmesg -n 7";
 
 /// The prompt of the shell in the built-in initramfs.
 pub const PROMPT: &str = "guest# ";
 
-/// A console. Nothing that the machine sends is lost: it is all in the log file, too.
+/// The console of a machine. All output of the machine is also in a log file.
 #[derive(Debug)]
 pub struct Console {
     to_guest: TcpStream,
     chunks: Receiver<Vec<u8>>,
-    /// What came and is still to be looked at.
+    /// Output that has arrived and has not been consumed.
     pending: Vec<u8>,
     commands: u32,
 }
 
 impl Console {
-    /// A console over `serial`; everything that arrives is written to `log`.
+    /// A console over `serial`. Everything that arrives is written to `log`.
     pub fn new(serial: TcpStream, log: &Path) -> Result<Self> {
         let mut log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut from_guest = serial.try_clone()?;
@@ -63,10 +64,10 @@ impl Console {
         Ok(Self { to_guest: serial, chunks, pending: Vec::new(), commands: 0 })
     }
 
-    /// Waits for `wanted`, and gives what came before it.
+    /// Waits for `wanted`, and returns the output before it.
     pub fn expect(&mut self, wanted: &str, within: Duration) -> Result<String> {
         let begun = Instant::now();
-        // What has been looked at is not looked at again: bytes come one by one, and there may be many.
+        // Output is searched only once, since it comes byte by byte and there may be much of it.
         let (mut looked, mut line) = (0, 0);
         loop {
             if let Some(at) = find(&self.pending[looked..], wanted.as_bytes()) {
@@ -76,7 +77,7 @@ impl Console {
                 return Ok(before);
             }
             if let Some(line) = self.trouble(line) {
-                bail!("waiting for {wanted:?}, the machine said: {line}");
+                bail!("while {wanted:?} was expected, the machine said: {line}");
             }
             looked = (self.pending.len() + 1).saturating_sub(wanted.len());
             let newline = self.pending[line..].iter().rposition(|&byte| byte == b'\n');
@@ -90,7 +91,7 @@ impl Console {
         }
     }
 
-    /// All that comes during `time`, or until the machine ends.
+    /// Returns the output that comes during `time`, or until the machine ends.
     pub fn listen(&mut self, time: Duration) -> String {
         let begun = Instant::now();
         while let Ok(chunk) = self.chunks.recv_timeout(time.saturating_sub(begun.elapsed())) {
@@ -99,9 +100,9 @@ impl Console {
         String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
     }
 
-    /// Sends keys that nobody echoes.
+    /// Sends keys without waiting for an echo.
     pub fn press(&mut self, keys: &str) -> Result<()> {
-        self.to_guest.write_all(keys.as_bytes()).context("the machine takes no more keys")
+        self.to_guest.write_all(keys.as_bytes()).context("the machine does not take keys any more")
     }
 
     /// Types a line at a shell, no faster than it is echoed.
@@ -118,7 +119,7 @@ impl Console {
 
     fn type_once(&mut self, line: &str) -> Result<()> {
         for part in line.as_bytes().chunks(TYPED_AT_ONCE) {
-            self.to_guest.write_all(part).context("the machine takes no more keys")?;
+            self.to_guest.write_all(part).context("the machine does not take keys any more")?;
             for &byte in part {
                 self.expect(&char::from(byte).to_string(), ECHO)?;
             }
@@ -126,14 +127,14 @@ impl Console {
         Ok(())
     }
 
-    /// Runs a command in the guest's shell, and gives what it printed. A command that fails is an error.
+    /// Runs a command in the guest's shell, and returns what it printed. A command that fails is an error.
     ///
-    /// From then on the kernel keeps its messages to its log, but for emergencies: one that came while the command prints would
-    /// be taken for a part of the answer.
+    /// From then on the kernel prints only emergencies on the console. Another message could come between the command's output and
+    /// would be taken for a part of it.
     pub fn run(&mut self, command: &str) -> Result<String> {
         self.commands += 1;
         let number = self.commands;
-        // The marks are typed with quotes within, so that the echo of the line is not taken for them.
+        // The marks are typed with quotes inside, so that they are not found in the echo of the line.
         self.type_line(&format!("{QUIET}; echo b''egin-{number}; {command}; echo e''nd-{number} $?"))?;
         self.expect(&format!("begin-{number}\r\n"), ANSWER)?;
         let output = self.expect(&format!("end-{number} "), ANSWER)?.replace("\r\n", "\n");
@@ -143,7 +144,7 @@ impl Console {
         Ok(output)
     }
 
-    /// The whole line of the first sign of trouble, once it is there, in the lines from `from` on.
+    /// Returns the first line with a sign of trouble once it is complete. `from` is where the search begins.
     fn trouble(&self, from: usize) -> Option<String> {
         let lines = &self.pending[from..];
         let at = from + TROUBLE.iter().filter_map(|sign| find(lines, sign.as_bytes())).min()?;
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_before_is_given_and_what_comes_after_is_kept() {
+    fn output_before_a_match_is_returned_and_output_after_it_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         let (mut console, mut machine) = pair(&log);
@@ -189,16 +190,19 @@ mod tests {
     }
 
     #[test]
-    fn trouble_is_told_with_its_line() {
+    fn trouble_is_reported_with_its_line() {
         let dir = tempfile::tempdir().unwrap();
         let (mut console, mut machine) = pair(&dir.path().join("log"));
         machine.write_all(b"fine\r\n[1.0] Kernel panic - not syncing: x\r\n").unwrap();
         let error = console.expect("shell", SOON).unwrap_err().to_string();
-        assert_eq!(error, "waiting for \"shell\", the machine said: [1.0] Kernel panic - not syncing: x");
+        assert_eq!(
+            error,
+            "while \"shell\" was expected, the machine said: [1.0] Kernel panic - not syncing: x"
+        );
     }
 
     #[test]
-    fn commands_are_run_with_their_echo_left_out() {
+    fn the_output_of_a_command_does_not_include_its_echo() {
         let dir = tempfile::tempdir().unwrap();
         let (mut console, mut machine) = pair(&dir.path().join("log"));
         let shell = thread::spawn(move || {

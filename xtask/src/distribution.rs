@@ -1,4 +1,4 @@
-//! A whole Debian on a disk: built out of packages, with its own kernel, initrd and systemd.
+//! Builds a whole Debian on a disk from packages, with its own kernel, initrd and systemd.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,25 +10,25 @@ use xshell::{Shell, cmd};
 use crate::manifest::{Guest, Initrd, Kernel};
 use crate::{packages, paths, progress};
 
-/// What is in it beside what every Debian has.
+/// The packages that are installed in addition to those of every Debian.
 const PACKAGES: &str = "linux-image-amd64,initramfs-tools,systemd-sysv,udev,kmod,iproute2,iputils-ping";
-/// The label of its file system, by which the kernel's command line names it.
+/// The label of the file system, by which the kernel's command line names it.
 const LABEL: &str = "vidar-debian";
-/// The size of its disk; as a file it has holes.
+/// The size of the disk, which is a sparse file.
 const SIZE: &str = "3G";
-/// What stands in the note beside it: another text means that it is to be built anew.
+/// The content of the note beside the disk. If the note has another content, the disk is built again.
 const RECIPE: &str = "2\n";
 
-/// A Debian.
+/// A Debian system.
 #[derive(Debug, Clone)]
 pub struct Distribution {
-    /// Its disk. Guests write to it, so each takes a copy.
+    /// The disk. Guests write to it, so each uses a copy.
     pub disk: PathBuf,
-    /// Its kernel and initrd, with the command line that Debian's own menu would have.
+    /// The kernel and the initrd, with the command line that Debian's own menu would have.
     pub guest: Guest,
 }
 
-/// The Debian, built if need be; `vidarctl` goes into it.
+/// Returns the Debian system, which is built if necessary. It contains `vidarctl`.
 pub fn get(vidarctl: &Path) -> Result<Distribution> {
     let home = paths::ensure(paths::guests().join("debian"))?;
     let [disk, kernel, initrd, note] = ["disk", "vmlinuz", "initrd", "recipe"].map(|name| home.join(name));
@@ -49,7 +49,7 @@ pub fn get(vidarctl: &Path) -> Result<Distribution> {
 
 fn build(vidarctl: &Path, disk: &Path, kernel: &Path, initrd: &Path) -> Result<()> {
     if !packages::have_apt() {
-        bail!("This system has no apt to build a Debian with.");
+        bail!("This system has no apt, which is needed to build a Debian.");
     }
     if !packages::has_program("mmdebstrap") {
         packages::install(&["mmdebstrap"])?;
@@ -59,14 +59,14 @@ fn build(vidarctl: &Path, disk: &Path, kernel: &Path, initrd: &Path) -> Result<(
     let (sources, suite) = sources()?;
     let list = dir.path().join("sources.list");
     fs::write(&list, sources)?;
-    progress::step(&format!("building a Debian {suite} out of packages, for some minutes"), || {
+    progress::step(&format!("building a Debian {suite} from packages, which takes some minutes"), || {
         let upload = format!("upload '{}' /usr/local/bin/vidarctl", vidarctl.display());
         let hooks = [
             upload.as_str(),
             "chroot \"$1\" chmod 755 /usr/local/bin/vidarctl",
-            // It is the user's own machine, and reached over its serial line alone.
+            // The machine belongs to the user and can only be reached by its serial line, so root needs no password.
             "chroot \"$1\" passwd --delete root",
-            // They come at random times and want a network, so that no two boots would be alike.
+            // These timers fire at random times and use the network, so that no two boots would be alike.
             "chroot \"$1\" systemctl mask apt-daily.timer apt-daily-upgrade.timer",
             "echo vidar-debian >\"$1/etc/hostname\"",
         ];
@@ -86,7 +86,7 @@ fn build(vidarctl: &Path, disk: &Path, kernel: &Path, initrd: &Path) -> Result<(
     })
 }
 
-/// The lines of a sources.list with what this machine has of Debian, and the suite's name.
+/// The lines of a sources.list with this machine's Debian sources, and the name of their suite.
 fn sources() -> Result<(String, String)> {
     let shell = Shell::new()?;
     let format = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)";
@@ -95,24 +95,25 @@ fn sources() -> Result<(String, String)> {
     let mut lines: Vec<_> = lines.lines().collect();
     lines.sort_unstable();
     lines.dedup();
-    // The updates of a suite are named after it.
+    // The suite itself has the shortest name, since its updates are named after it.
     let suites = lines.iter().filter_map(|line| line.split(' ').nth(2));
-    let suite =
-        suites.min_by_key(|suite| suite.len()).context("apt knows no Debian here, so none can be built")?;
+    let suite = suites
+        .min_by_key(|suite| suite.len())
+        .context("apt has no Debian sources here, so none can be built")?;
     Ok((lines.join("\n") + "\n", suite.to_owned()))
 }
 
-/// The file of the archive whose name matches `pattern`.
+/// Extracts the file whose name matches `pattern` from the archive to `to`.
 fn take(tar: &Path, pattern: &str, to: &Path) -> Result<()> {
     let mut take = Command::new("tar");
     take.arg("--extract").arg("--file").arg(tar).args(["--to-stdout", "--wildcards", pattern]);
     let status = take.stdout(File::create(to)?).stderr(Stdio::null()).status()?;
-    ensure!(status.success() && fs::metadata(to)?.len() > 0, "the Debian has no {pattern}");
+    ensure!(status.success() && fs::metadata(to)?.len() > 0, "the Debian system has no {pattern}");
     Ok(())
 }
 
-/// Makes a disk with a file system that holds what the archive does. Whoever is not root is so in a name space of
-/// mmdebstrap's, where the files can have their owners.
+/// Makes a disk with a file system that has the content of the archive. Without root's rights this is done in a user namespace of
+/// mmdebstrap's, where files can have any owner.
 fn file_system(tar: &Path, root: &Path, disk: &Path) -> Result<()> {
     const SCRIPT: &str = "mkdir \"$2\" && tar --extract --file=\"$1\" --directory=\"$2\" && \
         truncate -s 0 \"$3\" && mke2fs -q -t ext4 -L \"$4\" -d \"$2\" \"$3\" \"$5\" && rm -r \"$2\"";

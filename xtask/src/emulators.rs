@@ -1,7 +1,8 @@
-//! The emulators and the GRUB of another Debian: a tree of its packages under `target/emulators`, in which xtask runs itself again.
+//! The emulators and the GRUB of another Debian. Its packages are unpacked into a tree under `target/emulators`, in which xtask runs
+//! itself again.
 //!
-//! So the tests find everything where a user of that Debian has it. In the tree are this machine's devices and network, and the
-//! project at its usual path, with all that was built. They are there for one process alone, in a name space of its own.
+//! The tests thus find everything where a user of that Debian has it. This machine's devices, its network, and the project with
+//! everything that was built are mounted into the tree, in a mount namespace that lasts as long as that process.
 
 use std::env;
 use std::fs::{self, File};
@@ -13,15 +14,15 @@ use xshell::{Shell, cmd};
 
 use crate::{packages, paths, progress};
 
-/// Debian's own archive, for systems that are none of Debian's.
+/// Debian's own archive, for systems other than Debian.
 const ARCHIVE: &str = "http://deb.debian.org/debian/";
-/// What Debian's archive is signed by, and the package that has it.
+/// The keys that Debian's archive is signed with, and the package that has them.
 const KEYRING: (&str, &str) = ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring");
-/// What stands in the note beside a tree besides its packages and where they are from.
+/// A number in the note beside a tree, which is raised when trees have to be made again.
 const RECIPE: u32 = 1;
 
-/// Makes what the tree needs of this machine appear in it, and runs a program there. Takes the tree, folders that are to be in it,
-/// "--", the program and its arguments. It ends with us.
+/// A script that mounts what the tree needs of this machine, and runs a program in the tree. Its arguments are the tree, folders to
+/// mount, "--", the program and the program's arguments. It ends when this process does.
 const ENTER: &str = r#"set -e
 tree=$1
 shift
@@ -38,18 +39,19 @@ shift
 exec chroot "$tree" setpriv --pdeathsig KILL "$@"
 "#;
 
-/// Unpacks the archive $1 into the new folder $2, but for devices, and makes the files that [`ENTER`] puts this machine's over.
+/// A script that unpacks the archive $1 into the new folder $2, without devices. It also makes the files on which [`ENTER`] mounts
+/// this machine's.
 const UNPACK: &str = r#"set -e
 mkdir "$2"
 tar --extract --numeric-owner --exclude='./dev/*' --file="$1" --directory="$2"
 for file in resolv.conf hosts; do [ -e "$2/etc/$file" ] || : >"$2/etc/$file"; done
 "#;
 
-/// The tree of a suite, such as `trixie`, made if need be.
+/// Returns the tree of a suite, such as `trixie`, which is made if necessary.
 pub fn get(suite: &str) -> Result<PathBuf> {
     check(suite)?;
     let home = paths::ensure(paths::emulators(suite))?;
-    // Another xtask may be making it.
+    // Another xtask may be making the same tree.
     let one_at_a_time = File::create(home.join("lock")).and_then(|file| file.lock().map(|()| file));
     let _guard = one_at_a_time.with_context(|| format!("cannot write to {}", home.display()))?;
     let (tree, note) = (home.join("root"), home.join("recipe"));
@@ -61,7 +63,7 @@ pub fn get(suite: &str) -> Result<PathBuf> {
     Ok(tree)
 }
 
-/// Runs this xtask in `tree` with `arguments`; whether it came to a good end.
+/// Runs this program in `tree` with `arguments`. Returns true if it succeeded.
 pub fn run(tree: &Path, arguments: &[String]) -> Result<bool> {
     let xtask = env::current_exe().context("cannot find this program")?;
     let mut inside = with_mounts();
@@ -71,7 +73,7 @@ pub fn run(tree: &Path, arguments: &[String]) -> Result<bool> {
     Ok(inside.status().context("cannot run unshare")?.success())
 }
 
-/// Removes the trees, and what ran in them.
+/// Removes the trees, and what was left by runs in them.
 pub fn clean() -> Result<()> {
     let all = paths::all_emulators();
     if all.exists() {
@@ -81,7 +83,7 @@ pub fn clean() -> Result<()> {
     Ok(())
 }
 
-/// What a tree is made from.
+/// The description of what a tree is made from.
 struct Recipe<'a> {
     suite: &'a str,
     archive: &'a str,
@@ -89,7 +91,7 @@ struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
-    /// The note beside the tree: another text means that it is to be made anew.
+    /// The content of the note beside the tree. If the note has another content, the tree is made again.
     fn note(&self) -> String {
         format!("{RECIPE}\n{}\n{}\n", self.source(), self.packages)
     }
@@ -101,20 +103,20 @@ impl Recipe<'_> {
     }
 }
 
-/// Refuses what is no name of a suite, and would be an option or another folder.
+/// Refuses a name that cannot be a suite's, such as one that would be taken for an option or for another folder.
 fn check(suite: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || c == '-';
     ensure!(
         suite.starts_with(|c: char| c.is_ascii_alphabetic()) && suite.chars().all(good),
-        "\"{suite}\" is no suite of Debian's; name one such as trixie."
+        "\"{suite}\" is not a suite of Debian: name one, such as trixie"
     );
     Ok(())
 }
 
-/// Where this machine gets its Debian from.
+/// The archive that this machine gets Debian's packages from, or Debian's own.
 fn archive() -> Result<String> {
     if !packages::have_apt() {
-        bail!("This system has no apt to make a Debian with.");
+        bail!("This system has no apt, which is needed to make a tree of Debian.");
     }
     let shell = Shell::new()?;
     let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
@@ -123,7 +125,8 @@ fn archive() -> Result<String> {
     Ok(archive_in(&lines).unwrap_or(ARCHIVE).to_owned())
 }
 
-/// The archive of the suite among `lines` that the others are named after: its updates may be elsewhere, and others' are.
+/// The archive of the suite itself among `lines`, which is the one with the shortest name. The suite's updates and other people's
+/// packages may be in other archives.
 fn archive_in(lines: &str) -> Option<&str> {
     let words = lines.lines().filter_map(|line| {
         let mut words = line.split(' ');
@@ -133,7 +136,7 @@ fn archive_in(lines: &str) -> Option<&str> {
     main.min_by_key(|(_, suite, _)| suite.len()).map(|(archive, _, _)| archive)
 }
 
-/// Makes the tree, and replaces the one that is there.
+/// Makes the tree, and replaces an old one.
 fn make(recipe: &Recipe<'_>, home: &Path, tree: &Path) -> Result<()> {
     if !packages::has_program("mmdebstrap") {
         packages::install(&["mmdebstrap"])?;
@@ -145,33 +148,38 @@ fn make(recipe: &Recipe<'_>, home: &Path, tree: &Path) -> Result<()> {
         packages::install(&["uidmap"])?;
     }
     let (suite, source) = (recipe.suite, recipe.source());
-    progress::step(&format!("making a tree of Debian {suite} with its emulators, for some minutes"), || {
-        let dir = tempfile::tempdir_in(home)?;
-        let (tar, new) = (dir.path().join("root.tar"), dir.path().join("root"));
-        let shell = Shell::new()?;
-        let include = format!("--include={}", recipe.packages);
-        // A mirror that is kept as it was on some day needs this here, and so it does there.
-        let age = cmd!(shell, "apt-config dump Acquire::Check-Valid-Until").quiet().read()?;
-        let age = age.lines().map(|line| format!("--aptopt={line}"));
-        let made =
-            cmd!(shell, "mmdebstrap --variant=apt {include} {age...} --format=tar {suite} {tar} {source}");
-        let output = made.quiet().ignore_status().output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        let errors: Vec<_> = said.lines().filter(|line| line.starts_with("E:")).collect();
-        ensure!(output.status.success(), "mmdebstrap cannot make it: {}", errors.join(" "));
-        let mut unpack = with_mounts();
-        let output =
-            unpack.args(["sh", "-c", UNPACK, "sh"]).arg(&tar).arg(&new).stdin(Stdio::null()).output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "the tree cannot be unpacked: {}", said.trim());
-        if tree.exists() {
-            remove(tree)?;
-        }
-        fs::rename(&new, tree).with_context(|| format!("cannot make {}", tree.display()))
-    })
+    progress::step(
+        &format!("making a tree of Debian {suite} with its emulators, which takes some minutes"),
+        || {
+            let dir = tempfile::tempdir_in(home)?;
+            let (tar, new) = (dir.path().join("root.tar"), dir.path().join("root"));
+            let shell = Shell::new()?;
+            let include = format!("--include={}", recipe.packages);
+            // A mirror that is a snapshot of some day needs this setting, inside the tree as well as here.
+            let age = cmd!(shell, "apt-config dump Acquire::Check-Valid-Until").quiet().read()?;
+            let age = age.lines().map(|line| format!("--aptopt={line}"));
+            let made = cmd!(
+                shell,
+                "mmdebstrap --variant=apt {include} {age...} --format=tar {suite} {tar} {source}"
+            );
+            let output = made.quiet().ignore_status().output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            let errors: Vec<_> = said.lines().filter(|line| line.starts_with("E:")).collect();
+            ensure!(output.status.success(), "mmdebstrap cannot make the tree: {}", errors.join(" "));
+            let mut unpack = with_mounts();
+            let output =
+                unpack.args(["sh", "-c", UNPACK, "sh"]).arg(&tar).arg(&new).stdin(Stdio::null()).output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "the tree cannot be unpacked: {}", said.trim());
+            if tree.exists() {
+                remove(tree)?;
+            }
+            fs::rename(&new, tree).with_context(|| format!("cannot make {}", tree.display()))
+        },
+    )
 }
 
-/// Removes the folder, whose files may be others' than the user's.
+/// Removes the folder, whose files may belong to other users.
 fn remove(folder: &Path) -> Result<()> {
     let removed = with_mounts().args(["rm", "-rf"]).arg(folder).stdin(Stdio::null()).status()?;
     ensure!(removed.success(), "cannot remove {}", folder.display());
@@ -182,7 +190,8 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The command that runs another in a name space with mounts of its own. Whoever is not root is so there.
+/// A command to which another one is added, to run it in a mount namespace of its own. It has root's rights there even if this
+/// process has not.
 fn with_mounts() -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private"]);
@@ -197,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_archive_is_that_of_the_suite_itself() {
+    fn the_archive_of_the_suite_itself_is_chosen() {
         let lines = "http://x/debian-security/ bookworm-security main\nhttp://y/debian/ bookworm main\n\
                      http://y/debian/ bookworm contrib\nhttp://z/debian/ bookworm-updates main\n";
         assert_eq!(archive_in(lines), Some("http://y/debian/"));
@@ -206,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn another_recipe_is_another_note() {
+    fn different_recipes_have_different_notes() {
         let recipe = |suite, packages: &str| {
             Recipe { suite, archive: "http://x/", packages: packages.to_owned() }.note()
         };
@@ -217,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suite_has_a_name() {
+    fn names_that_cannot_be_a_suites_are_refused() {
         for good in ["trixie", "sid", "trixie-backports", "Debian13"] {
             check(good).unwrap();
         }

@@ -1,5 +1,5 @@
-//! The options that describe guests on the command line: `--guest NAME` opens a group, and the options up to the
-//! next `--guest` belong to it.
+//! The options that describe guests on the command line. `--guest NAME` begins a guest, and the options up to the next
+//! `--guest` belong to it.
 
 use std::path::{Path, PathBuf};
 
@@ -31,11 +31,15 @@ impl Args for GuestArgs {
             .arg(option(
                 "guest",
                 "NAME",
-                "Add a guest; the three options after it are this guest's. Repeatable",
+                "Add a guest, which the three options after this one describe. Repeatable",
             ))
-            .arg(option("kernel", "FILE", "Its kernel, a bzImage"))
-            .arg(option("initrd", "FILE", "Its initrd; \"built-in\" is the busybox shell. Given again, a further part of it [default: none]"))
-            .arg(option("cmdline", "TEXT", "Its command line [default: console=ttyS0,115200]"))
+            .arg(option("kernel", "FILE", "The guest's kernel, a bzImage"))
+            .arg(option(
+                "initrd",
+                "FILE",
+                "The guest's initrd; \"built-in\" is the busybox shell. Repeatable, for an initrd of several parts [default: none]",
+            ))
+            .arg(option("cmdline", "TEXT", "The guest's command line [default: console=ttyS0,115200]"))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -46,7 +50,7 @@ impl Args for GuestArgs {
 impl FromArgMatches for GuestArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let opened = positions(matches, "guest");
-        // Where an option stands on the command line tells whose it is.
+        // An option belongs to the last --guest before it.
         let group = |position: usize| opened.iter().rposition(|(start, _)| *start < position);
         let values: Vec<(&str, Vec<(usize, String)>)> =
             OF_A_GUEST.iter().map(|id| (*id, positions(matches, id))).collect();
@@ -130,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn incomplete_and_misplaced_options_are_refused() {
         for (line, sentence) in [
             ("--kernel k", "--kernel must come after the --guest"),
             ("--kernel k --guest a", "--kernel must come after the --guest"),

@@ -1,4 +1,4 @@
-//! The files that guests are made of: kernels and busybox out of the distribution's packages, kept under `target`.
+//! The files of guests: their kernels and busybox, which come from the distribution's packages and are kept under `target`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -10,16 +10,16 @@ use crate::archive::Archive;
 use crate::manifest::{Guest, Initrd, Kernel};
 use crate::{initramfs, modules, packages, paths, progress};
 
-/// How fresh a file out of a package has to be.
+/// How fresh a file from a package has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// Any that is there will do.
+    /// Any version that has been fetched is good enough.
     Any,
-    /// The newest that apt offers.
+    /// The newest version that apt offers is required.
     Newest,
 }
 
-/// Refuses files of `guest` that cannot be read, and those with nothing in them.
+/// Refuses files of `guest` that cannot be read or that are empty.
 pub fn check(guest: &Guest) -> Result<()> {
     let kernel = match &guest.kernel {
         Kernel::File(file) => Some(("kernel", file)),
@@ -32,16 +32,16 @@ pub fn check(guest: &Guest) -> Result<()> {
     for (what, file) in kernel.into_iter().chain(initrds) {
         let cannot = format!("{} cannot be the {what} of the guest \"{}\"", file.display(), guest.name);
         let opened = File::open(file).with_context(|| {
-            format!("{cannot}, since it cannot be read: give the path of a file of yours")
+            format!("{cannot}, since it cannot be read: give the path of a file that you can read")
         })?;
         let metadata = opened.metadata()?;
-        ensure!(metadata.is_file(), "{cannot}, since it is no file: give the path of a file.");
-        ensure!(metadata.len() > 0, "{cannot}, since it is empty: copy the file again.");
+        ensure!(metadata.is_file(), "{cannot}, since it is not a file: give the path of a file");
+        ensure!(metadata.len() > 0, "{cannot}, since it is empty: copy the file again");
     }
     Ok(())
 }
 
-/// The kernel of `guest`, fetched if need be.
+/// The kernel of `guest`, which is fetched if necessary.
 pub fn kernel(guest: &Guest, freshness: Freshness) -> Result<PathBuf> {
     match &guest.kernel {
         Kernel::File(file) => Ok(file.clone()),
@@ -56,7 +56,7 @@ pub fn kernel(guest: &Guest, freshness: Freshness) -> Result<PathBuf> {
     }
 }
 
-/// The parts of the initrd of `guest`, of which the built-in one is packed anew.
+/// The parts of the initrd of `guest`. The built-in one is packed each time.
 pub fn initrds(guest: &Guest, vidarctl: Option<&Path>) -> Result<Vec<PathBuf>> {
     guest.initrds.iter().map(|initrd| self::initrd(guest, initrd, vidarctl)).collect()
 }
@@ -67,14 +67,14 @@ fn initrd(guest: &Guest, initrd: &Initrd, vidarctl: Option<&Path>) -> Result<Pat
         Initrd::BuiltIn => {
             let init = paths::root().join("iso/initramfs/init");
             let mut packed = initramfs::pack(&busybox(Freshness::Any)?, vidarctl, &init)?;
-            // The kernel unpacks archives that follow one another.
+            // The kernel unpacks concatenated archives.
             if let Some(drivers) = modules::drivers(guest) {
                 packed.extend(
                     fs::read(&drivers).with_context(|| format!("cannot read {}", drivers.display()))?,
                 );
             }
             let file = paths::guests().join(format!("initrd-{}", guest.name));
-            // Another xtask may be reading it: replaced whole, or not at all.
+            // Another xtask may be reading the file, so it is replaced as a whole.
             let new = tempfile::NamedTempFile::new_in(paths::ensure(paths::guests())?)?;
             fs::write(&new, packed)?;
             new.persist(&file).with_context(|| format!("cannot write {}", file.display()))?;
@@ -83,17 +83,17 @@ fn initrd(guest: &Guest, initrd: &Initrd, vidarctl: Option<&Path>) -> Result<Pat
     }
 }
 
-/// A static busybox, fetched if need be.
+/// A static busybox, which is fetched if necessary.
 pub fn busybox(freshness: Freshness) -> Result<PathBuf> {
     let file = paths::guests().join("busybox-static/busybox");
     let archive = Archive::default();
-    // In /bin or /usr/bin.
+    // The program is in /bin or in /usr/bin.
     let take = |package: &str, to: &Path| archive.extract(package, "./*bin/busybox", to);
     cached(&file, freshness, &archive, || Ok("busybox-static".to_owned()), take)
 }
 
-/// `file`, out of the package of `archive` that `package` names, from which `take` writes it. A note beside it tells which
-/// version it is.
+/// Returns `file`, which comes from the package of `archive` that `package` names. If the file is missing or has to be newer, `take`
+/// extracts it from that package. A note beside it has the version.
 fn cached(
     file: &Path,
     freshness: Freshness,
@@ -107,7 +107,7 @@ fn cached(
     let folder = paths::ensure(file.parent().expect("the file is in a folder").to_path_buf())?;
     if !packages::have_apt() {
         let file = file.display();
-        bail!("{file} is missing, and this system has no apt to fetch it with: put such a file there.");
+        bail!("{file} is missing, and this system has no apt to fetch it: put such a file there");
     }
     let note = folder.join("source");
     let offer = || -> Result<_> {
@@ -118,14 +118,14 @@ fn cached(
     if file.is_file() && fs::read_to_string(&note).is_ok_and(|old| old.trim_end() == source) {
         return Ok(file.to_path_buf());
     }
-    // Another xtask may be fetching it, or reading it: replaced whole, or not at all.
+    // Another xtask may be fetching or reading the file, so it is replaced as a whole.
     let new = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o644)).tempfile_in(&folder)?;
     let fetch = |source: &str| {
         let package = source.replacen(' ', "=", 1);
         progress::step(&format!("fetching {source}"), || take(&package, new.path()))
     };
     if fetch(&source).is_err() {
-        // Package lists of some days ago name files that have been replaced since.
+        // Package lists that are some days old may name files that have been replaced since.
         archive.update()?;
         source = offer()?;
         fetch(&source)?;
@@ -156,16 +156,16 @@ mod tests {
         };
         check(&guest(&file, &file)).unwrap();
         let error = check(&guest(&dir.path().join("none"), &file)).unwrap_err().to_string();
-        let sentence = "/none cannot be the kernel of the guest \"a\", since it cannot be read: give the path of a file of yours";
+        let sentence = "/none cannot be the kernel of the guest \"a\", since it cannot be read: give the path of a file that you can read";
         assert!(error.ends_with(sentence), "{error}");
         let error = check(&guest(&file, dir.path())).unwrap_err().to_string();
         let sentence =
-            " cannot be the initrd of the guest \"a\", since it is no file: give the path of a file.";
+            " cannot be the initrd of the guest \"a\", since it is not a file: give the path of a file";
         assert!(error.ends_with(sentence), "{error}");
         for (kernel, initrd, what) in [(&empty, &file, "kernel"), (&file, &empty, "initrd")] {
             let error = check(&guest(kernel, initrd)).unwrap_err().to_string();
             let sentence = format!(
-                "/empty cannot be the {what} of the guest \"a\", since it is empty: copy the file again."
+                "/empty cannot be the {what} of the guest \"a\", since it is empty: copy the file again"
             );
             assert!(error.ends_with(&sentence), "{error}");
         }

@@ -1,4 +1,4 @@
-//! Packs the initramfs of the built-in guest: busybox, vidarctl and a script, the same bytes every time.
+//! Packs the initramfs of the built-in guest: busybox, vidarctl and a script. The result has the same bytes every time.
 
 use std::fs;
 use std::io::Write;
@@ -13,16 +13,16 @@ const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
-/// Folders that the script mounts on or that programs expect.
+/// Folders that the script uses as mount points, or that programs expect.
 const FOLDERS: &[&str] = &["bin", "dev", "proc", "sys", "tmp"];
 
-/// The compressed archive: `init` is the script, the others are static programs.
+/// The compressed archive. `init` is the script; the others are static programs.
 pub fn pack(busybox: &Path, vidarctl: Option<&Path>, init: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive { bytes: Vec::new(), next_inode: 1 };
     for folder in FOLDERS {
         archive.add(folder, DIRECTORY, None, &[])?;
     }
-    // The kernel opens /dev/console for the first program before that can mount anything.
+    // The kernel opens /dev/console for the first program before this program can mount anything.
     archive.add("dev/console", CHARACTER_DEVICE, Some((5, 1)), &[])?;
     archive.add("init", PROGRAM, None, &read(init)?)?;
     archive.add("bin/busybox", PROGRAM, None, &read(busybox)?)?;
@@ -32,7 +32,7 @@ pub fn pack(busybox: &Path, vidarctl: Option<&Path>, init: &Path) -> Result<Vec<
     archive.compress()
 }
 
-/// A compressed archive of `folders` and `files`. The kernel unpacks it if it lies behind another one.
+/// A compressed archive of `folders` and `files`. The kernel also unpacks it if it follows another archive.
 pub fn pack_files(folders: &[&str], files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut archive = Archive { bytes: Vec::new(), next_inode: 1 };
     for folder in folders {
@@ -44,8 +44,8 @@ pub fn pack_files(folders: &[&str], files: &[(String, Vec<u8>)]) -> Result<Vec<u
     archive.compress()
 }
 
-/// An archive of `folders` and `programs` that is not compressed, for a kernel that is to start quickly. The kernel unpacks
-/// more of them that follow, each from a multiple of four bytes on.
+/// An uncompressed archive of `folders` and `programs`, which a kernel unpacks quickly. Its length is a multiple of four bytes, so
+/// that another archive may follow.
 pub fn pack_plain(folders: &[String], programs: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut archive = Archive { bytes: Vec::new(), next_inode: 1 };
     for folder in folders {
@@ -82,7 +82,7 @@ impl Archive {
         Ok(())
     }
 
-    /// A zero time stamp and no file name keep the result the same from day to day.
+    /// Ends and compresses the archive. With a zero time stamp and without a file name, the result is always the same.
     fn compress(self) -> Result<Vec<u8>> {
         let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
         gzip.write_all(&trailer(self.bytes)?)?;

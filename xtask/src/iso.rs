@@ -1,4 +1,4 @@
-//! Makes the ISO: the hypervisor, the guests and GRUB's menu, bootable from CD and USB.
+//! Makes the ISO, which has the hypervisor, the guests and GRUB's menu, and which boots from CD and USB.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,20 +12,20 @@ use crate::guests::{self, Freshness};
 use crate::manifest::{self, Guest};
 use crate::{kernel_file, paths, progress};
 
-/// What goes onto an ISO.
+/// The contents of an ISO.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     /// The guests, in the order of the menu.
     pub guests: Vec<Guest>,
-    /// What the menu does.
+    /// The menu.
     pub menu: Menu,
-    /// The hypervisor's image; without one, guests can be started bare only.
+    /// The hypervisor's image. Without one, guests can only be started bare.
     pub hypervisor: Option<PathBuf>,
-    /// The tool that the built-in initramfs carries, if any.
+    /// The guest's tool, for the built-in initramfs.
     pub vidarctl: Option<PathBuf>,
 }
 
-/// GRUB's configuration, if nothing is wrong with what the user asks for. It needs nothing fetched or built.
+/// Checks what the user asks for, and returns GRUB's configuration. Nothing has to be fetched or built for this.
 pub fn check(guests: &[Guest], menu: &Menu, hypervisor: bool) -> Result<String> {
     manifest::check(guests)?;
     for guest in guests {
@@ -37,7 +37,7 @@ pub fn check(guests: &[Guest], menu: &Menu, hypervisor: bool) -> Result<String> 
     grub::config(&template, guests, menu, hypervisor)
 }
 
-/// Makes the ISO `output`, and says so to the user.
+/// Makes the ISO `output`, and shows the progress.
 pub fn make_with_progress(recipe: &Recipe, output: &Path) -> Result<()> {
     progress::step(&format!("making {}", output.display()), || make(recipe, output))
 }
@@ -64,7 +64,7 @@ pub fn make(recipe: &Recipe, output: &Path) -> Result<()> {
     paths::ensure(boot.join("grub"))?;
     fs::write(boot.join("grub/grub.cfg"), config)?;
 
-    // Made beside its place and then renamed, so that nobody sees half an image.
+    // The image is made beside its final path and then renamed, so that nobody sees an incomplete one.
     let image = tempfile::Builder::new().prefix(".vidar-").suffix(".iso").tempfile_in(&folder);
     let image = image.with_context(|| format!("cannot write into {}", folder.display()))?.into_temp_path();
     grub_mkrescue(tree.path(), &image)?;
@@ -78,14 +78,14 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A hybrid image: grub-mkrescue puts in every firmware that GRUB is installed for.
+/// Makes a hybrid image. grub-mkrescue makes it bootable by each firmware for which GRUB is installed.
 fn grub_mkrescue(tree: &Path, image: &Path) -> Result<()> {
     let shell = Shell::new()?;
     let tool =
         ["grub-mkrescue", "grub2-mkrescue"].into_iter().find(|tool| crate::packages::has_program(tool));
-    let tool = tool.context("there is no grub-mkrescue; cargo xtask setup installs it")?;
-    // Some BIOSes boot from a stick only if a partition in its MBR is active. The one that protects the GPT must not be (UEFI
-    // Specification 2.10, 5.2.3 "Protective MBR"), so this makes an empty one of one block.
+    let tool = tool.context("there is no grub-mkrescue: `cargo xtask setup` installs it")?;
+    // Some BIOSes boot from a stick only if a partition in its MBR is active. The partition that protects the GPT must not be active
+    // (UEFI Specification 2.10, 5.2.3 "Protective MBR"), so this adds an empty partition of one block.
     let active = ["-boot_image", "any", "mbr_force_bootable=on"];
     let made =
         cmd!(shell, "{tool} --locales= --fonts= --themes= -o {image} {tree} -- -volid VIDAR {active...}");

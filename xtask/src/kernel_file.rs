@@ -1,4 +1,5 @@
-//! The file that is to be a guest's kernel: what is none is refused when the ISO is made, in a sentence that says what it is.
+//! Checks the file that a user gives as a guest's kernel. A file that is not a kernel is refused when the ISO is made, by a sentence
+//! that says what the file is.
 
 use std::fs;
 use std::io::Read;
@@ -13,13 +14,13 @@ use vidar::guest::bzimage::{self, BzImage};
 
 use crate::manifest::{Guest, Kernel};
 
-/// Where a kernel has its signature.
+/// The bytes of a kernel that have its signature.
 const SIGNATURE: Range<usize> = 0x202..0x206;
 
-/// How much a kernel takes at most. Damage can make a small file unpack to any size.
+/// The largest size of an unpacked kernel. A damaged small file could unpack to any size.
 const LARGEST: u64 = 1 << 30;
 
-/// Refuses a kernel's file that Vidar could not start. Kernels out of packages are not looked at.
+/// Refuses a file that Vidar could not start as a kernel. Kernels from packages are not checked.
 pub fn check(guest: &Guest) -> Result<()> {
     let Kernel::File(file) = &guest.kernel else { return Ok(()) };
     let content = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -29,20 +30,20 @@ pub fn check(guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// Copies a kernel to where it is on an ISO. One that is compressed by gzip is unpacked.
+/// Copies a kernel to its path on an ISO. A kernel that is compressed by gzip is unpacked.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     let content = if is_gzip(&content) { unpacked(&content)? } else { content };
     fs::write(to, content).with_context(|| format!("cannot write {}", to.display()))
 }
 
-/// The kernel in a file with this content, if there is one.
+/// Returns the kernel that is in a file with this content, or an error that says what the file is.
 fn image(content: Vec<u8>) -> Result<Vec<u8>> {
     if is_gzip(&content) {
         let content = unpacked(&content)?;
         ensure!(
             !content.is_empty() && !is_gzip(&content),
-            "it is a gzip file with no kernel in it: use the vmlinuz file of a Linux x86 kernel"
+            "it is a gzip file without a kernel in it: use the vmlinuz file of a Linux x86 kernel"
         );
         return image(content);
     }
@@ -62,7 +63,7 @@ fn image(content: Vec<u8>) -> Result<Vec<u8>> {
     );
     ensure!(
         program.is_none() || content.get(SIGNATURE) == Some(b"HdrS"),
-        "it is an EFI program and no kernel: use the vmlinuz file of a Linux x86 kernel"
+        "it is an EFI program and not a kernel: use the vmlinuz file of a Linux x86 kernel"
     );
     if let Some(name) = other_program(&content) {
         bail!("it is {name}, which only has the form of a Linux kernel: start it without Vidar");
@@ -82,21 +83,21 @@ fn unpacked(content: &[u8]) -> Result<Vec<u8>> {
     Ok(unpacked)
 }
 
-/// The name of a program that is none of Linux, though it has the header of a kernel.
+/// The name of a known program that has the header of a Linux kernel, but is not one.
 fn other_program(content: &[u8]) -> Option<&'static str> {
-    /// Where the header has its version, and the offset of the text that names the kernel.
+    /// The places of two fields of the header: its version, and the offset of the kernel's name.
     const VERSION: usize = 0x206;
     const NAME: usize = 0x20e;
     let word = |at: usize| Some(u16::from_le_bytes(content.get(at..at + 2)?.try_into().ok()?));
     if content.get(SIGNATURE) != Some(b"HdrS") {
         return None;
     }
-    // iPXE names itself right after a header of version 2.07, in the place of fields that Linux has there since 2.08. The name is that
-    // of its version alone. iPXE, src/arch/x86/prefix/lkrnprefix.S.
+    // iPXE has its name right after a header of version 2.07, where Linux has fields since version 2.08. The name consists of the
+    // version only, so iPXE is recognised by the place. See iPXE, src/arch/x86/prefix/lkrnprefix.S.
     if (word(VERSION)?, word(NAME)?) == (0x0207, 0x48) {
         return Some("iPXE");
     }
-    // Syslinux, memdisk/setup.c: `memdisk_version`.
+    // See `memdisk_version` in Syslinux, memdisk/setup.c.
     bzimage::release(content)?.starts_with("MEMDISK ").then_some("memdisk")
 }
 
@@ -113,7 +114,7 @@ mod tests {
         file[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// A kernel with a header of protocol `version` and its name at `name`.
+    /// A kernel with a header of protocol `version` and with the name at `name`.
     fn kernel(version: u16, name: u16) -> Vec<u8> {
         let mut file = vec![0; 0x1000];
         put(&mut file, 0x1f1, &[1]);
@@ -127,7 +128,7 @@ mod tests {
         file
     }
 
-    /// The same as an EFI program with one section.
+    /// Makes an EFI program with one section of `file`.
     fn efi(mut file: Vec<u8>, section: &[u8]) -> Vec<u8> {
         let at = 0x40;
         put(&mut file, 0, b"MZ");
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn kernels_are_taken() {
+    fn kernels_are_accepted() {
         let plain = kernel(0x020c, 0x300);
         assert_eq!(image(plain.clone()).unwrap(), plain);
         assert_eq!(image(gzip(&plain)).unwrap(), plain);
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_kernel_is_named() {
+    fn a_file_that_is_not_a_kernel_is_named() {
         let memdisk = {
             let mut file = kernel(0x0203, 0x3b0);
             put(&mut file, 0x5b0, b"MEMDISK 6.04 20200816\0");
@@ -167,7 +168,7 @@ mod tests {
         for (content, sentence) in [
             (Vec::new(), "the kernel is an empty file: copy it again"),
             (cut_off, "it is a damaged gzip file: copy the file again"),
-            (gzip(b""), "it is a gzip file with no kernel in it: use the vmlinuz file "),
+            (gzip(b""), "it is a gzip file without a kernel in it: use the vmlinuz file "),
             (b"\x89LZO...".to_vec(), "it is compressed by lzop: unpack it first, by `lzop -d`"),
             (b"\xfd7zXZ\0...".to_vec(), "it is compressed by xz: unpack it first, by `xz -d`"),
             (b"\x28\xb5\x2f\xfd...".to_vec(), "it is compressed by zstd: unpack it first, by `zstd -d`"),
@@ -178,7 +179,7 @@ mod tests {
                 efi(kernel(0x020c, 0x300), b".linux"),
                 "it is a unified kernel image (UKI), an EFI program with ",
             ),
-            (efi(vec![0; 0x1000], b".text"), "it is an EFI program and no kernel: use the vmlinuz file "),
+            (efi(vec![0; 0x1000], b".text"), "it is an EFI program and not a kernel: use the vmlinuz file "),
             (kernel(0x0207, 0x48), "it is iPXE, which only has the form of a Linux kernel: "),
             (memdisk, "it is memdisk, which only has the form of a Linux kernel: "),
             (b"GIF89a".to_vec(), "the kernel is not a Linux bzImage "),
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_and_the_guest_are_named() {
+    fn a_refusal_names_the_file_and_the_guest() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("vmlinuz");
         let guest = Guest {

@@ -1,4 +1,4 @@
-//! The front door of the project: `cargo xtask`.
+//! `cargo xtask`: the command line for all work on the project.
 
 mod archive;
 mod bench;
@@ -51,37 +51,37 @@ struct Cli {
 enum Task {
     /// Get what is missing: Rust targets, packages, the guests' newest kernels, busybox
     ///
-    /// Packages come by apt, with sudo when not root; on other systems you are told what to install. The other
-    /// tasks get what they need themselves, but only this one looks for newer kernels.
+    /// Packages are installed by apt, with sudo unless you are root. On systems without apt you are told what to install. The
+    /// other tasks get what they need themselves, but only this one looks for newer kernels.
     Setup,
     /// Build the hypervisor and the guest's tool, and print their sizes
     Build,
     /// Make a hybrid ISO that boots from CD and USB
     ///
-    /// It carries the guests of iso/guests.toml and your own. GRUB's menu, on screen and serial port, lists each
-    /// twice: under Vidar, and bare.
+    /// It contains the guests of iso/guests.toml and your own. GRUB's menu, on the screen and on the serial port, has two
+    /// entries for each guest: under Vidar, and bare.
     Iso(IsoArgs),
     /// Write the ISO to a USB stick, and read it back
     ///
-    /// It is made first, by the options of `iso`, or named by --iso. All that is on the stick is lost; you are asked
-    /// before that. A file of your own may stand for the stick.
+    /// The ISO is made first, by the options of `iso`, unless --iso names one. Everything on the stick is lost, so you are
+    /// asked before. A file may stand for the stick.
     Usb(UsbArgs),
     /// Boot a guest and make this terminal its console
     ///
-    /// Ctrl-A x quits; poweroff in the guest ends it as well. Bochs shows the guest's screen by VNC, from port 5900
-    /// on, to everyone who can reach this machine: without a password.
+    /// Ctrl-A x quits, and `poweroff` in the guest ends it as well. Bochs shows the guest's screen by VNC, on port 5900 or the
+    /// next free one, without a password: everyone who can reach this machine can see it.
     Run(RunArgs),
     /// Run all tests: those of the host, the project's own rules, and those in emulators
     ///
-    /// A line for each test as it ends, and the count as the last line. Logs are under target/machines.
+    /// Each test has a line when it ends, and the last line has the counts. Logs are under target/machines.
     Test {
-        /// Run only tests whose names contain this, with what they build on
+        /// Run only tests whose names contain this, and the tests that they depend on
         #[arg(long, value_name = "TEXT")]
         filter: Option<String>,
         /// Print the names and run nothing
         #[arg(long)]
         list: bool,
-        /// Also boot a whole Debian, which is built first: that takes minutes and 3 GiB
+        /// Also boot a whole Debian, which is built first; this takes some minutes and 3 GiB
         #[arg(long)]
         distribution: bool,
         /// Also show that QEMU loses a machine of several CPUs if each of them has a thread of its own
@@ -90,39 +90,39 @@ enum Task {
         /// Also boot the newest kernels of Debian stable and unstable, which are fetched first
         #[arg(long)]
         newest_kernels: bool,
-        /// Run those in machines with the emulators and the GRUB of another Debian, such as trixie, in place of this
-        /// system's, which must not be newer: they are fetched first, which takes some minutes and 500 MiB
+        /// Run the tests in emulators with the emulators and the GRUB of another Debian, such as trixie, in place of this
+        /// system's, which must not be newer; they are fetched first, which takes some minutes and 500 MiB
         #[arg(long, value_name = "SUITE")]
         emulators: Option<String>,
-        /// This process runs in the tree of that suite's emulators, and all was built outside of it
+        /// Set if this process runs in the tree of that suite's emulators, and everything was built outside of it
         #[arg(long, hide = true, requires = "emulators")]
         inside: bool,
-        /// Also try Vidar on the VT-x of a KVM that nests: that KVM runs in Bochs, and it takes 10 to 20 minutes
+        /// Also test Vidar on the VT-x of a nested KVM, which runs in Bochs; this takes 10 to 20 minutes
         #[arg(long)]
         nested: bool,
-        /// Run them so many times, one after the other
+        /// Run the tests N times, one after the other
         #[arg(long, value_name = "N", default_value = "1")]
         repeat: NonZeroU32,
-        /// Seconds of load that guests of several CPUs are put under, by their own clock
+        /// Put guests with several CPUs under load for S seconds, by their own clock
         #[arg(long, value_name = "S", default_value_t = 10)]
         load: u64,
     },
-    /// Measure what Vidar costs, bare beside Vidar, and print the table
+    /// Measure what Vidar costs, bare and under Vidar, and print the table
     ///
-    /// In Bochs, where the time-stamp counter counts instructions and a run can be repeated exactly.
+    /// This counts instructions, in Bochs for VT-x and in QEMU for AMD-V, so that a run can be repeated.
     Bench {
-        /// Only draw the picture of exits over the time of a boot
+        /// Only draw the picture of the exits over the time of a boot
         #[arg(long)]
         picture: bool,
     },
     /// Check the project's own rules
     Tidy,
-    /// Remove ISOs, logs and what the emulators left; built programs are cargo's to clean
+    /// Remove ISOs, logs and what the emulators left; `cargo clean` removes what was built
     Clean {
-        /// Remove the guests' kernels too; the next task fetches them again
+        /// Also remove the guests' kernels; the next task fetches them again
         #[arg(long)]
         guests: bool,
-        /// Remove the trees of `test --emulators` too, with the guests' kernels in them
+        /// Also remove the trees of `test --emulators`, with the guests' kernels in them
         #[arg(long)]
         emulators: bool,
     },
@@ -130,19 +130,19 @@ enum Task {
 
 #[derive(Args)]
 struct IsoArgs {
-    /// Where the ISO goes [default: target/vidar.iso]
+    /// The path of the ISO [default: target/vidar.iso]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The entry that boots by itself [default: the first]
+    /// The menu entry that boots by default [default: the first]
     #[arg(long, value_name = "NAME[:bare]")]
     default: Option<String>,
-    /// Seconds that the menu waits
+    /// The seconds that the menu waits before it boots
     #[arg(long, value_name = "S", default_value_t = 5)]
     menu_timeout: u32,
     /// Vidar's boot options
     #[arg(long, value_name = "TEXT", default_value = "")]
     options: String,
-    /// Where Vidar writes, and GRUB's menu is besides the screen [default: com1, and the screen]
+    /// The console for Vidar's messages, and for GRUB's menu besides the screen [default: com1, and the screen]
     #[arg(long, value_enum, value_name = "WHERE")]
     debug_console: Option<DebugConsole>,
     #[command(flatten)]
@@ -154,17 +154,17 @@ struct UsbArgs {
     /// The stick: a whole disk, such as /dev/sdX (`lsblk` lists them)
     #[arg(value_name = "DEVICE")]
     target: PathBuf,
-    /// An ISO that is there already, in place of a new one
+    /// An existing ISO to write, in place of a new one
     #[arg(
         long,
         value_name = "FILE",
         conflicts_with_all = ["output", "default", "menu_timeout", "options", "debug_console", "guest"]
     )]
     iso: Option<PathBuf>,
-    /// Take a disk that is neither at USB nor removable, too, such as one of this machine's own or a loop device
+    /// Also accept a disk that is neither at USB nor removable, such as one of this machine's own or a loop device
     #[arg(long)]
     any_disk: bool,
-    /// Do not ask
+    /// Do not ask before writing
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -176,25 +176,25 @@ struct RunArgs {
     /// The guest to boot [default: the first of iso/guests.toml]
     #[arg(long, value_name = "NAME")]
     guest: Option<String>,
-    /// Boot it without Vidar
+    /// Boot the guest without Vidar
     #[arg(long)]
     bare: bool,
-    /// The machine
+    /// The machine to boot in
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     machine: Choice,
     /// The machine's memory in MiB
     #[arg(long, value_name = "M", default_value_t = 1024)]
     memory: u32,
-    /// The machine's CPUs
+    /// The number of the machine's CPUs
     #[arg(long, value_name = "N", default_value = "1")]
     cpus: NonZeroU32,
-    /// UEFI in place of a BIOS
+    /// Use UEFI firmware in place of a BIOS
     #[arg(long)]
     uefi: bool,
-    /// A disk for the guest to write to, as often as there are to be; in qemu and kvm
+    /// A disk that the guest can write to; only in qemu and kvm. Repeatable
     #[arg(long, value_name = "FILE[:virtio|:ahci]")]
     disk: Vec<DiskArgument>,
-    /// The network card, behind which the guest gets out and nobody in; in qemu and kvm
+    /// The network card, by which the guest can make connections but not receive them; only in qemu and kvm
     #[arg(long, value_enum, default_value_t = Card::Virtio)]
     net: Card,
 }
@@ -209,7 +209,7 @@ enum Card {
 fn main() -> ExitCode {
     match perform(Cli::parse().task) {
         Ok(true) => ExitCode::SUCCESS,
-        // Tests and measurements have said what failed, and the count of tests stays the last line.
+        // Tests and measurements have already reported what failed, and the counts have to be the last line.
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -218,7 +218,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does it; whether the tests passed or the measurements are as they must be, if it was they.
+/// Runs the task. Returns false if tests failed or measurements exceed their limits.
 fn perform(task: Task) -> Result<bool> {
     match task {
         Task::Setup => setup::all()?,
@@ -266,7 +266,7 @@ fn perform(task: Task) -> Result<bool> {
     Ok(true)
 }
 
-/// Makes an ISO; where it is.
+/// Makes an ISO. Returns its path.
 fn iso(args: IsoArgs) -> Result<PathBuf> {
     let mut guests = manifest::load_for_iso()?;
     guests.extend(args.own.guests);
@@ -280,10 +280,14 @@ fn iso(args: IsoArgs) -> Result<PathBuf> {
     iso::check(&guests, &menu, true)?;
     guests.iter().try_for_each(kernel_file::check)?;
     setup::missing()?;
-    let built = build::all()?;
+    let programs = build::all()?;
     let output = args.output.unwrap_or_else(paths::default_iso);
-    let recipe =
-        iso::Recipe { guests, menu, hypervisor: Some(built.hypervisor), vidarctl: Some(built.vidarctl) };
+    let recipe = iso::Recipe {
+        guests,
+        menu,
+        hypervisor: Some(programs.hypervisor),
+        vidarctl: Some(programs.vidarctl),
+    };
     iso::make_with_progress(&recipe, &output)?;
     println!("{}: {} MiB", output.display(), build::size(&output)?.div_ceil(1 << 20));
     Ok(output)
@@ -305,19 +309,19 @@ fn run(args: RunArgs) -> Result<()> {
     let guest = args.guest.unwrap_or_else(|| names[0].clone());
     anyhow::ensure!(
         names.contains(&guest),
-        "There is no guest \"{guest}\"; there are: {}.",
+        "there is no guest \"{guest}\": name one of {}",
         names.join(", ")
     );
     let bochs = matches!(args.machine, Choice::Bochs);
-    anyhow::ensure!(args.disk.is_empty() || !bochs, "Bochs has no disks here; use --machine qemu.");
+    anyhow::ensure!(args.disk.is_empty() || !bochs, "--disk is not possible in Bochs: use --machine qemu");
     let disks = args.disk.iter().map(DiskArgument::open).collect::<Result<_>>()?;
-    // What is in the way is told before anything is fetched or built.
+    // An obstacle is reported before anything is fetched or built.
     let machine = args.machine.decide(Machine::kvm_obstacle, setup::missing)?;
     setup::missing()?;
     let hypervisor = if args.bare { None } else { Some(build::all()?.hypervisor) };
     let vidarctl = Some(build::vidarctl()?);
     let default = Some(if args.bare { grub::bare(&guest) } else { guest });
-    // Long enough to choose another entry when the guest reboots.
+    // Two seconds are enough to choose another entry when the guest reboots.
     let mut menu = grub::Menu { default, timeout: 2, ..grub::Menu::default() };
     if args.cpus.get() > 1 {
         menu.options = machine.option_for_cpus().to_owned();

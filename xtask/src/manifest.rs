@@ -1,4 +1,4 @@
-//! The guests of an ISO: those of `iso/guests.toml`, and the user's own.
+//! The guests of an ISO, which are described in `iso/guests.toml` or by the user.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,31 +9,31 @@ use serde::Deserialize;
 use crate::archive::Archive;
 use crate::{cmdline, paths};
 
-/// The kernel command line of a guest for which none is given.
+/// The default kernel command line of a guest.
 pub const DEFAULT_CMDLINE: &str = "console=ttyS0,115200";
 
-/// What stands for the initramfs that xtask packs.
+/// The name that stands for the initramfs that xtask packs.
 pub const BUILT_IN: &str = "built-in";
 
-/// One guest: a kernel and what it is started with.
+/// A guest: a kernel, and what it is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guest {
-    /// Its name in menus, on the command line and in the ISO's paths.
+    /// The name in menus, on the command line and in the ISO's paths.
     pub name: String,
-    /// What the menu shows.
+    /// The title in the menu.
     pub title: String,
-    /// Where the kernel comes from.
+    /// The source of the kernel.
     pub kernel: Kernel,
-    /// Where the parts of its initrd come from, in their order; it has none if there is none.
+    /// The sources of the initrd's parts, in their order. If the list is empty, the guest has no initrd.
     pub initrds: Vec<Initrd>,
     /// The kernel's command line.
     pub cmdline: String,
-    /// Modules of the kernel that the built-in initramfs loads, as far as the kernel has them.
+    /// The kernel modules that the built-in initramfs loads if the kernel has them.
     pub drivers: Vec<String>,
 }
 
 impl Guest {
-    /// Where what belongs to its kernel comes from.
+    /// The archive that the kernel and its modules come from.
     pub fn archive(&self) -> Archive {
         match &self.kernel {
             Kernel::File(_) => Archive::default(),
@@ -41,7 +41,7 @@ impl Guest {
         }
     }
 
-    /// The same guest with the kernel that `suite` of Debian has. One whose kernel is a file has no other.
+    /// The same guest with the kernel of Debian's `suite`. `None` if the guest's kernel is a file.
     pub fn of_suite(self, suite: &str) -> Option<Self> {
         let Kernel::Packages { names, .. } = self.kernel else { return None };
         let kernel = Kernel::Packages { names, archive: Archive::new(Some(suite)) };
@@ -50,7 +50,7 @@ impl Guest {
     }
 }
 
-/// Where a kernel comes from.
+/// The source of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kernel {
     /// A file.
@@ -59,12 +59,12 @@ pub enum Kernel {
     Packages {
         /// The names of the packages, the preferred one first.
         names: Vec<String>,
-        /// Where they come from.
+        /// The archive of the packages.
         archive: Archive,
     },
 }
 
-/// Where an initrd, or a part of one, comes from.
+/// The source of an initrd, or of a part of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Initrd {
     /// The busybox shell that xtask packs.
@@ -74,7 +74,7 @@ pub enum Initrd {
 }
 
 impl Initrd {
-    /// From what the user wrote; a relative path is one of the folder `base`.
+    /// Reads the user's text. A relative path is relative to the folder `base`.
     pub fn parse(text: &str, base: &Path) -> Self {
         match text {
             BUILT_IN => Self::BuiltIn,
@@ -106,7 +106,7 @@ struct Entry {
     drivers: Vec<String>,
 }
 
-/// A text, or a list of them.
+/// A text, or a list of texts.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OneOrMore {
@@ -129,12 +129,12 @@ impl OneOrMore {
     }
 }
 
-/// The guests that every ISO carries, with the one first that emulators boot.
+/// The guests of every ISO. The first one is the one that emulators boot.
 pub fn load() -> Result<Vec<Guest>> {
     Ok(read()?.0)
 }
 
-/// The same guests with the one first that boots by itself from an ISO that people make.
+/// The same guests. The first one is the one that boots by default from an ISO that a user makes.
 pub fn load_for_iso() -> Result<Vec<Guest>> {
     let (mut guests, first) = read()?;
     guests.sort_by_key(|guest| Some(&guest.name) != first.as_ref());
@@ -158,7 +158,7 @@ fn parse(text: &str, folder: &Path) -> Result<(Vec<Guest>, Option<String>)> {
     if let Some(name) = &first
         && guests.iter().all(|guest| guest.name != *name)
     {
-        bail!("There is no guest \"{name}\", which `first-on-iso` names: name one of the guests there.");
+        bail!("there is no guest \"{name}\", which `first-on-iso` names: name one of the guests there");
     }
     Ok((guests, first))
 }
@@ -167,15 +167,12 @@ impl Entry {
     fn into_guest(self, folder: &Path) -> Result<Guest> {
         let kernel = match (self.kernel, self.packages) {
             (Some(_), None) if self.suite.is_some() => {
-                bail!(
-                    "The guest \"{}\" has a suite and a kernel: a suite goes with packages alone.",
-                    self.name
-                )
+                bail!("the guest \"{}\" has a suite and a kernel: a suite goes only with packages", self.name)
             }
             (Some(file), None) => Kernel::File(folder.join(file)),
             (None, Some(names)) => Kernel::Packages { names, archive: Archive::new(self.suite.as_deref()) },
             _ => bail!(
-                "The guest \"{}\" needs either a kernel or packages, and not both: give it one of the two.",
+                "the guest \"{}\" needs either a kernel or packages, and not both: give it one of the two",
                 self.name
             ),
         };
@@ -190,23 +187,23 @@ impl Entry {
     }
 }
 
-/// Refuses names that are doubled or that would not survive a path and a menu, and titles and command lines
-/// that would not survive a line of GRUB's.
+/// Refuses names that are used twice or that cannot be in a path and in a menu, and titles and command lines that cannot be in a
+/// line of GRUB's configuration.
 pub fn check(guests: &[Guest]) -> Result<()> {
     for (index, guest) in guests.iter().enumerate() {
         let name = &guest.name;
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name.is_empty() || name.len() > 40 || name.starts_with('.') || !name.chars().all(fits) {
-            bail!("\"{name}\" cannot be a guest's name: use up to 40 letters, digits, '-', '_' and '.'.");
+            bail!("\"{name}\" cannot be a guest's name: use up to 40 letters, digits, '-', '_' and '.'");
         }
         if guests[..index].iter().any(|other| other.name == *name) {
-            bail!("Two guests are called \"{name}\"; give one of them another name.");
+            bail!("two guests are called \"{name}\": give one of them another name");
         }
         if guest.title.contains(char::is_control) {
-            bail!("The title of the guest \"{name}\" has more than one line: make it one.");
+            bail!("the title of the guest \"{name}\" has more than one line: make it one line");
         }
         cmdline::words(&guest.cmdline)
-            .with_context(|| format!("The command line of the guest \"{name}\" cannot be used"))?;
+            .with_context(|| format!("the command line of the guest \"{name}\" cannot be used"))?;
     }
     Ok(())
 }
@@ -220,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn our_own_manifest_holds_both_kernels() {
+    fn the_projects_manifest_has_both_kernels() {
         let names = |guests: Vec<Guest>| guests.into_iter().map(|guest| guest.name).collect::<Vec<_>>();
         assert_eq!(names(load().unwrap()), ["cloud", "generic"]);
         assert_eq!(names(load_for_iso().unwrap()), ["generic", "cloud"]);
     }
 
     #[test]
-    fn what_boots_from_a_stick_has_drivers_for_keyboards_and_disks() {
+    fn the_guest_for_sticks_has_drivers_for_keyboards_and_disks() {
         let first = &load_for_iso().unwrap()[0];
         for driver in
             ["xhci_pci", "ehci_pci", "usbhid", "hid_generic", "i2c_hid_acpi", "nvme", "ahci", "virtio_blk"]
@@ -237,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_has_a_default() {
+    fn optional_fields_have_defaults() {
         let guest = &parse_one("[[guest]]\nname = 'a'\nkernel = 'bzImage'\n").unwrap()[0];
         assert_eq!(guest.title, "a");
         assert_eq!(guest.kernel, Kernel::File("/iso/bzImage".into()));
@@ -267,16 +264,16 @@ mod tests {
     }
 
     #[test]
-    fn bad_manifests_are_refused_with_a_sentence() {
+    fn bad_manifests_are_refused_with_a_reason() {
         for (text, sentence) in [
             ("[[guest]]\nname = 'a'\n", "needs either a kernel or packages"),
-            ("[[guest]]\nname = 'a'\nkernel = 'k'\nsuite = 'sid'\n", "a suite goes with packages alone"),
+            ("[[guest]]\nname = 'a'\nkernel = 'k'\nsuite = 'sid'\n", "a suite goes only with packages"),
             ("[[guest]]\nname = 'a b'\nkernel = 'k'\n", "cannot be a guest's name"),
             ("[[guest]]\nname = ''\nkernel = 'k'\n", "cannot be a guest's name"),
             ("[[guest]]\nname = '../a'\nkernel = 'k'\n", "cannot be a guest's name"),
             (
                 "[[guest]]\nname = 'a'\nkernel = 'k'\n[[guest]]\nname = 'a'\nkernel = 'k'\n",
-                "Two guests are called",
+                "two guests are called",
             ),
             ("[[guest]]\nname = 'a'\nkernel = 'k'\ncmdline = \"a\\nb\"\n", "it must be one line"),
             (
