@@ -1,4 +1,4 @@
-//! Modules of a guest's kernel, out of the package that they came in, as archives to put after an initrd.
+//! Packs modules of a guest's kernel into archives that can follow an initrd. The modules come from the kernel's package.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,44 +17,45 @@ use crate::guests::{self, Freshness};
 use crate::manifest::Guest;
 use crate::{initramfs, progress};
 
-/// Where the modules are in the guest.
+/// The folder of the modules in the guest.
 const FOLDER: &str = "lib/modules";
-/// Beside those of a test, a file with their names, each after those that it depends on.
+/// The file beside the modules for a test that has their names. Each name comes after those that it depends on.
 const ORDER: &str = "order";
-/// Beside the drivers of the built-in initramfs, a file with the names of those to load.
+/// The file beside the drivers of the built-in initramfs that has the names of those to load.
 const LOAD: &str = "load";
 
-/// Beside the modules of a kernel, the list of those that it has built in.
+/// The file beside a kernel's modules that lists those that are built into the kernel.
 const BUILT_IN: &str = "modules.builtin";
 
-/// What an archive holds: the folders, and the files with their content.
+/// The content of an archive: the folders, and the files with their contents.
 type Content = (Vec<String>, Vec<(String, Vec<u8>)>);
 
-/// The guest's command that inserts the modules of [`archive`] that it does not have yet.
+/// The shell command by which the guest inserts the modules of [`archive`] that are not loaded yet.
 pub fn insert() -> String {
     format!(
         "for m in $(cat /{FOLDER}/{ORDER}); do grep -q \"^$m \" /proc/modules || insmod /{FOLDER}/$m.ko || break; done"
     )
 }
 
-/// An archive with the modules `wanted` of the kernel of `guest` and all that they depend on, for tests.
+/// An archive for tests, with the modules `wanted` of the kernel of `guest` and all modules that these depend on.
 pub fn archive(guest: &Guest, wanted: &[&str]) -> Result<PathBuf> {
-    made(guest, &format!("modules-{}", wanted.join("-")), wanted, |package| package.flat(wanted))
+    get(guest, &format!("modules-{}", wanted.join("-")), wanted, |package| package.flat(wanted))
 }
 
-/// An archive with the drivers of `guest`, which the built-in initramfs loads by `modprobe`; none where the guest has none. Where
-/// they cannot be had, a warning says so, and the guest goes without.
+/// An archive with the drivers of `guest`, which the built-in initramfs loads by `modprobe`. `None` if the guest has no drivers. If
+/// they cannot be fetched, a warning says so, and the guest has to do without them.
 pub fn drivers(guest: &Guest) -> Option<PathBuf> {
     static WARNED: Once = Once::new();
     let wanted: Vec<_> = guest.drivers.iter().map(String::as_str).collect();
     if wanted.is_empty() {
         return None;
     }
-    let made = made(guest, "drivers", &wanted, |package| package.by_release(&wanted));
-    made.inspect_err(|error| {
+    let archive = get(guest, "drivers", &wanted, |package| package.by_release(&wanted));
+    archive
+        .inspect_err(|error| {
         WARNED.call_once(|| {
             eprintln!(
-                "warning: the built-in initramfs has no drivers for \"{}\": {error:#}; `cargo xtask setup` looks for a newer kernel",
+                "warning: the built-in initramfs has no drivers for \"{}\": {error:#}: `cargo xtask setup` looks for a newer kernel",
                 guest.name
             );
         });
@@ -62,7 +63,7 @@ pub fn drivers(guest: &Guest) -> Option<PathBuf> {
     .ok()
 }
 
-/// The package of the guest's kernel and its version, as they were noted down when the kernel came.
+/// The package of the guest's kernel and its version, as noted when the kernel was fetched.
 fn source(guest: &Guest) -> Result<Option<(String, String)>> {
     let kernel = guests::kernel(guest, Freshness::Any)?;
     let note = kernel.with_file_name("source");
@@ -70,8 +71,8 @@ fn source(guest: &Guest) -> Result<Option<(String, String)>> {
     Ok(source.trim_end().split_once(' ').map(|(name, version)| (name.to_owned(), version.to_owned())))
 }
 
-/// The archive `name` beside the guest's kernel, made by `make` unless it is there with the same modules `wanted`.
-fn made(
+/// Returns the archive `name` beside the guest's kernel. Unless it exists with the same modules `wanted`, `make` returns its content.
+fn get(
     guest: &Guest,
     name: &str,
     wanted: &[&str],
@@ -83,8 +84,8 @@ fn made(
     let (package, version) =
         source(guest)?.with_context(|| {
         format!(
-            "The kernel of the guest \"{}\" came in no package, so there are no modules for it: give the guest packages \
-             in place of a kernel.",
+            "the kernel of the guest \"{}\" is not from a package, so there are no modules for it: give the guest packages \
+             in place of a kernel",
             guest.name
         )
     })?;
@@ -102,19 +103,19 @@ fn made(
     Ok(archive)
 }
 
-/// The modules of a package, unpacked.
+/// A kernel's package, with its modules unpacked.
 struct Package {
     name: String,
-    /// What the kernel calls itself.
+    /// The kernel's release, as `uname -r` prints it.
     release: String,
     files: BTreeMap<String, PathBuf>,
-    /// The names of those that are part of the kernel itself.
+    /// The names of the modules that are built into the kernel.
     built_in: BTreeSet<String>,
     _dir: TempDir,
 }
 
 impl Package {
-    /// Fetches the modules of a kernel out of its package `name`. Ubuntu has them in a package of their own.
+    /// Fetches the modules of a kernel from its package `name`, or from the package of modules that Ubuntu has beside it.
     fn fetch(archive: &Archive, name: &str, version: &str) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let unpack = |package: &str| archive.unpack(package, "./*lib/modules/*", dir.path());
@@ -129,11 +130,11 @@ impl Package {
         let home = homes.iter().find(|home| home.is_dir());
         let home = home.and_then(|home| Some(fs::read_dir(home).ok()?.flatten().next()?.path()));
         let home = home.with_context(|| {
-            format!("The package {name} has no modules in it: name another package of a kernel.")
+            format!("the package {name} has no modules in it: name another package of a kernel")
         })?;
         let release = home.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !home.join(BUILT_IN).exists() {
-            // Newer Debians have this list in a package of its own. Who has none finds out which module is missing.
+            // Newer Debians have this list in a package of its own. Without the list, a built-in module is reported as missing.
             let base = format!("linux-base-{release}={version}");
             let _ = archive.unpack(&base, &format!("./*/{BUILT_IN}"), dir.path());
         }
@@ -143,24 +144,25 @@ impl Package {
         Ok(Self { name: name.to_owned(), release, files, built_in, _dir: dir })
     }
 
-    /// The module's content.
+    /// The content of the module `name`.
     fn read(&self, name: &str) -> Result<Vec<u8>> {
         let file = self.files.get(name).with_context(|| {
             format!(
-                "The package {} has no module {name}: name another package, or leave the driver out of the guest.",
+                "the package {} has no module {name}: name another package, or leave the driver out of the guest",
                 self.name
             )
         })?;
         read(file)
     }
 
-    /// `wanted` and all that they depend on, each after its own dependencies, but for what the kernel has built in.
+    /// The modules `wanted` and all that they depend on, each after its own dependencies, without those that are built into the
+    /// kernel.
     fn closure(&self, wanted: &[&str]) -> Result<Vec<String>> {
         let wanted: Vec<_> = wanted.iter().copied().filter(|name| !self.built_in.contains(*name)).collect();
         closure(&wanted, |name| dependencies(&self.read(name)?))
     }
 
-    /// All in one folder, with the order in which they can be inserted.
+    /// The modules in one folder, with a file that lists them in the order in which they can be inserted.
     fn flat(&self, wanted: &[&str]) -> Result<Content> {
         let order = self.closure(wanted)?;
         let file = |name: &String| Ok((format!("{FOLDER}/{name}.ko"), self.read(name)?));
@@ -169,8 +171,8 @@ impl Package {
         Ok((vec!["lib".to_owned(), FOLDER.to_owned()], files))
     }
 
-    /// Those of `wanted` that the kernel has, where `modprobe` looks for them, with the table of what each depends on. Others are
-    /// built into the kernel, or it does not have them.
+    /// The modules of `wanted` that the package has, in the folder where `modprobe` looks for them, with the table of dependencies.
+    /// The others are built into the kernel, or it does not have them.
     fn by_release(&self, wanted: &[&str]) -> Result<Content> {
         let wanted: Vec<_> = wanted.iter().copied().filter(|name| self.files.contains_key(*name)).collect();
         let home = format!("{FOLDER}/{}", self.release);
@@ -179,7 +181,7 @@ impl Package {
         let contents = contents.collect::<Result<BTreeMap<_, _>>>()?;
         let mut table = Vec::new();
         for name in &order {
-            // Itself is the last of these, and what `modprobe` inserts first is to be the last in the table.
+            // The last of these is the module itself. In the table, the module that `modprobe` inserts first has to be the last.
             let mut needs = closure(&[name], |name| dependencies(&contents[name]))?;
             needs.pop();
             let needs: String = needs.iter().rev().map(|need| format!(" {need}.ko")).collect();
@@ -197,13 +199,13 @@ fn lines(words: &[impl AsRef<str>]) -> Vec<u8> {
     words.iter().map(|word| format!("{}\n", word.as_ref())).collect::<String>().into_bytes()
 }
 
-/// Ubuntu's package of the modules of a kernel that is in the package `name`.
+/// The name of Ubuntu's package with the modules of the kernel in the package `name`.
 fn split_off(name: &str) -> Option<String> {
     let release = name.strip_prefix("linux-image-")?;
     Some(format!("linux-modules-{}", release.strip_prefix("unsigned-").unwrap_or(release)))
 }
 
-/// The names in the list of what is built into a kernel, which has a path in each line.
+/// The names in the list of modules that are built into a kernel. Each line of the list is a path.
 fn built_in(list: &str) -> BTreeSet<String> {
     let name = |line: &str| Some(line.rsplit('/').next()?.strip_suffix(".ko")?.replace('-', "_"));
     list.lines().filter_map(name).collect()
@@ -216,14 +218,14 @@ fn collect(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
         if entry.file_type()?.is_dir() {
             collect(&path, files)?;
         } else if let Some((name, _)) = name.split_once(".ko") {
-            // Names of modules and of their files differ in this.
+            // A file's name may have dashes where the module's name has underscores.
             files.insert(name.replace('-', "_"), path);
         }
     }
     Ok(())
 }
 
-/// The module in the file, which may be compressed.
+/// Reads the module in a file, which may be compressed.
 fn read(file: &Path) -> Result<Vec<u8>> {
     let tool = match file.extension().and_then(|end| end.to_str()) {
         Some("xz") => "xz",
@@ -232,7 +234,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     };
     let output = Command::new(tool).args(["-d", "-c"]).arg(file).stdin(Stdio::null()).output();
     let output = output.with_context(|| {
-        format!("cannot start {tool}, by which the kernel's modules are compressed: install it by your package manager")
+        format!("cannot start {tool}, which unpacks the kernel's modules: install it by your package manager")
     })?;
     ensure!(
         output.status.success(),
@@ -242,10 +244,10 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// The names behind `depends=` in the module's information.
+/// The names after `depends=` in the module's information.
 fn dependencies(module: &[u8]) -> Result<Vec<String>> {
     let header = FileHeader64::<Endianness>::parse(module)
-        .context("a module of the kernel is no ELF file: its package is damaged, so fetch it again")?;
+        .context("a module of the kernel is not an ELF file: its package is damaged, so fetch it again")?;
     let endian = header.endian()?;
     let sections = header.sections(endian, module)?;
     let (_, section) = sections.section_by_name(endian, b".modinfo").context(
@@ -261,7 +263,7 @@ fn dependencies(module: &[u8]) -> Result<Vec<String>> {
         .collect())
 }
 
-/// `wanted` and all that they depend on, each after its own dependencies.
+/// The modules `wanted` and all that they depend on, each after its own dependencies.
 fn closure(wanted: &[&str], depends: impl Fn(&str) -> Result<Vec<String>>) -> Result<Vec<String>> {
     fn visit(
         name: &str,
@@ -352,10 +354,10 @@ mod tests {
         assert!(package.flat(&["not_in_this_kernel"]).is_err());
         let (_, files) = package.flat(&["virtio_pci", "hid"]).unwrap();
         let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["lib/modules/hid.ko", "lib/modules/order"], "what is built in is left out");
+        assert_eq!(names, ["lib/modules/hid.ko", "lib/modules/order"], "built-in modules are left out");
     }
 
-    /// An ELF file with nothing in it but this `.modinfo`.
+    /// An ELF file that has only this `.modinfo`.
     fn module(modinfo: &str) -> Vec<u8> {
         /// The names of the sections.
         const NAMES: &[u8] = b"\0.modinfo\0.shstrtab\0";
@@ -367,7 +369,8 @@ mod tests {
         elf[52..64].copy_from_slice(&[64, 0, 0, 0, 0, 0, 64, 0, 3, 0, 2, 0]);
         elf[info..].copy_from_slice(modinfo.as_bytes());
         elf.extend_from_slice(NAMES);
-        // The first section is none. Of the others: name, type, flags, address, offset, size, and three more.
+        // The first section header is unused. Each of the others has a name, a type, flags, an address, an offset, a size, and three
+        // more fields.
         let sections = [[0; 4], [1, 1, info, modinfo.len()], [10, 3, names, NAMES.len()]];
         for [name, kind, offset, size] in sections {
             elf.extend([name as u32, kind as u32].map(u32::to_le_bytes).concat());

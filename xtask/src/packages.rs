@@ -1,4 +1,5 @@
-//! Debian and Ubuntu packages that Vidar's tools need on the machine. What is only looked into comes from [`crate::archive`].
+//! Installs the Debian and Ubuntu packages that Vidar's tools need on this machine. Packages that are only unpacked come from
+//! [`crate::archive`].
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,24 +9,24 @@ use xshell::{Cmd, Shell, cmd};
 
 use crate::progress;
 
-/// Something that Vidar's tools need on the machine, and the package that brings it.
+/// A package that Vidar's tools need on this machine.
 struct Need {
     package: &'static str,
-    /// Programs on the path, or files: one will do.
+    /// Programs on the path, or files. If one of them exists, the package is not needed.
     proofs: &'static [&'static str],
 }
 
-/// Where the VGA BIOS of Bochs may be: in a package of its own, or in that of Bochs.
+/// The possible paths of Bochs' VGA BIOS, which is in a package of its own or in that of Bochs.
 const VGA_BIOSES: &[&str] = &["/usr/share/vgabios/vgabios.bin", "/usr/share/bochs/VGABIOS-lgpl-latest"];
 
-/// UEFI for QEMU.
+/// The UEFI firmware.
 pub const UEFI: &str = "/usr/share/ovmf/OVMF.fd";
 
 const NEEDS: &[Need] = &[
     Need { package: "bochs", proofs: &["bochs"] },
     Need { package: "bochsbios", proofs: &["/usr/share/bochs/BIOS-bochs-latest"] },
     Need { package: "vgabios", proofs: VGA_BIOSES },
-    // Everywhere, and not only where KVM is: some tests run in QEMU without it.
+    // QEMU is needed even where there is no KVM, since some tests run in QEMU without it.
     Need { package: "qemu-system-x86", proofs: &["qemu-system-x86_64"] },
     Need { package: "grub-common", proofs: &["grub-mkrescue"] },
     Need { package: "grub-pc-bin", proofs: &["/usr/lib/grub/i386-pc/multiboot2.mod"] },
@@ -34,12 +35,12 @@ const NEEDS: &[Need] = &[
     Need { package: "xorriso", proofs: &["xorriso"] },
     Need { package: "mtools", proofs: &["mformat"] },
     Need { package: "e2fsprogs", proofs: &["mke2fs"] },
-    // Debian compresses its kernel's modules by one, Ubuntu by the other.
+    // Debian compresses its kernels' modules by xz, and Ubuntu by zstd.
     Need { package: "xz-utils", proofs: &["xz"] },
     Need { package: "zstd", proofs: &["zstd"] },
 ];
 
-/// What `env` runs for apt-get: it asks nothing, and waits while the system's own updates hold the lock.
+/// The arguments of `env` that run apt-get. It asks no questions, and waits while the system's own updates hold the lock.
 const APT_GET: &[&str] =
     &["DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--option=DPkg::Lock::Timeout=300"];
 
@@ -51,7 +52,7 @@ pub fn has_program(name: &str) -> bool {
 /// The file of the program `name`, if it is on the path.
 pub fn program(name: &str) -> Option<PathBuf> {
     let folders = env::var_os("PATH").unwrap_or_default();
-    // sbin is where some distributions keep tools that need no root.
+    // Some distributions keep tools in sbin that do not need root's rights.
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     let files = env::split_paths(&folders).chain(more).map(|folder| folder.join(name));
     files.into_iter().find(|file| file.is_file())
@@ -70,12 +71,12 @@ pub fn needed() -> Vec<&'static str> {
     NEEDS.iter().map(|need| need.package).collect()
 }
 
-/// The VGA BIOS for Bochs.
+/// The path of the VGA BIOS for Bochs.
 pub fn vga_bios() -> &'static str {
     VGA_BIOSES.iter().find(|file| Path::new(file).exists()).unwrap_or(&VGA_BIOSES[0])
 }
 
-/// Whether this is a system of Debian's kind.
+/// Returns true if this system has apt and dpkg.
 pub fn have_apt() -> bool {
     ["apt-get", "apt-cache", "dpkg-deb"].iter().all(|program| has_program(program))
 }
@@ -84,7 +85,7 @@ pub fn have_apt() -> bool {
 pub fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if !have_apt() {
-        bail!("This system has no apt; install what Debian calls: {list}.");
+        bail!("this system has no apt: install the equivalents of these Debian packages: {list}");
     }
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(packages);
@@ -92,12 +93,12 @@ pub fn install(packages: &[&str]) -> Result<()> {
     install().or_else(|_| update().and_then(|()| install())).with_context(|| format!("cannot install {list}"))
 }
 
-/// Gets fresh package lists.
+/// Fetches the package lists again.
 pub fn update() -> Result<()> {
     apt_get("fetching the package lists", &["update"]).context("cannot fetch apt's package lists")
 }
 
-/// Runs apt-get as root or through sudo, saying `what` is going on.
+/// Runs apt-get as root or through sudo. `what` describes the step for the user.
 fn apt_get(what: &str, arguments: &[&str]) -> Result<()> {
     let shell = Shell::new()?;
     let run = |command: Cmd| {
@@ -111,11 +112,11 @@ fn apt_get(what: &str, arguments: &[&str]) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         progress::step(what, || run(cmd!(shell, "env {APT_GET...} {arguments...}")))
     } else if has_program("sudo") {
-        // It may ask for a password, and a spinner would write over its question.
+        // sudo may ask for a password, and a spinner would overwrite the question.
         eprintln!("{what}, by sudo ...");
         run(cmd!(shell, "sudo env {APT_GET...} {arguments...}"))
     } else {
-        bail!("there is no sudo here; as root, do: apt-get {}", arguments.join(" "));
+        bail!("there is no sudo here: run `apt-get {}` as root", arguments.join(" "));
     }
 }
 

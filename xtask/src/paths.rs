@@ -1,4 +1,4 @@
-//! Where things are: the checkout, and what xtask leaves under its `target` folder.
+//! The paths of the checkout and of the files that xtask makes in its `target` folder.
 
 use std::env;
 use std::fs;
@@ -26,8 +26,8 @@ pub fn target() -> PathBuf {
 /// The suite in whose tree of emulators this process runs, if it runs in one.
 static SUITE: OnceLock<String> = OnceLock::new();
 
-/// From here on, what comes from the system's packages and what emulators leave is that of the suite in whose tree this process
-/// runs.
+/// Notes that this process runs in the tree of `suite`. Files from packages, and what emulators leave, are then kept apart for that
+/// suite.
 pub fn run_in(suite: String) {
     SUITE.get_or_init(|| suite);
 }
@@ -37,58 +37,58 @@ pub fn suite() -> Option<&'static str> {
     SUITE.get().map(String::as_str)
 }
 
-/// The trees of other suites' emulators, and what runs in them.
+/// The folder for the trees of other suites' emulators, and for what runs in them leave.
 pub fn all_emulators() -> PathBuf {
     target().join("emulators")
 }
 
-/// What there is of the emulators of `suite`.
+/// The folder for the tree of the emulators of `suite`, and for what runs in it leave.
 pub fn emulators(suite: &str) -> PathBuf {
     all_emulators().join(suite)
 }
 
-/// The folder of what is of one suite alone.
+/// The folder for files that depend on the suite.
 fn of_suite() -> PathBuf {
     suite().map_or_else(target, emulators)
 }
 
-/// The guests' kernels and busybox, kept from one run to the next.
+/// The folder for the guests' kernels and busybox, which are kept from one run to the next.
 pub fn guests() -> PathBuf {
     of_suite().join("guests")
 }
 
-/// Packages as they were downloaded, kept until newer ones are looked for.
+/// The folder for downloaded packages, which are kept until `cargo xtask setup` looks for newer ones.
 pub fn packages() -> PathBuf {
     guests().join("packages")
 }
 
-/// Folders in which emulators run, with their configuration and logs.
+/// The folder for the folders in which emulators run, with their configurations and logs.
 pub fn machines() -> PathBuf {
     of_suite().join("machines")
 }
 
-/// The ISO that `cargo xtask iso` makes unless told otherwise.
+/// The path of the ISO that `cargo xtask iso` makes by default.
 pub fn default_iso() -> PathBuf {
     target().join("vidar.iso")
 }
 
-/// The hypervisor, once it is built.
+/// The path of the hypervisor, once it is built.
 pub fn hypervisor() -> PathBuf {
     target().join(BARE_TARGET).join("release/vidar-hv")
 }
 
-/// The guest's tool, once it is built.
+/// The path of the guest's tool, once it is built.
 pub fn vidarctl() -> PathBuf {
     target().join(GUEST_TARGET).join("release/vidarctl")
 }
 
-/// Makes the folder `dir` if it is not there, and gives it back.
+/// Makes the folder `dir` if it does not exist, and returns it.
 pub fn ensure(dir: PathBuf) -> Result<PathBuf> {
     fs::create_dir_all(&dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
     Ok(dir)
 }
 
-/// Removes what xtask made, but for what Cargo built and for the guests' kernels unless `guests` is set.
+/// Removes what xtask has made, other than what Cargo has built. The guests' kernels are removed only if `guests_too` is true.
 pub fn clean(guests_too: bool) -> Result<()> {
     let mut made = vec![default_iso(), machines()];
     if guests_too {

@@ -1,4 +1,4 @@
-//! The probe as a kernel image that any loader of the Linux boot protocol takes, and images that none should take.
+//! Wraps the probe in a kernel image that any loader of the Linux boot protocol accepts, and makes images that none should accept.
 //!
 //! The layout is that of Documentation/arch/x86/boot.rst in the Linux sources, "The Real-Mode Kernel Header".
 
@@ -12,28 +12,28 @@ use object::{Endianness, elf};
 use crate::{build, paths};
 
 const SECTOR: usize = 512;
-/// The boot sector, and two sectors of set-up code, of which the header is all.
+/// The sectors of set-up code after the boot sector. They hold only the header.
 const SETUP_SECTORS: usize = 2;
-/// What a loader calls the size of the part before the protected-mode code.
+/// The size of the part before the protected-mode code.
 const HEAD: usize = SECTOR * (1 + SETUP_SECTORS);
 
-/// Boot protocol 2.12: has everything that a loader of relocatable kernels asks for.
+/// Boot protocol 2.12, which has all fields that a loader of relocatable kernels needs.
 const PROTOCOL: u16 = 0x020c;
-/// The first byte behind the header of that protocol.
+/// The offset of the first byte after the header of that protocol.
 const HEADER_END: usize = 0x268;
 const KERNEL_VERSION: &[u8] = b"5.13.0-probe\0";
 
-/// The probe maps itself with one large page.
+/// The alignment of the probe, which maps itself with one large page.
 const ALIGNMENT: u32 = 2 << 20;
-/// Where the Linux kernel wants to go too: tests of placement meet the usual case.
+/// The address that Linux prefers too, so that tests of placement meet the usual case.
 const PREFERRED_ADDRESS: u64 = 16 << 20;
 
 /// The loadable part of a program.
 #[derive(Debug, PartialEq, Eq)]
 struct Flat {
-    /// Its bytes, from the lowest address on.
+    /// The bytes from the lowest address on.
     bytes: Vec<u8>,
-    /// How much memory it takes, with what is zero at its end.
+    /// The size in memory, including the zeros at the end that are not in `bytes`.
     memory: u64,
 }
 
@@ -44,14 +44,14 @@ pub fn build() -> Result<Vec<u8>> {
     Ok(wrap(&flatten(&elf)?))
 }
 
-/// The image cut off in the middle of the protected-mode code, as a download that ended early.
+/// The image cut off in the middle of the protected-mode code, like a download that ended early.
 pub fn truncated(image: &[u8]) -> Vec<u8> {
     image[..HEAD + (image.len() - HEAD) / 2].to_vec()
 }
 
-/// Bytes that are no kernel image at all.
+/// Bytes that are not a kernel image at all.
 pub fn garbage() -> Vec<u8> {
-    // A linear congruential generator: the same bytes in every run, without a pattern in them.
+    // A linear congruential generator gives bytes without a pattern that are the same in every run.
     let mut state = 1_u32;
     std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -61,14 +61,14 @@ pub fn garbage() -> Vec<u8> {
     .collect()
 }
 
-/// The image with the version of boot protocol 2.09, in which a kernel cannot say how it may be moved.
+/// The image with the version of boot protocol 2.09, in which a kernel cannot say where it may be loaded.
 pub fn old_protocol(image: &[u8]) -> Vec<u8> {
     let mut image = image.to_vec();
     put(&mut image, 0x206, &0x0209_u16.to_le_bytes());
     image
 }
 
-/// The image with a header that promises 16 bytes more than the image has, of which one is there.
+/// The image with one more byte, and with a header according to which there are 16 more.
 pub fn rounded_up(image: &[u8]) -> Vec<u8> {
     let paragraphs = ((image.len() - HEAD) / 16) as u32 + 1;
     let mut image = [image, &[0]].concat();
@@ -81,7 +81,7 @@ fn compile() -> Result<PathBuf> {
     Ok(paths::target().join(paths::BARE_TARGET).join("release/probe"))
 }
 
-/// Puts the loadable segments of a 64-bit ELF program where they belong in one piece of memory.
+/// Puts the loadable segments of a 64-bit ELF program at their places in one piece of memory.
 fn flatten(bytes: &[u8]) -> Result<Flat> {
     let header = elf::FileHeader64::<Endianness>::parse(bytes).context("the probe is not an ELF program")?;
     let endian = header.endian()?;
@@ -127,7 +127,7 @@ fn wrap(flat: &Flat) -> Vec<u8> {
     put(&mut image, 0x238, &2047_u32.to_le_bytes()); // cmdline_size
     put(&mut image, 0x258, &PREFERRED_ADDRESS.to_le_bytes()); // pref_address
     put(&mut image, 0x260, &memory.to_le_bytes()); // init_size
-    // A real-mode loader would come in at 0x200, jump here, and stop: there is no real-mode code.
+    // There is no real-mode code. A real-mode loader would enter at 0x200, and the jump there leads here.
     put(&mut image, HEADER_END, KERNEL_VERSION);
     image
 }
@@ -149,12 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn the_header_says_what_the_image_is() {
+    fn the_header_describes_the_image() {
         let image = image();
         assert_eq!(&image[0x202..0x206], b"HdrS");
         assert_eq!(&image[0x1fe..0x200], [0x55, 0xaa]);
         let head = (usize::from(image[0x1f1]) + 1) * SECTOR;
-        assert_eq!(image[head], 0x90, "the code begins behind the set-up sectors");
+        assert_eq!(image[head], 0x90, "the code begins after the set-up sectors");
         assert_eq!(image.len() - head, 1008, "whole paragraphs");
         assert_eq!(
             u32_at(&image, 0x1f4) as usize * 16,
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_damage_of_one_kind() {
+    fn each_damaged_image_has_one_fault() {
         let image = image();
         let short = truncated(&image);
         assert_eq!(short[..], image[..short.len()]);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_land_where_they_belong() {
+    fn segments_are_put_at_their_places() {
         let elf = program(0x1000, 0x1000);
         let flat = flatten(&elf).unwrap();
         assert_eq!(flat, Flat { bytes: vec![1, 2, 3], memory: 0x2000 });

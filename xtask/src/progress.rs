@@ -1,5 +1,5 @@
-//! Tells what a long step is doing: on a terminal a spinner with the seconds so far, or how many of its bytes are done; plain
-//! lines elsewhere.
+//! Shows the progress of long steps. On a terminal this is a spinner with the seconds so far, or the number of bytes that are done;
+//! elsewhere it is a line for each step.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -10,7 +10,7 @@ use anyhow::Result;
 
 const FRAMES: [char; 4] = ['|', '/', '-', '\\'];
 
-/// Runs `work`, saying `what` is going on.
+/// Runs `work` and shows its progress. `what` describes the step.
 pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     if !stderr().is_terminal() {
         eprintln!("{what} ...");
@@ -37,7 +37,8 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-/// Runs `work`, saying `what` is going on and how far it is. It tells how many of its `total` bytes are done.
+/// Runs `work` and shows its progress in bytes. `what` describes the step. `work` calls its argument with the number of bytes that are
+/// done, of `total`.
 pub fn bytes<T>(what: &str, total: u64, work: impl FnOnce(&mut dyn FnMut(u64)) -> Result<T>) -> Result<T> {
     let begun = Instant::now();
     if !stderr().is_terminal() {
@@ -59,7 +60,7 @@ pub fn bytes<T>(what: &str, total: u64, work: impl FnOnce(&mut dyn FnMut(u64)) -
     result
 }
 
-/// How far a copy is, and how fast.
+/// Formats how far a copy is, and how fast.
 fn so_far(done: u64, total: u64, time: Duration) -> String {
     let percent = u128::from(done) * 100 / u128::from(total.max(1));
     let [mib_done, mib] = [done, total].map(|bytes| bytes >> 20);
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_tells_how_far_it_is() {
+    fn progress_has_a_share_and_a_speed() {
         let mib = 1 << 20;
         assert_eq!(so_far(0, 36 * mib, Duration::ZERO), "0 %, 0 of 36 MiB, 0.0 MiB/s");
         assert_eq!(so_far(12 * mib, 36 * mib, Duration::from_secs(8)), "33 %, 12 of 36 MiB, 1.5 MiB/s");

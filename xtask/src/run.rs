@@ -1,4 +1,4 @@
-//! `cargo xtask run`: boots a guest, and makes the user's terminal its console.
+//! `cargo xtask run`: boots a guest, with the user's terminal as its console.
 
 use std::io::{Read, Write, stdin, stdout};
 use std::net::{Shutdown, TcpStream};
@@ -18,12 +18,13 @@ use crate::machine::{Machine, Running, Spec};
 use crate::paths;
 use crate::terminal::Raw;
 
-/// The key that begins a command to us: Ctrl-A.
+/// Ctrl-A, the key that begins a command to this program.
 const ESCAPE: u8 = 0x01;
 
-/// Boots what `recipe` makes in `machine`, which is as `spec` says, with the terminal as its console, until it powers off or the user quits.
+/// Makes the ISO of `recipe` and boots it in `machine`, with the terminal as the console, until the guest powers off or the user quits.
+/// `spec` describes the machine.
 pub fn interactive(recipe: &Recipe, machine: Machine, spec: Spec) -> Result<()> {
-    // A folder of its own, so that two runs at once are no trouble; kept only if there is something to find in it.
+    // Each run has a folder of its own, so that two can run at once. The folder is kept only if the machine failed.
     let mut dir = tempfile::Builder::new().prefix("run-").tempdir_in(paths::ensure(paths::machines())?)?;
     let iso = dir.path().join("vidar.iso");
     iso::make_with_progress(recipe, &iso)?;
@@ -36,14 +37,14 @@ pub fn interactive(recipe: &Recipe, machine: Machine, spec: Spec) -> Result<()> 
     }?;
     match end {
         End::Quit => eprintln!("\nQuit."),
-        End::Signal => bail!("ended by a signal"),
+        End::Signal => bail!("this program was ended by a signal"),
         End::PoweredOff => eprintln!("\nThe guest powered the machine off."),
         End::Died => {
             let log = running.emulator_log();
             let why = log.lines().rev().find(|line| line.contains("PANIC") || line.contains(">>"));
             dir.disable_cleanup(true);
             bail!(
-                "the machine ended without being powered off: {}; its logs are in {}",
+                "the machine ended without being powered off ({}): see its logs in {}",
                 why.unwrap_or("the emulator gave no reason"),
                 dir.path().display()
             );
@@ -59,7 +60,7 @@ enum End {
     Died,
 }
 
-/// Carries bytes both ways.
+/// Connects the terminal and the guest's serial port, until the machine ends or the user quits.
 fn bridge(running: &mut Running) -> Result<End> {
     let from_guest = running.serial()?;
     let to_guest = running.serial()?;
@@ -69,7 +70,7 @@ fn bridge(running: &mut Running) -> Result<End> {
         flag::register(signal, Arc::clone(&signalled)).context("cannot watch for signals")?;
     }
     let end = feed(running, to_guest, &signalled);
-    // What the guest said last is still to be shown.
+    // This ends the other thread after it has shown the guest's last output.
     running.serial()?.shutdown(Shutdown::Both).ok();
     output.join().ok();
     end
@@ -85,7 +86,7 @@ fn show(mut from_guest: TcpStream) {
     }
 }
 
-/// Sends what the user types until the machine ends or the user wants to quit.
+/// Sends what the user types to the guest, until the machine ends or the user wants to quit.
 fn feed(running: &mut Running, mut to_guest: TcpStream, signalled: &AtomicBool) -> Result<End> {
     let mut keys = Keys::default();
     let mut open = true;
@@ -110,25 +111,25 @@ fn feed(running: &mut Running, mut to_guest: TcpStream, signalled: &AtomicBool) 
         }
         let mut bytes = [0; 256];
         let count = rustix::io::read(input.as_fd(), &mut bytes).context("cannot read the terminal")?;
-        // The end of a file or a pipe is no wish to quit: the guest runs on, as its console still shows.
+        // At the end of a file or a pipe, the guest continues to run and its output is still shown.
         open = count != 0;
         let (sent, quit) = keys.take(&bytes[..count]);
         if quit {
             return Ok(End::Quit);
         }
-        // A machine that is just ending may refuse the bytes; the next round sees that it ended.
+        // If the machine is just ending, writing may fail. The next iteration sees that it has ended.
         let _ = to_guest.write_all(&sent);
     }
 }
 
-/// Picks our own keys out of what the user types.
+/// Finds this program's own keys in what the user types.
 #[derive(Default)]
 struct Keys {
     escaped: bool,
 }
 
 impl Keys {
-    /// What goes to the guest, and whether the user wants to quit.
+    /// Returns the bytes for the guest, and true if the user wants to quit.
     fn take(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
         let mut sent = Vec::new();
         for &byte in typed {

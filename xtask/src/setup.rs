@@ -1,4 +1,4 @@
-//! Gets what is missing: Rust targets, packages of the system, the guests' kernels and busybox.
+//! Gets what is missing: Rust targets, packages of this system, the guests' kernels and busybox.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -8,13 +8,13 @@ use anyhow::{Context, Result, bail};
 use crate::guests::{self, Freshness};
 use crate::{manifest, modules, packages, paths, progress};
 
-/// Everything, and the guests' kernels as new as apt has them.
+/// Gets everything, with the newest of the guests' kernels that apt offers.
 pub fn all() -> Result<()> {
     tools()?;
     if packages::have_apt()
         && let Err(error) = packages::update()
     {
-        eprintln!("warning: {error:#}; newer kernels than apt knows of are not looked for");
+        eprintln!("warning: {error:#}: only kernels in the old package lists can be found");
     }
     let _ = fs::remove_dir_all(paths::packages());
     for guest in manifest::load()? {
@@ -27,7 +27,7 @@ pub fn all() -> Result<()> {
     Ok(())
 }
 
-/// All that is missing, and no more: for work that makes ISOs. Threads find the guests' files ready after it.
+/// Gets only what is missing to make ISOs. After that, several threads can use the guests' files.
 pub fn missing() -> Result<()> {
     tools()?;
     for guest in manifest::load()? {
@@ -38,9 +38,9 @@ pub fn missing() -> Result<()> {
     Ok(())
 }
 
-/// The Rust targets, emulators and image tools; quick if they are there.
+/// Gets the Rust targets, the emulators and the tools for images. This is quick if nothing is missing.
 pub fn tools() -> Result<()> {
-    // In a tree of emulators there is no Rust, and all was built before.
+    // In a tree of emulators there is no Rust, and everything has been built before.
     if paths::suite().is_none() {
         rust_targets()?;
     }
@@ -48,7 +48,7 @@ pub fn tools() -> Result<()> {
     if missing.is_empty() { Ok(()) } else { packages::install(&missing) }
 }
 
-/// The Rust targets, for work whose emulators and image tools are elsewhere.
+/// Gets the Rust targets, for work that uses the emulators and tools of another system.
 pub fn rust_targets() -> Result<()> {
     [paths::BARE_TARGET, paths::GUEST_TARGET].into_iter().try_for_each(rust_target)
 }
@@ -58,7 +58,7 @@ fn rust_target(target: &str) -> Result<()> {
         return Ok(());
     }
     if !packages::has_program("rustup") {
-        bail!("Rust's target {target} is missing and there is no rustup here; install its standard library.");
+        bail!("Rust's target {target} is missing, and there is no rustup here: install its standard library");
     }
     progress::step(&format!("adding the Rust target {target}"), || {
         let rustup =

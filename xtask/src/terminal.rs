@@ -1,4 +1,4 @@
-//! The user's terminal as the guest's: raw while a machine runs, and put back in every case.
+//! Makes the user's terminal raw while a machine runs, and restores it in every case.
 
 use std::io::{IsTerminal, stdin};
 use std::panic;
@@ -7,9 +7,10 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
+/// The settings that the terminal had before.
 static COOKED: OnceLock<Termios> = OnceLock::new();
 
-/// A raw terminal. Dropping it puts the terminal back.
+/// A guard for a raw terminal. Dropping it restores the terminal.
 #[derive(Debug)]
 pub struct Raw;
 
@@ -23,7 +24,7 @@ impl Raw {
         let mut raw = cooked.clone();
         raw.make_raw();
         let _ = COOKED.set(cooked);
-        // A panic aborts, so it runs no destructors.
+        // A panic aborts without running destructors, so its hook restores the terminal.
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             restore();
