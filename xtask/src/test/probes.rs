@@ -101,18 +101,15 @@ const SCENARIOS: &[Scenario] = &[
         Lane::Svm,
         "unknown-msrs",
         AsBareBut(
-            "0xc0010114=#GP(0)/#GP(0) 0x40000000=#GP(0)/#GP(0) 0x40000021=#GP(0)/#GP(0) 0x11=#GP(0)/#GP(0) \
-             0x12=#GP(0)/#GP(0) 0x4b564d00=#GP(0)/#GP(0) 0x4b564d01=#GP(0)/#GP(0)",
+            "0x40000000=#GP(0)/#GP(0) 0x40000021=#GP(0)/#GP(0) 0x11=#GP(0)/#GP(0) 0x12=#GP(0)/#GP(0) \
+             0x4b564d00=#GP(0)/#GP(0) 0x4b564d01=#GP(0)/#GP(0)",
         ),
     ),
     only(Lane::SvmNextRip, "unknown-msrs", AsBare),
     only(
         Lane::SvmKvm,
         "unknown-msrs",
-        AsBareBut(
-            "0xc0010114=#GP(0)/#GP(0) 0x11=#GP(0)/#GP(0) 0x12=#GP(0)/#GP(0) 0x4b564d00=#GP(0)/#GP(0) \
-             0x4b564d01=#GP(0)/#GP(0)",
-        ),
+        AsBareBut("0x11=#GP(0)/#GP(0) 0x12=#GP(0)/#GP(0) 0x4b564d00=#GP(0)/#GP(0) 0x4b564d01=#GP(0)/#GP(0)"),
     ),
     only(Lane::Vmx, "efer", AsBare),
     only(Lane::VmxKvm, "efer", AsBare),

@@ -24,9 +24,9 @@ const UNKNOWN: [u32; 9] = [
     0xffff_ffff,
 ];
 
-/// MSRs of other CPUs and of other hypervisors: AMD's virtualization control, Microsoft's synthetic ones, and the clocks of
-/// KVM, the old ones and the new.
-const FOREIGN: [u32; 6] = [0xc001_0114, 0x4000_0021, 0x11, 0x12, 0x4b56_4d00, 0x4b56_4d01];
+/// MSRs of other hypervisors: Microsoft's synthetic ones, and the clocks of KVM, the old ones and the new. Those of AMD-V are not
+/// among them, since a bare machine may have them and a guest of Vidar has not: they are [`SVM`].
+const FOREIGN: [u32; 5] = [0x4000_0021, 0x11, 0x12, 0x4b56_4d00, 0x4b56_4d01];
 
 /// The MSRs of AMD-V: VM_CR, VM_HSAVE_PA, SVM_KEY.
 const SVM: [u32; 3] = [0xc001_0114, 0xc001_0117, 0xc001_0118];
