@@ -77,7 +77,7 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     }
     let room = spec.max_memory.map_or_else(String::new, |max| format!(",slots=1,maxmem={max}M"));
     command.args(["-m", &format!("{}{room}", spec.memory)]);
-    command.args(["-smp", &format!("{},maxcpus={}", spec.cpus(), spec.cpus() + spec.room_for_cpus)]);
+    command.args(["-smp", &processors(spec)]);
     let lines = [
         ("com1", ports.serial, ["-serial", "chardev:com1"]),
         ("monitor", ports.monitor, ["-mon", "chardev=monitor,mode=control"]),
@@ -140,6 +140,16 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     Ok(command)
 }
 
+/// Returns what `-smp` says of the machine's CPUs. Where more can be added, each CPU is a package with one core and one thread: on what
+/// seems to be bare metal, some kernels from 6.9 on ignore a CPU that is added to a package which is there already.
+fn processors(spec: &Spec) -> String {
+    let cpus = spec.cpus();
+    match spec.room_for_cpus {
+        0 => cpus.to_string(),
+        room => format!("{cpus},maxcpus={most},sockets={most},cores=1,threads=1", most = cpus + room),
+    }
+}
+
 /// Returns true if QEMU ended because the guest powered the machine off.
 pub fn ended_well(status: ExitStatus, _: &str) -> bool {
     status.success()
@@ -171,7 +181,7 @@ mod tests {
         let arguments = words(&spec, Ports { serial: Some(4711), monitor: Some(4712), debugger: Some(4713) });
         for wanted in [
             "pc",
-            "1,maxcpus=3",
+            "1,maxcpus=3,sockets=3,cores=1,threads=1",
             "socket,id=monitor,host=127.0.0.1,port=4712",
             "socket,id=debugger,host=127.0.0.1,port=4713",
             "-S",

@@ -1,9 +1,12 @@
 //! A CPU that is added to a running machine, bare and under Vidar. Vidar has nothing to run it with, so it must not start, and
 //! never beside Vidar.
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::acpi::{self, CPU_0};
 use super::lane::Lane;
 use super::startup::waits_for_startup;
 use super::{Tools, test_dir};
@@ -12,19 +15,51 @@ use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
 use crate::machine::Spec;
 use crate::machine::monitor::Monitor;
-use crate::manifest;
+use crate::manifest::{self, Guest, Initrd};
 
 /// The tests: each name, and whether it is under Vidar.
 pub const TESTS: [(&str, bool); 2] = [("added-cpu/bare", false), ("added-cpu/vidar", true)];
+
+/// A list of CPUs that says of the one with the ID 1 that it may be added. QEMU's only says that it is not there, and tables of its
+/// version of ACPI cannot say more. On a machine that shows no hypervisor Linux takes that for "never", from 6.19 on and in the updates
+/// of older ones, such as 6.12.117. Structures: two CPUs, the I/O APIC, the pin of the timer, the level-triggered interrupts of a PC of
+/// QEMU's, and the pin of NMIs.
+const CPUS: &[&[u8]] = &[
+    CPU_0,
+    &[0, 8, 1, 1, ONLINE_CAPABLE, 0, 0, 0],
+    &[1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0],
+    &[2, 10, 0, 0, 2, 0, 0, 0, 0, 0],
+    &[2, 10, 0, 5, 5, 0, 0, 0, LEVEL, 0],
+    &[2, 10, 0, 9, 9, 0, 0, 0, LEVEL, 0],
+    &[2, 10, 0, 10, 10, 0, 0, 0, LEVEL, 0],
+    &[2, 10, 0, 11, 11, 0, 0, 0, LEVEL, 0],
+    &[4, 6, 0xff, 0, 0, 1],
+];
+/// The flag of a CPU that is not there and may come. ACPI Specification 6.5, table 5.22 "Local APIC Flags".
+const ONLINE_CAPABLE: u8 = 1 << 1;
+/// The first revision that has the flag.
+const REVISION: u8 = 5;
+/// Active high, level-triggered.
+const LEVEL: u8 = 0xd;
+
+/// GRUB takes the tables from the initrd of a guest that is not booted.
+const REPLACE: &[&str] = &["acpi --exclude=APIC,FACP /boot/guests/tables/initrd /boot/guests/tables/initrd2"];
 
 /// Boots Linux on one CPU, adds another, and has Linux start it.
 pub fn run(name: &str, under_vidar: bool, tools: &Tools) -> Result<()> {
     let dir = test_dir(&Lane::Svm.folder(name))?;
     let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
     let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
-    let menu = Menu { default: Some(default), timeout: 0, ..Menu::default() };
+    let menu = Menu { default: Some(default), timeout: 0, last: REPLACE, ..Menu::default() };
+    let mut tables = Vec::new();
+    for (name, table) in [("madt", acpi::madt(REVISION, CPUS, true)), ("fadt", acpi::fadt())] {
+        let file = dir.join(name);
+        fs::write(&file, table)?;
+        tables.push(Initrd::File(file));
+    }
+    let tables = Guest { name: "tables".to_owned(), initrds: tables, ..guest.clone() };
     let recipe = Recipe {
-        guests: vec![guest],
+        guests: vec![guest, tables],
         menu,
         hypervisor: Some(tools.hypervisor.clone()),
         vidarctl: Some(tools.vidarctl.clone()),

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the tests of the host, then those in emulators.
 
+mod acpi;
 mod added_cpu;
 mod boots;
 mod devices;

@@ -6,6 +6,7 @@ use std::thread;
 use anyhow::{Result, ensure};
 
 use super::Tools;
+use super::acpi::{self, CPU_0};
 use super::lane::Lane;
 use super::probes::UNDER_VIDAR;
 use super::small::{GUEST, Small};
@@ -53,8 +54,9 @@ const USUAL: Startup = Startup {
     waits: false,
 };
 
+/// The revision of ACPI 3.0.
+const REVISION: u8 = 3;
 /// Structures of the MADT: CPUs by their APIC IDs, one that is off, and one that has no length.
-const CPU_0: &[u8] = &[0, 8, 0, 0, 1, 0, 0, 0];
 const CPU_1: &[u8] = &[0, 8, 1, 1, 1, 0, 0, 0];
 const CPU_2: &[u8] = &[0, 8, 2, 2, 1, 0, 0, 0];
 const X2_CPU_1: &[u8] = &[9, 16, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0];
@@ -294,7 +296,7 @@ impl Startup {
             lane,
             kernel: tools.probe()?.to_vec(),
             cmdline: format!("probe={}", self.scenario),
-            initrd: self.madt.map(|(structures, good)| madt(structures, good)).unwrap_or_default(),
+            initrd: self.madt.map(|(structures, good)| acpi::madt(REVISION, structures, good)).unwrap_or_default(),
             menu,
             memory: 256,
             cpus: self.cpus,
@@ -338,29 +340,4 @@ pub fn lost_machine(tools: &Tools) -> Result<()> {
     booted.console.expect("rip ffffffff80", ANSWER)?;
     booted.console.expect("the guest's CR3 is Vidar's own: ", ANSWER)?;
     Ok(())
-}
-
-/// A table with these structures. ACPI Specification 6.5, 5.2.12 "Multiple APIC Description Table (MADT)".
-fn madt(structures: &[&[u8]], good: bool) -> Vec<u8> {
-    let mut table = b"APIC\0\0\0\0\x03\0VIDAR VIDAR   \x01\0\0\0VDR \x01\0\0\0\0\0\xe0\xfe\0\0\0\0".to_vec();
-    structures.iter().for_each(|structure| table.extend_from_slice(structure));
-    let length = (table.len() as u32).to_le_bytes();
-    table[4..8].copy_from_slice(&length);
-    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-    table[9] = sum.wrapping_neg().wrapping_add(u8::from(!good));
-    table
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_adds_up_or_not() {
-        let sum = |table: &[u8]| table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-        let good = madt(&[CPU_0, CPU_1], true);
-        assert_eq!((good.len(), sum(&good), &good[36..40]), (60, 0, &[0, 0, 0xe0, 0xfe][..]));
-        assert_eq!(sum(&madt(&[CPU_0], false)), 1);
-        assert_eq!(madt(CROWD, true).len(), 44 + 92 * 8);
-    }
 }
