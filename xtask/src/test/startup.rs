@@ -296,7 +296,10 @@ impl Startup {
             lane,
             kernel: tools.probe()?.to_vec(),
             cmdline: format!("probe={}", self.scenario),
-            initrd: self.madt.map(|(structures, good)| acpi::madt(REVISION, structures, good)).unwrap_or_default(),
+            initrd: self
+                .madt
+                .map(|(structures, good)| acpi::madt(REVISION, structures, good))
+                .unwrap_or_default(),
             menu,
             memory: 256,
             cpus: self.cpus,
