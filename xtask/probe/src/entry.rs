@@ -4,29 +4,18 @@
 
 use core::arch::global_asm;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::command_line;
 use crate::cpu::{halt, outb, outl};
 use crate::line::Line;
 use crate::scenarios::{self, Scenario};
 use crate::serial::{Serial, say};
-use crate::{gdt, guard, idt};
+use crate::{gdt, guard, idt, image};
 
 global_asm!(include_str!("entry.S"), main = sym main);
 
-/// Where the image is linked.
-const LINKED_AT: u64 = 0xffff_ffff_8000_0000;
-
-static LOADED_AT: AtomicU64 = AtomicU64::new(0);
-
-/// The physical address of something in the image.
-pub fn physical<T>(thing: *const T) -> u64 {
-    thing as u64 - LINKED_AT + LOADED_AT.load(Relaxed)
-}
-
 extern "C" fn main(boot_params: u64, loaded_at: u64) -> ! {
-    LOADED_AT.store(loaded_at, Relaxed);
+    image::set_loaded_at(loaded_at);
     Serial::init();
     say!("probe: hello");
     gdt::init();

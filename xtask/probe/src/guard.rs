@@ -6,9 +6,10 @@ use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::attempt::{Fault, RECOVERY};
+use crate::frame::Frame;
 use crate::gdt::{KERNEL_CODE, KERNEL_DATA};
-use crate::idt::{self, Frame};
-use crate::{cpu, line::Line};
+use crate::line::Line;
+use crate::{cpu, handlers};
 
 /// Stack pointer inside [`enter`], 0 outside.
 static STACK: AtomicU64 = AtomicU64::new(0);
@@ -87,7 +88,7 @@ pub fn run(scenario: fn(&mut Line), line: &mut Line) -> Result<(), Unexpected> {
         return Ok(());
     }
     RECOVERY.store(0, Relaxed);
-    idt::forget_handlers();
+    handlers::remove_all();
     cpu::clear_dr7();
     Err(Unexpected {
         fault: Fault { vector: VECTOR.load(Relaxed), error: ERROR.load(Relaxed) },

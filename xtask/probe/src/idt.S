@@ -1,5 +1,5 @@
 // One stub of 16 bytes for each vector: makes the stack look alike, with an error code and a vector, and saves the
-// general registers as the `Frame` of idt.rs.
+// general registers as the `Frame` of frame.rs.
 
 .section .text
 .balign 16

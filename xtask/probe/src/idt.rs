@@ -4,49 +4,18 @@
 #![expect(unsafe_code, reason = "descriptor tables are given to the CPU by address")]
 
 use core::arch::{asm, global_asm};
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
 use crate::attempt::{self, Fault, RECOVERY};
+use crate::frame::Frame;
 use crate::gdt::{KERNEL_CODE, Pointer, STACK_OF_DOUBLE_FAULT};
-use crate::{guard, user};
+use crate::{guard, handlers, user};
 
 global_asm!(include_str!("idt.S"), dispatch = sym dispatch, options(att_syntax));
 
 unsafe extern "C" {
     static interrupt_stubs: u8;
 }
-
-/// What the stubs leave on the stack, in this order.
-#[repr(C)]
-pub struct Frame {
-    pub r15: u64,
-    pub r14: u64,
-    pub r13: u64,
-    pub r12: u64,
-    pub r11: u64,
-    pub r10: u64,
-    pub r9: u64,
-    pub r8: u64,
-    pub rdi: u64,
-    pub rsi: u64,
-    pub rbp: u64,
-    pub rbx: u64,
-    pub rdx: u64,
-    pub rcx: u64,
-    pub rax: u64,
-    pub vector: u64,
-    pub error: u64,
-    pub rip: u64,
-    pub cs: u64,
-    pub rflags: u64,
-    pub rsp: u64,
-    pub ss: u64,
-}
-
-/// A scenario's own handler of one vector.
-pub type Handler = fn(&mut Frame);
-
-static HANDLERS: [AtomicUsize; 256] = [const { AtomicUsize::new(0) }; 256];
 
 static mut IDT: [[u64; 2]; 256] = [[0; 2]; 256];
 
@@ -74,29 +43,11 @@ pub fn load(limit: u16) {
     unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags)) };
 }
 
-/// Runs `body` with `handler` for `vector`.
-pub fn handling<T>(vector: u8, handler: Handler, body: impl FnOnce() -> T) -> T {
-    HANDLERS[usize::from(vector)].store(handler as usize, Relaxed);
-    let result = body();
-    HANDLERS[usize::from(vector)].store(0, Relaxed);
-    result
-}
-
-/// Forgets all handlers: after a scenario that did not end as it should.
-pub fn forget_handlers() {
-    for handler in &HANDLERS {
-        handler.store(0, Relaxed);
-    }
-}
-
 extern "C" fn dispatch(frame: &mut Frame) {
     let fault = Fault { vector: frame.vector, error: frame.error };
-    let handler = HANDLERS[frame.vector as usize & 0xff].load(Relaxed);
     let recovery = RECOVERY.swap(0, Relaxed);
-    if handler != 0 {
+    if let Some(handler) = handlers::of(frame.vector) {
         RECOVERY.store(recovery, Relaxed);
-        // SAFETY: `handling` alone stores here, and stores a `Handler`.
-        let handler = unsafe { core::mem::transmute::<usize, Handler>(handler) };
         handler(frame);
     } else if frame.cs & 3 == 3 {
         if frame.vector != user::RETURN {

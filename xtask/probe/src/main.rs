@@ -11,7 +11,10 @@ macro_rules! on_bare_metal {
     ($($name:ident)*) => { $(#[cfg(target_os = "none")] mod $name;)* };
 }
 
-on_bare_metal! { apic attempt command_line cpu entry gdt guard idt line other registers scenarios serial user vidar window }
+on_bare_metal! {
+    apic attempt command_line cpu entry frame gdt guard handlers idt image line other registers scenarios serial user
+    vidar window
+}
 
 /// On the host there is nothing to probe.
 #[cfg(not(target_os = "none"))]

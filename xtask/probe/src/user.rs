@@ -6,8 +6,8 @@ use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::attempt::{self, Outcome};
+use crate::frame::Frame;
 use crate::gdt::{KERNEL_CODE, KERNEL_DATA, USER_CODE, USER_DATA};
-use crate::idt::Frame;
 
 /// The interrupt by which code at CPL 3 says that it is done.
 pub const RETURN: u64 = 0x80;

@@ -4,7 +4,7 @@
 
 use core::arch::asm;
 
-use crate::entry::physical;
+use crate::image::physical;
 
 /// Where the window is: the first address that the second entry of the top table maps.
 const WINDOW: u64 = 1 << 39;

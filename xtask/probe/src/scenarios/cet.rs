@@ -12,8 +12,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::apic::Apic;
 use crate::attempt::{Hex, Shown, attempt, keeping_cr4, rdmsr, set_cr0, set_cr4, wrmsr};
 use crate::cpu::{self, cpuid};
-use crate::entry::physical;
-use crate::idt::{Frame, handling};
+use crate::frame::Frame;
+use crate::handlers::handling;
+use crate::image::physical;
 use crate::line::Line;
 use crate::window::{self, Table};
 

@@ -9,7 +9,8 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::apic::Apic;
-use crate::idt::{Frame, handling};
+use crate::frame::Frame;
+use crate::handlers::handling;
 use crate::line::Line;
 use crate::{cpu, vidar};
 

@@ -7,9 +7,10 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::attempt::{Outcome, Shown, attempt};
-use crate::entry::physical;
+use crate::frame::Frame;
 use crate::gdt::{KERNEL_CODE, KERNEL_CODE_32};
-use crate::idt::{Frame, handling};
+use crate::handlers::handling;
+use crate::image::physical;
 use crate::line::Line;
 use crate::window;
 

@@ -5,7 +5,7 @@
 use crate::apic::Apic;
 use crate::attempt::{Hex, Shown, rdmsr, wrmsr};
 use crate::cpu::cpuid;
-use crate::entry::physical;
+use crate::image::physical;
 use crate::line::Line;
 use crate::vidar;
 

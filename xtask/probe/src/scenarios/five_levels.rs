@@ -8,7 +8,7 @@ use core::arch::{asm, global_asm};
 use crate::apic::Apic;
 use crate::attempt::{Hex, Outcome, Shown, attempt, rdmsr, set_cr4, wrmsr};
 use crate::cpu::{cpuid, cr3, cr4};
-use crate::entry::physical;
+use crate::image::physical;
 use crate::line::Line;
 use crate::window::{self, Table};
 

@@ -8,7 +8,7 @@ use core::arch::asm;
 
 use crate::attempt::{Hex, Outcome, Shown, attempt, keeping_cr4, rdmsr, set_cr4, wrmsr};
 use crate::cpu::{cpuid, cr4};
-use crate::entry::physical;
+use crate::image::physical;
 use crate::line::Line;
 use crate::window::{self, Table};
 

@@ -4,7 +4,8 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::attempt::{keeping_cr4, rdmsr, set_cr4, wrmsr};
 use crate::cpu;
-use crate::idt::{Frame, handling};
+use crate::frame::Frame;
+use crate::handlers::handling;
 use crate::line::Line;
 use crate::serial::{Serial, say};
 

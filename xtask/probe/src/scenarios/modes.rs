@@ -5,7 +5,7 @@
 use core::arch::global_asm;
 
 use crate::cpu::{cr0, cr3, cr4};
-use crate::entry::physical;
+use crate::image::physical;
 use crate::line::Line;
 use crate::window;
 

@@ -4,7 +4,8 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::apic::{Apic, NMI, timer_once};
 use crate::cpu::cpuid;
-use crate::idt::{Frame, handling};
+use crate::frame::Frame;
+use crate::handlers::handling;
 use crate::line::Line;
 
 const ROUNDS: u16 = 50;

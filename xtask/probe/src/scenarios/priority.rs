@@ -7,7 +7,8 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::apic::Apic;
 use crate::attempt::{Shown, attempt};
-use crate::idt::{Frame, handling};
+use crate::frame::Frame;
+use crate::handlers::handling;
 use crate::line::Line;
 
 const VECTOR: u8 = 0x51;

@@ -8,7 +8,8 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::apic::{Apic, timer_once};
 use crate::attempt::{Outcome, Shown, attempt, keeping_cr4, set_cr4};
 use crate::cpu::{self, cpuid};
-use crate::idt::{Frame, handling};
+use crate::frame::Frame;
+use crate::handlers::handling;
 use crate::line::Line;
 use crate::vidar;
 

@@ -8,7 +8,8 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::apic::Apic;
 use crate::attempt::{attempt, keeping_cr4, set_cr4};
-use crate::idt::{Frame, handling};
+use crate::frame::Frame;
+use crate::handlers::handling;
 use crate::line::Line;
 use crate::{cpu, vidar};
 
@@ -97,7 +98,7 @@ macro_rules! stepping {
     ($($instruction:literal),+ $(; $($operand:tt)*)?) => {{
         $crate::scenarios::step::reset();
         // What the instruction itself does is another scenario's matter.
-        let _ = $crate::idt::handling(1, $crate::scenarios::step::on_step, || {
+        let _ = $crate::handlers::handling(1, $crate::scenarios::step::on_step, || {
             $crate::attempt::attempt!(
                 "mov r13, rbx", // CPUID writes it, and inline assembly cannot name it
                 "pushfq",

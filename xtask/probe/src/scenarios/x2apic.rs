@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::apic::Apic;
 use crate::attempt::{Hex, Shown, rdmsr, wrmsr};
 use crate::cpu::cpuid;
-use crate::idt::{Frame, handling};
+use crate::frame::Frame;
+use crate::handlers::handling;
 use crate::line::Line;
 use crate::other::{self, Command, INTERRUPT};
 
