@@ -8,7 +8,7 @@ use std::sync::Once;
 
 use vidar_abi::SIGNATURE_LEAF;
 
-use crate::query::NOT_UNDER_VIDAR;
+use crate::failure::NOT_UNDER_VIDAR;
 
 /// What goes in: RAX, RBX, RCX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod exits;
+mod failure;
 mod hypercall;
 mod json;
 mod log;
@@ -15,7 +16,8 @@ use std::thread::sleep;
 
 use crate::args::{Command, Parsed, USAGE};
 use crate::exits::Idle;
-use crate::query::{Failure, Vidar};
+use crate::failure::Failure;
+use crate::query::Vidar;
 
 fn main() -> ExitCode {
     let (command, json) = match args::parse(std::env::args().skip(1)) {
