@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect};
 
-use crate::Result;
-
 const PAGE: usize = 4096;
 const PAGES: usize = 2;
 
@@ -48,7 +46,7 @@ pub struct Code {
 
 impl Code {
     /// Maps the memory.
-    pub fn map() -> Result<Self> {
+    pub fn map() -> Result<Self, String> {
         let failed = |error| format!("cannot map memory: {error}");
         let file = memfd_create("code", MemfdFlags::CLOEXEC).map_err(failed)?;
         ftruncate(&file, (PAGES * PAGE) as u64).map_err(failed)?;
@@ -84,18 +82,18 @@ impl Code {
     }
 
     /// Allows the execution of all.
-    pub fn allow(&self) -> Result<()> {
+    pub fn allow(&self) -> Result<(), String> {
         self.protect(0..PAGES, MprotectFlags::READ | MprotectFlags::EXEC)
     }
 
-    fn protect(&self, pages: std::ops::Range<usize>, rights: MprotectFlags) -> Result<()> {
+    fn protect(&self, pages: std::ops::Range<usize>, rights: MprotectFlags) -> Result<(), String> {
         let start = (self.executed + pages.start * PAGE) as *mut _;
         // SAFETY: only instructions are there, whose signals are caught.
         unsafe { mprotect(start, pages.len() * PAGE, rights) }.map_err(|error| format!("mprotect: {error}"))
     }
 
     /// Changes bytes and rights until `stop`, and returns how often.
-    pub fn change_until(&self, stop: &AtomicBool) -> Result<u64> {
+    pub fn change_until(&self, stop: &AtomicBool) -> Result<u64, String> {
         let mut changes = 0;
         // Any sequence that does not repeat soon: a linear congruential generator.
         let mut random = 1_u64;

@@ -18,9 +18,6 @@ use rustix::thread::{CpuSet, sched_setaffinity, set_thread_gid, set_thread_uid};
 use crate::code::{CPUID, Code, FORMS};
 use crate::victim::Outcome;
 
-/// What went wrong, in a sentence.
-type Result<T> = std::result::Result<T, String>;
-
 /// A user without rights.
 const NOBODY: u32 = 65534;
 
@@ -64,14 +61,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(time: Duration) -> Result<String> {
+fn run(time: Duration) -> Result<String, String> {
     drop_rights()?;
     victim::catch_signals()?;
     let code = Code::map()?;
     let locked = quiet(&code)?;
     let stop = AtomicBool::new(false);
     let (counts, changes) = thread::scope(|scope| {
-        let victim = scope.spawn(|| -> Result<Counts> {
+        let victim = scope.spawn(|| -> Result<Counts, String> {
             pin(0)?;
             victim::own_signal_stack()?;
             let mut counts = Counts::default();
@@ -104,7 +101,7 @@ fn run(time: Duration) -> Result<String> {
 }
 
 /// Executes each form where nothing changes; returns whether CPUID with a LOCK prefix is executed, as QEMU does.
-fn quiet(code: &Code) -> Result<bool> {
+fn quiet(code: &Code) -> Result<bool, String> {
     victim::own_signal_stack()?;
     code.allow()?;
     let mut locked = None;
@@ -128,7 +125,7 @@ fn quiet(code: &Code) -> Result<bool> {
 }
 
 /// Becomes a user without rights, for all threads to come.
-fn drop_rights() -> Result<()> {
+fn drop_rights() -> Result<(), String> {
     if geteuid().is_root() {
         let failed = |error| format!("cannot become another user: {error}");
         set_thread_gid(Gid::from_raw(NOBODY)).map_err(failed)?;
@@ -138,7 +135,7 @@ fn drop_rights() -> Result<()> {
 }
 
 /// Has this thread run on `cpu` alone.
-fn pin(cpu: usize) -> Result<()> {
+fn pin(cpu: usize) -> Result<(), String> {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set).map_err(|error| format!("sched_setaffinity: {error}"))

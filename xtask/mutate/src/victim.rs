@@ -7,8 +7,6 @@ use std::mem::zeroed;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-use crate::Result;
-
 /// What came of an instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -29,7 +27,7 @@ static SIGNAL: AtomicI32 = AtomicI32::new(0);
 const SIGNALS: [i32; 5] = [libc::SIGILL, libc::SIGSEGV, libc::SIGBUS, libc::SIGTRAP, libc::SIGFPE];
 
 /// Catches the signals of all threads.
-pub fn catch_signals() -> Result<()> {
+pub fn catch_signals() -> Result<(), String> {
     for signal in SIGNALS {
         // SAFETY: zero is a valid value of all fields, and the handler is for these signals.
         let result = unsafe {
@@ -46,7 +44,7 @@ pub fn catch_signals() -> Result<()> {
 }
 
 /// Gives this thread a stack for signals: an instruction may leave anything in RSP.
-pub fn own_signal_stack() -> Result<()> {
+pub fn own_signal_stack() -> Result<(), String> {
     const BYTES: usize = 64 << 10;
     let memory = Box::leak(vec![0_u8; BYTES].into_boxed_slice());
     let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: BYTES };

@@ -4,14 +4,14 @@ use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Result, Run};
+use crate::run::Run;
 
 /// Bytes that are written at a time, and blocks of so many in a round.
 const BLOCK: usize = 64 << 10;
 const BLOCKS: u64 = 64;
 
 /// Writes blocks that each say which one they are, has Linux forget them, and reads them back.
-pub fn write_and_read(run: &Run, path: &str, done: &AtomicU64) -> Result<()> {
+pub fn write_and_read(run: &Run, path: &str, done: &AtomicU64) -> Result<(), String> {
     let failed = |error| format!("{path}: {error}");
     let mut disk = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
     let content = |round: u64, block: u64| -> Vec<u8> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::{Result, Run};
+use crate::run::Run;
 
 /// Bytes that are mapped at a time.
 const MAPPED: usize = 256 << 10;
@@ -23,14 +23,14 @@ fn failed(what: &'static str) -> impl Fn(rustix::io::Errno) -> String {
 }
 
 /// Has this thread run on `cpu` alone.
-fn pin(cpu: usize) -> Result<()> {
+fn pin(cpu: usize) -> Result<(), String> {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set).map_err(failed("sched_setaffinity"))
 }
 
 /// Maps memory, touches each page and unmaps it: all threads share one address space, so every CPU has to forget it.
-pub fn map(run: &Run, cpu: usize, done: &AtomicU64) -> Result<()> {
+pub fn map(run: &Run, cpu: usize, done: &AtomicU64) -> Result<(), String> {
     pin(cpu)?;
     while !run.is_over() {
         let mark = done.fetch_add(1, Ordering::Relaxed) as usize;
@@ -54,7 +54,7 @@ pub fn map(run: &Run, cpu: usize, done: &AtomicU64) -> Result<()> {
 }
 
 /// Goes from CPU to CPU.
-pub fn migrate(run: &Run, mut cpu: usize, done: &AtomicU64) -> Result<()> {
+pub fn migrate(run: &Run, mut cpu: usize, done: &AtomicU64) -> Result<(), String> {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     while !run.is_over() {
         cpu = (cpu + 1) % cpus;
@@ -66,7 +66,7 @@ pub fn migrate(run: &Run, mut cpu: usize, done: &AtomicU64) -> Result<()> {
 }
 
 /// Sleeps, and looks at the clock, which no CPU may see behind where another has seen it.
-pub fn sleep(run: &Run, cpu: usize, done: &AtomicU64) -> Result<()> {
+pub fn sleep(run: &Run, cpu: usize, done: &AtomicU64) -> Result<(), String> {
     static LATEST: AtomicU64 = AtomicU64::new(0);
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     pin(cpu)?;
@@ -89,19 +89,19 @@ pub fn sleep(run: &Run, cpu: usize, done: &AtomicU64) -> Result<()> {
 }
 
 /// Throws a ball to the next CPU and back.
-pub fn wake(run: &Run, cpu: usize, done: &AtomicU64) -> Result<()> {
+pub fn wake(run: &Run, cpu: usize, done: &AtomicU64) -> Result<(), String> {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let (to_other, from_here) = mpsc::channel::<u64>();
     let (to_here, from_other) = mpsc::channel::<u64>();
     thread::scope(|scope| {
-        let other = scope.spawn(move || -> Result<()> {
+        let other = scope.spawn(move || -> Result<(), String> {
             pin((cpu + 1) % cpus)?;
             while let Ok(ball) = from_here.recv() {
                 let _ = to_here.send(ball + 1);
             }
             Ok(())
         });
-        let throw = || -> Result<()> {
+        let throw = || -> Result<(), String> {
             pin(cpu)?;
             while !run.is_over() {
                 let ball = done.fetch_add(1, Ordering::Relaxed);
@@ -124,7 +124,7 @@ pub fn wake(run: &Run, cpu: usize, done: &AtomicU64) -> Result<()> {
 }
 
 /// Starts programs, one after the other.
-pub fn spawn(run: &Run, done: &AtomicU64) -> Result<()> {
+pub fn spawn(run: &Run, done: &AtomicU64) -> Result<(), String> {
     while !run.is_over() {
         let number = done.fetch_add(1, Ordering::Relaxed) % 100;
         let script = format!("exit {number}");

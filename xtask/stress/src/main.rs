@@ -5,30 +5,17 @@
 
 mod disk;
 mod load;
+mod run;
 
 use std::env;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
-/// What went wrong, in a sentence.
-type Result<T> = std::result::Result<T, String>;
+use crate::run::Run;
 
-/// When to stop, and how much was done.
-#[derive(Default)]
-pub struct Run {
-    stop: AtomicBool,
-}
-
-impl Run {
-    /// Whether the time is over.
-    pub fn is_over(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-}
-
-type Work = fn(&Run, cpu: usize, done: &AtomicU64) -> Result<()>;
+type Work = fn(&Run, cpu: usize, done: &AtomicU64) -> Result<(), String>;
 
 /// What every CPU has one thread of.
 const ON_EACH: [(&str, Work); 4] =
@@ -53,7 +40,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(time: Duration, disk: Option<String>) -> Result<String> {
+fn run(time: Duration, disk: Option<String>) -> Result<String, String> {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let run = Run::default();
     let counts: [AtomicU64; ON_EACH.len()] = Default::default();
@@ -69,7 +56,7 @@ fn run(time: Duration, disk: Option<String>) -> Result<String> {
             threads.push(scope.spawn(|| disk::write_and_read(&run, path, &blocks)));
         }
         thread::sleep(time);
-        run.stop.store(true, Ordering::Relaxed);
+        run.end();
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?)
