@@ -1,6 +1,7 @@
 //! Checks which rooms of the hypervisor use which others: `boot → guest, vmx|svm → vmm → mem → arch`.
 
-use super::source::{Broken, Source, is_word};
+use super::source::{Broken, Source};
+use super::uses::{Scope, Uses};
 
 /// Each room of `hv/src`, with the other rooms that it may use.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -27,79 +28,19 @@ pub fn check(place: &str, source: &Source) -> Vec<Broken> {
         return vec![(1, format!("tidy does not know what {room} may use: add it to the table of rooms"))];
     };
     let mut broken = Vec::new();
-    for (line, path) in paths(source) {
-        let Some(target) = path.first() else { continue };
+    for path in Uses::new(source, Scope::All).all_paths() {
+        let ["crate", target, rest @ ..] = &path.parts.iter().map(String::as_str).collect::<Vec<_>>()[..]
+        else {
+            continue;
+        };
         let known = ROOMS.iter().any(|(name, _)| name == target);
-        let shared = path.iter().take(2).eq(FOR_ALL);
-        if known && target != room && !shared && !allowed.contains(&target.as_str()) {
-            broken.push((line, format!("{room} may not use {target}")));
+        let shared = [target].into_iter().chain(rest).take(2).eq(&FOR_ALL);
+        if known && *target != room && !shared && !allowed.contains(target) {
+            broken.push((path.line, format!("{room} may not use {target}")));
         }
     }
     broken.dedup();
     broken
-}
-
-/// Every path in the file that begins with `crate`, without that first part, and with its line.
-fn paths(source: &Source) -> Vec<(usize, Vec<String>)> {
-    let mut text = String::new();
-    let mut starts = Vec::new();
-    for line in &source.lines {
-        starts.push(text.len());
-        text.push_str(&line.code);
-        text.push('\n');
-    }
-    let mut found = Vec::new();
-    for (at, _) in text.match_indices("crate") {
-        let whole = !text[..at].ends_with(is_word);
-        if let Some(tail) = text[at + "crate".len()..].trim_start().strip_prefix("::").filter(|_| whole) {
-            let base = text.len() - tail.len();
-            tree(tail, &mut Vec::new(), &mut |offset, path| {
-                let line = starts.partition_point(|start| *start <= base + offset);
-                found.push((line, path.to_vec()));
-            });
-        }
-    }
-    found
-}
-
-/// Reads a path, or a tree of paths in braces, and reports each path with the offset of its last part. Returns the
-/// number of bytes read.
-fn tree(text: &str, path: &mut Vec<String>, report: &mut dyn FnMut(usize, &[String])) -> usize {
-    let depth = path.len();
-    let mut at = 0;
-    loop {
-        at += text[at..].len() - text[at..].trim_start().len();
-        if text[at..].starts_with('{') {
-            at += 1;
-            while !text[at..].trim_start().starts_with('}') && !text[at..].trim().is_empty() {
-                let read = tree(&text[at..], path, &mut |offset, path| report(at + offset, path));
-                at += read;
-                at += text[at..].find([',', '}']).unwrap_or(text[at..].len());
-                if text[at..].starts_with(',') {
-                    at += 1;
-                }
-            }
-            at += text[at..].find('}').map_or(text[at..].len(), |end| end + 1);
-            break;
-        }
-        let length = text[at..].find(|character| !is_word(character)).unwrap_or(text[at..].len());
-        if length == 0 {
-            report(at, path);
-            break;
-        }
-        path.push(text[at..at + length].to_string());
-        let name = at;
-        at += length;
-        match text[at..].strip_prefix("::") {
-            Some(_) => at += 2,
-            None => {
-                report(name, path);
-                break;
-            }
-        }
-    }
-    path.truncate(depth);
-    at
 }
 
 #[cfg(test)]

@@ -1,20 +1,25 @@
 //! `cargo xtask tidy`: checks the project's rules that no compiler checks. `cargo xtask test` runs it too.
 //!
-//! Each rule is a function over the text of one file.
+//! Each rule is a function over the text of one file, but for [`circles`], which reads all files of a crate.
 
+mod circles;
 mod citations;
 mod direction;
+mod modules;
 mod paths;
 mod safety;
 mod size;
 mod source;
+mod uses;
 mod whitespace;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use self::modules::Crate;
 use self::source::Source;
 
 /// A place that breaks a rule.
@@ -48,9 +53,17 @@ fn check(root: &Path) -> Result<(usize, Vec<Finding>)> {
     collect(root, "", &mut files)?;
     files.sort();
     let mut findings = Vec::new();
+    let mut crates = BTreeMap::<_, Crate>::new();
     for file in &files {
         let text = fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))?;
         findings.extend(check_file(file, &text));
+        if let Some((folder, place)) = circles::place(file) {
+            crates.entry(folder).or_default().add(file, place, &text);
+        }
+    }
+    for files in crates.values() {
+        let broken = circles::check(&files.graph()).into_iter();
+        findings.extend(broken.map(|(file, line, sentence)| Finding { file, line, sentence }));
     }
     findings.sort();
     Ok((files.len(), findings))
