@@ -1,5 +1,5 @@
-//! A CPU that is added to a running machine, bare and under Vidar. Vidar has nothing to run it with, so it must not start, and
-//! never beside Vidar.
+//! A CPU is added to a running machine, bare and under Vidar. Vidar cannot run it, so it must not start, and above all not outside
+//! of Vidar's control.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ use crate::machine::Spec;
 use crate::machine::monitor::Monitor;
 use crate::manifest::{self, Guest, Initrd};
 
-/// The tests: each name, and whether it is under Vidar.
+/// The tests: the name of each, and true if it is under Vidar.
 pub const TESTS: [(&str, bool); 2] = [("added-cpu/bare", false), ("added-cpu/vidar", true)];
 
 /// A list of CPUs that says of the one with the ID 1 that it may be added. QEMU's only says that it is not there, and tables of its
@@ -45,7 +45,7 @@ const LEVEL: u8 = 0xd;
 /// GRUB takes the tables from the initrd of a guest that is not booted.
 const REPLACE: &[&str] = &["acpi --exclude=APIC,FACP /boot/guests/tables/initrd /boot/guests/tables/initrd2"];
 
-/// Boots Linux on one CPU, adds another, and has Linux start it.
+/// Boots Linux on one CPU, adds another one, and makes Linux try to start it.
 pub fn run(name: &str, under_vidar: bool, tools: &Tools) -> Result<()> {
     let dir = test_dir(&Lane::Svm.folder(name))?;
     let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
@@ -78,8 +78,8 @@ pub fn run(name: &str, under_vidar: bool, tools: &Tools) -> Result<()> {
     let started = console.run("echo 1 >/sys/devices/system/cpu/cpu1/online && echo yes || echo no")?;
     let online = console.run("cat /sys/devices/system/cpu/online")?;
     let (said, cpus) = if under_vidar { ("no", "0") } else { ("yes", "0-1") };
-    ensure!(started.ends_with(&format!("{said}\n")), "Linux says of starting it: {started:?}");
-    ensure!(online.trim() == cpus, "the CPUs {online:?} run");
+    ensure!(started.ends_with(&format!("{said}\n")), "when the CPU was to start, Linux said: {started:?}");
+    ensure!(online.trim() == cpus, "the CPUs that are online are {online:?}");
     if under_vidar { waits_for_startup(&mut monitor) } else { Ok(()) }
 }
 

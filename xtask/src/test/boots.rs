@@ -1,5 +1,5 @@
-//! The ISO on the machines that people have: BIOS and UEFI, CD and USB stick, old and new chipset, a little and much memory,
-//! and Vidar loaded elsewhere than usual; each to the shell of a stock kernel.
+//! Boots the ISO to the shell of a stock kernel, on the machines that people have: with BIOS and UEFI, from CD and USB stick, with an
+//! old and a new chipset, with little and much memory, and with Vidar loaded at unusual places.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::iso::{self, Recipe};
 use crate::machine::{Chipset, Medium, Spec};
 use crate::manifest;
 
-/// A machine, and how Vidar is loaded on it.
+/// A machine, and the place where Vidar is loaded.
 #[derive(Debug, Clone, Copy)]
 pub struct Boot {
     /// The last part of the test's name.
@@ -24,23 +24,23 @@ pub struct Boot {
     uefi: bool,
     medium: Medium,
     chipset: Chipset,
-    /// MiB.
+    /// The size of memory in MiB.
     memory: u32,
-    loaded: Loaded,
+    placement: Placement,
 }
 
-/// Where Vidar is to be.
+/// The place where Vidar is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Loaded {
-    /// Where its header wants it: the lowest place that is free.
+enum Placement {
+    /// The lowest free place, which its header asks for.
     Usual,
-    /// As high as can be.
+    /// The highest free place.
     High,
-    /// Where kernels want to be.
+    /// The place that kernels prefer.
     WhereTheKernelGoes,
 }
 
-/// Where Debian's kernels want to be.
+/// The address that Debian's kernels prefer.
 const KERNELS_PLACE: u32 = 0x100_0000;
 
 const USUAL: Boot = Boot {
@@ -50,18 +50,18 @@ const USUAL: Boot = Boot {
     medium: Medium::Cd,
     chipset: Chipset::Pc,
     memory: 1024,
-    loaded: Loaded::Usual,
+    placement: Placement::Usual,
 };
 
-/// The table.
+/// The table of boots.
 pub const BOOTS: [Boot; 7] = [
     Boot { name: "boots/uefi-in-bochs", lane: Lane::Vmx, uefi: true, ..USUAL },
     Boot { name: "boots/bios-cd-pc", ..USUAL },
     Boot { name: "boots/bios-usb-q35", medium: Medium::Usb, chipset: Chipset::Q35, memory: 6144, ..USUAL },
     Boot { name: "boots/uefi-cd-q35", uefi: true, chipset: Chipset::Q35, ..USUAL },
     Boot { name: "boots/uefi-usb-pc", uefi: true, medium: Medium::Usb, ..USUAL },
-    Boot { name: "boots/loaded-high", uefi: true, loaded: Loaded::High, ..USUAL },
-    Boot { name: "boots/loaded-where-the-kernel-goes", loaded: Loaded::WhereTheKernelGoes, ..USUAL },
+    Boot { name: "boots/loaded-high", uefi: true, placement: Placement::High, ..USUAL },
+    Boot { name: "boots/loaded-where-the-kernel-goes", placement: Placement::WhereTheKernelGoes, ..USUAL },
 ];
 
 impl Boot {
@@ -70,22 +70,22 @@ impl Boot {
         self.lane.test(self.name)
     }
 
-    /// The folder of its files.
+    /// The folder of the test's files.
     pub fn folder(&self) -> String {
         self.lane.folder(self.name)
     }
 
-    /// Boots it.
+    /// Boots the machine and checks it.
     pub fn run(&self, tools: &Tools) -> Result<()> {
         let dir = test_dir(&self.folder())?;
         let iso = dir.join("vidar.iso");
-        match self.loaded {
-            Loaded::Usual => {
+        match self.placement {
+            Placement::Usual => {
                 fs::copy(the_iso(tools)?, &iso).context("cannot copy the ISO")?;
             }
-            loaded => {
+            placement => {
                 let hypervisor = dir.join("vidar.elf");
-                fs::write(&hypervisor, asking_for(&fs::read(&tools.hypervisor)?, loaded)?)?;
+                fs::write(&hypervisor, with_placement(&fs::read(&tools.hypervisor)?, placement)?)?;
                 make(&iso, &hypervisor, tools)?;
             }
         }
@@ -107,32 +107,32 @@ impl Boot {
         self.check(&mut console)
     }
 
-    /// Linux has all that the machine has, and Vidar is where it should be.
+    /// Checks that Linux has all of the machine's memory and firmware services, and that Vidar is at the right place.
     fn check(&self, console: &mut Console) -> Result<()> {
         let kept = facts::hidden(&console.run("vidarctl status --json")?)?;
         let (base, size) = *kept.first().context("Vidar keeps no memory")?;
-        let fits = match self.loaded {
-            Loaded::Usual => base < u64::from(KERNELS_PLACE),
-            Loaded::High => base + size > (u64::from(self.memory) << 20) - (64 << 20),
-            Loaded::WhereTheKernelGoes => base == u64::from(KERNELS_PLACE),
+        let fits = match self.placement {
+            Placement::Usual => base < u64::from(KERNELS_PLACE),
+            Placement::High => base + size > (u64::from(self.memory) << 20) - (64 << 20),
+            Placement::WhereTheKernelGoes => base == u64::from(KERNELS_PLACE),
         };
         ensure!(fits, "Vidar is at {base:#x}");
-        // Firmware keeps some, that of QEMU's UEFI the most, and Linux 64 bytes for each page.
+        // The firmware keeps some memory, most of all QEMU's UEFI, and Linux keeps 64 bytes for each page.
         let total = console.run("awk '/MemTotal/ { print $2 }' /proc/meminfo")?;
         let total: u64 = total.trim().parse().context("/proc/meminfo has no total")?;
         let all = u64::from(self.memory) << 10;
         let least = all - all / 32 - (160 << 10);
-        ensure!(total > least, "Linux has {total} KiB of memory of {} MiB", self.memory);
+        ensure!(total > least, "of {} MiB of memory Linux has {total} KiB", self.memory);
         let efi = console.run("cat /sys/firmware/efi/runtime-map/0/phys_addr || true")?;
-        ensure!(efi.starts_with("0x") == self.uefi, "of EFI's runtime services Linux says {efi:?}");
+        ensure!(efi.starts_with("0x") == self.uefi, "Linux has EFI runtime services at {efi:?}");
         Ok(())
     }
 }
 
-/// The ISO of all usual boots, as users make it.
+/// Returns the ISO for all boots with the usual placement, which is made once, as users make it.
 fn the_iso(tools: &Tools) -> Result<PathBuf> {
     static ONE_AT_A_TIME: Mutex<bool> = Mutex::new(false);
-    let mut made = ONE_AT_A_TIME.lock().expect("nobody panics with it");
+    let mut made = ONE_AT_A_TIME.lock().expect("no thread panics while it holds the lock");
     let iso = folder("boots").join("vidar.iso");
     if !*made {
         test_dir("boots")?;
@@ -152,18 +152,19 @@ fn make(iso: &Path, hypervisor: &Path, tools: &Tools) -> Result<()> {
     iso::make(&recipe, iso)
 }
 
-/// The image with another wish in the relocatable tag of its header. Multiboot2 Specification 2.0, 3.1.11 "Relocatable header
-/// tag".
-fn asking_for(image: &[u8], loaded: Loaded) -> Result<Vec<u8>> {
-    /// Type 10, optional, 24 bytes: then the lowest address, the highest, the alignment, and the preference.
+/// Changes the relocatable tag of the image's header, so that it asks for another placement. Multiboot2 Specification 2.0, 3.1.11
+/// "Relocatable header tag".
+fn with_placement(image: &[u8], placement: Placement) -> Result<Vec<u8>> {
+    /// The beginning of the tag: type 10, optional, 24 bytes. The lowest address, the highest address, the alignment and the
+    /// preference follow.
     const TAG: [u8; 8] = [10, 0, 1, 0, 24, 0, 0, 0];
     const PREFERENCE: usize = 20;
     const HIGHEST: u32 = 2;
     let at = image.windows(TAG.len()).position(|bytes| bytes == TAG);
     let at = at.context("Vidar's header has no relocatable tag")?;
     let mut image = image.to_vec();
-    let (field, value) = match loaded {
-        Loaded::High => (at + PREFERENCE, HIGHEST),
+    let (field, value) = match placement {
+        Placement::High => (at + PREFERENCE, HIGHEST),
         _ => (at + TAG.len(), KERNELS_PLACE),
     };
     image[field..field + 4].copy_from_slice(&value.to_le_bytes());
@@ -175,14 +176,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_changes_one_field_of_the_header() {
+    fn another_placement_changes_one_field_of_the_header() {
         let mut image = vec![0; 64];
         image[16..24].copy_from_slice(&[10, 0, 1, 0, 24, 0, 0, 0]);
         image[36] = 1;
-        let high = asking_for(&image, Loaded::High).unwrap();
+        let high = with_placement(&image, Placement::High).unwrap();
         assert_eq!((high[36], &high[..36]), (2, &image[..36]));
-        let elsewhere = asking_for(&image, Loaded::WhereTheKernelGoes).unwrap();
+        let elsewhere = with_placement(&image, Placement::WhereTheKernelGoes).unwrap();
         assert_eq!(elsewhere[24..28], [0, 0, 0, 1]);
-        assert!(asking_for(&image[..20], Loaded::High).is_err());
+        assert!(with_placement(&image[..20], Placement::High).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Devices with DMA: disks and network cards, bare and under Vidar, in a Linux that has the modules for them.
+//! Uses devices with DMA, which are disks and network cards, bare and under Vidar, in a Linux that has the modules for them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::machine::{Network, Running, Spec};
 use crate::manifest::{self, Initrd};
 use crate::modules;
 
-/// What the disks and cards need. Of the last ones Linux asks for by functions, not by names.
+/// The modules for the disks and the cards. Linux requests some of them by a function, such as a checksum, and not by a name.
 const MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_blk",
@@ -33,7 +33,7 @@ const MODULES: &[&str] = &[
 
 type Step = fn(&mut Booted) -> Result<()>;
 
-/// The steps, in their order: the last part of each test's name, and what it does.
+/// The steps in their order: the last part of each test's name, and the function that does it.
 const STEPS: &[(&str, Step)] = &[
     ("boot", boot),
     ("modules", insert_modules),
@@ -47,23 +47,23 @@ const STEPS: &[(&str, Step)] = &[
     ("disks", disks),
 ];
 
-/// Bytes that go to each disk.
+/// The number of bytes that are written to each disk.
 const WRITTEN: u64 = 256 << 20;
-/// Bytes of random data, over and over until it is enough: a number that no block begins with twice.
+/// The number of bytes of random data, which are repeated to fill a disk. With this number no two blocks begin with the same bytes.
 const RANDOM: u64 = 17_825_791;
-/// Bytes of the file system's disk.
+/// The size of the file system's disk in bytes.
 const FILE_SYSTEM: u64 = 64 << 20;
 
-/// What the kernel says when a device does not do what it was told, or its memory is not what it was.
+/// A pattern of kernel messages about devices that do not do what they should, and about corrupted memory.
 const COMPLAINTS: &str = "BUG:|WARNING: CPU|Oops|swiotlb|I/O error|DMA|timeout|EXT4-fs error|hung";
 
-/// A machine with its guest, and what the guest has said.
+/// A machine with its guest.
 struct Booted {
     under_vidar: bool,
     running: Running,
     console: Console,
     dir: PathBuf,
-    /// The checksum of what went to the disks.
+    /// The checksum of the data that is written to the disks.
     sum: Option<String>,
 }
 
@@ -73,7 +73,7 @@ pub fn names(lane: Lane, under_vidar: bool) -> Vec<String> {
     STEPS.iter().map(|(step, _)| lane.test(&format!("devices/{side}/{step}"))).collect()
 }
 
-/// Takes the steps in a machine with three disks and two cards; after one that failed there are no more.
+/// Takes the steps in a machine with three disks and two cards, up to the first that fails.
 pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Result<()> {
     let mut begun = Instant::now();
     let mut guest = start(lane, under_vidar, tools)?;
@@ -127,9 +127,9 @@ fn start(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Booted> {
     Ok(Booted { under_vidar, running, console, dir, sum: None })
 }
 
-/// Runs a tool of the host on `file`, and gives what it printed.
+/// Runs a tool of the host on `file`, and returns its output.
 fn tool(name: &str, arguments: &[&str], file: &Path) -> Result<String> {
-    // Some distributions keep these where only root looks.
+    // Some distributions keep these tools in folders that are only on root's path.
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let mut command = Command::new(name);
     command.args(arguments).arg(file).env("PATH", path).stdin(Stdio::null());
@@ -142,7 +142,7 @@ fn boot(guest: &mut Booted) -> Result<()> {
     guest.console.expect("Linux version", BOOT)?;
     guest.console.expect(PROMPT, BOOT)?;
     let under_vidar = guest.console.run("vidarctl status").is_ok();
-    ensure!(under_vidar == guest.under_vidar, "Vidar is {}there", if under_vidar { "" } else { "not " });
+    ensure!(under_vidar == guest.under_vidar, "Vidar is {}running", if under_vidar { "" } else { "not " });
     Ok(())
 }
 
@@ -151,7 +151,7 @@ fn insert_modules(guest: &mut Booted) -> Result<()> {
     for wanted in
         ["/sys/block/vda", "/sys/block/vdb", "/sys/block/sda", "/sys/class/net/eth0", "/sys/class/net/eth1"]
     {
-        // Disks and cards are looked for in the background.
+        // Linux looks for disks and cards in the background.
         guest.console.run(&format!(
             "for i in 1 2 3 4 5 6 7 8 9; do [ -e {wanted} ] || sleep 1; done; [ -e {wanted} ]"
         ))?;
@@ -159,7 +159,7 @@ fn insert_modules(guest: &mut Booted) -> Result<()> {
     Ok(())
 }
 
-/// Writes to all of a disk and reads it back from there.
+/// Writes to all of a disk, and reads it back from the disk itself.
 fn write_and_read(guest: &mut Booted, disk: &str) -> Result<()> {
     if guest.sum.is_none() {
         guest.console.run(&format!("head -c {RANDOM} /dev/urandom >/random"))?;
@@ -175,11 +175,15 @@ fn write_and_read(guest: &mut Booted, disk: &str) -> Result<()> {
     let read = sum(&guest.console.run(&format!("md5sum /dev/{disk}"))?)?;
     let from_disk = (sectors_read(guest, disk)? - before) * 512;
     ensure!(from_disk >= WRITTEN, "only {from_disk} bytes were read from the disk");
-    ensure!(Some(&read) == guest.sum.as_ref(), "it reads as {read} and was {:?}", guest.sum);
+    ensure!(
+        Some(&read) == guest.sum.as_ref(),
+        "what was read has the checksum {read}, and what was written has {:?}",
+        guest.sum
+    );
     Ok(())
 }
 
-/// What Linux counts as read from the disk.
+/// The number of sectors that Linux has read from the disk.
 fn sectors_read(guest: &mut Booted, disk: &str) -> Result<u64> {
     let stat = guest.console.run(&format!("cat /sys/block/{disk}/stat"))?;
     let sectors = stat.split_whitespace().nth(2).and_then(|word| word.parse().ok());
@@ -189,11 +193,14 @@ fn sectors_read(guest: &mut Booted, disk: &str) -> Result<u64> {
 /// The checksum that a line of md5sum begins with.
 fn sum(line: &str) -> Result<String> {
     let sum = line.split_whitespace().next().unwrap_or_default();
-    ensure!(sum.len() == 32 && sum.bytes().all(|byte| byte.is_ascii_hexdigit()), "{line:?} is no checksum");
+    ensure!(
+        sum.len() == 32 && sum.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{line:?} does not begin with a checksum"
+    );
     Ok(sum.to_owned())
 }
 
-/// Mounts the file system, writes a file, mounts it anew, and reads it.
+/// Mounts the file system, writes a file, mounts the file system again, and reads the file.
 fn file_system(guest: &mut Booted) -> Result<()> {
     guest
         .console
@@ -203,16 +210,16 @@ fn file_system(guest: &mut Booted) -> Result<()> {
     guest.console.run("echo 3 >/proc/sys/vm/drop_caches; mount -t ext4 /dev/vdb /mnt")?;
     let read = of(guest.console.run("md5sum /mnt/file")?)?;
     guest.console.run("umount /mnt")?;
-    ensure!(read == wanted, "the file reads as {read} and was {wanted}");
+    ensure!(read == wanted, "the file has the checksum {read}, and what was written has {wanted}");
     Ok(())
 }
 
-/// Reaches QEMU's gateway through the card of `driver` alone.
+/// Reaches QEMU's gateway through the card of `driver`, with the other card down.
 fn ping(guest: &mut Booted, driver: &str) -> Result<()> {
     let find =
         "for d in /sys/class/net/eth*; do echo $(basename $d) $(basename $(readlink $d/device/driver)); done";
     let cards = guest.console.run(find)?;
-    // virtio's driver of the device on its own bus is virtio_net, that of PCI's is another.
+    // The card's device on the virtio bus has the driver virtio_net. Its PCI device has another driver.
     let card = cards.lines().filter_map(|line| line.split_once(' ')).find(|(_, other)| *other == driver);
     let Some((card, _)) = card else { bail!("no card is driven by {driver}: {cards}") };
     guest.console.run(&format!("ip addr add 10.0.2.15/24 dev {card} && ip link set {card} up"))?;
@@ -222,7 +229,7 @@ fn ping(guest: &mut Booted, driver: &str) -> Result<()> {
     Ok(())
 }
 
-/// Complaints of the kernel.
+/// Looks for complaints among the kernel's messages.
 fn messages(guest: &mut Booted) -> Result<()> {
     let said = guest.console.run(&format!("dmesg -r | grep '^<[0-4]>' | grep -E '{COMPLAINTS}' || true"))?;
     ensure!(said.trim().is_empty(), "the kernel says: {said}");
@@ -236,11 +243,15 @@ fn power_off(guest: &mut Booted) -> Result<()> {
     Ok(())
 }
 
-/// What the host finds in the files: the disks are what the guest wrote.
+/// Checks on the host that the files of the disks contain what the guest has written.
 fn disks(guest: &mut Booted) -> Result<()> {
     for name in ["virtio", "ahci"] {
         let found = sum(&tool("md5sum", &[], &guest.dir.join(name))?)?;
-        ensure!(Some(&found) == guest.sum.as_ref(), "{name} holds {found} and should hold {:?}", guest.sum);
+        ensure!(
+            Some(&found) == guest.sum.as_ref(),
+            "the disk {name} has the checksum {found}, and what was written has {:?}",
+            guest.sum
+        );
         fs::remove_file(guest.dir.join(name))?;
     }
     tool("e2fsck", &["-f", "-n"], &guest.dir.join("ext4"))?;

@@ -1,4 +1,4 @@
-//! A whole Debian, bare and under Vidar: its own kernel and initrd, systemd, and a root file system on a disk.
+//! Boots a whole Debian, bare and under Vidar, with its own kernel and initrd, systemd, and a root file system on a disk.
 
 use std::fs;
 use std::path::Path;
@@ -18,18 +18,18 @@ use crate::iso::{self, Recipe};
 use crate::machine::disk::{Bus, Disk, Format};
 use crate::machine::{Network, Running, Spec};
 
-/// What the shell of its root says when it waits.
+/// The prompt of root's shell.
 const SHELL: &str = "root@vidar-debian:~# ";
 
-/// A remark of Linux on a timer that came late. The machine is slow and systemd keeps it busy, in another order each time,
-/// so it says nothing about Vidar.
+/// A message of Linux about a timer interrupt that came late. In a slow machine that systemd keeps busy, in another order each time,
+/// this says nothing about Vidar.
 const LATE: &str = "clocksource: Long readout interval";
 
-/// What a Debian says of itself.
-struct Said {
-    /// Of systemd: running, or degraded.
+/// What is compared of a Debian system.
+struct Status {
+    /// The state of systemd: running, or degraded.
     state: String,
-    /// The units that failed.
+    /// The units that have failed.
     failed: String,
     /// The kernel's messages with their levels.
     messages: String,
@@ -41,7 +41,7 @@ pub fn names(lane: Lane) -> Vec<String> {
     steps.map(|step| lane.test(&format!("distribution/{step}"))).into()
 }
 
-/// Boots it both ways and compares.
+/// Boots the Debian system bare and under Vidar, and compares.
 pub fn all(lane: Lane, tools: &Tools, report: &Report) -> Result<()> {
     let distribution = distribution::get(&tools.vidarctl)?;
     let names = names(lane);
@@ -71,21 +71,29 @@ pub fn all(lane: Lane, tools: &Tools, report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn units(bare: &Said, vidar: &Said) -> Result<()> {
-    let Said { state, failed, .. } = vidar;
-    ensure!(!state.is_empty() && *state == bare.state, "systemd is {state} and bare {}", bare.state);
-    ensure!(*failed == bare.failed, "units failed: {failed}; bare: {}", bare.failed);
+fn units(bare: &Status, vidar: &Status) -> Result<()> {
+    let Status { state, failed, .. } = vidar;
+    ensure!(
+        !state.is_empty() && *state == bare.state,
+        "systemd is {state} under Vidar, and {} on the bare machine",
+        bare.state
+    );
+    ensure!(
+        *failed == bare.failed,
+        "the units that failed under Vidar are {failed}, and on the bare machine {}",
+        bare.failed
+    );
     Ok(())
 }
 
-/// From the menu to the login prompt, into a shell, and to power off.
+/// Boots from the menu to the login prompt, logs in, and powers off.
 fn boot(
     lane: Lane,
     under_vidar: bool,
     distribution: &Distribution,
     tools: &Tools,
     dir: &Path,
-) -> Result<Said> {
+) -> Result<Status> {
     let guest = distribution.guest.clone();
     let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
     let recipe = Recipe {
@@ -115,11 +123,11 @@ fn boot(
     Ok(said)
 }
 
-fn log_in(console: &mut Console, under_vidar: bool) -> Result<Said> {
+fn log_in(console: &mut Console, under_vidar: bool) -> Result<Status> {
     console.expect("login: ", BOOT)?;
     console.type_line("root")?;
     console.expect(SHELL, BOOT)?;
-    // As the built-in guest's shell, for whoever talks to it.
+    // This gives the shell the prompt of the built-in guest's shell, which the console expects.
     console.type_line("bind 'set enable-bracketed-paste off'; PS1='guest''# '")?;
     console.expect("guest# ", ANSWER)?;
     let status = console.run("vidarctl status --json || true")?;
@@ -127,7 +135,7 @@ fn log_in(console: &mut Console, under_vidar: bool) -> Result<Said> {
     let state = console.run("systemctl is-system-running --wait || true")?;
     let failed = console.run("systemctl --failed --plain --no-legend --no-pager")?;
     let messages = console.run(&format!("dmesg -r | grep -v '{LATE}'"))?;
-    Ok(Said { state, failed, messages })
+    Ok(Status { state, failed, messages })
 }
 
 fn power_off(running: &mut Running, console: &mut Console) -> Result<()> {

@@ -1,4 +1,4 @@
-//! What a guest's Linux knows about its machine, collected over the console.
+//! Collects over the console what a guest's Linux knows about its machine.
 
 use anyhow::{Context, Result};
 
@@ -7,25 +7,25 @@ use crate::console::Console;
 /// The facts, as the kernel prints them.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// /proc/cpuinfo.
+    /// The content of /proc/cpuinfo.
     pub cpuinfo: String,
-    /// The clock source in use, and those that could be.
+    /// The clock source in use, and the available ones.
     pub clocksource: String,
-    /// /proc/interrupts.
+    /// The content of /proc/interrupts.
     pub interrupts: String,
-    /// A line for each PCI device: address, IDs, class, interrupt, driver, and its resources.
+    /// A line for each PCI device, with its address, IDs, class, interrupt, driver, and resources.
     pub pci: String,
-    /// /proc/iomem.
+    /// The content of /proc/iomem.
     pub iomem: String,
-    /// A line for each of the CPU's bugs that the kernel tells of: its name, and what is done about it.
+    /// A line for each vulnerability that the kernel lists, with its name, and what is done about it.
     pub vulnerabilities: String,
-    /// The sources of events that `perf` can count, a line for each.
+    /// A line for each source of events that `perf` can count.
     pub event_sources: String,
     /// The kernel's messages with their levels.
     pub messages: String,
-    /// Base and size of each piece of memory that Vidar keeps; none on a bare machine.
+    /// The base and the size of each piece of memory that Vidar keeps. Empty on a bare machine.
     pub hidden: Vec<(u64, u64)>,
-    /// Whether Vidar shows itself in CPUID.
+    /// True if Vidar shows itself in CPUID.
     pub announced: bool,
 }
 
@@ -38,7 +38,7 @@ const VULNERABILITIES: &str =
     "cd /sys/devices/system/cpu/vulnerabilities; for f in *; do echo $f: $(cat $f); done; cd /";
 
 impl Facts {
-    /// Asks the guest behind `console`, whose shell waits.
+    /// Collects the facts from the guest at `console`, whose shell must be waiting for a command.
     pub fn collect(console: &mut Console, under_vidar: bool) -> Result<Self> {
         let messages = console.run("dmesg -r")?;
         let kept = if under_vidar { hidden(&console.run("vidarctl status --json")?)? } else { Vec::new() };
@@ -57,10 +57,11 @@ impl Facts {
     }
 }
 
-/// Base and size of each piece of Vidar's memory out of `vidarctl status --json`, that of its image first.
+/// The base and the size of each piece of Vidar's memory, from the output of `vidarctl status --json`. The piece with Vidar's image
+/// comes first.
 pub fn hidden(status: &str) -> Result<Vec<(u64, u64)>> {
     let status: serde_json::Value =
-        serde_json::from_str(status.trim()).context("vidarctl's answer is no JSON")?;
+        serde_json::from_str(status.trim()).context("vidarctl's answer is not JSON")?;
     let pieces = status["memory"].as_array().filter(|pieces| !pieces.is_empty());
     let piece = |piece: &serde_json::Value| piece["base"].as_u64().zip(piece["bytes"].as_u64());
     let pieces = pieces.and_then(|pieces| pieces.iter().map(piece).collect());
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_region_is_read_from_the_status() {
+    fn vidars_memory_is_read_from_the_status() {
         let status =
             "{\"memory_bytes\":4098,\"memory\":[{\"base\":7,\"bytes\":2},{\"base\":1,\"bytes\":4096}]}\n";
         assert_eq!(hidden(status).unwrap(), [(7, 2), (1, 4096)]);

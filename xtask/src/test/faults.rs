@@ -1,5 +1,5 @@
-//! What goes wrong in the hardware or in Vidar itself: machine checks, a panic, and a CPU that is not as a loader should leave
-//! it. QEMU's monitor and debugger bring it about, so it is for the lane of AMD-V alone.
+//! Provokes faults in the hardware and in Vidar itself: machine checks, a panic, and a CPU in a state in which a loader should not
+//! leave it. This is done by QEMU's monitor and debugger, and so only in the lane of AMD-V.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ pub struct Fault {
     check: fn(Small, &Tools) -> Result<()>,
 }
 
-/// The tests.
+/// The table of faults.
 pub const FAULTS: &[Fault] = &[
     Fault { name: "faults/machine-check-of-the-guest", check: of_the_guest },
     Fault { name: "faults/machine-check-before-the-guest", check: before_the_guest },
@@ -32,14 +32,14 @@ pub const FAULTS: &[Fault] = &[
     Fault { name: "faults/inherited-registers", check: inherited_registers },
 ];
 
-/// IA32_MCG_STATUS after an error that the interrupted code can go on after, and after one that it cannot. The third bit
-/// says that a machine check is being handled.
+/// IA32_MCG_STATUS after an error that lets the interrupted code continue (RIPV and MCIP), and after one that does not (MCIP). MCIP
+/// says that a machine check is in progress.
 const RESTARTABLE: u64 = 0b101;
 const FATAL: u64 = 0b100;
 
-/// Where GRUB puts the image in a machine of this size.
+/// The physical address at which GRUB loads the image in a machine of this size.
 const LOADED_AT: u64 = 0x20_0000;
-/// Where it runs then.
+/// The virtual address at which the image runs.
 const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
 
 impl Fault {
@@ -48,7 +48,7 @@ impl Fault {
         Lane::Svm.folder(self.name)
     }
 
-    /// Runs it.
+    /// Runs the test.
     pub fn run(&self, tools: &Tools) -> Result<()> {
         let small = Small {
             name: self.folder(),
@@ -67,7 +67,7 @@ fn menu(options: &str) -> Menu {
     Menu { default: Some(GUEST.to_owned()), options: options.to_owned(), ..Menu::default() }
 }
 
-/// The guest handles a machine check, and the same under Vidar as on the bare machine.
+/// The guest handles a machine check in the same way under Vidar as on the bare machine.
 fn of_the_guest(small: Small, tools: &Tools) -> Result<()> {
     let mut said = Vec::new();
     for entry in [grub::bare(GUEST), GUEST.to_owned()] {
@@ -79,12 +79,17 @@ fn of_the_guest(small: Small, tools: &Tools) -> Result<()> {
         booted.console.expect("probe machine-check: ", ANSWER)?;
         said.push(booted.console.expect("\r\n", ANSWER)?);
     }
-    ensure!(said[0] == said[1], "under Vidar it says {:?}, and bare {:?}", said[1], said[0]);
-    ensure!(said[0] == "taken=1 global=0x5 status=0xb200000000000000", "it says {:?}", said[0]);
+    ensure!(
+        said[0] == said[1],
+        "under Vidar the probe says {:?}, and on the bare machine {:?}",
+        said[1],
+        said[0]
+    );
+    ensure!(said[0] == "taken=1 global=0x5 status=0xb200000000000000", "the probe says {:?}", said[0]);
     Ok(())
 }
 
-/// Vidar has refused a kernel and halts: there is no guest that a machine check could be for.
+/// After Vidar has refused a kernel, it halts. A machine check is then reported by Vidar, since there is no guest.
 fn before_the_guest(small: Small, tools: &Tools) -> Result<()> {
     let menu = menu("on-crash=reset");
     let mut booted = Small { kernel: probe_image::garbage(), menu, ..small }.boot(tools)?;
@@ -97,7 +102,7 @@ fn before_the_guest(small: Small, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// The guest has stopped, and Vidar has said so and halts. The hardware can still reach it: GIF is 1 then.
+/// After the guest has crashed, Vidar reports that and halts. A machine check still reaches it, since GIF is 1.
 fn after_the_guest(small: Small, tools: &Tools) -> Result<()> {
     let small = Small { cmdline: "probe=triple".to_owned(), menu: menu("on-crash=halt"), ..small };
     let mut booted = small.boot(tools)?;
@@ -115,7 +120,7 @@ fn reported(booted: &mut Booted) -> Result<()> {
     Ok(())
 }
 
-/// Vidar executes what is no code of it, right before the guest's first instruction.
+/// Makes Vidar jump to an address without code, right before the guest's first instruction.
 fn panics(small: Small, options: &str, tools: &Tools) -> Result<(Booted, Debugger)> {
     let mut booted = Small { waits_for_debugger: true, menu: menu(options), ..small }.boot(tools)?;
     let mut debugger = booted.running.debugger(BOOT)?;
@@ -140,17 +145,17 @@ fn panic_resets(small: Small, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// Firmware may leave 5-level paging switched on, and much else, and a loader that switches paging off may leave that alone.
-/// Vidar runs with known values all the same.
+/// Firmware may leave 5-level paging and much else switched on, and a loader that switches paging off may not change that. Vidar
+/// must run with known values all the same.
 fn inherited_registers(small: Small, tools: &Tools) -> Result<()> {
-    /// LA57, SMAP, SMEP, FSGSBASE, PGE; CD, NW, TS, EM, MP; SCE; AC, NT.
+    /// The bits that are set before Vidar starts: LA57, SMAP, SMEP, FSGSBASE, PGE; CD, NW, TS, EM, MP; SCE; AC, NT.
     const LEFT: [(Register, u64); 4] = [
         (Register::Cr4, 1 << 12 | 1 << 21 | 1 << 20 | 1 << 16 | 1 << 7),
         (Register::Cr0, 0x6000_001f),
         (Register::Efer, 1),
         (Register::Rflags, 1 << 18 | 1 << 14 | 2),
     ];
-    /// PAE, MCE, OSXSAVE; PG, WP, NE, ET, PE; SVME, NXE, LMA, LME.
+    /// The values that Vidar runs with: PAE, MCE, OSXSAVE; PG, WP, NE, ET, PE; SVME, NXE, LMA, LME.
     const KNOWN: [(Register, u64); 3] =
         [(Register::Cr4, 0x4_0060), (Register::Cr0, 0x8001_0031), (Register::Efer, 0x1d00)];
     let cpu = Some("EPYC,-hypervisor,+la57");
@@ -168,16 +173,16 @@ fn inherited_registers(small: Small, tools: &Tools) -> Result<()> {
         ensure!(found == value, "{register:?} is {found:#x} and should be {value:#x}");
     }
     let flags = debugger.get(Register::Rflags)?;
-    ensure!(flags & LEFT[3].1 == 2, "RFLAGS are {flags:#x}");
+    ensure!(flags & LEFT[3].1 == 2, "RFLAGS is {flags:#x}");
     debugger.go_on()?;
     booted.console.expect("probe: done", ANSWER)?;
     Ok(())
 }
 
-/// Where the image has `symbol`.
+/// The address of `symbol` in the hypervisor's image.
 fn address(tools: &Tools, symbol: &str) -> Result<u64> {
     let image = fs::read(&tools.hypervisor)?;
-    let image = object::File::parse(image.as_slice()).context("the hypervisor's image is no ELF file")?;
+    let image = object::File::parse(image.as_slice()).context("the hypervisor's image is not an ELF file")?;
     let found = image.symbols().find(|found| found.name() == Ok(symbol));
     Ok(found.with_context(|| format!("the hypervisor's image has no {symbol}"))?.address())
 }

@@ -1,4 +1,4 @@
-//! What firmware, GRUB and users hand over, in sizes and shapes that a machine at hand may not have.
+//! Input from firmware, GRUB and users, in sizes and shapes that a machine at hand may not have.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -18,7 +18,7 @@ use crate::{initramfs, probe_image};
 
 type Check = fn(&Tools) -> Result<()>;
 
-/// The names of the tests in the lane of AMD-V, and what they do.
+/// The names of the tests, which are in the lane of AMD-V, and their functions.
 pub const TESTS: [(&str, Check); 9] = [
     ("given/three-initrds", |tools| three_initrds("given/three-initrds", true, tools)),
     ("given/three-initrds-bare", |tools| three_initrds("given/three-initrds-bare", false, tools)),
@@ -31,29 +31,29 @@ pub const TESTS: [(&str, Check); 9] = [
     ("given/kernel-without-its-last-bytes", short_kernel),
 ];
 
-/// A Linux that has come up.
-struct Up {
+/// A Linux that has booted to its shell.
+struct Booted {
     console: Console,
     _running: Running,
 }
 
-/// A stock Linux with more than usual.
-struct Given<'a> {
+/// A boot of a stock Linux with unusual input.
+struct Input<'a> {
     name: &'a str,
     under_vidar: bool,
     cmdline: &'a str,
     options: &'a str,
-    /// More parts of its initrd.
+    /// Additional parts of the initrd.
     initrds: Vec<Vec<u8>>,
-    /// A file that is on the ISO for GRUB alone, as the initrd of a guest that is not booted.
+    /// A file for GRUB. On the ISO it is the initrd of a guest that is not booted.
     file: Vec<u8>,
     last: &'static [&'static str],
-    /// Bytes that are replaced wherever they are on the ISO, by as many.
+    /// Bytes that are replaced everywhere on the ISO, and the bytes that replace them, of the same length.
     patch: Option<(&'a [u8], &'a [u8])>,
     spec: Spec,
 }
 
-impl Default for Given<'_> {
+impl Default for Input<'_> {
     fn default() -> Self {
         Self {
             name: "",
@@ -69,8 +69,8 @@ impl Default for Given<'_> {
     }
 }
 
-impl Given<'_> {
-    fn boot(self, tools: &Tools) -> Result<Up> {
+impl Input<'_> {
+    fn boot(self, tools: &Tools) -> Result<Booted> {
         let dir = test_dir(&Lane::Svm.folder(self.name))?;
         let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
         for (index, bytes) in self.initrds.into_iter().enumerate() {
@@ -108,13 +108,13 @@ impl Given<'_> {
         let spec = Spec { dir, iso, memory: 1024, fixed_clock: true, verbose: true, ..self.spec };
         let running = Lane::Svm.machine().start(&spec)?;
         let mut console = Console::new(running.serial()?, &log)?;
-        // With many regions Linux drops its first messages, for want of room.
+        // The first messages are not waited for, since with many regions Linux has no room for them and drops them.
         console.expect(PROMPT, BOOT)?;
-        Ok(Up { console, _running: running })
+        Ok(Booted { console, _running: running })
     }
 }
 
-/// Replaces `from` by `to` in a file.
+/// Replaces each `from` in a file by `to`, which has the same length.
 fn patch(file: &Path, from: &[u8], to: &[u8]) -> Result<()> {
     let mut bytes = fs::read(file)?;
     let mut found = 0;
@@ -126,21 +126,21 @@ fn patch(file: &Path, from: &[u8], to: &[u8]) -> Result<()> {
     Ok(fs::write(file, bytes)?)
 }
 
-/// All parts of an initrd are unpacked, and a command line may hold any bytes.
+/// Linux unpacks all parts of an initrd, and command lines may contain any bytes.
 fn three_initrds(name: &str, under_vidar: bool, tools: &Tools) -> Result<()> {
     let part = |file: &str| initramfs::pack_files(&[], &[(file.to_owned(), file.as_bytes().to_vec())]);
-    let given = Given {
+    let input = Input {
         name,
         under_vidar,
         cmdline: "name=f_PATCH_r",
         options: "log=debug f_PATCH_r",
         initrds: vec![part("second")?, part("third")?],
         patch: Some((b"f_PATCH_r", b"f\xfc......r")),
-        ..Given::default()
+        ..Input::default()
     };
-    let console = &mut given.boot(tools)?.console;
+    let console = &mut input.boot(tools)?.console;
     let files = console.run("cat /second /third")?;
-    ensure!(files.contains("secondthird"), "the files of the initrd's parts say {files:?}");
+    ensure!(files.contains("secondthird"), "the files of the initrd's parts contain {files:?}");
     let bytes = console.run("tr -d '\\000-\\177' </proc/cmdline | wc -c")?;
     ensure!(bytes.trim() == "1", "{bytes} bytes of the command line are above 0x7f");
     if under_vidar {
@@ -152,17 +152,17 @@ fn three_initrds(name: &str, under_vidar: bool, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// Cuts 320 pages out of memory, each with an entry of the map on either side.
+/// GRUB commands that cut 320 pages out of memory, so that the map has an entry on either side of each.
 const CUTS: &[&str] =
     &["for a in 8 9; do for b in 0 1 2 3 4 5 6 7 8 9; do for c in 0 1 2 3 4 5 6 7 8 9 a b c d e f; do \
                          cutmem 0x1${a}${b}${c}0000 0x1${a}${b}${c}1000; done; done; done"];
-/// Entries that there are then at least.
+/// The least number of entries that the map then has.
 const REGIONS: usize = 320;
 
-/// A memory map that boot_params has no room for, and all RAM in it is Linux'.
+/// Linux gets all RAM from a memory map that has more entries than boot_params has room for.
 fn many_regions(tools: &Tools) -> Result<()> {
-    let given = Given { name: "given/300-regions", last: CUTS, ..Given::default() };
-    let console = &mut given.boot(tools)?.console;
+    let input = Input { name: "given/300-regions", last: CUTS, ..Input::default() };
+    let console = &mut input.boot(tools)?.console;
     let count =
         |what: &str, text: String| text.trim().parse::<usize>().with_context(|| format!("{what}: {text}"));
     let pieces = count("System RAM", console.run("grep -c 'System RAM' /proc/iomem")?)?;
@@ -170,35 +170,37 @@ fn many_regions(tools: &Tools) -> Result<()> {
     let regions = count("regions", console.run("ls /sys/firmware/memmap | wc -l")?)?;
     ensure!(regions > REGIONS, "Linux was told {regions} regions");
     let total = count("MemTotal", console.run("awk '/MemTotal/ { print $2 }' /proc/meminfo")?)?;
-    ensure!(total > (1024 - 96) << 10, "Linux has {total} KiB of memory of 1 GiB");
+    ensure!(total > (1024 - 96) << 10, "of 1 GiB of memory Linux has {total} KiB");
     Ok(())
 }
 
-/// The file of [`Given::file`] as one of the machine's tables.
+/// The GRUB command that adds the file of [`Input::file`] to the machine's ACPI tables.
 const LOAD_TABLE: &str = "acpi /boot/guests/file/initrd";
-/// Bytes of the large table.
+/// The size of the large table in bytes.
 const LARGE: usize = 1 << 20;
 
-/// A table with code that is larger than Vidar's heap, and has the name of a sleep state in it: the name is changed, and the
-/// table is still whole.
+/// In an SSDT that is larger than Vidar's heap, Vidar changes the name of a sleep state and nothing else.
 fn large_table(name: &str, uefi: bool, cpus: u32, tools: &Tools) -> Result<()> {
-    let given = Given {
+    let input = Input {
         name,
         file: ssdt(LARGE),
         last: &[LOAD_TABLE],
         spec: Spec { uefi, cpus: NonZeroU32::new(cpus), ..Spec::default() },
-        ..Given::default()
+        ..Input::default()
     };
-    let console = &mut given.boot(tools)?.console;
+    let console = &mut input.boot(tools)?.console;
     let online = console.run("nproc")?;
-    ensure!(online.trim() == cpus.to_string(), "{online} CPUs are on");
+    ensure!(online.trim() == cpus.to_string(), "{online} CPUs are online");
     let table = console.run(
         "for t in /sys/firmware/acpi/tables/SSDT*; do wc -c <$t; grep -c XS3_ $t; grep -c _S3_ $t; done; true",
     )?;
     let lines: Vec<_> = table.split_whitespace().collect();
     let large = LARGE.to_string();
     let found = lines.chunks(3).any(|of_table| of_table == [large.as_str(), "1", "0"]);
-    ensure!(found, "sizes of SSDTs, and lines with the new and the old name: {lines:?}");
+    ensure!(
+        found,
+        "of each SSDT, the size and the numbers of lines with the new and the old name: {lines:?}"
+    );
     let sleep = console.run("cat /sys/power/mem_sleep")?;
     ensure!(!sleep.contains("deep"), "Linux can suspend to RAM: {sleep}");
     let complaints = console.run("dmesg | grep -c 'Incorrect checksum' || true")?;
@@ -206,15 +208,16 @@ fn large_table(name: &str, uefi: bool, cpus: u32, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// A table of `size` bytes with one object, a buffer that ends in the name of a sleep state. ACPI Specification 6.5, 20.2
+/// An SSDT of `size` bytes with one object, which is a buffer that ends in the name of a sleep state. ACPI Specification 6.5, 20.2
 /// "AML Grammar Definition".
 fn ssdt(size: usize) -> Vec<u8> {
-    /// The header, NameOp with a name, BufferOp, PkgLength of four bytes, and the buffer's size with its prefix.
+    /// The length of what precedes the buffer: the header, NameOp with a name, BufferOp, PkgLength of four bytes, and the buffer's size
+    /// with its prefix.
     const BEFORE: usize = 36 + 5 + 1 + 4 + 5;
     let mut table = b"SSDT\0\0\0\0\x02\0VIDAR VIDAR   \x01\0\0\0VDR \x01\0\0\0".to_vec();
     table[4..8].copy_from_slice(&(size as u32).to_le_bytes());
     table.extend_from_slice(b"\x08BIGB\x11");
-    // The length of what follows BufferOp, itself counted.
+    // PkgLength counts itself and everything after it.
     let length = size - BEFORE + 4 + 5;
     table.push(0xc0 | (length & 0xf) as u8);
     table.extend_from_slice(&((length >> 4) as u32).to_le_bytes()[..3]);
@@ -227,16 +230,16 @@ fn ssdt(size: usize) -> Vec<u8> {
     table
 }
 
-/// UEFI without a screen has none for Linux either, and no text screen of a PC.
+/// Under UEFI without a screen, Linux has no screen either, and does not assume a PC's text screen.
 fn no_screen(tools: &Tools) -> Result<()> {
     let spec = Spec { uefi: true, no_screen: true, ..Spec::default() };
-    let console = &mut Given { name: "given/no-screen", spec, ..Given::default() }.boot(tools)?.console;
+    let console = &mut Input { name: "given/no-screen", spec, ..Input::default() }.boot(tools)?.console;
     let said = console.run("dmesg | grep 'Console: '")?;
-    ensure!(said.contains("dummy device") && !said.contains("VGA"), "Linux says of its screen: {said}");
+    ensure!(said.contains("dummy device") && !said.contains("VGA"), "Linux has another screen: {said}");
     Ok(())
 }
 
-/// A kernel whose header promises some bytes more than its file has: it counts them by 16.
+/// A kernel boots although its header, which counts units of 16 bytes, claims some bytes more than the file has.
 fn short_kernel(tools: &Tools) -> Result<()> {
     let small = Small {
         name: Lane::Svm.folder("given/kernel-without-its-last-bytes"),
@@ -257,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_whole() {
+    fn the_table_has_right_lengths_and_a_right_checksum() {
         let table = ssdt(0x1_2345);
         assert_eq!((table.len(), table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte))), (0x1_2345, 0));
         assert_eq!(table[36..42], *b"\x08BIGB\x11");

@@ -1,4 +1,4 @@
-//! The tests that need no machine: `cargo test` and the project's own rules.
+//! The tests that run on the host: `cargo test`, and the project's own rules.
 
 use std::process::Stdio;
 use std::time::Instant;
@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::report::Report;
 use crate::{build, tidy};
 
-/// What these tests are called together.
+/// The name under which the results of `cargo test` are reported.
 pub const NAME: &str = "host";
 
-/// Runs them all, or those whose names contain `filter`.
+/// Runs all of these tests, or those whose names contain `filter`.
 pub fn run(filter: Option<&str>, report: &Report) {
     let begun = Instant::now();
     let results = results(filter.filter(|filter| *filter != NAME));
@@ -23,7 +23,7 @@ pub fn run(filter: Option<&str>, report: &Report) {
     }
 }
 
-/// Runs `cargo test`, and prints what it prints if that is of interest.
+/// Runs `cargo test`. Its output is printed only if a test failed.
 fn results(filter: Option<&str>) -> Results {
     let mut command = build::cargo_command(&["test", "--no-fail-fast", "--tests"]);
     command.args(filter);
@@ -36,7 +36,7 @@ fn results(filter: Option<&str>) -> Results {
     if !results.failed.is_empty() {
         print!("{text}");
     } else if !output.status.success() {
-        // It has said why: as a rule, they cannot be built.
+        // cargo has printed the reason. As a rule, the tests cannot be built.
         results.failed.push(format!("cargo test ({})", output.status));
     }
     results
@@ -47,8 +47,8 @@ struct Results {
     failed: Vec<String>,
 }
 
-/// Reads what Rust's test programs print. Each begins with how many tests it will run and ends with its result; one
-/// that dies in between counts as a test that failed.
+/// Reads the output of Rust's test programs. Each prints first how many tests it will run, and at the end its result. A program that
+/// dies in between counts as a failed test.
 fn read(text: &str) -> Results {
     let mut results = Results { passed: 0, failed: Vec::new() };
     let mut running = None;
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_read_from_what_the_tests_print() {
+    fn results_are_read_from_the_output_of_the_tests() {
         let text = "running 2 tests\ntest a::b ... ok\ntest a::c ... FAILED\n\n\
             test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
             running 7 tests\ntest result: ok. 7 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_dies_is_a_failure() {
+    fn a_program_that_dies_counts_as_a_failure() {
         let dead = "running 2 tests\ntest a::b ... ok\n";
         let alive = "running 1 test\ntest a::c ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored\n";
         let all = |text: &str| {

@@ -1,4 +1,4 @@
-//! Tests that share a machine, and what keeps them from being made.
+//! Tests that share a machine, and the reasons for which they are skipped.
 
 use std::time::Instant;
 
@@ -12,32 +12,32 @@ type Work<'a> = Box<dyn FnOnce() -> Result<()> + Send + 'a>;
 
 /// Tests that run one after the other, in one machine or in none.
 pub struct Job<'a> {
-    /// The names of these tests, in their order.
+    /// The names of the tests, in their order.
     pub names: Vec<String>,
-    /// What the emulators must be able to do for them; they are skipped otherwise.
+    /// What the emulators must be able to do. Otherwise the tests are skipped.
     needs: Vec<Ability>,
-    /// Why they are skipped whatever the emulators can do, if they are.
+    /// The reason for which the tests are skipped whatever the emulators can do, if there is one.
     pub left_out: Option<&'static str>,
     work: Work<'a>,
 }
 
 impl<'a> Job<'a> {
-    /// Tests by these names, which `work` makes and reports.
+    /// Tests with these names, which `work` runs and reports.
     pub fn new(names: Vec<String>, work: impl FnOnce() -> Result<()> + Send + 'a) -> Self {
         Self { names, needs: Vec::new(), left_out: None, work: Box::new(work) }
     }
 
-    /// The same, where the emulators can do what it `needs`.
+    /// The same tests, skipped if the emulators lack one of these abilities.
     pub fn needing(self, needs: Vec<Ability>) -> Self {
         Self { needs, ..self }
     }
 
-    /// The same, or skipped for this reason.
+    /// The same tests, skipped if there is a reason.
     pub fn left_out(self, why: Option<&'static str>) -> Self {
         Self { left_out: why, ..self }
     }
 
-    /// Runs its tests, or says of each why it cannot be made here.
+    /// Runs the tests, or reports why they are skipped.
     pub fn run(self, report: &Report) {
         if let Some(why) = self.why_not() {
             return self.names.iter().for_each(|name| report.skip(name, &why));
@@ -48,7 +48,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Why they cannot be made here, if they cannot, and which command makes them.
+    /// The reason why the tests are skipped, if they are, with the command that runs them.
     fn why_not(&self) -> Option<String> {
         if let Some(why) = self.left_out {
             return Some(why.to_owned());

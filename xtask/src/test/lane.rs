@@ -1,9 +1,9 @@
-//! The lanes: the same tests for each extension, in the emulator that has it.
+//! The lanes. A lane is an extension in an emulator that has it, and the same tests run in several lanes.
 
 use crate::machine::abilities::Ability;
 use crate::machine::{BOCHS_HZ, Machine};
 
-/// An extension, and so an emulator.
+/// An extension on some CPU model, and thereby an emulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Lane {
     /// VT-x, in Bochs.
@@ -17,10 +17,10 @@ pub enum Lane {
     Svm,
     /// AMD-V on a model of 2022, in QEMU from version 8.1 on.
     SvmGenoa,
-    /// AMD-V with all else that QEMU emulates, 5-level paging (LA57) among it.
+    /// AMD-V with everything else that QEMU emulates, such as 5-level paging (LA57).
     SvmMax,
-    /// AMD-V with nrip_save, clean bits and flushes by ASID, as newer CPUs have it, in Bochs. For the probe alone: Bochs
-    /// takes four times as long as QEMU.
+    /// AMD-V with nrip_save, clean bits and flushes by ASID, as newer CPUs have it, in Bochs. Only the probe runs in this lane, since
+    /// Bochs takes four times as long as QEMU.
     SvmNextRip,
     /// AMD-V as KVM gives it to its guests, in a KVM that runs in QEMU.
     SvmKvm,
@@ -29,9 +29,9 @@ pub enum Lane {
 }
 
 impl Lane {
-    /// The lanes of all tests, the slower one first.
+    /// The lanes in which all tests run, the slower one first.
     pub const ALL: [Self; 2] = [Self::Vmx, Self::Svm];
-    /// The lanes of the probe alone, and of Linux in some machines.
+    /// The lanes in which only the probe, and Linux in some machines, run.
     pub const MORE: [Self; 6] = [
         Self::VmxArrowLake,
         Self::VmxTigerLake,
@@ -41,7 +41,7 @@ impl Lane {
         Self::SvmMax,
     ];
 
-    /// The lane of which it is another model of CPU: what holds there holds here.
+    /// The lane of which this one is a variant with another CPU model, or this lane. What is expected there is expected here.
     pub fn usual(self) -> Self {
         match self {
             Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake => Self::Vmx,
@@ -50,7 +50,7 @@ impl Lane {
         }
     }
 
-    /// What the names of its tests begin with.
+    /// The first part of the names of its tests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vmx => "vt-x",
@@ -65,7 +65,7 @@ impl Lane {
         }
     }
 
-    /// What `vidarctl` calls the extension.
+    /// The name of the extension in the output of `vidarctl`.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake | Self::VmxKvm => "Intel VT-x",
@@ -81,7 +81,7 @@ impl Lane {
         }
     }
 
-    /// The machine that has it.
+    /// The machine of this lane.
     pub fn machine(self) -> Machine {
         match self {
             Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake | Self::SvmNextRip => Machine::Bochs,
@@ -91,7 +91,7 @@ impl Lane {
         }
     }
 
-    /// Its CPU, if it is not the machine's usual one.
+    /// The CPU model, if it is not the machine's default.
     pub fn cpu(self) -> Option<&'static str> {
         match self {
             Self::Vmx | Self::Svm | Self::SvmKvm | Self::VmxKvm => None,
@@ -103,8 +103,8 @@ impl Lane {
         }
     }
 
-    /// What Linux has to be told there. The CPUID of newer models in Bochs names the frequency that their TSC has in a computer;
-    /// here it is that of the instructions, and Linux' seconds would take minutes.
+    /// What has to be added to Linux' command line. The newer CPU models of Bochs name the TSC frequency of a real CPU in CPUID. In
+    /// Bochs the TSC counts instructions, so that with this frequency a second of Linux would take minutes.
     pub fn command_line(self) -> String {
         match self {
             Self::VmxTigerLake | Self::VmxArrowLake | Self::VmxKvm => {
@@ -114,7 +114,7 @@ impl Lane {
         }
     }
 
-    /// What a message calls its CPU.
+    /// The name of the CPU in messages.
     pub fn cpu_name(self) -> String {
         let emulator =
             if matches!(self.machine(), Machine::Bochs | Machine::KvmInBochs) { "Bochs" } else { "QEMU" };
@@ -122,7 +122,7 @@ impl Lane {
         format!("the CPU of {emulator}, {model},")
     }
 
-    /// What its emulator must be able to do.
+    /// What the emulator must be able to do.
     pub fn needs(self) -> Vec<Ability> {
         match self {
             Self::Vmx | Self::Svm => vec![],

@@ -1,4 +1,4 @@
-//! Stock Linux kernels, bare and under Vidar: journeys from the menu through one kernel after the other.
+//! Boots stock Linux kernels, bare and under Vidar. A journey leads from the menu through one kernel after the other.
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,14 +22,14 @@ use crate::machine::abilities::Ability;
 use crate::machine::{Machine, Running, Spec};
 use crate::manifest::{self, Guest};
 
-/// Whether a journey is made with or without Vidar.
+/// The menu entries of a journey.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// The menu entries without Vidar.
+    /// The entries without Vidar.
     Bare,
-    /// Those under Vidar.
+    /// The entries under Vidar.
     Vidar,
-    /// Those under Vidar, which shows itself in CPUID.
+    /// The entries under Vidar, with the option by which it shows itself in CPUID.
     Announced,
 }
 
@@ -55,10 +55,10 @@ impl Side {
     }
 }
 
-/// The suites of Debian whose newest kernels are guests too, if that is asked for.
+/// The suites of Debian whose newest kernels are guests with `--newest-kernels`.
 pub const NEWEST_KERNELS: [&str; 2] = ["stable", "unstable"];
 
-/// Fetches the newest kernels of those suites, unless they are there.
+/// Fetches the newest kernels of these suites, unless that has been done.
 pub fn fetch_newest() -> Result<()> {
     for suite in NEWEST_KERNELS {
         Archive::new(Some(suite)).update()?;
@@ -69,7 +69,7 @@ pub fn fetch_newest() -> Result<()> {
     Ok(())
 }
 
-/// What the emulator of `lane` must be able to do for Linux.
+/// What the emulator of `lane` must be able to do to run Linux.
 pub fn needs(lane: Lane) -> Vec<Ability> {
     let mut needs = lane.needs();
     if lane.machine() == Machine::Bochs {
@@ -78,11 +78,11 @@ pub fn needs(lane: Lane) -> Vec<Ability> {
     needs
 }
 
-/// The same kernels bare and under Vidar in one lane, and what is compared of them.
+/// The journeys with the same kernels in one lane, bare and under Vidar, whose results are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Course {
     lane: Lane,
-    /// The suite of Debian that the kernels come from; `None` is that of this machine.
+    /// The suite of Debian that the kernels come from; `None` stands for what this machine follows.
     suite: Option<&'static str>,
 }
 
@@ -93,7 +93,7 @@ pub struct Found {
 }
 
 impl Course {
-    /// All of them, with those through the newest kernels if `newest` is set.
+    /// All courses. Those with the newest kernels are included if `newest` is true.
     pub fn all(newest: bool) -> Vec<Self> {
         let suites = NEWEST_KERNELS.iter().copied().map(Some).filter(|_| newest);
         let suites: Vec<_> = [None].into_iter().chain(suites).collect();
@@ -101,12 +101,12 @@ impl Course {
         Lane::ALL.into_iter().flat_map(of).collect()
     }
 
-    /// What its emulator must be able to do.
+    /// What the emulator must be able to do.
     pub fn needs(self) -> Vec<Ability> {
         needs(self.lane)
     }
 
-    /// The sides on which its journeys are made. One with a Vidar that shows itself is made with this machine's kernels alone.
+    /// The sides of the journeys. Vidar shows itself only in a journey with this machine's kernels.
     pub fn sides(self) -> &'static [Side] {
         if self.suite.is_none() {
             &[Side::Vidar, Side::Bare, Side::Announced]
@@ -115,13 +115,13 @@ impl Course {
         }
     }
 
-    /// The name of one of its tests; `what` is a journey or a comparison.
+    /// The name of a test. `what` says whether it belongs to a journey or to a comparison.
     fn test(self, what: &str, rest: &str) -> String {
         let suite = self.suite.map_or_else(String::new, |suite| format!("-{suite}"));
         self.lane.test(&format!("{what}{suite}/{rest}"))
     }
 
-    /// The guests of a journey: a Vidar that shows itself is tried with one alone, which has the most drivers.
+    /// The guests of a journey. Where Vidar shows itself, this is only the guest with the most drivers.
     fn guests(self, side: Side) -> Result<Vec<Guest>> {
         let mut guests = manifest::load()?;
         if side == Side::Announced {
@@ -133,14 +133,14 @@ impl Course {
         })
     }
 
-    /// The names of the guests in those of the tests, where the suite has been named already.
+    /// The names of the guests in the names of the tests, without the suite, which is named before them.
     fn labels(self, side: Side) -> Vec<String> {
         let end = self.suite.map_or_else(String::new, |suite| format!("-{suite}"));
         let label = |guest: Guest| guest.name.strip_suffix(&end).unwrap_or(&guest.name).to_owned();
         self.guests(side).unwrap_or_default().into_iter().map(label).collect()
     }
 
-    /// The names of the tests that a journey makes, in its order.
+    /// The names of a journey's tests, in their order.
     pub fn journey_names(self, side: Side) -> Vec<String> {
         let mut names = Vec::new();
         for (index, guest) in self.labels(side).iter().enumerate() {
@@ -156,7 +156,7 @@ impl Course {
         names
     }
 
-    /// The names of its comparisons.
+    /// The names of the comparisons.
     pub fn comparison_names(self) -> Vec<String> {
         self.comparisons().iter().map(|(side, guest, one)| self.comparison_name(*side, guest, one)).collect()
     }
@@ -165,7 +165,7 @@ impl Course {
         self.test("transparency", &format!("{}/{guest}/{}", side.name(), comparison.name))
     }
 
-    /// All that is compared with the bare machine.
+    /// All comparisons with the bare machine.
     fn comparisons(self) -> Vec<(Side, String, &'static Comparison)> {
         let sides = self.sides().iter().copied().filter(|side| side.under_vidar());
         let guests = sides.flat_map(|side| self.labels(side).into_iter().map(move |guest| (side, guest)));
@@ -175,8 +175,8 @@ impl Course {
         guests.flat_map(compare).collect()
     }
 
-    /// Boots the first guest, reboots, chooses the next one in the menu over the serial line, and so on; the last is
-    /// powered off.
+    /// Boots the first guest, reboots, chooses the next one in the menu over the serial line, and so on. The last guest powers the
+    /// machine off.
     pub fn journey(self, side: Side, tools: &Tools, found: &Found, report: &Report) -> Result<()> {
         let dir = test_dir(&self.test("linux", side.name()).replace('/', "-"))?;
         let log = dir.join("serial.log");
@@ -203,7 +203,7 @@ impl Course {
         };
         let (guests, labels) = (self.guests(side)?, self.labels(side));
         let (mut running, mut console) = start(self.lane, side, &guests, tools, &dir)?;
-        // Every step is reported as it ends; the first that fails is the last.
+        // Each step is reported as it ends. The first one that fails is the last.
         let mut walk = || -> Result<(), ()> {
             for (index, (guest, label)) in guests.iter().zip(&labels).enumerate() {
                 if index > 0 {
@@ -225,7 +225,7 @@ impl Course {
                     found
                         .facts
                         .lock()
-                        .expect("nobody panics with it")
+                        .expect("no thread panics while it holds the lock")
                         .insert((self, label.clone(), side), facts);
                 }))?;
             }
@@ -237,7 +237,7 @@ impl Course {
 
     /// Compares what the journeys have found.
     pub fn compare(self, found: &Found, report: &Report) {
-        let facts = found.facts.lock().expect("nobody panics with it");
+        let facts = found.facts.lock().expect("no thread panics while it holds the lock");
         for (side, guest, comparison) in self.comparisons() {
             let begun = Instant::now();
             let of = |side| {
@@ -276,7 +276,7 @@ fn start(lane: Lane, side: Side, guests: &[Guest], tools: &Tools, dir: &Path) ->
     Ok((running, console))
 }
 
-/// Waits for the shell, which must be that of `guest`'s kernel.
+/// Waits for the shell, and checks that it runs on the kernel of `guest`.
 fn boot(console: &mut Console, side: Side, guest: &Guest) -> Result<()> {
     console.expect("Linux version", BOOT)?;
     console.expect(PROMPT, BOOT)?;
@@ -284,7 +284,7 @@ fn boot(console: &mut Console, side: Side, guest: &Guest) -> Result<()> {
     let image = fs::read(guests::kernel(guest, Freshness::Any)?)?;
     let (runs, wanted) = (console.run("uname -r")?, release(&image).context("the kernel has no release")?);
     ensure!(runs.trim_end() == wanted, "the kernel is {} and should be {wanted}", runs.trim_end());
-    // GRUB's own loader adds the file's name.
+    // Without Vidar, GRUB's loader adds the file's name to the command line.
     if side.under_vidar() {
         let command_line = console.run("cat /proc/cmdline")?;
         ensure!(command_line.trim_end() == guest.cmdline, "the command line is {command_line:?}");
@@ -292,7 +292,7 @@ fn boot(console: &mut Console, side: Side, guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// What a bzImage says of its release: the first word of the text that its field `kernel_version` points to.
+/// The release of a bzImage, which is the first word of the text that its field `kernel_version` points to.
 pub fn release(image: &[u8]) -> Option<&str> {
     let pointer = image.get(0x20e..0x210)?.try_into().ok()?;
     let text = image.get(0x200 + usize::from(u16::from_le_bytes(pointer))..)?;
@@ -306,7 +306,7 @@ fn reboot(console: &mut Console) -> Result<()> {
     Ok(())
 }
 
-/// Powers the machine off by its shell.
+/// Powers the machine off by the guest's shell.
 pub fn power_off(running: &mut Running, console: &mut Console) -> Result<()> {
     console.type_line("poweroff")?;
     console.expect("Power down", ANSWER)?;
@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_names_its_release() {
+    fn the_release_is_read_from_a_kernel() {
         let mut image = vec![0; 0x800];
         assert_eq!(release(&image), None);
         image[0x20e..0x210].copy_from_slice(&0x500_u16.to_le_bytes());

@@ -1,4 +1,4 @@
-//! GRUB's menu, by keys over the serial line: choosing entries, and Vidar's boot options.
+//! Uses GRUB's menu by keys over the serial line, to choose entries and Vidar's boot options.
 
 use anyhow::{Result, bail, ensure};
 
@@ -9,21 +9,21 @@ use super::small::Small;
 use crate::console::{ANSWER, BOOT, Console};
 use crate::grub::{DebugConsole, Menu};
 
-/// What the menu says when it waits for a key.
+/// The text that the menu shows when it waits for a key.
 pub const MENU: &str = "Use the ^ and v keys";
-/// Moves the menu's highlight down by one.
+/// Ctrl-N, the key that moves the menu's highlight down.
 const DOWN: &str = "\x0e";
 
 type Check = fn(&Tools) -> Result<()>;
 
-/// The names of the tests, and what they do. GRUB is the same in both lanes, and QEMU is quicker.
+/// The names of the tests, and their functions. They run in QEMU only, which is quicker, since GRUB is the same in both lanes.
 pub const TESTS: [(&str, Check); 2] =
     [("menu/boot-options", boot_options), ("menu/debug-console-elsewhere", debug_console_elsewhere)];
 
-/// Moves down through a menu that has just come up, to the entry `title`, and takes it.
+/// Moves down to the entry `title` in a menu that has just come up, and chooses it.
 pub fn choose(console: &mut Console, title: &str) -> Result<()> {
     for _ in 0..16 {
-        // The highlighted entry is the one with the star, and is drawn once each time.
+        // The highlighted entry is marked by a star. It is drawn once each time.
         console.expect("*", ANSWER)?;
         if console.expect("  ", ANSWER)? == title {
             return console.press("\r");
@@ -45,7 +45,7 @@ fn small(name: &str, menu: Menu, tools: &Tools) -> Result<Small> {
     })
 }
 
-/// Options are chosen and taken back, the menu tells which, and Vidar gets them.
+/// Options can be chosen and cleared, the menu shows them, and Vidar gets them.
 fn boot_options(tools: &Tools) -> Result<()> {
     let small = Small { menu_timeout: 60, ..small("menu/boot-options", Menu::default(), tools)? };
     let mut booted = small.boot(tools)?;
@@ -73,12 +73,13 @@ fn boot_options(tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// With a serial port that this machine does not have, the first one is the guest's alone, and nothing waits for a key.
+/// With Vidar's console on a serial port that this machine does not have, the first port is left to the guest, and nothing waits for
+/// a key.
 fn debug_console_elsewhere(tools: &Tools) -> Result<()> {
     let menu = Menu { debug_console: Some(DebugConsole::Com2), ..Menu::default() };
     let mut booted = small("menu/debug-console-elsewhere", menu, tools)?.boot(tools)?;
     let before = booted.console.expect("probe: hello", BOOT)?;
-    ensure!(before.trim().is_empty(), "before the guest there was: {before}");
+    ensure!(before.trim().is_empty(), "there was output before the guest's: {before}");
     booted.console.expect("probe cpuid: ", ANSWER)?;
     let said = booted.console.expect("\r\n", ANSWER)?;
     ensure!(said.contains(UNDER_VIDAR), "the guest is not under Vidar: {said}");
