@@ -3,6 +3,7 @@
 mod archive;
 mod bench;
 mod build;
+mod checks;
 mod cmdline;
 mod console;
 mod distribution;
@@ -117,6 +118,17 @@ enum Task {
     },
     /// Check the project's own rules
     Tidy,
+    /// Try each parser with a million inputs: mutations of valid ones, and noise
+    ///
+    /// The tests try some thousand. An input that a parser fails with is written to hv/tests/robust/corpus.
+    Robust {
+        /// Try only parsers whose names contain this
+        #[arg(long, value_name = "TEXT")]
+        filter: Option<String>,
+        /// How many inputs each parser is given
+        #[arg(long, value_name = "N", default_value = "1000000")]
+        inputs: NonZeroU32,
+    },
     /// Remove ISOs, logs and what the emulators left; `cargo clean` removes what was built
     Clean {
         /// Also remove the guests' kernels; the next task fetches them again
@@ -256,6 +268,7 @@ fn perform(task: Task) -> Result<bool> {
         Task::Bench { picture: true } => bench::picture()?,
         Task::Bench { picture: false } => return bench::run(),
         Task::Tidy => tidy::run()?,
+        Task::Robust { filter, inputs } => checks::robust::run(inputs, filter.as_deref())?,
         Task::Clean { guests, emulators } => {
             paths::clean(guests)?;
             if emulators {
