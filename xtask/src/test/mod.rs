@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the tests of the host, then those in emulators.
+//! `cargo xtask test`: runs the tests on the host, and then those in emulators.
 
 mod acpi;
 mod added_cpu;
@@ -50,40 +50,40 @@ use self::report::Report;
 use crate::machine::abilities::Ability;
 use crate::{build, emulators, paths, probe_image, setup};
 
-/// What tests that take long are to be like.
+/// Which of the longer tests are run, and how long they take.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent {
-    /// A whole Debian is built and booted as well.
+    /// True if a whole Debian is also built and booted.
     pub distribution: bool,
-    /// The newest kernels of Debian are guests as well.
+    /// True if Debian's newest kernels are also booted.
     pub newest_kernels: bool,
-    /// QEMU is shown to lose a machine.
+    /// True if QEMU is also shown to lose a machine.
     pub lost_machine: bool,
-    /// The VT-x of a nested KVM is tried as well.
+    /// True if the VT-x of a nested KVM is also tested.
     pub nested: bool,
-    /// Seconds of load on several CPUs.
+    /// The seconds for which machines with several CPUs are under load.
     pub load: u64,
 }
 
-/// Why the VT-x of a nested KVM is not tried.
+/// The reason why the VT-x of a nested KVM is not tested.
 const WITHOUT_NESTED: &str = "it takes 10 to 20 minutes; `cargo xtask test --nested` runs it";
 
-/// Emulators that run at once, where there are CPUs for them.
+/// The number of emulators that run at once, if the host has as many CPUs.
 const AT_ONCE: usize = 2;
 
-/// What the machines' tests are made with.
+/// The programs that the tests in machines use.
 #[derive(Debug)]
 pub struct Tools {
     /// The hypervisor's image.
     pub hypervisor: PathBuf,
     /// The guest's tool.
     pub vidarctl: PathBuf,
-    /// The probe's image, built when the first test wants it.
+    /// The probe's image, which is built when a test first needs it.
     probe: OnceLock<Vec<u8>>,
 }
 
 impl Tools {
-    /// Takes the hypervisor and the tool from where cargo puts them.
+    /// The tools at the paths where cargo puts them.
     pub fn new() -> Self {
         Self { hypervisor: paths::hypervisor(), vidarctl: paths::vidarctl(), probe: OnceLock::new() }
     }
@@ -95,11 +95,11 @@ impl Tools {
         if self.probe.get().is_none() {
             let _ = self.probe.set(probe_image::build()?);
         }
-        Ok(self.probe.get().expect("it was just built"))
+        Ok(self.probe.get().expect("the probe has just been built"))
     }
 }
 
-/// Prints the names of all tests in machines, of those of a whole Debian if they are asked for.
+/// Prints the names of all tests, and why a test is left out, if it is.
 pub fn list(extent: Extent) {
     for (name, left_out) in names(extent) {
         match left_out {
@@ -109,13 +109,13 @@ pub fn list(extent: Extent) {
     }
 }
 
-/// The names, and why a test is left out, if it is.
+/// The names of all tests, and the reason why a test is left out, if it is.
 fn names(extent: Extent) -> Vec<(String, Option<&'static str>)> {
     let tools = Tools::new();
     let (found, smp_found, report) = (Found::default(), smp::Found::default(), Report::default());
     let nested_found = nested::Found::default();
     let jobs = jobs(&tools, &found, &report, &smp_found, &nested_found, extent);
-    // Another suite's emulators make no difference to these.
+    // These tests do not depend on the emulators, so they are not run with those of another suite.
     let on_the_host: &[&str] = if paths::suite().is_none() { &[host::NAME, "tidy"] } else { &[] };
     let compared = Course::all(extent.newest_kernels)
         .into_iter()
@@ -127,8 +127,8 @@ fn names(extent: Extent) -> Vec<(String, Option<&'static str>)> {
     on_the_host.iter().map(|name| made((*name).to_owned())).chain(jobs).chain(compared.map(made)).collect()
 }
 
-/// Runs the tests that this command asks for with the emulators of the Debian `suite`; whether all passed. What is not in its tree is
-/// built before.
+/// Runs the tests that this command asks for with the emulators of Debian's `suite`. Returns true if all passed. What cannot be built
+/// in the suite's tree is built before.
 pub fn run_with(suite: &str) -> Result<bool> {
     setup::rust_targets()?;
     build::all()?;
@@ -141,8 +141,8 @@ pub fn run_with(suite: &str) -> Result<bool> {
     emulators::run(&tree, &asked.chain([Ok("--inside".to_owned())]).collect::<Result<Vec<_>>>()?)
 }
 
-/// Runs all tests that `extent` does not leave out, or those of them whose name contains `filter` with what they build on, and
-/// that `times` times; whether all passed.
+/// Runs the tests of `extent`, `times` times. With a `filter`, these are the tests whose names contain it, and those that they depend
+/// on. Returns true if all passed.
 pub fn run(filter: Option<&str>, extent: Extent, times: NonZeroU32) -> bool {
     let report = Report::default();
     for _ in 0..times.get() {
@@ -152,7 +152,7 @@ pub fn run(filter: Option<&str>, extent: Extent, times: NonZeroU32) -> bool {
 }
 
 fn once(filter: Option<&str>, extent: Extent, report: &Report) {
-    // Another suite's emulators make no difference to the others.
+    // These tests do not depend on the emulators, so they are not run with those of another suite.
     if paths::suite().is_none() {
         host::run(filter, report);
     }
@@ -178,7 +178,7 @@ fn once(filter: Option<&str>, extent: Extent, report: &Report) {
     let nested_compared = wanted(&nested::comparison_names());
     let is_nested = |job: &Job| nested_compared && job.names.iter().any(|name| nested::makes_facts(name));
     queue.retain(|job| wanted(&job.names) || is_journey(job) || is_smp(job) || is_nested(job));
-    // Nothing is built for them.
+    // Nothing has to be built for tests that are left out.
     queue.extract_if(.., |job| job.left_out.is_some()).for_each(|job| job.run(report));
     if !queue.is_empty() {
         let begun = Instant::now();
@@ -205,7 +205,7 @@ fn once(filter: Option<&str>, extent: Extent, report: &Report) {
     }
 }
 
-/// Compares what two machines have found, if they could be had.
+/// Compares what was collected in two machines, unless the emulator lacks what these need.
 fn compare_or_skip(names: Vec<String>, needs: Vec<Ability>, report: &Report, compare: impl FnOnce() + Send) {
     let compare = || {
         compare();
@@ -214,13 +214,13 @@ fn compare_or_skip(names: Vec<String>, needs: Vec<Ability>, report: &Report, com
     Job::new(names, compare).needing(needs).run(report);
 }
 
-/// Runs the jobs, as many at once as the host has CPUs for.
+/// Runs the jobs, as many at once as the host has CPUs, but at most [`AT_ONCE`].
 fn in_machines(mut queue: Vec<Job<'_>>, report: &Report) {
     let at_once = thread::available_parallelism().map_or(1, usize::from).min(AT_ONCE);
-    // The longest come first in the list, and are taken from the end of the queue.
+    // The longest jobs come first in the list, and jobs are taken from the end of the queue.
     queue.reverse();
     let queue = Mutex::new(queue);
-    let next = || queue.lock().expect("nobody panics with it").pop();
+    let next = || queue.lock().expect("no thread panics while it holds the lock").pop();
     thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
@@ -232,7 +232,7 @@ fn in_machines(mut queue: Vec<Job<'_>>, report: &Report) {
     });
 }
 
-/// The table of what runs in machines, the longest first.
+/// The table of all jobs in machines, the longest first.
 fn jobs<'a>(
     tools: &'a Tools,
     found: &'a Found,
@@ -242,11 +242,11 @@ fn jobs<'a>(
     extent: Extent,
 ) -> Vec<Job<'a>> {
     let mut jobs = Vec::new();
-    // They take longest by far.
+    // The tests of VT-x on a nested KVM take longest by far.
     let nested = (!extent.nested).then_some(WITHOUT_NESTED);
     let vmx = Lane::VmxKvm;
-    let sitting = probes::sitting(vmx);
-    let probe = Job::new(sitting.names(), move || sitting.run(tools, report));
+    let session = probes::session(vmx);
+    let probe = Job::new(session.names(), move || session.run(tools, report));
     let resets = probes::SINGLES.iter().filter(|single| single.name == probes::RESET);
     let resets = resets.map(|single| {
         one(vmx.test(single.name), vmx.folder(single.name), report, move || single.run(vmx, tools))
@@ -261,12 +261,12 @@ fn jobs<'a>(
     let courses = Course::all(extent.newest_kernels).into_iter();
     jobs.extend(courses.flat_map(|course| journeys(course, tools, found, report)));
     jobs.extend(Lane::ALL.into_iter().chain(Lane::MORE).map(|lane| {
-        let sitting = probes::sitting(lane);
-        Job::new(sitting.names(), move || sitting.run(tools, report)).needing(lane.needs())
+        let session = probes::session(lane);
+        Job::new(session.names(), move || session.run(tools, report)).needing(lane.needs())
     }));
     jobs.extend(pairs::PAIRS.map(|pair| {
-        let sitting = pair.sitting();
-        Job::new(sitting.names(), move || sitting.run(tools, report)).needing(pair.needs())
+        let session = pair.session();
+        Job::new(session.names(), move || session.run(tools, report)).needing(pair.needs())
     }));
     jobs.extend(in_nested_kvm(Lane::SvmKvm, tools, nested_found, report));
     for setup in smp::setups(extent.newest_kernels) {
@@ -281,7 +281,7 @@ fn jobs<'a>(
         let check = move || startup::lost_machine(tools);
         jobs.push(one(Lane::Svm.test(name), Lane::Svm.folder(name), report, check));
     }
-    // Bochs has none of these devices.
+    // These devices are not available in Bochs.
     jobs.extend([true, false].map(|under_vidar| {
         let all = move || devices::all(Lane::Svm, under_vidar, tools, report);
         Job::new(devices::names(Lane::Svm, under_vidar), all)
@@ -295,7 +295,7 @@ fn jobs<'a>(
         boots::BOOTS.iter().map(|boot| one(boot.test(), boot.folder(), report, move || boot.run(tools))),
     );
     jobs.extend(hot_memory::SETUPS.map(|setup| {
-        // Bochs has no slots.
+        // Bochs cannot add memory to a running machine, so this is for QEMU only.
         one(setup.test(), setup.folder(), report, move || setup.run(tools))
             .needing(vec![Ability::QemuNestedRealMode])
     }));
@@ -322,19 +322,17 @@ fn jobs<'a>(
     }));
     jobs.push(Job::new(usb::names(), move || usb::all(tools, report)));
     jobs.extend(
-        no_serial::DESKS
+        no_serial::DESKTOPS
             .iter()
-            .map(|desk| Job::new(desk.names(Lane::Svm), move || desk.all(Lane::Svm, tools, report))),
+            .map(|desktop| Job::new(desktop.names(Lane::Svm), move || desktop.all(Lane::Svm, tools, report))),
     );
-    jobs.extend(
-        out_of_reach::all().map(|(name, obstacle)| {
-            Job::new(vec![name], || bail!("nothing makes it")).needing(vec![obstacle])
-        }),
-    );
+    jobs.extend(out_of_reach::all().map(|(name, obstacle)| {
+        Job::new(vec![name], || bail!("no emulator can run this test")).needing(vec![obstacle])
+    }));
     jobs
 }
 
-/// The journeys of a course.
+/// The jobs for the journeys of a course.
 fn journeys<'a>(course: Course, tools: &'a Tools, found: &'a Found, report: &'a Report) -> Vec<Job<'a>> {
     let job = |&side| {
         let journey = move || course.journey(side, tools, found, report);
@@ -343,7 +341,7 @@ fn journeys<'a>(course: Course, tools: &'a Tools, found: &'a Found, report: &'a 
     course.sides().iter().map(job).collect()
 }
 
-/// Those of Linux and of xtask itself in a lane of KVM that nests.
+/// The jobs for Linux and for xtask itself in a lane with a nested KVM.
 fn in_nested_kvm<'a>(
     lane: Lane,
     tools: &'a Tools,
@@ -356,7 +354,7 @@ fn in_nested_kvm<'a>(
     linux.chain([obstacles]).map(move |job| job.needing(lane.needs()))
 }
 
-/// Those of a lane with one test.
+/// The jobs of a lane that consist of one test.
 fn short<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> Vec<Job<'a>> {
     let singles = probes::SINGLES.iter().filter(move |single| single.is_in(lane)).map(move |single| {
         one(lane.test(single.name), lane.folder(single.name), report, move || single.run(lane, tools))
@@ -372,7 +370,7 @@ fn short<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> Vec<Job<'a>> {
     singles.chain(startups).chain(refusals).collect()
 }
 
-/// A test by itself, in a folder of its own.
+/// A job that consists of one test, with a folder of its own.
 fn one<'a>(
     name: String,
     folder: String,
@@ -390,7 +388,7 @@ fn folder(name: &str) -> PathBuf {
     paths::machines().join(format!("test-{name}"))
 }
 
-/// An empty folder for the test `name`.
+/// Makes an empty folder for the test `name`.
 pub fn test_dir(name: &str) -> Result<PathBuf> {
     let dir = folder(name);
     if dir.exists() {

@@ -1,4 +1,4 @@
-//! Linux under Vidar on a KVM that nests: what a newcomer's first run takes where KVM can do that.
+//! Boots Linux under Vidar on a nested KVM. `cargo xtask run` prefers a KVM that nests, so this is what many users try first.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -18,22 +18,22 @@ use crate::iso::{self, Recipe};
 use crate::machine::{Running, Spec};
 use crate::manifest;
 
-/// A machine and what is done in it.
+/// A machine, and the steps that are taken in it.
 #[derive(Debug)]
 pub struct Machine {
     lane: Lane,
     cpus: u32,
-    /// Whether Linux runs there without Vidar, to compare with.
+    /// True if Linux runs without Vidar, for a comparison.
     bare: bool,
-    /// The machine's CPU, if it is not that which `cargo xtask run` takes.
+    /// The machine's CPU, if it is not the one of `cargo xtask run`.
     cpu: Option<&'static str>,
     steps: &'static [(&'static str, Step)],
 }
 
 type Step = fn(&mut Guest) -> Result<()>;
 
-/// All of them. A boot takes minutes here, so each ends in another way. On VT-x KVM offers wait-for-SIPI, so hardware starts
-/// the second CPU.
+/// The table of machines. A boot takes minutes here, so each machine ends in another way. On VT-x, KVM offers the wait-for-SIPI state,
+/// so the hardware starts the second CPU.
 const MACHINES: [Machine; 5] = [
     Machine {
         lane: Lane::VmxKvm,
@@ -72,39 +72,40 @@ const MACHINES: [Machine; 5] = [
     },
 ];
 
-/// A CPU that does not name KVM. Bare, Linux would use KVM's clock and more of what Vidar hides.
+/// A CPU that does not name KVM in CPUID. Otherwise, a bare Linux would use KVM's clock and other features that Vidar hides.
 const WITHOUT_KVM_LEAVES: &str = "host,migratable=off,+svm,kvm=off";
 
-/// Those of a lane.
+/// The machines of a lane.
 pub fn machines(lane: Lane) -> impl Iterator<Item = &'static Machine> {
     MACHINES.iter().filter(move |machine| machine.lane == lane)
 }
 
-/// What Linux has seen of the machine whose facts were collected, bare and under Vidar.
+/// The facts that were collected, with true as the key for a bare machine and false for one under Vidar.
 #[derive(Debug, Default)]
 pub struct Found(Mutex<HashMap<bool, Facts>>);
 
-/// What is not compared: the clock source and the kernel's messages tell how late the clocks of an emulated KVM are.
+/// The comparisons that are left out. The clock source and the kernel's messages depend on how late the clocks of a KVM in an emulator
+/// are.
 const BY_TIME: [&str; 2] = ["clocksource", "messages"];
 
 fn comparisons() -> impl Iterator<Item = &'static Comparison> {
     COMPARISONS.iter().filter(|comparison| !BY_TIME.contains(&comparison.name))
 }
 
-/// The names of the comparisons of the two.
+/// The names of the comparisons.
 pub fn comparison_names() -> Vec<String> {
     let names = comparisons().map(|comparison| format!("transparency/{}", comparison.name));
     names.map(|name| Lane::SvmKvm.test(&name)).collect()
 }
 
-/// Returns true if the test of this name collects what is compared.
+/// Returns true if the test of this name collects facts to compare.
 pub fn makes_facts(name: &str) -> bool {
     name.starts_with(&Lane::SvmKvm.test("linux/")) && name.ends_with("/facts")
 }
 
-/// Compares the two.
+/// Compares the facts of the two machines.
 pub fn compare(found: &Found, report: &Report) {
-    let found = found.0.lock().expect("nobody panics with it");
+    let found = found.0.lock().expect("no thread panics while it holds the lock");
     let of = |bare| found.get(&bare).context("the guest's facts were not collected");
     for (comparison, name) in comparisons().zip(comparison_names()) {
         let begun = Instant::now();
@@ -113,19 +114,20 @@ pub fn compare(found: &Found, report: &Report) {
     }
 }
 
-/// Linux counts ticks of the old timer while the TSC runs, to see whether their interrupts come, and panics if they do not.
-/// The timer is that of a KVM whose own time is emulated, so on a busy host they come too late. Linux knows that of KVM and
-/// leaves the check out where it sees one; it does not see this one, since Vidar hides its leaves of CPUID.
+/// Makes Linux skip its check of the PIT's interrupts, in which it waits for some of them and panics if they do not come in time. Here
+/// the PIT is that of a KVM whose own clock is emulated, so on a busy host they come too late. On KVM Linux skips the check by itself,
+/// but Vidar hides the CPUID leaves by which Linux would recognise KVM.
 const NO_TIMER_CHECK: &str = " no_timer_check";
-/// Each byte of a message takes exits of two hypervisors, which Bochs is slow at.
+/// Makes Linux print less. Each byte of a message takes exits of two hypervisors, which are slow in Bochs.
 const QUIET: &str = " quiet";
-/// Some frequency for the TSC. Linux measures it otherwise, which fails on a busy host, and then shows fewer features of the CPU.
+/// Gives Linux a frequency of the TSC. Otherwise Linux measures it, which may fail on a busy host, and then Linux shows fewer CPU
+/// features.
 const KNOWN_TSC: &str = " tsc=reliable tsc_early_khz=2500000";
 
-/// How long Linux may take in a nested KVM.
+/// The time that Linux has to boot in a nested KVM.
 const NESTED_BOOT: Duration = Duration::from_secs(3600);
 
-/// How often the second CPU is taken off and put back.
+/// How often the second CPU is taken offline and back online.
 const ROUNDS: u32 = 10;
 
 struct Guest {
@@ -151,7 +153,7 @@ impl Machine {
         format!("{}{}-cpu", if self.bare { "bare/" } else { "" }, self.cpus)
     }
 
-    /// Takes the steps; after one that failed there are no more.
+    /// Takes the steps, up to the first that fails.
     pub fn run(&self, tools: &Tools, found: &Found, report: &Report) -> Result<()> {
         let dir = test_dir(&self.lane.folder(&format!("linux/{}", self.folder())))?;
         let log = dir.join("serial.log");
@@ -180,7 +182,7 @@ impl Machine {
             begun = Instant::now();
         }
         if let Some(facts) = guest.facts {
-            found.0.lock().expect("nobody panics with it").insert(self.bare, facts);
+            found.0.lock().expect("no thread panics while it holds the lock").insert(self.bare, facts);
         }
         Ok(())
     }
@@ -209,14 +211,14 @@ fn hotplug(guest: &mut Guest) -> Result<()> {
     smp::off_and_on(&mut guest.console, guest.cpus, ROUNDS)
 }
 
-/// Vidar leaves it to the local APICs to start the CPUs.
+/// The local APICs start the CPUs, and not Vidar.
 fn started_by_hardware(guest: &mut Guest) -> Result<()> {
     let log = guest.console.run("vidarctl log")?;
     ensure!(!log.contains("started by Vidar"), "Vidar starts the CPUs: {log}");
     Ok(())
 }
 
-/// The machine is reset, and comes back to Vidar by the menu.
+/// Linux resets the machine, which then boots Vidar again.
 fn reboot(guest: &mut Guest) -> Result<()> {
     guest.console.type_line("reboot")?;
     guest.console.expect("Restarting system", ANSWER)?;

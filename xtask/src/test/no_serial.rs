@@ -1,5 +1,5 @@
-//! Linux under Vidar on machines of today: UEFI, a screen and a keyboard, and no serial port at all. What is to be seen is
-//! read from pictures of the screen, which are kept.
+//! Boots Linux under Vidar on modern machines, which have UEFI, a screen and a keyboard, and no serial port. The text on the screen is
+//! read from pictures, which are kept.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -19,36 +19,36 @@ use crate::iso::{self, Recipe};
 use crate::machine::{Chipset, Keyboard, Medium, Running, Spec};
 use crate::manifest::{self, Guest};
 
-/// A machine, and what is booted in it.
+/// A machine without a serial port.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Desktop {
     /// The first part of its tests' names.
     name: &'static str,
-    /// Whether the ISO is on a stick with all that people have on theirs, and the only keyboard at USB, too. Otherwise it is a CD
-    /// with the guest of emulators, and the keyboard is at the PS/2 port.
+    /// True if the ISO is on a USB stick and has the guests of a user's stick, and the only keyboard is at USB. Otherwise the ISO is a
+    /// CD with the guest for emulators, and the keyboard is at the PS/2 port.
     usb: bool,
 }
 
-/// Both.
-pub const DESKS: [Desk; 2] =
-    [Desk { name: "uefi/no-serial", usb: false }, Desk { name: "uefi/usb-alone", usb: true }];
+/// The table of machines.
+pub const DESKTOPS: [Desktop; 2] =
+    [Desktop { name: "uefi/no-serial", usb: false }, Desktop { name: "uefi/usb-alone", usb: true }];
 
-/// MiB.
+/// The size of memory in MiB.
 const MEMORY: u32 = 512;
-/// Seconds that the menu waits: more than anyone needs to press a key.
+/// The seconds that the menu waits, which are more than the test needs to press a key.
 const MENU_WAITS: u32 = 300;
-/// What the kernel's command line says of its own: a reboot is to be a triple fault.
+/// What is added to the kernel's command line, so that Linux reboots by a triple fault.
 const OWN_WORDS: &str = "reboot=triple";
-/// What the menu adds to that, since it finds no serial port.
+/// What the menu adds to the command line, since it finds no serial port.
 const ADDED: &str = "console=tty0";
 /// Vidar's boot options.
 const OPTIONS: &str = "on-crash=halt";
-/// Where the menu's font is looked for: firmware loads its drivers high, and this much of memory at once is saved quickly.
+/// The bytes of memory that are searched at once for the menu's font. The search begins at the top, where firmware loads its drivers.
 const PIECE: usize = 32 << 20;
 
 type Step = fn(&mut Machine) -> Result<()>;
 
-/// The steps, in their order: the last part of each test's name, and what it does.
+/// The steps in their order: the last part of each test's name, and the function that does it.
 const STEPS: [(&str, Step); 6] = [
     ("menu", menu),
     ("vidar", vidar),
@@ -65,13 +65,13 @@ struct Machine {
     running: Running,
 }
 
-impl Desk {
-    /// The names of the tests that [`Self::all`] makes.
+impl Desktop {
+    /// The names of the tests that [`Self::all`] runs.
     pub fn names(&self, lane: Lane) -> Vec<String> {
         STEPS.iter().map(|(step, _)| lane.test(&format!("{}/{step}", self.name))).collect()
     }
 
-    /// Takes the steps; after one that failed there are no more.
+    /// Takes the steps, up to the first that fails.
     pub fn all(&self, lane: Lane, tools: &Tools, report: &Report) -> Result<()> {
         let mut begun = Instant::now();
         let mut machine = self.start(lane, tools)?;
@@ -95,7 +95,7 @@ impl Desk {
         let image = fs::read(guests::kernel(&guest, Freshness::Any)?)?;
         let release = release(&image).context("the kernel has no release")?.to_owned();
         let menu = Menu {
-            // The entry below the one that is to be chosen.
+            // The default is the entry below the one that the test chooses.
             default: Some(grub::bare(&guest.name)),
             timeout: MENU_WAITS,
             options: OPTIONS.to_owned(),
@@ -130,7 +130,7 @@ impl Desk {
     }
 }
 
-/// The menu is there, and the keyboard moves through it.
+/// The menu is on the screen, and the keyboard moves through it.
 fn menu(machine: &mut Machine) -> Result<()> {
     let font = firmware_font(&mut machine.screen)?;
     let title = &machine.guest.title;
@@ -141,7 +141,7 @@ fn menu(machine: &mut Machine) -> Result<()> {
     machine.screen.monitor.press(&["ret"])
 }
 
-/// The font of the firmware, with which GRUB shows its menu. It is in memory once the firmware has a screen.
+/// The font of the firmware, in which GRUB shows its menu. It is in memory once the firmware uses the screen.
 fn firmware_font(screen: &mut Screen) -> Result<Font> {
     let begun = Instant::now();
     while begun.elapsed() < ANSWER {
@@ -154,7 +154,7 @@ fn firmware_font(screen: &mut Screen) -> Result<Font> {
     anyhow::bail!("the firmware has no font in memory")
 }
 
-/// All that Vidar says before Linux takes the screen.
+/// Vidar's messages are on the screen before Linux takes it over.
 fn vidar(machine: &mut Machine) -> Result<()> {
     let wanted = [
         "vidar: Vidar 0.1.0, started by GRUB ".to_owned(),
@@ -169,8 +169,8 @@ fn vidar(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-/// Linux makes the framebuffer its console. In its font some characters are not as the VGA's are (0, 4, M, T, W, X, f, m, v
-/// and w), so words without them are looked for. What it said at first has scrolled away by the time that a picture is read.
+/// Linux uses the framebuffer as its console. Some characters of its font differ from the VGA's (0, 4, M, T, W, X, f, m, v and w), so
+/// the text that is looked for has none of them. Linux' first messages have scrolled away by the time that a picture is read.
 fn linux(machine: &mut Machine) -> Result<()> {
     let wanted = ["] Freeing unused kernel i", "] Run /init as init process"];
     machine
@@ -184,12 +184,12 @@ fn shell(machine: &mut Machine) -> Result<()> {
     let text = machine.screen.wait("shell", &Font::linux()?, ANSWER, |text| {
         text.shows("built-in shell (ash)") && at_prompt(&text.rows())
     })?;
-    // `/init` has nothing to complain of, such as a serial port that is none.
+    // `/init` must not complain, for instance about a missing serial port.
     ensure!(!text.shows("sh: "), "the screen shows:\n{}", text.rows().join("\n"));
     Ok(())
 }
 
-/// What is typed is run, and what it says is on the screen.
+/// A command that is typed is executed, and its output is on the screen.
 fn keyboard(machine: &mut Machine) -> Result<()> {
     machine.screen.monitor.keys("clear; echo epyt | rev; vidarctl status\n")?;
     machine.screen.wait("commands", &Font::linux()?, ANSWER, |text| {
@@ -199,13 +199,17 @@ fn keyboard(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-/// After Linux had the screen, and has caused a triple fault, Vidar has it back for its last words.
+/// After a triple fault of Linux, Vidar takes the screen back and shows its report.
 fn crash_report(machine: &mut Machine) -> Result<()> {
     machine.screen.monitor.keys("reboot -f\n")?;
     let last = "vidar: error: the machine is halted (on-crash=halt)";
     let text = machine.screen.wait("crash-report", &Font::vidar(), ANSWER, |text| text.ends_with(last))?;
     for wanted in ["the guest has stopped on CPU 0: triple fault", "rip ", "rflags ", "cr3 ", "idtr "] {
-        ensure!(text.shows(wanted), "the screen does not show {wanted:?} but:\n{}", text.rows().join("\n"));
+        ensure!(
+            text.shows(wanted),
+            "{wanted:?} is not on the screen, which shows:\n{}",
+            text.rows().join("\n")
+        );
     }
     ensure!(machine.running.ended(Duration::ZERO)?.is_none(), "the machine did not stay on");
     Ok(())

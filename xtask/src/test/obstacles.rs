@@ -1,5 +1,5 @@
-//! What `cargo xtask run --machine kvm` says where KVM will not do: asked of the program itself, in a Linux whose KVM is set up
-//! so, one way after the other.
+//! Checks what `cargo xtask run --machine kvm` says where KVM cannot be used. The program itself runs in a Linux whose KVM is set up
+//! in one unsuitable way after the other.
 
 use std::env;
 use std::fs;
@@ -22,9 +22,9 @@ struct Case {
     name: &'static str,
     /// The parameters of KVM's module.
     parameters: &'static str,
-    /// Whether a user asks who is not root, and so may not use the device.
+    /// True if the program runs as a user other than root, who may not use the device.
     by_a_user: bool,
-    /// What the answer must have in it.
+    /// What the output must contain.
     says: &'static str,
 }
 
@@ -33,7 +33,7 @@ const fn case(lane: Lane, name: &'static str, parameters: &'static str, says: &'
 }
 
 const NO_RIGHT: &str = "error: you have no right to use /dev/kvm: ";
-/// What comes once nothing is in the way: the tools to build with, which are not there.
+/// What the program says if there is no obstacle. It then looks for the tools to build with, which are missing in this Linux.
 const NOTHING: &str = "error: cannot run rustc";
 
 const CASES: &[Case] = &[
@@ -69,15 +69,15 @@ const CASES: &[Case] = &[
         "unrestricted_guest=0",
         "error: kvm_intel is loaded with unrestricted_guest=N, and Vidar in a guest needs unrestricted_guest=1: ",
     ),
-    // QEMU is not asked here: in Bochs it may need longer to start than a user is let to wait.
+    // There is no case without an obstacle, since in Bochs QEMU may need longer to start than `cargo xtask run` waits.
     Case { by_a_user: true, ..case(Lane::VmxKvm, "rights", "", NO_RIGHT) },
 ];
 
-/// How long the Linux with KVM may take to come up.
+/// The time that the Linux with KVM has to boot.
 const UP: Duration = Duration::from_secs(3600);
-/// A user there without rights.
+/// A user of that Linux who may not use KVM.
 const USER: &str = "user";
-/// Where the checkout is there.
+/// The folder of the checkout in that Linux.
 const CHECKOUT: &str = "vidar";
 
 fn cases(lane: Lane) -> impl Iterator<Item = &'static Case> {
@@ -89,7 +89,7 @@ pub fn names(lane: Lane) -> Vec<String> {
     cases(lane).map(|case| lane.test(&format!("obstacle/{}", case.name))).collect()
 }
 
-/// Sets KVM up in each way and asks.
+/// Sets KVM up in each way, and runs the program.
 pub fn all(lane: Lane, report: &Report) -> Result<()> {
     let dir = test_dir(&lane.folder("obstacle"))?;
     let log = dir.join("serial.log");
@@ -117,11 +117,11 @@ pub fn all(lane: Lane, report: &Report) -> Result<()> {
 fn check(case: &Case, console: &mut Console) -> Result<()> {
     console.expect(&format!("asked: {}\n", case.name), UP)?;
     let said = console.expect("answered", ANSWER)?;
-    ensure!(said.contains(case.says), "it says {:?}", said.trim());
+    ensure!(said.contains(case.says), "the program says {:?}", said.trim());
     Ok(())
 }
 
-/// Loads KVM with the parameters of each case, and asks.
+/// A script that loads KVM with the parameters of each case, and runs the program.
 fn script(lane: Lane, program: &str) -> String {
     let module = lane.kvm_module();
     let mut script = format!("export CARGO_MANIFEST_DIR=/{CHECKOUT}/xtask\n");
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_case_is_set_up_before_it_is_asked() {
+    fn kvm_is_loaded_for_each_case_before_the_program_runs() {
         let script = script(Lane::SvmKvm, "xtask");
         let lines: Vec<_> = script.lines().collect();
         assert_eq!(lines[1], "rmmod kvm_amd; insmod /lib/modules/kvm_amd.ko nested=0");

@@ -1,4 +1,4 @@
-//! Tests that no known emulator can make. Each is named, and skipped with the reason, so that nobody takes it for made.
+//! Tests that no known emulator can run. Each of them is listed as skipped, with the reason, so that it is not silently absent.
 
 use super::lane::Lane;
 use super::probes;
@@ -8,7 +8,7 @@ use crate::machine::abilities::Ability;
 const LOCKS_UP: &str = "Bochs 2.7 lets no interrupt end a guest that was entered with IF clear, so the Linux with KVM locks up sooner or later if its guest \
                         has two CPUs";
 
-/// Those of no kind: where, what, and why not.
+/// The tests other than scenarios of the probe: the lane, the name, and the reason.
 const TESTS: [(Lane, &str, &str); 4] = [
     (
         Lane::Vmx,
@@ -24,7 +24,7 @@ const TESTS: [(Lane, &str, &str); 4] = [
     (Lane::VmxKvm, "linux/2-cpu/reboot", LOCKS_UP),
 ];
 
-/// All of them by name, with what is in their way.
+/// All such tests, including scenarios of the probe. Each has the ability that it lacks.
 pub fn all() -> impl Iterator<Item = (String, Ability)> {
     let own = TESTS.into_iter().map(|(lane, name, why)| (lane.test(name), why));
     let all = own.chain(Lane::MORE.into_iter().chain([Lane::VmxKvm]).flat_map(probes::names_left_out));

@@ -1,11 +1,11 @@
-//! Scenarios of the probe that take a second CPU, which is started, told what to do, and sent an INIT.
+//! Scenarios of the probe that need a second CPU. The first CPU starts it, gives it work, and sends it an INIT.
 
 use super::lane::Lane;
 use super::scenario::Verdict::{AsBare, AsBareBut};
-use super::scenario::{Scenario, Sitting, models, scenario};
+use super::scenario::{Scenario, Session, models, scenario};
 use crate::machine::abilities::Ability;
 
-/// A machine of two CPUs, and who starts the second one for the guest.
+/// A machine with two CPUs, and the option that says who starts the second one.
 #[derive(Debug, Clone, Copy)]
 pub struct Pair {
     lane: Lane,
@@ -16,7 +16,7 @@ pub struct Pair {
 
 const STARTED_BY_VIDAR: &str = "cpu-startup=emulated";
 
-/// All of them.
+/// The table of machines.
 pub const PAIRS: [Pair; 5] = [
     Pair { lane: Lane::Vmx, name: "pair-started-by-vidar", options: STARTED_BY_VIDAR, needs: None },
     Pair { lane: Lane::VmxArrowLake, name: "pair", options: "", needs: Some(Ability::BochsInit) },
@@ -25,16 +25,16 @@ pub const PAIRS: [Pair; 5] = [
     Pair { lane: Lane::SvmMax, name: "pair", options: "", needs: Some(Ability::QemuNestedRealMode) },
 ];
 
-/// The models of Bochs whose second CPU Vidar starts, and all others whose APICs have x2APIC mode.
+/// The lanes in Bochs in which Vidar starts the second CPU, and the other lanes.
 const STARTED_IN_BOCHS: &[Lane] = &[Lane::Vmx, Lane::VmxTigerLake];
 const OTHERS: &[Lane] = &[Lane::VmxArrowLake, Lane::Svm, Lane::SvmMax];
 
-/// The table, in the order in which they are asked: the last one leaves the APICs in another mode.
+/// The scenarios in the order in which they run. The last one leaves the local APICs in another mode.
 ///
-/// An INIT leaves the MSRs of SYSCALL, CR0.CD and CR0.NW as they are, clears CR2, and puts the CPU's signature into EDX. Vidar does so; the INIT of
-/// Bochs does not. Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset". Nor does Bochs refuse reserved bits of the interrupt command
-/// register, which Vidar does where it looks at it. On AMD-V the second CPU begins with its caches on, and QEMU does not apply the
-/// PAT of the guest, so that it reads Vidar's until it has written its own.
+/// An INIT leaves the MSRs of SYSCALL, CR0.CD and CR0.NW unchanged, clears CR2, and puts the CPU's signature into EDX (Intel SDM Vol. 3A,
+/// 10.1.1 "Processor State After Reset"). Vidar does so, while Bochs does not. Vidar also refuses reserved bits of the interrupt command
+/// register where it intercepts writes to it, while Bochs accepts them. On AMD-V the second CPU starts with its caches on. QEMU does not
+/// apply the guest's PAT, so the guest reads Vidar's until it has written its own.
 const SCENARIOS: &[Scenario] = &[
     scenario("other-wherever", AsBare),
     models(STARTED_IN_BOCHS, "other-registers", AsBareBut("edx=signature")),
@@ -57,9 +57,9 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 impl Pair {
-    /// What is asked in it.
-    pub fn sitting(self) -> Sitting {
-        Sitting {
+    /// The session of the probe in this machine.
+    pub fn session(self) -> Session {
+        Session {
             name: self.name,
             lane: self.lane,
             cpus: 2,
@@ -71,7 +71,7 @@ impl Pair {
         }
     }
 
-    /// What its emulator must be able to do.
+    /// What the emulator must be able to do.
     pub fn needs(self) -> Vec<Ability> {
         self.lane.needs().into_iter().chain(self.needs).collect()
     }

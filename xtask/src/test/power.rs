@@ -1,5 +1,5 @@
-//! ACPI at work, bare and under Vidar: suspending to idle, what other suspend there is, the power button; and every way in
-//! which Linux resets a machine, each of which is to end in GRUB again.
+//! Uses ACPI, bare and under Vidar: the sleep states, suspending to idle, and the power button. Also resets the machine in each way that
+//! Linux knows, which must lead back to GRUB.
 
 use std::path::Path;
 use std::thread;
@@ -19,15 +19,15 @@ use crate::machine::{Chipset, Running, Spec};
 use crate::manifest::{self, Guest, Initrd};
 use crate::modules;
 
-/// What listens to the power button, and what it is told by.
+/// The modules for the power button's driver and for its events.
 const MODULES: &[&str] = &["button", "evdev"];
 
-/// How long the machine is left asleep. It would not wake up by itself.
+/// The time for which the machine is left asleep. It does not wake up by itself.
 const ASLEEP: Duration = Duration::from_secs(2);
 
 type Step = fn(&mut Machine) -> Result<()>;
 
-/// The steps, in their order: the last part of each test's name, and what it does.
+/// The steps in their order: the last part of each test's name, and the function that does it.
 const STEPS: [(&str, Step); 4] = [
     ("boot", boot),
     ("states", states),
@@ -42,7 +42,7 @@ struct Machine {
     monitor: Monitor,
 }
 
-/// The names of the tests that [`all`] makes.
+/// The names of the tests that [`all`] runs.
 pub fn names(lane: Lane, under_vidar: bool) -> Vec<String> {
     STEPS.iter().map(|(step, _)| lane.test(&format!("power/{}/{step}", side(under_vidar)))).collect()
 }
@@ -51,7 +51,7 @@ fn side(under_vidar: bool) -> &'static str {
     if under_vidar { "vidar" } else { "bare" }
 }
 
-/// Takes the steps; after one that failed there are no more.
+/// Takes the steps, up to the first that fails.
 pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Result<()> {
     let mut begun = Instant::now();
     let dir = test_dir(&lane.folder(&format!("power-{}", side(under_vidar))))?;
@@ -72,7 +72,7 @@ pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Res
     Ok(())
 }
 
-/// A machine with these guests.
+/// Starts a machine with these guests.
 fn start(
     lane: Lane,
     uefi: bool,
@@ -106,13 +106,16 @@ fn boot(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-/// The firmware has suspend to RAM, and Vidar does not hand it on; hibernation is as it was.
+/// Vidar hides the firmware's suspend to RAM, and keeps hibernation.
 fn states(machine: &mut Machine) -> Result<()> {
     let kinds = machine.console.run("cat /sys/power/mem_sleep")?;
     if machine.under_vidar {
-        ensure!(kinds == "[s2idle]\n", "there is {kinds:?}");
+        ensure!(kinds == "[s2idle]\n", "the kinds of suspend are {kinds:?}");
     } else {
-        ensure!(kinds.contains("deep"), "this machine has nothing that could be missing: {kinds:?}");
+        ensure!(
+            kinds.contains("deep"),
+            "the bare machine has no suspend to RAM that could be hidden: {kinds:?}"
+        );
     }
     let supported = machine.console.run("dmesg | grep 'ACPI: PM: (supports'")?;
     let wanted = if machine.under_vidar { "(supports S0 S4 S5)" } else { "(supports S0 S3 S4 S5)" };
@@ -120,7 +123,7 @@ fn states(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-/// The power button wakes it up.
+/// The power button wakes the machine up from suspend to idle.
 fn suspend_to_idle(machine: &mut Machine) -> Result<()> {
     machine.console.type_line(&format!("{TALK}; echo freeze >/sys/power/state; echo aw''ake"))?;
     machine.console.expect("Suspending console(s)", ANSWER)?;
@@ -131,7 +134,7 @@ fn suspend_to_idle(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-/// A program that hears of it powers the machine off.
+/// The power button reaches a program, which powers the machine off.
 fn power_button(machine: &mut Machine) -> Result<()> {
     const ACTION: &str = "/etc/acpi/PWRF/00000080";
     let console = &mut machine.console;
@@ -145,15 +148,16 @@ fn power_button(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-/// A way to reset a machine, and what Linux calls it.
+/// A way in which Linux can reset a machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Reset {
-    /// What `reboot=` takes for it.
+    /// The letter that `reboot=` takes for it.
     letter: &'static str,
+    /// Linux' name for it.
     way: &'static str,
 }
 
-/// All that Linux offers.
+/// All ways that Linux offers.
 pub const RESETS: [Reset; 5] = [
     Reset { letter: "a", way: "acpi" },
     Reset { letter: "k", way: "kbd" },
@@ -168,7 +172,7 @@ impl Reset {
         format!("power/reset/{}", self.way)
     }
 
-    /// From the menu through Linux to the menu.
+    /// Boots Linux from the menu, and resets the machine back to the menu.
     pub fn run(self, lane: Lane, tools: &Tools) -> Result<()> {
         let dir = test_dir(&lane.folder(&self.name()))?;
         let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;

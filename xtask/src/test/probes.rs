@@ -1,6 +1,6 @@
-//! Guests that misbehave: the probe does what guests should not, bare and under Vidar.
+//! Guests that misbehave. The probe does what guests should not do, bare and under Vidar.
 
-// tidy: long because it holds the table of scenarios, and the tests that share their machine.
+// tidy: long because it holds the table of scenarios, and the tests of the probe that need a machine of their own.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use anyhow::{Result, ensure};
 use super::Tools;
 use super::lane::Lane;
 use super::scenario::Verdict::{AsBare, AsBareBut, Words};
-use super::scenario::{Scenario, Sitting, contains, models, only, scenario};
+use super::scenario::{Scenario, Session, contains, models, only, scenario};
 use super::small::{self, GUEST, Small};
 use crate::console::{ANSWER, BOOT};
 use crate::grub::Menu;
 
-/// What the probe says of the CPU under Vidar and nowhere else: the extensions, of which each machine has one, are gone.
+/// What the probe says about CPUID under Vidar only. Each bare machine shows one of these extensions.
 pub const UNDER_VIDAR: &str = "vmx=0 smx=0 svm=0";
 
 /// The scenarios of a lane.
 fn scenarios(lane: Lane) -> impl Iterator<Item = &'static Scenario> {
     let own = move |scenario: &Scenario| scenario.is_in(lane) == Some(true);
-    // A row for some lanes alone stands there for the row for all.
+    // A row for some lanes replaces the row for all lanes there.
     let for_all = move |scenario: &Scenario| {
         let has_own = SCENARIOS.iter().any(|other| own(other) && other.name == scenario.name);
         scenario.is_in(lane).is_none() && !has_own && left_out(lane).all(|(name, _)| name != scenario.name)
@@ -39,7 +39,7 @@ pub fn names_left_out(lane: Lane) -> impl Iterator<Item = (String, &'static str)
     left_out(lane).map(move |(name, why)| (lane.test(&format!("probe/{name}")), why))
 }
 
-/// Scenarios that emulators cannot show: where, which, and why.
+/// The scenarios that emulators cannot show: the lane, the scenarios, and the reason.
 const LEFT_OUT: &[(Lane, &[&str], &str)] = &[
     (
         Lane::SvmNextRip,
@@ -65,11 +65,11 @@ const LEFT_OUT: &[(Lane, &[&str], &str)] = &[
     ),
 ];
 
-/// What CPUID says on KVM, which shows itself: its leaves are hidden.
+/// What CPUID says under Vidar on KVM. The hypervisor bit is set as without Vidar, but KVM's leaves are hidden.
 const ON_KVM: &str = "vmx=0 smx=0 svm=0 skinit=0 hypervisor=1 40000000=0:0:0:0 signature=";
 
-/// The table, by the probe's names. QEMU's emulated CPU has every MSR, and takes values of control registers that no CPU
-/// takes; so some rows are for one lane.
+/// The table of scenarios, by the probe's names. Some rows are for one lane only, since QEMU's emulated CPU has every MSR, and accepts
+/// values of control registers that no real CPU accepts.
 const SCENARIOS: &[Scenario] = &[
     scenario("cpuid", Words("vmx=0 smx=0 svm=0 skinit=0 hypervisor=0 signature=")),
     only(Lane::SvmKvm, "cpuid", Words(ON_KVM)),
@@ -117,22 +117,22 @@ const SCENARIOS: &[Scenario] = &[
     only(Lane::SvmNextRip, "efer", AsBareBut("svme=#GP(0)/0x500")),
     only(Lane::Svm, "efer", AsBareBut("lme=#GP(0)/0x500 svme=#GP(0)/0x500 reserved=#GP(0)/0x500")),
     scenario("xd-disable", AsBare),
-    // In KVM the bit does nothing by itself.
+    // KVM stores the bit, but it has no effect there without Vidar.
     only(Lane::VmxKvm, "xd-disable", AsBareBut("disabled=ok/1/nx:0/nxe:#GP(0)/other:ok")),
     scenario("cr4", AsBare),
-    // CR4 reads back as it was: PAE, OSFXSR and OSXMMEXCPT, which the probe has set. AMD-V leaves CR4 to the CPU.
+    // CR4 keeps its value, with PAE, OSFXSR and OSXMMEXCPT, which the probe has set. On AMD-V Vidar leaves CR4 to the CPU.
     only(Lane::Vmx, "cr4-refused", AsBareBut("vmxe=#GP(0)/0x620 smxe=#GP(0)/0x620")),
     only(Lane::VmxKvm, "cr4-refused", AsBareBut("vmxe=#GP(0)/0x620 smxe=#GP(0)/0x620")),
     scenario("cr0", AsBare),
     only(Lane::Vmx, "cr0-refused", AsBare),
     only(Lane::VmxKvm, "cr0-refused", AsBare),
     scenario("xsetbv", AsBare),
-    // KVM leaves it to the CPU to look at CR4, and QEMU 10.0 does not.
+    // KVM leaves the check of CR4.OSXSAVE to the CPU, and QEMU 10.0 does not check it.
     only(Lane::SvmKvm, "xsetbv", AsBareBut("without-osxsave=#UD")),
     scenario("invd", AsBare),
-    // No emulator has microcode: they refuse the MSRs, or ignore them.
+    // No emulator has microcode. They refuse the MSRs for it, or ignore writes to them.
     scenario("microcode", AsBare),
-    // KVM ignores what is written to the MSRs of both vendors. Vidar reads the update, and has MSRs refused that no bitmap covers.
+    // KVM ignores writes to the MSRs of both vendors. Vidar reads the update, and refuses MSRs that no bitmap covers.
     only(Lane::VmxKvm, "microcode", AsBareBut("update-nothing=#GP(0) loader-nothing=#GP(0) loader=#GP(0)")),
     scenario("mtrr", AsBare),
     scenario("apicbase", AsBare),
@@ -143,17 +143,17 @@ const SCENARIOS: &[Scenario] = &[
     scenario("touch", Words("faults=0 region=same version=ok log=ok present=yes")),
     scenario("far", AsBare),
     only(Lane::Vmx, "msrs", AsBare),
-    // For a guest's guest KVM makes these two addresses canonical.
+    // For a nested guest KVM makes these two addresses canonical.
     only(Lane::VmxKvm, "msrs", AsBareBut("sysenter-esp=ok/kept/ok sysenter-eip=ok/kept/ok")),
     only(Lane::Svm, "msrs", AsBareBut("efer=ok/kept/#GP(0)")),
     only(Lane::SvmNextRip, "msrs", AsBare),
     only(Lane::SvmKvm, "msrs", AsBare),
     scenario("apicbase-vidar", Words("first=#GP(0) last=#GP(0) behind=ok")),
-    // The hypercall has three bytes, and the trap comes behind it with DR6.BS.
+    // The hypercall has three bytes, and the trap comes after it with DR6.BS set.
     scenario("step-hypercall", Words("vmcall=+3:4000,+4:4000")),
     only(Lane::Vmx, "quiet", AsBare),
     only(Lane::VmxKvm, "quiet", AsBare),
-    // EFER has a bit of Vidar's.
+    // EFER.SVME is set under Vidar and hidden from the guest, so each read of EFER exits.
     only(Lane::Svm, "quiet", AsBareBut("rdmsr-efer=ok/100")),
     only(Lane::SvmNextRip, "quiet", AsBareBut("rdmsr-efer=ok/100")),
     scenario("interrupts", AsBare),
@@ -164,12 +164,12 @@ const SCENARIOS: &[Scenario] = &[
     only(Lane::VmxKvm, "modes", Words("steps=14")),
     scenario("edge", AsBare),
     scenario("step", AsBare),
-    // Bare there is no hypercall.
+    // On the bare machine, VMMCALL is not a hypercall.
     only(Lane::Vmx, "lengths", AsBare),
     only(Lane::VmxKvm, "lengths", AsBare),
     only(Lane::SvmKvm, "lengths", AsBareBut("vmmcall=+5:4000,+6:4000")),
     only(Lane::Svm, "lengths", AsBareBut("vmmcall=+5:4000,+6:4000")),
-    // QEMU executes some of them bare, and no CPU does.
+    // On a bare machine QEMU executes some of these instructions, which real CPUs do not.
     scenario("locked", Words("cpuid=#UD cpuid-longer=#UD rdmsr=#UD wrmsr=#UD xsetbv=#UD vmmcall=#UD")),
     scenario("hidden", Words("cpuid=same")),
     scenario("shadow", AsBare),
@@ -189,16 +189,16 @@ const SCENARIOS: &[Scenario] = &[
     models(&[Lane::SvmMax], "five-levels", AsBare),
 ];
 
-/// The models that have what came to CPUs in the last years. Of AMD's, QEMU emulates neither CET nor what only Intel has.
+/// The lanes whose CPU models have the features of the last years. For AMD's models, QEMU does not emulate CET.
 const NEWER: &[Lane] = &[Lane::VmxTigerLake, Lane::VmxArrowLake, Lane::SvmGenoa, Lane::SvmMax];
 const NEWER_INTEL: &[Lane] = &[Lane::VmxTigerLake, Lane::VmxArrowLake];
 
-/// What is asked in one machine of the lane: all scenarios that are for it.
-pub fn sitting(lane: Lane) -> Sitting {
-    Sitting { name: "probe", lane, cpus: 1, options: "", scenarios: scenarios(lane).collect() }
+/// The session of the probe with all scenarios of a lane.
+pub fn session(lane: Lane) -> Session {
+    Session { name: "probe", lane, cpus: 1, options: "", scenarios: scenarios(lane).collect() }
 }
 
-/// Where a test runs.
+/// The lane and the folder in which a test runs.
 #[derive(Debug)]
 pub struct Place<'a> {
     lane: Lane,
@@ -228,15 +228,15 @@ fn usual(place: &Place<'_>) -> Result<Small> {
 pub struct Single {
     /// The test's name.
     pub name: &'static str,
-    /// The only lane where it is so; `None` is all.
+    /// The only lane in which the test runs; `None` means all.
     lane: Option<Lane>,
     check: fn(&Place<'_>) -> Result<()>,
 }
 
-/// The one of them that is made in a nested KVM in Bochs, where Linux would need minutes to come back.
+/// The only one of these tests that also runs on a nested KVM in Bochs. Linux would need minutes to boot again there.
 pub const RESET: &str = "probe/reset-cf9";
 
-/// The tests with machines of their own.
+/// The table of tests with machines of their own.
 pub const SINGLES: &[Single] = &[
     single("iso/boots-from-disk", boots_from_disk),
     single("probe/crash-halts", crash_halts),
@@ -256,18 +256,18 @@ const fn single(name: &'static str, check: fn(&Place<'_>) -> Result<()>) -> Sing
 }
 
 impl Single {
-    /// Whether it is one of the lane's.
+    /// Returns true if the test runs in `lane`.
     pub fn is_in(&self, lane: Lane) -> bool {
         self.lane.is_none_or(|only| only == lane.usual())
     }
 
-    /// Runs it.
+    /// Runs the test.
     pub fn run(&self, lane: Lane, tools: &Tools) -> Result<()> {
         (self.check)(&Place::new(lane, self.name, tools))
     }
 }
 
-/// The ISO is hybrid: the same file, written to a disk, boots as well.
+/// The ISO is hybrid, so it also boots if it is written to a disk.
 fn boots_from_disk(place: &Place<'_>) -> Result<()> {
     let small = Small { cmdline: "probe=cpuid".to_owned(), disk: true, ..usual(place)? };
     let mut booted = small.boot(place.tools)?;
@@ -277,12 +277,12 @@ fn boots_from_disk(place: &Place<'_>) -> Result<()> {
 
 fn with_options(place: &Place<'_>, cmdline: &str, options: &str) -> Result<small::Booted> {
     let menu = Menu { default: Some(GUEST.to_owned()), options: options.to_owned(), ..Menu::default() };
-    // A guest that brings the CPU to a shutdown has Vidar to reset the machine, and it must start over.
+    // The machine must survive a triple fault and a reset.
     Small { cmdline: cmdline.to_owned(), menu, survives_triple_fault: true, ..usual(place)? }
         .boot(place.tools)
 }
 
-/// The report of a triple fault: what happened, and the registers.
+/// Waits for the report of a triple fault, with its cause and the registers.
 fn crash_report(booted: &mut small::Booted) -> Result<()> {
     booted.console.expect("probe triple: now", BOOT)?;
     booted.console.expect("the guest has stopped on CPU 0: triple fault", ANSWER)?;
@@ -306,13 +306,13 @@ fn crash_resets(place: &Place<'_>) -> Result<()> {
     let mut booted = with_options(place, "probe=triple", "on-crash=reset")?;
     crash_report(&mut booted)?;
     booted.console.expect("the machine is reset (on-crash=reset)", ANSWER)?;
-    // The menu starts the same guest again.
+    // After the reset, the menu starts the same guest again.
     booted.console.expect("probe: hello", BOOT)?;
     Ok(())
 }
 
-/// A triple fault on the second CPU ends the first as well. QEMU resets a boot CPU that gets an INIT, whatever its hypervisor
-/// intercepts; so there the machine is to be reset.
+/// A triple fault on the second CPU also stops the first one. QEMU resets a boot CPU that gets an INIT, even if the hypervisor intercepts
+/// it, so in QEMU the machine is reset instead of halted.
 fn crash_of_another_cpu(place: &Place<'_>) -> Result<()> {
     let halts = place.lane == Lane::Vmx;
     let options = format!("cpu-startup=emulated on-crash={}", if halts { "halt" } else { "reset" });
@@ -332,7 +332,7 @@ fn crash_of_another_cpu(place: &Place<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The guest resets the machine in a way that a PC has: it starts over, and Vidar and the guest with it.
+/// The guest resets the machine in one of a PC's ways. Vidar and the guest then start again.
 fn resets(place: &Place<'_>, scenario: &str) -> Result<()> {
     let cmdline = format!("probe={scenario}");
     let small = Small { cmdline, survives_triple_fault: true, ..usual(place)? };
@@ -349,8 +349,8 @@ fn hypervisor_bit_on(place: &Place<'_>) -> Result<()> {
     contains(&booted.console.expect("\r\n", ANSWER)?, "hypervisor=1 signature=VidarVMM")
 }
 
-/// QEMU's CPUs usually say that they are a hypervisor's, and name it TCG. The guest sees the bit, as it does without Vidar,
-/// but none of the leaves. MSRs that no map covers are refused, though QEMU would take every one.
+/// By default, CPUID of QEMU's CPUs has the hypervisor bit and names TCG. The guest sees the bit, as it does without Vidar, but none of
+/// the leaves. MSRs that no map covers are refused, although QEMU would accept all of them.
 fn on_another_hypervisor(place: &Place<'_>) -> Result<()> {
     let cmdline = "probe=cpuid,hypercall,unknown-msrs".to_owned();
     let small = Small { cmdline, cpu: Some("EPYC"), ..usual(place)? };
@@ -367,8 +367,8 @@ fn on_another_hypervisor(place: &Place<'_>) -> Result<()> {
         .try_for_each(|index| contains(&said, &format!("{index}=#GP(0)/#GP(0)")))
 }
 
-/// XD Bit Disable as a CPU of Intel has it. Bochs has no IA32_MISC_ENABLE, but lets it pass if it is told to; what the bit
-/// does is then Vidar's doing alone.
+/// XD Bit Disable works as on Intel's CPUs. Bochs has no IA32_MISC_ENABLE and is told to ignore accesses to it, so the bit's effect
+/// comes from Vidar alone.
 fn xd_disable_works(place: &Place<'_>) -> Result<()> {
     let small = Small { cmdline: "probe=xd-disable".to_owned(), lenient_msrs: true, ..usual(place)? };
     let mut booted = small.boot(place.tools)?;
@@ -389,7 +389,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_has_a_scenario_once_or_says_why_it_has_not() {
+    fn each_scenario_is_in_a_lane_once_or_left_out() {
         for lane in Lane::ALL.into_iter().chain(Lane::MORE).chain([Lane::VmxKvm]) {
             let names: Vec<_> = scenarios(lane).map(|scenario| scenario.name).collect();
             for name in &names {

@@ -1,11 +1,11 @@
-//! The README names tests, in its commands and in its table of machines: each of them must exist.
+//! Checks that the tests exist which the README names in its commands and in its table of machines.
 
 use super::{Extent, names};
 use crate::paths;
 
 /// The heading of the table of machines, whose last column has the tests.
 const TABLE: &str = "### Where it has run";
-/// What stands in that column where there is no test.
+/// The text of that column in rows without a test.
 const NOT_TRIED: &str = "not tried";
 
 fn readme() -> String {
@@ -33,7 +33,7 @@ fn the_filters_of_its_commands_find_tests() {
 #[test]
 fn each_machine_of_its_table_has_tests() {
     let text = readme();
-    let (_, rest) = text.split_once(TABLE).expect("the README has such a table");
+    let (_, rest) = text.split_once(TABLE).expect("the README has the heading of the table");
     let rows =
         rest.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     let rows: Vec<_> = rows.skip(2).collect();

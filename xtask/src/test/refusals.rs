@@ -1,5 +1,5 @@
-//! What Vidar must refuse, and the sentence that it must say, on the serial line and on the screen: a table, and the one
-//! way to check a row.
+//! What Vidar must refuse, with the sentence that it must print on the serial line and on the screen. A row of the table is a test, and
+//! all rows are checked in the same way.
 
 use std::time::Duration;
 
@@ -15,31 +15,31 @@ use crate::grub::Menu;
 use crate::guests::{self, Freshness};
 use crate::{manifest, probe_image};
 
-/// Something that Vidar must refuse.
+/// A boot that Vidar must refuse.
 #[derive(Debug)]
 struct Refusal {
     name: &'static str,
     kernel: Image,
-    /// MiB.
+    /// The size of the initrd in MiB.
     initrd: usize,
     entry: &'static str,
-    /// MiB.
+    /// The size of memory in MiB.
     memory: u32,
-    /// The only lane where it is refused so; `None` is all.
+    /// The only lane of this test; `None` means all.
     lane: Option<Lane>,
-    /// Whether it is tried on a machine with a BIOS alone.
+    /// True if the test runs only on a machine with a BIOS.
     bios_only: bool,
     cpu: Option<&'static str>,
-    /// All that Vidar says after "cannot start: "; each # stands for a number.
+    /// Everything that Vidar prints after "cannot start: ". Each # stands for a number.
     sentence: &'static str,
 }
 
-/// What GRUB gives as the kernel.
+/// What GRUB loads as the kernel.
 #[derive(Debug, Clone, Copy)]
 enum Image {
-    /// The probe, a good one.
+    /// The probe.
     Probe,
-    /// The probe with some bytes of its header changed.
+    /// The probe with these bytes at this offset.
     Patched(usize, &'static [u8]),
     Truncated,
     Garbage,
@@ -60,28 +60,28 @@ const USUAL: Refusal = Refusal {
     sentence: "",
 };
 
-/// What stands before the sentence: of every line of Vidar's, and of each refusal.
+/// What precedes the sentence: the beginning of an error line of Vidar's, and of a refusal.
 const VIDAR: &str = "vidar: error: ";
 const BEFORE: &str = "cannot start: ";
 
-/// Memory that UEFI and GRUB take to themselves, in MiB: without it GRUB refuses some of this itself.
+/// The MiB of memory that UEFI and GRUB use. Without this addition, GRUB itself would refuse some of the boots.
 const FIRMWARE: u32 = 32;
 
-/// Menu entries that are wrong by themselves.
+/// Menu entries that are wrong, with the names of the tests.
 const WRONG_ENTRIES: &[(&str, &[&str])] = &[
     ("no-kernel", &["multiboot2 /boot/vidar.elf", "set gfxpayload=$screen"]),
     ("multiboot1", &["multiboot /boot/vidar.elf", "module /boot/guests/probe/vmlinuz"]),
 ];
 
-/// What is said of a CPU without an extension.
+/// The sentence about a CPU without an extension.
 const NO_EXTENSION: &str = "this CPU has neither VT-x nor AMD-V: use a machine whose CPU has one of them, or boot the \
                                 bare menu entry";
 
-/// What is said of one that is too old for either.
+/// The sentence about a CPU without 64-bit mode.
 const NO_LONG_MODE: &str =
     "this CPU has no 64-bit mode (long mode); use a 64-bit machine, or boot the bare menu entry.";
 
-/// The table.
+/// The table of refusals.
 const REFUSALS: &[Refusal] = &[
     Refusal {
         name: "too-little-memory",
@@ -130,7 +130,7 @@ const REFUSALS: &[Refusal] = &[
     Refusal {
         name: "cpu-without-64-bits",
         lane: Some(Lane::Svm),
-        // UEFI is of 64 bits itself.
+        // The UEFI firmware itself needs 64-bit mode.
         bios_only: true,
         cpu: Some("pentium3"),
         sentence: NO_LONG_MODE,
@@ -139,7 +139,7 @@ const REFUSALS: &[Refusal] = &[
     Refusal {
         name: "cpu-without-no-execute",
         lane: Some(Lane::Svm),
-        // Linux would do with it, firmware of 64 bits would not.
+        // Linux could use this CPU, but 64-bit UEFI firmware could not.
         bios_only: true,
         cpu: Some("EPYC,-hypervisor,-nx"),
         sentence: "this CPU's no-execute pages are switched off: enable them in the firmware's setup (\"Execute Disable\", \
@@ -180,14 +180,14 @@ const REFUSALS: &[Refusal] = &[
     },
     Refusal {
         name: "kernel-damaged",
-        // The last bytes of the boot sector.
+        // The patch is in the last bytes of the boot sector.
         kernel: Image::Patched(0x1fe, &[0, 0]),
         sentence: "the kernel is damaged: its boot sector does not end in 0xAA55; copy the file again",
         ..USUAL
     },
     Refusal {
         name: "initrd-does-not-fit",
-        // The kernel takes initrds below 16 MiB only.
+        // According to the patched header, the initrd must be below 16 MiB.
         kernel: Image::Patched(0x22c, &[0xff, 0xff, 0xff, 0]),
         initrd: 20,
         sentence: "too little memory for the initrd: it needs 20 MiB in one piece below 16 MiB, and of the machine's \
@@ -196,7 +196,7 @@ const REFUSALS: &[Refusal] = &[
     },
 ];
 
-/// A refusal, and where it is tried.
+/// A refusal, and the machine on which it is tested.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
     refusal: &'static Refusal,
@@ -204,7 +204,7 @@ pub struct Case {
     uefi: bool,
 }
 
-/// The refusals of a lane: on machines with a BIOS, and where there are any, with UEFI.
+/// The refusals of a lane, on machines with a BIOS and, in the lane of AMD-V, with UEFI.
 pub fn cases(lane: Lane) -> impl Iterator<Item = Case> {
     let here = move |refusal: &&Refusal| refusal.lane.is_none_or(|only| only == lane);
     let with = move |uefi: bool| {
@@ -215,13 +215,13 @@ pub fn cases(lane: Lane) -> impl Iterator<Item = Case> {
 }
 
 impl Case {
-    /// The test's name, within its lane.
+    /// The test's name, without its lane.
     pub fn name(self) -> String {
         let firmware = if self.uefi { "uefi/" } else { "" };
         format!("{firmware}refusal/{}", self.refusal.name)
     }
 
-    /// Boots it and compares what Vidar says.
+    /// Boots the machine, and compares what Vidar says.
     pub fn check(self, tools: &Tools) -> Result<()> {
         let Self { refusal, lane, uefi } = self;
         let menu = Menu {
@@ -245,10 +245,10 @@ impl Case {
         booted.console.expect(BEFORE, BOOT)?;
         let said = booted.console.expect("\r\n", BOOT)?;
         let wanted = refusal.sentence;
-        ensure!(matches(wanted, &said), "Vidar should have said \"{wanted}\" and said \"{said}\"");
+        ensure!(matches(wanted, &said), "Vidar should have said \"{wanted}\", but it said \"{said}\"");
         let more = booted.console.listen(Duration::from_secs(2));
-        ensure!(more.is_empty(), "after the refusal there was more: {more}");
-        // Bochs does not show its screen to programs.
+        ensure!(more.is_empty(), "after the refusal there was more output: {more}");
+        // Programs cannot read the screen of Bochs.
         if lane == Lane::Svm {
             on_screen(&mut booted, &name, uefi, &format!("{VIDAR}{BEFORE}{said}"))?;
         }
@@ -257,7 +257,7 @@ impl Case {
     }
 }
 
-/// The screen shows the sentence as well, and nothing below it.
+/// Checks that the screen also shows the sentence, and nothing below it.
 fn on_screen(booted: &mut Booted, name: &str, uefi: bool, sentence: &str) -> Result<()> {
     let mut screen = Screen::of(&mut booted.running, &folder(name))?;
     if uefi {
@@ -265,7 +265,7 @@ fn on_screen(booted: &mut Booted, name: &str, uefi: bool, sentence: &str) -> Res
     } else {
         let text = screen.text_memory()?;
         ensure!(text.ends_with(sentence), "the screen shows:\n{}", text.rows().join("\n").trim_end());
-        // In the picture there is a cursor as well.
+        // The picture also has a cursor, so what is below the sentence is not checked there.
         screen.wait("refusal", &Font::text_mode()?, ANSWER, |text| text.shows(sentence))?;
     }
     let status = screen.monitor.status()?;
@@ -291,7 +291,7 @@ impl Image {
     }
 }
 
-/// Whether `text` is `pattern`, in which each # stands for a number.
+/// Returns true if `text` matches `pattern`, in which each # stands for a number.
 fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('#');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_folders() {
+    fn each_test_has_a_folder_of_its_own() {
         for lane in Lane::ALL {
             let mut names: Vec<_> = cases(lane).map(|case| lane.folder(&case.name())).collect();
             let all = names.len();

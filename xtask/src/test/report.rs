@@ -1,4 +1,4 @@
-//! What tests came to: a line for each as it ends, and the count at the end.
+//! Reports the results of tests: a line for each test as it ends, and the counts at the end.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use anyhow::{Error, Result};
 
 use crate::paths;
 
-/// Lines of the serial log that are shown of a test that failed.
+/// The number of lines of the serial log that are shown for a test that failed.
 const TAIL: usize = 20;
 
 /// Collects results from all threads.
@@ -22,13 +22,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// A test passed.
+    /// Reports a test that passed.
     pub fn pass(&self, name: &str, time: Duration) {
         self.passed.fetch_add(1, Ordering::Relaxed);
         self.line(&format!("ok      {}  {:.1} s", shown(name), time.as_secs_f64()));
     }
 
-    /// A test failed; `log` is the serial log that shows how, if there is one.
+    /// Reports a test that failed. `log` is its serial log, if it has one.
     pub fn fail(&self, name: &str, time: Duration, error: &Error, log: Option<&Path>) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         let mut text = format!("FAILED  {}  {:.1} s\n        {error:#}", shown(name), time.as_secs_f64());
@@ -42,13 +42,13 @@ impl Report {
         self.line(&text);
     }
 
-    /// A test cannot be made here, for the reason `why`; it counts as neither passed nor failed.
+    /// Reports a test that cannot run here, for the reason `why`. It counts neither as passed nor as failed.
     pub fn skip(&self, name: &str, why: &str) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
         self.line(&skipped(name, why));
     }
 
-    /// A test came to `result`.
+    /// Reports a test that passed or failed, by its `result`.
     pub fn result(&self, name: &str, begun: Instant, result: Result<()>, log: Option<&Path>) {
         match result {
             Ok(()) => self.pass(name, begun.elapsed()),
@@ -56,7 +56,7 @@ impl Report {
         }
     }
 
-    /// Tests that ran elsewhere.
+    /// Reports several tests that another program has run.
     pub fn add(&self, name: &str, time: Duration, passed: usize, failed: &[String]) {
         self.passed.fetch_add(passed, Ordering::Relaxed);
         self.failed.fetch_add(failed.len(), Ordering::Relaxed);
@@ -67,14 +67,14 @@ impl Report {
         }
     }
 
-    /// Prints the count as the last line of all; whether tests ran and none failed.
+    /// Prints the counts as the last line. Returns true if at least one test passed and none failed.
     pub fn finish(&self) -> bool {
         let (passed, failed) = (self.passed.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed));
         let skipped = self.skipped.load(Ordering::Relaxed);
         if skipped > 0 {
             println!("{skipped} skipped, for the reasons above");
         } else if passed + failed == 0 {
-            println!("No test has such a name.");
+            println!("No test has a matching name.");
         }
         println!("{passed} passed, {failed} failed");
         passed > 0 && failed == 0
@@ -86,17 +86,17 @@ impl Report {
     }
 }
 
-/// The name of a test as people see it: with the suite whose emulators it runs in, if they are not this system's.
+/// The name of a test as it is shown. If the emulators are those of another suite, the suite comes first.
 pub fn shown(name: &str) -> String {
     paths::suite().map_or_else(|| name.to_owned(), |suite| format!("{suite}:{name}"))
 }
 
-/// The line of a test that is skipped.
+/// The line that is printed for a test that is skipped.
 pub fn skipped(name: &str, why: &str) -> String {
     format!("skipped {}: {why}", shown(name))
 }
 
-/// The last lines, free of what moves a terminal's cursor.
+/// The last lines of a log, without control characters.
 fn tail(log: &str) -> Vec<String> {
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let clean = |line: &&str| {
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_failure_fails_the_whole() {
+    fn one_failure_fails_the_whole_run() {
         let report = Report::default();
         assert!(!report.finish(), "no test ran");
         report.pass("a", Duration::ZERO);

@@ -1,4 +1,5 @@
-//! Scenarios of the probe that share a machine: what each has to come to, and how the bare machine and Vidar are compared.
+//! Scenarios of the probe that share a machine: what is expected of each, and how the results on the bare machine and under Vidar are
+//! compared.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -12,26 +13,26 @@ use super::small::{self, GUEST, Small};
 use crate::console::{ANSWER, BOOT};
 use crate::grub::{self, Menu};
 
-/// What a scenario of the probe must come to under Vidar.
+/// What is expected of a scenario under Vidar.
 #[derive(Debug, Clone, Copy)]
 pub enum Verdict {
-    /// The very same as on the bare machine.
+    /// The same result as on the bare machine.
     AsBare,
-    /// These words, in any order, among others.
+    /// A result that contains these words, in any order.
     Words(&'static str),
-    /// These words among others, and all words of other names the same as on the bare machine.
+    /// A result that contains these words. All words with other names must be the same as on the bare machine.
     AsBareBut(&'static str),
 }
 
 use Verdict::{AsBare, AsBareBut, Words};
 
-/// Where a row of the table counts.
+/// The lanes for which a row of the table is.
 #[derive(Debug, Clone, Copy)]
 enum Where {
     Everywhere,
-    /// In this lane, with any model of CPU.
+    /// This lane, and its variants with other CPU models.
     Lane(Lane),
-    /// With these models.
+    /// These lanes.
     Models(&'static [Lane]),
 }
 
@@ -44,23 +45,23 @@ pub struct Scenario {
     place: Where,
 }
 
-/// A scenario of all lanes.
+/// A scenario for all lanes.
 pub const fn scenario(name: &'static str, verdict: Verdict) -> Scenario {
     Scenario { name, verdict, place: Where::Everywhere }
 }
 
-/// A scenario of one lane.
+/// A scenario for one lane.
 pub const fn only(lane: Lane, name: &'static str, verdict: Verdict) -> Scenario {
     Scenario { name, verdict, place: Where::Lane(lane) }
 }
 
-/// A scenario of some models of CPU.
+/// A scenario for some CPU models.
 pub const fn models(models: &'static [Lane], name: &'static str, verdict: Verdict) -> Scenario {
     Scenario { name, verdict, place: Where::Models(models) }
 }
 
 impl Scenario {
-    /// Returns whether it is one of the lane's, or `None` if it is for all.
+    /// Returns whether the scenario is for this lane, or `None` if it is for all lanes.
     pub fn is_in(&self, lane: Lane) -> Option<bool> {
         match self.place {
             Where::Everywhere => None,
@@ -70,23 +71,23 @@ impl Scenario {
     }
 }
 
-/// Scenarios that the probe is asked one after the other, once bare and once under Vidar.
+/// A session of the probe, in which it runs several scenarios in one machine, once bare and once under Vidar.
 #[derive(Debug)]
-pub struct Sitting {
-    /// What the names of its tests begin with, in their lane.
+pub struct Session {
+    /// The first part of the tests' names after the lane.
     pub name: &'static str,
-    /// The machine.
+    /// The lane of the machine.
     pub lane: Lane,
-    /// Its CPUs.
+    /// The number of the machine's CPUs.
     pub cpus: u32,
     /// Vidar's boot options.
     pub options: &'static str,
-    /// What is asked.
+    /// The scenarios in their order.
     pub scenarios: Vec<&'static Scenario>,
 }
 
-impl Sitting {
-    /// The names of its tests.
+impl Session {
+    /// The names of the tests.
     pub fn names(&self) -> Vec<String> {
         let test = |scenario: &&Scenario| self.lane.test(&format!("{}/{}", self.name, scenario.name));
         self.scenarios.iter().map(test).collect()
@@ -125,7 +126,7 @@ impl Sitting {
         self.lane.folder(&format!("{}-{side}", self.name))
     }
 
-    /// What the probe said to each scenario, until it was done.
+    /// Runs the probe, and returns its result for each scenario.
     fn answers(&self, side: &str, entry: &str, tools: &Tools) -> Result<HashMap<String, String>> {
         let scenarios: Vec<_> = self.scenarios.iter().map(|scenario| scenario.name).collect();
         let menu =
@@ -149,14 +150,15 @@ impl Sitting {
     }
 }
 
-/// Judges what the probe said. Returns what the CPU lacks for the scenario, if it lacks something: then Vidar has to say so too.
+/// Judges the probe's results for a scenario. If the CPU lacks what the scenario needs, the probe says so under Vidar as well, and this
+/// returns what is lacking.
 fn judge(
     scenario: &Scenario,
     bare: &HashMap<String, String>,
     vidar: &HashMap<String, String>,
 ) -> Result<Option<String>> {
-    let vidar = vidar.get(scenario.name).context("the probe said nothing to it")?;
-    let bare = bare.get(scenario.name).context("the probe said nothing to it on the bare machine")?;
+    let vidar = vidar.get(scenario.name).context("the probe printed no result under Vidar")?;
+    let bare = bare.get(scenario.name).context("the probe printed no result on the bare machine")?;
     if let Some(lacks) = bare.strip_prefix("lacks=") {
         differences(bare, vidar, "")?;
         return Ok(Some(lacks.replace('-', " ")));
@@ -171,14 +173,14 @@ fn judge(
 
 /// Returns an error that names the words of `words` which are not in `said`.
 pub fn contains(said: &str, words: &str) -> Result<()> {
-    ensure!(!words.trim().is_empty(), "nothing is demanded");
+    ensure!(!words.trim().is_empty(), "no words are expected");
     let there: Vec<_> = said.split_whitespace().collect();
     let missing: Vec<_> = words.split_whitespace().filter(|word| !there.contains(word)).collect();
     ensure!(missing.is_empty(), "{} should be in: {said}", missing.join(" "));
     Ok(())
 }
 
-/// Both the same, word by word, but for words that have the name of a word in `but`.
+/// Returns an error that names the words which differ. Words that have the name of a word in `but` are not compared.
 fn differences(bare: &str, vidar: &str, but: &str) -> Result<()> {
     let kept = |said: &'_ str| -> Vec<String> {
         let name = |word: &'_ str| word.split('=').next().map(str::to_owned);
@@ -190,9 +192,9 @@ fn differences(bare: &str, vidar: &str, but: &str) -> Result<()> {
         return Ok(());
     }
     let different = bare.iter().zip(&vidar).filter(|(one, other)| one != other);
-    let different: Vec<_> = different.map(|(one, other)| format!("{other} where bare has {one}")).collect();
+    let different: Vec<_> = different.map(|(one, other)| format!("{other} and not {one} as bare")).collect();
     if different.is_empty() {
-        bail!("{} words under Vidar, {} bare", vidar.len(), bare.len());
+        bail!("the result has {} words under Vidar, and {} on the bare machine", vidar.len(), bare.len());
     }
     bail!("{}", different.join("; "))
 }
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_are_strict() {
+    fn a_difference_in_any_word_is_found() {
         let same = scenario("a", AsBare);
         assert!(judge(&same, &one("a", "x=1 y=2"), &one("a", "x=1 y=2")).is_ok());
         for vidar in ["x=1 y=3", "x=1", "x=1 y=2 z=3", "y=2 x=1", ""] {

@@ -1,4 +1,4 @@
-//! Small guests: the probe and damaged images, each alone on an ISO, in seconds.
+//! Boots small guests, which are the probe and damaged images, each alone on an ISO.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -17,53 +17,53 @@ use crate::manifest::{Guest, Initrd, Kernel};
 /// The name of the only guest.
 pub const GUEST: &str = "probe";
 
-/// What is booted, and in what.
+/// A small guest and its machine.
 #[derive(Debug, Clone, Default)]
 pub struct Small {
-    /// Names the folder of its files.
+    /// The name of the folder for the files.
     pub name: String,
-    /// The machine.
+    /// The lane of the machine.
     pub lane: Lane,
     /// The kernel's image.
     pub kernel: Vec<u8>,
     /// The kernel's command line.
     pub cmdline: String,
-    /// Its initrd; none if empty.
+    /// The initrd; if it is empty, the guest has none.
     pub initrd: Vec<u8>,
-    /// The menu; its waiting time does not count.
+    /// The menu, whose timeout is ignored.
     pub menu: Menu,
-    /// Seconds that it waits.
+    /// The seconds that the menu waits.
     pub menu_timeout: u32,
     /// The machine's memory in MiB.
     pub memory: u32,
-    /// Its CPUs; 0 is one.
+    /// The number of CPUs; 0 means one.
     pub cpus: u32,
-    /// How QEMU runs them, which takes `clock_of_host`.
+    /// How QEMU runs the CPUs. This has an effect only with `clock_of_host`.
     pub threads: Threads,
-    /// Whether its clock is the host's, and not the number of its instructions; that of Bochs never is.
+    /// True if the clock is the host's, and does not count instructions. In Bochs it always counts instructions.
     pub clock_of_host: bool,
-    /// Whether its firmware is UEFI.
+    /// True if the firmware is UEFI.
     pub uefi: bool,
-    /// Whether the ISO is on a disk, and not on a CD.
+    /// True if the ISO is on a disk, and not on a CD.
     pub disk: bool,
-    /// Whether the machine resets at a triple fault, as real ones do; it stops otherwise.
+    /// True if the machine resets at a triple fault, as real machines do. Otherwise it stops.
     pub survives_triple_fault: bool,
-    /// What the debugger of Bochs is told before the machine starts; it then stops at the guest's marks.
+    /// Commands for the debugger of Bochs, which then also stops at the guest's marks.
     pub debugger: Option<&'static str>,
-    /// Whether MSRs that the machine lacks read 0 and take what is written; they fault otherwise.
+    /// True if MSRs that the machine lacks read as 0 and ignore writes. Otherwise they fault.
     pub lenient_msrs: bool,
-    /// Whether the machine waits for its debugger.
+    /// True if the machine waits for its debugger.
     pub waits_for_debugger: bool,
-    /// The machine's CPU, as its emulator names it.
+    /// The emulator's name for the CPU model.
     pub cpu: Option<&'static str>,
 }
 
-/// A small guest's machine.
+/// A small guest that is booting.
 #[derive(Debug)]
 pub struct Booted {
     /// The machine.
     pub running: Running,
-    /// Its serial console.
+    /// The machine's serial console.
     pub console: Console,
 }
 
@@ -73,7 +73,7 @@ pub fn log(name: &str) -> PathBuf {
 }
 
 impl Small {
-    /// Makes its ISO, in a folder of its own.
+    /// Makes the ISO, in a folder of its own.
     pub fn iso(&self, tools: &Tools) -> Result<PathBuf> {
         let dir = test_dir(&self.name)?;
         let kernel = dir.join("kernel");
@@ -103,7 +103,7 @@ impl Small {
         Ok(iso)
     }
 
-    /// Makes its ISO and boots it.
+    /// Makes the ISO and boots it.
     pub fn boot(&self, tools: &Tools) -> Result<Booted> {
         self.boot_from(self.iso(tools)?)
     }
