@@ -8,11 +8,11 @@ use vidar_abi::ExitKind;
 use crate::json::string;
 use crate::numbers::grouped;
 
-/// How many exits of each kind there were.
+/// The number of exits of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     by_kind: [u64; ExitKind::COUNT],
-    /// Hypercalls that it took to ask: exits that would not have been without the question.
+    /// The number of hypercalls that were made to get these counts. Each of them is an exit, too.
     pub calls: u64,
 }
 
@@ -22,22 +22,22 @@ impl Counts {
         self.by_kind[kind as usize] += count;
     }
 
-    /// The exits of one kind.
+    /// Returns the number of exits of one kind.
     pub fn of(&self, kind: ExitKind) -> u64 {
         self.by_kind[kind as usize]
     }
 
-    /// All of them.
+    /// Returns the number of exits of all kinds.
     pub fn total(&self) -> u64 {
         self.by_kind.iter().sum()
     }
 
-    /// For people: those that there were, the most frequent first.
+    /// Formats the counts for people: the most frequent kind comes first, and kinds that did not occur are left out.
     pub fn text(&self) -> String {
         self.table(|count| format!("{:>14}", grouped(count)))
     }
 
-    /// For programs: every kind, by its number.
+    /// Formats the counts as JSON: every kind is there, in the order of the ABI.
     pub fn json(&self) -> String {
         format!("{{\"total\":{},\"kinds\":{}}}\n", self.total(), self.kinds())
     }
@@ -58,7 +58,8 @@ impl Counts {
     }
 }
 
-/// A column for each CPU, for people: the kinds that there were, the most frequent of all CPUs first.
+/// Formats the counts of several CPUs for people, with a column for each CPU. The kind that is the most frequent on all CPUs
+/// together comes first, and kinds that did not occur are left out.
 pub fn text_by_cpu(cpus: &[Counts]) -> String {
     let of_all = |kind: &ExitKind| cpus.iter().map(|counts| counts.of(*kind)).sum::<u64>();
     let mut kinds: Vec<_> = ExitKind::ALL.iter().filter(|kind| of_all(kind) > 0).collect();
@@ -74,7 +75,7 @@ pub fn text_by_cpu(cpus: &[Counts]) -> String {
     text + &line(cpus.iter().map(|counts| grouped(counts.total())).collect(), "total")
 }
 
-/// The same for programs.
+/// Formats the counts of several CPUs as JSON.
 pub fn json_by_cpu(cpus: &[Counts]) -> String {
     let cpus: Vec<_> = cpus
         .iter()
@@ -83,16 +84,16 @@ pub fn json_by_cpu(cpus: &[Counts]) -> String {
     format!("{{\"cpus\":[{}]}}\n", cpus.join(","))
 }
 
-/// The exits during a time.
+/// The exits during some time.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Idle {
+pub struct Interval {
     counts: Counts,
     seconds: f64,
 }
 
-impl Idle {
-    /// What came between two answers, the time apart, without the hypercalls that the second question took: each is
-    /// an exit that the first answer did not have and the second has.
+impl Interval {
+    /// Returns the exits between two counts that were taken `time` apart. The hypercalls that took the second count
+    /// are subtracted, because the first count does not contain them and the second does.
     pub fn between(before: &Counts, after: &Counts, time: Duration) -> Self {
         let mut counts = Counts::default();
         for kind in ExitKind::ALL {
@@ -102,14 +103,14 @@ impl Idle {
         Self { counts, seconds: time.as_secs_f64() }
     }
 
-    /// For people.
+    /// Formats the exits and their frequency for people.
     pub fn text(&self) -> String {
         let table =
             self.counts.table(|count| format!("{:>14} {:>10.1}/s", grouped(count), self.per_second(count)));
         format!("exits in {} s:\n{table}", self.seconds)
     }
 
-    /// For programs.
+    /// Formats the exits and their frequency as JSON.
     pub fn json(&self) -> String {
         let total = self.counts.total();
         format!(
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_frequent_comes_first_and_what_never_was_is_left_out() {
+    fn the_most_frequent_kind_comes_first_and_unused_kinds_are_left_out() {
         assert_eq!(
             counts(7, 1_234_567, 0).text(),
             "     1,234,567  wrmsr\n             7  cpuid\n     1,234,574  total\n"
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_get_every_kind() {
+    fn json_has_every_kind() {
         let json = counts(7, 8, 9).json();
         assert!(json.starts_with("{\"total\":24,\"kinds\":{\"cpuid\":7,\"rdmsr\":0,\"wrmsr\":8,"), "{json}");
         assert!(json.ends_with("\"other\":0}}\n"), "{json}");
@@ -167,8 +168,8 @@ mod tests {
     }
 
     #[test]
-    fn idling_counts_neither_the_past_nor_the_question() {
-        let idle = Idle::between(&counts(5, 10, 100), &counts(5, 13, 116), Duration::from_secs(2));
+    fn an_interval_counts_neither_earlier_exits_nor_its_own_hypercalls() {
+        let idle = Interval::between(&counts(5, 10, 100), &counts(5, 13, 116), Duration::from_secs(2));
         assert_eq!(
             idle.text(),
             "exits in 2 s:\n             3        1.5/s  wrmsr\n             3        1.5/s  total\n"
@@ -176,7 +177,7 @@ mod tests {
         assert!(
             idle.json().starts_with("{\"seconds\":2,\"total\":3,\"per_second\":1.5,\"kinds\":{\"cpuid\":0,")
         );
-        let silent = Idle::between(&counts(5, 10, 100), &counts(5, 10, 116), Duration::from_millis(500));
+        let silent = Interval::between(&counts(5, 10, 100), &counts(5, 10, 116), Duration::from_millis(500));
         assert_eq!(silent.text(), "exits in 0.5 s:\n             0        0.0/s  total\n");
     }
 }

@@ -1,22 +1,22 @@
-//! Why Vidar gives no answer.
+//! The reasons why Vidar cannot be asked.
 
 use std::fmt;
 
 use vidar_abi::{Call, VERSION, Version};
 
-/// What there is to say where Vidar is not.
+/// The sentence for a Linux that does not run under Vidar.
 pub const NOT_UNDER_VIDAR: &str =
     "this Linux does not run under Vidar: choose an entry \"under Vidar\" in GRUB's menu";
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// There is no Vidar.
+    /// This Linux does not run under Vidar.
     NotUnderVidar,
-    /// There is, but one that speaks another language.
+    /// Vidar speaks another major version of the hypercall ABI.
     Incompatible(Version),
-    /// Vidar answered what its ABI does not allow.
-    Nonsense(Call),
+    /// Vidar's answer to this call is not one that the ABI allows.
+    Malformed(Call),
 }
 
 impl fmt::Display for Failure {
@@ -25,13 +25,13 @@ impl fmt::Display for Failure {
             Self::NotUnderVidar => f.write_str(NOT_UNDER_VIDAR),
             Self::Incompatible(Version { major, minor }) => write!(
                 f,
-                "Vidar speaks version {major}.{minor} of the hypercall ABI, this vidarctl {}.{}: take the vidarctl \
-                 that came with this Vidar",
+                "Vidar speaks version {major}.{minor} of the hypercall ABI, and this vidarctl speaks version {}.{}: use \
+                 the vidarctl that came with this Vidar",
                 VERSION.major, VERSION.minor
             ),
-            Self::Nonsense(call) => write!(
+            Self::Malformed(call) => write!(
                 f,
-                "Vidar did not answer the call {call:?} as its ABI says: take the vidarctl that came with this Vidar"
+                "Vidar's answer to the call {call:?} does not follow the ABI: use the vidarctl that came with this Vidar"
             ),
         }
     }

@@ -10,7 +10,7 @@ use vidar_abi::SIGNATURE_LEAF;
 
 use crate::failure::NOT_UNDER_VIDAR;
 
-/// What goes in: RAX, RBX, RCX.
+/// The registers that a hypercall takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
     pub rax: u64,
@@ -18,7 +18,7 @@ pub struct Request {
     pub rcx: u64,
 }
 
-/// What comes out.
+/// The registers that a hypercall returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Answer {
     pub rax: u64,
@@ -30,9 +30,11 @@ pub struct Answer {
     pub r8_to_r11: [u64; 4],
 }
 
-/// Makes a hypercall. Without a hypervisor the instruction is undefined: the program then ends with a sentence that says
-/// so. Vidar answers programs, but other hypervisors leave the call to the kernel: most of them return an error in RAX, and
-/// some raise an exception.
+/// Makes a hypercall.
+///
+/// Without a hypervisor the instruction raises #UD. The program then prints that it does not run under Vidar, and ends. Other
+/// hypervisors take hypercalls only from the kernel: most of them return an error in RAX, and some raise an exception, which
+/// ends the program in the same way.
 pub fn call(request: Request) -> Answer {
     static PREPARE: Once = Once::new();
     PREPARE.call_once(end_on_refusal);
@@ -70,7 +72,7 @@ pub fn call(request: Request) -> Answer {
     answer
 }
 
-/// The signature of the hypervisor that CPUID admits to, if it admits to one.
+/// Returns the signature of the hypervisor, if CPUID shows that there is one.
 pub fn hypervisor() -> Option<[u8; 12]> {
     if __cpuid(1).ecx >> 31 == 0 {
         return None;
@@ -83,13 +85,13 @@ pub fn hypervisor() -> Option<[u8; 12]> {
     Some(signature)
 }
 
-/// The time-stamp counter.
+/// Returns the time-stamp counter.
 pub fn tsc() -> u64 {
-    // SAFETY: every 64-bit CPU has RDTSC, and Linux leaves it to programs.
+    // SAFETY: every 64-bit CPU has RDTSC, and Linux allows programs to execute it.
     unsafe { _rdtsc() }
 }
 
-/// Whether the hypercall of this CPU is VMMCALL. Asked once: each CPUID is an exit.
+/// Returns true if the hypercall instruction of this CPU is VMMCALL. The answer is kept, since each CPUID is an exit.
 fn amd() -> bool {
     static AMD: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *AMD.get_or_init(|| {
@@ -98,14 +100,14 @@ fn amd() -> bool {
     })
 }
 
-/// Has #UD and #GP, which are SIGILL and SIGSEGV, end the program.
+/// Makes #UD and #GP, which arrive as SIGILL and SIGSEGV, end the program with a sentence.
 fn end_on_refusal() {
     extern "C" fn handler(_: libc::c_int) {
         for text in ["vidarctl: ", NOT_UNDER_VIDAR, "\n"] {
             // SAFETY: write and _exit may be called in a signal handler, and the text is static.
             unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
         }
-        // SAFETY: as above.
+        // SAFETY: _exit may be called in a signal handler.
         unsafe { libc::_exit(1) };
     }
     for signal in [libc::SIGILL, libc::SIGSEGV] {

@@ -1,6 +1,6 @@
-//! JSON strings. The answers are flat objects, so the rest is written where it stands.
+//! JSON strings. The answers are small objects, so the code that prints them writes the rest of their JSON itself.
 
-/// The text as a JSON string, with its quotes.
+/// Returns the text as a JSON string, with quotes around it.
 pub fn string(text: &str) -> String {
     let mut json = String::with_capacity(text.len() + 2);
     json.push('"');
@@ -19,7 +19,7 @@ pub fn string(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn what_json_forbids_is_escaped() {
+    fn characters_that_json_forbids_are_escaped() {
         assert_eq!(super::string("a\"b\\c\td\u{1}ö"), "\"a\\\"b\\\\c\\u0009d\\u0001ö\"");
     }
 }

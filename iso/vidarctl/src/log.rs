@@ -1,18 +1,18 @@
-//! What Vidar has logged: `vidarctl log`.
+//! Vidar's log: `vidarctl log`.
 
 use crate::json::string;
 
-/// The log, as far back as Vidar's ring goes.
+/// Vidar's log, as far back as its ring reaches.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Log {
-    /// Its bytes.
+    /// The bytes of the log, which need not be UTF-8.
     pub bytes: Vec<u8>,
-    /// How many bytes were overwritten before they could be read.
+    /// The number of bytes that were overwritten before they could be read.
     pub lost: u64,
 }
 
 impl Log {
-    /// For people: the text, with a line end at its end.
+    /// Formats the log for people. The text ends with a line end.
     pub fn text(&self) -> String {
         let mut text = String::from_utf8_lossy(&self.bytes).into_owned();
         if !text.is_empty() && !text.ends_with('\n') {
@@ -21,7 +21,7 @@ impl Log {
         text
     }
 
-    /// For programs: the lines.
+    /// Formats the log as JSON, with its lines as strings.
     pub fn json(&self) -> String {
         let text = self.text();
         let lines: Vec<_> = text.lines().map(string).collect();
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_cut_in_half_by_the_ring_does_no_harm() {
+    fn a_character_that_the_ring_cut_in_half_is_replaced() {
         let log = Log { bytes: b"\xb6r\n".to_vec(), lost: 1 };
         assert_eq!(log.text(), "\u{fffd}r\n");
     }

@@ -1,4 +1,4 @@
-//! Asks Vidar, from inside its guest, how it is.
+//! Shows the state of Vidar, from inside its guest.
 
 mod args;
 mod exits;
@@ -14,16 +14,16 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread::sleep;
 
-use crate::args::{Command, Parsed, USAGE};
-use crate::exits::Idle;
+use crate::args::{Action, Command, USAGE};
+use crate::exits::Interval;
 use crate::failure::Failure;
 use crate::query::Vidar;
 
 fn main() -> ExitCode {
     let (command, json) = match args::parse(std::env::args().skip(1)) {
-        Ok(Parsed::Run { command, json }) => (command, json),
-        Ok(Parsed::Help) => return print(USAGE),
-        Ok(Parsed::Version) => return print(concat!("vidarctl ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Action::Run { command, json }) => (command, json),
+        Ok(Action::Help) => return print(USAGE),
+        Ok(Action::Version) => return print(concat!("vidarctl ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(sentence) => {
             eprint!("vidarctl: {sentence}\n\n{USAGE}");
             return ExitCode::from(2);
@@ -60,24 +60,24 @@ fn run(command: Command, json: bool) -> Result<String, Failure> {
         Command::Exits { idle: Some(time), .. } => {
             let before = vidar.exits()?;
             sleep(time);
-            let idle = Idle::between(&before, &vidar.exits()?, time);
-            if json { idle.json() } else { idle.text() }
+            let interval = Interval::between(&before, &vidar.exits()?, time);
+            if json { interval.json() } else { interval.text() }
         }
         Command::Log => {
             let log = vidar.log()?;
             if log.lost > 0 && !json {
                 eprintln!(
-                    "vidarctl: the log does not fit into the memory that Vidar has for it, so its first {} bytes are lost",
+                    "vidarctl: the log is longer than the memory that Vidar has for it, so its first {} bytes are lost",
                     log.lost
                 );
             }
             if json { log.json() } else { log.text() }
         }
-        Command::Tsc => unreachable!("answered above, without Vidar"),
+        Command::Tsc => unreachable!("the time-stamp counter is read above, without Vidar"),
     })
 }
 
-/// Prints the text. A reader that has heard enough, such as `head`, is no failure.
+/// Prints the text. It is no failure if the reader has closed the pipe, as `head` does.
 fn print(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

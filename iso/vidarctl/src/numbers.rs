@@ -1,6 +1,6 @@
-//! Numbers as people read them.
+//! Numbers in the form that people read.
 
-/// With a comma between the thousands.
+/// Formats the number with a comma between groups of three digits.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -13,7 +13,8 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// A size in the unit that suits it, with a decimal if it is not a whole number of them.
+/// Formats a number of bytes in the largest unit of which there is at least one, with one decimal if it is no whole number of
+/// units.
 pub fn memory(bytes: u64) -> String {
     let (unit, name) = match bytes {
         0..0x400 => return format!("{bytes} bytes"),
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousands_are_grouped() {
+    fn digits_are_grouped_by_three() {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }

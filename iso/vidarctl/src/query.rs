@@ -1,4 +1,4 @@
-//! The hypercalls as questions and answers in plain structures.
+//! Asks Vidar by hypercalls, and returns the answers as plain structures.
 
 use vidar_abi::{
     Call, ExitKind, LOG_CHUNK, MAGIC, SIGNATURE, Status as CallStatus, VERSION, Vendor, Version,
@@ -10,10 +10,10 @@ use crate::hypercall::{Answer, Request};
 use crate::log::Log;
 use crate::status::{Piece, Status};
 
-/// The signature of a hypervisor that does not name itself: what Vidar leaves of one that it runs on.
+/// The signature of a hypervisor without a name. Vidar shows it in place of the signature of a hypervisor that it runs on.
 const NO_SIGNATURE: [u8; 12] = [0; 12];
 
-/// A Vidar that speaks our version of the ABI.
+/// A Vidar that speaks our major version of the ABI.
 pub struct Vidar<C> {
     call: C,
     abi: Version,
@@ -21,8 +21,10 @@ pub struct Vidar<C> {
 }
 
 impl<C: Fn(Request) -> Answer> Vidar<C> {
-    /// Looks for Vidar. `hypervisor` is what CPUID says: a hypervisor of another name is left alone. Where there is none, or
-    /// one without a name, Vidar is asked for by the call itself, since it shows itself in CPUID by a boot option alone.
+    /// Looks for Vidar. `hypervisor` is the signature that CPUID shows, if it shows one.
+    ///
+    /// A hypervisor with another name than Vidar's gets no hypercall. In all other cases a hypercall finds out if it is Vidar,
+    /// which shows its name in CPUID only if a boot option says so.
     pub fn find(call: C, hypervisor: Option<[u8; 12]>) -> Result<Self, Failure> {
         if hypervisor.is_some_and(|signature| signature != SIGNATURE && signature != NO_SIGNATURE) {
             return Err(Failure::NotUnderVidar);
@@ -38,21 +40,21 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
         Ok(Self { call, abi, version: answer.rdx })
     }
 
-    /// How it is.
+    /// Asks for the status.
     pub fn status(&self) -> Result<Status, Failure> {
-        let nonsense = Failure::Nonsense(Call::Status);
-        let answer = self.ask(Call::Status, 0, 0)?.ok_or(nonsense)?;
+        let malformed = Failure::Malformed(Call::Status);
+        let answer = self.ask(Call::Status, 0, 0)?.ok_or(malformed)?;
         Ok(Status {
             version: [(self.version >> 32) as u32, self.version as u32 >> 16, self.version as u32 & 0xffff],
             abi: self.abi,
-            vendor: Vendor::from_raw(answer.rdx).ok_or(nonsense)?,
+            vendor: Vendor::from_raw(answer.rdx).ok_or(malformed)?,
             cpus: answer.rsi,
             exits: answer.rdi,
             memory: self.memory(Piece { base: answer.rbx, size: answer.rcx })?,
         })
     }
 
-    /// All memory that it keeps. An older Vidar knows of one piece alone.
+    /// Asks for all memory that Vidar occupies, whose first piece is known. Before version 1.1 of the ABI there is only that one.
     fn memory(&self, first: Piece) -> Result<Vec<Piece>, Failure> {
         let mut pieces = vec![first];
         if self.abi.minor >= 1 {
@@ -63,11 +65,11 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
         Ok(pieces)
     }
 
-    /// Exits by kind, of all CPUs together.
+    /// Counts the exits of each kind, of all CPUs together.
     pub fn exits(&self) -> Result<Counts, Failure> {
         let by_cpu = self.exits_by_cpu()?;
         let mut all = Counts::default();
-        all.calls += 1; // for the status
+        all.calls += 1; // the call for the number of CPUs
         for counts in &by_cpu {
             ExitKind::ALL.iter().for_each(|kind| all.add(*kind, counts.of(*kind)));
             all.calls += counts.calls;
@@ -75,50 +77,50 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
         Ok(all)
     }
 
-    /// Exits by kind, of each CPU.
+    /// Counts the exits of each kind, for each CPU.
     pub fn exits_by_cpu(&self) -> Result<Vec<Counts>, Failure> {
-        // One call, which is counted: not all that there is to say of Vidar is wanted.
-        let nonsense = Failure::Nonsense(Call::Status);
-        let cpus = self.ask(Call::Status, 0, 0)?.ok_or(nonsense)?.rsi;
+        // Only the number of CPUs is needed. `status` would make more calls, which `exits` does not count.
+        let malformed = Failure::Malformed(Call::Status);
+        let cpus = self.ask(Call::Status, 0, 0)?.ok_or(malformed)?.rsi;
         (0..cpus).map(|cpu| self.exits_of(cpu)).collect()
     }
 
     fn exits_of(&self, cpu: u64) -> Result<Counts, Failure> {
         let mut counts = Counts::default();
         for kind in ExitKind::ALL {
-            // An older Vidar of the same major version does not know the newest kinds, and so has none of them.
+            // An older Vidar does not know the newest kinds and calls them a bad argument: it has had no such exits.
             counts.add(*kind, self.ask(Call::Exits, cpu, *kind as u64)?.map_or(0, |answer| answer.rbx));
             counts.calls += 1;
         }
         Ok(counts)
     }
 
-    /// The log, as far back as it goes.
+    /// Reads the log, as far back as it reaches.
     pub fn log(&self) -> Result<Log, Failure> {
-        let nonsense = Failure::Nonsense(Call::Log);
+        let malformed = Failure::Malformed(Call::Log);
         let mut log = Log::default();
         let mut position = 0;
         loop {
-            let answer = self.ask(Call::Log, position, 0)?.ok_or(nonsense)?;
+            let answer = self.ask(Call::Log, position, 0)?.ok_or(malformed)?;
             if answer.rcx == 0 {
                 return Ok(log);
             }
             let length =
-                usize::try_from(answer.rcx).ok().filter(|length| *length <= LOG_CHUNK).ok_or(nonsense)?;
-            log.lost += answer.rbx.checked_sub(position).ok_or(nonsense)?;
+                usize::try_from(answer.rcx).ok().filter(|length| *length <= LOG_CHUNK).ok_or(malformed)?;
+            log.lost += answer.rbx.checked_sub(position).ok_or(malformed)?;
             let bytes = answer.r8_to_r11.into_iter().flat_map(u64::to_le_bytes);
             log.bytes.extend(bytes.take(length));
             position = answer.rbx + length as u64;
         }
     }
 
-    /// Makes a call: its answer, or nothing if an argument was out of range.
+    /// Makes a call. Returns its answer, or `None` if Vidar says that an argument is out of range.
     fn ask(&self, call: Call, rbx: u64, rcx: u64) -> Result<Option<Answer>, Failure> {
         let answer = (self.call)(Request { rax: call as u64, rbx, rcx });
         match CallStatus::from_raw(answer.rax) {
             Some(CallStatus::Ok) => Ok(Some(answer)),
             Some(CallStatus::BadArgument) => Ok(None),
-            Some(CallStatus::UnknownCall) | None => Err(Failure::Nonsense(call)),
+            Some(CallStatus::UnknownCall) | None => Err(Failure::Malformed(call)),
         }
     }
 }
@@ -131,7 +133,7 @@ mod tests {
 
     const TEXT: &[u8] = b"vidar: one line that is longer than a chunk of the log\nand another\n";
 
-    /// A Vidar with two CPUs, and a log of which the first ten bytes are gone.
+    /// A Vidar with two CPUs, whose log has lost its first ten bytes.
     fn vidar(request: Request) -> Answer {
         let ok = Answer::default();
         let bad = Answer { rax: CallStatus::BadArgument as u64, ..ok };
@@ -162,15 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn a_vidar_is_found_with_and_without_its_signature() {
+    fn vidar_is_found_with_and_without_its_signature() {
         assert!(Vidar::find(vidar, Some(SIGNATURE)).is_ok());
         assert!(Vidar::find(vidar, None).is_ok());
-        assert!(Vidar::find(vidar, Some(NO_SIGNATURE)).is_ok(), "on another hypervisor");
+        assert!(Vidar::find(vidar, Some(NO_SIGNATURE)).is_ok(), "Vidar that runs on another hypervisor");
     }
 
     #[test]
-    fn others_are_not_taken_for_vidar() {
-        let never = |_| -> Answer { panic!("another hypervisor is left alone") };
+    fn other_hypervisors_are_not_taken_for_vidar() {
+        let never = |_| -> Answer { panic!("another hypervisor gets no hypercall") };
         assert_eq!(Vidar::find(never, Some(*b"KVMKVMKVM\0\0\0")).err(), Some(Failure::NotUnderVidar));
         let refuses = |_| Answer { rax: u64::MAX, ..Answer::default() };
         assert_eq!(Vidar::find(refuses, None).err(), Some(Failure::NotUnderVidar));
@@ -179,18 +181,18 @@ mod tests {
     }
 
     #[test]
-    fn another_major_version_is_refused_in_a_sentence() {
+    fn another_major_version_is_refused() {
         let other = |_| Answer { rbx: MAGIC, rcx: 2 << 16 | 7, ..Answer::default() };
         let failure = Vidar::find(other, None).err().unwrap();
         assert_eq!(
             failure.to_string(),
-            "Vidar speaks version 2.7 of the hypercall ABI, this vidarctl 1.1: take the vidarctl that came with this \
-             Vidar"
+            "Vidar speaks version 2.7 of the hypercall ABI, and this vidarctl speaks version 1.1: use the vidarctl \
+             that came with this Vidar"
         );
     }
 
     #[test]
-    fn the_status_is_taken_apart() {
+    fn the_status_is_read_from_the_registers() {
         let status = Vidar::find(vidar, None).unwrap().status().unwrap();
         assert_eq!(status.version, [1, 2, 3]);
         assert_eq!((status.cpus, status.exits), (2, 1234));
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_what_is_called() {
+    fn every_hypercall_for_the_exits_is_counted() {
         let calls = Cell::new(0);
         let counting = |request| {
             calls.set(calls.get() + 1);
@@ -230,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_outside_of_the_abi_is_named() {
+    fn an_answer_that_the_abi_does_not_allow_is_a_failure() {
         let broken = |request: Request| match Call::from_raw(request.rax) {
             Some(Call::Log) => Answer { rcx: 33, ..Answer::default() },
             Some(Call::Status) => Answer { rdx: 9, ..Answer::default() },
             _ => vidar(request),
         };
         let broken = Vidar::find(broken, None).unwrap();
-        assert_eq!(broken.log().err(), Some(Failure::Nonsense(Call::Log)));
-        assert_eq!(broken.status().err(), Some(Failure::Nonsense(Call::Status)));
+        assert_eq!(broken.log().err(), Some(Failure::Malformed(Call::Log)));
+        assert_eq!(broken.status().err(), Some(Failure::Malformed(Call::Status)));
     }
 }

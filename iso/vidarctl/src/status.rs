@@ -1,45 +1,45 @@
-//! How Vidar is: `vidarctl status`.
+//! The state of Vidar as a whole: `vidarctl status`.
 
 use vidar_abi::{Vendor, Version};
 
 use crate::json::string;
 use crate::numbers::{grouped, memory};
 
-/// The answer.
+/// The state of Vidar as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// Vidar's version: major, minor, patch.
+    /// Vidar's major, minor and patch version.
     pub version: [u32; 3],
-    /// The ABI version that Vidar speaks.
+    /// The version of the hypercall ABI that Vidar speaks.
     pub abi: Version,
-    /// The extension that it runs on.
+    /// The virtualisation extension that Vidar uses.
     pub vendor: Vendor,
-    /// How many CPUs it runs.
+    /// The number of CPUs that run under Vidar.
     pub cpus: u64,
-    /// Exits of all kinds so far.
+    /// The number of exits of all kinds so far.
     pub exits: u64,
-    /// The memory that it keeps.
+    /// The memory that Vidar occupies.
     pub memory: Vec<Piece>,
 }
 
 /// A piece of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
-    /// Its physical address.
+    /// The physical address of its first byte.
     pub base: u64,
-    /// Its bytes.
+    /// Its size in bytes.
     pub size: u64,
 }
 
 impl Piece {
-    /// The last byte.
+    /// Returns the physical address of its last byte.
     fn end(self) -> u64 {
         self.base.saturating_add(self.size.saturating_sub(1))
     }
 }
 
 impl Status {
-    /// For people.
+    /// Formats the status for people.
     pub fn text(&self) -> String {
         let Self { vendor, cpus, .. } = self;
         let size = self.size();
@@ -57,7 +57,7 @@ impl Status {
         )
     }
 
-    /// For programs.
+    /// Formats the status as JSON.
     pub fn json(&self) -> String {
         let Self { cpus, exits, .. } = self;
         let piece = |Piece { base, size }: &Piece| format!("{{\"base\":{base},\"bytes\":{size}}}");
@@ -105,7 +105,7 @@ mod tests {
     };
 
     #[test]
-    fn people_read_four_lines() {
+    fn the_text_has_four_lines() {
         assert_eq!(
             status(&[REGION]).text(),
             "Vidar    0.1.0, hypercall ABI 1.0\n\
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_read_one_object() {
+    fn the_json_is_one_object() {
         assert_eq!(
             status(&[REGION]).json(),
             "{\"version\":\"0.1.0\",\"abi\":\"1.0\",\"vendor\":\"Intel VT-x\",\"cpus\":1,\"exits\":12345,\
