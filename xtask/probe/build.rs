@@ -1,4 +1,4 @@
-//! Hands the linker script to the linker, for the bare target only: on the host the probe is an empty program.
+//! Passes the linker script to the linker, for the bare-metal target only. On the host the probe is an empty program.
 
 fn main() {
     println!("cargo::rerun-if-changed=probe.ld");

@@ -1,4 +1,4 @@
-//! The local APIC and the interrupt controllers behind it, as far as the probe sends itself interrupts.
+//! The local APIC, the I/O APIC and the timer, as far as the probe needs them to send interrupts to itself and to another CPU.
 
 #![expect(unsafe_code, reason = "the controllers are registers in memory")]
 
@@ -7,7 +7,7 @@ use crate::cpu::outb;
 
 const IA32_APIC_BASE: u32 = 0x1b;
 const IA32_X2APIC_ICR: u32 = 0x830;
-/// The switch in IA32_APIC_BASE.
+/// The bit of IA32_APIC_BASE that turns x2APIC mode on.
 const X2APIC: u64 = 1 << 10;
 const IO_APIC: u64 = 0xfec0_0000;
 
@@ -17,45 +17,49 @@ const SPURIOUS: u64 = 0xf0;
 const COMMAND_LOW: u64 = 0x300;
 const COMMAND_HIGH: u64 = 0x310;
 
-/// Delivery mode NMI, in the interrupt command and in a redirection entry.
+/// Delivery mode NMI, in the interrupt command register and in a redirection entry.
 pub const NMI: u32 = 4 << 8;
 /// Delivery mode INIT.
 const INIT: u32 = 5 << 8;
 /// Delivery mode of a start-up IPI.
 const STARTUP: u32 = 6 << 8;
 const PENDING: u32 = 1 << 12;
-/// The level of a message that is sent.
+/// The level bit of an interrupt command, with the value "assert".
 pub const ASSERT: u32 = 1 << 14;
+/// The trigger-mode bit of an interrupt command, with the value "level".
 const LEVEL: u32 = 1 << 15;
 const MASKED: u32 = 1 << 16;
 const TO_SELF: u32 = 1 << 18;
 
-/// The local APIC, where IA32_APIC_BASE says it is, and whether it is in x2APIC mode.
-pub struct Apic(u64, bool);
+/// The local APIC of this CPU.
+pub struct Apic {
+    base: u64,
+    x2apic: bool,
+}
 
 impl Apic {
-    /// Looks where it is.
+    /// Finds the local APIC at the address that IA32_APIC_BASE has. It is taken to be in xAPIC mode.
     pub fn find() -> Self {
-        Self(rdmsr(IA32_APIC_BASE).unwrap_or(0xfee0_0000) & 0xf_ffff_f000, false)
+        Self { base: rdmsr(IA32_APIC_BASE).unwrap_or(0xfee0_0000) & 0xf_ffff_f000, x2apic: false }
     }
 
-    /// Its address.
+    /// Returns the physical address of its registers.
     pub fn base(&self) -> u64 {
-        self.0
+        self.base
     }
 
     /// Reads a register.
     pub fn read(&self, register: u64) -> u32 {
         // SAFETY: all below 4 GiB is mapped, and reading a register of the APIC does no harm.
-        unsafe { ((self.0 + register) as *const u32).read_volatile() }
+        unsafe { ((self.base + register) as *const u32).read_volatile() }
     }
 
     fn write(&self, register: u64, value: u32) {
         // SAFETY: as in `read`; the registers that are written here send interrupts to the probe itself.
-        unsafe { ((self.0 + register) as *mut u32).write_volatile(value) };
+        unsafe { ((self.base + register) as *mut u32).write_volatile(value) };
     }
 
-    /// Lets it accept interrupts, and silences the old controllers, whose vectors are those of exceptions.
+    /// Enables the local APIC, and masks the old interrupt controllers, whose vectors are those of exceptions.
     pub fn enable(&self) {
         outb(0x21, 0xff);
         outb(0xa1, 0xff);
@@ -67,7 +71,8 @@ impl Apic {
         self.write(COMMAND_LOW, TO_SELF | ASSERT | u32::from(vector));
     }
 
-    /// Sends this CPU an NMI. The shorthand for itself is not for NMIs, so it is addressed by its number.
+    /// Sends this CPU an NMI. The destination shorthand "self" does not allow NMIs, so the message has the APIC ID as its
+    /// destination.
     pub fn nmi_self(&self) {
         self.write(COMMAND_HIGH, self.read(ID));
         self.write(COMMAND_LOW, NMI | ASSERT);
@@ -79,7 +84,7 @@ impl Apic {
         self.write(COMMAND_LOW, INIT | ASSERT);
     }
 
-    /// Sends another CPU an INIT, and waits as long as software does.
+    /// Sends another CPU an INIT, and waits a while, as operating systems do.
     pub fn init(&self, id: u32) {
         self.send(id, INIT | ASSERT);
         self.send(id, INIT | LEVEL);
@@ -93,15 +98,15 @@ impl Apic {
         self.send(id, STARTUP | u32::from(vector));
     }
 
-    /// Goes over to x2APIC mode; what is sent from then on is sent by the MSR.
+    /// Switches to x2APIC mode. From then on, messages are sent by the MSR.
     pub fn enter_x2apic_mode(&mut self) {
         let base = rdmsr(IA32_APIC_BASE).unwrap_or(0);
-        self.1 = wrmsr(IA32_APIC_BASE, base | X2APIC).is_ok();
+        self.x2apic = wrmsr(IA32_APIC_BASE, base | X2APIC).is_ok();
     }
 
-    /// Sends a CPU a message.
+    /// Sends a message to the CPU with this APIC ID: `command` is the low half of the interrupt command register.
     pub fn send(&self, id: u32, command: u32) {
-        if self.1 {
+        if self.x2apic {
             let _ = wrmsr(IA32_X2APIC_ICR, u64::from(id) << 32 | u64::from(command));
             return;
         }
@@ -112,13 +117,13 @@ impl Apic {
         }
     }
 
-    /// The interrupt that is being handled is done.
+    /// Tells the local APIC that the interrupt has been handled.
     pub fn end_of_interrupt(&self) {
         self.write(END_OF_INTERRUPT, 0);
     }
 
-    /// Makes the timer interrupt, which comes in at pin 0 or 2, what the entry of the I/O APIC says: a vector or
-    /// [`NMI`]. Or it goes nowhere.
+    /// Sets the I/O APIC's redirection entries of the timer, which is connected to pin 0 or pin 2. `entry` is a vector or
+    /// [`NMI`]; without it the timer is masked.
     pub fn timer_as(&self, entry: Option<u32>) {
         for pin in [0, 2] {
             io_apic_write(0x11 + 2 * pin, self.read(ID));
@@ -135,7 +140,7 @@ fn io_apic_write(register: u32, value: u32) {
     }
 }
 
-/// Lets the timer fire once, after so many of its ticks, 1,193,182 a second.
+/// Starts the timer to fire once, after this number of its ticks. It has 1,193,182 ticks a second.
 pub fn timer_once(ticks: u16) {
     let [low, high] = ticks.to_le_bytes();
     // Channel 0, both bytes, mode 0: the output rises when the count ends.

@@ -1,4 +1,4 @@
-//! Trying instructions that may fault: what came of one is a value.
+//! Tries instructions that may fault, and returns the exception as a value.
 
 #![expect(unsafe_code, reason = "the instructions under test exist only as assembly")]
 
@@ -7,15 +7,16 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::cpu;
 
-/// Where the exception handler goes on while an instruction is tried, 0 otherwise.
+/// The address at which the exception handler resumes while an instruction is tried, and 0 otherwise.
 pub static RECOVERY: AtomicU64 = AtomicU64::new(0);
-/// The last fault: vector and error code, or [`NO_FAULT`].
+/// The vector of the last exception, or [`NO_FAULT`].
 static VECTOR: AtomicU64 = AtomicU64::new(NO_FAULT);
+/// The error code of the last exception.
 static ERROR: AtomicU64 = AtomicU64::new(0);
 
 const NO_FAULT: u64 = u64::MAX;
 
-/// What an instruction did: its result, or the exception it raised.
+/// The result of an instruction, or the exception that it raised.
 pub type Outcome<T = ()> = Result<T, Fault>;
 
 /// An exception.
@@ -23,7 +24,7 @@ pub type Outcome<T = ()> = Result<T, Fault>;
 pub struct Fault {
     /// Its vector.
     pub vector: u64,
-    /// Its error code, 0 if it has none.
+    /// Its error code, or 0 if it has none.
     pub error: u64,
 }
 
@@ -59,13 +60,13 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Notes a fault, for [`taken`].
+/// Stores an exception, which [`taken`] then returns.
 pub fn note(fault: Fault) {
     VECTOR.store(fault.vector, Relaxed);
     ERROR.store(fault.error, Relaxed);
 }
 
-/// The fault since the last call.
+/// Returns the exception that was stored since the last call, if there was one.
 pub fn taken() -> Outcome {
     match VECTOR.swap(NO_FAULT, Relaxed) {
         NO_FAULT => Ok(()),
@@ -73,12 +74,14 @@ pub fn taken() -> Outcome {
     }
 }
 
-/// Executes assembly that may fault, as `attempt!("instruction", "instruction"; operands of asm!)`. It must leave
-/// the stack pointer alone: a fault goes on behind it with the registers as they then are.
+/// Executes assembly that may fault, as `attempt!("instruction", "instruction"; operands of asm!)`.
+///
+/// After a fault, execution resumes after the last instruction with the registers as they were at the fault. So the stack
+/// pointer must have its original value at every instruction that may fault.
 macro_rules! attempt {
     ($($instruction:expr),+ $(; $($operand:tt)*)?) => {{
-        // SAFETY: the exception handler resumes behind the instructions, so they cannot end the probe, and the
-        // scenario that names them puts back what they change.
+        // SAFETY: the exception handler resumes after the instructions, so they cannot end the probe, and the
+        // scenario that names them restores what they change.
         unsafe {
             core::arch::asm!(
                 "lea {attempt_scratch}, [rip + 99f]",
@@ -96,10 +99,10 @@ macro_rules! attempt {
 }
 pub(crate) use attempt;
 
-/// What came of an instruction of which only that matters.
-pub struct Shown(pub Outcome);
+/// Formats the outcome of an instruction without a result: `ok`, or the exception.
+pub struct Verdict(pub Outcome);
 
-impl fmt::Display for Shown {
+impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Ok(()) => f.write_str("ok"),
@@ -108,7 +111,7 @@ impl fmt::Display for Shown {
     }
 }
 
-/// A value in hex, or the exception there was instead.
+/// Formats the outcome of an instruction with a result: the result in hexadecimal, or the exception.
 pub struct Hex(pub Outcome<u64>);
 
 impl fmt::Display for Hex {
@@ -120,40 +123,40 @@ impl fmt::Display for Hex {
     }
 }
 
-/// RDMSR.
+/// Executes RDMSR.
 pub fn rdmsr(index: u32) -> Outcome<u64> {
     let (low, high): (u32, u32);
     attempt!("rdmsr"; in("ecx") index, inout("eax") 0 => low, inout("edx") 0 => high)?;
     Ok(u64::from(high) << 32 | u64::from(low))
 }
 
-/// WRMSR.
+/// Executes WRMSR.
 pub fn wrmsr(index: u32, value: u64) -> Outcome {
     let (low, high) = (value as u32, (value >> 32) as u32);
     attempt!("wrmsr"; in("ecx") index, in("eax") low, in("edx") high)
 }
 
-/// XSETBV.
+/// Executes XSETBV.
 pub fn xsetbv(index: u32, value: u64) -> Outcome {
     let (low, high) = (value as u32, (value >> 32) as u32);
     attempt!("xsetbv"; in("ecx") index, in("eax") low, in("edx") high)
 }
 
-/// MOV to CR0.
+/// Executes MOV to CR0.
 pub fn set_cr0(value: u64) -> Outcome {
     attempt!("mov cr0, {value}"; value = in(reg) value)
 }
 
-/// MOV to CR4.
+/// Executes MOV to CR4.
 pub fn set_cr4(value: u64) -> Outcome {
     attempt!("mov cr4, {value}"; value = in(reg) value)
 }
 
-/// Sets CR4 to what it was before `body`, whatever `body` does.
+/// Runs `body`, and then restores CR4.
 pub fn keeping_cr4<T>(body: impl FnOnce() -> T) -> T {
     let before = cpu::cr4();
     let result = body();
-    // It held this value a moment ago, so it may hold it again.
+    // This cannot fault: CR4 had this value before.
     let _ = set_cr4(before);
     result
 }

@@ -1,4 +1,4 @@
-//! One wrapper for each instruction that cannot fault here, or whose fault is not the point.
+//! Wrappers of instructions that do not fault at CPL 0.
 
 #![expect(unsafe_code, reason = "port, control-register and time-stamp instructions exist only as assembly")]
 
@@ -24,7 +24,7 @@ pub fn outl(port: u16, value: u32) {
     unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) };
 }
 
-/// CPUID as EAX, EBX, ECX, EDX.
+/// Executes CPUID, and returns EAX, EBX, ECX and EDX.
 pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     let answer = core::arch::x86_64::__cpuid_count(leaf, subleaf);
     [answer.eax, answer.ebx, answer.ecx, answer.edx]
@@ -43,34 +43,34 @@ macro_rules! register {
 }
 
 register!(
-    /// Control register 0.
+    /// Returns control register 0.
     cr0, "cr0");
 register!(
-    /// Control register 2.
+    /// Returns control register 2.
     cr2, "cr2");
 register!(
-    /// Control register 3.
+    /// Returns control register 3.
     cr3, "cr3");
 register!(
-    /// Control register 4.
+    /// Returns control register 4.
     cr4, "cr4");
 register!(
-    /// Debug register 6.
+    /// Returns debug register 6.
     dr6, "dr6");
 
-/// Sets debug register 6, the status that the CPU only ever adds to.
+/// Sets debug register 6. It is a status register whose bits the CPU sets and never clears.
 pub fn set_dr6(value: u64) {
-    // SAFETY: the register is a status and starts nothing.
+    // SAFETY: the register only holds a status, so writing it has no other effect.
     unsafe { asm!("mov dr6, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
 }
 
-/// Sets debug register 7 to its reset value: no breakpoint on.
+/// Sets debug register 7 to its value after reset, with all breakpoints off.
 pub fn clear_dr7() {
-    // SAFETY: switches breakpoints off.
+    // SAFETY: breakpoints that are off have no effect.
     unsafe { asm!("mov dr7, {}", in(reg) 0x400_u64, options(nomem, nostack, preserves_flags)) };
 }
 
-/// Stops for good, interrupts off.
+/// Halts this CPU for ever, with interrupts off.
 pub fn halt() -> ! {
     loop {
         // SAFETY: HLT with interrupts off waits for an NMI or a reset.

@@ -1,5 +1,6 @@
-// The 32-bit entry of the Linux boot protocol: ESI = boot_params, flat segments, paging off, loaded at any multiple
-// of 2 MiB. Enters long mode with the first 4 GiB mapped to themselves and the image mapped at -2 GiB.
+// The 32-bit entry of the Linux boot protocol. The image may be loaded at any multiple of 2 MiB. On entry ESI holds the
+// address of boot_params, segments are flat, and paging is off. The code enters long mode, with the first 4 GiB mapped to
+// themselves and the image mapped at -2 GiB.
 
 .set PAGE, 4096
 .set PRESENT_WRITABLE_USER, 0x7
@@ -12,20 +13,21 @@
 probe_start:
     cli
     cld
-    // Where are we? A call needs a stack, and the only memory known to be ours to use is the scratch field.
+    // A call finds out the address that this code runs at. It needs a stack, and the only memory that is known to be free
+    // is the scratch field of boot_params.
     lea esp, [esi + BOOT_PARAMS_SCRATCH + 4]
     call probe_here
 .globl probe_here
 probe_here:
     pop ebp
-    sub ebp, offset probe_here_offset  // EBP = load address of the image
+    sub ebp, offset probe_here_offset   // EBP = load address of the image
 
     lea edi, [ebp + bss_offset]
     mov ecx, offset bss_size
     xor eax, eax
     rep stosb
 
-    // EBX = page tables: PML4, low PDPT, high PDPT, four low directories, one high directory.
+    // EBX = the page tables, in this order: PML4, low PDPT, high PDPT, four low directories, one high directory.
     lea ebx, [ebp + page_tables_offset]
     lea eax, [ebx + 1 * PAGE + PRESENT_WRITABLE_USER]
     mov [ebx], eax
@@ -65,14 +67,14 @@ probe_pages:
     or eax, 0x100                       // LME
     wrmsr
     mov eax, cr0
-    and eax, 0xfffffff3                 // neither EM nor TS
+    and eax, 0xfffffff3                 // clears EM and TS
     or eax, 0x80000002                  // PG, MP
     mov cr0, eax
 
     lea eax, [ebp + probe_boot_gdt_offset]
     mov [ebp + probe_boot_gdt_pointer_offset + 2], eax
     lgdt [ebp + probe_boot_gdt_pointer_offset]
-    // A far jump through memory, since the scratch field is too small a stack for a far return.
+    // The far jump takes its target from memory, since the scratch field is too small to be the stack of a far return.
     lea eax, [ebp + probe_long_offset]
     mov [ebp + probe_far_offset], eax
     jmp fword ptr [ebp + probe_far_offset]

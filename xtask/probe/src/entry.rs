@@ -1,6 +1,6 @@
-//! From the entry in assembly to the scenarios, and the way out.
+//! What follows the entry code in assembly: runs the scenarios, and switches the machine off.
 
-#![expect(unsafe_code, reason = "the entry is assembly, and gives addresses")]
+#![expect(unsafe_code, reason = "the entry code passes addresses")]
 
 use core::arch::global_asm;
 use core::panic::PanicInfo;
@@ -21,11 +21,11 @@ extern "C" fn main(boot_params: u64, loaded_at: u64) -> ! {
     gdt::init();
     idt::init();
 
-    // SAFETY: the entry was given this address by the loader, and all below 4 GiB is mapped.
+    // SAFETY: the loader passed this address to the entry code, and all memory below 4 GiB is mapped.
     let command_line = unsafe { command_line::find(boot_params) };
     static mut LINE: Line = Line::new();
     let line = &raw mut LINE;
-    // SAFETY: `main` runs once, and this is its only reference.
+    // SAFETY: `main` runs once, and this is the only reference to the line.
     let line = unsafe { &mut *line };
     for name in command_line::scenarios(command_line) {
         if name == "all" {
@@ -51,7 +51,7 @@ fn run(scenario: &Scenario, line: &mut Line) {
     }
 }
 
-/// Ends the emulator: Bochs by its own port, QEMU by the device `isa-debug-exit`. A machine without either halts.
+/// Ends the emulator: Bochs by its own port, and QEMU by the device `isa-debug-exit`. A machine that has neither halts.
 fn power_off() -> ! {
     for byte in b"Shutdown" {
         outb(0x8900, *byte);

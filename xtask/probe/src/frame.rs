@@ -1,7 +1,7 @@
-//! The registers of the code that an exception or interrupt has interrupted.
+//! The registers of the code that an exception or an interrupt has interrupted.
 
-/// The registers at an exception or interrupt, in the order in which the stubs of idt.S leave them on the stack. What a
-/// handler changes here is what the interrupted code goes on with.
+/// The registers at an exception or an interrupt, in the order in which the stubs of idt.S leave them on the stack. The
+/// interrupted code resumes with the values that are here when the handler returns.
 #[repr(C)]
 pub struct Frame {
     pub r15: u64,

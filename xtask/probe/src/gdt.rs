@@ -1,22 +1,22 @@
-//! Segments and the task state: flat, with a way to CPL 3 and back.
+//! The flat segments of CPL 0 and CPL 3, and the task-state segment, which has the stack for the way back from CPL 3.
 
 #![expect(unsafe_code, reason = "descriptor tables are given to the CPU by address")]
 
 use core::arch::asm;
 
-/// Selector of the code segment of CPL 0.
+/// The selector of the 64-bit code segment of CPL 0.
 pub const KERNEL_CODE: u16 = 0x08;
-/// Selector of the data segment of CPL 0.
+/// The selector of the data segment of CPL 0.
 pub const KERNEL_DATA: u16 = 0x10;
-/// Selector of the data segment of CPL 3.
+/// The selector of the data segment of CPL 3.
 pub const USER_DATA: u16 = 0x18 | 3;
-/// Selector of the 64-bit code segment of CPL 3.
+/// The selector of the 64-bit code segment of CPL 3.
 pub const USER_CODE: u16 = 0x20 | 3;
-/// Selector of the 32-bit code segment of CPL 0.
+/// The selector of the 32-bit code segment of CPL 0.
 pub const KERNEL_CODE_32: u16 = 0x38;
 const TASK: u16 = 0x28;
 
-/// Index of the interrupt stack that a double fault runs on.
+/// The index of the interrupt stack that the double-fault handler runs on.
 pub const STACK_OF_DOUBLE_FAULT: u64 = 1;
 
 const STACK_SIZE: usize = 16 * 1024;
@@ -24,11 +24,11 @@ const STACK_SIZE: usize = 16 * 1024;
 #[repr(C, align(16))]
 struct Stack([u8; STACK_SIZE]);
 
-/// For exceptions at CPL 3.
+/// The stack for interrupts and exceptions at CPL 3.
 static mut STACK_OF_CPL0: Stack = Stack([0; STACK_SIZE]);
 static mut STACK_OF_DOUBLE_FAULTS: Stack = Stack([0; STACK_SIZE]);
 
-/// The 64-bit task-state segment: 26 words of four bytes.
+/// The 64-bit task-state segment, as 26 words of four bytes.
 static mut TSS: [u32; 26] = [0; 26];
 
 static mut GDT: [u64; 8] = [
@@ -42,23 +42,23 @@ static mut GDT: [u64; 8] = [
     0x00cf_9b00_0000_ffff,
 ];
 
-/// What LGDT and LIDT take.
+/// The operand of LGDT and LIDT.
 #[repr(C, packed)]
 pub struct Pointer {
-    /// Size of the table in bytes, less one.
+    /// The size of the table in bytes, minus one.
     pub limit: u16,
-    /// Its address.
+    /// The address of the table.
     pub base: u64,
 }
 
-/// Replaces the table of the entry code, and loads the task register.
+/// Loads this descriptor table in place of the entry code's, and loads the task register.
 pub fn init() {
     let (tss, gdt) = (&raw mut TSS, &raw mut GDT);
     let base = tss as u64;
     let cpl0 = (&raw const STACK_OF_CPL0).wrapping_add(1) as u64;
     let double_fault = (&raw const STACK_OF_DOUBLE_FAULTS).wrapping_add(1) as u64;
-    // SAFETY: this is the one CPU, and nothing uses the statics yet. RSP0 is at byte 4 of the TSS, IST1 at byte 36,
-    // and byte 102 holds the offset of an I/O bitmap: at the end, there is none.
+    // SAFETY: only one CPU runs, and nothing uses the statics yet. RSP0 is at byte 4 of the TSS, and IST1 is at byte 36.
+    // Byte 102 holds the offset of the I/O bitmap: an offset beyond the limit means that there is none.
     unsafe {
         ((*tss)[1], (*tss)[2]) = (cpl0 as u32, (cpl0 >> 32) as u32);
         ((*tss)[9], (*tss)[10]) = (double_fault as u32, (double_fault >> 32) as u32);
@@ -67,14 +67,14 @@ pub fn init() {
         (*gdt)[6] = base >> 32;
     }
     let pointer = Pointer { limit: 8 * 8 - 1, base: gdt as u64 };
-    // SAFETY: the selectors of the entry code mean the same in this table, so nothing needs to be reloaded.
+    // SAFETY: the selectors that the entry code has loaded select equal descriptors in this table.
     unsafe {
         asm!("lgdt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags));
         asm!("ltr {:x}", in(reg) TASK, options(nostack, preserves_flags));
     }
 }
 
-/// A base's low 32 bits where a descriptor keeps them.
+/// Returns the low 32 bits of a segment base, at their places in a descriptor.
 const fn base_low(base: u64) -> u64 {
     (base & 0xff_ffff) << 16 | (base >> 24 & 0xff) << 56
 }

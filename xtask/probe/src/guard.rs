@@ -1,6 +1,6 @@
-//! Runs a scenario so that an exception nobody expected ends it, and not the probe.
+//! Runs a scenario in such a way that an unexpected exception ends the scenario, and not the probe.
 
-#![expect(unsafe_code, reason = "leaving a function from an exception takes its own frame")]
+#![expect(unsafe_code, reason = "an exception handler returns to another function than the one that was interrupted")]
 
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,15 +11,15 @@ use crate::gdt::{KERNEL_CODE, KERNEL_DATA};
 use crate::line::Line;
 use crate::{cpu, handlers};
 
-/// Stack pointer inside [`enter`], 0 outside.
+/// The stack pointer inside [`enter`], and 0 outside of it.
 static STACK: AtomicU64 = AtomicU64::new(0);
 
-/// An exception that ended a scenario, and where it was.
+/// An exception that ended a scenario, and the instruction that raised it.
 #[derive(Clone, Copy)]
-pub struct Unexpected {
+pub struct UnexpectedFault {
     /// The exception.
     pub fault: Fault,
-    /// The instruction pointer that it pushed.
+    /// The instruction pointer that the CPU pushed.
     pub rip: u64,
 }
 
@@ -36,11 +36,11 @@ extern "C" fn start(job: &mut Job<'_>) {
     (job.scenario)(job.line);
 }
 
-/// Calls `start(job)`; returns 0, or 1 if [`leave`] ended it.
+/// Calls `start(job)`. Returns 0 if it returned, and 1 if [`leave`] ended it.
 ///
 /// # Safety
 ///
-/// What is left half-way must own nothing that has to be dropped.
+/// `start` may be ended anywhere, so it must own nothing that has to be dropped.
 #[unsafe(naked)]
 unsafe extern "C" fn enter(start: extern "C" fn(&mut Job<'_>), job: &mut Job<'_>) -> u64 {
     naked_asm!(
@@ -77,11 +77,11 @@ unsafe extern "C" {
     static probe_guard_landing: u8;
 }
 
-/// Runs the scenario.
-pub fn run(scenario: fn(&mut Line), line: &mut Line) -> Result<(), Unexpected> {
+/// Runs the scenario. Returns the exception that ended it, if one did.
+pub fn run(scenario: fn(&mut Line), line: &mut Line) -> Result<(), UnexpectedFault> {
     let mut job = Job { scenario, line };
-    // SAFETY: `enter` keeps to the calling convention. A scenario that is left half-way owns nothing that would
-    // have to be dropped, and `leave` puts the CPU's modes back.
+    // SAFETY: `enter` keeps to the calling convention. Scenarios own nothing that would have to be dropped, and `leave`
+    // resumes in 64-bit mode at CPL 0.
     let ended = unsafe { enter(start, &mut job) };
     STACK.store(0, Relaxed);
     if ended == 0 {
@@ -90,13 +90,13 @@ pub fn run(scenario: fn(&mut Line), line: &mut Line) -> Result<(), Unexpected> {
     RECOVERY.store(0, Relaxed);
     handlers::remove_all();
     cpu::clear_dr7();
-    Err(Unexpected {
+    Err(UnexpectedFault {
         fault: Fault { vector: VECTOR.load(Relaxed), error: ERROR.load(Relaxed) },
         rip: RIP.load(Relaxed),
     })
 }
 
-/// Makes the exception return to the end of [`run`].
+/// Ends the scenario: changes the frame so that the exception handler returns to the end of [`enter`].
 pub fn leave(frame: &mut Frame, fault: Fault) {
     let stack = STACK.load(Relaxed);
     if stack == 0 {

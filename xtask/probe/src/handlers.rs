@@ -1,6 +1,6 @@
-//! The exception and interrupt handlers that scenarios bring along.
+//! The exception and interrupt handlers of scenarios.
 
-#![expect(unsafe_code, reason = "a handler is kept as a number, in an atomic variable")]
+#![expect(unsafe_code, reason = "a handler is kept as a number in an atomic variable")]
 
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -27,7 +27,7 @@ pub fn of(vector: u64) -> Option<Handler> {
     (handler != 0).then(|| unsafe { core::mem::transmute::<usize, Handler>(handler) })
 }
 
-/// Removes all handlers. A scenario that an unexpected exception ended has left its own behind.
+/// Removes all handlers, since a scenario that an unexpected exception ended has not removed its own.
 pub fn remove_all() {
     for handler in &HANDLERS {
         handler.store(0, Relaxed);

@@ -1,5 +1,5 @@
-// One stub of 16 bytes for each vector: makes the stack look alike, with an error code and a vector, and saves the
-// general registers as the `Frame` of frame.rs.
+// One stub of 16 bytes for each vector. It pushes 0 if the CPU pushes no error code, and then the vector. The common code
+// saves the general registers, so that the stack holds a `Frame` of frame.rs, and calls the dispatcher.
 
 .section .text
 .balign 16
@@ -36,7 +36,7 @@ interrupt_common:
     pushq %r15
     cld
     movq %rsp, %rdi
-    // The CPU aligned the stack before it pushed five words, and twenty-two words are an even number.
+    // The stack is aligned for the call: the CPU aligns it to 16 bytes before it pushes, and a `Frame` has 22 words.
     call {dispatch}
     popq %r15
     popq %r14

@@ -1,5 +1,5 @@
-//! The interrupt descriptor table, and what becomes of an exception: a scenario's own handler, the recovery of an
-//! attempted instruction, the end of a visit to CPL 3, or the end of the scenario.
+//! The interrupt descriptor table, and the dispatcher. It calls a scenario's own handler if there is one. Otherwise the
+//! exception ends a visit to CPL 3, an attempted instruction, or the scenario.
 
 #![expect(unsafe_code, reason = "descriptor tables are given to the CPU by address")]
 
@@ -19,24 +19,24 @@ unsafe extern "C" {
 
 static mut IDT: [[u64; 2]; 256] = [[0; 2]; 256];
 
-/// Fills the table and hands it to the CPU.
+/// Fills the table and loads it.
 pub fn init() {
     let stubs = &raw const interrupt_stubs as u64;
     let table = &raw mut IDT;
     for vector in 0..256_u64 {
         let stub = stubs + 16 * vector;
         let ist = if vector == 8 { STACK_OF_DOUBLE_FAULT } else { 0 };
-        // A present interrupt gate. The gate of `user::RETURN` alone may be called from CPL 3.
+        // A present interrupt gate. Only the gate of `user::RETURN` may be called from CPL 3.
         let kind = if vector == user::RETURN { 0xee00 } else { 0x8e00 };
         let low =
             stub & 0xffff | u64::from(KERNEL_CODE) << 16 | (ist | kind) << 32 | (stub >> 16 & 0xffff) << 48;
-        // SAFETY: the table is in use only from `load` on, and there is one CPU.
+        // SAFETY: the table is not in use before `load`, and only one CPU runs.
         unsafe { (*table)[vector as usize] = [low, stub >> 32] };
     }
     load(size_of::<[[u64; 2]; 256]>() as u16 - 1);
 }
 
-/// Loads the table with the limit given: 0 makes every exception a triple fault.
+/// Loads the table with this limit. A limit of 0 makes every exception a triple fault.
 pub fn load(limit: u16) {
     let pointer = Pointer { limit, base: &raw const IDT as u64 };
     // SAFETY: the table is static, and its entries lead to the stubs.
@@ -57,7 +57,7 @@ extern "C" fn dispatch(frame: &mut Frame) {
     } else if recovery != 0 {
         attempt::note(fault);
         frame.rip = recovery;
-        // It may have been in compatibility mode.
+        // The instruction may have been executed in compatibility mode.
         frame.cs = u64::from(KERNEL_CODE);
     } else {
         guard::leave(frame, fault);

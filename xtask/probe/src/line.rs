@@ -1,25 +1,25 @@
-//! The result of a scenario: one line, printed when it is complete, so that nothing can come in between.
+//! The result of a scenario. It is one line, which is printed when it is complete, so that nothing else is printed inside of it.
 
 use core::fmt::{self, Display, Write};
 
-/// A line under construction. What does not fit is cut off.
+/// A line that scenarios add to. Text that does not fit is cut off.
 pub struct Line {
     text: [u8; 4096],
     length: usize,
 }
 
 impl Line {
-    /// An empty line.
+    /// Returns an empty line.
     pub const fn new() -> Self {
         Self { text: [0; 4096], length: 0 }
     }
 
-    /// What it holds.
+    /// Returns its text.
     pub fn text(&self) -> &str {
         core::str::from_utf8(&self.text[..self.length]).unwrap_or("not UTF-8")
     }
 
-    /// Empties it.
+    /// Removes its text.
     pub fn clear(&mut self) {
         self.length = 0;
     }

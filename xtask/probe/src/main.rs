@@ -1,12 +1,12 @@
-//! A tiny guest that does what guests should not, and tells what came of it.
+//! A tiny guest that does what guests should not do, and reports the outcome.
 //!
-//! A loader of the Linux boot protocol enters it at its 32-bit entry. The command line says what to do:
-//! `probe=NAME[,NAME...]` names scenarios, or `all`. The answers go to COM1: `probe: hello`, a line
-//! `probe NAME: RESULT` for each scenario, `probe: done`. Then it switches the machine off.
+//! It is started at the 32-bit entry of the Linux boot protocol. On the command line, `probe=NAME[,NAME...]` names the
+//! scenarios to run; the name `all` stands for all that can be followed by others. The probe writes to COM1: first
+//! `probe: hello`, then `probe NAME: RESULT` for each scenario, and last `probe: done`. Then it switches the machine off.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-/// The modules of the program, of which the host has none.
+/// Declares modules that are compiled for the bare-metal target only.
 macro_rules! on_bare_metal {
     ($($name:ident)*) => { $(#[cfg(target_os = "none")] mod $name;)* };
 }
@@ -16,6 +16,6 @@ on_bare_metal! {
     vidar window
 }
 
-/// On the host there is nothing to probe.
+/// Does nothing: the probe runs on the bare machine only.
 #[cfg(not(target_os = "none"))]
 fn main() {}

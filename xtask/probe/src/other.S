@@ -1,5 +1,6 @@
-// The second CPU: what it does after a start-up IPI. It notes the registers that it finds, goes to protected mode without paging, and
-// then does what it is told by a word in memory. It is copied to OTHER_PAGE and runs there; what it notes lies after it.
+// The code of the second CPU, from its start-up IPI on. It stores the registers that it finds, enters protected mode without
+// paging, and then executes the commands that it reads from memory. It is copied to OTHER_PAGE and runs there; the memory
+// that it writes lies after it.
 
 .set OTHER_PAGE, 0x7000
 .set OTHER_NOTES, 0x7700
@@ -7,9 +8,9 @@
 .set OTHER_NMIS, 0x7788
 .set OTHER_INTERRUPTS, 0x778c
 .set OTHER_X2APIC, 0x7794
-.set OTHER_MAIL, 0x77a0                       // command, three arguments, result
+.set OTHER_MAIL, 0x77a0                       // a word each: command, address or index, value (two), result (two)
 .set OTHER_STACK, 0x7fe0
-.set OTHER_MSRS, 0x7800                       // how many, and which
+.set OTHER_MSRS, 0x7800                       // the number of MSRs to read, and their indices
 .set OTHER_VALUES, 0x7a00
 .set OTHER_IDT, 0x8000
 
@@ -18,7 +19,7 @@
 .globl other_begin
 other_begin:
 .code16
-    // INIT leaves 0 in DS.
+    // DS is 0 after INIT.
     mov dword ptr ds:[OTHER_NOTES + 0x00], eax
     mov dword ptr ds:[OTHER_NOTES + 0x04], ebx
     mov dword ptr ds:[OTHER_NOTES + 0x08], ecx
@@ -112,7 +113,7 @@ other_next:
     jz other_fill
     dec ebx
     jz other_enable
-    // The rest do not come back.
+    // The code of the remaining commands does not return here.
     mov dword ptr ds:[OTHER_MAIL], 0
     dec ebx
     jz other_halted
@@ -172,7 +173,7 @@ other_waiting:
 other_spinning:
     jmp other_spinning
 
-// An interrupt: counted, and done.
+// Handles an interrupt: counts it, and ends it at the local APIC.
 .globl other_interrupt
 other_interrupt:
     push eax
@@ -192,7 +193,7 @@ other_interrupt:
     pop eax
     iretd
 
-// An NMI: counted, and stayed in, so that the next one has to wait.
+// Handles an NMI: counts it, and stays in the handler, so that the next NMI has to wait.
 .globl other_nmi
 other_nmi:
     inc dword ptr ds:[OTHER_NMIS]

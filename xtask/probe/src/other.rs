@@ -1,6 +1,6 @@
-//! The second CPU, whose APIC ID is 1: it is started, tells what it found, and does what it is told.
+//! Controls the second CPU, whose APIC ID is 1: starts it, reads the registers that it found, and sends it commands.
 
-#![expect(unsafe_code, reason = "memory below 1 MiB is written, for the other CPU and by it")]
+#![expect(unsafe_code, reason = "the other CPU's code and data are in memory below 1 MiB")]
 
 use core::arch::global_asm;
 
@@ -18,7 +18,7 @@ unsafe extern "C" {
 /// The APIC ID of the other CPU.
 pub const ID: u32 = 1;
 
-/// The page that the start-up IPI names, and the places that other.S has for what both know.
+/// The page that the start-up IPI names. It and the addresses that follow are the same as in other.S.
 const PAGE: u64 = 0x7000;
 const NOTES: u64 = 0x7700;
 const COUNT: u64 = 0x7780;
@@ -31,32 +31,38 @@ const VALUES: u64 = 0x7a00;
 const IDT: u64 = 0x8000;
 const VECTOR: u8 = (PAGE >> 12) as u8;
 
-/// The vector of its interrupts.
+/// The vector of the interrupts that are sent to it.
 pub const INTERRUPT: u8 = 0x45;
 
-/// How long it is waited for, in loops.
+/// The number of loops that the probe waits for the other CPU.
 const PATIENCE: u32 = 3_000_000;
 
-/// What it can be told, by the numbers that other.S has for it.
+/// A command for the other CPU, by its number in other.S.
 #[derive(Clone, Copy)]
 pub enum Command {
+    /// Read four bytes of memory.
     Load = 1,
+    /// Write four bytes of memory.
     Store,
+    /// Read an MSR.
     Rdmsr,
+    /// Write an MSR.
     Wrmsr,
+    /// Write CR0.
     Cr0,
+    /// Write CR4.
     Cr4,
-    /// To put something into CR2, CR3 and the debug registers.
+    /// Fill CR2, CR3 and the debug registers with values that are not those after reset.
     Fill,
-    /// To take interrupts from now on.
+    /// Enable interrupts.
     Enable,
-    /// To halt with interrupts off; from here on it does nothing else any more.
+    /// Halt with interrupts off. The CPU takes no more commands after this one and those below.
     Halt,
-    /// To halt with interrupts on.
+    /// Halt with interrupts on.
     Wait,
-    /// To run in a loop with interrupts off.
+    /// Run in a loop with interrupts off.
     Spin,
-    /// To run in a loop with interrupts on.
+    /// Run in a loop with interrupts on.
     SpinEnabled,
 }
 
@@ -70,7 +76,7 @@ fn write(address: u64, value: u32) {
     unsafe { (address as *mut u32).write_volatile(value) };
 }
 
-/// Waits until `done` says so, or long enough.
+/// Waits until `done` returns true. Returns false if that takes too long.
 fn wait(done: impl Fn() -> bool) -> bool {
     for _ in 0..PATIENCE {
         if done() {
@@ -81,18 +87,18 @@ fn wait(done: impl Fn() -> bool) -> bool {
     false
 }
 
-/// What it found when it was started: the words that other.S notes, by their offset.
+/// Returns a word that other.S stored when the CPU was started, by its offset from OTHER_NOTES.
 pub fn note(offset: u64) -> u32 {
     read(NOTES + offset)
 }
 
-/// What it found in the MSR at this place of the list that [`prepare`] was given.
-pub fn found(index: usize) -> u64 {
+/// Returns the value that the CPU found in an MSR when it was started, by its index in the list that [`prepare`] was given.
+pub fn msr(index: usize) -> u64 {
     let place = VALUES + 8 * index as u64;
     u64::from(read(place + 4)) << 32 | u64::from(read(place))
 }
 
-/// Lays out its code and its table of interrupts; when it is started it is to read these MSRs.
+/// Writes the CPU's code and its interrupt descriptor table to their places. When it is started, it will read these MSRs.
 pub fn prepare(msrs: &[u32]) {
     let (begin, end) = (other_begin.as_ptr() as u64, other_end.as_ptr() as u64);
     // SAFETY: as in `read`.
@@ -113,13 +119,14 @@ pub fn prepare(msrs: &[u32]) {
     }
 }
 
-/// Sends it an INIT and two start-up IPIs, as Linux does: how often it was started by the first, and by the second.
+/// Sends the CPU an INIT and two start-up IPIs, as Linux does. Returns how often it was started by the first start-up IPI, and
+/// how often by the second.
 pub fn start(apic: &Apic) -> (u32, u32) {
     apic.init(ID);
     start_waiting(apic)
 }
 
-/// Sends it two start-up IPIs.
+/// Sends the CPU two start-up IPIs, and returns the same as [`start`].
 pub fn start_waiting(apic: &Apic) -> (u32, u32) {
     let before = read(COUNT);
     apic.startup(ID, VECTOR);
@@ -132,8 +139,8 @@ pub fn start_waiting(apic: &Apic) -> (u32, u32) {
     (first - before, read(COUNT) - first)
 }
 
-/// Has it do something, and returns what came of it: `None` if it does not answer.
-pub fn tell(command: Command, argument: u32, value: u64) -> Option<u64> {
+/// Sends the CPU a command, and returns its result. Returns `None` if the CPU does not answer.
+pub fn execute(command: Command, argument: u32, value: u64) -> Option<u64> {
     write(MAIL + 4, argument);
     write(MAIL + 8, value as u32);
     write(MAIL + 12, (value >> 32) as u32);
@@ -141,23 +148,23 @@ pub fn tell(command: Command, argument: u32, value: u64) -> Option<u64> {
     wait(|| read(MAIL) == 0).then(|| u64::from(read(MAIL + 20)) << 32 | u64::from(read(MAIL + 16)))
 }
 
-/// Tells it that its APIC is in x2APIC mode.
+/// Tells the CPU that its local APIC is in x2APIC mode, so that it ends interrupts by the MSR.
 pub fn in_x2apic_mode() {
     write(X2APIC, 1);
 }
 
-/// How many interrupts and NMIs it has taken.
+/// Returns how many interrupts and how many NMIs the CPU has taken.
 pub fn taken() -> (u32, u32) {
     (read(INTERRUPTS), read(NMIS))
 }
 
-/// Waits until it has taken so many interrupts, or long enough; returns how many.
+/// Waits until the CPU has taken this number of interrupts, for a limited time. Returns how many it has taken.
 pub fn interrupts(wanted: u32) -> u32 {
     wait(|| read(INTERRUPTS) >= wanted);
     read(INTERRUPTS)
 }
 
-/// Waits until it has taken an NMI.
+/// Waits until the CPU has taken an NMI. Returns false if that takes too long.
 pub fn nmi() -> bool {
     wait(|| read(NMIS) != 0)
 }

@@ -1,4 +1,4 @@
-//! Executes an instruction with all general registers filled, and tells which it changed.
+//! Executes an instruction with a pattern in all general registers, and finds out which of them it changes.
 
 #![expect(unsafe_code, reason = "filling all registers takes assembly")]
 
@@ -7,28 +7,29 @@ use core::fmt::{self, Display};
 
 use crate::attempt::{Outcome, RECOVERY, taken};
 
-/// The registers, in the order of their numbers. RSP keeps its own value; the last is RFLAGS.
+/// The names of the general registers in the order of their numbers, and of RFLAGS. RSP gets no pattern.
 const NAMES: [&str; 17] = [
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
     "rflags",
 ];
 
-/// Index of RAX.
+/// The index of RAX.
 pub const RAX: usize = 0;
-/// Index of RCX.
+/// The index of RCX.
 pub const RCX: usize = 1;
-/// Index of RDX.
+/// The index of RDX.
 pub const RDX: usize = 2;
-/// Index of RBX.
+/// The index of RBX.
 pub const RBX: usize = 3;
 const RSP: usize = 4;
 const RFLAGS: usize = 16;
 
-/// The arithmetic flags, and the bit that is always set.
+/// The arithmetic flags of RFLAGS.
 const FLAGS: u64 = 0x8d7;
+/// The bit of RFLAGS that is always set.
 const ALWAYS_SET: u64 = 2;
 
-/// An instruction that leaves to a hypervisor, or would.
+/// An instruction that a hypervisor may intercept.
 #[derive(Clone, Copy)]
 pub enum Instruction {
     /// NOP, for comparison.
@@ -49,29 +50,34 @@ pub enum Instruction {
     Vmmcall,
 }
 
-/// The registers that an instruction changed, as a set by number, and what they all hold now.
+/// The registers after an instruction.
 #[derive(Clone, Copy)]
-pub struct Changes(u32, [u64; 17]);
+pub struct Changes {
+    /// The registers that it changed: a bit for each, by its index.
+    changed: u32,
+    /// The values of all registers.
+    values: [u64; 17],
+}
 
 impl Changes {
-    /// Whether RAX, RBX, RCX and RDX have nothing in their upper halves, as CPUID leaves them.
+    /// Returns true if the upper halves of RAX, RBX, RCX and RDX are 0, as CPUID leaves them.
     pub fn upper_halves_clear(&self) -> bool {
-        [RAX, RBX, RCX, RDX].into_iter().all(|register| self.1[register] >> 32 == 0)
+        [RAX, RBX, RCX, RDX].into_iter().all(|register| self.values[register] >> 32 == 0)
     }
 }
 
-/// Their names, or the exception that the instruction raised.
-pub struct Changed(pub Outcome<Changes>);
+/// Formats the names of the registers that an instruction changed, or the exception that it raised.
+pub struct ChangedNames(pub Outcome<Changes>);
 
-impl Display for Changed {
+impl Display for ChangedNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let changes = match self.0 {
-            Ok(Changes(0, _)) => return f.write_str("none"),
-            Ok(Changes(set, _)) => set,
+        let changed = match self.0 {
+            Ok(Changes { changed: 0, .. }) => return f.write_str("none"),
+            Ok(Changes { changed, .. }) => changed,
             Err(fault) => return fault.fmt(f),
         };
         let mut separator = "";
-        for (_, name) in NAMES.iter().enumerate().filter(|(index, _)| changes >> index & 1 == 1) {
+        for (_, name) in NAMES.iter().enumerate().filter(|(index, _)| changed >> index & 1 == 1) {
             write!(f, "{separator}{name}")?;
             separator = ",";
         }
@@ -82,11 +88,12 @@ impl Display for Changed {
 macro_rules! with_registers {
     ($($name:ident $variant:ident $instruction:literal,)*) => {
         $(
-            /// Loads the registers from the array that RDI points to, executes the instruction, and stores them back.
+            /// Loads the registers from the array that RDI points to, executes the instruction, and stores the registers in
+            /// the same array.
             ///
             /// # Safety
             ///
-            /// With these registers the instruction must leave memory, stack and modes as they are.
+            /// With these registers, the instruction must not change memory, the stack or the CPU's mode.
             #[unsafe(naked)]
             unsafe extern "C" fn $name(registers: *mut [u64; 17]) {
                 naked_asm!(
@@ -151,14 +158,14 @@ macro_rules! with_registers {
             }
         )*
 
-        /// Executes the instruction with the registers.
+        /// Executes the instruction with these registers.
         ///
         /// # Safety
         ///
-        /// With these registers the instruction must leave memory, stack and modes as they are.
+        /// With these registers, the instruction must not change memory, the stack or the CPU's mode.
         unsafe fn run(instruction: Instruction, registers: &mut [u64; 17]) {
             match instruction {
-                // SAFETY: the function keeps to the calling convention, and the caller to the conditions.
+                // SAFETY: the function keeps to the calling convention, and the caller guarantees the rest.
                 $(Instruction::$variant => unsafe { $name(registers) },)*
             }
         }
@@ -176,7 +183,8 @@ with_registers! {
     vmmcall Vmmcall "vmmcall",
 }
 
-/// Executes the instruction with the inputs given as register and value, and a pattern in every other register.
+/// Executes the instruction with a pattern in every register, but for the inputs, which are the index of a register and its
+/// value.
 pub fn execute(instruction: Instruction, inputs: &[(usize, u64)]) -> Outcome<Changes> {
     let mut registers = [0; 17];
     for (index, register) in registers.iter_mut().enumerate() {
@@ -187,14 +195,14 @@ pub fn execute(instruction: Instruction, inputs: &[(usize, u64)]) -> Outcome<Cha
         registers[*index] = *value;
     }
     let before = registers;
-    // SAFETY: the caller chooses instruction and inputs so that the machine goes on; a fault is recovered from, and
-    // no instruction of the list writes memory.
+    // SAFETY: no instruction of the list writes memory. Scenarios choose inputs with which the machine goes on, and the
+    // probe recovers from a fault.
     unsafe { run(instruction, &mut registers) };
     RECOVERY.store(0, core::sync::atomic::Ordering::Relaxed);
     taken()?;
-    let mut changes = 0;
+    let mut changed = 0;
     for index in (0..NAMES.len()).filter(|index| *index != RSP) {
-        changes |= u32::from(registers[index] != before[index]) << index;
+        changed |= u32::from(registers[index] != before[index]) << index;
     }
-    Ok(Changes(changes, registers))
+    Ok(Changes { changed, values: registers })
 }

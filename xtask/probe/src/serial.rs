@@ -1,4 +1,4 @@
-//! COM1, polled: the probe's only voice.
+//! The serial line COM1, by polling. All that the probe prints goes there.
 
 use core::fmt::{self, Write};
 
@@ -15,7 +15,7 @@ const TRANSMITTER_EMPTY: u8 = 1 << 6;
 pub struct Serial;
 
 impl Serial {
-    /// 115200 baud, eight bits, no parity, one stop bit, no interrupts.
+    /// Sets the port to 115200 baud, eight bits, no parity and one stop bit, without interrupts.
     pub fn init() {
         outb(COM1 + 1, 0);
         outb(LINE_CONTROL, 0x80);
@@ -26,7 +26,7 @@ impl Serial {
         outb(COM1 + 4, 0x0b);
     }
 
-    /// Waits until the last bit has left the port, so that switching the machine off loses nothing.
+    /// Waits until the port has sent everything, so that nothing is lost when the machine is switched off.
     pub fn drain() {
         while inb(LINE_STATUS) & TRANSMITTER_EMPTY == 0 {}
     }

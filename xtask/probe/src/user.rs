@@ -1,4 +1,4 @@
-//! A visit to CPL 3.
+//! Visits to CPL 3.
 
 #![expect(unsafe_code, reason = "changing the privilege level takes assembly")]
 
@@ -9,13 +9,13 @@ use crate::attempt::{self, Outcome};
 use crate::frame::Frame;
 use crate::gdt::{KERNEL_CODE, KERNEL_DATA, USER_CODE, USER_DATA};
 
-/// The interrupt by which code at CPL 3 says that it is done.
+/// The vector of the software interrupt by which code at CPL 3 ends its visit.
 pub const RETURN: u64 = 0x80;
 
-/// Stack pointer inside [`enter`].
+/// The stack pointer inside [`enter`].
 static STACK: AtomicU64 = AtomicU64::new(0);
 
-/// Jumps to `code` at CPL 3, with RAX = `rax` and no stack. Returns what RAX is when the code is left.
+/// Jumps to `code` at CPL 3, with `rax` in RAX and without a stack. Returns the value of RAX when the visit ends.
 ///
 /// # Safety
 ///
@@ -60,18 +60,19 @@ unsafe extern "C" {
     static probe_user_landing: u8;
 }
 
-/// Runs the code at CPL 3 until its INT 0x80 or its exception: what RAX then is.
+/// Runs the code at CPL 3 until its INT 0x80 or its exception. Returns the value of RAX after INT 0x80, or the exception.
 ///
 /// # Safety
 ///
 /// `code` must be the address of instructions that use no stack, write only registers, and end with INT 0x80.
 pub unsafe fn visit(code: u64, rax: u64) -> Outcome<u64> {
-    // SAFETY: by the promise of the caller; every page is open to CPL 3, and the way back is `leave`.
+    // SAFETY: the caller guarantees what the code does. CPL 3 may access every page, and the dispatcher ends the visit by
+    // `leave`.
     let rax = unsafe { enter(code, rax) };
     attempt::taken().map(|()| rax)
 }
 
-/// Makes the exception return to the end of [`visit`].
+/// Ends the visit: changes the frame so that the handler returns to the end of [`enter`].
 pub fn leave(frame: &mut Frame) {
     frame.rip = &raw const probe_user_landing as u64;
     frame.cs = u64::from(KERNEL_CODE);

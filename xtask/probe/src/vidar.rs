@@ -1,4 +1,4 @@
-//! Vidar as its guest sees it: the hypercalls.
+//! The hypercalls, by which a guest asks Vidar.
 
 #![expect(unsafe_code, reason = "hypercalls are instructions")]
 
@@ -9,7 +9,7 @@ use vidar_abi::{Call, MAGIC, Status};
 use crate::attempt::{Outcome, attempt};
 use crate::cpu;
 
-/// The registers after a call, RAX first.
+/// The registers after a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
     pub rax: u64,
@@ -20,7 +20,7 @@ pub struct Answer {
     pub rdi: u64,
 }
 
-/// Whether this is an AMD CPU, whose hypercall is VMMCALL. CPUID exits, so the answer is kept.
+/// Returns true on an AMD CPU, where the hypercall instruction is VMMCALL. The answer is kept, since CPUID exits.
 pub fn amd() -> bool {
     static AMD: AtomicU8 = AtomicU8::new(2);
     if AMD.load(Relaxed) == 2 {
@@ -30,7 +30,7 @@ pub fn amd() -> bool {
     AMD.load(Relaxed) == 1
 }
 
-/// Makes a call. RSI and RDI go in as 0.
+/// Makes a call, with 0 in RSI and RDI.
 pub fn call(number: u64, rbx: u64, rcx: u64, rdx: u64) -> Outcome<Answer> {
     let mut answer = Answer { rax: number, rbx, rcx, rdx, rsi: 0, rdi: 0 };
     macro_rules! with {
@@ -51,18 +51,18 @@ pub fn call(number: u64, rbx: u64, rcx: u64, rdx: u64) -> Outcome<Answer> {
     Ok(answer)
 }
 
-/// Whether Vidar is there: asked by the call itself, since CPUID does not tell unless a boot option says so.
+/// Returns true if the probe runs under Vidar. A call finds this out, since CPUID shows Vidar only if a boot option says so.
 pub fn present() -> bool {
     call(Call::Version as u64, 0, 0, 0).is_ok_and(|answer| answer.rax == 0 && answer.rbx == MAGIC)
 }
 
-/// Base and size of the memory that Vidar keeps.
+/// Returns the base and the size of Vidar's region of memory.
 pub fn region() -> Option<(u64, u64)> {
     let answer = call(Call::Status as u64, 0, 0, 0).ok()?;
     (answer.rax == Status::Ok as u64).then_some((answer.rbx, answer.rcx))
 }
 
-/// Exits of all kinds so far, this one included.
+/// Returns the number of exits of all kinds so far, including the one of this call.
 pub fn exits() -> Option<u64> {
     let answer = call(Call::Status as u64, 0, 0, 0).ok()?;
     (answer.rax == Status::Ok as u64).then_some(answer.rdi)

@@ -1,4 +1,4 @@
-//! A window of 2 MiB through which any physical address can be reached.
+//! A window of 2 MiB in the address space, through which any physical address can be reached.
 
 #![expect(unsafe_code, reason = "page tables are memory that the CPU reads")]
 
@@ -6,21 +6,21 @@ use core::arch::asm;
 
 use crate::image::physical;
 
-/// Where the window is: the first address that the second entry of the top table maps.
+/// The address of the window, which is the first one that the second entry of the top table maps.
 const WINDOW: u64 = 1 << 39;
 const SIZE: u64 = 2 << 20;
 
-/// Present, writable, accessed.
+/// Flags of an entry that refers to a table: present, writable, accessed.
 const TABLE: u64 = 0x23;
-/// Open to CPL 3.
+/// The flag that lets CPL 3 access a page.
 const USER: u64 = 4;
-/// Present, writable, not cached, accessed, dirty, 2 MiB.
+/// Flags of a page of 2 MiB: present, writable, not cached, accessed, dirty.
 const LARGE_PAGE: u64 = 0xfb;
 
-/// Present, writable, accessed, dirty, 4 KiB.
+/// Flags of a page of 4 KiB: present, writable, accessed, dirty.
 const SMALL_PAGE: u64 = 0x63;
 
-/// Present, accessed, dirty, and so, as it is not writable, a page of a shadow stack: 4 KiB.
+/// Flags of a page of 4 KiB for a shadow stack: present, accessed, dirty, and not writable.
 const SHADOW_STACK: u64 = 0x61;
 
 /// A page of eight-byte words.
@@ -32,27 +32,28 @@ static mut DIRECTORY: Table = Table([0; 512]);
 static mut PAGES: Table = Table([0; 512]);
 
 unsafe extern "C" {
-    /// The top table, of the entry code.
+    /// The first of the entry code's page tables, which is the top one.
     static mut page_tables: [u64; 512];
 }
 
-/// The tables of the entry code: the top one, its pointers for low and for high addresses, four directories that map
-/// the first 4 GiB, and one for the image.
+/// Returns the entry code's page tables. They are the top table, the directory pointers of low and of high addresses, four
+/// directories that map the first 4 GiB, and the directory that maps the image.
 pub fn tables() -> *const [u64; 512] {
     &raw const page_tables
 }
 
-/// Lets the window show small pages, side by side; returns where the first one is now.
+/// Maps pages of 4 KiB into the window, one after the other. Returns the address of the first.
 pub fn show_pages<const N: usize>(addresses: [u64; N]) -> u64 {
     show_entries(addresses.map(|address| address | SMALL_PAGE))
 }
 
-/// Lets the window show a page as one of a shadow stack; returns where it is now.
+/// Maps a page of 4 KiB into the window as a page of a shadow stack. Returns its address there.
 pub fn show_shadow_stack(address: u64) -> u64 {
     show_entries([address | SHADOW_STACK])
 }
 
-/// Lets the window show a page by this entry, and the tables above it be open to CPL 3; returns where it is now.
+/// Maps a page of 4 KiB into the window by an entry with these flags, and lets CPL 3 through the tables above it. Returns its
+/// address there.
 pub fn show_user(address: u64, entry: u64) -> u64 {
     let place = show_entries([address | entry]);
     // SAFETY: as in `show`.
@@ -65,7 +66,7 @@ pub fn show_user(address: u64, entry: u64) -> u64 {
     place
 }
 
-/// Lets the window show small pages by these entries, side by side; returns where the first one is now.
+/// Maps pages of 4 KiB into the window by these entries, one after the other. Returns the address of the first.
 pub fn show_entries<const N: usize>(entries: [u64; N]) -> u64 {
     show(0);
     // SAFETY: as in `show`.
@@ -82,9 +83,9 @@ pub fn show_entries<const N: usize>(entries: [u64; N]) -> u64 {
     WINDOW
 }
 
-/// Lets the window show the 2 MiB around the physical address; returns where the address itself is now.
+/// Maps the 2 MiB around the physical address into the window. Returns the address at which it can be reached.
 pub fn show(address: u64) -> u64 {
-    // SAFETY: one CPU, and the tables are reached only here. The entries map nothing that is in use.
+    // SAFETY: one CPU runs, only this file changes the window's tables, and the window maps nothing that the image uses.
     unsafe {
         let directory = &raw mut DIRECTORY;
         let pointers = &raw mut DIRECTORY_POINTERS;

@@ -1,4 +1,4 @@
-//! What an exit costs, in ticks of the time-stamp counter.
+//! Measures the cost of an exit, in ticks of the time-stamp counter.
 
 #![expect(unsafe_code, reason = "the instructions that are measured exist only as assembly")]
 
@@ -16,7 +16,7 @@ const ROUNDS: u64 = 10_000;
 
 const TIMER_INTERRUPTS: u16 = 1000;
 
-/// The port of the power-on self-test codes: reading it does nothing.
+/// The port of the power-on self-test codes. Reading it has no effect.
 const PORT: u16 = 0x80;
 
 struct Measurement {
@@ -31,7 +31,7 @@ impl Display for Measurement {
     }
 }
 
-/// Repeats one measurement.
+/// Repeats a measurement, and returns the minimum and the sum.
 fn measure(ticks: impl Fn() -> u64) -> Measurement {
     let mut result = Measurement { min: u64::MAX, sum: 0 };
     for _ in 0..ROUNDS {
@@ -42,17 +42,18 @@ fn measure(ticks: impl Fn() -> u64) -> Measurement {
     result
 }
 
-/// Ticks between two RDTSC with the instruction between them, and two moves: that of the first result, and that of
-/// RAX. So the empty measurement is 3 where an instruction is a tick.
+/// Measures the ticks from one RDTSC to another, with the instruction between them. Two MOV are between them as well: one keeps
+/// the first result, and the other loads RAX. So a measurement without an instruction is 3 where each instruction takes one
+/// tick.
 macro_rules! ticks {
     ($($instruction:literal)?, $rax:expr $(, $($operand:tt)*)?) => {
         measure(|| {
             let (start, end): (u32, u32);
-            // SAFETY: what stands between only reads, or writes to a register its own value.
+            // SAFETY: the instruction only reads, or writes to a register the value that it has.
             unsafe {
                 asm!(
                     "mov r12, rbx",
-                    ".balign 64", // what is measured lies in one page
+                    ".balign 64", // so that all that is measured lies in one page
                     "rdtsc",
                     "mov r8d, eax",
                     "mov rax, r9",
@@ -78,11 +79,11 @@ macro_rules! ticks {
     };
 }
 
-/// Round trips through Vidar, then what must not go through it, and the exits that it made all the same.
+/// Measures exits to Vidar, then operations that must not exit, each with the number of exits that it caused all the same.
 pub fn bench(line: &mut Line) {
     let vidar = vidar::present();
     line.word(format_args!("empty {}", ticks!(, 0_u64)));
-    // A leaf with nothing in it for a hypervisor to change.
+    // A leaf that a hypervisor has no reason to change.
     line.word(format_args!("cpuid {}", ticks!("cpuid", 0x8000_0000_u64)));
     if vidar {
         let number = Call::Version as u64;
@@ -101,8 +102,8 @@ pub fn bench(line: &mut Line) {
     line.word(format_args!("timer taken={taken}/{TIMER_INTERRUPTS} exits={exits}"));
 }
 
-/// One CPUID and one hypercall between marks, at which an emulator that is told to lists what it executes. They are made
-/// once before, so that nothing happens for the first time.
+/// Executes one CPUID and one hypercall between marks, at which an emulator can begin and end a list of the instructions that
+/// it executes. Both are executed once before without marks, so that the list has nothing that happens only the first time.
 pub fn price(line: &mut Line) {
     let number = Call::Version as u64;
     for round in 0..2 {
@@ -148,7 +149,7 @@ pub fn price(line: &mut Line) {
     line.word("done");
 }
 
-/// A measurement and its exits.
+/// Adds the result of a measurement, and the number of exits during it.
 fn quietly(line: &mut Line, name: &str, measured: impl FnOnce() -> Outcome<Measurement>) {
     let mut result = None;
     let exits = Exits::of(|| result = Some(measured()));
@@ -159,7 +160,7 @@ fn quietly(line: &mut Line, name: &str, measured: impl FnOnce() -> Outcome<Measu
     }
 }
 
-/// SYSCALL at CPL 3, and SYSRET at once.
+/// Measures SYSCALL at CPL 3, with a handler that executes SYSRET at once.
 mod system_call {
     use core::arch::naked_asm;
 
@@ -180,8 +181,8 @@ mod system_call {
         naked_asm!("sysretq")
     }
 
-    /// As the measurements at CPL 0, in registers alone. RAX ends as the minimum in its high half and the sum in
-    /// its low one.
+    /// Measures as at CPL 0, but in registers only. At the end RAX has the minimum in its high half and the sum in its low
+    /// half.
     #[unsafe(naked)]
     extern "C" fn at_cpl3() {
         naked_asm!(
@@ -208,16 +209,16 @@ mod system_call {
         )
     }
 
-    /// Lets SYSCALL work as long as it is measured.
+    /// Sets up SYSCALL and measures it.
     pub fn measure(line: &mut Line) -> Outcome {
         let efer = rdmsr(IA32_EFER)?;
-        // SYSRET adds 8 to the selector here for its stack, and 16 for its code.
+        // SYSRET adds 8 to this selector for the stack segment, and 16 for the code segment.
         wrmsr(IA32_STAR, u64::from(USER_DATA - 8) << 48 | u64::from(KERNEL_CODE) << 32)?;
         wrmsr(IA32_LSTAR, kernel as *const () as u64)?;
         wrmsr(IA32_FMASK, 0)?;
         wrmsr(IA32_EFER, efer | EFER_SCE)?;
         super::quietly(line, "syscall", || {
-            // SAFETY: it uses no stack, writes only registers and ends with INT 0x80; `kernel` returns at once.
+            // SAFETY: `at_cpl3` uses no stack, writes only registers and ends with INT 0x80, and `kernel` returns at once.
             let result = unsafe { user::visit(at_cpl3 as *const () as u64, 0) };
             result.map(|result| Measurement { min: result >> 32, sum: result & 0xffff_ffff })
         });

@@ -1,5 +1,5 @@
-//! Control-flow enforcement at CPL 0: shadow stacks and indirect-branch tracking, whose state must outlive a visit to a
-//! hypervisor, and what it raises in the guest.
+//! Control-flow enforcement at CPL 0: shadow stacks and indirect-branch tracking. Their state must be the same after an exit to
+//! a hypervisor, and after an exception that the hypervisor injects.
 //!
 //! Intel SDM Vol. 1, 17 "Control-Flow Enforcement Technology (CET)".
 
@@ -10,7 +10,7 @@ use core::hint::black_box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::apic::Apic;
-use crate::attempt::{Hex, Shown, attempt, keeping_cr4, rdmsr, set_cr0, set_cr4, wrmsr};
+use crate::attempt::{Hex, Verdict, attempt, keeping_cr4, rdmsr, set_cr0, set_cr4, wrmsr};
 use crate::cpu::{self, cpuid};
 use crate::frame::Frame;
 use crate::handlers::handling;
@@ -18,16 +18,16 @@ use crate::image::physical;
 use crate::line::Line;
 use crate::window::{self, Table};
 
-/// U_CET, S_CET, the stack pointers of CPL 0 to 3, the table of interrupts' stack pointers.
+/// The index of U_CET.
 pub const U_CET: u32 = 0x6a0;
-/// S_CET.
+/// The index of S_CET.
 pub const S_CET: u32 = 0x6a2;
-/// PL0_SSP, which the others follow.
+/// The index of PL0_SSP. Those of PL1_SSP, PL2_SSP and PL3_SSP follow it.
 pub const PL0_SSP: u32 = 0x6a4;
-/// INTERRUPT_SSP_TABLE.
+/// The index of INTERRUPT_SSP_TABLE_ADDR.
 pub const INTERRUPT_SSP_TABLE: u32 = 0x6a8;
 const IA32_APIC_BASE: u32 = 0x1b;
-/// An MSR that no CPU has, and that no MSR bitmap covers.
+/// An index that no CPU has an MSR for, and that is outside of the ranges of the MSR bitmaps.
 const NO_MSR: u32 = 0x2000;
 
 /// CR4.CET.
@@ -43,7 +43,7 @@ const BRANCHES: u64 = 1 << 2;
 
 const INTERRUPT: u8 = 0x42;
 
-/// A physical address where no machine here has anything, and which no other scenario touches.
+/// A physical address at which no emulated machine has memory or a device, and which no other scenario accesses.
 const NOTHING: u64 = 0xa000_0000;
 
 /// Returns true if CPUID shows shadow stacks.
@@ -55,8 +55,8 @@ fn has_branch_tracking() -> bool {
     cpuid(7, 0)[3] >> 20 & 1 == 1
 }
 
-/// The MSRs: good values and bad ones. Then what CR4.CET and CR0.WP have to do with each other; a write that changes NE as well
-/// is the hypervisor's to judge.
+/// Writes good and bad values to the MSRs. Then tries which of CR4.CET and CR0.WP may be set without the other. On VT-x a
+/// write to CR0 that changes NE as well exits, so that the hypervisor has to check it.
 pub fn registers(line: &mut Line) {
     if !has_shadow_stacks() {
         return line.item("lacks", "shadow-stacks");
@@ -67,43 +67,46 @@ pub fn registers(line: &mut Line) {
         let wrote = wrmsr(msr, good);
         line.item(
             format_args!("{msr:x}"),
-            format_args!("{}/{}/{}/{}", Shown(wrote), Hex(rdmsr(msr)), Shown(wrmsr(msr, bad)), Shown(wrmsr(msr, 1 << 63))),
+            format_args!("{}/{}/{}/{}", Verdict(wrote), Hex(rdmsr(msr)), Verdict(wrmsr(msr, bad)), Verdict(wrmsr(msr, 1 << 63))),
         );
-        // They are 0 after a reset, so they may be 0 again.
+        // This cannot fault: the MSR is 0 after a reset.
         let _ = wrmsr(msr, 0);
     }
     let before = cpu::cr0();
     keeping_cr4(|| {
         let _ = set_cr0(before & !CR0_WP);
-        line.item("without-wp", Shown(set_cr4(cpu::cr4() | CR4_CET)));
+        line.item("without-wp", Verdict(set_cr4(cpu::cr4() | CR4_CET)));
         let _ = set_cr0(before | CR0_WP);
-        line.item("with-wp", Shown(set_cr4(cpu::cr4() | CR4_CET)));
-        line.item("wp-off", Shown(set_cr0(before & !CR0_WP)));
-        line.item("wp-off-and-ne", Shown(set_cr0((before & !CR0_WP) ^ CR0_NE)));
-        line.item("ne", Shown(set_cr0((before | CR0_WP) ^ CR0_NE)));
+        line.item("with-wp", Verdict(set_cr4(cpu::cr4() | CR4_CET)));
+        line.item("wp-off", Verdict(set_cr0(before & !CR0_WP)));
+        line.item("wp-off-and-ne", Verdict(set_cr0((before & !CR0_WP) ^ CR0_NE)));
+        line.item("ne", Verdict(set_cr0((before | CR0_WP) ^ CR0_NE)));
         let _ = set_cr4(cpu::cr4() & !CR4_CET);
         let _ = set_cr0(before);
     });
 }
 
-/// The shadow stack's page.
+/// The page of the shadow stack.
 static mut STACK: Table = Table([0; 512]);
+/// The number of events that the handlers have seen.
 static SEEN: AtomicU32 = AtomicU32::new(0);
-/// What a return address was before it was spoilt.
+/// The return address before `spoilt` changed it.
 static RETURN: AtomicU64 = AtomicU64::new(0);
 static ERROR: AtomicU64 = AtomicU64::new(0);
 
-/// The MSR does not exist: another one does. The instruction is executed again, as the address of the next may not be changed.
+/// Handles #GP of RDMSR for an MSR that does not exist: puts the index of one that exists into RCX, so that the instruction
+/// succeeds when it is executed again. The handler cannot skip the instruction, since the shadow stack holds its address, too.
 fn on_general_protection(frame: &mut Frame) {
     SEEN.fetch_add(1, Relaxed);
     frame.rcx = u64::from(IA32_APIC_BASE);
 }
 
-/// A return to another address than the shadow stack has: put right, and executed again.
+/// Handles #CP of a return to an address that differs from the one on the shadow stack: corrects the address, so that the
+/// return succeeds when it is executed again.
 fn on_control_protection(frame: &mut Frame) {
     SEEN.fetch_add(1, Relaxed);
     ERROR.store(frame.error, Relaxed);
-    // SAFETY: `spoilt` alone raises it, with the address of its return on top of the stack.
+    // SAFETY: only `spoilt` raises the exception, with its return address on top of the stack.
     unsafe { (frame.rsp as *mut u64).write_volatile(RETURN.load(Relaxed)) };
 }
 
@@ -116,7 +119,7 @@ fn on_interrupt(_: &mut Frame) {
     Apic::find().end_of_interrupt();
 }
 
-/// Returns to an address that is one too high, at first.
+/// Adds one to its return address and returns. The handler of #CP corrects the address.
 #[unsafe(naked)]
 extern "C" fn spoilt() {
     naked_asm!(
@@ -128,7 +131,8 @@ extern "C" fn spoilt() {
     )
 }
 
-/// CPUID between a call and its return, so deep that the shadow stack would show a word that is missing.
+/// Executes CPUID between calls and their returns. The calls are nested, so that a word that is lost from the shadow stack
+/// is noticed.
 #[inline(never)]
 fn deep(depth: u32) -> u32 {
     let here = cpuid(0x8000_0000, 0)[0];
@@ -138,21 +142,21 @@ fn deep(depth: u32) -> u32 {
 macro_rules! ssp {
     () => {{
         let pointer: u64;
-        // SAFETY: reads a register.
+        // SAFETY: the instruction reads a register.
         unsafe { asm!("rdsspq {}", inout(reg) 0_u64 => pointer, options(nomem, nostack)) };
         pointer
     }};
 }
 
-/// How many events `body` came to see.
+/// Returns how many events the handlers saw while `body` ran.
 fn events(body: impl FnOnce()) -> u32 {
     SEEN.store(0, Relaxed);
     body();
     SEEN.load(Relaxed)
 }
 
-/// A kernel on a shadow stack: calls across exits, exceptions that a hypervisor raises, interrupts, NMIs, and a return that the
-/// shadow stack refuses.
+/// Runs on a shadow stack: calls functions that exit, takes an exception that a hypervisor injects, interrupts and NMIs, and
+/// returns to an address that is not on the shadow stack.
 pub fn shadow_stack(line: &mut Line) {
     if !has_shadow_stacks() {
         return line.item("lacks", "shadow-stacks");
@@ -160,19 +164,19 @@ pub fn shadow_stack(line: &mut Line) {
     let (cr0, cr4) = (cpu::cr0(), cpu::cr4());
     let stack = &raw mut STACK;
     let page = window::show_shadow_stack(physical(stack));
-    // The token of a stack that nobody uses: its own address. It is the topmost word.
+    // The topmost word is the token. It holds its own address, which says that the stack is free.
     let top = page + 4088;
-    // SAFETY: the page is reached only here.
+    // SAFETY: only this function accesses the page.
     unsafe { (&raw mut (*stack).0[511]).write_volatile(top) };
     let apic = Apic::find();
     apic.enable();
     let set = set_cr0(cr0 | CR0_WP).and_then(|()| set_cr4(cr4 | CR4_CET)).and_then(|()| wrmsr(PL0_SSP, top));
-    line.item("set", Shown(set));
+    line.item("set", Verdict(set));
     if set.is_err() {
         return;
     }
     let apic_base = rdmsr(IA32_APIC_BASE).unwrap_or(0);
-    // SAFETY: from here to where it is switched off, calls and returns are in pairs.
+    // SAFETY: until the shadow stack is turned off, each call is followed by its return.
     unsafe {
         asm!("wrmsr", "setssbsy", in("ecx") S_CET, in("eax") SHADOW_STACK as u32, in("edx") 0, options(nostack));
     }
@@ -181,7 +185,7 @@ pub fn shadow_stack(line: &mut Line) {
     let after_calls = ssp!();
     let general = handling(13, on_general_protection, || {
         events(|| {
-            // SAFETY: reads a register; the handler makes it one that exists.
+            // SAFETY: the instruction reads a register. The handler of #GP makes it one that exists.
             unsafe { asm!("rdmsr", inout("ecx") NO_MSR => _, out("eax") _, out("edx") _) };
         })
     });
@@ -196,13 +200,13 @@ pub fn shadow_stack(line: &mut Line) {
     let interrupts = handling(INTERRUPT, on_interrupt, || {
         events(|| {
             apic.interrupt_self(INTERRUPT);
-            // SAFETY: the handler returns, and interrupts are off again after it.
+            // SAFETY: the handler returns, and then interrupts are turned off again.
             unsafe { asm!("sti", "nop", "nop", "cli") };
         })
     });
     let end = ssp!();
     let control_bits = rdmsr(S_CET);
-    // SAFETY: switches it off.
+    // SAFETY: this turns the shadow stack off, after which returns need none.
     unsafe { asm!("wrmsr", in("ecx") S_CET, in("eax") 0, in("edx") 0, options(nostack)) };
     let _ = set_cr4(cr4);
     let _ = set_cr0(cr0);
@@ -212,18 +216,18 @@ pub fn shadow_stack(line: &mut Line) {
     line.item("called", format_args!("{called:#x}"));
     line.item("after-calls", format_args!("{:#x}", after_calls.wrapping_sub(page)));
     line.item("gp", general);
-    line.item("wrmsr", Shown(wrote));
+    line.item("wrmsr", Verdict(wrote));
     line.item("cp", format_args!("{control}/{:#x}", ERROR.load(Relaxed)));
     line.item("nmi", nmis);
     line.item("interrupt", interrupts);
     line.item("end", format_args!("{:#x}", end.wrapping_sub(page)));
     line.item("s-cet", Hex(control_bits));
-    // SAFETY: as above.
+    // SAFETY: only this function accesses the page.
     let token = unsafe { (&raw const (*stack).0[511]).read_volatile() };
     line.item("token", format_args!("{:#x}", token.wrapping_sub(page)));
 }
 
-/// Jumps, with the tracking on: by the instructions given, which have RAX for their use. After the jump there is CPUID.
+/// Turns indirect-branch tracking on, executes the instructions, which may use RAX, and then CPUID.
 macro_rules! jump {
     ($($instruction:literal),+; $target:expr) => {
         attempt!(
@@ -240,15 +244,15 @@ macro_rules! jump {
     };
 }
 
-/// Indirect-branch tracking: jumps to ENDBR64 and to others. The last goes to an address that is not mapped in the
-/// second stage, so a hypervisor makes tables between the jump and the fetch of its target.
+/// Jumps with indirect-branch tracking on, to ENDBR64 and to other instructions. One jump goes to an address that the second
+/// stage does not map yet, so a hypervisor maps it between the jump and the fetch of its target.
 pub fn branches(line: &mut Line) {
     if !has_branch_tracking() {
         return line.item("lacks", "indirect-branch-tracking");
     }
     let (cr0, cr4) = (cpu::cr0(), cpu::cr4());
     let set = set_cr0(cr0 | CR0_WP).and_then(|()| set_cr4(cr4 | CR4_CET));
-    line.item("set", Shown(set));
+    line.item("set", Verdict(set));
     if set.is_ok() {
         branch_cases(line);
     }
@@ -258,12 +262,12 @@ pub fn branches(line: &mut Line) {
 
 #[inline(never)]
 fn branch_cases(line: &mut Line) {
-    line.item("endbr64", Shown(jump!("lea rax, [rip + 3f]", "jmp rax", "3:", "endbr64"; 0_u64)));
-    line.item("exit-and-endbr64", Shown(jump!("lea rax, [rip + 3f]", "cpuid", "lea rax, [rip + 3f]", "jmp rax", "3:", "endbr64"; 0_u64)));
-    line.item("cpuid", Shown(jump!("lea rax, [rip + 3f]", "jmp rax", "3:"; 0_u64)));
-    line.item("nothing", Shown(jump!("jmp rsi"; window::show(NOTHING))));
+    line.item("endbr64", Verdict(jump!("lea rax, [rip + 3f]", "jmp rax", "3:", "endbr64"; 0_u64)));
+    line.item("exit-and-endbr64", Verdict(jump!("lea rax, [rip + 3f]", "cpuid", "lea rax, [rip + 3f]", "jmp rax", "3:", "endbr64"; 0_u64)));
+    line.item("cpuid", Verdict(jump!("lea rax, [rip + 3f]", "jmp rax", "3:"; 0_u64)));
+    line.item("nothing", Verdict(jump!("jmp rsi"; window::show(NOTHING))));
     window::show(0);
     let after = jump!("lea rax, [rip + 3f]", "jmp rax", "3:", "endbr64", "mov ecx, 0x2000", "rdmsr"; 0_u64);
-    line.item("gp-after", Shown(after));
+    line.item("gp-after", Verdict(after));
     line.item("s-cet", Hex(rdmsr(S_CET)));
 }

@@ -1,7 +1,8 @@
-//! Events whose delivery meets memory that the second stage does not map yet: each must come once, as if nothing had been.
+//! Events whose delivery accesses memory that the second stage does not map yet. Each must be delivered exactly once, as on a
+//! bare machine.
 //!
-//! The memory is a stack in what Vidar keeps for itself, where every page is shown as a decoy on its first touch; on a
-//! bare machine it is memory like any other.
+//! The memory is a stack inside of Vidar's own region. Vidar maps a decoy there when a page is accessed for the first time. On
+//! a bare machine the stack is in ordinary memory.
 
 #![expect(unsafe_code, reason = "the stack is switched, and events are raised in assembly")]
 
@@ -17,20 +18,24 @@ use crate::{cpu, vidar};
 const TF: u64 = 1 << 8;
 const IF: u64 = 1 << 9;
 
-/// Where Vidar is, for a bare machine to use the same memory.
+/// The address of Vidar's region, so that a bare machine uses the same memory.
 const REGION: u64 = 0x20_0000;
 const PAGE: u64 = 0x1000;
 
 const VECTOR: u8 = 0x42;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
-/// Where the handler returns to.
+/// The address that the handler returns to.
 static RESUME: AtomicU64 = AtomicU64::new(0);
+/// The address of the first instruction.
 static START: AtomicU64 = AtomicU64::new(0);
-/// Of the last event: its place, its error code, DR6 or CR2 where they say more, and the stack that it came on.
+/// The instruction pointer that the last event pushed.
 static RIP: AtomicU64 = AtomicU64::new(0);
+/// The error code of the last event.
 static ERROR: AtomicU64 = AtomicU64::new(0);
+/// DR6.BS at a debug exception, and CR2 at a page fault.
 static MORE: AtomicU64 = AtomicU64::new(0);
+/// The stack pointer that the last event pushed.
 static STACK: AtomicU64 = AtomicU64::new(0);
 
 fn on_event(frame: &mut Frame) {
@@ -52,13 +57,13 @@ fn on_event(frame: &mut Frame) {
     frame.rflags &= !(TF | IF);
 }
 
-/// Raises an event on a stack that was never touched, and says what came of it.
+/// Raises an event on a stack that has not been accessed before, and adds how often and where the event was delivered.
 macro_rules! raise {
     ($line:ident, $name:literal, $vector:expr, $page:expr, $($instruction:literal),+ $(; $($operand:tt)*)?) => {{
         COUNT.store(0, Relaxed);
         let stack = vidar::region().map_or(REGION, |(base, _)| base) + $page * PAGE + 0xff0;
         handling($vector, on_event, || {
-            // SAFETY: the handler goes on at the second label, where the stack is the old one again.
+            // SAFETY: the handler resumes at label 3, where the old stack pointer is restored.
             unsafe {
                 asm!(
                     "lea {scratch}, [rip + 3f]",
@@ -87,7 +92,7 @@ macro_rules! raise {
     }};
 }
 
-/// Faults, traps, interrupts and an NMI.
+/// Raises faults, traps, interrupts and an NMI.
 pub fn delivery(line: &mut Line) {
     raise!(line, "ud", 6, 0x100, "ud2");
     raise!(line, "gp", 13, 0x101, "mov ds, {bad:x}"; bad = in(reg) 0x7770_u64);

@@ -1,12 +1,12 @@
-//! CPUID as the last instruction of an address space: whoever executes it in the guest's place must know where the
-//! next one is.
+//! CPUID as the last instruction of an address space. A hypervisor that executes it in the guest's place must compute the
+//! address of the next instruction correctly.
 
-#![expect(unsafe_code, reason = "code is put where no program has any")]
+#![expect(unsafe_code, reason = "code is written to unusual addresses and executed there")]
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::attempt::{Outcome, Shown, attempt};
+use crate::attempt::{Outcome, Verdict, attempt};
 use crate::frame::Frame;
 use crate::gdt::{KERNEL_CODE, KERNEL_CODE_32};
 use crate::handlers::handling;
@@ -19,25 +19,28 @@ struct Page<T>(T);
 
 /// A page that ends with CPUID.
 static mut CODE: Page<[u8; 4096]> = Page([0x90; 4096]);
-/// The tables of the last page below the gap in the middle of the address space, and of the last page below 4 GiB.
+/// The page tables of the last page below the non-canonical addresses, and of the last page below 4 GiB.
 static mut POINTERS: Page<[u64; 512]> = Page([0; 512]);
 static mut DIRECTORY: Page<[u64; 512]> = Page([0; 512]);
 static mut LEAVES: Page<[u64; 512]> = Page([0; 512]);
 
-/// Present, writable, accessed, dirty.
+/// Flags of an entry: present, writable, accessed, dirty.
 const ENTRY: u64 = 0x63;
 
 const LAST: usize = 511;
 const CPUID: [u8; 2] = [0x0f, 0xa2];
-/// INT 0x81, which waits at address 0.
+/// INT 0x81, which is written to address 0.
 const INT: [u8; 2] = [0xcd, VECTOR];
 const VECTOR: u8 = 0x81;
 
+/// The address of the 64-bit code to return to.
 static LANDING: AtomicU64 = AtomicU64::new(0);
+/// The stack pointer of that code.
 static STACK: AtomicU64 = AtomicU64::new(0);
+/// The address after the INT that was executed.
 static CAME_FROM: AtomicU64 = AtomicU64::new(0);
 
-/// The wrap went well: back to 64-bit code.
+/// Handles the INT at address 0, which is executed if the address wrapped around: returns to the 64-bit code.
 fn on_return(frame: &mut Frame) {
     CAME_FROM.store(frame.rip, Relaxed);
     frame.rip = LANDING.load(Relaxed);
@@ -46,17 +49,17 @@ fn on_return(frame: &mut Frame) {
 }
 
 fn flush() {
-    // SAFETY: loads what is loaded already, to forget what the CPU has cached of the tables.
+    // SAFETY: CR3 keeps its value. Loading it flushes what the CPU has cached of the page tables.
     unsafe { asm!("mov {s}, cr3", "mov cr3, {s}", s = out(reg) _, options(nostack, preserves_flags)) };
 }
 
-/// CPUID before the gap of addresses that are not canonical: bare, the next fetch is #GP. Then at the end of 32-bit
-/// addresses, in compatibility mode: the next instruction is at 0.
+/// Executes CPUID right before the non-canonical addresses: on a bare machine the next fetch raises #GP. Then executes CPUID at
+/// the end of the 32-bit addresses, in compatibility mode: the next instruction is at address 0.
 pub fn edge(line: &mut Line) {
     let (code, leaves) = (&raw mut CODE, &raw mut LEAVES);
     let (pointers, directory) = (&raw mut POINTERS, &raw mut DIRECTORY);
     let top = window::tables().cast_mut().cast::<u64>();
-    // SAFETY: one CPU; the tables and the page are reached only here, and the entries map nothing that is in use.
+    // SAFETY: one CPU runs, only this function uses the tables and the page, and the entry maps addresses that nothing uses.
     unsafe {
         code.cast::<u8>().add(4094).cast::<[u8; 2]>().write(CPUID);
         (*leaves).0[LAST] = physical(code) | ENTRY;
@@ -65,26 +68,26 @@ pub fn edge(line: &mut Line) {
         top.add(255).write_volatile(physical(pointers) | ENTRY);
     }
     flush();
-    line.item("canonical", Shown(before_the_gap()));
+    line.item("canonical", Verdict(before_the_gap()));
 
-    // The entry for the last 2 MiB below 4 GiB, in the last of the directories of the entry code.
-    // SAFETY: the fourth to seventh of the tables are the directories.
+    // The entry of the last 2 MiB below 4 GiB is in the last of the entry code's directories.
+    // SAFETY: the fourth to seventh of the entry code's tables are these directories.
     let entry = unsafe { top.add(6 * 512 + LAST) };
-    // SAFETY: firmware lies in these 2 MiB, and nobody asks it anything meanwhile.
+    // SAFETY: these 2 MiB hold firmware, which nothing uses until the entry is restored.
     let firmware = unsafe { entry.replace(physical(leaves) | ENTRY) };
     flush();
     let zero = window::show(0) as *mut [u8; 2];
-    // SAFETY: RAM in every PC; it gets its content back.
+    // SAFETY: every PC has RAM at address 0, and its content is restored.
     let interrupt_vectors = unsafe { zero.replace(INT) };
     CAME_FROM.store(0, Relaxed);
     let outcome = handling(VECTOR, on_return, before_the_wrap);
-    // SAFETY: puts back what was there.
+    // SAFETY: this restores what was there before.
     unsafe {
         zero.write(interrupt_vectors);
         entry.write(firmware);
     }
     flush();
-    line.item("wrap", format_args!("{}/{:#x}", Shown(outcome), CAME_FROM.load(Relaxed)));
+    line.item("wrap", format_args!("{}/{:#x}", Verdict(outcome), CAME_FROM.load(Relaxed)));
 }
 
 fn before_the_gap() -> Outcome {
@@ -99,7 +102,7 @@ fn before_the_gap() -> Outcome {
 }
 
 fn before_the_wrap() -> Outcome {
-    // Compatibility mode has 32 bits for its stack pointer: the same memory where it lies.
+    // In compatibility mode the stack pointer has 32 bits, so the stack is used by its physical address.
     static mut LOW_STACK: Page<[u64; 512]> = Page([0; 512]);
     let low_stack = physical(&raw const LOW_STACK) + 4096;
     attempt!(
@@ -120,7 +123,7 @@ fn before_the_wrap() -> Outcome {
         inout("r10") low_stack => _, out("r11") _,
         landing = sym LANDING,
         stack = sym STACK,
-        // The upper halves of the others are not kept in compatibility mode.
+        // Compatibility mode does not preserve the upper halves of the other registers.
         inout("rax") 0x8000_0000_u64 => _, out("rcx") _, out("rdx") _, out("rsi") _,
         out("r12") _, out("r13") _, out("r14") _, out("r15") _
     )

@@ -1,6 +1,6 @@
-//! EFER: the bits that a guest has, the one that is the hypervisor's, and the one that paging holds.
+//! The bits of EFER: those that a guest may change, SVME, which belongs to the hypervisor, and LME, which paging fixes.
 
-use crate::attempt::{Hex, Shown, rdmsr, wrmsr};
+use crate::attempt::{Hex, Verdict, rdmsr, wrmsr};
 use crate::line::Line;
 
 const EFER: u32 = 0xc000_0080;
@@ -10,16 +10,16 @@ const LME: u64 = 1 << 8;
 const NXE: u64 = 1 << 11;
 const SVME: u64 = 1 << 12;
 
-/// Toggles bits, each from the same base, which it reads back and puts back.
+/// Toggles bits, reads EFER after each write, and restores it.
 pub fn efer(line: &mut Line) {
     let Ok(start) = rdmsr(EFER) else { return line.word("none") };
     line.item("start", format_args!("{start:#x}"));
     for (name, bits) in [("sce", SCE), ("nxe", NXE), ("lme", LME), ("svme", SVME), ("reserved", 1 << 2 | 1 << 63)] {
         let outcome = wrmsr(EFER, start ^ bits);
-        line.item(name, format_args!("{}/{}", Shown(outcome), Hex(rdmsr(EFER))));
-        // It held this value a moment ago, so it may hold it again.
+        line.item(name, format_args!("{}/{}", Verdict(outcome), Hex(rdmsr(EFER))));
+        // This cannot fault: EFER had this value before.
         let _ = wrmsr(EFER, start);
     }
-    // LMA is not for software to change: what is written there does not matter.
-    line.item("without-lma", format_args!("{}/{}", Shown(wrmsr(EFER, start & !(1 << 10))), Hex(rdmsr(EFER))));
+    // Software cannot change LMA: the CPU ignores what is written to it.
+    line.item("without-lma", format_args!("{}/{}", Verdict(wrmsr(EFER, start & !(1 << 10))), Hex(rdmsr(EFER))));
 }

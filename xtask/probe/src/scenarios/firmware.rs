@@ -1,9 +1,9 @@
-//! What firmware and kernels set up once: microcode, memory types, the place of the local APIC.
+//! What firmware and kernels set up once: microcode, memory types, and the address of the local APIC.
 
-#![expect(unsafe_code, reason = "memory is looked at behind the compiler's back")]
+#![expect(unsafe_code, reason = "constant memory is read by its address, so that the compiler does not assume its content")]
 
 use crate::apic::Apic;
-use crate::attempt::{Hex, Shown, rdmsr, wrmsr};
+use crate::attempt::{Hex, Verdict, rdmsr, wrmsr};
 use crate::cpu::cpuid;
 use crate::image::physical;
 use crate::line::Line;
@@ -12,7 +12,7 @@ use crate::vidar;
 const IA32_APIC_BASE: u32 = 0x1b;
 const IA32_BIOS_UPDT_TRIG: u32 = 0x79;
 const IA32_BIOS_SIGN_ID: u32 = 0x8b;
-/// AMD's counterpart of IA32_BIOS_UPDT_TRIG.
+/// AMD's counterpart to IA32_BIOS_UPDT_TRIG.
 const PATCH_LOADER: u32 = 0xc001_0020;
 const IA32_MTRRCAP: u32 = 0xfe;
 const IA32_MTRR_PHYSBASE0: u32 = 0x200;
@@ -23,8 +23,8 @@ const APIC_ENABLED: u64 = 1 << 11;
 const APIC_X2: u64 = 1 << 10;
 const APIC_VERSION: u64 = 0x30;
 
-/// A microcode update whose data are in another page than its header, and which no CPU takes: all else in it is zero. Intel
-/// SDM Vol. 3A, 10.11.1 "Microcode Update".
+/// A microcode update whose data are in another page than its header. No CPU accepts it, since all its other fields are zero.
+/// Intel SDM Vol. 3A, 10.11.1 "Microcode Update".
 static UPDATE: Update = Update { padding: [0; 4096 - HEADER], header: [1; 12], data: [0; 2000] };
 const HEADER: usize = 48;
 
@@ -35,17 +35,17 @@ struct Update {
     data: [u8; 2000],
 }
 
-/// Microcode updates of nothing and of nonsense.
+/// Loads microcode from address 0, and then an update that no CPU accepts.
 pub fn microcode(line: &mut Line) {
-    line.item("update-nothing", Shown(wrmsr(IA32_BIOS_UPDT_TRIG, 0)));
-    line.item("loader-nothing", Shown(wrmsr(PATCH_LOADER, 0)));
-    line.item("update", Shown(wrmsr(IA32_BIOS_UPDT_TRIG, (&raw const UPDATE.data) as u64)));
-    line.item("loader", Shown(wrmsr(PATCH_LOADER, (&raw const UPDATE.header) as u64)));
+    line.item("update-nothing", Verdict(wrmsr(IA32_BIOS_UPDT_TRIG, 0)));
+    line.item("loader-nothing", Verdict(wrmsr(PATCH_LOADER, 0)));
+    line.item("update", Verdict(wrmsr(IA32_BIOS_UPDT_TRIG, (&raw const UPDATE.data) as u64)));
+    line.item("loader", Verdict(wrmsr(PATCH_LOADER, (&raw const UPDATE.header) as u64)));
     line.item("revision", Hex(rdmsr(IA32_BIOS_SIGN_ID)));
-    line.item("clear", Shown(wrmsr(IA32_BIOS_SIGN_ID, 0)));
+    line.item("clear", Verdict(wrmsr(IA32_BIOS_SIGN_ID, 0)));
 }
 
-/// Memory that must stay what it is while its type changes.
+/// Memory whose content must stay the same while its memory type changes.
 static PATTERN: [u64; 512] = {
     let mut pattern = [0; 512];
     let mut index = 0;
@@ -58,26 +58,26 @@ static PATTERN: [u64; 512] = {
 
 fn memory() -> &'static str {
     let word = |index: usize| {
-        // SAFETY: inside of the static.
+        // SAFETY: the word is inside of the static.
         unsafe { (&raw const PATTERN).cast::<u64>().add(index).read_volatile() }
     };
     let kept = (0..512).all(|index| word(index) == 0x0123_4567_89ab_cdef_u64.rotate_left(index as u32));
     if kept { "kept" } else { "lost" }
 }
 
-/// Writes an MSR, reads it back, and undoes it.
+/// Writes an MSR, reads it back, and restores it.
 fn put(line: &mut Line, name: &str, index: u32, value: u64) {
     let before = rdmsr(index);
     let outcome = wrmsr(index, value);
     let read = if rdmsr(index) == Ok(value) { "written" } else { "unwritten" };
-    line.item(name, format_args!("{}/{read}/{}", Shown(outcome), memory()));
+    line.item(name, format_args!("{}/{read}/{}", Verdict(outcome), memory()));
     if let (Ok(before), Ok(())) = (before, outcome) {
-        // It held this value a moment ago, so it may hold it again.
+        // This cannot fault: the MSR had this value before.
         let _ = wrmsr(index, before);
     }
 }
 
-/// Writes of memory types, good and bad. Each good one is undone.
+/// Writes good and bad values to the MTRRs. After each good one the MTRR is restored.
 pub fn mtrr(line: &mut Line) {
     let capabilities = rdmsr(IA32_MTRRCAP);
     line.item("cap", Hex(capabilities));
@@ -86,7 +86,7 @@ pub fn mtrr(line: &mut Line) {
     };
     let bits = cpuid(0x8000_0008, 0)[0] & 0xff;
     let two_megabytes = ((1 << bits) - (2 << 20)) | 1 << 11;
-    // The probe itself, uncached.
+    // The address of the probe itself, as an MTRR with the type uncacheable.
     let here = physical(&raw const PATTERN) & !((2 << 20) - 1);
     let base = IA32_MTRR_PHYSBASE0 + 2 * (count - 1);
     put(line, "base", base, here);
@@ -95,7 +95,7 @@ pub fn mtrr(line: &mut Line) {
         let wrote = wrmsr(base, here).and_then(|()| wrmsr(base + 1, two_megabytes));
         let during = memory();
         let undone = wrmsr(base + 1, mask_before).and_then(|()| wrmsr(base, base_before));
-        line.item("uncached", format_args!("{}/{during}/{}/{}", Shown(wrote), Shown(undone), memory()));
+        line.item("uncached", format_args!("{}/{during}/{}/{}", Verdict(wrote), Verdict(undone), memory()));
     }
     put(line, "type-2", base, here | 2);
     put(line, "type-7", base, here | 7);
@@ -116,28 +116,28 @@ pub fn mtrr(line: &mut Line) {
     put(line, "one-too-many", IA32_MTRR_PHYSBASE0 + 2 * count, 0);
 }
 
-/// Writes the place of the local APIC, reads it back, and undoes it.
+/// Writes IA32_APIC_BASE, reads it back, and restores it.
 fn move_apic(line: &mut Line, start: u64, name: &str, value: u64) {
     let outcome = wrmsr(IA32_APIC_BASE, value);
-    line.item(name, format_args!("{}/{}", Shown(outcome), Hex(rdmsr(IA32_APIC_BASE))));
-    // It held this value a moment ago, so it may hold it again.
+    line.item(name, format_args!("{}/{}", Verdict(outcome), Hex(rdmsr(IA32_APIC_BASE))));
+    // This cannot fault: the MSR had this value before.
     let _ = wrmsr(IA32_APIC_BASE, start);
 }
 
-/// Moves of the local APIC onto the memory that Vidar keeps, and to where that ends.
+/// Moves the local APIC to the first and the last page of Vidar's region, and to the page after it.
 pub fn apic_onto_vidar(line: &mut Line) {
     let (Some((base, size)), Ok(start)) = (vidar::region(), rdmsr(IA32_APIC_BASE)) else {
         return line.word("none");
     };
     for (name, place) in [("first", base), ("last", base + size - 0x1000), ("behind", base + size)] {
         let outcome = wrmsr(IA32_APIC_BASE, place | start & 0xfff);
-        line.item(name, Shown(outcome));
-        // It held this value a moment ago, so it may hold it again.
+        line.item(name, Verdict(outcome));
+        // This cannot fault: the MSR had this value before.
         let _ = wrmsr(IA32_APIC_BASE, start);
     }
 }
 
-/// Moves of the local APIC.
+/// Writes good and bad values to IA32_APIC_BASE, and moves the local APIC.
 pub fn apicbase(line: &mut Line) {
     let Ok(start) = rdmsr(IA32_APIC_BASE) else {
         return line.word("none");
@@ -154,5 +154,5 @@ pub fn apicbase(line: &mut Line) {
     line.item("version", format_args!("{:#x}", Apic::find().read(APIC_VERSION)));
     let _ = wrmsr(IA32_APIC_BASE, elsewhere | flags);
     line.item("version-elsewhere", format_args!("{:#x}", Apic::find().read(APIC_VERSION)));
-    line.item("back", Shown(wrmsr(IA32_APIC_BASE, start)));
+    line.item("back", Verdict(wrmsr(IA32_APIC_BASE, start)));
 }

@@ -1,6 +1,6 @@
-// Changes CR3 and CR4 in a way that takes paging off in between: from 64-bit mode down to protected mode, and up again.
+// Changes CR3 and CR4 while paging is off: leaves 64-bit mode for protected mode without paging, and enters it again.
 //
-// Copied to LEVELS, below 1 MiB, and called there as a function. In: EDI = CR3, ESI = CR4.
+// This code is copied to LEVELS, below 1 MiB, and called there as a function. EDI holds the new CR3, and ESI the new CR4.
 
 .set LEVELS, 0xc000
 
@@ -69,7 +69,7 @@ levels_stack:
 .globl levels_end
 levels_end:
 
-// The same labels where the copy has them.
+// The addresses of these labels in the copy.
 .set at_levels_32_bit, LEVELS + (levels_32_bit - levels_start)
 .set at_levels_64_bit, LEVELS + (levels_64_bit - levels_start)
 .set at_levels_gdt, LEVELS + (levels_gdt - levels_start)

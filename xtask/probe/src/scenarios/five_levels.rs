@@ -1,12 +1,12 @@
-//! Paging with five levels: linear addresses of 57 bits, through which whoever executes an instruction in the guest's place has to
-//! find it.
+//! Paging with five levels, where linear addresses have 57 bits. A hypervisor that executes an instruction in the guest's place
+//! has to find it through these page tables.
 
-#![expect(unsafe_code, reason = "paging is switched off and on by assembly, and code is put where no program has any")]
+#![expect(unsafe_code, reason = "assembly turns paging off and on, and code is written to unusual addresses and executed there")]
 
 use core::arch::{asm, global_asm};
 
 use crate::apic::Apic;
-use crate::attempt::{Hex, Outcome, Shown, attempt, rdmsr, set_cr4, wrmsr};
+use crate::attempt::{Hex, Outcome, Verdict, attempt, rdmsr, set_cr4, wrmsr};
 use crate::cpu::{cpuid, cr3, cr4};
 use crate::image::physical;
 use crate::line::Line;
@@ -19,20 +19,22 @@ unsafe extern "C" {
     static levels_end: u8;
 }
 
-/// Where five_levels.S runs; and a page for code.
+/// The address that five_levels.S is copied to.
 const PLACE: *mut u8 = 0xc000 as *mut u8;
+/// The address of a page for the code that is executed through five levels.
 const CODE: u64 = 0xd000;
 
 const CR4_LA57: u64 = 1 << 12;
 const LSTAR: u32 = 0xc000_0082;
 const TASK_PRIORITY: u64 = 0x80;
 
-/// Present, writable, open to CPL 3, accessed.
+/// Flags of an entry that refers to a table: present, writable, accessible at CPL 3, accessed.
 const TABLE: u64 = 0x27;
 
-/// The topmost table. Its entries 0, 1 and 511 lead to the one that the entry code has made.
+/// The table of the fifth level. Its entries 0, 1 and 511 refer to the entry code's top table.
 static mut TOP: Table = Table([0; 512]);
-/// The addresses of entry 1: another name for each address of the lower half of four levels.
+/// The first address that entry 1 maps. Added to an address in the lower half of four levels, it gives a second address of the
+/// same memory.
 const ALIAS: u64 = 1 << 48;
 
 fn read(address: u64) -> Outcome<u64> {
@@ -41,50 +43,50 @@ fn read(address: u64) -> Outcome<u64> {
     Ok(u64::from(value))
 }
 
-/// The same with LA57 on and off, and what is different between.
+/// Runs the same cases with four levels, with five, and with four again.
 pub fn five_levels(line: &mut Line) {
     if cpuid(7, 0)[2] >> 16 & 1 == 0 {
         return line.item("lacks", "5-level-paging");
     }
     let (start, end) = (&raw const levels_start, &raw const levels_end);
     let (before, top) = (cr3(), &raw mut TOP);
-    // SAFETY: one CPU; the memory is RAM of every PC, and the table is reached only here.
+    // SAFETY: one CPU runs, every PC has RAM at these addresses, and only this function uses the table.
     unsafe {
         start.copy_to_nonoverlapping(PLACE, end.offset_from_unsigned(start));
         for index in [0, 1, 511] {
             (*top).0[index] = before & !0xfff | TABLE;
         }
     }
-    // SAFETY: interrupts are off, the code is below 4 GiB and mapped where it lies, and it keeps to the calling convention.
+    // SAFETY: interrupts are off. The code is below 4 GiB, mapped to itself, and keeps to the calling convention.
     let switch = unsafe { core::mem::transmute::<*mut u8, extern "C" fn(u64, u64)>(PLACE) };
     cases(line, "four");
-    line.item("turn-on", Shown(set_cr4(cr4() | CR4_LA57)));
+    line.item("turn-on", Verdict(set_cr4(cr4() | CR4_LA57)));
     switch(physical(top), cr4() | CR4_LA57);
     line.item("cr4", format_args!("{:#x}", cr4()));
     cases(line, "five");
-    line.item("turn-off", Shown(set_cr4(cr4() & !CR4_LA57)));
+    line.item("turn-off", Verdict(set_cr4(cr4() & !CR4_LA57)));
     switch(before, cr4() & !CR4_LA57);
     line.item("cr4-after", format_args!("{:#x}", cr4()));
     cases(line, "four-again");
     window::show(0);
 }
 
-/// What depends on the width of an address, and instructions that a hypervisor may have to look for.
+/// Tries what depends on the width of linear addresses, and instructions that a hypervisor may have to read from memory.
 fn cases(line: &mut Line, levels: &str) {
     let apic = Apic::find();
     let old = rdmsr(LSTAR).unwrap_or(0);
     for (name, address) in [("lstar-50", 1 << 50), ("lstar-57", 1 << 57)] {
-        line.item(format_args!("{levels}-{name}"), Shown(wrmsr(LSTAR, address)));
+        line.item(format_args!("{levels}-{name}"), Verdict(wrmsr(LSTAR, address)));
     }
     let _ = wrmsr(LSTAR, old);
-    line.item(format_args!("{levels}-alias"), Shown(read(ALIAS + 0x1000).map(drop)));
+    line.item(format_args!("{levels}-alias"), Verdict(read(ALIAS + 0x1000).map(drop)));
     let expected = cpuid(0x8000_0000, 0)[0];
     line.item(format_args!("{levels}-cpuid"), format_args!("{expected:#x}"));
     // SAFETY: the page is the probe's.
     unsafe { (CODE as *mut [u8; 5]).write_volatile([0x53, 0x0f, 0xa2, 0x5b, 0xc3]) }; // push rbx; cpuid; pop rbx; ret
     if read(ALIAS + CODE).is_ok() {
         let eax: u64;
-        // SAFETY: the bytes are a function that keeps to what is named here.
+        // SAFETY: the bytes are a function that changes only the registers that are named here.
         unsafe {
             asm!("call {code}", code = in(reg) ALIAS + CODE, inout("rax") 0x8000_0000_u64 => eax, out("rcx") _, out("rdx") _);
         }
@@ -93,8 +95,8 @@ fn cases(line: &mut Line, levels: &str) {
     // A store to the APIC, which a hypervisor may watch.
     let place = ALIAS + apic.base() + TASK_PRIORITY;
     let stored = attempt!("mov dword ptr [{place}], 0x20"; place = in(reg) place);
-    line.item(format_args!("{levels}-apic"), format_args!("{}/{:#x}", Shown(stored), apic.read(TASK_PRIORITY)));
+    line.item(format_args!("{levels}-apic"), format_args!("{}/{:#x}", Verdict(stored), apic.read(TASK_PRIORITY)));
     let cleared = attempt!("mov dword ptr [{place}], 0"; place = in(reg) place);
-    line.item(format_args!("{levels}-apic-cleared"), format_args!("{}/{:#x}", Shown(cleared), apic.read(TASK_PRIORITY)));
+    line.item(format_args!("{levels}-apic-cleared"), format_args!("{}/{:#x}", Verdict(cleared), apic.read(TASK_PRIORITY)));
     line.item(format_args!("{levels}-version"), Hex(read(apic.base() + 0x30)));
 }

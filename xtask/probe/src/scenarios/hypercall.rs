@@ -1,17 +1,17 @@
-//! The hypercalls, valid and not, from both privilege levels.
+//! Valid and invalid hypercalls, from CPL 0 and from CPL 3.
 
-#![expect(unsafe_code, reason = "the way to CPL 3 and back is assembly")]
+#![expect(unsafe_code, reason = "the code that runs at CPL 3 is assembly")]
 
 use core::arch::naked_asm;
 
 use vidar_abi::{Call, ExitKind, LOG_CHUNK, MAGIC, Status};
 
-use crate::attempt::{Hex, Outcome, Shown};
+use crate::attempt::{Hex, Outcome, Verdict};
 use crate::line::Line;
-use crate::registers::{Changed, Instruction, RAX, RBX, RCX, execute};
+use crate::registers::{ChangedNames, Instruction, RAX, RBX, RCX, execute};
 use crate::{user, vidar};
 
-/// Numbers that no call has.
+/// Numbers of no hypercall.
 const UNKNOWN: [u64; 4] = [4, 0xffff_ffff, 1 << 32, u64::MAX];
 
 #[unsafe(naked)]
@@ -24,7 +24,7 @@ extern "C" fn vmmcall_at_cpl3() {
     naked_asm!("vmmcall", "int 0x80")
 }
 
-/// The status of a call, by name.
+/// Makes a call, and returns the name of its status.
 fn status(number: u64, rbx: u64, rcx: u64) -> &'static str {
     match vidar::call(number, rbx, rcx, 0).ok().and_then(|answer| Status::from_raw(answer.rax)) {
         Some(Status::Ok) => "ok",
@@ -34,14 +34,14 @@ fn status(number: u64, rbx: u64, rcx: u64) -> &'static str {
     }
 }
 
-/// The call `number` from CPL 3: what RAX comes back as.
+/// Makes the call `number` at CPL 3, and returns RAX.
 fn from_cpl3(number: u64) -> Outcome<u64> {
     let code = if vidar::amd() { vmmcall_at_cpl3 as *const () } else { vmcall_at_cpl3 as *const () };
     // SAFETY: both functions use no stack, write only registers and end with INT 0x80.
     unsafe { user::visit(code as u64, number) }
 }
 
-/// Every call once, and everything that is wrong with a call once. Bare, the instruction itself is undefined.
+/// Makes every valid call, and a call with every possible error. On a bare machine the instruction raises #UD.
 pub fn hypercall(line: &mut Line) {
     let version = match vidar::call(Call::Version as u64, 0, 0, 0) {
         Ok(answer) => answer,
@@ -71,12 +71,12 @@ pub fn hypercall(line: &mut Line) {
 
     let instruction = if vidar::amd() { Instruction::Vmmcall } else { Instruction::Vmcall };
     let unknown = [(RAX, u64::MAX), (RBX, 1), (RCX, 2)];
-    // The number of the call is that of the status, so here even RAX stays as it was.
+    // The number of this call equals the status that it returns, so not even RAX changes.
     let bad = [(RAX, Call::Exits as u64), (RBX, u64::MAX), (RCX, u64::MAX)];
     for (name, inputs) in [("unknown-changes", unknown), ("bad-changes", bad)] {
-        line.item(name, Changed(execute(instruction, &inputs)));
+        line.item(name, ChangedNames(execute(instruction, &inputs)));
     }
     line.item("cpl3", Hex(from_cpl3(Call::Version as u64)));
     line.item("cpl3-unknown", Hex(from_cpl3(u64::MAX)));
-    line.item("after", Shown(vidar::call(Call::Version as u64, 0, 0, 0).map(drop)));
+    line.item("after", Verdict(vidar::call(Call::Version as u64, 0, 0, 0).map(drop)));
 }

@@ -1,4 +1,4 @@
-//! What CPUID says of the machine.
+//! The answers of CPUID.
 
 use core::fmt::{self, Display};
 
@@ -16,7 +16,7 @@ impl Display for Registers {
     }
 }
 
-/// The leaves that Vidar changes, as EAX:EBX:ECX:EDX, and the bits of interest by name.
+/// Reads the leaves that Vidar changes, as EAX:EBX:ECX:EDX, and names the bits of interest.
 pub fn cpuid(line: &mut Line) {
     let one = leaf(1, 0);
     let extended = leaf(0x8000_0001, 0);
@@ -26,7 +26,7 @@ pub fn cpuid(line: &mut Line) {
     line.item("skinit", extended[2] >> 12 & 1);
     line.item("hypervisor", one[2] >> 31);
     for (number, subleaf) in [(0, 0), (1, 0), (7, 0), (0xd, 0), (0xd, 1), (0x8000_0000, 0), (0x8000_0001, 0)] {
-        // The top byte of EBX in leaf 1 is the local APIC's, the same on a machine of one CPU.
+        // The top byte of EBX in leaf 1 is the APIC ID, which is always the same on a machine with one CPU.
         line.item(format_args!("{number:x}.{subleaf:x}"), Registers(leaf(number, subleaf)));
     }
     for number in [SIGNATURE_LEAF, SIGNATURE_LEAF + 1, SIGNATURE_LEAF + 2, 0x8000_000a] {

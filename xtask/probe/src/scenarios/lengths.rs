@@ -1,18 +1,18 @@
-//! Instructions that leave to a hypervisor, with all the prefixes that they take: the guest must go on right behind
-//! them. Also where an instruction lies in two pages that are not neighbours.
+//! Instructions that exit, with all kinds of prefixes: the guest must resume right after them. In one case the instruction lies
+//! in two pages whose physical addresses are not adjacent.
 
 #![expect(unsafe_code, reason = "the instructions under test exist only as bytes")]
 
 use core::arch::asm;
 
 use super::step::stepping;
-use crate::attempt::{Shown, attempt, keeping_cr4, set_cr4};
+use crate::attempt::{Verdict, attempt, keeping_cr4, set_cr4};
 use crate::line::Line;
 use crate::{cpu, vidar, window};
 
 const CR4_OSXSAVE: u64 = 1 << 18;
 
-/// Stepping over instructions with prefixes.
+/// Steps over instructions with prefixes.
 pub fn lengths(line: &mut Line) {
     macro_rules! cpuid {
         ($name:literal, $bytes:literal) => {
@@ -48,38 +48,40 @@ pub fn lengths(line: &mut Line) {
     line.item("two-pages", straddling());
 }
 
-/// The same instructions with a LOCK prefix, which none of them takes. INVD is not among them, since QEMU's does not exit.
+/// Executes the same instructions with a LOCK prefix, which none of them allows. INVD is left out, since it does not exit in
+/// QEMU.
 pub fn locked(line: &mut Line) {
-    // What is written where such an instruction is executed: what is there.
+    // A CPU that executes WRMSR with LOCK writes the value that the MSR has.
     let apic_base = crate::attempt::rdmsr(0x1b).unwrap_or(0);
     macro_rules! show {
         ($name:literal, $bytes:literal, $msr:expr) => {
             let tried = attempt!("xchg rbx, {rbx}", $bytes, "99:", "xchg rbx, {rbx}"; rbx = inout(reg) 0_u64 => _,
                 inout("rax") apic_base & 0xffff_ffff => _, inout("rcx") $msr => _, inout("rdx") apic_base >> 32 => _);
-            line.item($name, Shown(tried));
+            line.item($name, Verdict(tried));
         };
     }
     show!("cpuid", ".byte 0xf0, 0x0f, 0xa2", 0_u64);
     show!("cpuid-longer", ".byte 0x66, 0xf0, 0x48, 0x0f, 0xa2", 0_u64);
-    // EFER, whose reads exit.
+    // Reads of EFER exit.
     show!("rdmsr", ".byte 0xf0, 0x0f, 0x32", 0xc000_0080_u64);
     show!("wrmsr", ".byte 0xf0, 0x0f, 0x30", 0x1b_u64);
     show!("xsetbv", ".byte 0xf0, 0x0f, 0x01, 0xd1", 0_u64);
     show!("vmmcall", ".byte 0xf0, 0x0f, 0x01, 0xd9", 0_u64);
 }
 
-/// CPUID where Vidar's own memory is: the guest is shown another page there, which Vidar does not read as it reads the
-/// guest's.
+/// Executes CPUID at an address inside of Vidar's region. The guest sees a decoy there, which Vidar does not reach in the same
+/// way as the guest's other memory.
 pub fn hidden(line: &mut Line) {
     let Some((base, size)) = vidar::region() else {
         return line.word("none");
     };
-    // push rbx; prefix CS, CPUID; pop rbx; ret. The prefix makes it longer than what is assumed where nothing can be read.
+    // push rbx; prefix CS, CPUID; pop rbx; ret. The prefix makes CPUID longer than two bytes, so that a length that is only
+    // assumed is wrong.
     const CODE: [u8; 6] = [0x53, 0x2e, 0x0f, 0xa2, 0x5b, 0xc3];
     let entry = window::show((base + size / 2) & !0xfff);
     let expected = cpu::cpuid(0x8000_0000, 0);
     let (eax, ecx, edx): (u64, u64, u64);
-    // SAFETY: the page is nobody's, and the bytes are a function that keeps to what is named here.
+    // SAFETY: nothing uses the page, and the bytes are a function that changes only the registers that are named here.
     unsafe {
         (entry as *mut [u8; 6]).write_volatile(CODE);
         asm!("call {entry}", entry = in(reg) entry, inout("rax") 0x8000_0000_u64 => eax, inout("rcx") 0_u64 => ecx,
@@ -89,10 +91,10 @@ pub fn hidden(line: &mut Line) {
     line.item("cpuid", if same { "same" } else { "other" });
 }
 
-/// CPUID whose second byte is in another page: what it answers, from code at the end of one physical page and at the
-/// beginning of another.
+/// Executes a CPUID that begins at the end of one physical page and ends at the beginning of another. Returns `same` if
+/// the answer is the same as elsewhere.
 fn straddling() -> &'static str {
-    // Far from the image, in the order in which they are not mapped.
+    // Two physical pages far from the image. The window maps them side by side, in the opposite order.
     const PAGES: [u64; 2] = [0x80_5000, 0x80_2000];
     const END: u64 = 0x1000;
     // push rbx; prefix CS, CPUID; pop rbx; ret
@@ -102,7 +104,7 @@ fn straddling() -> &'static str {
     let entry = code + END - BEFORE.len() as u64;
     let expected = cpu::cpuid(0x8000_0000, 0);
     let (eax, ecx, edx): (u64, u64, u64);
-    // SAFETY: the two pages are free memory, and the bytes are a function that keeps to what is named here.
+    // SAFETY: the two pages are free memory, and the bytes are a function that changes only the registers that are named here.
     unsafe {
         (entry as *mut [u8; 3]).write_volatile(BEFORE);
         ((code + END) as *mut [u8; 3]).write_volatile(AFTER);

@@ -1,4 +1,4 @@
-//! A machine check, which somebody outside of the machine brings about.
+//! A machine check, which the test injects from outside of the machine.
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -16,7 +16,7 @@ const GLOBAL_STATUS: u32 = 0x17a;
 /// IA32_MC1_STATUS.
 const BANK_STATUS: u32 = 0x405;
 
-/// How long it is waited for, in loops.
+/// The number of loops that the probe waits for the machine check.
 const PATIENCE: u32 = 400_000_000;
 
 static TAKEN: AtomicU32 = AtomicU32::new(0);
@@ -25,7 +25,7 @@ fn on_machine_check(_: &mut Frame) {
     TAKEN.fetch_add(1, Relaxed);
 }
 
-/// Switches machine checks on, says so, waits for one, and says what the CPU's registers hold of it.
+/// Turns machine checks on, prints that the probe is ready, waits for one, and reads the CPU's registers that describe it.
 pub fn machine_check(line: &mut Line) {
     keeping_cr4(|| {
         handling(18, on_machine_check, || {

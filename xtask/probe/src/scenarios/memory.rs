@@ -1,38 +1,38 @@
-//! Memory that is Vidar's, memory that is not there, and memory in the caches.
+//! Vidar's memory, physical addresses without memory, and memory in the caches.
 
-#![expect(unsafe_code, reason = "addresses that nobody gave out are what is tested")]
+#![expect(unsafe_code, reason = "the test accesses addresses that belong to Vidar or to nothing")]
 
 use core::arch::naked_asm;
 
 use vidar_abi::Call;
 
-use crate::attempt::{Hex, Outcome, Shown, attempt};
+use crate::attempt::{Hex, Outcome, Verdict, attempt};
 use crate::cpu::cpuid;
 use crate::line::Line;
 use crate::{user, vidar, window};
 
 const PAGE: u64 = 4096;
 
-/// Reads eight bytes.
+/// Reads eight bytes of memory.
 fn read(address: u64) -> Outcome<u64> {
     let value: u64;
     attempt!("mov {value}, [{address}]"; value = inout(reg) 0_u64 => value, address = in(reg) address)?;
     Ok(value)
 }
 
-/// Reads four bytes, as registers of devices want it.
+/// Reads four bytes of memory, which is the size that registers of devices require.
 fn read32(address: u64) -> Outcome<u64> {
     let value: u32;
     attempt!("mov {value:e}, [{address}]"; value = inout(reg) 0_u32 => value, address = in(reg) address)?;
     Ok(u64::from(value))
 }
 
-/// Writes eight bytes.
+/// Writes eight bytes of memory.
 fn write(address: u64, value: u64) -> Outcome {
     attempt!("mov [{address}], {value}"; value = in(reg) value, address = in(reg) address)
 }
 
-/// Shows `visit` three places of each page, and a value that is this page's.
+/// Calls `visit` with three addresses of each page, and with a value that is different for each page.
 fn for_each_place(base: u64, pages: u64, mut visit: impl FnMut(u64, u64)) {
     for page in 0..pages {
         let place = window::show(base + page * PAGE);
@@ -42,14 +42,14 @@ fn for_each_place(base: u64, pages: u64, mut visit: impl FnMut(u64, u64)) {
     }
 }
 
-/// Reads and writes every page that Vidar keeps, then asks Vidar whether it still is.
+/// Reads and writes every page of Vidar's region, and then checks that Vidar still answers.
 pub fn touch(line: &mut Line) {
     let Some((base, size)) = vidar::region() else {
         return line.word("none");
     };
     let exits = vidar::exits().unwrap_or(0);
     let pages = size / PAGE;
-    // Reads first, of every page: what is written may show through in others.
+    // All pages are read before any is written, since what is written to one may be visible in others.
     let first = read(window::show(base));
     let (mut same, mut kept, mut faults) = (0, 0, 0);
     for_each_place(base, pages, |place, _| {
@@ -68,29 +68,29 @@ pub fn touch(line: &mut Line) {
     line.item("as-first", format_args!("{same}/{}", 3 * pages));
     line.item("writes-kept", format_args!("{kept}/{}", 3 * pages));
     line.item("faults", faults);
-    // Accesses that a hypervisor could not take apart: over the edges, locked, and many at once.
+    // Accesses that a hypervisor could not emulate in parts: across the edges of the region, locked, and repeated.
     let edge = window::show(base);
     if base % (2 << 20) != 0 {
-        line.item("lower-edge", Shown(read(edge - 4).map(drop)));
+        line.item("lower-edge", Verdict(read(edge - 4).map(drop)));
     }
     let end = base + size;
     if end % (2 << 20) != 0 {
-        line.item("upper-edge", Shown(read(window::show(end - 4)).map(drop)));
+        line.item("upper-edge", Verdict(read(window::show(end - 4)).map(drop)));
     }
     let middle = window::show((base + size / 2) & !(PAGE - 1));
-    line.item("locked", Shown(attempt!("lock add qword ptr [{a}], 1"; a = in(reg) middle)));
+    line.item("locked", Verdict(attempt!("lock add qword ptr [{a}], 1"; a = in(reg) middle)));
     line.item(
         "string",
-        Shown(attempt!("rep stosq"; inout("rdi") middle => _, inout("rcx") 512_u64 => _, in("rax") 0_u64)),
+        Verdict(attempt!("rep stosq"; inout("rdi") middle => _, inout("rcx") 512_u64 => _, in("rax") 0_u64)),
     );
     line.item("exits", vidar::exits().unwrap_or(0) - exits);
     line.item("region", if vidar::region() == Some((base, size)) { "same" } else { "changed" });
-    line.item("version", Shown(vidar::call(Call::Version as u64, 0, 0, 0).map(drop)));
-    line.item("log", Shown(vidar::call(Call::Log as u64, 0, 0, 0).map(drop)));
+    line.item("version", Verdict(vidar::call(Call::Version as u64, 0, 0, 0).map(drop)));
+    line.item("log", Verdict(vidar::call(Call::Log as u64, 0, 0, 0).map(drop)));
     line.item("present", if vidar::present() { "yes" } else { "no" });
 }
 
-/// Physical addresses above RAM: devices, holes, and the end of what the CPU can address.
+/// Accesses physical addresses above RAM: devices, holes, and the highest addresses that the CPU has.
 pub fn far(line: &mut Line) {
     let bits = cpuid(0x8000_0008, 0)[0] & 0xff;
     let end = 1_u64 << bits;
@@ -111,36 +111,36 @@ pub fn far(line: &mut Line) {
         let place = window::show(address);
         let before = read(place);
         let wrote = write(place, 0x0123_4567_89ab_cdef);
-        line.item(name, format_args!("{}/{}/{}", Hex(before), Shown(wrote), Hex(read(place))));
+        line.item(name, format_args!("{}/{}/{}", Hex(before), Verdict(wrote), Hex(read(place))));
     }
     if bits < 52 {
         line.item("beyond", Hex(read(window::show(end))));
     }
-    // The window must not stay on an address that does not exist.
+    // The window must not keep mapping an address that does not exist.
     window::show(0);
 }
 
-/// INVD at CPL 3, where it is not allowed.
+/// Executes INVD at CPL 3, where it is not allowed.
 #[unsafe(naked)]
 extern "C" fn invd_at_cpl3() {
     naked_asm!("invd", "int 0x80")
 }
 
-/// INVD with dirty lines in the caches. On metal, bare, this loses them, and with them the probe: only for emulators
-/// and for hypervisors.
+/// Executes INVD while the caches hold dirty lines. On real hardware without a hypervisor, INVD loses these lines and the probe
+/// crashes, so this scenario is for emulators and hypervisors only.
 pub fn invd(line: &mut Line) {
     static mut BUFFER: [u64; 8192] = [0; 8192];
     let buffer = &raw mut BUFFER;
     let pattern = |index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for index in 0..8192 {
-        // SAFETY: inside of the buffer, to which nobody has a reference.
+        // SAFETY: the word is inside of the buffer, to which there is no reference.
         unsafe { buffer.cast::<u64>().add(index).write_volatile(pattern(index as u64)) };
     }
-    line.item("invd", Shown(attempt!("invd")));
-    // SAFETY: as above.
+    line.item("invd", Verdict(attempt!("invd")));
+    // SAFETY: the word is inside of the buffer, to which there is no reference.
     let kept = (0..8192).all(|index| unsafe { buffer.cast::<u64>().add(index).read_volatile() } == pattern(index as u64));
     line.item("memory", if kept { "kept" } else { "lost" });
-    line.item("wbinvd", Shown(attempt!("wbinvd")));
+    line.item("wbinvd", Verdict(attempt!("wbinvd")));
     // SAFETY: the function uses no stack, writes nothing and ends with INT 0x80.
-    line.item("cpl3", Shown(unsafe { user::visit(invd_at_cpl3 as *const () as u64, 0) }.map(drop)));
+    line.item("cpl3", Verdict(unsafe { user::visit(invd_at_cpl3 as *const () as u64, 0) }.map(drop)));
 }

@@ -1,4 +1,4 @@
-//! The scenarios: each a function that does one thing to the machine and says in a line what came of it.
+//! The scenarios. Each is a function that does one thing to the machine, and reports the outcome in a line.
 
 use crate::line::Line;
 
@@ -36,11 +36,11 @@ mod xstate;
 
 /// A scenario.
 pub struct Scenario {
-    /// What the command line calls it.
+    /// Its name on the command line.
     pub name: &'static str,
-    /// What it does.
+    /// The function that runs it.
     pub run: fn(&mut Line),
-    /// Whether nothing can come after it; `all` leaves it out.
+    /// True if no other scenario can follow. `all` leaves these out.
     pub ends_the_machine: bool,
 }
 
@@ -52,7 +52,7 @@ const fn last(name: &'static str, run: fn(&mut Line)) -> Scenario {
     Scenario { name, run, ends_the_machine: true }
 }
 
-/// All of them.
+/// All scenarios.
 pub const ALL: &[Scenario] = &[
     scenario("cpuid", identity::cpuid),
     scenario("vmx", virtualization::vmx),

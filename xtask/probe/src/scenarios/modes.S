@@ -1,13 +1,14 @@
-// A round trip through the modes of the CPU: 64-bit, compatibility, protected without paging, with two-level and with
-// PAE paging, real, and back. Every change of paging changes CR0.NE too, the bit that a hypervisor fixes: so each is
-// one that it has to carry out itself. In each mode CPUID must work, and a step is counted if it did.
+// Goes through the modes of the CPU and back: 64-bit mode, compatibility mode, protected mode without paging, with two-level
+// paging and with PAE paging, and real mode. Each change of paging also changes CR0.NE, which VT-x fixes, so that a
+// hypervisor has to carry out the change itself. Each step executes CPUID, and is counted if the answer is right.
 //
-// Copied to MODES, below 1 MiB, and called there as a function. In: EDI = page directories that map the first 4 GiB.
-// Out: EAX = the steps that were counted. The two pages behind it are scratch.
+// This code is copied to MODES, below 1 MiB, and called there as a function. EDI holds the address of page directories that
+// map the first 4 GiB. EAX returns the number of steps that were counted. The two pages after the code are used for page
+// tables.
 
 .set MODES, 0x8000
-.set DIRECTORY, 0x9000                  // of two-level paging
-.set POINTERS, 0xa000                   // of PAE paging
+.set DIRECTORY, 0x9000                  // page directory of two-level paging
+.set POINTERS, 0xa000                   // top table of PAE paging
 
 .set PG_AND_NE, 0x80000020
 .set PE, 1
@@ -63,7 +64,7 @@ modes_compatibility:
     movl %eax, %ss
     count_step
 
-    // Paging off, which leaves long mode; then long mode off.
+    // Turn paging off, which leaves long mode. Then turn long mode off.
     movl %cr0, %eax
     xorl $PG_AND_NE, %eax
     movl %eax, %cr0
@@ -74,7 +75,7 @@ modes_compatibility:
     wrmsr
     count_step
 
-    // Two levels, pages of 4 MiB: present, writable, accessed, dirty.
+    // Enter two-level paging with pages of 4 MiB: present, writable, accessed, dirty.
     movl $DIRECTORY, %edi
     movl $0xe3, %eax
     movl $1024, %ecx
@@ -97,7 +98,7 @@ modes_compatibility:
     movl %eax, %cr0
     count_step
 
-    // PAE: the four entries of the top table are read when paging begins.
+    // Enter PAE paging. The CPU reads the four entries of the top table when paging is turned on.
     movl $POINTERS, %edi
     leal 1(%ebp), %eax
     movl $4, %ecx
@@ -122,7 +123,7 @@ modes_compatibility:
     movl %eax, %cr0
     count_step
 
-    // Real mode.
+    // Enter real mode.
     ljmpl $0x20, $at_16_bit
 .code16
 modes_16_bit:
@@ -146,7 +147,7 @@ modes_real:
     movl %eax, %cr0
     count_step
 
-    // And back.
+    // Go back to 64-bit mode.
     movl %cr0, %eax
     orl $PE, %eax
     movl %eax, %cr0
@@ -220,7 +221,7 @@ modes_cr4:
 .globl modes_end
 modes_end:
 
-// The same labels where the copy has them.
+// The addresses of these labels in the copy.
 .set at_compatibility, MODES + (modes_compatibility - modes_start)
 .set at_16_bit, MODES + (modes_16_bit - modes_start)
 .set at_real, MODES + (modes_real - modes_start)

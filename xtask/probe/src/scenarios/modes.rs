@@ -1,6 +1,6 @@
-//! The modes of the CPU: the guest may go from one to another as it likes, and a hypervisor has to follow.
+//! Changes of the CPU's mode, which a guest may make at any time and a hypervisor has to support.
 
-#![expect(unsafe_code, reason = "the modes are left and entered by assembly")]
+#![expect(unsafe_code, reason = "assembly leaves and enters the modes")]
 
 use core::arch::global_asm;
 
@@ -16,20 +16,22 @@ unsafe extern "C" {
     static modes_end: u8;
 }
 
-/// Where modes.S runs, and how much it uses.
+/// The address that modes.S is copied to.
 const PLACE: *mut u8 = 0x8000 as *mut u8;
+/// The size of the memory that modes.S uses.
 const SIZE: usize = 3 * 4096;
 
-/// Through all modes and back: in how many steps of the way CPUID worked, and whether all is again as it was.
+/// Goes through all modes and back. Counts the steps in which CPUID worked, and compares the control registers before and
+/// after.
 pub fn modes(line: &mut Line) {
     static mut SAVED: [u8; SIZE] = [0; SIZE];
     let saved = (&raw mut SAVED).cast::<u8>();
-    // The page directories of the entry code map the first 4 GiB; they are the fourth to seventh of its tables.
+    // The entry code's page directories that map the first 4 GiB are the fourth to seventh of its tables.
     let directories = physical(window::tables()) + 3 * 4096;
     let before = [cr0(), cr3(), cr4()];
     let (start, end) = (&raw const modes_start, &raw const modes_end);
-    // SAFETY: the memory is RAM of every PC, and gets its content back. Interrupts are off, the code is below 4 GiB and
-    // mapped where it lies, and it keeps to the calling convention.
+    // SAFETY: every PC has RAM at these addresses, and its content is restored. Interrupts are off. The code is below 4 GiB,
+    // mapped to itself, and keeps to the calling convention.
     let steps = unsafe {
         PLACE.copy_to_nonoverlapping(saved, SIZE);
         start.copy_to_nonoverlapping(PLACE, end.offset_from_unsigned(start));

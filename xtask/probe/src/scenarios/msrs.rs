@@ -1,8 +1,8 @@
-//! Model-specific registers that a guest does not have.
+//! MSRs: those that a guest does not have, those that do not exist, and those that are the guest's own.
 
 use core::ops::RangeInclusive;
 
-use crate::attempt::{Hex, Shown, rdmsr, wrmsr};
+use crate::attempt::{Hex, Verdict, rdmsr, wrmsr};
 use crate::cpu::cpuid;
 use crate::line::Line;
 
@@ -11,7 +11,7 @@ const IA32_FEATURE_CONTROL: u32 = 0x3a;
 /// The capability MSRs of VT-x.
 const VMX_CAPABILITIES: RangeInclusive<u32> = 0x480..=0x491;
 
-/// Indices that no CPU model known to us has: inside the two ranges of an MSR bitmap, at their edges, and outside.
+/// Indices for which no known CPU has an MSR: inside of the two ranges of an MSR bitmap, at their edges, and outside.
 const UNKNOWN: [u32; 9] = [
     0x1234,
     0x1fff,
@@ -24,22 +24,23 @@ const UNKNOWN: [u32; 9] = [
     0xffff_ffff,
 ];
 
-/// MSRs of other hypervisors: Microsoft's synthetic ones, and the clocks of KVM, the old ones and the new. Those of AMD-V are not
-/// among them, since a bare machine may have them and a guest of Vidar has not: they are [`SVM`].
+/// MSRs of other hypervisors: a synthetic one of Microsoft's, and the old and the new clocks of KVM. Those of AMD-V are in
+/// [`SVM`] instead, since a bare machine may have them, and a guest of Vidar does not.
 const FOREIGN: [u32; 5] = [0x4000_0021, 0x11, 0x12, 0x4b56_4d00, 0x4b56_4d01];
 
 /// The MSRs of AMD-V: VM_CR, VM_HSAVE_PA, SVM_KEY.
 const SVM: [u32; 3] = [0xc001_0114, 0xc001_0117, 0xc001_0118];
 
-/// The MSRs of AMD-V, each read and then written.
+/// Reads and then writes each of the MSRs of AMD-V.
 pub fn svm(line: &mut Line) {
     for index in SVM {
         let (read, write) = (rdmsr(index), wrmsr(index, 0));
-        line.item(format_args!("{index:x}"), format_args!("{}/{}", Hex(read), Shown(write)));
+        line.item(format_args!("{index:x}"), format_args!("{}/{}", Hex(read), Verdict(write)));
     }
 }
 
-/// The capability MSRs, one by one where they are not #GP, and the lock of firmware.
+/// Reads and writes the capability MSRs of VT-x, and names those that do not raise #GP. Then reads and writes
+/// IA32_FEATURE_CONTROL, which firmware locks.
 pub fn vmx(line: &mut Line) {
     let (mut refused_reads, mut refused_writes) = (0, 0);
     for index in VMX_CAPABILITIES {
@@ -49,27 +50,28 @@ pub fn vmx(line: &mut Line) {
         }
         match wrmsr(index, 0) {
             Err(fault) if fault.vector == 13 && fault.error == 0 => refused_writes += 1,
-            outcome => line.item(format_args!("write-{index:x}"), Shown(outcome)),
+            outcome => line.item(format_args!("write-{index:x}"), Verdict(outcome)),
         }
     }
     line.item("reads-#GP(0)", refused_reads);
     line.item("writes-#GP(0)", refused_writes);
     let control = rdmsr(IA32_FEATURE_CONTROL);
     line.item("feature-control", Hex(control));
-    // The lock alone, and then what a guest would write to switch VT-x on.
-    line.item("write-lock", Shown(wrmsr(IA32_FEATURE_CONTROL, 1)));
-    line.item("write-on", Shown(wrmsr(IA32_FEATURE_CONTROL, 5)));
+    // First only the lock bit is written, and then the value that a guest would write to turn VT-x on.
+    line.item("write-lock", Verdict(wrmsr(IA32_FEATURE_CONTROL, 1)));
+    line.item("write-on", Verdict(wrmsr(IA32_FEATURE_CONTROL, 5)));
 }
 
-/// Reads and writes of MSRs that are not there.
+/// Reads and writes MSRs that do not exist.
 pub fn unknown(line: &mut Line) {
     for index in UNKNOWN.into_iter().chain(FOREIGN) {
         let (read, write) = (rdmsr(index), wrmsr(index, 0));
-        line.item(format_args!("{index:#x}"), format_args!("{}/{}", Hex(read), Shown(write)));
+        line.item(format_args!("{index:#x}"), format_args!("{}/{}", Hex(read), Verdict(write)));
     }
 }
 
-/// MSRs that are the guest's: the index, a value that is good and unlike the others, and one that is bad, if any is.
+/// MSRs that are the guest's own. Each has its name, its index, a good value that differs from the others, and a bad value if
+/// there is one.
 const OWN: [(&str, u32, u64, Option<u64>); 14] = [
     ("sysenter-cs", 0x174, 0x1230, None),
     ("sysenter-esp", 0x175, 0xffff_8000_1111_2222, Some(1 << 60)),
@@ -87,8 +89,8 @@ const OWN: [(&str, u32, u64, Option<u64>); 14] = [
     ("tsc-aux", 0xc000_0103, 0x0bad_cafe, None),
 ];
 
-/// Writes all of the guest's own MSRs, leaves to the hypervisor a thousand times, and reads them again. Each item is
-/// what came of the good write, whether the value was there afterwards, and what came of the bad write.
+/// Writes all of the guest's own MSRs, exits a thousand times, and reads them again. Each item has the outcome of the good
+/// write, whether the MSR kept the value, and the outcome of the bad write.
 pub fn own(line: &mut Line) {
     let before = OWN.map(|(_, index, ..)| rdmsr(index));
     let wrote = OWN.map(|(_, index, good, _)| wrmsr(index, good));
@@ -98,7 +100,7 @@ pub fn own(line: &mut Line) {
     let after = OWN.map(|(_, index, ..)| rdmsr(index));
     let refused = OWN.map(|(_, index, _, bad)| bad.map(|bad| wrmsr(index, bad)));
     for ((_, index, ..), before) in OWN.iter().zip(before) {
-        // What could be read may be written back.
+        // An MSR that could be read can be restored.
         let _ = before.and_then(|before| wrmsr(*index, before));
     }
     for (number, (name, _, good, _)) in OWN.into_iter().enumerate() {
@@ -108,8 +110,8 @@ pub fn own(line: &mut Line) {
             Err(_) => "none",
         };
         match refused[number] {
-            Some(refused) => line.item(name, format_args!("{}/{kept}/{}", Shown(wrote[number]), Shown(refused))),
-            None => line.item(name, format_args!("{}/{kept}", Shown(wrote[number]))),
+            Some(refused) => line.item(name, format_args!("{}/{kept}/{}", Verdict(wrote[number]), Verdict(refused))),
+            None => line.item(name, format_args!("{}/{kept}", Verdict(wrote[number]))),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Non-maskable interrupts: none may be lost, wherever they arrive.
+//! NMIs, of which none may be lost, whatever the CPU executes when they arrive.
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -10,11 +10,11 @@ use crate::line::Line;
 
 const ROUNDS: u16 = 50;
 
-/// How long an NMI is waited for, in loops.
+/// The number of loops that the probe waits for an NMI.
 const PATIENCE: u32 = 100_000;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
-/// How many more NMIs the handler sends before it returns.
+/// The number of NMIs that the handler is still to send to itself.
 static MORE: AtomicU32 = AtomicU32::new(0);
 static DEPTH: AtomicU32 = AtomicU32::new(0);
 static DEEPEST: AtomicU32 = AtomicU32::new(0);
@@ -26,7 +26,7 @@ fn on_nmi(_: &mut Frame) {
     if MORE.load(Relaxed) > 0 {
         MORE.fetch_sub(1, Relaxed);
         Apic::find().nmi_self();
-        // The NMI waits for the return from this one, also across a visit to the hypervisor.
+        // The next NMI must wait until this handler returns, although the CPU exits in between.
         for _ in 0..10 {
             cpuid(0x8000_0000, 0);
         }
@@ -34,7 +34,7 @@ fn on_nmi(_: &mut Frame) {
     DEPTH.fetch_sub(1, Relaxed);
 }
 
-/// Runs `step` until the NMI has come; whether it has.
+/// Runs `step` until an NMI has come. Returns 1 if it came, and 0 if it took too long.
 fn wait(step: impl Fn()) -> u32 {
     let before = COUNT.load(Relaxed);
     for _ in 0..PATIENCE {
@@ -46,7 +46,7 @@ fn wait(step: impl Fn()) -> u32 {
     0
 }
 
-/// NMIs sent to itself, from the timer while the guest runs, while it leaves for the hypervisor, and in a handler.
+/// Takes NMIs that the CPU sends to itself, NMIs of the timer while the guest runs and while it exits, and NMIs in a handler.
 pub fn nmi(line: &mut Line) {
     let apic = Apic::find();
     apic.enable();
@@ -64,7 +64,7 @@ pub fn nmi(line: &mut Line) {
         for (name, step) in [("running", core::hint::spin_loop as fn()), ("in-cpuid", leave)] {
             let mut seen = 0;
             for round in 0..ROUNDS {
-                // Another length each time, so that it comes at another instruction.
+                // Each round waits for a different time, so that the NMI comes at a different instruction.
                 timer_once(200 + 7 * round);
                 seen += wait(step);
             }

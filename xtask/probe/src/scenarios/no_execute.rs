@@ -1,6 +1,6 @@
-//! XD Bit Disable in IA32_MISC_ENABLE, which takes no-execute pages from software.
+//! XD Bit Disable in IA32_MISC_ENABLE, which turns off no-execute pages.
 
-use crate::attempt::{Shown, rdmsr, wrmsr};
+use crate::attempt::{Verdict, rdmsr, wrmsr};
 use crate::cpu::cpuid;
 use crate::line::Line;
 
@@ -9,8 +9,8 @@ const XD_DISABLE: u64 = 1 << 34;
 const IA32_EFER: u32 = 0xc000_0080;
 const NXE: u64 = 1 << 11;
 
-/// Sets the bit and clears it again: each time what came of the write, whether the bit is there, whether CPUID has NX, and
-/// what comes of enabling it.
+/// Sets the bit and clears it again. Each item has the outcome of the write, the bit as it is read, the bit NX of CPUID, and the
+/// outcomes of writing EFER with and without NXE.
 pub fn disable(line: &mut Line) {
     let (Ok(start), Ok(efer)) = (rdmsr(IA32_MISC_ENABLE), rdmsr(IA32_EFER)) else { return line.word("none") };
     for (name, value) in [("disabled", start | XD_DISABLE), ("enabled", start & !XD_DISABLE)] {
@@ -21,9 +21,9 @@ pub fn disable(line: &mut Line) {
         let reads = u8::from(reads);
         line.item(
             name,
-            format_args!("{}/{reads}/nx:{nx}/nxe:{}/other:{}", Shown(wrote), Shown(enable), Shown(other)),
+            format_args!("{}/{reads}/nx:{nx}/nxe:{}/other:{}", Verdict(wrote), Verdict(enable), Verdict(other)),
         );
     }
-    // What could be read may be written back.
+    // Both could be read, so they can be restored.
     let _ = (wrmsr(IA32_MISC_ENABLE, start), wrmsr(IA32_EFER, efer));
 }

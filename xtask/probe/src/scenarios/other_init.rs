@@ -1,4 +1,4 @@
-//! INIT on another CPU: it comes wherever that CPU is, and what it leaves in the registers and in the local APIC.
+//! INIT on another CPU: it must arrive whatever that CPU does. It leaves certain values in the registers and in the local APIC.
 
 use crate::apic::{Apic, NMI};
 use crate::attempt::{Hex, rdmsr};
@@ -7,8 +7,8 @@ use crate::line::Line;
 use crate::other::{self, Command};
 use crate::scenarios::cet::{INTERRUPT_SSP_TABLE, PL0_SSP, S_CET, U_CET, has_shadow_stacks};
 
-/// A CPU that halts or runs, with and without interrupts, and one with an NMI that waits for the end of another: two INITs, as
-/// firmware may have sent one already, and the start-up IPIs of Linux.
+/// Puts the other CPU into different states: halted and running, with and without interrupts, and in an NMI handler with another
+/// NMI pending. In each state it gets two INITs, since firmware may have sent one before, and then start-up IPIs as from Linux.
 pub fn wherever(line: &mut Line) {
     let apic = Apic::find();
     other::prepare(&[]);
@@ -20,16 +20,16 @@ pub fn wherever(line: &mut Line) {
         let (again, once_more) = other::start_waiting(&apic);
         line.item(name, format_args!("{first}{second}{again}{once_more}"));
     };
-    let told = |command| {
+    let after = |command| {
         move || {
-            other::tell(command, 0, 0);
+            other::execute(command, 0, 0);
         }
     };
     round("listening", &|| {});
-    round("halted", &told(Command::Halt));
-    round("waiting", &told(Command::Wait));
-    round("spinning", &told(Command::Spin));
-    round("spinning-enabled", &told(Command::SpinEnabled));
+    round("halted", &after(Command::Halt));
+    round("waiting", &after(Command::Wait));
+    round("spinning", &after(Command::Spin));
+    round("spinning-enabled", &after(Command::SpinEnabled));
     round("in-nmi", &|| {
         apic.send(other::ID, NMI | crate::apic::ASSERT);
         other::nmi();
@@ -38,7 +38,7 @@ pub fn wherever(line: &mut Line) {
     line.item("nmis", other::taken().1);
 }
 
-/// What is looked at after INIT, and what is there before it.
+/// The MSRs that are read after INIT. Each has its name, its index, and the value that is written before INIT.
 const MSRS: [(&str, u32, u64); 12] = [
     ("sysenter-cs", 0x174, 0x10),
     ("sysenter-esp", 0x175, 0x1234),
@@ -54,7 +54,7 @@ const MSRS: [(&str, u32, u64); 12] = [
     ("tsc-aux", 0xc000_0103, 7),
 ];
 
-/// Registers and MSRs after INIT. Those of EDX, CR2 and the like are shown; an MSR is kept, 0 or something else.
+/// Reads registers and MSRs after INIT. For an MSR, the item says if its value was kept.
 pub fn registers(line: &mut Line) {
     let apic = Apic::find();
     compare(line, &apic, &MSRS);
@@ -75,7 +75,7 @@ pub fn registers(line: &mut Line) {
     }
 }
 
-/// The state of CET after INIT, as far as it is in MSRs, and CR4.CET.
+/// Reads the MSRs of CET and CR4 after INIT.
 pub fn cet(line: &mut Line) {
     if !has_shadow_stacks() {
         return line.item("lacks", "shadow-stacks");
@@ -93,23 +93,23 @@ pub fn cet(line: &mut Line) {
     line.item("cr4", format_args!("{:x}", other::note(0x30)));
 }
 
-/// Starts the CPU, has it fill these MSRs and other registers, starts it again, and tells what it finds in the MSRs.
+/// Starts the CPU, lets it write these MSRs and other registers, starts it again, and compares the MSRs.
 fn compare<const N: usize>(line: &mut Line, apic: &Apic, msrs: &[(&str, u32, u64); N]) {
     other::prepare(&msrs.map(|(_, index, _)| index));
     line.item("started", other::start(apic).0);
     for (_, index, value) in msrs {
-        other::tell(Command::Wrmsr, *index, *value);
+        other::execute(Command::Wrmsr, *index, *value);
     }
-    other::tell(Command::Fill, 0, 0);
+    other::execute(Command::Fill, 0, 0);
     if has_shadow_stacks() {
-        other::tell(Command::Cr0, 0, 0x1_0011);
-        other::tell(Command::Cr4, 0, super::cet::CR4_CET);
+        other::execute(Command::Cr0, 0, 0x1_0011);
+        other::execute(Command::Cr4, 0, super::cet::CR4_CET);
     }
     line.item("again", other::start(apic).0);
     for (index, (name, _, value)) in msrs.iter().enumerate() {
-        match other::found(index) {
-            found if found == *value => line.item(name, "kept"),
-            found => line.item(name, format_args!("{found:#x}")),
+        match other::msr(index) {
+            read if read == *value => line.item(name, "kept"),
+            read => line.item(name, format_args!("{read:#x}")),
         }
     }
 }
@@ -117,7 +117,7 @@ fn compare<const N: usize>(line: &mut Line, apic: &Apic, msrs: &[(&str, u32, u64
 /// The registers of the local APIC, by their offsets.
 const APIC: [u64; 16] =
     [0x20, 0x30, 0x80, 0xa0, 0xd0, 0xe0, 0xf0, 0x280, 0x300, 0x310, 0x320, 0x350, 0x360, 0x370, 0x380, 0x390];
-/// Those of newer ones.
+/// Registers that newer local APICs have: the offset, and the smallest "max LVT entry" with which it exists.
 const MORE: [(u64, u32); 3] = [(0x340, 4), (0x330, 5), (0x2f0, 6)];
 
 fn read_all(line: &mut Line, when: &str, highest: u32, read: impl Fn(u64) -> Option<u64>) {
@@ -125,22 +125,22 @@ fn read_all(line: &mut Line, when: &str, highest: u32, read: impl Fn(u64) -> Opt
     for offset in APIC.into_iter().chain([0x3e0]).chain(more) {
         line.item(format_args!("{when}{offset:x}"), Hex(Ok(read(offset).unwrap_or(u64::MAX))));
     }
-    // What is in service, requested, and level-triggered.
+    // The interrupts that are in service, level-triggered and requested.
     for (name, first) in [("isr", 0x100), ("tmr", 0x180), ("irr", 0x200)] {
         let any = (0..8).fold(0, |all, word| all | read(first + 0x10 * word).unwrap_or(0));
         line.item(format_args!("{when}{name}"), format_args!("{any:x}"));
     }
 }
 
-/// The local APIC of the other CPU: all that can be written is, then INIT comes. Its timer runs, and an interrupt is in service.
+/// Writes all writable registers of the other CPU's local APIC and starts its timer, sends INIT, and reads the registers.
 pub fn apic(line: &mut Line) {
     let apic = Apic::find();
     let base = apic.base() as u32;
     other::prepare(&[]);
     line.item("started", other::start(&apic).0);
-    let read = |offset: u64| other::tell(Command::Load, base + offset as u32, 0).map(|value| value & 0xffff_ffff);
+    let read = |offset: u64| other::execute(Command::Load, base + offset as u32, 0).map(|value| value & 0xffff_ffff);
     let write = |offset: u32, value: u32| {
-        other::tell(Command::Store, base + offset, value.into());
+        other::execute(Command::Store, base + offset, value.into());
     };
     let highest = read(0x30).unwrap_or(0) as u32 >> 16 & 0xff;
     for (offset, value) in [

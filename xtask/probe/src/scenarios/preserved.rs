@@ -1,25 +1,25 @@
-//! Registers that must be after an exit what they were before.
+//! Registers that must have the same values before and after an exit.
 
-#![expect(unsafe_code, reason = "debug registers exist only as assembly")]
+#![expect(unsafe_code, reason = "debug registers are accessed by assembly")]
 
 use core::arch::asm;
 
 use crate::attempt::{Hex, keeping_cr4, rdmsr, set_cr4, wrmsr};
 use crate::cpu::{self, cpuid};
 use crate::line::Line;
-use crate::registers::{Changed, Instruction, RAX, RCX, RDX, execute};
+use crate::registers::{ChangedNames, Instruction, RAX, RCX, RDX, execute};
 use crate::vidar;
 
 const CR4_OSXSAVE: u64 = 1 << 18;
 const IA32_DEBUGCTL: u32 = 0x1d9;
 
-/// The general registers and the flags: which of them each instruction changed.
+/// Executes instructions, and names the general registers and flags that each changed.
 pub fn regs(line: &mut Line) {
     let mut show = |name, instruction, inputs: &[(usize, u64)]| {
-        line.item(name, Changed(execute(instruction, inputs)));
+        line.item(name, ChangedNames(execute(instruction, inputs)));
     };
     show("nop", Instruction::Nop, &[]);
-    // Upper halves are set, as they must come back clear.
+    // The upper halves are set, since the instruction must clear them.
     show("cpuid", Instruction::Cpuid, &[(RAX, 0xffff_ffff_8000_0000)]);
     show("rdmsr", Instruction::Rdmsr, &[(RCX, 0xffff_ffff_0000_003a)]);
     show("rdmsr-bad", Instruction::Rdmsr, &[(RCX, 0x5000_1234)]);
@@ -42,13 +42,13 @@ pub fn regs(line: &mut Line) {
 macro_rules! debug_register {
     ($set:ident, $get:ident, $register:literal) => {
         fn $set(value: u64) {
-            // SAFETY: the addresses are nobody's, so no breakpoint is ever met.
+            // SAFETY: nothing uses these addresses, so no breakpoint is ever hit.
             unsafe { asm!(concat!("mov ", $register, ", {}"), in(reg) value, options(nomem, nostack)) };
         }
 
         fn $get() -> u64 {
             let value: u64;
-            // SAFETY: reading changes nothing.
+            // SAFETY: reading the register changes nothing.
             unsafe { asm!(concat!("mov {}, ", $register), out(reg) value, options(nomem, nostack)) };
             value
         }
@@ -62,13 +62,13 @@ debug_register!(set_dr3, dr3, "dr3");
 debug_register!(set_dr7, dr7, "dr7");
 
 fn set_cr2(value: u64) {
-    // SAFETY: the register is a note of the last page fault.
+    // SAFETY: the register only holds the address of the last page fault.
     unsafe { asm!("mov cr2, {}", in(reg) value, options(nomem, nostack)) };
 }
 
-/// Debug registers, CR2 and IA32_DEBUGCTL over a thousand exits of several kinds.
+/// Compares the debug registers, CR2 and IA32_DEBUGCTL before and after a thousand exits of several kinds.
 pub fn debugregs(line: &mut Line) {
-    /// All of them as they are now.
+    /// Reads all of these registers but IA32_DEBUGCTL.
     fn all() -> [u64; 7] {
         [dr0(), dr1(), dr2(), dr3(), cpu::dr6(), dr7(), cpu::cr2()]
     }
@@ -78,7 +78,7 @@ pub fn debugregs(line: &mut Line) {
     set_dr3(0x7000_0000_3008);
     cpu::set_dr6(0xffff_0ff0 | 0x400a);
     set_cr2(0xdead_beef_0123_4567);
-    // All four on for writes: lengths and kinds that a hypervisor could not have by chance.
+    // The breakpoints are on, with lengths and types that no hypervisor sets by itself.
     set_dr7(0x7155_07aa & !(1 << 13));
     let wrote = wrmsr(IA32_DEBUGCTL, 1).and_then(|()| rdmsr(IA32_DEBUGCTL));
     let before = all();
@@ -98,7 +98,7 @@ pub fn debugregs(line: &mut Line) {
         let kept = if after[index] == before[index] { "kept" } else { "lost" };
         line.item(name, format_args!("{:#x}/{kept}", before[index]));
     }
-    // Bare, VMCALL raises #UD, which leaves CR2 alone too.
+    // On a bare machine VMCALL raises #UD, which does not change CR2 either.
     line.item("cr2", if after[6] == before[6] { "kept" } else { "lost" });
     line.item("debugctl", format_args!("{}/{}", Hex(wrote), Hex(debug_control)));
 }

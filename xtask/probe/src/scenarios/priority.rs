@@ -1,12 +1,12 @@
-//! The task priority: CR8 holds interrupts back, and lets them come.
+//! The task priority in CR8, below which interrupts have to wait.
 
-#![expect(unsafe_code, reason = "CR8 is reached by assembly alone")]
+#![expect(unsafe_code, reason = "CR8 is accessed by assembly")]
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::apic::Apic;
-use crate::attempt::{Shown, attempt};
+use crate::attempt::{Verdict, attempt};
 use crate::frame::Frame;
 use crate::handlers::handling;
 use crate::line::Line;
@@ -22,12 +22,12 @@ fn on_interrupt(_: &mut Frame) {
 
 fn cr8() -> u64 {
     let value: u64;
-    // SAFETY: reading it changes nothing.
+    // SAFETY: reading the register changes nothing.
     unsafe { asm!("mov {}, cr8", out(reg) value, options(nomem, nostack, preserves_flags)) };
     value
 }
 
-/// Interrupts of class 5 under every priority.
+/// Sends itself an interrupt of priority class 5 while the task priority is 4, 5 and 15, and then lowers the priority to 0.
 pub fn priority(line: &mut Line) {
     const TASK_PRIORITY: u64 = 0x80;
     let apic = Apic::find();
@@ -39,15 +39,15 @@ pub fn priority(line: &mut Line) {
             let outcome = set(priority);
             let (read, in_apic) = (cr8(), apic.read(TASK_PRIORITY));
             apic.interrupt_self(VECTOR);
-            // SAFETY: the handler returns, and interrupts are off again behind it.
+            // SAFETY: the handler returns, and then interrupts are turned off again.
             unsafe { asm!("sti", "nop", "nop", "cli") };
             let before = COUNT.load(Relaxed);
             let lowered = set(0);
-            // SAFETY: as above.
+            // SAFETY: the handler returns, and then interrupts are turned off again.
             unsafe { asm!("sti", "nop", "nop", "cli") };
             let after = COUNT.load(Relaxed);
-            line.item(name, format_args!("{}/{read:x}/{in_apic:x}/{before}/{}/{after}", Shown(outcome), Shown(lowered)));
+            line.item(name, format_args!("{}/{read:x}/{in_apic:x}/{before}/{}/{after}", Verdict(outcome), Verdict(lowered)));
         }
     });
-    line.item("bad", Shown(set(16)));
+    line.item("bad", Verdict(set(16)));
 }

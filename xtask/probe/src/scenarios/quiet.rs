@@ -1,4 +1,4 @@
-//! What a thin hypervisor lets pass: instructions and interrupts that must work as bare, and leave to nobody.
+//! Instructions and interrupts that a thin hypervisor does not intercept: they must work as on a bare machine, without an exit.
 
 #![expect(unsafe_code, reason = "the instructions under test exist only as assembly")]
 
@@ -6,7 +6,7 @@ use core::fmt::{self, Display};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::apic::{Apic, timer_once};
-use crate::attempt::{Outcome, Shown, attempt, keeping_cr4, set_cr4};
+use crate::attempt::{Outcome, Verdict, attempt, keeping_cr4, set_cr4};
 use crate::cpu::{self, cpuid};
 use crate::frame::Frame;
 use crate::handlers::handling;
@@ -15,14 +15,14 @@ use crate::vidar;
 
 const CR4_OSXSAVE: u64 = 1 << 18;
 
-/// How often each instruction is executed.
+/// The number of times that each instruction is executed.
 const ROUNDS: u64 = 100;
 
-/// Exits of something; bare there are none to count.
+/// A number of exits, which is unknown on a bare machine.
 pub struct Exits(Option<u64>);
 
 impl Exits {
-    /// Counts the exits that `body` makes. The second question is an exit of its own.
+    /// Counts the exits while `body` runs. The hypercall that reads the count after it is an exit, too, and is subtracted.
     pub fn of(body: impl FnOnce()) -> Self {
         let before = vidar::exits();
         body();
@@ -44,10 +44,11 @@ fn show(line: &mut Line, name: &str, instruction: impl Fn() -> Outcome) {
             outcome = instruction();
         }
     });
-    line.item(name, format_args!("{}/{exits}", Shown(outcome)));
+    line.item(name, format_args!("{}/{exits}", Verdict(outcome)));
 }
 
-/// Instructions that a hypervisor could ask to be told of: what came of each, and the exits of a hundred.
+/// Executes instructions that a hypervisor could intercept. Each item has the outcome and the number of exits of a hundred
+/// executions.
 pub fn quiet(line: &mut Line) {
     static WORDS: [u64; 2] = [0; 2];
     let operand = &raw const WORDS;
@@ -111,7 +112,7 @@ pub fn quiet(line: &mut Line) {
     }
 }
 
-/// The vector of the interrupts here.
+/// The vector of the interrupts in this scenario.
 const VECTOR: u8 = 0x42;
 
 static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
@@ -121,7 +122,8 @@ fn on_interrupt(_: &mut Frame) {
     Apic::find().end_of_interrupt();
 }
 
-/// Raises so many interrupts [`VECTOR`] and waits for each in turn: how many came, and the exits meanwhile.
+/// Raises this number of interrupts with [`VECTOR`], one after the other, and waits for each. Returns the number of interrupts
+/// that came, and the number of exits.
 fn take(rounds: u16, wait: fn() -> Outcome, raise: impl Fn(u16)) -> (u32, Exits) {
     INTERRUPTS.store(0, Relaxed);
     let exits = Exits::of(|| {
@@ -147,12 +149,13 @@ fn in_halt() -> Outcome {
     attempt!("sti", "hlt", "cli")
 }
 
-/// Lets the timer fire after a while that is another each time, so that it comes at another instruction.
+/// Starts the timer. Each round has a different time, so that the interrupt comes at a different instruction.
 fn set_timer(round: u16) {
     timer_once(200 + 7 * (round % 64));
 }
 
-/// So many interrupts of the timer, while the CPU runs: how many came, and the exits meanwhile.
+/// Lets the timer send this number of interrupts while the CPU runs. Returns the number of interrupts that came, and the number
+/// of exits.
 pub fn timer(rounds: u16) -> (u32, Exits) {
     let apic = Apic::find();
     apic.enable();
@@ -162,7 +165,7 @@ pub fn timer(rounds: u16) -> (u32, Exits) {
     taken
 }
 
-/// Interrupts from itself and from the timer, some of which wake it from HLT.
+/// Takes interrupts that the CPU sends to itself and interrupts of the timer. Some of them end a HLT.
 pub fn interrupts(line: &mut Line) {
     const ROUNDS: u16 = 50;
     let apic = Apic::find();

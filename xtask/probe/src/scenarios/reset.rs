@@ -1,5 +1,5 @@
-//! The ends of the machine. Each says that it is about to come, as nothing comes after; a machine that starts again
-//! says hello again.
+//! Scenarios that end the machine. Each prints a line before it does so, since nothing can be printed afterwards. If the machine
+//! starts again, the probe prints its first line again.
 
 #![expect(unsafe_code, reason = "the instructions under test exist only as assembly")]
 
@@ -15,7 +15,7 @@ fn now(name: &str) {
     Serial::drain();
 }
 
-/// An exception with no table to look it up in: a triple fault.
+/// Causes a triple fault: raises an exception while the interrupt descriptor table is empty.
 pub fn triple(line: &mut Line) {
     now("triple");
     idt::load(0);
@@ -23,28 +23,28 @@ pub fn triple(line: &mut Line) {
     line.word(if outcome.is_ok() { "survived" } else { "caught" });
 }
 
-/// INIT, sent to itself.
+/// Sends INIT to this CPU.
 pub fn init(line: &mut Line) {
     now("init");
     Apic::find().init_self();
     linger(line);
 }
 
-/// The keyboard controller's reset line.
+/// Resets the machine by the keyboard controller.
 pub fn keyboard(line: &mut Line) {
     now("reset-keyboard");
     outb(0x64, 0xfe);
     linger(line);
 }
 
-/// The fast reset of the system control port.
+/// Resets the machine by the fast reset of system control port A.
 pub fn fast(line: &mut Line) {
     now("reset-fast");
     outb(0x92, 0x01);
     linger(line);
 }
 
-/// The reset control register of the chip set.
+/// Resets the machine by the reset control register of the chip set.
 pub fn chip_set(line: &mut Line) {
     now("reset-cf9");
     outb(0xcf9, 0x02);
@@ -52,7 +52,7 @@ pub fn chip_set(line: &mut Line) {
     linger(line);
 }
 
-/// Gives a reset time to come.
+/// Waits for the reset, which may take some time.
 fn linger(line: &mut Line) {
     for _ in 0..1_000_000 {
         core::hint::spin_loop();

@@ -1,6 +1,6 @@
-//! Starting another CPU, the one whose APIC ID is 1: it counts that it was started, in real mode, and halts.
+//! Starts another CPU, whose APIC ID is 1. In real mode, that CPU counts how often it has been started, and halts.
 
-#![expect(unsafe_code, reason = "memory below 1 MiB is written, for the other CPU and by it")]
+#![expect(unsafe_code, reason = "the other CPU's code and data are in memory below 1 MiB")]
 
 use core::arch::global_asm;
 
@@ -11,16 +11,18 @@ use crate::scenarios::quiet::Exits;
 
 /// The page that the start-up IPI names.
 const PAGE: u64 = 0x7000;
-/// Where in it the other CPU counts, and leaves its CS.
+/// The address of the other CPU's counter.
 const COUNT: u64 = 0x7800;
+/// The address at which the other CPU stores its CS.
 const CODE_SEGMENT: u64 = 0x7802;
-/// Where it keeps the state of its FPU.
+/// The address of the state that the other CPU loads into its FPU.
 const FPU: u64 = 0x7a00;
 const VECTOR: u8 = (PAGE >> 12) as u8;
 
+/// The APIC ID of the other CPU.
 const OTHER: u32 = 1;
 
-/// How often CPUID is executed while the other CPU loads: far more often than a machine lived through.
+/// The number of times that CPUID is executed while the other CPU loads its FPU. The fault in QEMU occurs after far fewer.
 const CPUIDS: u32 = 200_000;
 
 global_asm!(
@@ -35,7 +37,7 @@ global_asm!(
     "hlt",
     "jmp 2b",
     "startup_end:",
-    // It counts, and then loads the state of its FPU for ever.
+    // This code counts, and then loads the state of the FPU for ever.
     "startup_loads_begin:",
     "xor ax, ax",
     "mov ds, ax",
@@ -45,7 +47,7 @@ global_asm!(
     "2: fxrstor ds:[{fpu}]",
     "jmp 2b",
     "startup_loads_end:",
-    // An exception with no table to look it up in.
+    // This code raises an exception while the interrupt descriptor table is empty.
     "startup_triple_begin:",
     ".byte 0x2e, 0x0f, 0x01, 0x1e", // lidt cs:[3f]
     ".short 3f - startup_triple_begin",
@@ -68,11 +70,11 @@ unsafe extern "C" {
 }
 
 fn read(address: u64) -> u16 {
-    // SAFETY: all below 4 GiB is mapped, and the page is the probe's.
+    // SAFETY: all memory below 4 GiB is mapped, and only the probe uses this page.
     unsafe { (address as *const u16).read_volatile() }
 }
 
-/// Lays out the code between two labels for the other CPU.
+/// Copies the code between two labels to the page of the other CPU.
 fn prepare(begin: &'static [u8; 0], end: &'static [u8; 0]) -> Apic {
     let length = end.as_ptr() as usize - begin.as_ptr() as usize;
     // SAFETY: as in `read`.
@@ -83,7 +85,7 @@ fn prepare(begin: &'static [u8; 0], end: &'static [u8; 0]) -> Apic {
     Apic::find()
 }
 
-/// Waits until the other CPU has counted to `wanted`, or long enough.
+/// Waits until the other CPU has counted to `wanted`, for a limited time. Returns its count.
 fn counted(wanted: u16) -> u16 {
     for _ in 0..3_000_000 {
         if read(COUNT) >= wanted {
@@ -94,7 +96,7 @@ fn counted(wanted: u16) -> u16 {
     read(COUNT)
 }
 
-/// A CPU that waits is started once by start-up IPIs.
+/// Sends two start-up IPIs to a CPU that waits for one. Only the first may start it.
 pub fn sipi(line: &mut Line) {
     let apic = prepare(&startup_begin, &startup_end);
     apic.startup(OTHER, VECTOR);
@@ -104,19 +106,19 @@ pub fn sipi(line: &mut Line) {
     line.item("cs", format_args!("{:#x}", read(CODE_SEGMENT)));
 }
 
-/// INIT takes a CPU wherever it is, and the next start-up IPI starts it.
+/// Sends INIT to a CPU that runs. The next start-up IPI must start it again.
 pub fn init_sipi(line: &mut Line) {
     start_again(line, &prepare(&startup_begin, &startup_end));
 }
 
-/// The same in x2APIC mode.
+/// Does the same as [`init_sipi`] in x2APIC mode.
 pub fn by_x2apic(line: &mut Line) {
     let mut apic = prepare(&startup_begin, &startup_end);
     apic.enter_x2apic_mode();
     start_again(line, &apic);
 }
 
-/// A triple fault of the other CPU, while this one goes on.
+/// Causes a triple fault on the other CPU, while this one keeps running.
 pub fn triple(line: &mut Line) {
     let apic = prepare(&startup_triple_begin, &startup_triple_end);
     apic.init(OTHER);
@@ -127,8 +129,8 @@ pub fn triple(line: &mut Line) {
     line.word("survived");
 }
 
-/// This CPU executes CPUID, which exits, while the other one loads the state of its FPU. In QEMU that loses the machine if
-/// each CPU has a thread of its own.
+/// Executes CPUID, which exits, while the other CPU loads the state of its FPU. QEMU crashes the machine if each CPU has a thread
+/// of its own.
 pub fn fpu_loads(line: &mut Line) {
     let apic = prepare(&startup_loads_begin, &startup_loads_end);
     apic.init(OTHER);
@@ -141,12 +143,12 @@ pub fn fpu_loads(line: &mut Line) {
 }
 
 fn start_again(line: &mut Line, apic: &Apic) {
-    // The first touch of the APIC's page is an exit, after which it is mapped.
+    // The first access to the local APIC's page exits, and maps the page. It is not to be counted.
     apic.init(OTHER);
     let exits = Exits::of(|| {
         for round in 1..=3 {
             apic.init(OTHER);
-            // Even as often as this.
+            // A second INIT must make no difference.
             apic.init(OTHER);
             apic.startup(OTHER, VECTOR);
             line.item("started", counted(round));

@@ -1,5 +1,5 @@
-//! What follows an instruction: the single-step trap, the shadow of STI and MOV SS, and the resume flag. Whoever
-//! executes an instruction in the guest's place owes it these.
+//! What happens after an instruction: the single-step trap, the end of the blocking by STI and MOV SS, and the end of the resume
+//! flag. A hypervisor that executes an instruction in the guest's place has to do the same.
 
 #![expect(unsafe_code, reason = "the instructions under test exist only as assembly")]
 
@@ -17,62 +17,63 @@ const TF: u64 = 1 << 8;
 const IF: u64 = 1 << 9;
 const RF: u64 = 1 << 16;
 
-/// The bits of DR6 that say why: breakpoints 0 to 3, and single step.
+/// The bits of DR6 that give the reason: breakpoints 0 to 3, and single step.
 const REASONS: u64 = 0x400f;
 
 const CR4_OSXSAVE: u64 = 1 << 18;
 
-/// Traps that are kept: enough to see the second of two.
-const KEPT: usize = 3;
+/// The number of traps that are recorded.
+const RECORDED: usize = 3;
 
-/// The address that the traps are counted from.
+/// The address that the addresses of traps are relative to.
 pub(super) static START: AtomicU64 = AtomicU64::new(0);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
-static RIPS: [AtomicU64; KEPT] = [const { AtomicU64::new(0) }; KEPT];
-static STATUS: [AtomicU64; KEPT] = [const { AtomicU64::new(0) }; KEPT];
+static RIPS: [AtomicU64; RECORDED] = [const { AtomicU64::new(0) }; RECORDED];
+static STATUS: [AtomicU64; RECORDED] = [const { AtomicU64::new(0) }; RECORDED];
 
-fn note(frame: &Frame, status: u64) -> usize {
+/// Records a trap. Returns the number of traps before it.
+fn record(frame: &Frame, status: u64) -> usize {
     let count = COUNT.fetch_add(1, Relaxed);
-    if count < KEPT {
+    if count < RECORDED {
         RIPS[count].store(frame.rip, Relaxed);
         STATUS[count].store(status, Relaxed);
     }
     count
 }
 
-/// A step: kept, and after the second the stepping ends.
+/// Handles a single-step trap: records it, and ends the stepping after the second one.
 pub(super) fn on_step(frame: &mut Frame) {
-    let count = note(frame, cpu::dr6() & REASONS);
+    let count = record(frame, cpu::dr6() & REASONS);
     cpu::set_dr6(0xffff_0ff0);
     if count >= 1 {
         frame.rflags &= !TF;
     }
 }
 
-/// An instruction breakpoint: kept, and resumed past.
+/// Handles an instruction breakpoint: records it, and resumes with RF set, so that the instruction is executed.
 fn on_breakpoint(frame: &mut Frame) {
-    let count = note(frame, cpu::dr6() & REASONS);
+    let count = record(frame, cpu::dr6() & REASONS);
     cpu::set_dr6(0xffff_0ff0);
     frame.rflags |= RF;
-    if count >= KEPT {
+    if count >= RECORDED {
         cpu::clear_dr7();
     }
 }
 
-/// An interrupt: kept, and the last.
+/// Handles an interrupt: records it, and turns interrupts off.
 fn on_interrupt(frame: &mut Frame) {
-    note(frame, 0);
+    record(frame, 0);
     Apic::find().end_of_interrupt();
     frame.rflags &= !IF;
 }
 
-/// The traps since [`reset`], as `+OFFSET:REASON,...`.
+/// Formats the traps since [`reset`], as `+OFFSET:REASON,...`.
 pub(super) struct Traps;
 
 impl Display for Traps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = COUNT.load(Relaxed);
-        for index in 0..count.min(KEPT) {
+        for index in 0..count.min(RECORDED) {
             let offset = RIPS[index].load(Relaxed).wrapping_sub(START.load(Relaxed)) as i64;
             let separator = if index > 0 { "," } else { "" };
             write!(f, "{separator}{offset:+}")?;
@@ -83,24 +84,25 @@ impl Display for Traps {
         }
         match count {
             0 => f.write_str("never"),
-            1..=KEPT => Ok(()),
+            1..=RECORDED => Ok(()),
             more => write!(f, ",{more} in all"),
         }
     }
 }
 
+/// Forgets the recorded traps.
 pub(super) fn reset() {
     COUNT.store(0, Relaxed);
 }
 
-/// Steps over the instructions, from the first on. What comes after them are NOPs of one byte.
+/// Steps over the instructions, beginning with the first. NOPs of one byte follow them.
 macro_rules! stepping {
     ($($instruction:literal),+ $(; $($operand:tt)*)?) => {{
         $crate::scenarios::step::reset();
-        // What the instruction itself does is another scenario's matter.
+        // The outcome of the instruction itself is tested by another scenario.
         let _ = $crate::handlers::handling(1, $crate::scenarios::step::on_step, || {
             $crate::attempt::attempt!(
-                "mov r13, rbx", // CPUID writes it, and inline assembly cannot name it
+                "mov r13, rbx", // CPUID changes RBX, which cannot be an operand of inline assembly
                 "pushfq",
                 "pop r15",
                 "bts r15, 8",
@@ -123,7 +125,7 @@ macro_rules! stepping {
 }
 pub(super) use stepping;
 
-/// Stepping over instructions that leave to a hypervisor, and over some that do not, for comparison.
+/// Steps over instructions that exit, and for comparison over some that do not.
 pub fn step(line: &mut Line) {
     line.item("nop", stepping!("nop"));
     line.item("cpuid", stepping!("cpuid"; inout("rax") 0x8000_0000_u64 => _, out("rcx") _, out("rdx") _));
@@ -152,7 +154,7 @@ pub fn step(line: &mut Line) {
         in("r12") 0x10_u64, inout("rax") 0x8000_0000_u64 => _, out("rcx") _, out("rdx") _));
 }
 
-/// Stepping over a hypercall.
+/// Steps over a hypercall.
 pub fn hypercall(line: &mut Line) {
     if !vidar::present() {
         return line.word("none");
@@ -165,7 +167,8 @@ pub fn hypercall(line: &mut Line) {
     line.item("vmcall", traps);
 }
 
-/// An interrupt that waits for STI comes after the instruction behind it, whoever executes that.
+/// Takes an interrupt that is pending at STI. It must come after the instruction that follows STI, also if a hypervisor executes
+/// that instruction.
 pub fn shadow(line: &mut Line) {
     const VECTOR: u8 = 0x41;
     let apic = Apic::find();
@@ -199,7 +202,8 @@ pub fn shadow(line: &mut Line) {
     line.item("sti-rdmsr", interrupted!("mov ecx, 0x3a", "rdmsr"));
 }
 
-/// Breakpoints on CPUID and on what follows: the resume flag that passes the first must be gone before the second.
+/// Sets breakpoints on CPUID and on the next instruction. The resume flag that lets CPUID execute must be clear at the second
+/// breakpoint.
 pub fn rf(line: &mut Line) {
     reset();
     let _ = handling(1, on_breakpoint, || {

@@ -1,12 +1,12 @@
-//! UMONITOR, UMWAIT and TPAUSE: at CPL 0 and at CPL 3, until a time that is over or comes soon. On VT-x a control has to be on for
-//! them to exist.
+//! UMONITOR, UMWAIT and TPAUSE at CPL 0 and at CPL 3. They wait until a time that has passed or comes soon. On VT-x they exist
+//! only if a VM-execution control is set.
 
 #![expect(unsafe_code, reason = "the instructions under test exist only as assembly")]
 
 use core::arch::naked_asm;
 
 use super::quiet::Exits;
-use crate::attempt::{Hex, Outcome, Shown, attempt, rdmsr, wrmsr};
+use crate::attempt::{Hex, Outcome, Verdict, attempt, rdmsr, wrmsr};
 use crate::cpu::cpuid;
 use crate::line::Line;
 use crate::user;
@@ -20,23 +20,23 @@ fn tpause(state: u32, ticks: u64) -> Outcome {
         state = in(reg) state, ticks = in(reg) ticks, out("eax") _, out("edx") _)
 }
 
-/// Waits until a time that is over.
+/// Executes TPAUSE at CPL 3, until a time that has passed.
 #[unsafe(naked)]
 extern "C" fn at_cpl3() {
     naked_asm!("xor eax, eax", "xor edx, edx", "xor ecx, ecx", "tpause ecx", "setc al", "movzx eax, al", "int 0x80")
 }
 
-/// Each of the three, good and bad, and the MSR that bounds how long they wait.
+/// Executes the three instructions with good and bad operands, and writes the MSR that limits the time that they wait.
 pub fn waiting(line: &mut Line) {
     if cpuid(7, 0)[2] >> 5 & 1 == 0 {
-        // What the CPU or the hypervisor does not have must not work either.
+        // Without the feature there is nothing to test.
         line.item("lacks", "WAITPKG");
         return;
     }
     line.item("control", Hex(rdmsr(IA32_UMWAIT_CONTROL)));
     for value in [0x100, 0x1_0000_0001, 2] {
         let wrote = wrmsr(IA32_UMWAIT_CONTROL, value);
-        line.item(format_args!("control-{value:x}"), format_args!("{}/{}", Shown(wrote), Hex(rdmsr(IA32_UMWAIT_CONTROL))));
+        line.item(format_args!("control-{value:x}"), format_args!("{}/{}", Verdict(wrote), Hex(rdmsr(IA32_UMWAIT_CONTROL))));
     }
     let _ = wrmsr(IA32_UMWAIT_CONTROL, 0);
     let address = &raw const WORD;
@@ -52,9 +52,9 @@ pub fn waiting(line: &mut Line) {
         ];
     });
     for (name, outcome) in ["tpause", "tpause-c01", "tpause-bad", "umonitor", "umwait", "umwait-bad"].into_iter().zip(outcomes) {
-        line.item(name, Shown(outcome));
+        line.item(name, Verdict(outcome));
     }
     line.item("exits", exits);
-    // SAFETY: the function uses no stack, writes registers that are free to it, and ends with INT 0x80.
+    // SAFETY: the function uses no stack, writes only registers that it may change, and ends with INT 0x80.
     line.item("cpl3", Hex(unsafe { user::visit(at_cpl3 as *const () as u64, 0) }));
 }

@@ -1,13 +1,13 @@
-//! The local APIC in x2APIC mode, on two CPUs: where its messages arrive, and which accesses it refuses. Intel SDM Vol. 3A, 11.12
-//! "Extended XAPIC (x2APIC)".
+//! The local APIC in x2APIC mode, with two CPUs: the destinations of its messages, and the accesses that it refuses. Intel SDM
+//! Vol. 3A, 11.12 "Extended XAPIC (x2APIC)".
 
-#![expect(unsafe_code, reason = "interrupts are let in by assembly")]
+#![expect(unsafe_code, reason = "assembly turns interrupts on and off")]
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::apic::Apic;
-use crate::attempt::{Hex, Shown, rdmsr, wrmsr};
+use crate::attempt::{Hex, Verdict, rdmsr, wrmsr};
 use crate::cpu::cpuid;
 use crate::frame::Frame;
 use crate::handlers::handling;
@@ -35,7 +35,8 @@ fn on_interrupt(_: &mut Frame) {
     let _ = wrmsr(END_OF_INTERRUPT, 0);
 }
 
-/// Messages by the interrupt command register: what came of the write, and how many interrupts this CPU took and the other one.
+/// Sends messages by the interrupt command register. Each item has the outcome of the write, the number of interrupts that this
+/// CPU took, and the number that the other CPU took.
 pub fn commands(line: &mut Line) {
     if cpuid(1, 0)[2] >> 21 & 1 == 0 {
         return line.item("lacks", "x2APIC");
@@ -45,12 +46,12 @@ pub fn commands(line: &mut Line) {
     other::prepare(&[]);
     apic.enter_x2apic_mode();
     line.item("started", other::start(&apic).0);
-    let base = other::tell(Command::Rdmsr, APIC_BASE, 0).unwrap_or(0);
-    other::tell(Command::Wrmsr, APIC_BASE, base | ENABLED_AND_X2APIC);
-    other::tell(Command::Wrmsr, SPURIOUS, 0x1ff);
+    let base = other::execute(Command::Rdmsr, APIC_BASE, 0).unwrap_or(0);
+    other::execute(Command::Wrmsr, APIC_BASE, base | ENABLED_AND_X2APIC);
+    other::execute(Command::Wrmsr, SPURIOUS, 0x1ff);
     other::in_x2apic_mode();
-    other::tell(Command::Enable, 0, 0);
-    line.item("ids", format_args!("{}/{}", Hex(rdmsr(ID)), Hex(Ok(other::tell(Command::Rdmsr, ID, 0).unwrap_or(u64::MAX)))));
+    other::execute(Command::Enable, 0, 0);
+    line.item("ids", format_args!("{}/{}", Hex(rdmsr(ID)), Hex(Ok(other::execute(Command::Rdmsr, ID, 0).unwrap_or(u64::MAX)))));
     let other_cpu = u64::from(other::ID) << 32;
     handling(INTERRUPT, on_interrupt, || {
         for (name, command, here, there) in [
@@ -76,22 +77,22 @@ pub fn commands(line: &mut Line) {
         show(line, "self-ipi-bit-8", SELF, VECTOR | 1 << 8, 0, 0);
     });
     for index in [0x80b, 0x80e, 0x831, 0x83f, 0x840] {
-        line.item(format_args!("read-{index:x}"), Shown(rdmsr(index).map(drop)));
+        line.item(format_args!("read-{index:x}"), Verdict(rdmsr(index).map(drop)));
     }
     for (index, value) in [(0x802, 0), (0x80b, 1), (0x80d, 0), (0x831, 0), (0x808, 1 << 8), (0x80f, 1 << 32)] {
-        line.item(format_args!("write-{index:x}"), Shown(wrmsr(index, value)));
+        line.item(format_args!("write-{index:x}"), Verdict(wrmsr(index, value)));
     }
-    line.item("back", Shown(wrmsr(APIC_BASE, rdmsr(APIC_BASE).unwrap_or(0) & !(1 << 10))));
-    line.item("nmi", format_args!("{}/{}", Shown(wrmsr(COMMAND, other_cpu | ASSERT | NMI)), other::nmi()));
+    line.item("back", Verdict(wrmsr(APIC_BASE, rdmsr(APIC_BASE).unwrap_or(0) & !(1 << 10))));
+    line.item("nmi", format_args!("{}/{}", Verdict(wrmsr(COMMAND, other_cpu | ASSERT | NMI)), other::nmi()));
 }
 
-/// Writes a command, and waits for so many interrupts here and there.
+/// Writes a command, and waits until this CPU has taken `here` interrupts and the other CPU `there`.
 fn show(line: &mut Line, name: &str, register: u32, command: u64, here: u32, there: u32) {
     TAKEN.store(0, Relaxed);
     let before = other::taken().0;
     let wrote = wrmsr(register, command);
     for _ in 0..1000 {
-        // SAFETY: the handler returns, and interrupts are off again after it.
+        // SAFETY: the handler returns, and then interrupts are turned off again.
         unsafe { asm!("sti", "nop", "nop", "cli") };
         if TAKEN.load(Relaxed) >= here && there == 0 {
             break;
@@ -99,5 +100,5 @@ fn show(line: &mut Line, name: &str, register: u32, command: u64, here: u32, the
         core::hint::spin_loop();
     }
     let there = other::interrupts(before + there) - before;
-    line.item(name, format_args!("{}/{}/{there}", Shown(wrote), TAKEN.load(Relaxed)));
+    line.item(name, format_args!("{}/{}/{there}", Verdict(wrote), TAKEN.load(Relaxed)));
 }

@@ -1,15 +1,15 @@
-//! Extended state: XCR0, which Vidar checks before it sets it, and the registers, which it never touches.
+//! Extended state: XCR0, whose value Vidar checks before it sets it, and the registers, which Vidar does not use.
 
-#![expect(unsafe_code, reason = "vector registers are filled by assembly")]
+#![expect(unsafe_code, reason = "assembly fills the vector registers")]
 
 use core::arch::{asm, naked_asm};
 
-use crate::attempt::{Hex, Outcome, Shown, attempt, keeping_cr4, set_cr4, xsetbv as set};
+use crate::attempt::{Hex, Outcome, Verdict, attempt, keeping_cr4, set_cr4, xsetbv as set};
 use crate::cpu::{cpuid, cr4};
 use crate::line::Line;
 use crate::user;
 
-/// CR4.OSXSAVE.
+/// The bit OSXSAVE of CR4.
 pub const CR4_OSXSAVE: u64 = 1 << 18;
 
 const X87: u64 = 1;
@@ -20,10 +20,10 @@ const AVX512: u64 = 7 << 5;
 const OPMASK: u64 = 1 << 5;
 const PKRU: u64 = 1 << 9;
 
-/// How often the guest leaves to the hypervisor before its registers are looked at again.
+/// The number of exits before the registers are compared.
 const ROUNDS: u32 = 1000;
 
-/// XSETBV at CPL 3, of a value that is good at CPL 0.
+/// Executes XSETBV at CPL 3, with a value that is good at CPL 0.
 #[unsafe(naked)]
 extern "C" fn xsetbv_at_cpl3() {
     naked_asm!("mov eax, 1", "xor ecx, ecx", "xor edx, edx", "xsetbv", "int 0x80")
@@ -35,7 +35,7 @@ fn xcr0() -> Outcome<u64> {
     Ok(u64::from(high) << 32 | u64::from(low))
 }
 
-/// The bits of XCR0 that the CPU has.
+/// Returns the bits of XCR0 that the CPU supports.
 fn supported() -> u64 {
     let [low, _, _, high] = cpuid(0xd, 0);
     u64::from(high) << 32 | u64::from(low)
@@ -45,7 +45,7 @@ fn has_xsave() -> bool {
     cpuid(1, 0)[2] >> 26 & 1 == 1
 }
 
-/// XSETBV of good and bad values, and what CPUID then says of the size of the state.
+/// Writes good and bad values to XCR0, and reads the size of the state from CPUID after each.
 pub fn xsetbv(line: &mut Line) {
     if !has_xsave() {
         return line.word("none");
@@ -53,9 +53,9 @@ pub fn xsetbv(line: &mut Line) {
     let supported = supported();
     let unsupported = 1 << supported.trailing_ones();
     line.item("supported", format_args!("{supported:#x}"));
-    line.item("without-osxsave", Shown(set(0, X87)));
+    line.item("without-osxsave", Verdict(set(0, X87)));
     keeping_cr4(|| {
-        line.item("osxsave", Shown(set_cr4(cr4() | CR4_OSXSAVE)));
+        line.item("osxsave", Verdict(set_cr4(cr4() | CR4_OSXSAVE)));
         line.item("start", Hex(xcr0()));
         for (name, value) in [
             ("nothing", 0),
@@ -75,25 +75,25 @@ pub fn xsetbv(line: &mut Line) {
             ("all", supported),
         ] {
             let outcome = set(0, value);
-            line.item(name, format_args!("{}/{}/{:#x}", Shown(outcome), Hex(xcr0()), cpuid(0xd, 0)[1]));
-            // XCR0 is 1 after a reset, so it may be 1 again.
+            line.item(name, format_args!("{}/{}/{:#x}", Verdict(outcome), Hex(xcr0()), cpuid(0xd, 0)[1]));
+            // This cannot fault: XCR0 is 1 after a reset.
             let _ = set(0, X87);
         }
         for index in [1, 2, u32::MAX] {
-            line.item(format_args!("xcr{index:x}"), Shown(set(index, X87)));
+            line.item(format_args!("xcr{index:x}"), Verdict(set(index, X87)));
         }
         let code = xsetbv_at_cpl3 as *const () as u64;
-        // SAFETY: the function uses no stack, writes registers that are free to it, and ends with INT 0x80.
-        line.item("cpl3", Shown(unsafe { user::visit(code, 0) }.map(drop)));
+        // SAFETY: the function uses no stack, writes only registers that it may change, and ends with INT 0x80.
+        line.item("cpl3", Verdict(unsafe { user::visit(code, 0) }.map(drop)));
     });
 }
 
-/// A save area as FXSAVE and XSAVE want it.
+/// A save area with the size and the alignment that FXSAVE and XSAVE require.
 #[repr(C, align(64))]
 pub struct Area([u8; 4096]);
 
 impl Area {
-    /// An empty one.
+    /// An area of zeros.
     pub const ZERO: Self = Self([0; 4096]);
 }
 
@@ -101,10 +101,10 @@ static mut PATTERN: Area = Area::ZERO;
 static mut BEFORE: Area = Area::ZERO;
 static mut AFTER: Area = Area::ZERO;
 
-/// Fills the areas for a comparison: the one to load from with a pattern, the others with zeros.
+/// Prepares the areas for a comparison: fills the one to load from with a pattern, and the others with zeros.
 fn areas() -> (*mut Area, *mut Area, *mut Area) {
     let (pattern, before, after) = (&raw mut PATTERN, &raw mut BEFORE, &raw mut AFTER);
-    // SAFETY: one CPU, and no scenario keeps a reference to the areas.
+    // SAFETY: one CPU runs, and no scenario keeps a reference to the areas.
     unsafe {
         for (index, byte) in (*pattern).0.iter_mut().enumerate() {
             *byte = ((index * 37) >> 3) as u8 ^ index as u8;
@@ -125,8 +125,8 @@ fn same(before: *const Area, after: *const Area) -> &'static str {
     }
 }
 
-/// Fills the registers by the instructions given, saves them, leaves to the hypervisor `ROUNDS` times, and saves
-/// them again: whether the two are the same.
+/// Fills the registers by these instructions, saves them, exits `ROUNDS` times, and saves them again. Returns the
+/// comparison of the two saved states.
 macro_rules! survives {
     ($save:literal, $($load:literal),+) => {{
         let (pattern, before, after) = areas();
@@ -160,7 +160,7 @@ macro_rules! survives {
     }};
 }
 
-/// The x87 stack, XMM, YMM and ZMM registers over a thousand exits.
+/// Compares the x87 stack and the registers XMM, YMM and ZMM before and after a thousand exits.
 pub fn fpu(line: &mut Line) {
     let kept = survives!(
         "fxsave64",
@@ -181,7 +181,7 @@ pub fn fpu(line: &mut Line) {
     }
     let supported = supported();
     keeping_cr4(|| {
-        // Both were tried by the scenario `xsetbv`.
+        // The scenario `xsetbv` tests the outcome of both.
         let _ = set_cr4(cr4() | CR4_OSXSAVE);
         if supported & AVX != 0 && set(0, X87 | SSE | AVX).is_ok() {
             let kept = survives!(
