@@ -1,4 +1,4 @@
-//! The instructions: memory that is mapped twice, to be executed and to be written.
+//! The instructions, in memory that is mapped twice: once to execute them, and once to write them.
 
 #![expect(unsafe_code, reason = "memory is mapped and written by its address")]
 
@@ -9,18 +9,19 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect};
 
 const PAGE: usize = 4096;
+/// The number of pages that hold instructions.
 const PAGES: usize = 2;
 
-/// Bytes of each place where an instruction is.
+/// The number of bytes that are written for an instruction.
 const PLACE: usize = 8;
 
-/// RET, which is what follows.
+/// The opcode of RET, which follows each instruction.
 const RET: u8 = 0xc3;
 
-/// The bytes of CPUID without prefixes.
+/// CPUID without prefixes.
 pub const CPUID: &[u8] = &[0x0f, 0xa2];
 
-/// What is executed: CPUID with and without prefixes, VMMCALL, and what is none of them.
+/// The instructions that are executed, and their names: CPUID with and without prefixes, VMMCALL, and others.
 pub const FORMS: [(&[u8], &str); 12] = [
     (CPUID, "CPUID"),
     (&[0x66, 0x0f, 0xa2], "CPUID with an operand-size prefix"),
@@ -38,14 +39,14 @@ pub const FORMS: [(&[u8], &str); 12] = [
 
 /// Instructions in two pages of memory.
 pub struct Code {
-    /// Where they are executed.
+    /// The address at which they are executed.
     executed: usize,
-    /// Where the same memory is written.
+    /// The address at which the same memory is written.
     written: usize,
 }
 
 impl Code {
-    /// Maps the memory.
+    /// Maps the memory, and fills it with RET.
     pub fn map() -> Result<Self, String> {
         let failed = |error| format!("cannot map memory: {error}");
         let file = memfd_create("code", MemfdFlags::CLOEXEC).map_err(failed)?;
@@ -61,41 +62,42 @@ impl Code {
             written: map(ProtFlags::READ | ProtFlags::WRITE)?,
         };
         for offset in 0..PAGES * PAGE {
-            // SAFETY: inside of the mapping.
+            // SAFETY: the byte is inside of the mapping.
             unsafe { ((code.written + offset) as *mut u8).write_volatile(RET) };
         }
         Ok(code)
     }
 
-    /// Where instructions are executed: at the beginning of a page, and across the border of two.
+    /// Returns the addresses at which instructions are executed: one at the beginning of a page, and one from which instructions
+    /// reach into the next page.
     pub const fn places(&self) -> [usize; 2] {
         [self.executed, self.executed + PAGE - 1]
     }
 
-    /// Writes `form` to `place`, and RET after it.
+    /// Writes the instruction `form` to `place`, which is one of [`Self::places`], and RET after it.
     pub fn write(&self, place: usize, form: &[u8]) {
         let mut bytes = [RET; PLACE];
         bytes[..form.len()].copy_from_slice(form);
         let to = (self.written + (place - self.executed)) as *mut u64;
-        // SAFETY: the places are inside of the mapping with all of their bytes.
+        // SAFETY: all bytes of both places are inside of the mapping.
         unsafe { to.write_unaligned(u64::from_le_bytes(bytes)) };
     }
 
-    /// Allows the execution of all.
+    /// Allows all pages to be read and executed.
     pub fn allow(&self) -> Result<(), String> {
         self.protect(0..PAGES, MprotectFlags::READ | MprotectFlags::EXEC)
     }
 
     fn protect(&self, pages: std::ops::Range<usize>, rights: MprotectFlags) -> Result<(), String> {
         let start = (self.executed + pages.start * PAGE) as *mut _;
-        // SAFETY: only instructions are there, whose signals are caught.
+        // SAFETY: the pages hold only these instructions, and the signals that they raise are caught.
         unsafe { mprotect(start, pages.len() * PAGE, rights) }.map_err(|error| format!("mprotect: {error}"))
     }
 
-    /// Changes bytes and rights until `stop`, and returns how often.
+    /// Changes instructions and the rights of pages until `stop` is true. Returns the number of changes.
     pub fn change_until(&self, stop: &AtomicBool) -> Result<u64, String> {
         let mut changes = 0;
-        // Any sequence that does not repeat soon: a linear congruential generator.
+        // A linear congruential generator, whose sequence does not repeat soon.
         let mut random = 1_u64;
         let mut next = || {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

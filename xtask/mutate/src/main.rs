@@ -1,5 +1,5 @@
-//! Executes instructions that a hypervisor has to look at while another thread changes their bytes and the rights of their
-//! page. A user without any rights can do this, so it must not matter to the machine.
+//! Executes instructions that a hypervisor has to read from memory, while another thread changes their bytes and the rights of
+//! their pages. Users without any privilege can do this, so it must not harm the machine.
 //!
 //! `mutate SECONDS`
 
@@ -18,13 +18,13 @@ use rustix::thread::{CpuSet, sched_setaffinity, set_thread_gid, set_thread_uid};
 use crate::code::{CPUID, Code, FORMS};
 use crate::victim::Outcome;
 
-/// A user without rights.
+/// The ID of a user and of a group without privileges.
 const NOBODY: u32 = 65534;
 
-/// How often each form is executed while nothing changes.
+/// The number of times that each instruction is executed while nothing changes.
 const QUIET_ROUNDS: u32 = 50;
 
-/// What came of the instructions: how many were executed, and how many raised each signal.
+/// The outcomes of the instructions: how many were executed, and how many raised each signal.
 #[derive(Debug, Default)]
 struct Counts {
     executed: u64,
@@ -80,7 +80,7 @@ fn run(time: Duration) -> Result<String, String> {
             Ok(counts)
         });
         let changer = scope.spawn(|| {
-            // Beside the victim, if there is a second CPU.
+            // On a machine with one CPU this fails, and both threads share that CPU.
             let _ = pin(1);
             code.change_until(&stop)
         });
@@ -89,9 +89,9 @@ fn run(time: Duration) -> Result<String, String> {
         let panicked = |_| "a thread panicked".to_owned();
         Ok::<_, String>((victim.join().map_err(panicked)??, changer.join().map_err(panicked)??))
     })?;
-    // All is as it was before.
+    // CPUID must do the same as before.
     if quiet(&code)? != locked {
-        return Err("LOCK CPUID is something else now".to_owned());
+        return Err("the outcome of LOCK CPUID has changed".to_owned());
     }
     let Counts { executed, illegal, segmentation, other } = counts;
     let locked = if locked { "executed" } else { "refused" };
@@ -100,7 +100,8 @@ fn run(time: Duration) -> Result<String, String> {
     ))
 }
 
-/// Executes each form where nothing changes; returns whether CPUID with a LOCK prefix is executed, as QEMU does.
+/// Executes each instruction while nothing changes. Returns true if CPUID with a LOCK prefix is executed, as in QEMU, and false
+/// if it raises #UD, as in the manuals.
 fn quiet(code: &Code) -> Result<bool, String> {
     victim::own_signal_stack()?;
     code.allow()?;
@@ -116,7 +117,7 @@ fn quiet(code: &Code) -> Result<bool, String> {
                     Outcome::Signal(libc::SIGILL) if has_lock && locked != Some(true) => locked = Some(false),
                     Outcome::Executed if form.ends_with(CPUID) && !has_lock => {}
                     _ if !form.ends_with(CPUID) => {}
-                    outcome => return Err(format!("{name} is {outcome:?}")),
+                    outcome => return Err(format!("the outcome of {name} is {outcome:?}")),
                 }
             }
         }
@@ -124,17 +125,17 @@ fn quiet(code: &Code) -> Result<bool, String> {
     locked.ok_or_else(|| "no form has a LOCK prefix".to_owned())
 }
 
-/// Becomes a user without rights, for all threads to come.
+/// Becomes a user without privileges, in this thread and in all that it starts.
 fn drop_rights() -> Result<(), String> {
     if geteuid().is_root() {
         let failed = |error| format!("cannot become another user: {error}");
         set_thread_gid(Gid::from_raw(NOBODY)).map_err(failed)?;
         set_thread_uid(Uid::from_raw(NOBODY)).map_err(failed)?;
     }
-    if geteuid().is_root() { Err("this is still root".to_owned()) } else { Ok(()) }
+    if geteuid().is_root() { Err("the program still runs as root".to_owned()) } else { Ok(()) }
 }
 
-/// Has this thread run on `cpu` alone.
+/// Makes this thread run on `cpu` only.
 fn pin(cpu: usize) -> Result<(), String> {
     let mut set = CpuSet::new();
     set.set(cpu);

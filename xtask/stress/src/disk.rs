@@ -1,4 +1,4 @@
-//! A disk: written, forgotten, read back.
+//! Load for a disk: writes it, and reads it back.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::run::Run;
 
-/// Bytes that are written at a time, and blocks of so many in a round.
+/// The number of bytes that are written at a time.
 const BLOCK: usize = 64 << 10;
+/// The number of blocks that are written in a round.
 const BLOCKS: u64 = 64;
 
-/// Writes blocks that each say which one they are, has Linux forget them, and reads them back.
+/// Writes blocks whose content depends on their number, makes Linux drop its cache, and reads them back.
 pub fn write_and_read(run: &Run, path: &str, done: &AtomicU64) -> Result<(), String> {
     let failed = |error| format!("{path}: {error}");
     let mut disk = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;

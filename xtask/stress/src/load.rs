@@ -1,4 +1,4 @@
-//! The threads of each CPU.
+//! Load for CPUs: memory, migration, timers, wake-ups and processes.
 
 #![expect(unsafe_code, reason = "memory is mapped and written by its address")]
 
@@ -14,7 +14,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::run::Run;
 
-/// Bytes that are mapped at a time.
+/// The number of bytes that are mapped at a time.
 const MAPPED: usize = 256 << 10;
 const PAGE: usize = 4096;
 
@@ -22,14 +22,15 @@ fn failed(what: &'static str) -> impl Fn(rustix::io::Errno) -> String {
     move |error| format!("{what}: {error}")
 }
 
-/// Has this thread run on `cpu` alone.
+/// Makes this thread run on `cpu` only.
 fn pin(cpu: usize) -> Result<(), String> {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set).map_err(failed("sched_setaffinity"))
 }
 
-/// Maps memory, touches each page and unmaps it: all threads share one address space, so every CPU has to forget it.
+/// Maps memory, accesses each page and unmaps it. All threads share one address space, so every CPU has to flush the pages from
+/// its TLB.
 pub fn map(run: &Run, cpu: usize, done: &AtomicU64) -> Result<(), String> {
     pin(cpu)?;
     while !run.is_over() {
@@ -53,7 +54,7 @@ pub fn map(run: &Run, cpu: usize, done: &AtomicU64) -> Result<(), String> {
     Ok(())
 }
 
-/// Goes from CPU to CPU.
+/// Moves this thread from CPU to CPU.
 pub fn migrate(run: &Run, mut cpu: usize, done: &AtomicU64) -> Result<(), String> {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     while !run.is_over() {
@@ -65,7 +66,7 @@ pub fn migrate(run: &Run, mut cpu: usize, done: &AtomicU64) -> Result<(), String
     Ok(())
 }
 
-/// Sleeps, and looks at the clock, which no CPU may see behind where another has seen it.
+/// Sleeps and reads the clock, which must never be behind the time that another CPU has read before.
 pub fn sleep(run: &Run, cpu: usize, done: &AtomicU64) -> Result<(), String> {
     static LATEST: AtomicU64 = AtomicU64::new(0);
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
@@ -88,7 +89,7 @@ pub fn sleep(run: &Run, cpu: usize, done: &AtomicU64) -> Result<(), String> {
     Ok(())
 }
 
-/// Throws a ball to the next CPU and back.
+/// Sends a number to a thread on the next CPU and waits for the answer, again and again.
 pub fn wake(run: &Run, cpu: usize, done: &AtomicU64) -> Result<(), String> {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let (to_other, from_here) = mpsc::channel::<u64>();
@@ -96,34 +97,36 @@ pub fn wake(run: &Run, cpu: usize, done: &AtomicU64) -> Result<(), String> {
     thread::scope(|scope| {
         let other = scope.spawn(move || -> Result<(), String> {
             pin((cpu + 1) % cpus)?;
-            while let Ok(ball) = from_here.recv() {
-                let _ = to_here.send(ball + 1);
+            while let Ok(number) = from_here.recv() {
+                let _ = to_here.send(number + 1);
             }
             Ok(())
         });
-        let throw = || -> Result<(), String> {
+        let exchange = || -> Result<(), String> {
             pin(cpu)?;
             while !run.is_over() {
-                let ball = done.fetch_add(1, Ordering::Relaxed);
-                to_other.send(ball).map_err(|_| "the other thread is gone".to_owned())?;
-                // A wake-up that is lost would be waited for in vain.
+                let number = done.fetch_add(1, Ordering::Relaxed);
+                to_other.send(number).map_err(|_| "the other thread has ended".to_owned())?;
+                // If a wake-up is lost, the answer never comes.
                 match from_other.recv_timeout(Duration::from_secs(60)) {
-                    Ok(back) if back == ball + 1 => {}
-                    Ok(back) => return Err(format!("CPU {cpu} threw {ball} and caught {back}")),
+                    Ok(answer) if answer == number + 1 => {}
+                    Ok(answer) => return Err(format!("CPU {cpu} sent {number} and received {answer}")),
                     Err(RecvTimeoutError::Timeout) => return Err(format!("CPU {cpu} was not woken up")),
-                    Err(RecvTimeoutError::Disconnected) => return Err("the other thread is gone".to_owned()),
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return Err("the other thread has ended".to_owned());
+                    }
                 }
             }
             Ok(())
         };
-        let thrown = throw();
+        let result = exchange();
         drop(to_other);
         other.join().map_err(|_| "a thread panicked".to_owned())??;
-        thrown
+        result
     })
 }
 
-/// Starts programs, one after the other.
+/// Starts programs, one after the other, and checks their exit codes.
 pub fn spawn(run: &Run, done: &AtomicU64) -> Result<(), String> {
     while !run.is_over() {
         let number = done.fetch_add(1, Ordering::Relaxed) % 100;
@@ -131,7 +134,7 @@ pub fn spawn(run: &Run, done: &AtomicU64) -> Result<(), String> {
         let status =
             Command::new("sh").args(["-c", &script]).status().map_err(|error| format!("sh: {error}"))?;
         if status.code() != Some(number as i32) {
-            return Err(format!("a process should have ended with {number} and did with {status}"));
+            return Err(format!("a process should have ended with {number}, and ended with {status}"));
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Load for a guest of several CPUs: page faults and TLB shootdowns, processes, timers, wake-ups from one CPU to another,
-//! and a disk if there is one. All of it is checked, and counted.
+//! Puts load on a guest with several CPUs: page faults and TLB shootdowns, processes, timers, wake-ups from one CPU to another,
+//! and a disk if there is one. All results are checked, and the steps are counted.
 //!
 //! `stress SECONDS [DISK]`
 
@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use crate::run::Run;
 
+/// The work of a thread: runs until the end of the run, and counts its steps in `done`.
 type Work = fn(&Run, cpu: usize, done: &AtomicU64) -> Result<(), String>;
 
-/// What every CPU has one thread of.
+/// The work of the threads of which there is one for each CPU, and the name of its count.
 const ON_EACH: [(&str, Work); 4] =
     [("maps", load::map), ("moves", load::migrate), ("sleeps", load::sleep), ("wakes", load::wake)];
 

@@ -1,20 +1,20 @@
-//! The time that the load runs for.
+//! The end of the run, which all threads wait for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A run, which the main thread ends. All other threads look at it between two steps of their work.
+/// A run, which the main thread ends. All other threads check for its end between two steps of their work.
 #[derive(Default)]
 pub struct Run {
     over: AtomicBool,
 }
 
 impl Run {
-    /// Returns true if the threads are to stop.
+    /// Returns true if the run has ended.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// Tells all threads to stop.
+    /// Ends the run.
     pub fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
     }
