@@ -86,9 +86,9 @@ pub struct Course {
     suite: Option<&'static str>,
 }
 
-/// What the journeys have found: by course, guest and side.
+/// The facts that the journeys have collected, by course, guest and side.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct FactStore {
     facts: Mutex<HashMap<(Course, String, Side), Facts>>,
 }
 
@@ -177,7 +177,7 @@ impl Course {
 
     /// Boots the first guest, reboots, chooses the next one in the menu over the serial line, and so on. The last guest powers the
     /// machine off.
-    pub fn journey(self, side: Side, tools: &Tools, found: &Found, report: &Report) -> Result<()> {
+    pub fn journey(self, side: Side, tools: &Tools, found: &FactStore, report: &Report) -> Result<()> {
         let dir = test_dir(&self.test("linux", side.name()).replace('/', "-"))?;
         let log = dir.join("serial.log");
         let mut names = self.journey_names(side).into_iter();
@@ -236,7 +236,7 @@ impl Course {
     }
 
     /// Compares what the journeys have found.
-    pub fn compare(self, found: &Found, report: &Report) {
+    pub fn compare(self, found: &FactStore, report: &Report) {
         let facts = found.facts.lock().expect("no thread panics while it holds the lock");
         for (side, guest, comparison) in self.comparisons() {
             let begun = Instant::now();

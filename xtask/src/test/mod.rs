@@ -45,7 +45,7 @@ use anyhow::{Result, anyhow, bail};
 
 use self::job::Job;
 use self::lane::Lane;
-use self::linux::{Course, Found};
+use self::linux::{Course, FactStore};
 use self::report::Report;
 use crate::machine::abilities::Ability;
 use crate::{build, emulators, paths, probe_image, setup};
@@ -112,8 +112,8 @@ pub fn list(extent: Extent) {
 /// The names of all tests, and the reason why a test is left out, if it is.
 fn names(extent: Extent) -> Vec<(String, Option<&'static str>)> {
     let tools = Tools::new();
-    let (found, smp_found, report) = (Found::default(), smp::Found::default(), Report::default());
-    let nested_found = nested::Found::default();
+    let (found, smp_found, report) = (FactStore::default(), smp::FactStore::default(), Report::default());
+    let nested_found = nested::FactStore::default();
     let jobs = jobs(&tools, &found, &report, &smp_found, &nested_found, extent);
     // These tests do not depend on the emulators, so they are not run with those of another suite.
     let on_the_host: &[&str] = if paths::suite().is_none() { &[host::NAME, "tidy"] } else { &[] };
@@ -163,7 +163,7 @@ fn once(filter: Option<&str>, extent: Extent, report: &Report) {
     let compared: Vec<_> = courses.into_iter().filter(|course| wanted(&course.comparison_names())).collect();
     let tools = Tools::new();
     let (found, smp_found, nested_found) =
-        (Found::default(), smp::Found::default(), nested::Found::default());
+        (FactStore::default(), smp::FactStore::default(), nested::FactStore::default());
     let is_journey = |job: &Job| {
         let journeys =
             |course: &Course| course.sides().iter().any(|side| job.names == course.journey_names(*side));
@@ -235,18 +235,18 @@ fn in_machines(mut queue: Vec<Job<'_>>, report: &Report) {
 /// The table of all jobs in machines, the longest first.
 fn jobs<'a>(
     tools: &'a Tools,
-    found: &'a Found,
+    found: &'a FactStore,
     report: &'a Report,
-    smp_found: &'a smp::Found,
-    nested_found: &'a nested::Found,
+    smp_found: &'a smp::FactStore,
+    nested_found: &'a nested::FactStore,
     extent: Extent,
 ) -> Vec<Job<'a>> {
     let mut jobs = Vec::new();
     // The tests of VT-x on a nested KVM take longest by far.
     let nested = (!extent.nested).then_some(WITHOUT_NESTED);
     let vmx = Lane::VmxKvm;
-    let session = probes::session(vmx);
-    let probe = Job::new(session.names(), move || session.run(tools, report));
+    let probe_run = probes::probe_run(vmx);
+    let probe = Job::new(probe_run.names(), move || probe_run.run(tools, report));
     let resets = probes::SINGLES.iter().filter(|single| single.name == probes::RESET);
     let resets = resets.map(|single| {
         one(vmx.test(single.name), vmx.folder(single.name), report, move || single.run(vmx, tools))
@@ -261,12 +261,12 @@ fn jobs<'a>(
     let courses = Course::all(extent.newest_kernels).into_iter();
     jobs.extend(courses.flat_map(|course| journeys(course, tools, found, report)));
     jobs.extend(Lane::ALL.into_iter().chain(Lane::MORE).map(|lane| {
-        let session = probes::session(lane);
-        Job::new(session.names(), move || session.run(tools, report)).needing(lane.needs())
+        let probe_run = probes::probe_run(lane);
+        Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(lane.needs())
     }));
     jobs.extend(pairs::PAIRS.map(|pair| {
-        let session = pair.session();
-        Job::new(session.names(), move || session.run(tools, report)).needing(pair.needs())
+        let probe_run = pair.probe_run();
+        Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(pair.needs())
     }));
     jobs.extend(in_nested_kvm(Lane::SvmKvm, tools, nested_found, report));
     for setup in smp::setups(extent.newest_kernels) {
@@ -333,7 +333,7 @@ fn jobs<'a>(
 }
 
 /// The jobs for the journeys of a course.
-fn journeys<'a>(course: Course, tools: &'a Tools, found: &'a Found, report: &'a Report) -> Vec<Job<'a>> {
+fn journeys<'a>(course: Course, tools: &'a Tools, found: &'a FactStore, report: &'a Report) -> Vec<Job<'a>> {
     let job = |&side| {
         let journey = move || course.journey(side, tools, found, report);
         Job::new(course.journey_names(side), journey).needing(course.needs())
@@ -345,7 +345,7 @@ fn journeys<'a>(course: Course, tools: &'a Tools, found: &'a Found, report: &'a 
 fn in_nested_kvm<'a>(
     lane: Lane,
     tools: &'a Tools,
-    found: &'a nested::Found,
+    found: &'a nested::FactStore,
     report: &'a Report,
 ) -> impl Iterator<Item = Job<'a>> {
     let linux = nested::machines(lane)

@@ -82,7 +82,7 @@ pub fn machines(lane: Lane) -> impl Iterator<Item = &'static Machine> {
 
 /// The facts that were collected, with true as the key for a bare machine and false for one under Vidar.
 #[derive(Debug, Default)]
-pub struct Found(Mutex<HashMap<bool, Facts>>);
+pub struct FactStore(Mutex<HashMap<bool, Facts>>);
 
 /// The comparisons that are left out. The clock source and the kernel's messages depend on how late the clocks of a KVM in an emulator
 /// are.
@@ -104,7 +104,7 @@ pub fn makes_facts(name: &str) -> bool {
 }
 
 /// Compares the facts of the two machines.
-pub fn compare(found: &Found, report: &Report) {
+pub fn compare(found: &FactStore, report: &Report) {
     let found = found.0.lock().expect("no thread panics while it holds the lock");
     let of = |bare| found.get(&bare).context("the guest's facts were not collected");
     for (comparison, name) in comparisons().zip(comparison_names()) {
@@ -154,7 +154,7 @@ impl Machine {
     }
 
     /// Takes the steps, up to the first that fails.
-    pub fn run(&self, tools: &Tools, found: &Found, report: &Report) -> Result<()> {
+    pub fn run(&self, tools: &Tools, found: &FactStore, report: &Report) -> Result<()> {
         let dir = test_dir(&self.lane.folder(&format!("linux/{}", self.folder())))?;
         let log = dir.join("serial.log");
         let mut begun = Instant::now();

@@ -2,7 +2,7 @@
 
 use super::lane::Lane;
 use super::scenario::Verdict::{AsBare, AsBareBut};
-use super::scenario::{Scenario, Session, models, scenario};
+use super::scenario::{ProbeRun, Scenario, models, scenario};
 use crate::machine::abilities::Ability;
 
 /// A machine with two CPUs, and the option that says who starts the second one.
@@ -57,9 +57,9 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 impl Pair {
-    /// The session of the probe in this machine.
-    pub fn session(self) -> Session {
-        Session {
+    /// The run of the probe in this machine.
+    pub fn probe_run(self) -> ProbeRun {
+        ProbeRun {
             name: self.name,
             lane: self.lane,
             cpus: 2,

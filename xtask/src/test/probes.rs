@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use super::Tools;
 use super::lane::Lane;
 use super::scenario::Verdict::{AsBare, AsBareBut, Words};
-use super::scenario::{Scenario, Session, contains, models, only, scenario};
+use super::scenario::{ProbeRun, Scenario, contains, models, only, scenario};
 use super::small::{self, GUEST, Small};
 use crate::console::{ANSWER, BOOT};
 use crate::grub::Menu;
@@ -193,9 +193,9 @@ const SCENARIOS: &[Scenario] = &[
 const NEWER: &[Lane] = &[Lane::VmxTigerLake, Lane::VmxArrowLake, Lane::SvmGenoa, Lane::SvmMax];
 const NEWER_INTEL: &[Lane] = &[Lane::VmxTigerLake, Lane::VmxArrowLake];
 
-/// The session of the probe with all scenarios of a lane.
-pub fn session(lane: Lane) -> Session {
-    Session { name: "probe", lane, cpus: 1, options: "", scenarios: scenarios(lane).collect() }
+/// The run of the probe with all scenarios of a lane.
+pub fn probe_run(lane: Lane) -> ProbeRun {
+    ProbeRun { name: "probe", lane, cpus: 1, options: "", scenarios: scenarios(lane).collect() }
 }
 
 /// The lane and the folder in which a test runs.

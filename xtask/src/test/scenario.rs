@@ -71,9 +71,9 @@ impl Scenario {
     }
 }
 
-/// A session of the probe, in which it runs several scenarios in one machine, once bare and once under Vidar.
+/// A run of the probe, in which it runs several scenarios in one machine, once bare and once under Vidar.
 #[derive(Debug)]
-pub struct Session {
+pub struct ProbeRun {
     /// The first part of the tests' names after the lane.
     pub name: &'static str,
     /// The lane of the machine.
@@ -86,7 +86,7 @@ pub struct Session {
     pub scenarios: Vec<&'static Scenario>,
 }
 
-impl Session {
+impl ProbeRun {
     /// The names of the tests.
     pub fn names(&self) -> Vec<String> {
         let test = |scenario: &&Scenario| self.lane.test(&format!("{}/{}", self.name, scenario.name));

@@ -1,5 +1,5 @@
-//! Small guests on several CPUs, or on a machine whose firmware says so: how CPUs are started, and what Vidar says of those
-//! that it cannot have.
+//! Boots small guests on machines with several CPUs, or whose firmware lists several: checks how CPUs are started, and what Vidar says
+//! about CPUs that it cannot use.
 
 use std::thread;
 
@@ -19,24 +19,22 @@ use crate::machine::monitor::Monitor;
 pub struct Startup {
     /// The test's name.
     pub name: &'static str,
-    /// The only lane where it is so; `None` is all.
+    /// The only lane in which the test runs; `None` means all.
     lane: Option<Lane>,
     cpus: u32,
     options: &'static str,
-    /// The structures of an MADT that takes the place of the firmware's, if there is to be one, and whether its checksum
-    /// is right.
+    /// The structures of an MADT that replaces the firmware's, and true if its checksum is right. `None` keeps the firmware's MADT.
     madt: Option<(&'static [&'static [u8]], bool)>,
-    /// GRUB gives the boot CPU's local APIC the ID 16, as the firmware of some machines does. CPUID does not know of it.
+    /// True if GRUB gives the boot CPU's local APIC the ID 16, as the firmware of some machines does. CPUID still has the old ID.
     renamed: bool,
     scenario: &'static str,
-    /// Whether the machine's clock is the host's, where an emulator can do without. QEMU runs its CPUs in one thread anyway
-    /// when instructions are the clock.
+    /// True if the machine's clock is the host's. When the clock counts instructions, QEMU runs all CPUs in one thread.
     clock_of_host: bool,
-    /// What Vidar must say before the guest, in this order.
+    /// What Vidar must print before the guest does, in this order.
     says: &'static [&'static str],
-    /// What the guest must say.
+    /// What the guest must print.
     words: &'static str,
-    /// The second CPU must wait for a start-up IPI in the end.
+    /// True if the second CPU must be waiting for a start-up IPI at the end.
     waits: bool,
 }
 
@@ -56,7 +54,7 @@ const USUAL: Startup = Startup {
 
 /// The revision of ACPI 3.0.
 const REVISION: u8 = 3;
-/// Structures of the MADT: CPUs by their APIC IDs, one that is off, and one that has no length.
+/// Structures of the MADT: CPUs with these APIC IDs, a CPU that is disabled, and a structure with the length 0.
 const CPU_1: &[u8] = &[0, 8, 1, 1, 1, 0, 0, 0];
 const CPU_2: &[u8] = &[0, 8, 2, 2, 1, 0, 0, 0];
 const X2_CPU_1: &[u8] = &[9, 16, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0];
@@ -66,7 +64,7 @@ const CPU_16: &[u8] = &[0, 8, 0, 16, 1, 0, 0, 0];
 const CPU_10_OFF: &[u8] = &[0, 8, 3, 10, 0, 0, 0, 0];
 const NO_LENGTH: &[u8] = &[0, 0, 0, 0];
 
-/// CPUs that are not there, more than Vidar's region holds.
+/// Two CPUs, and so many CPUs that do not exist that Vidar's region is too small for them.
 const CROWD: &[&[u8]] = &[CPU_0, CPU_1, MANY.as_flattened()];
 const MANY: [[u8; 8]; 90] = {
     let mut many = [[0, 8, 0, 0, 1, 0, 0, 0]; 90];
@@ -83,7 +81,7 @@ const NEVER_COUNTED: &str = "started=0 still=0 started=0 still=0 started=0 still
 const COUNTED_SILENTLY: &str = "started=1 still=1 started=2 still=2 started=3 still=3 cs=0x700 exits=0";
 const COUNTED_THRICE: &str = "started=1 still=1 started=2 still=2 started=3 still=3 cs=0x700";
 
-/// The table.
+/// The table of tests.
 pub const STARTUPS: &[Startup] = &[
     Startup {
         name: "smp/wait-for-sipi",
@@ -109,7 +107,7 @@ pub const STARTUPS: &[Startup] = &[
         words: COUNTED_SILENTLY,
         ..USUAL
     },
-    // It is there, and nobody has told Vidar of it.
+    // The second CPU exists, but the firmware does not list it.
     Startup {
         name: "smp/cpu-that-nobody-lists",
         lane: Some(Lane::Svm),
@@ -146,7 +144,7 @@ pub const STARTUPS: &[Startup] = &[
         words: COUNTED_THRICE,
         ..USUAL
     },
-    // QEMU 7.2 emulates no x2APIC.
+    // This is not for QEMU, since QEMU 7.2 does not emulate x2APIC mode.
     Startup {
         name: "smp/init-and-sipi-by-x2apic",
         lane: Some(Lane::Vmx),
@@ -241,7 +239,7 @@ pub const STARTUPS: &[Startup] = &[
     FPU_LOADS,
 ];
 
-/// A CPU that exits while another loads the state of its FPU. How QEMU can lose a machine so is told at [`Threads`].
+/// A CPU exits while another one loads the state of its FPU. [`Threads`] says how QEMU can lose a machine by this.
 const FPU_LOADS: Startup = Startup {
     name: "smp/fpu-loads-beside-exits",
     lane: Some(Lane::Svm),
@@ -251,20 +249,20 @@ const FPU_LOADS: Startup = Startup {
     ..USUAL
 };
 
-/// GRUB puts the initrd's file in the place of the firmware's table.
+/// GRUB commands that replace the firmware's MADT by the file of the initrd.
 const REPLACE: &[&str] = &["acpi --exclude=APIC /boot/guests/probe/initrd"];
 
-/// The same, and it writes to the ID register of the local APIC.
+/// The same commands, and one that writes to the ID register of the local APIC.
 const REPLACE_AND_RENAME: &[&str] =
     &["acpi --exclude=APIC /boot/guests/probe/initrd", "write_dword 0xfee00020 0x10000000"];
 
 impl Startup {
-    /// Whether the test is one of the lane's.
+    /// Returns true if the test runs in `lane`.
     pub fn is_in(&self, lane: Lane) -> bool {
         self.lane.is_none_or(|only| only == lane.usual())
     }
 
-    /// Runs it.
+    /// Runs the test.
     pub fn run(&self, lane: Lane, tools: &Tools) -> Result<()> {
         let mut booted = self.small(lane, tools)?.boot(tools)?;
         for words in self.says {
@@ -310,7 +308,7 @@ impl Startup {
     }
 }
 
-/// Fails unless the second CPU is as INIT leaves one: there it takes no interrupt and no NMI.
+/// Returns an error unless the second CPU is in the state in which an INIT leaves a CPU. In it, the CPU accepts no interrupt and no NMI.
 pub fn waits_for_startup(monitor: &mut Monitor) -> Result<()> {
     let registers = monitor.registers(1)?;
     let registers: Vec<_> =
@@ -325,16 +323,16 @@ pub fn waits_for_startup(monitor: &mut Monitor) -> Result<()> {
     Ok(())
 }
 
-/// The name of the test that [`lost_machine`] is.
+/// The name of the test [`lost_machine`].
 pub const LOST_MACHINE: &str = "smp/machine-lost-by-threads";
 
-/// QEMU loses the machine if each CPU has a thread of its own: the guest that has stopped then has Vidar's registers. Two
-/// threads have to run at once for that.
+/// Shows that QEMU loses the machine if each CPU has a thread of its own. The guest seems to crash, with Vidar's registers. For this, two
+/// threads have to run at the same time.
 pub fn lost_machine(tools: &Tools) -> Result<()> {
     let host_cpus = thread::available_parallelism().map_or(1, usize::from);
     ensure!(
         host_cpus > 1,
-        "QEMU loses no machine on a single CPU: run this test where it may use two of them"
+        "on a single CPU QEMU does not lose the machine: run this test on a host with two CPUs"
     );
     let small = FPU_LOADS.small(Lane::Svm, tools)?;
     let small = Small { name: Lane::Svm.folder(LOST_MACHINE), threads: Threads::OneForEach, ..small };

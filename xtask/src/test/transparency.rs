@@ -1,4 +1,5 @@
-//! Whether a guest under Vidar sees the machine that it sees bare: pure comparisons, each `Ok` or a sentence.
+//! Compares what a guest sees of its machine bare and under Vidar. Each comparison is a pure function that returns an error if there is an
+//! unexpected difference.
 
 // tidy: long because every comparison has its test beside it.
 
@@ -8,9 +9,9 @@ use anyhow::{Result, ensure};
 
 use super::facts::Facts;
 
-/// The flags of the hidden extensions: the instruction sets themselves, and what Linux derives from them. PEBS is refused.
+/// The CPU flags that Vidar hides: those of the extensions, those that Linux derives from them, and PEBS.
 const HIDDEN_FLAGS: &[&str] = &[
-    // VT-x and TXT.
+    // The flags of VT-x and TXT, and PEBS.
     "vmx",
     "smx",
     "tpr_shadow",
@@ -20,7 +21,7 @@ const HIDDEN_FLAGS: &[&str] = &[
     "vpid",
     "ept_ad",
     "pebs",
-    // AMD-V.
+    // The flags of AMD-V.
     "svm",
     "skinit",
     "npt",
@@ -39,17 +40,15 @@ const HIDDEN_FLAGS: &[&str] = &[
     "x2avic",
     "v_spec_ctrl",
 ];
-/// The flag that is added.
+/// The flag that is added where Vidar shows itself. It makes Linux treat the machine as virtual.
 const ADDED_FLAG: &str = "hypervisor";
-/// Bugs that Linux lists for no other reason than that it does, or does not, see the added flag: bhi, its and null_seg for
-/// guests only, vmscape for hosts only.
+/// The bugs whose listing depends only on the added flag. Linux lists bhi, its and null_seg only in guests, and vmscape only on hosts.
 const BUGS_BY_ADDED_FLAG: &[&str] = &["bhi", "its", "null_seg", "vmscape"];
-/// A flag that Linux adds to AMD's CPUs by itself, unless it sees the added flag: the core performance boost, since an
-/// erratum hides it.
+/// The flag of the core performance boost. On AMD's CPUs, where an erratum hides it, Linux adds this flag unless it sees the added flag.
 const FLAG_BY_NO_ADDED_FLAG: &str = "cpb";
-/// Files of /sys/devices/system/cpu/vulnerabilities in which Linux says something else where it sees the added flag: a bug
-/// that it lists for guests or hosts only, a mitigation that it leaves to the hypervisor, and what it does not know of the
-/// host's threads.
+/// The files of /sys/devices/system/cpu/vulnerabilities whose content depends on the added flag. They are about bugs that Linux lists only
+/// in guests or only on hosts, mitigations that it leaves to the hypervisor, and the threads of the host, of which a guest knows
+/// nothing.
 const VULNERABILITIES_BY_ADDED_FLAG: &[&str] = &[
     "gather_data_sampling",
     "indirect_target_selection",
@@ -61,23 +60,23 @@ const VULNERABILITIES_BY_ADDED_FLAG: &[&str] = &[
     "tsx_async_abort",
     "vmscape",
 ];
-/// What Linux says of a bug that concerns hypervisors on VT-x, where it could use VT-x, and where there is none.
+/// What Linux says about a bug of VT-x that concerns hypervisors, with and without VT-x.
 const WITH_AND_WITHOUT_VTX: [&str; 2] = ["KVM: Mitigation: VMX disabled", "KVM: Mitigation: VMX unsupported"];
-/// What the names of the event sources begin with that Linux does not look for where it sees the added flag.
+/// The prefixes of event sources that Linux does not look for where it sees the added flag.
 const EVENT_SOURCES_BY_NO_ADDED_FLAG: &[&str] = &["uncore_", "cstate_"];
-/// What Linux says when it turns the TSC deadline timer off.
+/// The message with which Linux turns the TSC deadline timer off.
 const DEADLINE_OFF: &str = "TSC_DEADLINE disabled due to Errata";
-/// What the lines begin with in which the kernel shows the registers after a warning: they hold addresses, which are random in each
-/// boot. The line of RIP stays, since it names the function.
+/// The beginnings of the lines in which the kernel shows the registers after a warning. The lines have addresses, which are random in each
+/// boot. The line with RIP is kept, since it names the function.
 const REGISTERS: &[&str] = &["RSP:", "RAX:", "RDX:", "RBP:", "R10:", "R13:", "FS:", "CS:", "CR2:"];
-/// Lines of /proc/cpuinfo that Linux measures, anew in every boot.
+/// The fields of /proc/cpuinfo that Linux measures in each boot.
 const MEASURED: &[&str] = &["cpu MHz", "bogomips"];
 
 /// A comparison of a bare guest with the same guest under Vidar.
 pub struct Comparison {
-    /// What is compared.
+    /// The last part of the tests' names.
     pub name: &'static str,
-    /// Compares bare with Vidar.
+    /// Compares the facts of a bare guest with those of a guest under Vidar.
     pub compare: fn(&Facts, &Facts) -> Result<()>,
 }
 
@@ -96,7 +95,7 @@ pub const COMPARISONS: &[Comparison] = &[
     Comparison { name: "messages", compare: |bare, vidar| messages(&bare.messages, &vidar.messages) },
 ];
 
-/// Equal texts, and not for want of any.
+/// Returns an error if the texts differ, or if both are empty.
 fn same(bare: &str, vidar: &str) -> Result<()> {
     ensure!(!bare.trim().is_empty(), "there is nothing to compare with");
     let (ours, theirs): (BTreeSet<_>, BTreeSet<_>) = (vidar.lines().collect(), bare.lines().collect());
@@ -104,14 +103,14 @@ fn same(bare: &str, vidar: &str) -> Result<()> {
     let (added, missing) =
         (join(ours.difference(&theirs).collect()), join(theirs.difference(&ours).collect()));
     ensure!(added.is_empty() && missing.is_empty(), "only under Vidar: [{added}]; only bare: [{missing}]");
-    ensure!(bare == vidar, "the same lines in another order");
+    ensure!(bare == vidar, "the lines are the same, but their order is not");
     Ok(())
 }
 
-/// /proc/cpuinfo: all the same, but for the hidden flags and the added one.
+/// Compares /proc/cpuinfo, in which only the hidden flags and the added flag may differ.
 ///
-/// Linux reads more out of the added flag: it lists some bugs by it, and it leaves the TSC deadline timer on where
-/// otherwise it turns it off because of the microcode's version. Where the flag is not added, nothing of this may be.
+/// The added flag has further effects: Linux lists other bugs, and keeps the TSC deadline timer, which it otherwise turns off because of
+/// the microcode's version. These differences are allowed only where Vidar shows itself.
 fn cpuinfo(bare: &Facts, vidar: &Facts) -> Result<()> {
     let announced = vidar.announced;
     let mut added: Vec<&str> = Vec::new();
@@ -133,15 +132,17 @@ fn cpuinfo(bare: &Facts, vidar: &Facts) -> Result<()> {
                 flags(one.map_or("", String::as_str), other.map_or("", String::as_str), &added, lost)?;
             }
             "bugs" if announced => bugs(one.map_or("", String::as_str), other.map_or("", String::as_str))?,
-            "vmx flags" => ensure!(other.is_none(), "the line \"vmx flags\" shows under Vidar"),
+            "vmx flags" => ensure!(other.is_none(), "there is a line \"vmx flags\" under Vidar"),
             name if MEASURED.contains(&name) => {}
-            _ => ensure!(one == other, "\"{name}\" is {other:?} under Vidar and {one:?} bare"),
+            _ => {
+                ensure!(one == other, "\"{name}\" is {other:?} under Vidar, and {one:?} on the bare machine");
+            }
         }
     }
     Ok(())
 }
 
-/// The values of /proc/cpuinfo by processor and name.
+/// The values in /proc/cpuinfo by processor and name.
 fn fields(cpuinfo: &str) -> BTreeMap<(usize, String), String> {
     let mut processor = 0;
     let mut fields = BTreeMap::new();
@@ -159,7 +160,10 @@ fn fields(cpuinfo: &str) -> BTreeMap<(usize, String), String> {
 fn flags(bare: &str, vidar: &str, added: &[&str], lost: &[&str]) -> Result<()> {
     let (bare, vidar): (BTreeSet<_>, BTreeSet<_>) =
         (bare.split_whitespace().collect(), vidar.split_whitespace().collect());
-    ensure!(bare.contains("vmx") || bare.contains("svm"), "the bare machine has nothing to hide");
+    ensure!(
+        bare.contains("vmx") || bare.contains("svm"),
+        "the bare machine has no extension that could be hidden"
+    );
     let gone = |flag: &&str| HIDDEN_FLAGS.contains(flag) || lost.contains(flag);
     let mut expected: BTreeSet<_> = bare.into_iter().filter(|flag| !gone(flag)).collect();
     expected.extend(added);
@@ -167,7 +171,7 @@ fn flags(bare: &str, vidar: &str, added: &[&str], lost: &[&str]) -> Result<()> {
     let missing: Vec<_> = expected.difference(&vidar).collect();
     ensure!(
         too_many.is_empty() && missing.is_empty(),
-        "flags under Vidar: {missing:?} are missing, {too_many:?} should not be there"
+        "of the flags under Vidar, {missing:?} are missing, and {too_many:?} should not be there"
     );
     Ok(())
 }
@@ -177,12 +181,12 @@ fn bugs(bare: &str, vidar: &str) -> Result<()> {
         let bugs = line.split_whitespace().filter(|bug| !BUGS_BY_ADDED_FLAG.contains(bug));
         bugs.map(str::to_owned).collect()
     };
-    ensure!(kept(bare) == kept(vidar), "\"bugs\" are [{vidar}] under Vidar and [{bare}] bare");
+    ensure!(kept(bare) == kept(vidar), "\"bugs\" is [{vidar}] under Vidar, and [{bare}] on the bare machine");
     Ok(())
 }
 
-/// The bugs of the CPU and what is done about them: all the same, but for what Linux makes of the added flag, and that VT-x
-/// is hidden.
+/// Compares what Linux says about the CPU's bugs. Only what depends on the added flag may differ, and what Linux says about VT-x, which is
+/// hidden.
 fn vulnerabilities(bare: &Facts, vidar: &Facts) -> Result<()> {
     let by_flag = |line: &str| {
         let name = line.split(':').next().unwrap_or(line);
@@ -193,7 +197,7 @@ fn vulnerabilities(bare: &Facts, vidar: &Facts) -> Result<()> {
     same(&without(&bare, by_flag), &without(&vidar.vulnerabilities, by_flag))
 }
 
-/// What `perf` can count: all the same, but for what Linux does not look for where it sees the added flag.
+/// Compares the event sources of `perf`. Only those that depend on the added flag may differ.
 fn event_sources(bare: &Facts, vidar: &Facts) -> Result<()> {
     let by_flag = |name: &str| {
         vidar.announced && EVENT_SOURCES_BY_NO_ADDED_FLAG.iter().any(|prefix| name.starts_with(prefix))
@@ -216,14 +220,14 @@ fn interrupt_names(interrupts: &str) -> String {
     interrupts.lines().map(name).collect()
 }
 
-/// The memory of the machine: the same, but for exactly what Vidar keeps.
+/// Compares the machine's memory. Exactly the memory that Vidar keeps must be missing.
 fn memory(bare: &str, vidar: &str, hidden: &[(u64, u64)]) -> Result<()> {
     ensure!(!hidden.is_empty(), "Vidar did not say which memory it keeps");
     let mut expected = ram(bare);
     ensure!(!expected.is_empty(), "there is nothing to compare with");
     for &(base, size) in hidden {
         let inside = expected.iter().any(|&(start, end)| start <= base && base + size <= end);
-        ensure!(inside, "Vidar's region {base:#x}+{size:#x} is not all RAM on the bare machine");
+        ensure!(inside, "not all of Vidar's memory {base:#x}+{size:#x} is RAM on the bare machine");
         expected = expected
             .into_iter()
             .flat_map(|(start, end)| [(start, end.min(base)), (start.max(base + size), end)])
@@ -236,14 +240,14 @@ fn memory(bare: &str, vidar: &str, hidden: &[(u64, u64)]) -> Result<()> {
         |ranges: &[(u64, u64)]| ranges.iter().map(|(a, b)| format!("{a:#x}-{b:#x} ")).collect::<String>();
     ensure!(
         found == expected,
-        "RAM under Vidar is {}and should be {}(Vidar keeps {hidden:x?})",
+        "RAM under Vidar is {}but it should be {}(Vidar keeps {hidden:x?})",
         show(&found),
         show(&expected)
     );
     Ok(())
 }
 
-/// The ranges called System RAM at the top level, joined where they touch.
+/// The ranges of System RAM at the top level, joined where they touch.
 fn ram(iomem: &str) -> Vec<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for line in
@@ -262,7 +266,7 @@ fn ram(iomem: &str) -> Vec<(u64, u64)> {
     ranges
 }
 
-/// The kernel's warnings and errors: none under Vidar that the bare machine does not print as well.
+/// Compares the kernel's warnings and errors. Under Vidar, there may be none that do not come on the bare machine as well.
 pub fn messages(bare: &str, vidar: &str) -> Result<()> {
     ensure!(
         bare.contains("Linux version") && vidar.contains("Linux version"),
@@ -274,12 +278,12 @@ pub fn messages(bare: &str, vidar: &str) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's messages of level warning and worse, without their times and addresses.
+/// The kernel's messages of the level of warnings and above, without times and addresses.
 fn complaints(messages: &str) -> BTreeSet<String> {
     let serious = |line: &str| {
         let (priority, text) = line.strip_prefix('<')?.split_once('>')?;
         let priority: u32 = priority.parse().ok()?;
-        // Facility 0 is the kernel, and levels up to 4 are warnings and worse.
+        // Facility 0 is the kernel. Levels up to 4 are warnings and more serious messages.
         if priority > 4 {
             return None;
         }
@@ -297,8 +301,8 @@ fn complaints(messages: &str) -> BTreeSet<String> {
     messages.lines().filter_map(serious).collect()
 }
 
-/// A word with its long numbers left out: addresses of the kernel, which are random in each boot, and counts of
-/// ticks since power-on.
+/// Replaces the long numbers in a word. They are addresses of the kernel, which are random in each boot, or counts of ticks since
+/// power-on.
 fn without_long_numbers(word: &str) -> String {
     let long = |part: &str| {
         let address =
@@ -325,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn cpuinfo_may_differ_in_the_flags_alone() {
+    fn cpuinfo_may_differ_only_in_the_flags() {
         let compare = |bare: &str, vidar: &str| cpuinfo(&facts(bare, false), &facts(vidar, true));
         compare(BARE, VIDAR).unwrap();
         for (from, to) in [
@@ -352,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vidar_that_hides_adds_nothing() {
+    fn nothing_is_added_where_vidar_hides_itself() {
         let hidden = VIDAR.replace(" hypervisor", "").replace("mds bhi", "mds vmscape");
         cpuinfo(&facts(BARE, false), &facts(&hidden, false)).unwrap();
         for vidar in
@@ -363,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn the_boost_of_amd_goes_with_the_added_flag() {
+    fn amds_boost_flag_depends_on_the_added_flag() {
         let bare = facts(&BARE.replace("vmx smx ept", "svm npt cpb"), false);
         cpuinfo(&bare, &facts(VIDAR, true)).unwrap();
         let kept = VIDAR.replace("avx", "avx cpb");
@@ -374,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn vulnerabilities_may_differ_by_the_added_flag_alone() {
+    fn vulnerabilities_may_differ_only_by_the_added_flag() {
         let facts =
             |text: &str, announced| Facts { vulnerabilities: text.to_owned(), announced, ..Facts::default() };
         let bare = "l1tf: Not affected\nmds: Vulnerable; SMT disabled\n";
@@ -391,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn event_sources_may_be_missing_by_the_added_flag_alone() {
+    fn event_sources_may_be_missing_only_by_the_added_flag() {
         let facts =
             |text: &str, announced| Facts { event_sources: text.to_owned(), announced, ..Facts::default() };
         let bare = "cpu\ncstate_core\nuncore_imc_0\n";
@@ -413,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_means_equal() {
+    fn texts_with_any_difference_are_not_the_same() {
         same("tsc hpet \ntsc\n", "tsc hpet \ntsc\n").unwrap();
         for other in ["tsc\ntsc hpet \n", "hpet \ntsc\n", "", "tsc hpet \ntsc\ntsc\n"] {
             assert!(same("tsc hpet \ntsc\n", other).is_err(), "{other}");
@@ -425,7 +429,7 @@ mod tests {
                        01000000-01ffffff : Kernel code\n40000000-4fffffff : PCI Bus 0000:00\n";
 
     #[test]
-    fn memory_may_lack_the_region_alone() {
+    fn only_vidars_memory_may_be_missing() {
         let hidden = &[(0x3fc0_0000, 0x40_0000)];
         let vidar = RAM.replace("00100000-3fffffff", "00100000-3fbfffff");
         memory(RAM, &vidar, hidden).unwrap();
@@ -443,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_may_not_be_new() {
+    fn new_messages_are_found() {
         let bare = "<5>[    0.000000] Linux version 6.1\n<4>[    0.500000] x86/cpu: SGX disabled at 0xffffffff81000000\n";
         messages(bare, &bare.replace("0.500000", "0.700000").replace("81000000", "92000000")).unwrap();
         messages(bare, "<5>[    0.000000] Linux version 6.1\n").unwrap();

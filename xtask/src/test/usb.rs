@@ -1,4 +1,4 @@
-//! `cargo xtask usb`, as its own process: against files, and against a loop device where there are such.
+//! Tests `cargo xtask usb` as a process of its own, with files and, where there are any, with loop devices.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Write};
@@ -21,21 +21,21 @@ use crate::console::{ANSWER, BOOT};
 /// The folder of the tests' files.
 const FOLDER: &str = "usb";
 
-/// The size of the media: larger than the ISO.
+/// The size of the media, which is larger than the ISO.
 const SIZE: u64 = 64 << 20;
-/// What is in the last bytes of a medium, behind the ISO, and has to stay.
+/// The last bytes of a medium, which are after the ISO and must not change.
 const MARK: &[u8] = b"the last bytes";
 
 type Check = fn(&Place) -> Result<()>;
 
-/// The tests that need nothing but files.
+/// The tests that only need files.
 const WITH_FILES: [(&str, Check); 4] = [
     ("usb/one-partition-is-active", one_partition_is_active),
     ("usb/asks-before-it-writes", asks_before_it_writes),
     ("usb/refuses-what-is-no-stick", refuses_what_is_no_stick),
     ("usb/written-file-boots", written_file_boots),
 ];
-/// Those that need loop devices.
+/// The tests that need loop devices.
 const WITH_A_LOOP_DEVICE: [(&str, Check); 3] = [
     ("usb/loop-device", loop_device),
     ("usb/refuses-a-disk-in-use", refuses_a_disk_in_use),
@@ -47,7 +47,7 @@ pub fn names() -> Vec<String> {
     WITH_FILES.iter().chain(&WITH_A_LOOP_DEVICE).map(|(name, _)| (*name).to_owned()).collect()
 }
 
-/// Makes them all, with one ISO.
+/// Runs all tests, with one ISO.
 pub fn all(tools: &Tools, report: &Report) -> Result<()> {
     let begun = Instant::now();
     let small = Small {
@@ -72,21 +72,21 @@ pub fn all(tools: &Tools, report: &Report) -> Result<()> {
     let no_loop = loop_devices(&place).err();
     for (name, check) in WITH_A_LOOP_DEVICE {
         match &no_loop {
-            Some(why) => report.skip(name, &format!("there are no loop devices to be had here: {why:#}")),
+            Some(why) => report.skip(name, &format!("loop devices cannot be used here: {why:#}")),
             None => report.result(name, Instant::now(), check(&place), None),
         }
     }
     Ok(())
 }
 
-/// Whether there are loop devices, with all that the tests do to them.
+/// Returns an error if there are no loop devices, or if this process may not do with them what the tests do.
 fn loop_devices(place: &Place) -> Result<()> {
     let may = capabilities(None)?.effective.contains(CapabilitySet::SYS_ADMIN);
-    ensure!(may, "mounting and partitions are not for this user or container (they need CAP_SYS_ADMIN)");
+    ensure!(may, "this user or container may not mount and make partitions (CAP_SYS_ADMIN is missing)");
     Loop::of(&place.stick("loop")?, &[]).map(drop)
 }
 
-/// The tests' folder, and the ISO that they write.
+/// The tests' folder, the ISO that they write, and the guest on it.
 struct Place {
     dir: PathBuf,
     iso: PathBuf,
@@ -94,7 +94,7 @@ struct Place {
 }
 
 impl Place {
-    /// A new file that stands for a stick, with a mark at its end.
+    /// Makes a file that stands for a stick, with [`MARK`] at its end.
     fn stick(&self, name: &str) -> Result<PathBuf> {
         let path = self.dir.join(name);
         let mut content = vec![0xa5; usize::try_from(SIZE)? - MARK.len()];
@@ -103,7 +103,7 @@ impl Place {
         Ok(path)
     }
 
-    /// Runs `xtask usb` for `target` with `answer` at its input; whether it went well, and what it said.
+    /// Runs `xtask usb` for `target` with `answer` as its input. Returns true if it succeeded, and its output.
     fn usb(&self, target: &Path, options: &[&str], answer: &str) -> Result<(bool, String)> {
         self.run(Command::new(std::env::current_exe()?), target, options, answer)
     }
@@ -117,46 +117,49 @@ impl Place {
     ) -> Result<(bool, String)> {
         xtask.arg("usb").arg("--iso").arg(&self.iso).args(options).arg(target);
         let mut child = xtask.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        // One that refuses at once does not read it.
-        let _ = child.stdin.take().context("it has an input")?.write_all(answer.as_bytes());
+        // Writing fails if the process has refused without reading the answer.
+        let _ = child.stdin.take().context("stdin is piped")?.write_all(answer.as_bytes());
         let Output { status, stdout, stderr } = child.wait_with_output()?;
         Ok((status.success(), String::from_utf8_lossy(&[stderr, stdout].concat()).into_owned()))
     }
 
-    /// Runs it with `options`, and it must refuse with `sentence` in what it says.
+    /// Runs `xtask usb` with `options`, and checks that it refuses with `sentence` in its output.
     fn refused(&self, target: &Path, options: &[&str], sentence: &str) -> Result<()> {
         refused(&self.usb(target, options, "")?, sentence)
     }
 
-    /// Whether the medium begins with the ISO and goes on as it was.
+    /// Checks that the medium begins with the ISO, and that the rest has not changed.
     fn check_content(&self, medium: &Path) -> Result<()> {
         let (iso, mut content) = (fs::read(&self.iso)?, Vec::new());
         File::open(medium)?.read_to_end(&mut content)?;
         ensure!(content.starts_with(&iso), "{} does not begin with the ISO", medium.display());
         let rest = &content[iso.len()..];
         let kept = rest.strip_suffix(MARK).is_some_and(|rest| rest.iter().all(|byte| *byte == 0xa5));
-        ensure!(kept && content.len() as u64 == SIZE, "what is behind the ISO has changed");
+        ensure!(kept && content.len() as u64 == SIZE, "the content after the ISO has changed");
         Ok(())
     }
 }
 
 fn refused((well, said): &(bool, String), sentence: &str) -> Result<()> {
-    ensure!(!well && said.contains(sentence), "it should have refused with \"{sentence}\" and said: {said}");
+    ensure!(
+        !well && said.contains(sentence),
+        "`xtask usb` should have refused with \"{sentence}\", but it said: {said}"
+    );
     Ok(())
 }
 
-/// Nothing is written without the right answer, and all with it.
+/// Without the right answer nothing is written, and with it the whole ISO is.
 fn asks_before_it_writes(place: &Place) -> Result<()> {
     let stick = place.stick("asked")?;
     let before = fs::read(&stick)?;
     for (answer, sentence) in [("", "nobody answered"), ("yes\n", "the answer was not \"asked\"")] {
         refused(&place.usb(&stick, &[], answer)?, sentence)?;
-        ensure!(fs::read(&stick)? == before, "it wrote all the same, after the answer {answer:?}");
+        ensure!(fs::read(&stick)? == before, "after the answer {answer:?}, something was written");
     }
     let (well, said) = place.usb(&stick, &[], "asked\n")?;
-    ensure!(well && said.contains("written and read back"), "it said: {said}");
+    ensure!(well && said.contains("written and read back"), "`xtask usb` said: {said}");
     place.check_content(&stick)?;
-    // An empty file grows.
+    // An empty file grows to the size of the ISO.
     let new = place.dir.join("new");
     File::create(&new)?;
     let (well, said) = place.usb(&new, &["--yes"], "")?;
@@ -164,25 +167,25 @@ fn asks_before_it_writes(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Neither a name without a disk nor what is too small or not the user's.
+/// A missing file, a folder, another device, the ISO itself, a file that is too small, and one that is not the user's are refused.
 fn refuses_what_is_no_stick(place: &Place) -> Result<()> {
     let none = place.dir.join("none");
     place.refused(&none, &["--yes"], "`lsblk` lists the disks")?;
-    ensure!(!none.exists(), "it made the file that was not there");
+    ensure!(!none.exists(), "the missing file was made");
     place.refused(&place.dir, &["--yes"], "is a folder")?;
     place.refused(Path::new("/dev/null"), &["--yes"], "is neither a disk nor a file")?;
     place.refused(&place.iso, &["--yes"], "the ISO cannot be written to itself")?;
     let small = place.dir.join("small");
     fs::write(&small, "x")?;
     place.refused(&small, &["--yes"], "name a larger one")?;
-    ensure!(fs::read(&small)? == b"x", "it wrote all the same");
+    ensure!(fs::read(&small)? == b"x", "the file that is too small was written to");
 
     let foreign = place.stick("foreign")?;
     fs::set_permissions(&foreign, Permissions::from_mode(0o444))?;
     let xtask = std::env::current_exe()?;
     let mut command = Command::new(&xtask);
     if rustix::process::geteuid().is_root() {
-        // Root may write to everything by a capability, and without that to what is its own alone.
+        // Without its capabilities, root may not write to this file.
         command = Command::new("setpriv");
         command.args(["--inh-caps=-all", "--bounding-set=-all"]).arg(&xtask);
     }
@@ -190,26 +193,29 @@ fn refuses_what_is_no_stick(place: &Place) -> Result<()> {
     refused(&said, "is not yours to write to: do `sudo ")
 }
 
-/// Old BIOSes want an active partition, and UEFI wants the one that protects the GPT to be inactive.
+/// Old BIOSes need an active partition, and UEFI needs the one that protects the GPT to be inactive.
 fn one_partition_is_active(place: &Place) -> Result<()> {
     let iso = fs::read(&place.iso)?;
     let found = partitions(iso.get(..512).context("the ISO has no first block")?);
     let active: Vec<_> = found.iter().filter(|(active, _)| *active == 0x80).collect();
     ensure!(active.len() == 1, "the MBR has the partitions {found:x?}");
-    ensure!(found.contains(&(0, 0xee)), "nothing protects the GPT; the MBR has the partitions {found:x?}");
+    ensure!(
+        found.contains(&(0, 0xee)),
+        "no inactive partition protects the GPT; the MBR has the partitions {found:x?}"
+    );
     Ok(())
 }
 
-/// Of each partition in an MBR, the byte that says whether it is active, and its type.
+/// For each partition of an MBR, the byte that says whether it is active, and its type.
 fn partitions(mbr: &[u8]) -> Vec<(u8, u8)> {
     mbr[446..510].chunks(16).map(|entry| (entry[0], entry[4])).collect()
 }
 
-/// What was written boots, as a disk.
+/// The file that was written boots as a disk.
 fn written_file_boots(place: &Place) -> Result<()> {
     let stick = place.stick("stick")?;
     let (well, said) = place.usb(&stick, &["--yes"], "")?;
-    ensure!(well, "it said: {said}");
+    ensure!(well, "`xtask usb` said: {said}");
     place.check_content(&stick)?;
     let mut booted = place.small.boot_from(stick)?;
     booted.console.expect("the machine is the guest's now", BOOT)?;
@@ -219,7 +225,7 @@ fn written_file_boots(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// A loop device takes the ISO if it is meant, and a partition on it never.
+/// A loop device is accepted only with --any-disk, and a partition on it never.
 fn loop_device(place: &Place) -> Result<()> {
     let file = place.stick("loop")?;
     let device = Loop::of(&file, &["--partscan"])?;
@@ -227,7 +233,10 @@ fn loop_device(place: &Place) -> Result<()> {
     let name = device.name();
     refused(&place.usb(&device.path, &["--any-disk"], "yes\n")?, &format!("the answer was not \"{name}\""))?;
     let (well, said) = place.usb(&device.path, &["--any-disk"], &format!("{name}\n"))?;
-    ensure!(well && said.contains(&format!("{}: 64.0 MiB", device.path.display())), "it said: {said}");
+    ensure!(
+        well && said.contains(&format!("{}: 64.0 MiB", device.path.display())),
+        "`xtask usb` said: {said}"
+    );
     place.check_content(&device.path)?;
 
     let partition = device.partition()?;
@@ -238,7 +247,7 @@ fn loop_device(place: &Place) -> Result<()> {
     place.check_content(&file)
 }
 
-/// Neither one with a file system that is mounted nor one that a program has for itself.
+/// A disk that a program has opened exclusively is refused, and so is one with a mounted file system.
 fn refuses_a_disk_in_use(place: &Place) -> Result<()> {
     let file = place.stick("used")?;
     let device = Loop::of(&file, &[])?;
@@ -258,11 +267,11 @@ fn refuses_a_disk_in_use(place: &Place) -> Result<()> {
     let sentence = format!("({} is mounted at {})", device.path.display(), mounted.0.display());
     place.refused(&device.path, &["--any-disk", "--yes"], &sentence)?;
     drop(mounted);
-    ensure!(fs::read(&device.path)? == before, "it wrote all the same");
+    ensure!(fs::read(&device.path)? == before, "the disk in use was written to");
     Ok(())
 }
 
-/// Neither one that is read-only nor one that is too small.
+/// A disk that is read-only is refused, and so is one that is too small.
 fn refuses_a_bad_disk(place: &Place) -> Result<()> {
     let file = place.stick("bad")?;
     let device = Loop::of(&file, &["--read-only"])?;
@@ -273,21 +282,21 @@ fn refuses_a_bad_disk(place: &Place) -> Result<()> {
     drop(device);
     ensure!(
         fs::read(&file)?.iter().take(SIZE as usize / 2).all(|byte| *byte == 0xa5),
-        "it wrote all the same"
+        "one of the bad disks was written to"
     );
     Ok(())
 }
 
-/// Runs a command to its end; what it printed.
+/// Runs a command to its end. Returns its output.
 fn done(command: &mut Command) -> Result<String> {
     let program = command.get_program().display().to_string();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {program}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{program}: {}", said.trim());
+    ensure!(output.status.success(), "{program} failed: {}", said.trim());
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// A loop device over a file. Dropping it takes it down.
+/// A loop device over a file. Dropping it detaches the device.
 struct Loop {
     path: PathBuf,
 }
@@ -295,7 +304,7 @@ struct Loop {
 impl Loop {
     fn of(file: &Path, options: &[&str]) -> Result<Self> {
         let losetup = || losetup(|command| command.args(["--find", "--show"]).args(options).arg(file));
-        // A container may have the devices and no nodes for them.
+        // A container may have the devices without nodes for them in /dev.
         let path = losetup().or_else(|error| {
             let free = self::losetup(|command| command.arg("--find")).map_err(|_| error)?;
             let number = free.strip_prefix("/dev/loop").context("losetup names no loop device")?;
@@ -309,7 +318,7 @@ impl Loop {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Its first partition; where nobody makes nodes in /dev, one is made.
+    /// The first partition. If there is no node for it in /dev, it is made.
     fn partition(&self) -> Result<PathBuf> {
         done(Command::new("partx").args(["--update", "--nr", "1"]).arg(&self.path))?;
         let name = format!("{}p1", self.name());
@@ -336,7 +345,7 @@ fn losetup(arguments: impl FnOnce(&mut Command) -> &mut Command) -> Result<Strin
     done(arguments(command.env("PATH", path)))
 }
 
-/// A file system, mounted so that this alone writes nothing. Dropping it unmounts it.
+/// A file system that is mounted read-only, so that mounting does not write to it. Dropping this unmounts it.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -344,7 +353,7 @@ impl Mounted {
         fs::create_dir_all(at)?;
         let at = at.canonicalize()?;
         if let Err(error) = done(Command::new("mount").args(["-o", "ro"]).arg(device).arg(&at)) {
-            bail!("cannot mount a file system to try: {error:#}");
+            bail!("cannot mount the test's file system: {error:#}");
         }
         Ok(Self(at))
     }

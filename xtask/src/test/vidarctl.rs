@@ -1,10 +1,10 @@
-//! What `vidarctl` must say in a guest, under Vidar and bare.
+//! Checks what `vidarctl` says in a guest, under Vidar and bare.
 
 use anyhow::{Context, Result, ensure};
 
 use crate::console::Console;
 
-/// Where Vidar is not, it must say so in one sentence and fail.
+/// Checks that `vidarctl` fails without Vidar, with a sentence that says why.
 pub fn check_bare(console: &mut Console) -> Result<()> {
     let said = console.run("vidarctl status 2>&1; echo $?")?;
     let sentence =
@@ -13,7 +13,7 @@ pub fn check_bare(console: &mut Console) -> Result<()> {
     Ok(())
 }
 
-/// Asks it for everything; it must say that it runs on `extension`.
+/// Runs each command of `vidarctl`. It must say that Vidar runs on `extension`.
 pub fn check(console: &mut Console, extension: &str) -> Result<()> {
     let said = console.run("vidarctl status")?;
     status(&said, extension).with_context(|| format!("`vidarctl status` said {said:?}"))?;
@@ -24,39 +24,42 @@ pub fn check(console: &mut Console, extension: &str) -> Result<()> {
     Ok(())
 }
 
-/// Version, vendor, exits and memory.
+/// Checks the version, the extension, the number of exits and the memory.
 fn status(said: &str, extension: &str) -> Result<()> {
     let after = |label: &str| {
         let line = said.lines().find_map(|line| line.strip_prefix(label));
         line.map(str::trim_start).with_context(|| format!("there is no {label:?}"))
     };
-    ensure!(after("Vidar ")?.starts_with(concat!(env!("CARGO_PKG_VERSION"), ",")), "another version");
-    ensure!(after("runs on ")?.starts_with(&format!("{extension},")), "another extension");
-    ensure!(number(after("exits ")?).is_some_and(|exits| exits > 0), "no exits");
+    ensure!(
+        after("Vidar ")?.starts_with(concat!(env!("CARGO_PKG_VERSION"), ",")),
+        "the version is another one"
+    );
+    ensure!(after("runs on ")?.starts_with(&format!("{extension},")), "the extension is another one");
+    ensure!(number(after("exits ")?).is_some_and(|exits| exits > 0), "there are no exits");
     let bytes = after("memory ")?.split_once('(').and_then(|(_, bytes)| number(bytes));
-    ensure!(bytes.is_some_and(|bytes| bytes > 0), "no memory");
+    ensure!(bytes.is_some_and(|bytes| bytes > 0), "there is no size of memory");
     Ok(())
 }
 
-/// CPUID, which every kernel executes, and a total that has it in.
+/// Checks the number of exits by CPUID, which every kernel executes, and the total, which includes it.
 fn exits(said: &str) -> Result<()> {
     let of = |kind: &str| {
         let row = said.lines().find(|line| line.split_whitespace().nth(1) == Some(kind));
         row.and_then(number).with_context(|| format!("there is no number of {kind}"))
     };
     let (cpuid, total) = (of("cpuid")?, of("total")?);
-    ensure!(0 < cpuid && cpuid <= total, "{cpuid} of {total} exits are those of CPUID");
+    ensure!(0 < cpuid && cpuid <= total, "{cpuid} of {total} exits are by CPUID");
     Ok(())
 }
 
-/// The log from its first line on.
+/// Checks that the log begins with Vidar's first line.
 fn log(said: &str) -> Result<()> {
     let first = concat!("vidar: Vidar ", env!("CARGO_PKG_VERSION"), ", started by ");
-    ensure!(said.starts_with(first), "it does not begin with {first:?}");
+    ensure!(said.starts_with(first), "the log does not begin with {first:?}");
     Ok(())
 }
 
-/// The number that the text begins with, which may have commas between its thousands.
+/// The number at the beginning of the text, which may have commas between its thousands.
 fn number(text: &str) -> Option<u64> {
     text.split_whitespace().next()?.replace(',', "").parse().ok()
 }
@@ -81,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_has_all_four() {
+    fn each_part_of_the_status_is_checked() {
         for (from, to) in [
             (env!("CARGO_PKG_VERSION"), "9.9.9"),
             ("Intel VT-x", "AMD-V"),
@@ -95,14 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn exits_are_those_of_cpuid_and_others() {
+    fn the_exits_by_cpuid_and_the_total_are_checked() {
         for (from, to) in [("1,158", "0"), ("cpuid", "rdmsr"), ("1,163", "0"), ("total", "sum")] {
             fails(exits, EXITS, from, to);
         }
     }
 
     #[test]
-    fn the_log_begins_at_its_beginning() {
+    fn the_first_line_of_the_log_is_checked() {
         fails(log, LOG, "Vidar", "Odin");
         fails(log, LOG, "vidar: Vidar", "tail\nvidar: Vidar");
     }

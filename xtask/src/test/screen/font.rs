@@ -1,4 +1,4 @@
-//! The fonts that are seen on the screens of machines, and which character a cell of pixels is.
+//! The fonts on the screens of machines. Recognises the character in a cell of pixels.
 
 use std::fs;
 
@@ -7,43 +7,44 @@ use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_wid
 
 use crate::packages;
 
-/// What is looked for: the printable characters of ASCII but for the space, which is a cell with nothing in it.
+/// The characters that are recognised: the printable ones of ASCII without the space, which is an empty cell.
 const CHARACTERS: std::ops::RangeInclusive<char> = '!'..='~';
-/// What a cell holds that is none of them.
+/// The character for a cell that is not recognised.
 pub const UNKNOWN: char = char::REPLACEMENT_CHARACTER;
 
-/// Cells with less between their darkest and their brightest pixel have nothing in them.
+/// A cell is empty if its darkest and its brightest pixel differ by less than this.
 const LEAST_CONTRAST: u8 = 32;
-/// How far the pixels of a cell may be from those of a character, in the mean.
+/// The largest mean difference between the pixels of a cell and those of the character that it is recognised as.
 const MOST_DISTANCE: usize = 24;
 
-/// Lines of a glyph of the VGA's, and its bytes, a bit for each pixel.
+/// The lines of a glyph of the VGA's font. Each line is a byte, with a bit for each pixel.
 const VGA_HEIGHT: usize = 16;
-/// The letter A of the VGA's font, by which the font is found in a BIOS.
+/// The glyph of the letter A in the VGA's font, by which the font is found in a BIOS.
 const VGA_A: [u8; VGA_HEIGHT] =
     [0, 0, 0x10, 0x38, 0x6c, 0xc6, 0xc6, 0xfe, 0xc6, 0xc6, 0xc6, 0xc6, 0, 0, 0, 0];
 
-/// EFI_NARROW_GLYPH: the character's two bytes, one of attributes, and 19 lines. UEFI Specification 2.10, 33.3.3.2.
+/// The size of an EFI_NARROW_GLYPH, which has two bytes for the character, one for attributes, and 19 for the lines, and the number of
+/// these lines. UEFI Specification 2.10, 33.3.3.2.
 const NARROW_GLYPH: usize = 22;
 const NARROW_LINES: usize = 19;
 
-/// A font, and how its cells are laid out on a screen.
+/// A font, and the layout of its cells on a screen.
 #[derive(Debug, Clone)]
 pub struct Font {
-    /// Pixels of a cell.
+    /// The width of a cell in pixels.
     pub width: usize,
-    /// Lines of a cell.
+    /// The height of a cell in pixels.
     pub height: usize,
-    /// Columns that are used at most.
+    /// The largest number of columns that are used.
     pub most_columns: usize,
-    /// Whether what the grid leaves of the screen is on all sides of it, and not to the right and below.
+    /// True if the grid of cells is in the middle of the screen, and not at the top left.
     pub centred: bool,
-    /// Brightness of the pixels, line by line, from 0 to 255.
+    /// For each character, the brightness of the pixels from 0 to 255, line by line.
     glyphs: Vec<(char, Vec<u8>)>,
 }
 
 impl Font {
-    /// That of Vidar on a framebuffer, as its debug::framebuffer has it.
+    /// The font that Vidar uses on a framebuffer.
     pub fn vidar() -> Self {
         const WEIGHT: FontWeight = FontWeight::Regular;
         const HEIGHT: RasterHeight = RasterHeight::Size16;
@@ -52,17 +53,17 @@ impl Font {
         Self::new(width, HEIGHT.val(), 160, false, glyphs)
     }
 
-    /// That of Linux on a framebuffer, which it has from the VGA.
+    /// The font that Linux uses on a framebuffer, which is the VGA's.
     pub fn linux() -> Result<Self> {
         Ok(Self::of_bits(8, VGA_HEIGHT, false, &vga()?))
     }
 
-    /// That of a VGA in text mode, where each character has a column more, which is empty.
+    /// The font of a VGA in text mode, in which a cell has an additional, empty column of pixels.
     pub fn text_mode() -> Result<Self> {
         Ok(Self::of_bits(9, VGA_HEIGHT, false, &vga()?))
     }
 
-    /// That of UEFI firmware, if it is in this memory: a table with a glyph for each character in turn.
+    /// The font of UEFI firmware, if it is in this memory. It is a table with a glyph for each character in turn.
     pub fn firmware(memory: &[u8]) -> Option<Self> {
         let code = |at: usize| Some(u16::from_le_bytes(memory.get(at..at + 2)?.try_into().ok()?));
         let first = *CHARACTERS.start() as u16;
@@ -89,7 +90,7 @@ impl Font {
         Self { width, height, most_columns, centred, glyphs }
     }
 
-    /// From glyphs with a byte for each line, the highest bit first.
+    /// A font of glyphs that have a byte for each line, with the leftmost pixel in the highest bit.
     fn of_bits(width: usize, height: usize, centred: bool, glyphs: &[(char, Vec<u8>)]) -> Self {
         let bit = |line: u8, x: usize| if x < 8 && line & (0x80 >> x) != 0 { 255 } else { 0 };
         let pixels =
@@ -98,7 +99,7 @@ impl Font {
         Self::new(width, height, usize::MAX, centred, glyphs)
     }
 
-    /// The character that comes closest to a cell, be it bright on dark or dark on bright; [`UNKNOWN`] if none is close.
+    /// The character that is most similar to a cell, which may be bright on dark or dark on bright. [`UNKNOWN`] if none is similar enough.
     pub fn character(&self, mut cell: Vec<u8>) -> char {
         let (darkest, brightest) = extremes(&cell);
         if brightest - darkest < LEAST_CONTRAST {
@@ -137,11 +138,11 @@ fn stretch(pixels: &mut [u8]) {
     }
 }
 
-/// The font of the VGA, out of a BIOS for one.
+/// The font of the VGA, from a VGA BIOS.
 fn vga() -> Result<Vec<(char, Vec<u8>)>> {
     let path = packages::vga_bios();
     let bios = fs::read(path).with_context(|| format!("cannot read {path}"))?;
-    vga_in(&bios).with_context(|| format!("{path} holds no font of 16 lines"))
+    vga_in(&bios).with_context(|| format!("{path} does not contain a font of 16 lines"))
 }
 
 fn vga_in(bios: &[u8]) -> Option<Vec<(char, Vec<u8>)>> {
@@ -158,7 +159,7 @@ fn vga_in(bios: &[u8]) -> Option<Vec<(char, Vec<u8>)>> {
 mod tests {
     use super::*;
 
-    /// A font of made-up glyphs, no two alike.
+    /// Invented glyphs, all of them different.
     fn made_up() -> Vec<(char, Vec<u8>)> {
         let line = |character: char, y: usize| {
             (character as usize * 37 + y * 101 + character as usize * y * 7) as u8
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_its_character_even_with_a_pixel_wrong() {
+    fn a_cell_with_a_wrong_pixel_is_recognised() {
         for font in
             [Font::vidar(), Font::of_bits(8, 16, false, &made_up()), Font::of_bits(9, 16, false, &made_up())]
         {
@@ -198,8 +199,8 @@ mod tests {
         bios[at..at + VGA_HEIGHT].copy_from_slice(&VGA_A);
         let font = vga_in(&bios).unwrap();
         assert_eq!((font.len(), &font[0], &font[93]), (94, &('!', vec![b'!'; 16]), &('~', vec![b'~'; 16])));
-        assert_eq!(vga_in(&bios[..at + VGA_HEIGHT]), None, "it is cut off");
-        assert_eq!(vga_in(&bios[at - 16..]), None, "it has no beginning");
+        assert_eq!(vga_in(&bios[..at + VGA_HEIGHT]), None, "the font is cut off");
+        assert_eq!(vga_in(&bios[at - 16..]), None, "the beginning of the font is missing");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The screen of a machine in QEMU, whose monitor shows it.
+//! The screen of a machine in QEMU, which is read by QEMU's monitor.
 
 pub mod font;
 pub mod text;
@@ -14,34 +14,34 @@ use self::text::{TEXT_MEMORY, Text};
 use crate::machine::Running;
 use crate::machine::monitor::Monitor;
 
-/// Where the text memory of a VGA is.
+/// The physical address of a VGA's text memory.
 const TEXT: u64 = 0xb8000;
-/// The last picture on which something was missed.
+/// The file of the last picture if the expected text never appeared.
 const LAST: &str = "last.png";
-/// How long to wait between two looks.
+/// The time between two pictures.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A screen.
+/// The screen of a machine.
 #[derive(Debug)]
 pub struct Screen {
-    /// The monitor that shows it.
+    /// QEMU's monitor.
     pub monitor: Monitor,
-    /// Where pictures of it go.
+    /// The folder for pictures of the screen.
     dir: PathBuf,
 }
 
 impl Screen {
-    /// The screen of a machine; pictures of it go to the folder `dir`.
+    /// The screen of a machine. Pictures of it are written to the folder `dir`.
     pub fn of(running: &mut Running, dir: &Path) -> Result<Self> {
         Ok(Self { monitor: running.monitor()?, dir: dir.to_path_buf() })
     }
 
-    /// What it shows in text mode, from the VGA's memory.
+    /// The text in the VGA's memory, which the screen shows in text mode.
     pub fn text_memory(&mut self) -> Result<Text> {
         Ok(Text::in_memory(&self.monitor.physical(TEXT, TEXT_MEMORY)?))
     }
 
-    /// Looks at it again and again until what it shows in `font` will do, and keeps that picture as `name`.
+    /// Takes pictures of the screen until its text in `font` satisfies `will_do`. Keeps that picture under `name`.
     pub fn wait(
         &mut self,
         name: &str,
@@ -62,7 +62,7 @@ impl Screen {
                 picture.save(&last)?;
                 let rows = text.rows().join("\n");
                 bail!(
-                    "the screen never was as it should be for {name}; see {}: {}",
+                    "the screen never showed what it should for {name}; the last picture is {}, with the text: {}",
                     last.display(),
                     rows.trim_end()
                 );

@@ -1,40 +1,40 @@
-//! The text on a screen: a grid of characters, out of the VGA's text memory or out of a picture.
+//! The text on a screen, which is a grid of characters. It is read from the VGA's text memory or from a picture.
 
 use std::collections::HashMap;
 
 use super::font::Font;
 use crate::machine::picture::Picture;
 
-/// Columns and rows of a VGA's text memory, and bytes of a cell in it: the character, and its colours.
+/// The columns and the rows of a VGA's text memory, and the bytes of a cell, which are the character and its colours.
 const COLUMNS: usize = 80;
 const ROWS: usize = 25;
 const CELL: usize = 2;
-/// Bytes of it all.
+/// The size of the text memory in bytes.
 pub const TEXT_MEMORY: usize = COLUMNS * ROWS * CELL;
 
-/// What is on a screen.
+/// The text on a screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     columns: usize,
-    /// Row by row.
+    /// The characters, row by row.
     cells: Vec<char>,
 }
 
 impl Text {
-    /// What is in the text memory of a VGA, where a zero shows nothing.
+    /// Reads the text memory of a VGA. A zero is shown as a space.
     pub fn in_memory(memory: &[u8]) -> Self {
         let character = |cell: &[u8]| if cell[0] == 0 { ' ' } else { char::from(cell[0]) };
         Self { columns: COLUMNS, cells: memory.chunks_exact(CELL).map(character).collect() }
     }
 
-    /// What is in a picture, in this font.
+    /// Reads a picture with text in `font`.
     pub fn in_picture(picture: &Picture, font: &Font) -> Self {
         let columns = (picture.width() / font.width).min(font.most_columns);
         let rows = picture.height() / font.height;
         let margin = |all: usize, used: usize| if font.centred { (all - used) / 2 } else { 0 };
         let left = margin(picture.width(), columns * font.width);
         let top = margin(picture.height(), rows * font.height);
-        // Most cells are like others.
+        // Most cells occur several times, so the results are cached.
         let mut known = HashMap::new();
         let mut cells = Vec::new();
         for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
@@ -52,12 +52,12 @@ impl Text {
         self.cells.chunks(self.columns.max(1)).map(row).collect()
     }
 
-    /// Whether `text` is there, perhaps going on from one row to the next.
+    /// Returns true if `text` is on the screen. It may continue in the next row.
     pub fn shows(&self, text: &str) -> bool {
         self.cells.iter().collect::<String>().contains(text)
     }
 
-    /// Whether a row begins with `text`, which may go on over the next ones, and nothing comes behind it.
+    /// Returns true if a row begins with `text`, and nothing comes after it. The text may continue in the next rows.
     pub fn ends_with(&self, text: &str) -> bool {
         let wanted: Vec<_> = text.chars().collect();
         let starts = (0..self.cells.len()).step_by(self.columns.max(1));
@@ -76,7 +76,7 @@ mod tests {
         Text::in_memory(&bytes.into_iter().flat_map(|byte| [byte, 7]).collect::<Vec<_>>())
     }
 
-    /// A picture of `rows`, every seventh cell with a pixel wrong.
+    /// A picture of `rows`, in which every seventh cell has a wrong pixel.
     fn picture(
         font: &Font,
         (width, height): (usize, usize),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_is_the_last_and_whole() {
+    fn a_sentence_at_the_end_must_be_complete_and_the_last() {
         let sentence = "cannot start: ".repeat(10);
         let (first, rest) = sentence.trim_end().split_at(COLUMNS);
         let ends = |lines: &[&str]| memory(lines).ends_with(sentence.trim_end());
@@ -129,7 +129,7 @@ mod tests {
         let (width, height) = (font.width, font.height);
         let rows = ["vidar: error: it's {so} [4%]", "", "", "  ends in the right corner."];
         let columns = rows[3].len().max(rows[0].len());
-        // Pixels are left over at the right and below.
+        // The screen has some more pixels at the right and at the bottom.
         let size = (columns * width + 3, rows.len() * height + 9);
         let text = Text::in_picture(&picture(&font, size, (0, 0), &rows), &font);
         assert_eq!(text.rows(), rows);

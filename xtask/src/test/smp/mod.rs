@@ -1,5 +1,5 @@
-//! Linux on several CPUs, bare and under Vidar: what it sees of them, CPUs taken off and put back, NMIs for all, and a
-//! load that checks what it does, and a program that changes instructions while they are executed.
+//! Boots Linux on several CPUs, bare and under Vidar. Compares what it sees of them, takes CPUs offline and online, sends NMIs to all, and
+//! runs a load that checks its own results, and a program that changes instructions while they are executed.
 
 mod setups;
 
@@ -26,21 +26,20 @@ use crate::machine::{Machine, Running, Spec};
 use crate::manifest::{self, Initrd};
 use crate::{build, initramfs, modules};
 
-/// How often each CPU but the first is taken off and put back.
+/// How often each CPU but the first is taken offline and back online.
 const ROUNDS: u32 = 10;
-/// Of Linux in Bochs, which does not see each write to memory that another CPU waits for with MWAIT: MONITOR invalidates the
-/// translation of the physical address as if it were a linear one (its cpu/mwait.cc), and a CPU that has another keeps
-/// writing by that. So CPUs slept until their next timer, bare as under Vidar, once in a while for so long that Linux
-/// spoke of a lockup.
+/// Makes idle CPUs of Linux in Bochs execute HLT and not MWAIT. Bochs misses some writes that should end an MWAIT, since its MONITOR
+/// invalidates the translation of the physical address as if it were a linear one (cpu/mwait.cc of Bochs), and another CPU keeps writing
+/// by a translation that it already has. An idle CPU then sleeps until its next timer, bare as under Vidar, and sometimes for so long
+/// that Linux reports a lockup.
 const HALTED_WHEN_IDLE: &str = " idle=halt";
-/// Of Linux in QEMU: it counts interrupts of the old timer while the TSC runs, and routes them otherwise if they come too late. With
-/// several CPUs QEMU's clock is the host's, so on a busy host that happens, bare as under Vidar.
+/// Makes Linux in QEMU skip its check of the PIT's interrupts. If these come too late, Linux routes them in another way. With several
+/// CPUs QEMU's clock is the host's, so on a busy host they do come too late, bare as under Vidar.
 const NO_TIMER_CHECK: &str = " no_timer_check";
-/// Bytes of the disk.
+/// The size of the disk in bytes.
 const DISK: u64 = 64 << 20;
 
-/// What Linux says when the emulator's host has no time for it, which comes and goes: with several CPUs QEMU's clock is the
-/// host's.
+/// Messages of Linux that come and go when the emulator's host is busy, since with several CPUs QEMU's clock is the host's.
 const LATE_HOST: [&str; 10] = [
     "tsc: Unable to calibrate against PIT",
     "tsc: PIT calibration deviates from HPET",
@@ -54,14 +53,14 @@ const LATE_HOST: [&str; 10] = [
     "perf: interrupt took too long",
 ];
 
-/// The step that is for one machine of AMD-V alone: there the hypervisor reads the instructions that have exited.
+/// The step that is taken only in the usual machine of AMD-V, where Vidar reads the instructions that exit.
 const MUTATE: &str = "mutate";
-/// How long it takes.
+/// The time for which that step's program runs.
 const MUTATING: Duration = Duration::from_secs(60);
 
 type Step = fn(&mut Guest) -> Result<()>;
 
-/// The steps, in their order: the last part of each test's name, and what it does.
+/// The steps in their order: the last part of each test's name, and the function that does it.
 const STEPS: [(&str, Step); 8] = [
     ("boot", boot),
     ("facts", facts),
@@ -73,9 +72,9 @@ const STEPS: [(&str, Step); 8] = [
     ("poweroff", power_off),
 ];
 
-/// What the guests have seen, at first and after all that was done to them.
+/// For each setup, bare and under Vidar, the guest's facts after boot, and its messages after the load.
 #[derive(Debug, Default)]
-pub struct Found(Mutex<HashMap<(Setup, bool), (Facts, String)>>);
+pub struct FactStore(Mutex<HashMap<(Setup, bool), (Facts, String)>>);
 
 struct Guest {
     setup: Setup,
@@ -89,13 +88,13 @@ struct Guest {
 }
 
 impl Setup {
-    /// The names of the tests of one side, in its order.
+    /// The names of the tests of one side, in their order.
     pub fn names(self, under_vidar: bool) -> Vec<String> {
         let side = if under_vidar { "vidar" } else { "bare" };
         self.steps(under_vidar).map(|(step, _)| self.name(&format!("{side}/{step}"))).collect()
     }
 
-    /// The steps of a side. Bare there are no exits.
+    /// The steps of a side.
     fn steps(self, under_vidar: bool) -> impl Iterator<Item = (&'static str, Step)> {
         let made = move |name: &str| match name {
             "exits" => under_vidar,
@@ -108,19 +107,19 @@ impl Setup {
 
     /// The names of the comparisons of the two sides.
     pub fn comparison_names(self) -> Vec<String> {
-        // After a load.
+        // The late messages are those after the load, which is not run where the hardware starts the CPUs.
         let late = (!self.is_started_by_hardware()).then_some("late-messages");
         let names = COMPARISONS.iter().map(|comparison| comparison.name).chain(late);
         names.map(|name| self.name(&format!("transparency/{name}"))).collect()
     }
 
-    /// Takes the steps; after one that failed there are no more. The load takes `load`.
+    /// Takes the steps, up to the first that fails. The guest is under load for the time `load`.
     pub fn run(
         self,
         under_vidar: bool,
         load: Duration,
         tools: &Tools,
-        found: &Found,
+        found: &FactStore,
         report: &Report,
     ) -> Result<()> {
         let mut begun = Instant::now();
@@ -133,15 +132,15 @@ impl Setup {
             begun = Instant::now();
         }
         if !failed {
-            let all = &mut found.0.lock().expect("nobody panics with it");
+            let all = &mut found.0.lock().expect("no thread panics while it holds the lock");
             all.insert((self, under_vidar), (guest.facts, guest.late));
         }
         Ok(())
     }
 
     /// Compares the two sides.
-    pub fn compare(self, found: &Found, report: &Report) {
-        let found = found.0.lock().expect("nobody panics with it");
+    pub fn compare(self, found: &FactStore, report: &Report) {
+        let found = found.0.lock().expect("no thread panics while it holds the lock");
         let of = |side| found.get(&(self, side)).context("the guest's facts were not collected");
         let late = |_: &Facts, _: &Facts| messages(&in_time(&of(false)?.1), &in_time(&of(true)?.1));
         let first = COMPARISONS.iter().map(|one| &one.compare as &dyn Fn(&Facts, &Facts) -> Result<()>);
@@ -153,7 +152,7 @@ impl Setup {
     }
 }
 
-/// The messages without those of a late host.
+/// The messages without those of a busy host.
 fn in_time(messages: &str) -> String {
     let kept = messages.lines().filter(|line| LATE_HOST.iter().all(|late| !line.contains(late)));
     kept.map(|line| format!("{line}\n")).collect()
@@ -208,7 +207,7 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
         remaps_interrupts: setup.x2apic,
         disks,
         fixed_clock: true,
-        // With instructions for its clock, QEMU 7.2 hangs when Linux starts the second CPU, bare as under Vidar.
+        // When it counts instructions, QEMU 7.2 hangs as Linux starts the second CPU, bare as under Vidar.
         counts_instructions: false,
         verbose: true,
         ..Spec::default()
@@ -220,7 +219,7 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
     Ok((Guest { setup, under_vidar, running, console, load, facts, late }, log))
 }
 
-/// Waits for the shell: all CPUs are there.
+/// Waits for the shell, and checks that all CPUs are online.
 fn boot(guest: &mut Guest) -> Result<()> {
     guest.console.expect("Linux version", BOOT)?;
     guest.console.expect(PROMPT, BOOT)?;
@@ -229,19 +228,19 @@ fn boot(guest: &mut Guest) -> Result<()> {
     }
     if guest.setup.x2apic {
         let said = guest.console.run("dmesg | grep -i x2apic || true")?;
-        ensure!(said.contains("x2apic enabled"), "of x2APIC mode the kernel says {said:?}");
+        ensure!(said.contains("x2apic enabled"), "x2APIC mode is not enabled; the kernel says {said:?}");
     }
     online(guest)
 }
 
-/// The firmware's tables are there, and its screen is the console.
+/// Checks that Linux has the firmware's runtime services and its framebuffer.
 fn efi(console: &mut Console) -> Result<()> {
     console.run("cat /sys/firmware/efi/runtime-map/0/phys_addr")?;
     console.run("dmesg | grep 'efifb: framebuffer at'")?;
     Ok(())
 }
 
-/// The firmware's services do what they are asked for, at the addresses that Linux has given them.
+/// Checks that the firmware's runtime services work at the addresses that Linux has given them.
 fn efi_variables(console: &mut Console) -> Result<()> {
     console.run("mount -t efivarfs none /sys/firmware/efi/efivars")?;
     let variables = console.run("ls /sys/firmware/efi/efivars")?;
@@ -265,13 +264,13 @@ fn facts(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// `vidarctl` has every CPU, and each has exits of its own.
+/// `vidarctl` lists every CPU, and each has exits of its own.
 fn exits(guest: &mut Guest) -> Result<()> {
     let said = guest.console.run("vidarctl exits --per-cpu --json")?;
     let said: serde_json::Value =
-        serde_json::from_str(said.trim()).context("vidarctl's answer is no JSON")?;
+        serde_json::from_str(said.trim()).context("vidarctl's answer is not JSON")?;
     let cpus = said["cpus"].as_array().context("vidarctl's answer has no CPUs")?;
-    ensure!(cpus.len() == guest.setup.cpus as usize, "vidarctl knows {} CPUs", cpus.len());
+    ensure!(cpus.len() == guest.setup.cpus as usize, "vidarctl lists {} CPUs", cpus.len());
     for (index, cpu) in cpus.iter().enumerate() {
         ensure!(cpu["kinds"]["cpuid"].as_u64() > Some(0), "CPU {index} has no exits: {cpu}");
     }
@@ -282,7 +281,7 @@ fn hotplug(guest: &mut Guest) -> Result<()> {
     off_and_on(&mut guest.console, guest.setup.cpus, ROUNDS)
 }
 
-/// Takes each of `cpus` CPUs but the first off and puts it back, `rounds` times.
+/// Takes each of `cpus` CPUs but the first offline and back online, `rounds` times.
 pub fn off_and_on(console: &mut Console, cpus: u32, rounds: u32) -> Result<()> {
     let each = |value: u32| {
         let cpu = |cpu| format!("echo {value} >/sys/devices/system/cpu/cpu{cpu}/online");
@@ -293,11 +292,11 @@ pub fn off_and_on(console: &mut Console, cpus: u32, rounds: u32) -> Result<()> {
     let said =
         console.run(&format!("for i in {numbers}; do {off} && nproc && {on} && nproc || break; done"))?;
     let wanted = format!("1\n{cpus}\n").repeat(rounds as usize);
-    ensure!(said == wanted, "after off and on in turn, nproc says {said:?}");
+    ensure!(said == wanted, "while CPUs went offline and online, nproc said {said:?}");
     Ok(())
 }
 
-/// The load, which says itself whether all was as it should be, and what the kernel said to it.
+/// Puts the guest under load. The load checks its own results, and the kernel's messages are kept.
 fn stress(guest: &mut Guest) -> Result<()> {
     let mut disk = "";
     if guest.setup.has_disk() {
@@ -310,18 +309,18 @@ fn stress(guest: &mut Guest) -> Result<()> {
     }
     let said = run_program(guest, "stress", guest.load, disk)?;
     let counts = said.trim().rsplit("stress: ").next().unwrap_or_default();
-    ensure!(counts.starts_with(&format!("cpus={} ", guest.setup.cpus)), "the load says {said:?}");
+    ensure!(counts.starts_with(&format!("cpus={} ", guest.setup.cpus)), "the load reports {said:?}");
     let idle: Vec<_> = counts.split_whitespace().filter(|word| word.ends_with("=0")).collect();
-    ensure!(idle.is_empty(), "nothing was done: {idle:?}");
+    ensure!(idle.is_empty(), "parts of the load did nothing: {idle:?}");
     guest.late = guest.console.run("dmesg -r")?;
     Ok(())
 }
 
-/// A program for the tests runs for so long; what it says.
+/// Runs a program of the tests for a time. Returns its output.
 fn run_program(guest: &mut Guest, name: &str, time: Duration, more: &str) -> Result<String> {
     guest.console.run(&format!("chmod +x /{name}"))?;
     let seconds = time.as_secs();
-    // It answers late: as often as it has to be asked for.
+    // The program prints its result at the end, so the output is read again and again.
     guest.console.run(&format!("/{name} {seconds}{more} >/{name}.txt & true"))?;
     let mut said = String::new();
     for _ in 0..seconds + 60 {
@@ -333,26 +332,26 @@ fn run_program(guest: &mut Guest, name: &str, time: Duration, more: &str) -> Res
     Ok(said)
 }
 
-/// Instructions that change while they are executed, by a user without rights: each either is executed or gives a signal, as
-/// with no hypervisor. LOCK CPUID gives one under Vidar, and on every CPU; QEMU's executes it.
+/// Changes instructions while an ordinary user's program executes them. Each instruction must be executed or cause a signal, as without a
+/// hypervisor. LOCK CPUID causes a signal under Vidar, as on real CPUs, while QEMU executes it.
 fn mutate(guest: &mut Guest) -> Result<()> {
     let said = run_program(guest, MUTATE, MUTATING, "")?;
-    ensure!(said.contains("mutate: lock="), "the program says {said:?}");
-    ensure!(!guest.under_vidar || said.contains("lock=refused"), "LOCK CPUID is executed: {said:?}");
+    ensure!(said.contains("mutate: lock="), "the program reports {said:?}");
+    ensure!(!guest.under_vidar || said.contains("lock=refused"), "LOCK CPUID was executed: {said:?}");
     for nothing in [" changes=0", " executed=0", " SIGILL=0", " SIGSEGV=0"] {
-        ensure!(!said.contains(nothing), "nothing happened: {said:?}");
+        ensure!(!said.contains(nothing), "one of the counts is 0: {said:?}");
     }
     online(guest)
 }
 
-/// An NMI for every CPU, to which each says where it is.
+/// Makes Linux send an NMI to every CPU, each of which prints its backtrace.
 fn nmi(guest: &mut Guest) -> Result<()> {
     const COUNT: &str = "dmesg | grep -c 'NMI backtrace for cpu' || true";
     for round in 1..=3 {
         guest.console.run("echo l >/proc/sysrq-trigger; sleep 1")?;
         let said = guest.console.run(COUNT)?;
         let wanted = round * guest.setup.cpus;
-        ensure!(said.trim() == wanted.to_string(), "{} answers to {wanted} NMIs", said.trim());
+        ensure!(said.trim() == wanted.to_string(), "there are {} answers to {wanted} NMIs", said.trim());
     }
     let unknown = guest.console.run("dmesg | grep -i 'nmi received for unknown reason' || true")?;
     ensure!(unknown.trim().is_empty(), "the kernel says: {unknown}");

@@ -1,38 +1,38 @@
-//! The machines of several CPUs: what they are made of, and what their emulators must be able to do.
+//! The table of machines with several CPUs, and what their emulators must be able to do.
 
 use crate::machine::Machine;
 use crate::machine::abilities::Ability;
 use crate::test::lane::Lane;
 use crate::test::linux::{self, NEWEST_KERNELS};
 
-/// A machine of several CPUs.
+/// A machine with several CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Setup {
-    /// Where it runs.
+    /// The lane of the machine.
     pub lane: Lane,
-    /// Its CPUs.
+    /// The number of CPUs.
     pub cpus: u32,
-    /// Whether its firmware is UEFI.
+    /// True if the firmware is UEFI.
     pub uefi: bool,
-    /// MiB.
+    /// The size of memory in MiB.
     pub memory: u32,
     /// Vidar's boot options.
     pub options: &'static str,
-    /// Whether Linux finds what it wants of a machine to use the local APICs in x2APIC mode: an IOMMU that remaps interrupts.
+    /// True if Linux uses x2APIC mode, for which it needs an IOMMU that remaps interrupts.
     pub x2apic: bool,
-    /// The suite of Debian that its kernel comes from; `None` is that of this machine.
+    /// The suite of Debian that the kernel comes from; `None` stands for what this machine follows.
     pub suite: Option<&'static str>,
 }
 
-/// The usual machine, which is AMD-V's.
+/// The usual machine, in the lane of AMD-V.
 pub const USUAL: Setup =
     Setup { lane: Lane::Svm, cpus: 2, uefi: false, memory: 512, options: "", x2apic: false, suite: None };
 
 /// The option by which Vidar starts CPUs.
 const STARTED_BY_VIDAR: &str = "cpu-startup=emulated";
 
-/// Those with this machine's kernel. On VT-x the local APICs start CPUs unless Vidar is told to do it, which Linux in Bochs needs
-/// where its seconds are those of Bochs.
+/// The machines with this system's kernel. On VT-x the local APICs start CPUs, unless Vidar is told to do it. In Bochs, Linux needs that
+/// if its clock has the frequency of Bochs' TSC.
 const SETUPS: [Setup; 11] = [
     Setup { lane: Lane::Vmx, options: STARTED_BY_VIDAR, ..USUAL },
     Setup { lane: Lane::VmxArrowLake, options: STARTED_BY_VIDAR, ..USUAL },
@@ -47,7 +47,7 @@ const SETUPS: [Setup; 11] = [
     Setup { lane: Lane::SvmMax, ..USUAL },
 ];
 
-/// All setups; if `newest` is set, those whose kernels are Debian's newest as well, which start all CPUs at once.
+/// All setups. If `newest` is true, this includes those with Debian's newest kernels, which start all CPUs at once.
 pub fn setups(newest: bool) -> Vec<Setup> {
     let suites = NEWEST_KERNELS.into_iter().filter(|_| newest);
     let newer = suites.flat_map(|suite| {
@@ -58,7 +58,7 @@ pub fn setups(newest: bool) -> Vec<Setup> {
 }
 
 impl Setup {
-    /// The name of a test in it.
+    /// The name of a test in this machine.
     pub fn name(self, what: &str) -> String {
         let kind = match self {
             Self { uefi: true, .. } => "uefi",
@@ -70,18 +70,18 @@ impl Setup {
         self.lane.test(&format!("{kind}{suite}/{}-cpus/{what}", self.cpus))
     }
 
-    /// Whether the emulator has a disk for it.
+    /// Returns true if the machine has a disk, which is not possible in Bochs.
     pub fn has_disk(self) -> bool {
         self.lane.machine() == Machine::Qemu
     }
 
-    /// Returns true if the local APICs start its CPUs on VT-x. Linux then believes what CPUID says of the time, which is 200 times
-    /// too slow, so that its start-up IPIs are as many instructions apart as in a computer. It has no time for a load.
+    /// Returns true if the local APICs start the CPUs on VT-x. Linux then uses the TSC frequency in CPUID, which is 200 times too high for
+    /// Bochs, so that its start-up IPIs are as many instructions apart as on a real CPU. Such a machine is too slow for a load.
     pub fn is_started_by_hardware(self) -> bool {
         self.lane.machine() == Machine::Bochs && !self.options.contains(STARTED_BY_VIDAR)
     }
 
-    /// What its emulator must be able to do.
+    /// What the emulator must be able to do.
     pub fn needs(self) -> Vec<Ability> {
         let mut needs = linux::needs(self.lane);
         if self.is_started_by_hardware() {
