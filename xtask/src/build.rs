@@ -64,10 +64,15 @@ pub fn cargo(arguments: &[&str]) -> Result<()> {
 
 /// The command that runs cargo in the checkout, independently of settings in the user's environment.
 pub fn cargo_command(arguments: &[&str]) -> Command {
+    cargo_command_into(&paths::target(), arguments)
+}
+
+/// The same command with another folder for what cargo builds.
+pub fn cargo_command_into(folder: &Path, arguments: &[&str]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(arguments).current_dir(paths::root());
     // The output is expected in this folder. If it went elsewhere, an old image would be used.
-    cargo.arg("--target-dir").arg(paths::target());
+    cargo.arg("--target-dir").arg(folder);
     // These variables would replace the flags in .cargo/config.toml, without which the hypervisor does not link.
     cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     cargo

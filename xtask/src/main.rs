@@ -129,6 +129,11 @@ enum Task {
         #[arg(long, value_name = "N", default_value = "1000000")]
         inputs: NonZeroU32,
     },
+    /// Check licences, duplicates, sources and known faults of the crates in use
+    ///
+    /// It builds cargo-deny under target/tools where that is missing. Known faults are checked where their list can be
+    /// fetched.
+    Deny,
     /// Remove ISOs, logs and what the emulators left; `cargo clean` removes what was built
     Clean {
         /// Also remove the guests' kernels; the next task fetches them again
@@ -269,6 +274,7 @@ fn perform(task: Task) -> Result<bool> {
         Task::Bench { picture: false } => return bench::run(),
         Task::Tidy => tidy::run()?,
         Task::Robust { filter, inputs } => checks::robust::run(inputs, filter.as_deref())?,
+        Task::Deny => checks::deny::run()?,
         Task::Clean { guests, emulators } => {
             paths::clean(guests)?;
             if emulators {

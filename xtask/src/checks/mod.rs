@@ -1,5 +1,6 @@
 //! Checks that need more than the tests do: more time, another toolchain, or a program that has to be built first.
 
+pub mod deny;
 pub mod robust;
 
 /// The package of everything that only decides, which is tested on the host.
