@@ -1,17 +1,19 @@
 //! Vidar, a thin type-1 hypervisor for x86-64. `ARCHITECTURE.md` beside this crate is the map.
 //!
-//! The library holds all logic and is tested on the host; what only runs on the bare machine is compiled for
-//! `target_os = "none"` alone.
+//! This crate is the shell, which runs on the bare machine alone: it asks the CPU, and it does what the crate `vidar-core`
+//! decides. On any other target it is empty.
 
-#![cfg_attr(target_os = "none", no_std)]
+#![cfg(target_os = "none")]
+#![no_std]
 
 extern crate alloc;
 
 pub mod arch;
 pub mod boot;
+pub mod cpus;
 pub mod debug;
-pub mod guest;
-pub mod mem;
+pub mod extension;
+pub mod firmware;
+pub mod host;
 pub mod svm;
-pub mod vmm;
 pub mod vmx;

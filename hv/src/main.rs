@@ -6,7 +6,7 @@
 mod image {
     use core::panic::PanicInfo;
 
-    use vidar::mem::heap::GlobalHeap;
+    use vidar::host::heap::GlobalHeap;
 
     #[global_allocator]
     static HEAP: GlobalHeap = GlobalHeap;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 use object::read::pe::PeFile64;
 use object::{Object, ObjectSection};
-use vidar::guest::bzimage::{self, BzImage};
+use vidar_core::linux::bzimage::{self, BzImage};
 
 use crate::manifest::{Guest, Kernel};
 

@@ -120,7 +120,7 @@ enum Task {
     Tidy,
     /// Try each parser with a million inputs: mutations of valid ones, and noise
     ///
-    /// The tests try some thousand. An input that a parser fails with is written to hv/tests/robust/corpus.
+    /// The tests try some thousand. An input that a parser fails with is written to hv/core/tests/robust/corpus.
     Robust {
         /// Try only parsers whose names contain this
         #[arg(long, value_name = "TEXT")]

@@ -2,9 +2,10 @@
 
 #![expect(unsafe_code, reason = "the APIC's page and MSRs are written")]
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use vidar_core::mem::addr::Hpa;
+use vidar_core::mem::layout::direct;
+use vidar_core::x86::icr::{Destination, Icr, Message, Mode, PENDING, register};
 
-use super::icr::{Destination, Icr, Message, Mode, PENDING, register};
 use super::{cpuid, msr};
 
 /// The global enable of IA32_APIC_BASE.
@@ -16,17 +17,6 @@ const PAGE: u64 = 0x000f_ffff_ffff_f000;
 
 /// Looks at the delivery status before the last message is given up. A message takes microseconds at most.
 const PATIENCE: u32 = 1_000_000;
-
-/// Where physical address 0 is mapped.
-static DIRECT_MAP: AtomicU64 = AtomicU64::new(0);
-
-/// Tells where physical memory is mapped, before anything else here is called.
-///
-/// # Safety
-/// The first 4 GiB are mapped there, writable, for good.
-pub unsafe fn set_direct_map(base: u64) {
-    DIRECT_MAP.store(base, Ordering::Relaxed);
-}
 
 /// How the APIC is reached; `None` while it is switched off.
 pub fn mode() -> Option<Mode> {
@@ -51,13 +41,12 @@ pub fn id() -> u32 {
 /// A register of the page.
 fn at(offset: u16) -> *mut u32 {
     let page = msr::read_checked(msr::APIC_BASE).unwrap_or(0) & PAGE;
-    let base = DIRECT_MAP.load(Ordering::Relaxed);
-    ((base + page) as *mut u32).wrapping_byte_add(usize::from(offset & 0xffc))
+    (direct(Hpa(page)).0 as *mut u32).wrapping_byte_add(usize::from(offset & 0xffc))
 }
 
 /// Reads the register at `offset` of the page.
 pub fn read(offset: u16) -> u32 {
-    // SAFETY: the page is in the direct map, as `set_direct_map` was promised; reading it has no effect.
+    // SAFETY: the page is below 4 GiB and so in the direct map; reading it has no effect.
     unsafe { at(offset).read_volatile() }
 }
 
@@ -107,5 +96,5 @@ fn wait_until_sent() {
 /// the extension's mode of operation.
 pub fn init_self() -> ! {
     send(Message::Init, Destination::Physical(id()));
-    super::instructions::halt_forever()
+    crate::arch::instructions::halt_forever()
 }

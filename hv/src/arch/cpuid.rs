@@ -1,17 +1,6 @@
 //! CPUID: the instruction and the few features that Vidar asks for.
 
-/// What one CPUID leaf returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Leaf {
-    /// EAX.
-    pub eax: u32,
-    /// EBX.
-    pub ebx: u32,
-    /// ECX.
-    pub ecx: u32,
-    /// EDX.
-    pub edx: u32,
-}
+pub use vidar_core::x86::cpuid::Leaf;
 
 /// Executes CPUID with `leaf` in EAX and `subleaf` in ECX.
 pub fn cpuid(leaf: u32, subleaf: u32) -> Leaf {

@@ -2,7 +2,8 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::icr::{Destination, Message};
+use vidar_core::x86::icr::{Destination, Message};
+
 use super::{apic, instructions};
 
 /// No CPU has this APIC ID.

@@ -2,15 +2,17 @@
 
 #![expect(unsafe_code, reason = "screens are claimed by their addresses")]
 
-use super::info::BootInfo;
-use super::options::Options;
-use super::refusal::Refusal;
-use crate::debug::framebuffer::{self, Format};
-use crate::debug::{log as console, serial};
-use crate::guest::boot_params::{Channel, Framebuffer, Screen};
-use crate::mem::addr::Hpa;
-use crate::mem::host::{Frames, HostTables};
-use crate::mem::layout::direct;
+use vidar_core::boot::options::Options;
+use vidar_core::boot::refusal::Refusal;
+use vidar_core::console::framebuffer::{self, Format};
+use vidar_core::console::serial;
+use vidar_core::linux::boot_params::{Channel, Framebuffer, Screen};
+use vidar_core::loader::info::BootInfo;
+use vidar_core::mem::addr::Hpa;
+use vidar_core::mem::layout::direct;
+
+use crate::debug::log as console;
+use crate::host::tables::{Frames, HostTables};
 
 /// VGA text memory.
 const TEXT_MEMORY: Hpa = Hpa(0xb_8000);

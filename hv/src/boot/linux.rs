@@ -5,19 +5,20 @@
 use alloc::boxed::Box;
 use core::ops::Range;
 
-use super::info::{BootInfo, Module};
-use super::refusal::Refusal;
-use super::rsdp;
-use crate::guest::boot_params::{self, BootInfo as Told, Efi, Screen};
-use crate::guest::bzimage::{BzImage, release};
-use crate::guest::efi_map;
-use crate::guest::handover::{CODE_SELECTOR, DATA_SELECTOR, GDT_LIMIT, Layout, Sizes};
-use crate::guest::placement::{ALIGNMENT, Placement, Request, place};
-use crate::mem::addr::Hpa;
-use crate::mem::map::MemoryMap;
-use crate::mem::ranges::RangeSet;
-use crate::mem::{layout, physical};
-use crate::vmm::entry::EntryState;
+use vidar_core::boot::refusal::Refusal;
+use vidar_core::firmware::{efi_map, rsdp};
+use vidar_core::linux::boot_params::{self, BootInfo as Told, Efi, Screen};
+use vidar_core::linux::bzimage::{BzImage, release};
+use vidar_core::linux::handover::{CODE_SELECTOR, DATA_SELECTOR, GDT_LIMIT, Layout, Sizes};
+use vidar_core::linux::placement::{ALIGNMENT, Placement, Request, place};
+use vidar_core::loader::info::BootInfo;
+use vidar_core::loader::modules::Module;
+use vidar_core::mem::addr::Hpa;
+use vidar_core::mem::map::MemoryMap;
+use vidar_core::mem::ranges::RangeSet;
+use vidar_core::vmm::entry::EntryState;
+
+use crate::host::{image, physical};
 
 /// A kernel that has its place, and nothing moved yet.
 pub struct Linux {
@@ -48,7 +49,7 @@ pub fn prepare(info: &BootInfo<'_>) -> Result<Linux, Refusal> {
     let sizes = sizes(info, length);
     let placement = place(&Request {
         map: &info.memory,
-        hidden: layout::region(),
+        hidden: image::region(),
         keep: info.boot_services(),
         information: info.place.clone(),
         kernel: &parsed,
@@ -71,13 +72,13 @@ fn sizes(info: &BootInfo<'_>, command_line: usize) -> Sizes {
 
 /// The memory map that the kernel is told.
 fn told<'a>(info: &BootInfo<'a>) -> MemoryMap<'a> {
-    info.memory.reserved(&layout::region())
+    info.memory.reserved(&image::region())
 }
 
 /// Gives `put` the EFI memory map that the kernel is told, without what Vidar keeps.
 fn show_efi_map(info: &BootInfo<'_>, put: impl FnMut(&[u8])) {
     if let Some(efi) = &info.efi {
-        let kept: RangeSet = info.kept.iter().cloned().chain([layout::region()]).collect();
+        let kept: RangeSet = info.kept.iter().cloned().chain([image::region()]).collect();
         efi_map::hide(efi.memory_map, efi.descriptor_size, &kept, put);
     }
 }

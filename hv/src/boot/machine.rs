@@ -8,33 +8,32 @@ use core::iter;
 use core::sync::atomic::AtomicBool;
 
 use spin::{Mutex, Once};
+use vidar_core::boot::landing;
+use vidar_core::boot::options::Options;
+use vidar_core::boot::refusal::Refusal;
+use vidar_core::loader::info::BootInfo;
+use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
+use vidar_core::mem::identity::Identity;
+use vidar_core::mem::moved::Moved;
+use vidar_core::mem::ranges::RangeSet;
+use vidar_core::mem::view::{Reader, View};
+use vidar_core::policy::cpuid::Policy;
+use vidar_core::policy::msr;
+use vidar_core::vmm::hypercall::Facts;
+use vidar_core::vmm::machine::{Machine, Startup};
+use vidar_core::vmm::memory::GuestMemory;
+use vidar_core::vmm::microcode::Update;
 use x86_64::registers::control::Cr3;
 
-use super::ap::Trampoline;
-use super::cpus::Cpus;
-use super::extension::Extension;
-use super::info::BootInfo;
-use super::landing;
-use super::options::Options;
-use super::refusal::Refusal;
 use crate::arch::msr::Fault;
 use crate::arch::{self, cpuid};
+use crate::cpus::ap::Trampoline;
+use crate::cpus::further::Cpus;
 use crate::debug;
-use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
-use crate::mem::host::{self, Frames};
-use crate::mem::identity::Identity;
-use crate::mem::layout;
-use crate::mem::moved::Moved;
-use crate::mem::physical;
-use crate::mem::ranges::RangeSet;
-use crate::mem::view::{Reader, View};
-use crate::mem::window;
-use crate::vmm::cpuid::Policy;
-use crate::vmm::hypercall::Facts;
-use crate::vmm::machine::{Machine, Startup};
-use crate::vmm::memory::GuestMemory;
-use crate::vmm::microcode::Update;
-use crate::vmm::msr;
+use crate::extension::Extension;
+use crate::host::physical::{self, GuestReader};
+use crate::host::tables::{self, Frames};
+use crate::host::{image, window};
 
 /// Where local APICs have their page when no system has moved it.
 const APIC_PAGE: Gpa = Gpa(0xfee0_0000);
@@ -64,8 +63,8 @@ pub fn make<E: Extension>(
     cpus: &Cpus<E>,
     msr_map: Hpa,
     low_memory: Option<Hpa>,
-) -> Result<(Machine<E::Format, Frames>, Reader), Refusal> {
-    let region = layout::region();
+) -> Result<(Machine<E::Format, Frames>, GuestReader), Refusal> {
+    let region = image::region();
     let kept: Vec<_> = iter::once(region.clone()).chain(info.kept.iter().cloned()).collect();
     let hidden: RangeSet = kept.iter().cloned().collect();
     let mut ram = info.memory.usable();
@@ -90,9 +89,9 @@ pub fn make<E: Extension>(
     let memory = GuestMemory::new(frames, extension.largest_page(), identity, ram, shared)
         .map_err(|_| Refusal::TooMuchMemory)?;
     let physical_address_bits = cpuid::physical_address_bits() - extension.narrower();
-    let mapped = host::in_direct_map(&info.memory);
+    let mapped = tables::in_direct_map(&info.memory);
     let view = View::new(mapped, hidden, moved, memory.decoy(), physical_address_bits, alias);
-    let reader = Reader::new(Box::leak(Box::new(view)));
+    let reader = GuestReader(Reader::new(Box::leak(Box::new(view))));
     let used = (before - memory.tables().available()) as u64;
     log::debug!("{} KiB of second-stage tables", (used * PAGE_SIZE) >> 10);
     let machine = Machine {

@@ -5,28 +5,34 @@
 use alloc::boxed::Box;
 use core::convert::Infallible;
 
-use super::amd::Svm;
-use super::annex::{self, Need};
-use super::cpu::{Cpu, Stacks};
-use super::end::end;
-use super::extension::Extension;
-use super::info::BootInfo;
-use super::intel::Vmx;
-use super::listed::Listed;
-use super::options::Options;
-use super::refusal::Refusal;
-use super::startup::Wish;
-use super::tables::Tables;
-use super::{consoles, cpus, landing, linux, machine, multiboot1, multiboot2, suspend};
+use vidar_core::boot::annex::{self, Need};
+use vidar_core::boot::landing;
+use vidar_core::boot::options::Options;
+use vidar_core::boot::refusal::Refusal;
+use vidar_core::boot::startup::Wish;
+use vidar_core::console::ending;
+use vidar_core::loader::info::BootInfo;
+use vidar_core::loader::{multiboot1, multiboot2};
+use vidar_core::mem::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
+use vidar_core::mem::layout::direct;
+use vidar_core::vmm::entry::Begin;
+use vidar_core::vmm::machine::Startup;
+use vidar_core::vmm::run;
+
+use super::{consoles, linux, machine, multiboot};
 use crate::arch::{apic, cpuid, instructions, stop};
-use crate::debug::{ending, log as console};
-use crate::mem::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
-use crate::mem::heap;
-use crate::mem::host::{self, Frames, HostTables};
-use crate::mem::layout::{self, DIRECT_MAP, direct};
-use crate::vmm::entry::Begin;
-use crate::vmm::machine::Startup;
-use crate::vmm::run;
+use crate::cpus::cpu::{Cpu, Stacks};
+use crate::cpus::end::end;
+use crate::cpus::further;
+use crate::debug::log as console;
+use crate::extension::Extension;
+use crate::extension::amd::Svm;
+use crate::extension::intel::Vmx;
+use crate::firmware::listed::Listed;
+use crate::firmware::sleep;
+use crate::firmware::tables::Tables;
+use crate::host::tables::{self, Frames, HostTables, reclaim_boot_frames};
+use crate::host::{heap, image};
 
 /// What the first half of the boot order leaves to the second, on another stack.
 struct Boot {
@@ -39,7 +45,7 @@ struct Boot {
 
 /// Where the trampoline ends: long mode, the trampoline's page tables and stack, interrupts off.
 pub extern "C" fn start(magic: u32, information: u32, loaded_at: u32) -> ! {
-    layout::loaded_at(Hpa(loaded_at.into()));
+    image::loaded_at(Hpa(loaded_at.into()));
     consoles::start();
     heap::init();
     match boot_on_trampoline_stack(magic, information) {
@@ -55,12 +61,12 @@ pub extern "C" fn start(magic: u32, information: u32, loaded_at: u32) -> ! {
 /// The steps that need nothing but the heap.
 fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, Refusal> {
     if magic == multiboot1::MAGIC {
-        multiboot1::read(information).iter().for_each(consoles::add);
+        multiboot::framebuffer_of_version_1(information).iter().for_each(consoles::add);
     }
     if magic != multiboot2::MAGIC {
         return Err(Refusal::NotMultiboot2(magic));
     }
-    let info = multiboot2::read(information)?;
+    let info = multiboot::read(information)?;
     let options = consoles::choose(&info);
     ending::say(options.on_crash);
     if info.memory.usable_bytes() == 0 {
@@ -70,7 +76,7 @@ fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, R
     if !cpuid::has_no_execute() {
         return Err(Refusal::NoExecuteDisable);
     }
-    let mut frames = host::frames();
+    let mut frames = tables::frames();
     let largest = if cpuid::has_1g_pages() { PageSize::Size1G } else { PageSize::Size2M };
     let mut tables =
         HostTables::build(&mut frames, &info.memory, largest).map_err(|_| Refusal::TooMuchMemory)?;
@@ -106,12 +112,8 @@ fn run_guest(boot: Boot) -> Result<Infallible, Refusal> {
 /// From an empty machine to the guest's last instruction.
 fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let Boot { mut info, options, mut frames, mut tables, stacks } = boot;
-    // SAFETY: this CPU has left the trampoline's tables and its stack, and this is the only call. The direct map is
-    // part of the new ones.
-    unsafe {
-        host::reclaim_boot_frames(&mut frames);
-        apic::set_direct_map(DIRECT_MAP);
-    }
+    // SAFETY: this CPU has left the trampoline's tables and its stack, and this is the only call.
+    unsafe { reclaim_boot_frames(&mut frames) };
     let cpu = Box::leak(Box::new(Cpu::on(stacks, 0, apic::id())));
     // SAFETY: this is the boot CPU, and the only call.
     unsafe { cpu.load() };
@@ -131,8 +133,8 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         None if options.emulate_startup => Wish::Emulated,
         None => Wish::Auto,
     };
-    let cpus = cpus::start(&extension, &listed, &mut info, wish, &mut tables, &mut frames, msr_map)?;
-    suspend::withdraw_all(&Tables::new(&info));
+    let cpus = further::start(&extension, &listed, &mut info, wish, &mut tables, &mut frames, msr_map)?;
+    sleep::withdraw_all(&Tables::new(&info));
     let linux = linux::prepare(&info)?;
     let low_memory = low_memory.filter(|_| cpus.startup == Startup::Landing);
     let (machine, reader) = machine::make(&extension, frames, &info, &options, &cpus, msr_map, low_memory)?;
@@ -142,7 +144,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         let memory = machine.memory.lock();
         (memory.root(), memory.tables().available() as u64 * PAGE_SIZE)
     };
-    let region = layout::region();
+    let region = image::region();
     log::info!(
         "keeps {} to {} for itself, {} KiB of it free",
         region.start,
@@ -151,7 +153,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     );
     // For those who look at them from outside, without an exit.
     let counters = Hva(&raw const cpu.percpu().counters as u64);
-    log::debug!("the exits of the boot CPU are counted at {}", layout::translate(counters));
+    log::debug!("the exits of the boot CPU are counted at {}", image::translate(counters));
     log::info!("the machine is the guest's now; `vidarctl` in it tells more");
     let cursor = console::hand_over();
     // The point of no return: what the modules lay in is overwritten.
@@ -175,12 +177,12 @@ fn add_memory<E: Extension>(
 ) {
     let need = Need {
         cpus: listed.others.len() as u64,
-        frames_per_cpu: cpus::frames::<E>() as u64,
+        frames_per_cpu: further::frames::<E>() as u64,
         tables: Need::tables(&info.memory, extension.largest_page())
             + if lands { landing::FRAMES as u64 } else { 0 },
     };
     let Some((heap, rest)) = need.beside(frames.available() as u64) else { return };
-    let taken = info.occupied().chain(info.boot_services()).chain([layout::region()]);
+    let taken = info.occupied().chain(info.boot_services()).chain([image::region()]);
     let Some(place) = annex::place(&info.memory, taken, heap + rest) else { return };
     // SAFETY: the place is RAM that nothing is in, and the direct map covers it.
     unsafe { heap::add(direct(place.start), heap as usize) };
@@ -193,7 +195,7 @@ fn greet(info: &BootInfo<'_>) {
     let brand = core::str::from_utf8(&brand).unwrap_or_default().trim_matches(['\0', ' ']);
     log::info!("Vidar {}, started by {}", env!("CARGO_PKG_VERSION"), info.loader);
     log::info!("{brand}, {} MiB of memory", info.memory.usable_bytes() >> 20);
-    log::debug!("loaded at {}", layout::region().start);
+    log::debug!("loaded at {}", image::region().start);
     for module in info.modules.clone() {
         log::debug!("module at {} to {}", module.range.start, Hpa(module.range.end.0.saturating_sub(1)));
     }

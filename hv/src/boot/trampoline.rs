@@ -4,8 +4,9 @@
 
 use core::arch::global_asm;
 
+use vidar_core::mem::layout::{DIRECT_MAP, DIRECT_MAP_SLOT, IMAGE_BASE, LINK_ADDRESS, REGION_SIZE};
+
 use super::order::start;
-use crate::mem::layout::{DIRECT_MAP, DIRECT_MAP_SLOT, IMAGE_BASE, LINK_ADDRESS, REGION_SIZE};
 
 global_asm!(
     include_str!("header.S"),

@@ -1,132 +1,56 @@
-//! How the machine ends when the guest or Vidar itself cannot go on: after a crash report, a panic and a machine check it is
-//! the same.
+//! The end of a CPU that cannot go on: it halts, or it resets the machine.
 
-use core::sync::atomic::{AtomicU8, Ordering};
+use spin::Once;
+use vidar_core::console::ending::{OnCrash, said};
 
-/// What to do when there is nothing more to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnCrash {
-    /// Stop, so that the report can be read.
-    Halt,
-    /// Reset the machine, as it would without Vidar.
-    Reset,
+use super::log as console;
+use crate::arch::{instructions, reset, stop};
+
+/// What a CPU has to do in an extension's mode of operation, from wherever it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Ways {
+    /// Before it halts for good: firmware must be able to interrupt it.
+    pub before_halt: fn(),
+    /// Before it resets the machine.
+    pub before_reset: fn(),
 }
 
-impl OnCrash {
-    /// What is done where the user has `said` something or not. A reset before the guest runs would end at the same place
-    /// again, and nobody could read why.
-    pub const fn chosen(said: Option<Self>, guest_runs: bool) -> Self {
-        match said {
-            Some(said) => said,
-            None if guest_runs => Self::Reset,
-            None => Self::Halt,
+static WAYS: Once<Ways> = Once::new();
+
+/// Tells them; a backend does so before its CPU enters that mode.
+pub fn set_ways(ways: Ways) {
+    WAYS.call_once(|| ways);
+}
+
+/// Lets firmware interrupt this CPU, which is to halt.
+pub fn let_firmware_in() {
+    if let Some(ways) = WAYS.get() {
+        (ways.before_halt)();
+    }
+}
+
+/// Halts this CPU, because another has something to report.
+pub fn halt_for_another() -> ! {
+    let_firmware_in();
+    instructions::halt_forever()
+}
+
+/// After the last words: what the user wants done. `who` halts if it is to.
+pub fn end(who: &str) -> ! {
+    match OnCrash::chosen(said(), stop::is_armed()) {
+        OnCrash::Halt => {
+            log::error!("{who} is halted (on-crash=halt)");
+            console::drain();
+            let_firmware_in();
+            instructions::halt_forever()
         }
-    }
-}
-
-/// What the user has said: 0 is nothing.
-static SAID: AtomicU8 = AtomicU8::new(0);
-
-/// Notes what the user has said.
-pub fn say(said: Option<OnCrash>) {
-    let number = match said {
-        None => 0,
-        Some(OnCrash::Halt) => 1,
-        Some(OnCrash::Reset) => 2,
-    };
-    SAID.store(number, Ordering::Relaxed);
-}
-
-/// What the user has said.
-pub fn said() -> Option<OnCrash> {
-    match SAID.load(Ordering::Relaxed) {
-        1 => Some(OnCrash::Halt),
-        2 => Some(OnCrash::Reset),
-        _ => None,
-    }
-}
-
-#[cfg(target_os = "none")]
-pub use native::{Ways, end, halt_for_another, let_firmware_in, set_ways};
-
-#[cfg(target_os = "none")]
-mod native {
-    use spin::Once;
-
-    use super::{OnCrash, said};
-    use crate::arch::{instructions, reset, stop};
-    use crate::debug::log as console;
-
-    /// What a CPU has to do in an extension's mode of operation, from wherever it is.
-    #[derive(Debug, Clone, Copy)]
-    pub struct Ways {
-        /// Before it halts for good: firmware must be able to interrupt it.
-        pub before_halt: fn(),
-        /// Before it resets the machine.
-        pub before_reset: fn(),
-    }
-
-    static WAYS: Once<Ways> = Once::new();
-
-    /// Tells them; a backend does so before its CPU enters that mode.
-    pub fn set_ways(ways: Ways) {
-        WAYS.call_once(|| ways);
-    }
-
-    /// Lets firmware interrupt this CPU, which is to halt.
-    pub fn let_firmware_in() {
-        if let Some(ways) = WAYS.get() {
-            (ways.before_halt)();
-        }
-    }
-
-    /// Halts this CPU, because another has something to report.
-    pub fn halt_for_another() -> ! {
-        let_firmware_in();
-        instructions::halt_forever()
-    }
-
-    /// After the last words: what the user wants done. `who` halts if it is to.
-    pub fn end(who: &str) -> ! {
-        match OnCrash::chosen(said(), stop::is_armed()) {
-            OnCrash::Halt => {
-                log::error!("{who} is halted (on-crash=halt)");
-                console::drain();
-                let_firmware_in();
-                instructions::halt_forever()
+        OnCrash::Reset => {
+            log::error!("the machine is reset (on-crash=reset)");
+            console::drain();
+            if let Some(ways) = WAYS.get() {
+                (ways.before_reset)();
             }
-            OnCrash::Reset => {
-                log::error!("the machine is reset (on-crash=reset)");
-                console::drain();
-                if let Some(ways) = WAYS.get() {
-                    (ways.before_reset)();
-                }
-                reset::reset()
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_said_holds_always() {
-        for said in [OnCrash::Halt, OnCrash::Reset] {
-            for guest_runs in [false, true] {
-                assert_eq!(OnCrash::chosen(Some(said), guest_runs), said);
-            }
-        }
-        assert_eq!(OnCrash::chosen(None, true), OnCrash::Reset);
-        assert_eq!(OnCrash::chosen(None, false), OnCrash::Halt);
-    }
-
-    #[test]
-    fn what_is_said_is_noted() {
-        for what in [Some(OnCrash::Halt), Some(OnCrash::Reset), None] {
-            say(what);
-            assert_eq!(said(), what);
+            reset::reset()
         }
     }
 }

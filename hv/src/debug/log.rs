@@ -6,12 +6,15 @@ use core::fmt::{self, Write};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use spin::Mutex;
+use vidar_core::console::framebuffer::{Format, Framebuffer};
+use vidar_core::console::ring::Ring;
+use vidar_core::console::screen::Teletype;
+use vidar_core::console::serial::Unusable;
+use vidar_core::mem::addr::Hva;
 
-use super::framebuffer::{Format, Framebuffer, Mapped};
-use super::ring::Ring;
-use super::screen::{Teletype, Vga};
-use super::serial::{Line, Unusable};
-use crate::mem::addr::Hva;
+use super::line::{self, Line};
+use super::pixels::Mapped;
+use super::vga::Vga;
 
 /// A screen, where it is mapped.
 #[derive(Debug, Clone, Copy)]
@@ -133,7 +136,7 @@ impl Log for Logger {
 pub unsafe fn start(serial_port: Option<u16>, screen: Option<Screen>) {
     let mut consoles = CONSOLES.lock();
     consoles.serial_port = serial_port;
-    let serial = serial_port.map(Line::open);
+    let serial = serial_port.map(line::open);
     let stuck = matches!(serial, Some(Err(Unusable::Stuck)));
     consoles.serial = serial.and_then(Result::ok);
     // SAFETY: the caller's promise.
@@ -189,7 +192,7 @@ pub fn take_back() {
     let mut consoles = CONSOLES.lock();
     if consoles.silent {
         consoles.silent = false;
-        consoles.serial = consoles.serial_port.and_then(|port| Line::open(port).ok());
+        consoles.serial = consoles.serial_port.and_then(|port| line::open(port).ok());
         // The guest may have put the screen into a graphics mode; in text mode this is readable, in others harmless.
         if let Some(screen) = &mut consoles.screen {
             screen.clear();

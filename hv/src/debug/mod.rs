@@ -1,12 +1,8 @@
-//! What Vidar says: the log, where it goes, and the last words of a panic.
+//! What Vidar says: the log, where it goes, the last words of a panic, and how a CPU ends.
 
 pub mod ending;
-pub mod framebuffer;
-pub mod ring;
-
-#[cfg(target_os = "none")]
+pub mod line;
 pub mod log;
-#[cfg(target_os = "none")]
 pub mod panic;
-pub mod screen;
-pub mod serial;
+pub mod pixels;
+pub mod vga;

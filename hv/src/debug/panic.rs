@@ -9,8 +9,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::{ending, log as console};
 use crate::arch::instructions::halt_forever;
-use crate::arch::percpu::PerCpu;
-use crate::arch::stop;
+use crate::arch::{percpu, stop};
 
 /// Bytes in the largest of Vidar's stacks.
 const LARGEST_STACK: u64 = 32 * 1024;
@@ -22,7 +21,7 @@ static SPEAKING: AtomicBool = AtomicBool::new(false);
 /// Says what went wrong, on every console, with all other CPUs stopped, and ends as the user wants.
 pub fn report(info: &PanicInfo<'_>) -> ! {
     speak_once();
-    stop::others(PerCpu::current().map_or(0, |cpu| cpu.apic_id));
+    stop::others(percpu::current().map_or(0, |cpu| cpu.apic_id));
     console::take_back();
     let (file, line) = info.location().map_or(("?", 0), |location| (location.file(), location.line()));
     log::error!("Vidar panicked: {} ({file}:{line}); report this with what follows", info.message());
@@ -35,7 +34,7 @@ pub fn report(info: &PanicInfo<'_>) -> ! {
 pub fn machine_check(banks: &impl fmt::Display, interrupted: &impl fmt::Display) -> ! {
     speak_once();
     console::take_back();
-    let index = PerCpu::current().map_or(0, |cpu| cpu.index);
+    let index = percpu::current().map_or(0, |cpu| cpu.index);
     log::error!(
         "machine check in Vidar on CPU {index}: the hardware reports an error; see the firmware's error log\n  \
          {banks}\n  {interrupted}"

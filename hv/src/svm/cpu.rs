@@ -2,30 +2,32 @@
 
 #![expect(unsafe_code, reason = "the entry assembly is called")]
 
-use super::capabilities::Capabilities;
+use vidar_core::mem::addr::Hpa;
+use vidar_core::mem::layout::direct;
+use vidar_core::mem::walk::ReadGuest;
+use vidar_core::policy::control::{CR0_PE, Controls};
+use vidar_core::svm::capabilities::Capabilities;
+use vidar_core::svm::instruction::{Instruction, Verdict};
+use vidar_core::svm::vmcb::{Clean, DEFAULT_32, LONG_CODE, tlb_control};
+use vidar_core::svm::{event, exit, setup, snapshot};
+use vidar_core::vmm::crash::Snapshot;
+use vidar_core::vmm::doubt::{Doubt, Site};
+use vidar_core::vmm::entry::Begin;
+use vidar_core::vmm::exit::Exit;
+use vidar_core::vmm::fetch::{self, Code};
+use vidar_core::vmm::outcome::Exception;
+use vidar_core::vmm::percpu::{PerCpu, kept};
+use vidar_core::vmm::processor::RunsOn;
+use vidar_core::vmm::vcpu::Vcpu;
+use vidar_core::x86::registers::{Register, Registers};
+
 use super::enable;
 use super::entry::{EntryBlock, enter};
-use super::instruction::{Instruction, Verdict};
 use super::instructions::{clgi, stgi, vmsave};
-use super::vmcb::{Clean, DEFAULT_32, LONG_CODE, Vmcb, tlb_control};
-use super::{event, exit, setup, snapshot};
+use super::vmcb::Vmcb;
 use crate::arch::msr::{self, EFER_SVME};
-use crate::arch::percpu::{PerCpu, kept};
-use crate::arch::processor::OnHardware;
-use crate::arch::{cpuid, instructions};
-use crate::mem::addr::Hpa;
-use crate::mem::layout::direct;
-use crate::mem::pat;
-use crate::mem::walk::ReadGuest;
-use crate::vmm::backend::Vcpu;
-use crate::vmm::control::{CR0_PE, Controls};
-use crate::vmm::crash::Snapshot;
-use crate::vmm::doubt::{Doubt, Site};
-use crate::vmm::entry::Begin;
-use crate::vmm::exit::Exit;
-use crate::vmm::fetch::{self, Code};
-use crate::vmm::outcome::Exception;
-use crate::vmm::registers::{Register, Registers};
+use crate::arch::processor::Hardware;
+use crate::arch::{cpuid, instructions, pat};
 
 /// Bits of RFLAGS.
 const TRAP: u64 = 1 << 8;
@@ -83,7 +85,7 @@ impl<R: ReadGuest> SvmCpu<R> {
             // INIT leaves the MSRs. One that exited has found Vidar's in the CPU, and the guest's are in the VMCB. One that did not
             // exit has found the guest's in the CPU, where it may have written them since its last exit. The PAT alone is not
             // there any more: AMD APM Vol. 2, 15.25.2 "Replicated State".
-            let first = vmcb.control().guest_asid == 0;
+            let first = vmcb.control.guest_asid == 0;
             if first || matches!(begin, Begin::Landed(_)) {
                 vmsave(frames.vmcb);
             }
@@ -136,7 +138,7 @@ impl<R: ReadGuest> SvmCpu<R> {
     /// The address behind the intercepted instruction, or `None` where neither the CPU nor the guest's memory has it.
     fn behind(&self, instruction: Instruction) -> Option<u64> {
         if self.capabilities.nrip_save {
-            return Some(self.vmcb.control().nrip);
+            return Some(self.vmcb.control.nrip);
         }
         let (controls, code) = (self.controls(), self.code());
         let bytes = code.bytes(&controls, |address| self.memory.word(address));
@@ -147,7 +149,7 @@ impl<R: ReadGuest> SvmCpu<R> {
     /// What becomes of an exit at an `instruction` that [`SvmCpu::behind`] did not find. AMD APM Vol. 2, 15.16.1 "TLB Flush".
     #[cold]
     fn not_found(&mut self, instruction: Instruction) -> Exit {
-        let exit = exit::decode(self.vmcb.control());
+        let exit = exit::decode(&self.vmcb.control);
         let (controls, code) = (self.controls(), self.code());
         let kind = exit.kind();
         let site = Site { kind, rip: code.rip, answered: self.percpu.counters.get(kind) };
@@ -200,21 +202,27 @@ const fn instruction(exit: &Exit) -> Option<Instruction> {
     }
 }
 
-impl<R> OnHardware for SvmCpu<R> {}
+impl<R> RunsOn for SvmCpu<R> {
+    type Processor = Hardware;
+
+    fn processor(&self) -> Hardware {
+        Hardware
+    }
+}
 
 impl<R: ReadGuest> Vcpu for SvmCpu<R> {
     fn run(&mut self) -> Exit {
         // SAFETY: `new` turned AMD-V on and set the VMCB up, with a second stage that leaves out Vidar's memory.
         unsafe { enter(&mut self.block) };
         self.vmcb.left(setup::clean(&self.capabilities));
-        let exit = exit::decode(self.vmcb.control());
+        let exit = exit::decode(&self.vmcb.control);
         if let Some(instruction) = instruction(&exit) {
             match self.behind(instruction) {
                 Some(next) => self.next_rip = next,
                 None => return self.not_found(instruction),
             }
         } else if let Exit::SecondStage(_) = exit
-            && let Some(event) = event::interrupted(self.vmcb.control().exitintinfo)
+            && let Some(event) = event::interrupted(self.vmcb.control.exitintinfo)
         {
             self.vmcb.control_mut(Clean::empty()).eventinj = event;
         }
@@ -230,7 +238,7 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
     }
 
     fn controls(&self) -> Controls {
-        let save = self.vmcb.save();
+        let save = &self.vmcb.save;
         Controls {
             cr0: save.cr0,
             cr3: save.cr3,
@@ -241,11 +249,11 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
     }
 
     fn cr4(&self) -> u64 {
-        self.vmcb.save().cr4
+        self.vmcb.save.cr4
     }
 
     fn cpl(&self) -> u8 {
-        self.vmcb.save().cpl
+        self.vmcb.save.cpl
     }
 
     fn task_is_16_bit(&self) -> bool {
@@ -298,7 +306,7 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
     }
 
     fn code(&self) -> Code {
-        let save = self.vmcb.save();
+        let save = &self.vmcb.save;
         Code { rip: save.rip, base: save.cs.base, default_32: save.cs.attributes & DEFAULT_32 != 0 }
     }
 

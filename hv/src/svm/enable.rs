@@ -4,16 +4,16 @@
 
 use alloc::vec::Vec;
 
+use vidar_core::mem::addr::Hpa;
+use vidar_core::svm::capabilities::{Capabilities, Decision, R_INIT, decide};
+use vidar_core::svm::efer;
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
-use super::capabilities::{Capabilities, Decision, R_INIT, decide};
-use super::efer;
 use super::instructions::{clgi, stgi, vmsave};
-use crate::arch::cpuid::Leaf;
+use crate::arch::cpuid::{self, Leaf};
+use crate::arch::instructions;
 use crate::arch::msr::{self, EFER_SVME};
-use crate::arch::{cpuid, instructions};
 use crate::debug::ending::{self, Ways};
-use crate::mem::addr::Hpa;
 
 /// Why AMD-V cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,10 +5,10 @@
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
-use super::vmcb;
-use crate::mem::addr::Hpa;
-use crate::mem::layout::direct;
-use crate::vmm::registers::{Register, Registers};
+use vidar_core::mem::addr::Hpa;
+use vidar_core::mem::layout::direct;
+use vidar_core::svm::vmcb;
+use vidar_core::x86::registers::{Register, Registers};
 
 /// What the entry assembly works on.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 
 use core::arch::asm;
 
-use crate::mem::addr::Hpa;
+use vidar_core::mem::addr::Hpa;
 
 /// VMSAVE: FS, GS, TR, LDTR, KernelGsBase and the MSRs of SYSCALL and SYSENTER go to the VMCB at `vmcb`.
 ///

@@ -4,35 +4,37 @@
 
 use core::sync::atomic::Ordering;
 
-use super::capabilities::Capabilities;
-use super::controls::{entry as entry_controls, secondary};
+use vidar_core::mem::addr::Hpa;
+use vidar_core::policy::control::{CR0_PE, CR4_VMXE, Controls};
+use vidar_core::vmm::crash::Snapshot;
+use vidar_core::vmm::doubt::Doubt;
+use vidar_core::vmm::entry::Begin;
+use vidar_core::vmm::exit::Exit;
+use vidar_core::vmm::fetch::Code;
+use vidar_core::vmm::outcome::Exception;
+use vidar_core::vmm::percpu::{PerCpu, kept};
+use vidar_core::vmm::processor::RunsOn;
+use vidar_core::vmm::vcpu::Vcpu;
+use vidar_core::vmx::capabilities::Capabilities;
+use vidar_core::vmx::controls::{entry as entry_controls, secondary};
+use vidar_core::vmx::event::{Injection, PENDING_SINGLE_STEP, interruptibility};
+use vidar_core::vmx::field::Fields;
+use vidar_core::vmx::field::*;
+use vidar_core::vmx::kept::Kept;
+use vidar_core::vmx::setup::{self, CR4_SHADOWED, CpuFrames, GUEST_VPID};
+use vidar_core::vmx::{exit, snapshot};
+use vidar_core::x86::registers::{Register, Registers};
+use x86_64::registers::control::Cr2;
+
 use super::enable::{self, write_revision};
 use super::entry::{self, EntryBlock, enter, status};
-use super::event::{Injection, PENDING_SINGLE_STEP, interruptibility};
-use super::exit::{self, Fields};
-use super::field::*;
-use super::kept::Kept;
-use super::put_away;
-use super::setup::{self, CR4_SHADOWED, CpuFrames, GUEST_VPID, SetupError};
-use super::snapshot;
-use super::vmcs::{self, Vmcs};
-use crate::arch::cpuid;
-use crate::arch::exceptions::set_entry_window;
-use crate::arch::instructions;
+use super::vmcs::{self, SetupError, Vmcs};
+use super::{physical, put_away};
 use crate::arch::msr::{self, EFER_LMA};
-use crate::arch::percpu::{PerCpu, kept};
-use crate::arch::processor::OnHardware;
+use crate::arch::processor::Hardware;
 use crate::arch::segments::Selectors;
-use crate::mem::addr::Hpa;
-use crate::vmm::backend::Vcpu;
-use crate::vmm::control::{CR0_PE, CR4_VMXE, Controls};
-use crate::vmm::crash::Snapshot;
-use crate::vmm::doubt::Doubt;
-use crate::vmm::entry::Begin;
-use crate::vmm::exit::Exit;
-use crate::vmm::fetch::Code;
-use crate::vmm::outcome::Exception;
-use crate::vmm::registers::{Register, Registers};
+use crate::arch::{apic_init, cpuid, instructions};
+use crate::host::exceptions::set_entry_window;
 
 /// Bits of RFLAGS.
 const TRAP: u64 = 1 << 8;
@@ -84,8 +86,9 @@ impl VmxCpu {
             return Err(SetupError::NoField(name));
         }
         setup::controls(&mut vmcs, &capabilities, frames.msr_bitmaps[0], ept_root);
-        setup::host_state(&mut vmcs, &capabilities, selectors, percpu);
-        setup::inherited_state(&mut vmcs, &capabilities, percpu);
+        setup::host_state(&mut vmcs, &capabilities, &physical::host(selectors, percpu));
+        setup::inherited_state(&mut vmcs, &capabilities, &physical::inherited(percpu));
+        put_away::take_over(&mut vmcs, &capabilities);
         set_entry_window(entry::window());
         vmcs::invept_all();
         if capabilities.has(secondary::VPID) {
@@ -166,7 +169,13 @@ impl VmxCpu {
     }
 }
 
-impl OnHardware for VmxCpu {}
+impl RunsOn for VmxCpu {
+    type Processor = Hardware;
+
+    fn processor(&self) -> Hardware {
+        Hardware
+    }
+}
 
 impl Vcpu for VmxCpu {
     fn run(&mut self) -> Exit {
@@ -330,6 +339,7 @@ impl Vcpu for VmxCpu {
         self.kept.forget();
         self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
         setup::init_state(&mut self.vmcs, &self.capabilities, waits);
+        physical::init(&self.capabilities, waits);
         instructions::reset_debug_registers();
         self.block.registers = Registers::default();
         self.block.registers.set(Register::Rdx, cpuid::cpuid(1, 0).eax.into());
@@ -340,6 +350,7 @@ impl Vcpu for VmxCpu {
 
     #[cold]
     fn startup(&mut self, vector: u8) {
+        apic_init::reset();
         setup::startup_state(&mut self.vmcs, vector);
         self.drop_blocked_init();
     }
@@ -354,7 +365,7 @@ impl Vcpu for VmxCpu {
 
     #[cold]
     fn snapshot(&self) -> Snapshot {
-        snapshot::take(&self.vmcs, &self.block.registers, self.controls())
+        snapshot::take(&self.vmcs, &self.block.registers, self.controls(), Cr2::read_raw())
     }
 
     fn leave(&mut self) {

@@ -2,18 +2,20 @@
 
 #![expect(unsafe_code, reason = "the entry assembly is called")]
 
-use super::controls::pin;
+use vidar_core::policy::control::CR4_MCE;
+use vidar_core::vmm::exit::Exit;
+use vidar_core::vmm::percpu::kept;
+use vidar_core::vmm::processor::Processor;
+use vidar_core::vmm::vcpu::Vcpu;
+use vidar_core::vmx::controls::pin;
+use vidar_core::vmx::event::{self, Injection, interruptibility};
+use vidar_core::vmx::exit;
+use vidar_core::vmx::field::Fields;
+use vidar_core::vmx::field::*;
+
 use super::cpu::VmxCpu;
 use super::entry::{enter, status};
-use super::event::{self, Injection, interruptibility};
-use super::exit::{self, Fields};
-use super::field::*;
-use crate::arch::percpu::kept;
-use crate::arch::processor::Processor;
 use crate::debug::ending;
-use crate::vmm::backend::Vcpu;
-use crate::vmm::control::CR4_MCE;
-use crate::vmm::exit::Exit;
 
 impl VmxCpu {
     /// Takes over what is kept: one event goes in with the next entry, and for any other the guest leaves shortly to try again.

@@ -4,15 +4,15 @@
 
 use alloc::vec::Vec;
 
+use vidar_core::mem::addr::Hpa;
+use vidar_core::mem::layout::direct;
+use vidar_core::vmx::capabilities::{Capabilities, RawCapabilities};
+use vidar_core::vmx::feature_control::{Decision, Features, decide};
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 
-use super::capabilities::{Capabilities, RawCapabilities};
-use super::feature_control::{Decision, Features, decide};
 use super::vmcs::{self, Failure};
 use crate::arch::{cpuid, msr};
 use crate::debug::ending::{self, Ways};
-use crate::mem::addr::Hpa;
-use crate::mem::layout::direct;
 
 /// Why VT-x cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]

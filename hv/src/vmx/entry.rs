@@ -5,10 +5,11 @@
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
-use super::field::HOST_RSP;
-use crate::arch::exceptions::EntryWindow;
-use crate::arch::percpu::PerCpu;
-use crate::vmm::registers::{Register, Registers};
+use vidar_core::vmm::percpu::PerCpu;
+use vidar_core::vmx::field::HOST_RSP;
+use vidar_core::x86::registers::{Register, Registers};
+
+use crate::host::exceptions::EntryWindow;
 
 /// What the entry assembly works on.
 #[derive(Debug, Default)]

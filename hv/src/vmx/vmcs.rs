@@ -4,9 +4,10 @@
 
 use core::arch::asm;
 
-use super::exit::Fields;
-use super::field::{ALL, Access, EXIT_REASON, Field, OPTIONAL, ReadWrite, VM_INSTRUCTION_ERROR, Width};
-use crate::mem::addr::Hpa;
+use vidar_core::mem::addr::Hpa;
+use vidar_core::vmx::field::{
+    ALL, Access, EXIT_REASON, Field, Fields, FieldsMut, OPTIONAL, ReadWrite, VM_INSTRUCTION_ERROR, Width,
+};
 
 /// A VMX instruction failed. Intel SDM Vol. 3C, 31.2 "Conventions".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,15 @@ pub enum Failure {
     Invalid,
     /// VMfailValid, with the VM-instruction error. Intel SDM Vol. 3C, 31.4 "VM Instruction Error Numbers".
     Valid(u32),
+}
+
+/// Why a virtual CPU could not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetupError {
+    /// An instruction failed.
+    Instruction(&'static str, Failure),
+    /// The VMCS lacks this field.
+    NoField(&'static str),
 }
 
 /// Wraps an instruction with one memory operand that reports failure in CF and ZF.
@@ -119,8 +129,15 @@ impl Vmcs {
             .map(|(name, _)| *name)
     }
 
+    /// The reason of the last exit.
+    pub fn exit_reason(&self) -> u32 {
+        self.read(EXIT_REASON)
+    }
+}
+
+impl FieldsMut for Vmcs {
     /// Writes `field`.
-    pub fn write<W: Width>(&mut self, field: Field<W, ReadWrite>, value: W) {
+    fn write<W: Width>(&mut self, field: Field<W, ReadWrite>, value: W) {
         // SAFETY: a field of the current VMCS affects the guest and what Vidar finds after its exit; `setup` and the
         // backend answer for the values.
         unsafe {
@@ -133,11 +150,6 @@ impl Vmcs {
                 options(nostack),
             );
         }
-    }
-
-    /// The reason of the last exit.
-    pub fn exit_reason(&self) -> u32 {
-        self.read(EXIT_REASON)
     }
 }
 

@@ -4,4 +4,4 @@ pub mod deny;
 pub mod robust;
 
 /// The package of everything that only decides, which is tested on the host.
-const PACKAGE: &str = "hv";
+const PACKAGE: &str = "vidar-core";

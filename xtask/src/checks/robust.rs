@@ -1,4 +1,4 @@
-//! Tries the parsers with many inputs: `hv/tests/robust`, which `cargo xtask test` runs with some thousand.
+//! Tries the parsers with many inputs: `hv/core/tests/robust`, which `cargo xtask test` runs with some thousand.
 
 use std::num::NonZeroU32;
 
@@ -14,7 +14,7 @@ pub fn run(inputs: NonZeroU32, filter: Option<&str>) -> Result<()> {
     cargo.env("VIDAR_ROBUST_INPUTS", inputs.to_string());
     if !cargo.status().context("cannot run cargo")?.success() {
         bail!(
-            "a parser failed, or its test cannot be built; an input that failed is in hv/tests/robust/corpus now"
+            "a parser failed, or its test cannot be built; an input that failed is in hv/core/tests/robust/corpus now"
         );
     }
     Ok(())

@@ -1,41 +1,59 @@
-//! Checks which rooms of the hypervisor use which others: `boot → guest, vmx|svm → vmm → mem → arch`.
+//! Checks which rooms of the hypervisor use which others.
 
 use super::source::{Broken, Source};
 use super::uses::{Scope, Uses};
 
-/// Each room of `hv/src`, with the other rooms that it may use.
-const ROOMS: &[(&str, &[&str])] = &[
-    ("boot", &["guest", "vmx", "svm", "vmm", "mem", "arch", "debug"]),
-    ("guest", &["mem", "arch", "debug"]),
-    ("vmx", &["vmm", "mem", "arch", "debug"]),
-    ("svm", &["vmm", "mem", "arch", "debug"]),
-    ("vmm", &["mem", "arch", "debug"]),
-    ("mem", &["arch", "debug"]),
-    ("arch", &["debug"]),
-    ("debug", &["arch"]),
+/// A room, and the rooms of its crate that it may use beside itself.
+type Rooms = &'static [(&'static str, &'static [&'static str])];
+
+/// The rooms of `hv/core/src`: everything that only decides.
+const CORE: Rooms = &[
+    ("boot", &["loader", "firmware", "linux", "console", "vmm", "policy", "mem", "x86"]),
+    ("loader", &["firmware", "linux", "console", "mem"]),
+    ("firmware", &["mem"]),
+    ("linux", &["mem"]),
+    ("vmx", &["vmm", "policy", "mem", "x86"]),
+    ("svm", &["vmm", "policy", "mem", "x86"]),
+    ("vmm", &["policy", "mem", "x86"]),
+    ("policy", &["mem", "x86"]),
+    ("mem", &["x86"]),
+    ("x86", &[]),
+    ("console", &[]),
 ];
 
-/// The address types, which every room may use.
-const FOR_ALL: [&str; 2] = ["mem", "addr"];
+/// The rooms of `hv/src`: the bare-metal shell. Each of them may use the core.
+const SHELL: Rooms = &[
+    ("boot", &["cpus", "extension", "firmware", "host", "debug", "arch"]),
+    ("cpus", &["extension", "firmware", "host", "debug", "arch"]),
+    ("extension", &["vmx", "svm", "host", "debug", "arch"]),
+    ("vmx", &["host", "debug", "arch"]),
+    ("svm", &["host", "debug", "arch"]),
+    ("firmware", &["host", "debug", "arch"]),
+    ("host", &["debug", "arch"]),
+    ("debug", &["arch"]),
+    ("arch", &[]),
+];
 
-/// Checks what a file uses of its crate. `place` is the file's path in `hv/src`; files at the root declare the rooms and
-/// are not checked.
-pub fn check(place: &str, source: &Source) -> Vec<Broken> {
-    let Some((room, _)) = place.split_once('/') else {
+/// The crates, by the place of their sources, and their rooms.
+const CRATES: [(&str, Rooms); 2] = [("hv/core/src/", CORE), ("hv/src/", SHELL)];
+
+/// Checks what `file`, given by its place in the checkout, uses of its crate. The files in the root of a crate name the rooms.
+pub fn check(file: &str, source: &Source) -> Vec<Broken> {
+    let place =
+        CRATES.iter().find_map(|(root, rooms)| Some((file.strip_prefix(root)?.split_once('/')?.0, *rooms)));
+    let Some((room, rooms)) = place else {
         return Vec::new();
     };
-    let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+    let Some((_, allowed)) = rooms.iter().find(|(name, _)| *name == room) else {
         return vec![(1, format!("tidy does not know what {room} may use: add it to the table of rooms"))];
     };
     let mut broken = Vec::new();
     for path in Uses::new(source, Scope::All).all_paths() {
-        let ["crate", target, rest @ ..] = &path.parts.iter().map(String::as_str).collect::<Vec<_>>()[..]
-        else {
+        let ["crate", target, ..] = path.parts.iter().map(String::as_str).collect::<Vec<_>>()[..] else {
             continue;
         };
-        let known = ROOMS.iter().any(|(name, _)| name == target);
-        let shared = [target].into_iter().chain(rest).take(2).eq(&FOR_ALL);
-        if known && *target != room && !shared && !allowed.contains(target) {
+        let known = rooms.iter().any(|(name, _)| *name == target);
+        if known && target != room && !allowed.contains(&target) {
             broken.push((path.line, format!("{room} may not use {target}")));
         }
     }
@@ -47,51 +65,63 @@ pub fn check(place: &str, source: &Source) -> Vec<Broken> {
 mod tests {
     use super::*;
 
-    fn broken(place: &str, text: &str) -> Vec<Broken> {
-        check(place, &Source::new(text))
+    fn in_core(place: &str, text: &str) -> Vec<Broken> {
+        check(&format!("hv/core/src/{place}"), &Source::new(text))
+    }
+
+    fn in_shell(place: &str, text: &str) -> Vec<Broken> {
+        check(&format!("hv/src/{place}"), &Source::new(text))
     }
 
     #[test]
     fn allowed_uses_are_not_reported() {
         for (place, text) in [
-            ("boot/mod.rs", "use crate::vmx::Vmx;\nuse crate::{guest, svm::Svm};"),
+            ("boot/options.rs", "use crate::loader::info::Text;\nuse crate::{linux, mem::addr::Hpa};"),
             ("vmx/exit.rs", "use crate::vmm::Exit;\nuse crate::vmx::fields;"),
-            ("vmm/cpuid.rs", "use crate::arch::cpu;\n// crate::vmx is not for us\nlet a = \"crate::vmx\";"),
-            ("guest/placement.rs", "use crate::mem::map::Map;"),
-            ("arch/msr.rs", "use crate::mem::addr::Hpa;\nuse crate::debug::log;"),
-            ("debug/serial.rs", "use crate::mem::addr::{Gpa, Hpa};\npub(crate) fn a() {}"),
+            ("vmm/run.rs", "use crate::policy::msr;\n// crate::vmx is not for us\nlet a = \"crate::vmx\";"),
+            ("linux/placement.rs", "use crate::mem::map::Map;\npub(crate) fn a() {}"),
+            ("lib.rs", "use crate::vmx;"),
+        ] {
+            assert_eq!(in_core(place, text), [], "{place}");
+        }
+        for (place, text) in [
+            ("boot/order.rs", "use crate::cpus::end;\nuse crate::{host, extension::amd};"),
+            ("extension/amd.rs", "use crate::svm::Svm;\nuse vidar_core::vmx;"),
             ("main.rs", "use vidar::vmx;"),
         ] {
-            assert_eq!(broken(place, text), [], "{place}");
+            assert_eq!(in_shell(place, text), [], "{place}");
         }
+        assert_eq!(check("xtask/src/main.rs", &Source::new("use crate::boot;")), []);
     }
 
     #[test]
     fn forbidden_uses_are_reported() {
         let may_not = |line, from: &str, to: &str| vec![(line, format!("{from} may not use {to}"))];
-        assert_eq!(broken("vmm/run.rs", "\nuse crate::vmx::Vmcs;"), may_not(2, "vmm", "vmx"));
-        assert_eq!(broken("vmx/mod.rs", "use crate::svm;"), may_not(1, "vmx", "svm"));
-        assert_eq!(broken("arch/gdt.rs", "use crate::mem::frame::Frames;"), may_not(1, "arch", "mem"));
-        assert_eq!(broken("mem/heap.rs", "fn a() { crate::vmm::b(); }"), may_not(1, "mem", "vmm"));
+        assert_eq!(in_core("vmm/run.rs", "\nuse crate::vmx::Vmcs;"), may_not(2, "vmm", "vmx"));
+        assert_eq!(in_core("vmx/mod.rs", "use crate::svm;"), may_not(1, "vmx", "svm"));
+        assert_eq!(in_core("x86/msr.rs", "use crate::mem::addr::Hpa;"), may_not(1, "x86", "mem"));
+        assert_eq!(in_core("mem/map.rs", "fn a() { crate::vmm::b(); }"), may_not(1, "mem", "vmm"));
+        assert_eq!(in_shell("arch/msr.rs", "use crate::debug::log;"), may_not(1, "arch", "debug"));
         assert_eq!(
-            broken("debug/log.rs", "macro_rules! a { () => { $crate::boot::b() } }"),
+            in_shell("debug/log.rs", "macro_rules! a { () => { $crate::boot::b() } }"),
             may_not(1, "debug", "boot")
         );
     }
 
     #[test]
     fn each_path_of_a_group_is_checked() {
-        let text = "use crate::{\n    arch::cpu,\n    mem::{addr::Hpa, frame::{self, Frames}},\n    vmm,\n};";
+        let text = "use crate::{\n    arch::cpu,\n    host::{image, tables::{self, Frames}},\n    boot,\n};";
         assert_eq!(
-            broken("arch/idt.rs", text),
-            [(3, "arch may not use mem".to_string()), (4, "arch may not use vmm".to_string())]
+            in_shell("debug/log.rs", text),
+            [(3, "debug may not use host".to_string()), (4, "debug may not use boot".to_string())]
         );
-        assert_eq!(broken("debug/log.rs", "use crate::mem::{addr::Hpa, addr};"), []);
-        assert_eq!(broken("debug/log.rs", "use crate::mem::{self, addr};").len(), 1);
+        assert_eq!(in_shell("debug/log.rs", "use crate::arch::{self, msr};"), []);
+        assert_eq!(in_shell("debug/log.rs", "use crate::host::{self, image};").len(), 1);
     }
 
     #[test]
-    fn an_unknown_room_is_reported() {
-        assert_eq!(broken("pci/mod.rs", "").len(), 1);
+    fn a_new_room_must_be_given_its_place() {
+        assert_eq!(in_core("pci/mod.rs", "").len(), 1);
+        assert_eq!(in_shell("pci/mod.rs", "").len(), 1);
     }
 }

@@ -1,9 +1,9 @@
-//! Checks unsafe code: each block needs a reason, each function needs its conditions, and some rooms may have none.
+//! Checks unsafe code: each block needs a reason, each function needs its conditions, and the core has none.
 
 use super::source::{Broken, Line, Source};
 
-/// The rooms of `hv/src` without any unsafe code.
-const SAFE_ROOMS: [&str; 2] = ["vmm", "guest"];
+/// Words that the code of the core may not have: it is safe, and the same for every target.
+const NOT_IN_CORE: [&str; 2] = ["unsafe", "target_os"];
 
 /// The largest number of lines of a statement between its SAFETY comment and the unsafe block in it.
 const REACH: usize = 6;
@@ -32,15 +32,14 @@ pub fn check(source: &Source) -> Vec<Broken> {
     broken
 }
 
-/// Checks that there is no unsafe code in the rooms that must have none.
-pub fn check_room(place: &str, source: &Source) -> Vec<Broken> {
-    let room = place.split(['/', '.']).next().unwrap_or_default();
-    if !SAFE_ROOMS.contains(&room) {
-        return Vec::new();
+/// Checks that a file of the core has none of the words that it may not have.
+pub fn check_core(source: &Source) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    for (index, line) in source.lines.iter().enumerate() {
+        let found = NOT_IN_CORE.iter().filter(|word| line.words().any(|(other, _)| other == **word));
+        broken.extend(found.map(|word| (index + 1, format!("the core has no code with `{word}`"))));
     }
-    let has_unsafe = |line: &Line| line.words().any(|(word, _)| word == "unsafe");
-    let lines = source.lines.iter().enumerate().filter(|(_, line)| has_unsafe(line));
-    lines.map(|(index, _)| (index + 1, format!("{room} has no unsafe code"))).collect()
+    broken
 }
 
 /// Returns true if the comment on the line, or the one before the statement, says `SAFETY:`.
@@ -149,10 +148,9 @@ mod tests {
     }
 
     #[test]
-    fn unsafe_code_in_a_safe_room_is_found() {
-        let source = Source::new("// unsafe\n// SAFETY: x.\nunsafe { a() };");
-        assert_eq!(check_room("vmm/run.rs", &source), [(3, "vmm has no unsafe code".to_string())]);
-        assert_eq!(check_room("guest/mod.rs", &source).len(), 1);
-        assert_eq!(check_room("vmx/mod.rs", &source), []);
+    fn unsafe_code_and_targets_in_the_core_are_found() {
+        let source = Source::new("// unsafe\n#[cfg(target_os = \"none\")]\n// SAFETY: x.\nunsafe { a() };");
+        let sentence = |word| format!("the core has no code with `{word}`");
+        assert_eq!(check_core(&source), [(2, sentence("target_os")), (4, sentence("unsafe"))]);
     }
 }

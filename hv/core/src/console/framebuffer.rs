@@ -1,0 +1,248 @@
+//! A linear framebuffer as a grid of characters, drawn from a bitmap font.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::iter::repeat_n;
+
+use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
+
+use super::screen::Grid;
+
+const WEIGHT: FontWeight = FontWeight::Regular;
+const HEIGHT: RasterHeight = RasterHeight::Size16;
+/// Pixels of a character in the font.
+const CELL_WIDTH: usize = get_raster_width(WEIGHT, HEIGHT);
+const CELL_HEIGHT: usize = HEIGHT.val();
+
+/// A screen with so many pixels in a line has twice as many to the inch, and its characters are drawn twice as large.
+const DENSE: usize = 2560;
+
+/// The largest grid: more would be more than anyone reads, and more memory than there is to note it in.
+const MOST_COLUMNS: usize = 160;
+const MOST_ROWS: usize = 64;
+
+/// Where a colour is in a pixel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Channel {
+    /// Its lowest bit.
+    pub position: u8,
+    /// Its bits, in number.
+    pub size: u8,
+}
+
+impl Channel {
+    /// This much of 255 of the colour, in its place.
+    const fn of(self, intensity: u8) -> u32 {
+        let value = intensity as u32;
+        let value = if self.size < 8 { value >> (8 - self.size) } else { value << (self.size - 8) };
+        value << self.position
+    }
+}
+
+/// What a framebuffer is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Format {
+    /// Pixels in a line.
+    pub width: usize,
+    /// Lines.
+    pub height: usize,
+    /// Bytes from one line to the next.
+    pub pitch: usize,
+    /// Bytes of a pixel.
+    pub pixel: usize,
+    /// Red, green and blue.
+    pub channels: [Channel; 3],
+}
+
+impl Format {
+    /// Returns true if characters can be drawn in it.
+    pub const fn is_usable(&self) -> bool {
+        matches!(self.pixel, 2..=4)
+            && self.width >= CELL_WIDTH
+            && self.height >= CELL_HEIGHT * self.scale()
+            && self.pitch >= self.width * self.pixel
+    }
+
+    /// Pixels of the screen in the width and the height of one of the font.
+    const fn scale(&self) -> usize {
+        if self.width >= DENSE { 2 } else { 1 }
+    }
+
+    /// A grey pixel.
+    fn grey(&self, intensity: u8) -> u32 {
+        self.channels.iter().fold(0, |pixel, channel| pixel | channel.of(intensity))
+    }
+}
+
+/// Where pixels go.
+pub trait Pixels {
+    /// Writes `size` bytes of `pixel`, the lowest first, at this offset.
+    fn put(&mut self, offset: usize, pixel: u32, size: usize);
+}
+
+/// A framebuffer on which characters stand.
+#[derive(Debug)]
+pub struct Framebuffer<P> {
+    pixels: P,
+    format: Format,
+    /// The characters that are drawn: reading them from the framebuffer would be slow. 0 is none yet.
+    shown: Vec<u8>,
+}
+
+impl<P: Pixels> Framebuffer<P> {
+    /// A grid on these pixels; `None` where none can be.
+    pub fn new(pixels: P, format: Format) -> Option<Self> {
+        format.is_usable().then(|| {
+            let cells = Self::columns_of(&format) * Self::rows_of(&format);
+            Self { pixels, format, shown: vec![0; cells] }
+        })
+    }
+
+    /// Forgets what is drawn: someone else has drawn meanwhile.
+    pub fn forget(&mut self) {
+        self.shown.fill(0);
+    }
+
+    fn columns_of(format: &Format) -> usize {
+        (format.width / (CELL_WIDTH * format.scale())).min(MOST_COLUMNS)
+    }
+
+    fn rows_of(format: &Format) -> usize {
+        (format.height / (CELL_HEIGHT * format.scale())).min(MOST_ROWS)
+    }
+
+    fn draw(&mut self, index: usize, character: u8) {
+        let columns = self.columns();
+        let scale = self.format.scale();
+        let (left, top) = (index % columns * CELL_WIDTH * scale, index / columns * CELL_HEIGHT * scale);
+        let Some(raster) = get_raster(character.into(), WEIGHT, HEIGHT) else { return };
+        for (y, line) in raster.rows().flat_map(|line| repeat_n(line, scale)).enumerate() {
+            let start = (top + y) * self.format.pitch + left * self.format.pixel;
+            for (x, intensity) in line.iter().flat_map(|intensity| repeat_n(intensity, scale)).enumerate() {
+                let pixel = self.format.grey(*intensity);
+                self.pixels.put(start + x * self.format.pixel, pixel, self.format.pixel);
+            }
+        }
+    }
+}
+
+impl<P: Pixels> Grid for Framebuffer<P> {
+    fn columns(&self) -> usize {
+        Self::columns_of(&self.format)
+    }
+
+    fn rows(&self) -> usize {
+        Self::rows_of(&self.format)
+    }
+
+    fn set(&mut self, index: usize, cell: u16) {
+        let character = cell as u8;
+        if self.shown.get(index).is_some_and(|shown| *shown != character) {
+            self.shown[index] = character;
+            self.draw(index, character);
+        }
+    }
+
+    fn get(&self, index: usize) -> u16 {
+        self.shown.get(index).copied().unwrap_or(0).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::console::screen::Teletype;
+
+    impl Pixels for Vec<u8> {
+        fn put(&mut self, offset: usize, pixel: u32, size: usize) {
+            self[offset..offset + size].copy_from_slice(&pixel.to_le_bytes()[..size]);
+        }
+    }
+
+    const RGB: [Channel; 3] = [
+        Channel { position: 16, size: 8 },
+        Channel { position: 8, size: 8 },
+        Channel { position: 0, size: 8 },
+    ];
+    const RGB565: [Channel; 3] = [
+        Channel { position: 11, size: 5 },
+        Channel { position: 5, size: 6 },
+        Channel { position: 0, size: 5 },
+    ];
+
+    fn teletype(pixel: usize, channels: [Channel; 3]) -> Teletype<Framebuffer<Vec<u8>>> {
+        // A line has some bytes more than pixels, and there are pixels beside the last column and row.
+        let format =
+            Format { width: 10 * CELL_WIDTH + 3, height: 3 * CELL_HEIGHT + 5, pitch: 600, pixel, channels };
+        let memory = vec![0; format.pitch * format.height];
+        let mut teletype = Teletype::new(Framebuffer::new(memory, format).expect("a usable format"));
+        teletype.clear();
+        teletype
+    }
+
+    #[test]
+    fn grey_has_all_colours_in_any_format() {
+        let format = |channels| Format { width: 80, height: 25, pitch: 320, pixel: 4, channels };
+        assert_eq!(format(RGB).grey(0x80), 0x80_8080);
+        assert_eq!(format(RGB565).grey(0xff), 0xffff);
+        assert_eq!(format(RGB565).grey(0x80), 0x8410);
+        let deep = Channel { position: 20, size: 10 };
+        assert_eq!(format([deep; 3]).grey(0xff), 0x3fc << 20);
+    }
+
+    #[test]
+    fn a_dense_screen_has_characters_of_twice_the_size() {
+        let drawn = |width: usize| {
+            let format = Format { width, height: 2 * CELL_HEIGHT, pitch: width * 4, pixel: 4, channels: RGB };
+            let mut grid = Framebuffer::new(vec![0; format.pitch * format.height], format).expect("usable");
+            grid.set(0, b'#'.into());
+            let lit = |(at, _): (usize, _)| (at % width, at / width);
+            let pixels = grid.pixels.chunks(4).enumerate();
+            let lit: Vec<_> = pixels.filter(|(_, pixel)| *pixel != [0; 4]).map(lit).collect();
+            (grid.columns(), grid.rows(), lit)
+        };
+        let (columns, rows, small) = drawn(DENSE / 2);
+        assert_eq!((columns, rows), (MOST_COLUMNS.min(DENSE / 2 / CELL_WIDTH), 2));
+        let (columns, rows, large) = drawn(DENSE);
+        assert_eq!((columns, rows), (MOST_COLUMNS.min(DENSE / 2 / CELL_WIDTH), 1));
+        let halves: std::collections::BTreeSet<_> = large.iter().map(|(x, y)| (x / 2, y / 2)).collect();
+        assert_eq!(large.len(), 4 * small.len());
+        assert_eq!(halves, small.into_iter().collect());
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_on_is_refused() {
+        let good = Format { width: 80, height: 25, pitch: 320, pixel: 4, channels: RGB };
+        assert!(good.is_usable());
+        for bad in [
+            Format { pixel: 1, ..good },
+            Format { width: 1, ..good },
+            Format { height: 1, ..good },
+            Format { pitch: 300, ..good },
+        ] {
+            assert!(Framebuffer::new(Vec::new(), bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn characters_are_drawn_and_scrolled() {
+        for (pixel, channels) in [(4, RGB), (3, RGB), (2, RGB565)] {
+            let mut screen = teletype(pixel, channels);
+            screen.write(b"top\n\n\nabc");
+            let text = |grid: &Framebuffer<Vec<u8>>| -> String {
+                (0..30).map(|index| char::from(grid.get(index) as u8)).collect()
+            };
+            assert_eq!(text(screen.grid()), format!("{:30}", "                    abc"));
+            let lit = |grid: &Framebuffer<Vec<u8>>, row: usize| {
+                let lines = grid.pixels.chunks(600).skip(row * CELL_HEIGHT).take(CELL_HEIGHT);
+                lines.flatten().filter(|byte| **byte != 0).count()
+            };
+            assert_eq!([0, 1].map(|row| lit(screen.grid(), row)), [0, 0], "the first line is gone");
+            assert!(lit(screen.grid(), 2) > 50);
+            let before = screen.grid().pixels.clone();
+            screen.grid().forget();
+            screen.write(b"\r");
+            assert_eq!(screen.grid().pixels, before);
+        }
+    }
+}

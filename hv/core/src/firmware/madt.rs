@@ -1,0 +1,278 @@
+//! The firmware's list of CPUs: the MADT. ACPI Specification 6.5, 5.2.12 "Multiple APIC Description Table (MADT)".
+
+use alloc::vec::Vec;
+
+use super::acpi::{ReadOnly, Table, amend};
+
+/// CPUs that Vidar notes, more than any machine has that Linux runs on. The rest is only counted.
+pub const MOST: usize = 2048;
+
+/// Where the list of structures begins.
+const LIST: usize = 44;
+/// Type of a processor local APIC structure, and of a processor local x2APIC structure.
+const LOCAL_APIC: u8 = 0;
+const LOCAL_X2APIC: u8 = 9;
+/// Flags of both: the CPU can be used.
+const ENABLED: u8 = 1;
+/// Flags: it could be added while the system runs.
+const ONLINE_CAPABLE: u8 = 2;
+
+/// A CPU that can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// ID of its local APIC.
+    pub apic_id: u32,
+}
+
+/// What the table says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Madt {
+    /// The CPUs that can be used, each once, in the table's order.
+    pub cpus: Vec<Listed>,
+    /// How many entries of further CPUs there are for which that list has no room.
+    pub beyond: usize,
+    /// A CPU is listed that cannot be used now: it may be added while the system runs.
+    pub later: bool,
+    /// The checksum is wrong. Linux takes the list all the same, and waits for CPUs that do not start.
+    pub wrong_sum: bool,
+    /// What is wrong with the table; there may be more CPUs then.
+    pub damage: Option<&'static str>,
+}
+
+/// Reads the table. Of a damaged one as much as can be trusted.
+pub fn parse(table: &[u8]) -> Madt {
+    let damaged = |what| Madt { damage: Some(what), ..Madt::default() };
+    let stated =
+        table.get(4..8).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes));
+    let Some(table) = stated.and_then(|length| table.get(..length as usize)).filter(|t| t.len() >= LIST)
+    else {
+        return damaged("its length is wrong");
+    };
+    if !table.starts_with(b"APIC") {
+        return damaged("it is another table");
+    }
+    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    let mut madt = Madt { wrong_sum: sum != 0, ..Madt::default() };
+    for structure in structures(table) {
+        let Some((_, structure)) = structure else {
+            madt.damage = Some("a structure in it has a wrong length");
+            break;
+        };
+        let Some((apic_id, flags)) = cpu(structure) else { continue };
+        // The flag that says "online capable" is newer than machines to which CPUs can be added: those list them with no
+        // flag at all.
+        madt.later |= flags & ENABLED == 0;
+        if flags & ENABLED != 0 && madt.cpus.iter().all(|known| known.apic_id != apic_id) {
+            if madt.cpus.len() < MOST {
+                madt.cpus.push(Listed { apic_id });
+            } else {
+                madt.beyond += 1;
+            }
+        }
+    }
+    madt
+}
+
+impl Madt {
+    /// The APIC IDs of all CPUs but the one that booted, which has `boot`. `None` if that is not among them: the IDs mean
+    /// something else then, and an INIT might reach its sender.
+    pub fn others(&self, boot: u32) -> Option<Vec<u32>> {
+        let ids = || self.cpus.iter().map(|cpu| cpu.apic_id);
+        (self.cpus.is_empty() || ids().any(|id| id == boot)).then(|| ids().filter(|id| *id != boot).collect())
+    }
+}
+
+/// Takes the CPUs that `lost` names off the table, so that who reads it does not wait for them.
+///
+/// # Errors
+/// [`ReadOnly`] where one of them stays on it.
+pub fn withdraw(table: &mut impl Table, lost: impl Fn(u32) -> bool) -> Result<(), ReadOnly> {
+    let mut from = LIST;
+    while let Some((flags, kept, next)) = next_lost(table.bytes(), from, &lost) {
+        amend(table, flags, kept)?;
+        from = next;
+    }
+    Ok(())
+}
+
+/// In the structures from `from` on, the first that `lost` names: where its flags are, what is left of them without the CPU,
+/// and where the next structure begins.
+fn next_lost(table: &[u8], from: usize, lost: impl Fn(u32) -> bool) -> Option<(usize, u8, usize)> {
+    structures_from(table, from).map_while(|structure| structure).find_map(|(at, structure)| {
+        let (id, flags) = cpu(structure)?;
+        let place = at + if structure[0] == LOCAL_APIC { 4 } else { 8 };
+        let kept = flags & !(ENABLED | ONLINE_CAPABLE);
+        (flags & ENABLED != 0 && lost(id)).then_some((place, kept, at + structure.len()))
+    })
+}
+
+/// The structures of the list with their places; `None` once, as the last, where one is damaged.
+fn structures(table: &[u8]) -> impl Iterator<Item = Option<(usize, &[u8])>> {
+    structures_from(table, LIST)
+}
+
+/// Those from `from` on, where one begins.
+fn structures_from(table: &[u8], from: usize) -> impl Iterator<Item = Option<(usize, &[u8])>> {
+    let mut next = Some(from);
+    core::iter::from_fn(move || {
+        let at = next.filter(|at| *at < table.len())?;
+        let structure = table.get(at + 1).and_then(|length| table.get(at..at + usize::from(*length)));
+        // A length that leads nowhere would never end.
+        let structure = structure.filter(|structure| structure.len() >= 2 && is_whole(structure));
+        next = structure.map(|structure| at + structure.len());
+        Some(structure.map(|structure| (at, structure)))
+    })
+}
+
+/// Returns true if a structure that is read has all its fields.
+const fn is_whole(structure: &[u8]) -> bool {
+    match structure[0] {
+        LOCAL_APIC => structure.len() >= 8,
+        LOCAL_X2APIC => structure.len() >= 16,
+        _ => true,
+    }
+}
+
+/// APIC ID and flags, if the structure is of a CPU.
+fn cpu(structure: &[u8]) -> Option<(u32, u8)> {
+    match structure {
+        // The ID that means all CPUs stands for none.
+        [LOCAL_APIC, _, _, 0xff, ..] => None,
+        [LOCAL_APIC, _, _, id, flags, ..] => Some(((*id).into(), *flags)),
+        [LOCAL_X2APIC, _, _, _, a, b, c, d, flags, ..] => {
+            Some((u32::from_le_bytes([*a, *b, *c, *d]), *flags)).filter(|(id, _)| *id != u32::MAX)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::firmware::acpi::Rom;
+
+    fn table(structures: &[&[u8]]) -> Vec<u8> {
+        let mut table = b"APIC\0\0\0\0\x03\0".to_vec();
+        table.resize(LIST, 0x55);
+        structures.iter().for_each(|structure| table.extend_from_slice(structure));
+        let length = (table.len() as u32).to_le_bytes();
+        table[4..8].copy_from_slice(&length);
+        seal(&mut table);
+        table
+    }
+
+    fn seal(table: &mut [u8]) {
+        table[9] = 0;
+        table[9] = table.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
+    }
+
+    fn ids(table: &[u8]) -> Vec<u32> {
+        parse(table).cpus.iter().map(|cpu| cpu.apic_id).collect()
+    }
+
+    const CPU_0: &[u8] = &[0, 8, 1, 0, 1, 0, 0, 0];
+    const CPU_6: &[u8] = &[0, 8, 2, 6, 1, 0, 0, 0];
+    const OFF: &[u8] = &[0, 8, 3, 7, 2, 0, 0, 0];
+    const X2_300: &[u8] = &[9, 16, 0, 0, 0x2c, 1, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0];
+    const X2_6: &[u8] = &[9, 16, 0, 0, 6, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0];
+    const IO_APIC: &[u8] = &[1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0];
+    const NONE: &[u8] = &[0, 8, 3, 0xff, 1, 0, 0, 0];
+
+    #[test]
+    fn cpus_of_both_kinds_each_once() {
+        let table = table(&[CPU_0, IO_APIC, CPU_6, OFF, NONE, X2_6, X2_300]);
+        assert_eq!(ids(&table), [0, 6, 300]);
+        assert!(parse(&table).later);
+        assert_eq!(parse(&table).damage, None);
+    }
+
+    #[test]
+    fn a_cpu_that_may_be_added_is_listed_with_and_without_a_flag() {
+        const ABSENT: &[u8] = &[0, 8, 3, 7, 0, 0, 0, 0];
+        const ABSENT_X2: &[u8] = &[9, 16, 0, 0, 0x2c, 1, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0];
+        for absent in [OFF, ABSENT, ABSENT_X2] {
+            assert!(parse(&table(&[CPU_0, absent])).later, "{absent:?}");
+        }
+        assert!(!parse(&table(&[CPU_0, CPU_6, NONE, X2_300])).later);
+    }
+
+    #[test]
+    fn a_structure_of_no_length_ends_the_walk() {
+        for broken in [[0u8, 0, 0, 0], [0x80, 0, 0, 0], [0, 1, 0, 0], [0, 8, 2, 1], [9, 4, 0, 0]] {
+            let table = table(&[CPU_0, &broken]);
+            assert_eq!(ids(&table), [0]);
+            assert_eq!(parse(&table).damage, Some("a structure in it has a wrong length"), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_takes_no_cpu() {
+        let good = table(&[CPU_0, CPU_6]);
+        let mut bad = good.clone();
+        bad[20] ^= 1;
+        assert_eq!((parse(&good).wrong_sum, parse(&bad).wrong_sum), (false, true));
+        assert_eq!((ids(&bad), parse(&bad).damage), (vec![0, 6], None));
+    }
+
+    #[test]
+    fn without_the_boot_cpu_there_are_no_others() {
+        let madt = parse(&table(&[CPU_0, CPU_6, X2_300]));
+        assert_eq!(madt.others(6), Some(vec![0, 300]));
+        assert_eq!(madt.others(16), None);
+        assert_eq!(Madt::default().others(16), Some(vec![]));
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let good = table(&[CPU_0]);
+        assert_eq!(parse(&good[..40]).damage, Some("its length is wrong"));
+        assert_eq!(parse(&[]).damage, Some("its length is wrong"));
+        let mut other = good;
+        other[0] = b'F';
+        seal(&mut other);
+        assert_eq!(parse(&other).damage, Some("it is another table"));
+    }
+
+    #[test]
+    fn a_cpu_is_withdrawn() {
+        let mut table = table(&[CPU_0, IO_APIC, CPU_6, X2_6, X2_300]);
+        withdraw(&mut table, |id| id != 0 && id != 300).unwrap();
+        assert_eq!(ids(&table), [0, 300]);
+        assert_eq!(parse(&table).damage, None, "the checksum is right");
+        assert_eq!(withdraw(&mut Rom(table.clone()), |id| id == 300), Err(ReadOnly));
+        assert_eq!(withdraw(&mut Rom(table), |id| id == 6), Ok(()), "it is gone already");
+    }
+
+    #[test]
+    fn more_cpus_than_can_be_noted_are_counted() {
+        let cpu = |id: u32| {
+            let [a, b, c, d] = id.to_le_bytes();
+            [9, 16, 0, 0, a, b, c, d, 1, 0, 0, 0, 0, 0, 0, 0]
+        };
+        let cpus: Vec<_> = (0..MOST as u32 + 3).map(cpu).collect();
+        let structures: Vec<_> = cpus.iter().map(|cpu| &cpu[..]).collect();
+        let madt = parse(&table(&structures));
+        assert_eq!((madt.cpus.len(), madt.beyond, madt.damage), (MOST, 3, None));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_there_can_be_read(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), sealed: bool) {
+            if sealed && bytes.len() >= LIST {
+                bytes[..4].copy_from_slice(b"APIC");
+                let length = (bytes.len() as u32).to_le_bytes();
+                bytes[4..8].copy_from_slice(&length);
+                seal(&mut bytes);
+            }
+            let madt = parse(&bytes);
+            prop_assert!(madt.cpus.len() <= bytes.len() / 8);
+            if sealed && bytes.len() >= LIST {
+                withdraw(&mut bytes, |_| true).unwrap();
+                prop_assert!(parse(&bytes).cpus.is_empty());
+                prop_assert!(parse(&bytes).damage == madt.damage);
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Frames: the 4 KiB pieces of Vidar's region that page tables, VMX structures and stacks are made of.
+
+use core::ops::Range;
+
+use super::addr::{Hpa, PAGE_SIZE};
+use super::stage2::TableMemory;
+
+/// The memory that frames are in. A frame has 512 words.
+pub trait FrameMemory {
+    /// Fills the frame at `frame` with zeros.
+    fn zero(&mut self, frame: Hpa);
+    /// Writes the word at `index` of the frame at `frame`.
+    fn write(&mut self, frame: Hpa, index: usize, word: u64);
+    /// Reads the word at `index` of the frame at `frame`.
+    fn read(&self, frame: Hpa, index: usize) -> u64;
+}
+
+/// Free frames: a range that has never been used, and a list of those given back, linked through their first words.
+#[derive(Debug)]
+pub struct FramePool<M> {
+    memory: M,
+    fresh: Range<Hpa>,
+    returned: Option<Hpa>,
+    free: usize,
+}
+
+impl<M: FrameMemory> FramePool<M> {
+    /// A pool of the whole pages in `range`.
+    pub fn new(memory: M, range: Range<Hpa>) -> Self {
+        let fresh = whole_pages(range);
+        let free = ((fresh.end.0 - fresh.start.0) / PAGE_SIZE) as usize;
+        Self { memory, fresh, returned: None, free }
+    }
+
+    /// A zeroed frame, or `None` if all are in use.
+    pub fn allocate(&mut self) -> Option<Hpa> {
+        let frame = match self.returned {
+            Some(frame) => {
+                self.returned = match self.memory.read(frame, 0) {
+                    0 => None,
+                    next => Some(Hpa(next)),
+                };
+                frame
+            }
+            None if self.fresh.is_empty() => return None,
+            None => {
+                let frame = self.fresh.start;
+                self.fresh.start = frame + PAGE_SIZE;
+                frame
+            }
+        };
+        self.free -= 1;
+        self.memory.zero(frame);
+        Some(frame)
+    }
+
+    /// `count` zeroed frames side by side, or `None` if so many that were never used are not left.
+    pub fn allocate_run(&mut self, count: usize) -> Option<Hpa> {
+        let start = self.fresh.start;
+        let end = start + count as u64 * PAGE_SIZE;
+        if end > self.fresh.end {
+            return None;
+        }
+        self.fresh.start = end;
+        self.free -= count;
+        (start.0..end.0).step_by(PAGE_SIZE as usize).for_each(|frame| self.memory.zero(Hpa(frame)));
+        Some(start)
+    }
+
+    /// Adds the whole pages in `range`, to be given out behind those that it has.
+    pub fn add(&mut self, range: Range<Hpa>) {
+        let fresh = core::mem::replace(&mut self.fresh, Hpa(0)..Hpa(0));
+        self.free -= ((fresh.end.0 - fresh.start.0) / PAGE_SIZE) as usize;
+        (fresh.start.0..fresh.end.0).step_by(PAGE_SIZE as usize).for_each(|frame| self.free(Hpa(frame)));
+        let more = whole_pages(range);
+        self.free += ((more.end.0 - more.start.0) / PAGE_SIZE) as usize;
+        self.fresh = more;
+    }
+
+    /// Takes back a frame that [`FramePool::allocate`] gave, or one that nothing uses any more.
+    pub fn free(&mut self, frame: Hpa) {
+        self.memory.write(frame, 0, self.returned.map_or(0, |next| next.0));
+        self.returned = Some(frame);
+        self.free += 1;
+    }
+
+    /// Frames that are not in use.
+    pub fn available(&self) -> usize {
+        self.free
+    }
+
+    /// The memory behind the frames.
+    pub fn memory(&mut self) -> &mut M {
+        &mut self.memory
+    }
+}
+
+impl<M: FrameMemory> TableMemory for FramePool<M> {
+    fn allocate(&mut self) -> Option<Hpa> {
+        Self::allocate(self)
+    }
+
+    fn free(&mut self, table: Hpa) {
+        Self::free(self, table);
+    }
+
+    fn read(&self, table: Hpa, index: usize) -> u64 {
+        self.memory.read(table, index)
+    }
+
+    fn write(&mut self, table: Hpa, index: usize, entry: u64) {
+        self.memory.write(table, index, entry);
+    }
+}
+
+fn whole_pages(range: Range<Hpa>) -> Range<Hpa> {
+    let end = range.end.align_down(PAGE_SIZE);
+    range.start.align_up(PAGE_SIZE).unwrap_or(end).min(end)..end
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl FrameMemory for BTreeMap<u64, u64> {
+        fn zero(&mut self, frame: Hpa) {
+            self.insert(frame.0, 0);
+        }
+        fn write(&mut self, frame: Hpa, _: usize, word: u64) {
+            self.insert(frame.0, word);
+        }
+        fn read(&self, frame: Hpa, _: usize) -> u64 {
+            self[&frame.0]
+        }
+    }
+
+    #[test]
+    fn what_is_added_comes_last() {
+        let mut pool = FramePool::new(BTreeMap::new(), Hpa(0x1000)..Hpa(0x4000));
+        let first = pool.allocate().expect("one of three");
+        pool.add(Hpa(0x10_0800)..Hpa(0x10_3000));
+        assert_eq!(pool.available(), 4);
+        let rest: Vec<_> = core::iter::from_fn(|| pool.allocate()).collect();
+        assert_eq!(rest, [0x3000, 0x2000, 0x10_1000, 0x10_2000].map(Hpa));
+        pool.free(first);
+        assert_eq!((pool.available(), pool.allocate()), (1, Some(first)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_frame_is_given_twice(steps in proptest::collection::vec(any::<Option<u8>>(), 0..200)) {
+            let mut pool = FramePool::new(BTreeMap::new(), Hpa(0x1800)..Hpa(0x1_0fff));
+            let mut held = Vec::new();
+            let mut seen = BTreeSet::new();
+            for step in steps {
+                match step {
+                    Some(index) if !held.is_empty() => {
+                        let frame: Hpa = held.swap_remove(usize::from(index) % held.len());
+                        seen.remove(&frame);
+                        pool.free(frame);
+                    }
+                    _ => match pool.allocate() {
+                        Some(frame) => {
+                            prop_assert!(frame.is_aligned(PAGE_SIZE));
+                            prop_assert!((0x2000..0x1_0000).contains(&frame.0));
+                            prop_assert!(seen.insert(frame));
+                            held.push(frame);
+                        }
+                        None => prop_assert_eq!(held.len(), 14),
+                    },
+                }
+                prop_assert_eq!(pool.available(), 14 - held.len());
+            }
+        }
+    }
+}

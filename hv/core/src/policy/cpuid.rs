@@ -1,0 +1,314 @@
+//! The guest's CPUID: the CPU's own, but for the bits in the tables of [`cpuid_bits`](crate::policy::cpuid_bits).
+
+use bitflags::bitflags;
+
+use super::cpuid_bits::{
+    AMD_FEATURES, EXTENDED_FEATURES, EXTENDED_STATE, FEATURES, HYPERVISOR_BIT, KEY_LOCKER, PEBS_SUBLEAVES,
+    PERFORMANCE, Rule,
+};
+use super::taught::KNOWN_FEATURES;
+use super::xcr0;
+use crate::mem::encryption;
+pub use crate::policy::cpuid_bits::Output;
+use crate::x86::cpuid::Leaf;
+
+bitflags! {
+    /// Features of which a guest can only make use if the extension has a control for them, and it is on.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Features: u32 {
+        /// RDTSCP and RDPID.
+        const RDTSCP = 1 << 0;
+        /// INVPCID.
+        const INVPCID = 1 << 1;
+        /// XSAVES, XRSTORS and IA32_XSS.
+        const XSAVES = 1 << 2;
+        /// UMONITOR, UMWAIT and TPAUSE.
+        const WAITPKG = 1 << 3;
+        /// PCONFIG.
+        const PCONFIG = 1 << 4;
+        /// Intel PT while the extension is in use.
+        const INTEL_PT = 1 << 5;
+        /// What Vidar has not been taught: without an intercept that it sets, no instruction leaves the guest.
+        const UNTAUGHT = 1 << 6;
+    }
+}
+
+/// What decides over the guest's CPUID, beside the CPU.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Features that work in the guest.
+    pub features: Features,
+    /// The guest is told of Vidar.
+    pub hypervisor_bit: bool,
+    /// By how many bits physical addresses are narrower than the CPU says, for a reason that the guest does not see.
+    pub narrower: u32,
+}
+
+/// How many extended leaves there are.
+const EXTENDED_LEAVES: u32 = 0x8000_0000;
+
+/// Leaf 8000000AH: SVM's features. A CPU that has the leaf but not SVM reads zeros there.
+const SVM_LEAF: u32 = 0x8000_000a;
+
+/// Leaf 8000001FH: memory encryption, whose bit in an address Vidar does not follow when it reads the guest's tables, and
+/// encrypted guests.
+const ENCRYPTION_LEAF: u32 = encryption::AMD_LEAF;
+
+/// Leaf 14H: what Intel PT can do.
+const INTEL_PT_LEAF: u32 = 0x14;
+
+/// Leaves that no CPU has, which hypervisors use.
+const HYPERVISOR_LEAVES: core::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_ffff;
+
+/// A leaf that neither a CPU nor a hypervisor has: what the CPU gives for it, it gives for every leaf that it lacks.
+const NO_LEAF: u32 = *HYPERVISOR_LEAVES.start() - 1;
+
+/// What the guest gets for `leaf` and `subleaf`. `native` asks the CPU; `cr4` asks for the guest's CR4, `no_execute` whether it
+/// has left no-execute pages enabled.
+pub fn answer(
+    leaf: u32,
+    subleaf: u32,
+    policy: &Policy,
+    native: impl Fn(u32, u32) -> Leaf,
+    cr4: impl Fn() -> u64,
+    no_execute: impl Fn() -> bool,
+) -> Leaf {
+    let leaf = match leaf {
+        _ if !HYPERVISOR_LEAVES.contains(&leaf) => leaf,
+        _ if policy.hypervisor_bit => return hypervisor_leaf(leaf),
+        // The leaves of a hypervisor below Vidar are never shown. What they offer works by guest-physical addresses, which
+        // that hypervisor would write to beside Vidar; so it is one that names itself to nobody.
+        _ if native(1, 0).ecx & 1 << HYPERVISOR_BIT != 0 => return Leaf::default(),
+        // On a bare machine they are absent: CPUs of Intel give their highest basic leaf then, those of AMD zeros. Intel
+        // SDM Vol. 2A, 3.3 "CPUID-CPU Identification".
+        _ => NO_LEAF,
+    };
+    let table = match leaf {
+        1 => FEATURES,
+        7 => EXTENDED_FEATURES,
+        0xd => EXTENDED_STATE,
+        0x19 => KEY_LOCKER,
+        // On a CPU without this leaf the answer is that to another.
+        0x23 if native(0, 0).eax < leaf => return native(leaf, subleaf),
+        0x23 if PEBS_SUBLEAVES.contains(&subleaf) => return Leaf::default(),
+        0x23 => PERFORMANCE,
+        0x8000_0001 => AMD_FEATURES,
+        0x8000_0008 => return sizes(native(leaf, subleaf), policy.narrower),
+        // A CPU without the leaf, such as any of Intel, answers as for any other that it lacks.
+        SVM_LEAF | ENCRYPTION_LEAF if native(EXTENDED_LEAVES, 0).eax >= leaf => return Leaf::default(),
+        INTEL_PT_LEAF if !policy.features.contains(Features::INTEL_PT) => return Leaf::default(),
+        _ => return native(leaf, subleaf),
+    };
+    let mut result = native(leaf, subleaf);
+    for row in table.iter().filter(|row| row.subleaf.is_none_or(|wanted| wanted == subleaf)) {
+        let output = match row.output {
+            Output::Eax => &mut result.eax,
+            Output::Ebx => &mut result.ebx,
+            Output::Ecx => &mut result.ecx,
+            Output::Edx => &mut result.edx,
+        };
+        let mask = 1 << row.bit;
+        let set = match row.rule {
+            Rule::Hide => false,
+            // A feature that the CPU lacks can't be on: its bit of CR4 is reserved.
+            Rule::Follow(bit) => cr4() & bit != 0,
+            Rule::Needs(feature) => *output & mask != 0 && policy.features.contains(feature),
+            Rule::NoExecute => *output & mask != 0 && no_execute(),
+            Rule::Hypervisor => policy.hypervisor_bit || *output & mask != 0,
+        };
+        *output = if set { *output | mask } else { *output & !mask };
+    }
+    if leaf == 7
+        && !policy.features.contains(Features::UNTAUGHT)
+        && let Some(known) = KNOWN_FEATURES.get(subleaf as usize)
+    {
+        result.eax &= known.eax;
+        result.ebx &= known.ebx;
+        result.ecx &= known.ecx;
+        result.edx &= known.edx;
+    }
+    if (leaf, subleaf) == (0xd, xcr0::APX) {
+        return Leaf::default();
+    }
+    if (leaf, subleaf) == (0xd, 1) && !policy.features.contains(Features::XSAVES) {
+        // What IA32_XSS could enable.
+        (result.ecx, result.edx) = (0, 0);
+    }
+    result
+}
+
+/// Leaf 80000008H, which the CPU gives as `native`: the width of a physical address, and INVLPGB with TLBSYNC, which a guest has
+/// only if its hypervisor lets it.
+const fn sizes(native: Leaf, narrower: u32) -> Leaf {
+    const WIDTH: u32 = 0xff;
+    let width = (native.eax & WIDTH).saturating_sub(narrower);
+    Leaf { eax: native.eax & !WIDTH | width, ebx: native.ebx & !(1 << 3), ..native }
+}
+
+/// Vidar's own leaves.
+fn hypervisor_leaf(leaf: u32) -> Leaf {
+    let [ebx, ecx, edx] = const {
+        let s = vidar_abi::SIGNATURE;
+        [
+            u32::from_le_bytes([s[0], s[1], s[2], s[3]]),
+            u32::from_le_bytes([s[4], s[5], s[6], s[7]]),
+            u32::from_le_bytes([s[8], s[9], s[10], s[11]]),
+        ]
+    };
+    match leaf - vidar_abi::SIGNATURE_LEAF {
+        0 => Leaf { eax: vidar_abi::SIGNATURE_LEAF + 1, ebx, ecx, edx },
+        1 => Leaf { eax: vidar_abi::VERSION.to_raw(), ..Leaf::default() },
+        _ => Leaf::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::control::{CR4_OSXSAVE, CR4_PKE};
+
+    const ONES: Leaf = Leaf { eax: !0, ebx: !0, ecx: !0, edx: !0 };
+    const ALL: Policy = Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 };
+
+    fn changed(leaf: u32, subleaf: u32, policy: &Policy, native: Leaf, cr4: u64) -> [u32; 4] {
+        let got = answer(leaf, subleaf, policy, |_, _| native, || cr4, || true);
+        [got.eax ^ native.eax, got.ebx ^ native.ebx, got.ecx ^ native.ecx, got.edx ^ native.edx]
+    }
+
+    #[test]
+    fn virtualization_is_hidden() {
+        assert_eq!(changed(1, 0, &ALL, ONES, CR4_OSXSAVE), [0, 0, 1 << 5 | 1 << 6, 0]);
+        assert_eq!(changed(0x8000_0001, 0, &ALL, ONES, 0), [0, 0, 1 << 2 | 1 << 12, 0]);
+        for leaf in [SVM_LEAF, ENCRYPTION_LEAF] {
+            assert_eq!(answer(leaf, 0, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
+        }
+        let intel = |leaf, _| match leaf {
+            EXTENDED_LEAVES => Leaf { eax: 0x8000_0008, ..Leaf::default() },
+            _ => ONES,
+        };
+        for leaf in [SVM_LEAF, ENCRYPTION_LEAF] {
+            assert_eq!(
+                answer(leaf, 0, &ALL, intel, || 0, || true),
+                ONES,
+                "as for any leaf that the CPU lacks"
+            );
+        }
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_guest() {
+        let native = Leaf { eax: 0x3930, ebx: !0, ecx: 0x500f, edx: 1 };
+        let answered = |policy: &Policy| answer(0x8000_0008, 0, policy, |_, _| native, || 0, || true);
+        assert_eq!(answered(&ALL), Leaf { ebx: !(1 << 3), ..native }, "INVLPGB");
+        let narrower = Policy { narrower: 5, ..ALL };
+        assert_eq!(answered(&narrower), Leaf { eax: 0x392b, ebx: !(1 << 3), ..native });
+    }
+
+    #[test]
+    fn bits_follow_the_guests_cr4() {
+        assert_eq!(changed(1, 0, &ALL, ONES, 0)[2] & 1 << 27, 1 << 27);
+        assert_eq!(changed(7, 0, &ALL, ONES, CR4_PKE), [0; 4]);
+        assert_eq!(changed(7, 0, &ALL, ONES, 0), [0, 0, 1 << 4, 0]);
+        assert_eq!(changed(0x19, 0, &ALL, ONES, 0), [0, 1, 0, 0]);
+        assert_eq!(changed(0x8000_0008, 0, &ALL, ONES, 0), [0, 1 << 3, 0, 0]);
+    }
+
+    #[test]
+    fn features_without_their_control_are_hidden() {
+        let none = Policy { features: Features::empty(), hypervisor_bit: true, narrower: 0 };
+        let unknown = [0, 0, 1 << 15 | 1 << 26, 0x0022_10c1];
+        let needed = [0, 1 << 10 | 1 << 25, 1 << 5 | 1 << 22, 1 << 18];
+        let both = std::array::from_fn(|output| unknown[output] | needed[output]);
+        assert_eq!(changed(7, 0, &none, ONES, CR4_PKE), both);
+        let edx = 1 << 15 | 1 << 18 | 1 << 21;
+        assert_eq!(changed(7, 1, &ALL, ONES, CR4_PKE), [1 << 17 | 1 << 20 | 1 << 27, 0, 0, edx]);
+        assert_eq!(changed(0xd, 1, &none, ONES, 0), [1 << 3, 0, !0, !0]);
+        assert_eq!(changed(0xd, 1, &ALL, ONES, 0), [0; 4]);
+        assert_eq!(answer(0x14, 0, &none, |_, _| ONES, || 0, || true), Leaf::default());
+        assert_eq!(changed(0xd, 0, &none, ONES, 0), [1 << 19, 0, 0, 0]);
+        assert_eq!(answer(0xd, 19, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
+        assert_eq!(changed(0x8000_0001, 0, &none, Leaf::default(), 0), [0; 4], "nothing is invented");
+    }
+
+    const SILENT: Policy = Policy { hypervisor_bit: false, ..ALL };
+
+    /// The text in a hypervisor's first leaf.
+    fn signature(leaf: Leaf) -> Vec<u8> {
+        [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat()
+    }
+
+    #[test]
+    fn the_guest_is_told_of_vidar_if_it_is_to_be() {
+        let first = answer(0x4000_0000, 0, &ALL, |_, _| ONES, || 0, || true);
+        assert_eq!((first.eax, signature(first)), (0x4000_0001, vidar_abi::SIGNATURE.to_vec()));
+        assert_eq!(changed(1, 0, &ALL, Leaf::default(), 0), [0, 0, 1 << 31, 0]);
+    }
+
+    #[test]
+    fn on_a_bare_machine_a_silent_vidar_leaves_no_trace() {
+        assert_eq!(changed(1, 0, &SILENT, Leaf::default(), 0), [0; 4]);
+        // CPUs answer for a leaf that they lack as they like, and here with its number.
+        let native = |leaf, _| Leaf { ebx: if leaf == 1 { 0 } else { leaf }, ..Leaf::default() };
+        for leaf in [0x4000_0000, 0x4000_0001, 0x4000_0100, 0x4fff_ffff] {
+            assert_eq!(answer(leaf, 0, &SILENT, native, || 0, || true).ebx, 0x3fff_ffff, "{leaf:#x}");
+        }
+    }
+
+    #[test]
+    fn under_another_hypervisor_its_bit_is_shown_and_its_offers_are_not() {
+        assert_eq!(changed(1, 0, &SILENT, ONES, CR4_OSXSAVE), changed(1, 0, &ALL, ONES, CR4_OSXSAVE));
+        for leaf in [0x4000_0000, 0x4000_0001, 0x4000_0100, 0x4fff_ffff] {
+            assert_eq!(answer(leaf, 0, &SILENT, |_, _| ONES, || 0, || true), Leaf::default(), "{leaf:#x}");
+            assert_ne!(answer(leaf, 0, &ALL, |_, _| ONES, || 0, || true), ONES, "{leaf:#x}");
+        }
+    }
+
+    #[test]
+    fn what_vidar_was_not_taught_is_hidden_where_it_might_exit() {
+        let intel = Policy {
+            features: Features::all().difference(Features::UNTAUGHT),
+            hypervisor_bit: true,
+            narrower: 0,
+        };
+        let shown = |subleaf| answer(7, subleaf, &intel, |_, _| ONES, || CR4_PKE, || true);
+        // MSR instructions with an immediate are decoded; SIPI64, the user timer and others are not known.
+        assert_eq!((shown(1).ecx, shown(1).ebx, shown(1).edx & 1 << 13), (1 << 5, 0b1001, 0));
+        assert_eq!(shown(0).edx & 1 << 21, 0);
+        assert_eq!(shown(2), ONES);
+        // What CPUs have today stays: all of EBX; UMIP, CET and LA57; LASS; AVX10.
+        let known = 1 << 2 | 1 << 7 | 1 << 16;
+        assert_eq!((shown(0).ebx, shown(0).ecx & known), (!0, known));
+        assert_eq!((shown(1).eax & 1 << 6, shown(1).edx & 1 << 19), (1 << 6, 1 << 19));
+    }
+
+    #[test]
+    fn there_is_no_nx_while_it_is_disabled() {
+        let disabled = answer(0x8000_0001, 0, &ALL, |_, _| ONES, || 0, || false);
+        assert_eq!(disabled.edx, !(1 << 20));
+        assert_eq!(changed(0x8000_0001, 0, &ALL, ONES, 0)[3], 0);
+    }
+
+    #[test]
+    fn pebs_is_not_advertised() {
+        assert_eq!(changed(0x23, 0, &ALL, ONES, 0), [1 << 4 | 1 << 5, 0, 0, 0]);
+        for subleaf in PEBS_SUBLEAVES {
+            assert_eq!(answer(0x23, subleaf, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
+        }
+        assert_eq!(changed(0x23, 1, &ALL, ONES, 0), [0; 4]);
+        let old = Leaf { eax: 0x16, ..ONES };
+        assert_eq!(changed(0x23, 4, &ALL, old, 0), [0; 4], "a CPU without the leaf answers to another");
+    }
+
+    proptest! {
+        #[test]
+        fn other_leaves_are_the_cpus(leaf in any::<u32>(), subleaf in any::<u32>(), seed in any::<u32>()) {
+            let special =
+                [1, 7, 0xd, 0x19, 0x23, 0x8000_0001, 0x8000_0008, SVM_LEAF, ENCRYPTION_LEAF, INTEL_PT_LEAF];
+            prop_assume!(!special.contains(&leaf) && !HYPERVISOR_LEAVES.contains(&leaf));
+            let native = |l: u32, s: u32| Leaf { eax: l ^ seed, ebx: s ^ seed, ecx: l, edx: s };
+            prop_assert_eq!(answer(leaf, subleaf, &ALL, native, || 0, || true), native(leaf, subleaf));
+        }
+    }
+}

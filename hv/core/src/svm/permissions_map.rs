@@ -1,0 +1,88 @@
+//! The MSR permissions map, derived from the policy's tables. AMD APM Vol. 2, 15.11 "MSR Intercepts".
+
+use crate::policy::msr::{Read, Row, Write};
+
+/// Bytes of the map.
+pub const BYTES: usize = 8192;
+
+/// MSRs in each part of the map.
+const PART: u32 = 0x2000;
+
+/// The first MSR of each part; all others always exit. The last 2 KiB of the map are reserved.
+const PARTS: [u32; 3] = [0, 0xc000_0000, 0xc001_0000];
+
+/// The map in which exactly those accesses exit that `tables` do not leave to the CPU.
+pub fn derive(tables: &[&[Row]]) -> [u8; BYTES] {
+    let mut map = [0; BYTES];
+    for row in tables.iter().copied().flatten() {
+        // The two bits of an MSR: bit 0 for reads, bit 1 for writes.
+        let bits = u8::from(row.read != Read::Native) | u8::from(row.write != Write::Native) << 1;
+        for (part, first) in PARTS.into_iter().enumerate() {
+            // Rows may reach far beyond what the map covers.
+            for index in *row.indices.start().max(&first)..=*row.indices.end().min(&(first + PART - 1)) {
+                let number = part * PART as usize + (index - first) as usize;
+                map[number / 4] |= bits << (number % 4 * 2);
+            }
+        }
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::msr::policy;
+    use crate::svm::msrs::MSRS;
+
+    const EDGES: [(u32, usize); 3] = [(0, 0), (0xc000_0000, 0x800), (0xc001_0000, 0x1000)];
+
+    proptest! {
+        #[test]
+        fn any_rows_are_found_again(
+            rows in proptest::collection::vec((0usize..4, 0u32..0x2010, 0u32..40, 0usize..4), 0..12),
+        ) {
+            // Also beyond the parts, where nothing may be set.
+            let firsts = [0, 0xc000_0000, 0xc001_0000, 0x4b56_4d00];
+            let rows: Vec<Row> = rows
+                .into_iter()
+                .map(|(part, offset, length, kind)| {
+                    let first = firsts[part] + offset;
+                    let read = if kind & 1 == 0 { Read::Native } else { Read::Refuse };
+                    let write = if kind & 2 == 0 { Write::Native } else { Write::Ignore };
+                    Row::new(first, first + length, read, write)
+                })
+                .collect();
+            let map = derive(&[&rows]);
+            let mut left = map;
+            for (first, at) in EDGES {
+                for offset in 0..0x2000usize {
+                    let (byte, shift) = (at + offset / 4, offset % 4 * 2);
+                    let covers = |row: &&Row| row.indices.contains(&(first + offset as u32));
+                    let bits = rows.iter().filter(covers).fold(0, |bits, row| {
+                        bits | u8::from(row.read != Read::Native) | u8::from(row.write != Write::Native) << 1
+                    });
+                    prop_assert_eq!(map[byte] >> shift & 3, bits, "{:#x}", first + offset as u32);
+                    left[byte] &= !(3 << shift);
+                }
+            }
+            prop_assert!(left.iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_policy_for_every_msr_that_it_covers() {
+        let map = derive(MSRS);
+        for (first, at) in [(0, 0), (0xc000_0000, 0x800), (0xc001_0000, 0x1000)] {
+            for offset in 0..0x2000 {
+                let bit = 2 * offset as usize;
+                let exits = |bit: usize| map[at + bit / 8] >> (bit % 8) & 1 == 1;
+                let (on_read, on_write) = policy(MSRS, first + offset);
+                assert_eq!(exits(bit), on_read != Read::Native, "read {:#x}", first + offset);
+                assert_eq!(exits(bit + 1), on_write != Write::Native, "write {:#x}", first + offset);
+            }
+        }
+        assert!(map[0x1800..].iter().all(|byte| *byte == 0));
+    }
+}

@@ -1,0 +1,95 @@
+//! Writes to the local APIC's page, where Vidar starts CPUs for the guest: looked at, and then done.
+
+use vidar_abi::ExitKind;
+
+use super::doubt::Site;
+use super::ipi;
+use super::machine::{Machine, Startup};
+use super::outcome::{Outcome, REFUSE};
+use super::store::{self, Operation, Source};
+use super::vcpu::Vcpu;
+use crate::mem::addr::Gpa;
+use crate::x86::icr::{Icr, Mode, register};
+use crate::x86::msr;
+use crate::x86::registers::Register;
+
+/// The last offset of 32 bits in the page.
+const LAST: u16 = 0xffc;
+
+/// What becomes of the instruction that wants to write to `address`, in the page.
+///
+/// What is not known as a store of 32 bits is tried again, as [`doubt`](crate::vmm::doubt) says, and then gets #GP. Software is to
+/// use those alone: any other size, a store by the FPU or a vector unit, or one that touches bytes 4 to 15 of a register may
+/// do anything, unexpected exceptions among it. Intel SDM Vol. 3A, 11.4.1 "The Local APIC Block Diagram".
+#[cold]
+pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa) -> Outcome {
+    let (code, controls) = (vcpu.code(), vcpu.controls());
+    let bytes = code.bytes(&controls, |address| machine.guest.word(address));
+    // The extension keeps RSP elsewhere, and nobody sends it anywhere.
+    let has_rsp =
+        |source| matches!(source, Source::Register(Register::Rsp) | Source::Exchange(Register::Rsp));
+    let store = store::decode(bytes, code.width(&controls)).filter(|store| !has_rsp(store.source));
+    let Some(store) = store else {
+        let site = Site { kind: ExitKind::SecondStage, rip: code.rip, answered: 0 };
+        if !vcpu.doubt().tries_again(site) {
+            return REFUSE;
+        }
+        vcpu.flush_second_stage();
+        return Outcome::Resume;
+    };
+    vcpu.doubt().found(code.rip);
+    let offset = (address.0 & 0xfff) as u16;
+    if offset > LAST {
+        return REFUSE;
+    }
+    let operand = match store.source {
+        Source::Immediate(value) => value,
+        Source::Register(register) | Source::Exchange(register) => vcpu.registers().low(register),
+    };
+    let reads = store.operation != Operation::Replace || matches!(store.source, Source::Exchange(_));
+    let old = if reads { vcpu.read_apic(offset) } else { 0 };
+    let value = store.operation.result(old, operand);
+    if let Source::Exchange(with) = store.source {
+        vcpu.registers().set(with, old.into());
+    }
+    if store.operation != Operation::Replace {
+        vcpu.set_flags(store::FLAGS, store::flags(value));
+    }
+    // In x2APIC mode, or with the APIC switched off, what is at the page is no APIC.
+    if vcpu.apic_mode() == Some(Mode::XApic) {
+        let percpu = vcpu.percpu();
+        match offset {
+            register::LOGICAL_DESTINATION => percpu.set_logical_destination(value),
+            register::DESTINATION_FORMAT => percpu.set_destination_format(value),
+            register::ICR_LOW => {
+                let destination = vcpu.read_apic(register::ICR_HIGH) >> 24;
+                if !sends(vcpu, machine, Mode::XApic, Icr::decode(Mode::XApic, value, destination)) {
+                    return Outcome::Skip(store.length);
+                }
+            }
+            _ => {}
+        }
+    }
+    vcpu.write_apic(offset, value);
+    Outcome::Skip(store.length)
+}
+
+/// What becomes of a write of `value` to IA32_X2APIC_ICR.
+#[cold]
+pub fn write_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, value: u64) -> Outcome {
+    // Outside of x2APIC mode the MSR is not there.
+    if vcpu.apic_mode() == Some(Mode::X2Apic) {
+        let Some(icr) = Icr::decode_msr(value) else { return REFUSE };
+        if !sends(vcpu, machine, Mode::X2Apic, icr) {
+            return Outcome::Advance;
+        }
+    }
+    if vcpu.wrmsr(msr::X2APIC_ICR, value).is_ok() { Outcome::Advance } else { REFUSE }
+}
+
+/// Returns true if the APIC is to send the message itself.
+fn sends<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, mode: Mode, icr: Icr) -> bool {
+    let Startup::Emulated { trampoline } = machine.startup else { return true };
+    let sender = vcpu.percpu();
+    ipi::write(vcpu, machine.facts.cpus, sender, mode, icr, trampoline)
+}

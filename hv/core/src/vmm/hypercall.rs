@@ -1,0 +1,184 @@
+//! Hypercalls: the calls of `vidar_abi`. All of them only read, so any privilege level may make them.
+
+use core::ops::Range;
+
+use vidar_abi::{Call, ExitKind, LOG_CHUNK, MAGIC, Status, VERSION, Vendor};
+
+use super::percpu::PerCpu;
+use crate::mem::addr::Hpa;
+use crate::x86::registers::{Register, Registers};
+
+/// What the calls tell of.
+pub struct Facts {
+    /// Memory that Vidar keeps, that of its image first.
+    pub kept: &'static [Range<Hpa>],
+    /// The extension in use.
+    pub vendor: Vendor,
+    /// The CPUs, by their numbers.
+    pub cpus: &'static [&'static PerCpu],
+    /// Reads the log: copies from a position on, returns where from and how much.
+    pub log: fn(u64, &mut [u8]) -> (u64, usize),
+}
+
+/// Answers the call in `registers` there.
+pub fn answer(registers: &mut Registers, facts: &Facts) {
+    let status = match Call::from_raw(registers.get(Register::Rax)) {
+        Some(call) => dispatch(call, registers, facts),
+        None => Status::UnknownCall,
+    };
+    registers.set(Register::Rax, status as u64);
+}
+
+fn dispatch(call: Call, registers: &mut Registers, facts: &Facts) -> Status {
+    match call {
+        Call::Version => {
+            registers.set(Register::Rbx, MAGIC);
+            registers.set(Register::Rcx, VERSION.to_raw().into());
+            registers.set(Register::Rdx, PACKAGE_VERSION);
+        }
+        Call::Status => {
+            if let Some(region) = facts.kept.first() {
+                set_range(registers, region);
+            }
+            registers.set(Register::Rdx, facts.vendor as u64);
+            registers.set(Register::Rsi, facts.cpus.len() as u64);
+            registers.set(Register::Rdi, facts.cpus.iter().map(|cpu| cpu.counters.total()).sum());
+        }
+        Call::Exits => {
+            let cpu =
+                usize::try_from(registers.get(Register::Rbx)).ok().and_then(|index| facts.cpus.get(index));
+            let kind = ExitKind::from_raw(registers.get(Register::Rcx));
+            let Some((cpu, kind)) = cpu.zip(kind) else { return Status::BadArgument };
+            registers.set(Register::Rbx, cpu.counters.get(kind));
+        }
+        Call::Memory => {
+            let index = usize::try_from(registers.get(Register::Rbx)).ok();
+            let Some(range) = index.and_then(|index| facts.kept.get(index)) else {
+                return Status::BadArgument;
+            };
+            set_range(registers, range);
+        }
+        Call::Log => {
+            let mut chunk = [0; LOG_CHUNK];
+            let (position, length) = (facts.log)(registers.get(Register::Rbx), &mut chunk);
+            registers.set(Register::Rbx, position);
+            registers.set(Register::Rcx, length as u64);
+            registers.set(Register::Rdx, 0);
+            let (words, _) = chunk.as_chunks();
+            for (register, word) in
+                [Register::R8, Register::R9, Register::R10, Register::R11].into_iter().zip(words)
+            {
+                registers.set(register, u64::from_le_bytes(*word));
+            }
+        }
+    }
+    Status::Ok
+}
+
+fn set_range(registers: &mut Registers, range: &Range<Hpa>) {
+    registers.set(Register::Rbx, range.start.0);
+    registers.set(Register::Rcx, range.end.0 - range.start.0);
+}
+
+/// Vidar's version as the ABI packs it.
+const PACKAGE_VERSION: u64 = {
+    const fn number(text: &str) -> u64 {
+        match u64::from_str_radix(text, 10) {
+            Ok(number) => number,
+            Err(_) => panic!("a version number of the package"),
+        }
+    }
+    number(env!("CARGO_PKG_VERSION_MAJOR")) << 32
+        | number(env!("CARGO_PKG_VERSION_MINOR")) << 16
+        | number(env!("CARGO_PKG_VERSION_PATCH"))
+};
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &[u8] = b"vidar: a log of more than thirty-two bytes";
+
+    fn log(position: u64, buffer: &mut [u8]) -> (u64, usize) {
+        let start = (position as usize).min(TEXT.len());
+        let length = buffer.len().min(TEXT.len() - start);
+        buffer[..length].copy_from_slice(&TEXT[start..start + length]);
+        (start as u64, length)
+    }
+
+    const KEPT: &[Range<Hpa>] = &[Hpa(0x20_0000)..Hpa(0x40_0000), Hpa(0x9_e000)..Hpa(0x9_f000)];
+
+    fn call(registers: &mut Registers) {
+        let cpu: &PerCpu = Box::leak(Box::new(PerCpu::new(0, 0)));
+        cpu.counters.count(ExitKind::Invd);
+        let facts = Facts { kept: KEPT, vendor: Vendor::Vmx, cpus: Box::leak(Box::new([cpu])), log };
+        answer(registers, &facts);
+    }
+
+    fn with(values: &[(Register, u64)]) -> Registers {
+        let mut registers = Registers::default();
+        values.iter().for_each(|(register, value)| registers.set(*register, *value));
+        registers
+    }
+
+    #[test]
+    fn version_and_status() {
+        let mut registers = with(&[]);
+        call(&mut registers);
+        assert_eq!(registers.get(Register::Rax), 0);
+        assert_eq!(registers.get(Register::Rbx), MAGIC);
+        let mut registers = with(&[(Register::Rax, 1)]);
+        call(&mut registers);
+        assert_eq!([registers.get(Register::Rbx), registers.get(Register::Rcx)], [0x20_0000, 0x20_0000]);
+        assert_eq!(registers.get(Register::Rdi), 1);
+    }
+
+    #[test]
+    fn memory_comes_piece_by_piece() {
+        for (index, range) in (0..).zip(KEPT) {
+            let mut registers = with(&[(Register::Rax, 4), (Register::Rbx, index)]);
+            call(&mut registers);
+            let answer =
+                [Register::Rax, Register::Rbx, Register::Rcx].map(|register| registers.get(register));
+            assert_eq!(answer, [0, range.start.0, range.end.0 - range.start.0]);
+        }
+        let mut registers = with(&[(Register::Rax, 4), (Register::Rbx, 2)]);
+        call(&mut registers);
+        assert_eq!(registers, with(&[(Register::Rax, 2), (Register::Rbx, 2)]));
+    }
+
+    #[test]
+    fn log_comes_in_chunks() {
+        let mut position = 0;
+        let mut all = Vec::new();
+        loop {
+            let mut registers = with(&[(Register::Rax, 3), (Register::Rbx, position)]);
+            call(&mut registers);
+            let words = [Register::R8, Register::R9, Register::R10, Register::R11].map(|r| registers.get(r));
+            let length = registers.get(Register::Rcx);
+            if length == 0 {
+                break;
+            }
+            all.extend_from_slice(&words.map(u64::to_le_bytes).concat()[..length as usize]);
+            position = registers.get(Register::Rbx) + length;
+        }
+        assert_eq!(all, TEXT);
+    }
+
+    proptest! {
+        #[test]
+        fn a_refused_call_changes_rax_alone(rax in any::<u64>(), rbx in 1u64.., rcx in any::<u64>()) {
+            let before = with(&[(Register::Rax, rax), (Register::Rbx, rbx), (Register::Rcx, rcx)]);
+            for mut registers in [before, with(&[(Register::Rax, 2), (Register::Rbx, rbx), (Register::Rcx, rcx)])] {
+                let mut expected = registers;
+                let known = Call::from_raw(registers.get(Register::Rax));
+                prop_assume!(matches!(known, None | Some(Call::Exits)));
+                expected.set(Register::Rax, if known.is_some() { 2 } else { 1 });
+                call(&mut registers);
+                prop_assert_eq!(registers, expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Events: what a VM entry injects, and what an exit interrupted.
+//!
+//! Intel SDM Vol. 3C, 25.8.3 "VM-Entry Controls for Event Injection" and 28.2.4 "Information for VM Exits During Event
+//! Delivery".
+
+use crate::vmm::outcome::Exception;
+use crate::vmm::percpu::kept;
+
+/// The information is valid.
+const VALID: u32 = 1 << 31;
+/// An error code is delivered.
+const ERROR_CODE: u32 = 1 << 11;
+/// Hardware exception, in bits 10:8.
+const HARDWARE_EXCEPTION: u32 = 3 << 8;
+/// Vector, type and error-code bit: what entry and vectoring information have in common.
+const EVENT: u32 = 0xfff;
+
+/// An NMI, for injection.
+pub const NMI: u32 = VALID | 2 << 8 | 2;
+
+/// A machine check, for injection. Nothing blocks it but another event, and it has no error code: Intel SDM Vol. 3C, 27.3.1.5
+/// "Checks on Guest Non-Register State".
+pub const MACHINE_CHECK: u32 = Injection::of(Exception::MachineCheck, true).information;
+
+/// Bits of the interruptibility state.
+pub mod interruptibility {
+    /// Blocking by STI.
+    pub const STI: u32 = 1 << 0;
+    /// Blocking by MOV SS.
+    pub const MOV_SS: u32 = 1 << 1;
+    /// Blocking by NMI.
+    pub const NMI: u32 = 1 << 3;
+}
+
+/// Activity states.
+pub mod activity {
+    /// Wait-for-SIPI.
+    pub const WAIT_FOR_SIPI: u32 = 3;
+}
+
+/// BS of the pending debug exceptions: a single step is due.
+pub const PENDING_SINGLE_STEP: u64 = 1 << 14;
+
+/// What the fields for event injection are to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Injection {
+    /// VM-entry interruption information.
+    pub information: u32,
+    /// Its error code, if it has one.
+    pub error_code: Option<u32>,
+    /// Length of the instruction that raised it, for software interrupts and exceptions.
+    pub instruction_length: Option<u32>,
+}
+
+impl Injection {
+    /// The injection of `exception`. In real mode none has an error code, and VM entry refuses one: Intel SDM Vol. 3C,
+    /// 27.2.1.3 "VM-Entry Control Fields".
+    pub const fn of(exception: Exception, protected_mode: bool) -> Self {
+        let (vector, error_code) = match exception {
+            Exception::InvalidOpcode => (6, None),
+            Exception::GeneralProtection if protected_mode => (13, Some(0)),
+            Exception::GeneralProtection => (13, None),
+            Exception::MachineCheck => (18, None),
+        };
+        let with_code = if error_code.is_some() { ERROR_CODE } else { 0 };
+        Self {
+            information: VALID | HARDWARE_EXCEPTION | with_code | vector,
+            error_code,
+            instruction_length: None,
+        }
+    }
+}
+
+/// What an exit during the delivery of an event leaves to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interrupted {
+    /// The event, to be injected again.
+    pub injection: Injection,
+    /// It is an NMI, whose delivery has begun to block NMIs: that must be taken back, since it begins anew.
+    pub is_nmi: bool,
+}
+
+/// What the IDT-vectoring information says, with the fields that go with it.
+pub const fn interrupted(information: u32, error_code: u32, instruction_length: u32) -> Option<Interrupted> {
+    if information & VALID == 0 {
+        return None;
+    }
+    let kind = information >> 8 & 7;
+    Some(Interrupted {
+        injection: Injection {
+            information: VALID | information & EVENT,
+            error_code: if information & ERROR_CODE != 0 { Some(error_code) } else { None },
+            // Software interrupt, privileged software exception, software exception.
+            instruction_length: if kind >= 4 { Some(instruction_length) } else { None },
+        },
+        is_nmi: kind == 2,
+    })
+}
+
+/// Which of the `waiting` events goes in with the next entry: what its injection is, and what still waits. A machine check
+/// comes first, as in the CPU. Intel SDM Vol. 3A, 6.9 "Prioritization of Concurrent Events".
+pub const fn next_kept(waiting: u8, interruptibility: u32, entry_information: u32) -> (Option<u32>, u8) {
+    if entry_information & VALID != 0 {
+        (None, waiting)
+    } else if waiting & kept::MACHINE_CHECK != 0 {
+        (Some(MACHINE_CHECK), waiting & !kept::MACHINE_CHECK)
+    } else if waiting & kept::NMI != 0 && nmi_allowed(interruptibility, entry_information) {
+        (Some(NMI), waiting & !kept::NMI)
+    } else {
+        (None, waiting)
+    }
+}
+
+/// Returns true if an NMI can be injected: nothing blocks it and no other event is to be injected.
+pub const fn nmi_allowed(interruptibility: u32, entry_information: u32) -> bool {
+    let blocking = interruptibility::STI | interruptibility::MOV_SS | interruptibility::NMI;
+    interruptibility & blocking == 0 && entry_information & VALID == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exceptions() {
+        assert_eq!(Injection::of(Exception::InvalidOpcode, true).information, 0x8000_0306);
+        let fault = Injection::of(Exception::GeneralProtection, true);
+        assert_eq!((fault.information, fault.error_code), (0x8000_0b0d, Some(0)));
+        let real_mode = Injection::of(Exception::GeneralProtection, false);
+        assert_eq!((real_mode.information, real_mode.error_code), (0x8000_030d, None));
+    }
+
+    #[test]
+    fn interrupted_events_are_delivered_again() {
+        assert_eq!(interrupted(0x0000_0b0e, 2, 3), None);
+        let page_fault = interrupted(0x8000_1b0e, 2, 3).expect("valid").injection;
+        assert_eq!(
+            page_fault,
+            Injection { information: 0x8000_0b0e, error_code: Some(2), instruction_length: None }
+        );
+        let int80 = interrupted(0x8000_0480, 0, 2).expect("valid").injection;
+        assert_eq!(
+            int80,
+            Injection { information: 0x8000_0480, error_code: None, instruction_length: Some(2) }
+        );
+        assert!(interrupted(0x8000_0202, 0, 0).expect("valid").is_nmi);
+    }
+
+    #[test]
+    fn a_machine_check_comes_before_an_nmi_and_after_what_was_interrupted() {
+        let both = kept::MACHINE_CHECK | kept::NMI;
+        assert_eq!(next_kept(both, interruptibility::MOV_SS, 0), (Some(0x8000_0312), kept::NMI));
+        assert_eq!(next_kept(both, 0, VALID | 0x80), (None, both));
+        assert_eq!(next_kept(kept::NMI, 0, 0), (Some(NMI), 0));
+        assert_eq!(next_kept(kept::NMI, interruptibility::NMI, 0), (None, kept::NMI));
+        assert_eq!(next_kept(0, 0, 0), (None, 0));
+    }
+
+    #[test]
+    fn an_nmi_waits_for_its_turn() {
+        assert!(nmi_allowed(0, 0));
+        for blocking in [interruptibility::STI, interruptibility::MOV_SS, interruptibility::NMI] {
+            assert!(!nmi_allowed(blocking, 0));
+        }
+        assert!(!nmi_allowed(0, VALID | 0x80));
+    }
+}

@@ -1,0 +1,48 @@
+//! What a map says, by asking every entry about one piece of memory after the other.
+
+use std::ops::Range;
+
+use vidar_core::mem::addr::Hpa;
+use vidar_core::mem::map::{MemoryKind, MemoryRegion, RAM_END};
+
+/// Memory between two neighbouring edges of a map: all of its bytes are in the same entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    pub range: Range<Hpa>,
+    /// The kinds that entries give it, in the order of their numbers.
+    pub kinds: Vec<MemoryKind>,
+}
+
+/// The pieces that a map divides memory into, from 0 to the end of the space; `edges` divide it as well.
+pub fn pieces(regions: &[MemoryRegion], edges: &[Hpa]) -> Vec<Piece> {
+    let own = regions.iter().flat_map(|region| [region.range.start, region.range.end]);
+    let mut edges: Vec<_> =
+        own.chain(edges.iter().copied()).chain([Hpa(0), RAM_END, Hpa(u64::MAX)]).collect();
+    edges.sort_unstable();
+    edges.dedup();
+    let piece = |pair: &[Hpa]| {
+        let inside = regions.iter().filter(|region| region.range.contains(&pair[0]));
+        let mut kinds: Vec<_> = inside.map(|region| region.kind).collect();
+        kinds.sort_unstable_by_key(|kind| kind.to_raw());
+        kinds.dedup();
+        Piece { range: pair[0]..pair[1], kinds }
+    };
+    edges.windows(2).map(piece).collect()
+}
+
+/// Those for which `wanted` holds, joined where they touch.
+fn runs(pieces: &[Piece], wanted: impl Fn(&Piece) -> bool) -> Vec<Range<Hpa>> {
+    let mut runs: Vec<Range<Hpa>> = Vec::new();
+    for piece in pieces.iter().filter(|piece| wanted(piece)) {
+        match runs.last_mut().filter(|run| run.end == piece.range.start) {
+            Some(run) => run.end = piece.range.end,
+            None => runs.push(piece.range.clone()),
+        }
+    }
+    runs
+}
+
+/// What is RAM for an operating system.
+pub fn usable(regions: &[MemoryRegion]) -> Vec<Range<Hpa>> {
+    runs(&pieces(regions, &[]), |piece| piece.kinds == [MemoryKind::Usable] && piece.range.start < RAM_END)
+}

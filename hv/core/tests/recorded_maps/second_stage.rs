@@ -1,0 +1,142 @@
+//! The second stage of real machines: all is where it was, with the type that the MTRRs give, but for what Vidar keeps.
+
+use std::ops::Range;
+
+use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
+use vidar_core::mem::identity::Identity;
+use vidar_core::mem::mtrr::{MemoryType, Mtrrs};
+use vidar_core::mem::ranges::RangeSet;
+use vidar_core::mem::stage2::{Format, SecondStage};
+use vidar_core::svm::npt::Npt;
+use vidar_core::vmx::ept::Ept;
+
+use crate::recorded::{self, GIB, Machine};
+use crate::tables::Tables;
+
+/// The page below 640 KiB that CPUs are started from.
+const STARTUP: Range<Hpa> = Hpa(0x8000)..Hpa(0x9000);
+/// Where processors have windows for devices: above 4 GiB, above 512 GiB, above 1 TiB, and up to 128 TiB.
+const WINDOWS: [Range<u64>; 4] = [
+    8 * GIB..(8 * GIB + 0x1234_5000),
+    (512 * GIB - 0x20_0000)..514 * GIB,
+    (1 << 40)..(1 << 40) + 0x2000,
+    ((1 << 47) - 3 * GIB)..(1 << 47),
+];
+
+fn windows(machine: &Machine) -> Vec<Range<Gpa>> {
+    let known = machine.windows.iter().map(|window| window.start.identity()..window.end.identity());
+    known.chain(WINDOWS.map(|window| Gpa(window.start)..Gpa(window.end))).collect()
+}
+
+/// Both sides of each edge: the byte, the page and the large page.
+fn probes(edges: impl IntoIterator<Item = u64>) -> Vec<Gpa> {
+    let beside = |edge: u64| {
+        let steps = [1, PAGE_SIZE, PageSize::Size2M.bytes(), GIB];
+        steps.into_iter().flat_map(move |step| [edge.saturating_sub(step), edge, edge + step - 1])
+    };
+    edges.into_iter().filter(|edge| *edge <= 1 << 47).flat_map(beside).map(Gpa).collect()
+}
+
+fn model(identity: &Identity, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
+    let page = gpa.identity();
+    (!identity.hidden.contains(page)).then(|| (page, identity.mtrrs.type_at(page)))
+}
+
+/// RAM is mapped beforehand, windows as they are touched, and the touches come last or first.
+fn check<F: Format>(machine: &Machine, identity: &Identity, largest: PageSize, touch_first: bool) {
+    let mut tables = Tables::with_limit(usize::MAX);
+    let mut stage2 = SecondStage::<F>::new(&mut tables, largest).unwrap();
+    let usable = machine.map().usable();
+    let windows = windows(machine);
+    let touched = probes(windows.iter().flat_map(|window| [window.start.0, window.end.0]));
+    let touch = |stage2: &mut SecondStage<F>, tables: &mut Tables| {
+        for gpa in &touched {
+            let mapped = identity.map_on_touch(stage2, tables, *gpa).unwrap();
+            assert_eq!(mapped.is_none(), identity.hidden.contains(gpa.identity()));
+        }
+    };
+    if touch_first {
+        touch(&mut stage2, &mut tables);
+    }
+    for range in &usable {
+        identity.map_range(&mut stage2, &mut tables, range.start.identity()..range.end.identity()).unwrap();
+    }
+    if !touch_first {
+        touch(&mut stage2, &mut tables);
+    }
+
+    let answer = |gpa| stage2.translate(&tables, gpa).map(|(hpa, _, memory_type)| (hpa, memory_type));
+    let name = &machine.name;
+    for gpa in &touched {
+        assert_eq!(answer(*gpa), model(identity, *gpa), "{name} at {gpa}");
+    }
+    let edges =
+        machine.edges().into_iter().chain(identity.hidden.iter().flat_map(|range| [range.start, range.end]));
+    for gpa in probes(edges.map(|edge| edge.0)) {
+        let found = answer(gpa);
+        let expected = model(identity, gpa);
+        // What is no RAM is mapped where it lies in a page with RAM, and then truly.
+        let page = gpa.align_down(PAGE_SIZE).identity();
+        assert!(
+            found == expected || found.is_none() && !usable.overlaps(&(page..page + PAGE_SIZE)),
+            "{name} at {gpa}"
+        );
+    }
+}
+
+fn identity(mtrrs: Mtrrs, region: &Range<Hpa>) -> Identity {
+    Identity {
+        mtrrs,
+        hidden: RangeSet::from([region.clone(), STARTUP]),
+        watched: None,
+        moved: None,
+        alias: 0,
+    }
+}
+
+#[test]
+fn all_is_where_it_was_but_for_vidar() {
+    for machine in recorded::all() {
+        for (_, mtrrs) in machine.mtrrs() {
+            for region in machine.places_of_vidar() {
+                let identity = identity(mtrrs.clone(), &region);
+                check::<Ept>(&machine, &identity, PageSize::Size1G, false);
+                check::<Npt>(&machine, &identity, PageSize::Size1G, true);
+            }
+        }
+    }
+}
+
+#[test]
+fn without_huge_pages_it_is_the_same() {
+    for machine in recorded::all() {
+        let (Some((_, mtrrs)), Some(region)) = (machine.mtrrs().pop(), machine.places_of_vidar().pop())
+        else {
+            continue;
+        };
+        check::<Ept>(&machine, &identity(mtrrs, &region), PageSize::Size2M, true);
+    }
+}
+
+#[test]
+fn ram_is_write_back_and_windows_are_not() {
+    for machine in recorded::all() {
+        let usable = machine.map().usable();
+        for (name, mtrrs) in machine.mtrrs() {
+            // Conventional memory ends in the fixed ranges.
+            let above = usable.iter().filter(|range| range.start.0 >= 0x10_0000);
+            for range in above {
+                assert_eq!(
+                    mtrrs.uniform_type(range.clone()),
+                    Some(MemoryType::WriteBack),
+                    "{}, {name}",
+                    machine.name
+                );
+            }
+            for window in machine.windows.iter().filter(|_| name != "none") {
+                let found = mtrrs.uniform_type(window.clone());
+                assert_eq!(found, Some(MemoryType::Uncacheable), "{}, {name}, {window:?}", machine.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! How many frames the tables of a machine take. `cargo test -p vidar-core --test recorded_maps frames -- --nocapture` prints them.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
+use vidar_core::mem::identity::Identity;
+use vidar_core::mem::map::MemoryMap;
+use vidar_core::mem::mtrr::{MemoryType, Mtrrs};
+use vidar_core::mem::stage2::{ENTRIES, MapError, SecondStage, TableMemory};
+use vidar_core::vmm::memory::GuestMemory;
+use vidar_core::vmx::ept::Ept;
+
+use crate::recorded::{self, BELOW_4G, GIB, MIB};
+
+/// Tables, with a limit on how many there are. Using one that is not there is a failure.
+pub struct Tables {
+    tables: Vec<Option<[u64; ENTRIES]>>,
+    used: usize,
+    limit: usize,
+}
+
+impl Tables {
+    pub fn with_limit(limit: usize) -> Self {
+        Self { tables: Vec::new(), used: 0, limit }
+    }
+
+    fn index(table: Hpa) -> usize {
+        (table.0 / PAGE_SIZE) as usize - 1
+    }
+}
+
+impl TableMemory for Tables {
+    fn allocate(&mut self) -> Option<Hpa> {
+        (self.used < self.limit).then(|| {
+            self.used += 1;
+            self.tables.push(Some([0; ENTRIES]));
+            Hpa(self.tables.len() as u64 * PAGE_SIZE)
+        })
+    }
+
+    fn free(&mut self, table: Hpa) {
+        self.used -= 1;
+        assert!(self.tables[Self::index(table)].take().is_some(), "{table} freed twice");
+    }
+
+    fn read(&self, table: Hpa, index: usize) -> u64 {
+        self.tables[Self::index(table)].as_ref().unwrap()[index]
+    }
+
+    fn write(&mut self, table: Hpa, index: usize, entry: u64) {
+        self.tables[Self::index(table)].as_mut().unwrap()[index] = entry;
+    }
+}
+
+fn identity(mtrrs: Mtrrs, region: Range<Hpa>) -> Identity {
+    Identity { mtrrs, hidden: [region].into(), watched: None, moved: None, alias: 0 }
+}
+
+/// The guest's memory, with at most so many frames for its tables.
+pub fn guest(
+    map: &MemoryMap<'_>,
+    identity: Identity,
+    largest: PageSize,
+    limit: usize,
+    shared: bool,
+) -> Result<GuestMemory<Ept, Tables>, MapError> {
+    let mut ram = map.usable();
+    identity.hidden.iter().for_each(|range| ram.remove(range));
+    GuestMemory::new(Tables::with_limit(limit), largest, identity, ram, shared)
+}
+
+/// Frames of the second stage, with root and decoy.
+fn second_stage(map: &MemoryMap<'_>, identity: Identity, largest: PageSize) -> usize {
+    guest(map, identity, largest, usize::MAX, true).unwrap().tables().used
+}
+
+/// The same by counting: root, decoy and the three tables that lead to it everywhere; a table for each 512 GiB with RAM, for each GiB with RAM that is no page, and for
+/// each 2 MiB of those that are none.
+fn counted(map: &MemoryMap<'_>, identity: &Identity, largest: PageSize) -> usize {
+    let mut blocks: [BTreeSet<u64>; 3] = Default::default();
+    let mut ram = map.usable();
+    identity.hidden.iter().for_each(|range| ram.remove(range));
+    ram.insert(Hpa(0)..Hpa(MIB));
+    let is_page = |start: u64, size: u64| {
+        let range = Hpa(start)..Hpa(start + size);
+        !identity.hidden.overlaps(&range) && identity.mtrrs.uniform_type(range).is_some()
+    };
+    for range in &ram {
+        let under =
+            |size: u64| (range.start.0 / size..range.end.0.div_ceil(size)).map(move |block| block * size);
+        blocks[0].extend(under(512 * GIB));
+        let divided = |start: &u64| largest < PageSize::Size1G || !is_page(*start, GIB);
+        let small = |start: &u64| divided(&(start & !(GIB - 1))) && !is_page(*start, 2 * MIB);
+        blocks[1].extend(under(GIB).filter(divided));
+        blocks[2].extend(under(2 * MIB).filter(small));
+    }
+    5 + blocks.iter().map(BTreeSet::len).sum::<usize>()
+}
+
+/// Frames of Vidar's direct map, by its rule: the first 4 GiB in pages of 2 MiB, Vidar's own in small ones; above them the
+/// largest pages with RAM in them.
+fn direct_map(map: &MemoryMap<'_>, region: &Range<Hpa>, largest: PageSize) -> usize {
+    let mut tables = Tables::with_limit(usize::MAX);
+    let mut direct = SecondStage::<Ept>::new(&mut tables, largest).unwrap();
+    let mut map_page = |at: u64, size| {
+        direct.map(&mut tables, Gpa(at), Hpa(at), size, MemoryType::WriteBack).unwrap();
+    };
+    (region.start.0..region.end.0).step_by(PAGE_SIZE as usize).for_each(|at| map_page(at, PageSize::Size4K));
+    let low = (0..BELOW_4G.end.0).step_by(PageSize::Size2M.bytes() as usize);
+    low.filter(|at| *at != region.start.0).for_each(|at| map_page(at, PageSize::Size2M));
+    for range in &map.usable() {
+        let start = range.start.max(BELOW_4G.end).align_down(largest.bytes()).0;
+        (start..range.end.0).step_by(largest.bytes() as usize).for_each(|at| map_page(at, largest));
+    }
+    tables.used
+}
+
+fn kib(frames: usize) -> usize {
+    frames * PAGE_SIZE as usize / 1024
+}
+
+#[test]
+fn frames_are_as_many_as_counted() {
+    println!(
+        "{:20}{:>10} {:15}{:>11}{:>11}{:>11}{:>11}",
+        "", "RAM, MiB", "MTRRs", "guest 1G", "2M", "host 1G", "2M"
+    );
+    for machine in recorded::all() {
+        let map = machine.map();
+        let Some(region) = machine.places_of_vidar().first().cloned() else { continue };
+        let sizes = [PageSize::Size1G, PageSize::Size2M];
+        let host = sizes.map(|largest| kib(direct_map(&map, &region, largest)));
+        for (name, mtrrs) in machine.mtrrs() {
+            let identity = identity(mtrrs, region.clone());
+            // Without huge pages the tables are many, and nearly the same for every set of MTRRs.
+            let sizes = if name == "named RAM" { &sizes[..] } else { &sizes[..1] };
+            let guest = sizes.iter().map(|largest| {
+                let frames = second_stage(&map, identity.clone(), *largest);
+                assert_eq!(frames, counted(&map, &identity, *largest), "{}, {name}, {largest}", machine.name);
+                kib(frames)
+            });
+            let guest: Vec<_> = guest.collect();
+            let kib = |kib: Option<&usize>| kib.map_or(String::new(), |kib| format!("{kib} KiB"));
+            let [huge, large] = [0, 1].map(|at| kib(guest.get(at)));
+            let [host_huge, host_large] = [0, 1].map(|at| kib(host.get(at)));
+            let (machine, ram) = (&machine.name, map.usable_bytes() / MIB);
+            println!("{machine:20}{ram:10} {name:15}{huge:>11}{large:>11}{host_huge:>11}{host_large:>11}");
+        }
+    }
+}
+
+#[test]
+fn several_cpus_need_tables_for_all_ram_beforehand() {
+    for machine in recorded::all() {
+        let Some(region) = machine.places_of_vidar().first().cloned() else { continue };
+        let map = machine.map();
+        let identity = identity(Mtrrs::write_back(), region);
+        let enough = second_stage(&map, identity.clone(), PageSize::Size1G);
+        let make = |frames, shared| guest(&map, identity.clone(), PageSize::Size1G, frames, shared).err();
+        assert_eq!(make(enough, true), None, "{}", machine.name);
+        assert_eq!(make(enough - 1, true), Some(MapError::OutOfTables), "{}", machine.name);
+        assert_eq!(make(enough - 1, false), None, "{}: one CPU makes room", machine.name);
+    }
+}

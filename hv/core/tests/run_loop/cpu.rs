@@ -1,0 +1,265 @@
+//! A CPU that leaves its guest for what a test says, and notes down what is done to it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP};
+use vidar_core::policy::control::{CR0_ET, CR0_NE, CR0_PE, Controls};
+use vidar_core::vmm::crash::Snapshot;
+use vidar_core::vmm::doubt::Doubt;
+use vidar_core::vmm::exit::Exit;
+use vidar_core::vmm::fetch::Code;
+use vidar_core::vmm::outcome::Exception;
+use vidar_core::vmm::percpu::PerCpu;
+use vidar_core::vmm::processor::Processor;
+use vidar_core::vmm::vcpu::Vcpu;
+use vidar_core::x86::cpuid::Leaf;
+use vidar_core::x86::icr::{Destination, Message, Mode};
+use vidar_core::x86::msr::{self, Fault};
+use vidar_core::x86::registers::Registers;
+
+use crate::bench::{CODE, XCR0_SUPPORTED};
+
+/// What was done to the CPU, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Did {
+    Run,
+    Advance,
+    Inject(Exception),
+    Init { waits: bool },
+    Startup(u8),
+    Skip(u8),
+    WriteApic(u16, u32),
+    SetFlags(u64, u64),
+    Send(Message, Destination),
+    Wrmsr(u32, u64),
+    Xsetbv(u32, u64),
+    Wbinvd,
+    Flush,
+    SetControls(Controls),
+    WatchEfer(bool),
+    SetPdptes([u64; 4]),
+}
+
+/// A CPU that follows a script. Its MSRs hold whatever is written to them; those that are not there give #GP.
+pub struct FakeCpu {
+    pub script: VecDeque<Exit>,
+    pub did: Vec<Did>,
+    pub registers: Registers,
+    pub controls: Controls,
+    pub cpl: u8,
+    pub task_is_16_bit: bool,
+    pub msrs: BTreeMap<u32, u64>,
+    /// What most leaves of CPUID have in EDX.
+    pub cpuid_edx: u32,
+    /// Every access to an MSR and XCR0 gives #GP.
+    pub faults: bool,
+    pub percpu: &'static PerCpu,
+    pub apic_mode: Option<Mode>,
+    /// What the registers of the APIC's page hold.
+    pub apic: BTreeMap<u16, u32>,
+    /// A start-up IPI of Vidar's has the CPU with this block come up.
+    pub comes_up: Option<&'static PerCpu>,
+    /// Where [`FakeCpu::comes_up`] came up.
+    pub started_at: Option<u8>,
+    pub doubt: Doubt,
+}
+
+impl FakeCpu {
+    pub fn new() -> Self {
+        let msrs = BTreeMap::from([
+            (0x10, 0x1234_5678_9abc_def0),
+            (msr::APIC_BASE, 0xfee0_0900),
+            (msr::FEATURE_CONTROL, 0x10_0005),
+            (msr::BIOS_UPDT_TRIG, 0),
+            (msr::SMM_MONITOR_CTL, 0),
+            (msr::MISC_ENABLE, 0),
+            (msr::PEBS_ENABLE, 0),
+            (msr::PAT, 0x0007_0406_0007_0406),
+            (msr::VMX_BASIC, 0x00da_0400_0000_0001),
+            (msr::VMX_EXIT_CTLS2, 0),
+            (msr::VM_CR, 0),
+            (msr::VM_HSAVE_PA, 0),
+            (msr::PATCH_LOADER, 0),
+            (msr::TSC_RATIO, 1 << 33),
+            (msr::SYSCFG, 1 << 23 | 1 << 18),
+            (msr::TOP_MEM, 0x8000_0000),
+            (msr::MMIO_CFG_BASE, 0),
+            (msr::SMM_MASK, 0),
+            // All of RAM WB, as the default type has it; 3 GiB to 4 GiB UC.
+            (IA32_MTRRCAP, 0x508),
+            (IA32_MTRR_DEF_TYPE, 0xc06),
+            (0x200, 0xc000_0000),
+            (0x201, 0xff_c000_0800),
+            (0x259, 0),
+        ]);
+        let unused_pairs = (0x202..0x210).map(|index| (index, 0));
+        let fixed = [0x250, 0x258].into_iter().chain(0x268..=0x26f);
+        let write_back = fixed.map(|index| (index, 0x0606_0606_0606_0606));
+        Self {
+            script: VecDeque::new(),
+            did: Vec::new(),
+            registers: Registers::default(),
+            controls: Controls { cr0: CR0_PE | CR0_ET | CR0_NE, ..Controls::default() },
+            cpl: 0,
+            task_is_16_bit: false,
+            msrs: msrs.into_iter().chain(unused_pairs).chain(write_back).collect(),
+            cpuid_edx: CPUID_EDX,
+            faults: false,
+            percpu: Box::leak(Box::new(PerCpu::new(0, 0))),
+            apic_mode: Some(Mode::XApic),
+            apic: BTreeMap::new(),
+            comes_up: None,
+            started_at: None,
+            doubt: Doubt::default(),
+        }
+    }
+}
+
+/// What most leaves of CPUID have in EDX.
+const CPUID_EDX: u32 = 0x8745_4321;
+
+/// The CPU's own CPUID: outputs that tell the inputs.
+pub fn native_cpuid(leaf: u32, subleaf: u32) -> Leaf {
+    match (leaf, subleaf) {
+        (0xd, 0) => Leaf { eax: XCR0_SUPPORTED, ..Leaf::default() },
+        _ => Leaf { eax: !leaf, ebx: !subleaf, ecx: !0, edx: CPUID_EDX },
+    }
+}
+
+impl Vcpu for FakeCpu {
+    fn run(&mut self) -> Exit {
+        self.did.push(Did::Run);
+        self.script.pop_front().expect("the guest is run although it stopped")
+    }
+
+    fn registers(&mut self) -> &mut Registers {
+        &mut self.registers
+    }
+
+    fn percpu(&self) -> &'static PerCpu {
+        self.percpu
+    }
+
+    fn controls(&self) -> Controls {
+        self.controls
+    }
+
+    fn cr4(&self) -> u64 {
+        self.controls.cr4
+    }
+
+    fn cpl(&self) -> u8 {
+        self.cpl
+    }
+
+    fn task_is_16_bit(&self) -> bool {
+        self.task_is_16_bit
+    }
+
+    fn set_controls(&mut self, controls: &Controls) {
+        self.controls = *controls;
+        self.did.push(Did::SetControls(*controls));
+    }
+
+    fn watch_efer(&mut self, watch: bool) {
+        self.did.push(Did::WatchEfer(watch));
+    }
+
+    fn set_pdptes(&mut self, entries: [u64; 4]) {
+        self.did.push(Did::SetPdptes(entries));
+    }
+
+    fn advance(&mut self) {
+        self.did.push(Did::Advance);
+    }
+
+    fn skip(&mut self, length: u8) {
+        self.did.push(Did::Skip(length));
+    }
+
+    fn set_flags(&mut self, mask: u64, flags: u64) {
+        self.did.push(Did::SetFlags(mask, flags));
+    }
+
+    fn code(&self) -> Code {
+        Code { rip: CODE, base: 0, default_32: true }
+    }
+
+    fn inject(&mut self, exception: Exception) {
+        self.did.push(Did::Inject(exception));
+    }
+
+    fn init(&mut self, waits: bool) {
+        self.did.push(Did::Init { waits });
+    }
+
+    fn startup(&mut self, vector: u8) {
+        self.did.push(Did::Startup(vector));
+    }
+
+    fn flush_second_stage(&mut self) {
+        self.did.push(Did::Flush);
+    }
+
+    fn doubt(&mut self) -> &mut Doubt {
+        &mut self.doubt
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        panic!("the loop does not report")
+    }
+
+    fn leave(&mut self) {
+        panic!("the loop does not reset the machine")
+    }
+}
+
+impl Processor for FakeCpu {
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf {
+        let native = native_cpuid(leaf, subleaf);
+        if native.edx == CPUID_EDX { Leaf { edx: self.cpuid_edx, ..native } } else { native }
+    }
+
+    fn rdmsr(&mut self, index: u32) -> Result<u64, Fault> {
+        self.msrs.get(&index).copied().filter(|_| !self.faults).ok_or(Fault)
+    }
+
+    fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault> {
+        self.did.push(Did::Wrmsr(index, value));
+        *self.msrs.get_mut(&index).filter(|_| !self.faults).ok_or(Fault)? = value;
+        Ok(())
+    }
+
+    fn xsetbv(&mut self, register: u32, value: u64) -> Result<(), Fault> {
+        self.did.push(Did::Xsetbv(register, value));
+        if self.faults { Err(Fault) } else { Ok(()) }
+    }
+
+    fn wbinvd(&mut self) {
+        self.did.push(Did::Wbinvd);
+    }
+
+    fn apic_mode(&self) -> Option<Mode> {
+        self.apic_mode
+    }
+
+    fn read_apic(&self, offset: u16) -> u32 {
+        self.apic.get(&offset).copied().unwrap_or(0)
+    }
+
+    fn write_apic(&mut self, offset: u16, value: u32) {
+        self.did.push(Did::WriteApic(offset, value));
+        self.apic.insert(offset, value);
+    }
+
+    fn send(&mut self, message: Message, destination: Destination) {
+        self.did.push(Did::Send(message, destination));
+        if let (Message::Startup(_), Some(cpu)) = (message, self.comes_up) {
+            self.started_at = cpu.startup.take();
+        }
+    }
+
+    fn stop_is_wanted(&self) -> bool {
+        false
+    }
+}

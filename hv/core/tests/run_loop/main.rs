@@ -1,0 +1,39 @@
+//! The run loop on a CPU that follows a script: what each exit comes to.
+
+mod answers;
+mod any;
+mod bench;
+mod controls;
+mod cpu;
+mod memory;
+mod microcode;
+mod startup;
+
+use vidar_core::mem::addr::Gpa;
+use vidar_core::vmm::exit::{Exit, Violation};
+use vidar_core::vmm::outcome::{Exception, Outcome};
+use vidar_core::x86::registers::Register::{self, Rax, Rcx, Rdx};
+
+const REFUSED: Outcome = Outcome::Inject(Exception::GeneralProtection);
+/// Ones where an instruction must not look.
+const HIGH: u64 = 0xffff_ffff_0000_0000;
+/// An MSR that is simply the CPU's, and one that it lacks.
+const TSC: u32 = 0x10;
+const ABSENT: u32 = 0x2_0000;
+/// The APIC's page, and a device that no table of RAM leads to. Nothing has touched them.
+const APIC: Gpa = Gpa(0xfee0_0000);
+const FAR: Gpa = Gpa(0xff_1234_5678);
+
+fn touch(address: Gpa) -> Exit {
+    Exit::SecondStage(Violation { address, mapped: false })
+}
+
+fn denied(address: Gpa) -> Exit {
+    Exit::SecondStage(Violation { address, mapped: true })
+}
+
+/// The registers of an instruction that takes an index in ECX and a value in EDX:EAX.
+fn indexed(index: u32, value: u64) -> [(Register, u64); 3] {
+    let (high, low) = (value >> 32, value & 0xffff_ffff);
+    [(Rcx, HIGH | u64::from(index)), (Rax, HIGH | low), (Rdx, HIGH | high)]
+}

@@ -1,0 +1,274 @@
+//! INIT, start-up IPIs, and the local APIC where Vidar starts the guest's CPUs.
+
+use vidar_core::mem::addr::{Gpa, PAGE_SIZE};
+use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, MemoryType};
+use vidar_core::vmm::doubt::PATIENCE;
+use vidar_core::vmm::exit::Exit;
+use vidar_core::vmm::machine::Startup;
+use vidar_core::vmm::outcome::{Outcome, Stop};
+use vidar_core::x86::icr::{Destination, Message, Mode, register};
+use vidar_core::x86::msr::{APIC_BASE, X2APIC_ICR};
+use vidar_core::x86::registers::Register::Rax;
+
+use crate::bench::{Bench, Did, INSTRUCTION, warnings};
+use crate::{APIC, FAR, REFUSED, denied, indexed, touch};
+
+const EMULATED: Startup = Startup::Emulated { trampoline: 0x9e };
+const INIT: u32 = 0x4500;
+const STARTUP: u32 = 0x069a;
+
+/// A bench whose guest is about to execute `mov [APIC + offset], eax`.
+fn writing(offset: u16, value: u32, startup: Startup) -> (Bench, Exit) {
+    let mut bench = Bench::with_others(&[1, 5], startup);
+    store(&mut bench, value);
+    bench.answer(touch(APIC));
+    (bench, denied(APIC + u64::from(offset)))
+}
+
+fn store(bench: &mut Bench, value: u32) {
+    INSTRUCTION.set([0x3e, 0xa3, 0, 3, 0xe0, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    bench.cpu.registers.set(Rax, 0xffff_ffff_0000_0000 | u64::from(value));
+}
+
+fn send(bench: &mut Bench, value: u32, to: u8) -> Vec<Did> {
+    store(bench, value);
+    bench.cpu.apic.insert(register::ICR_HIGH, u32::from(to) << 24);
+    let (outcome, did) = bench.answer(denied(APIC + u64::from(register::ICR_LOW)));
+    assert_eq!(outcome, Outcome::Skip(6));
+    did
+}
+
+#[test]
+fn other_registers_of_the_apic_are_simply_written() {
+    for offset in [0xb0, 0x380, register::LOGICAL_DESTINATION] {
+        let (mut bench, exit) = writing(offset, 0x1234_5678, EMULATED);
+        assert_eq!(bench.answer(exit), (Outcome::Skip(6), vec![Did::WriteApic(offset, 0x1234_5678)]));
+    }
+}
+
+#[test]
+fn a_register_can_be_changed_where_it_is() {
+    let (mut bench, exit) = writing(0xf0, 0, EMULATED);
+    // or dword ptr [APIC + 0xf0], 0x100
+    INSTRUCTION.set([0x81, 0x0d, 0xf0, 0, 0xe0, 0xfe, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    bench.cpu.apic.insert(0xf0, 0xff);
+    let did = vec![Did::SetFlags(0x8d5, 4), Did::WriteApic(0xf0, 0x1ff)];
+    assert_eq!(bench.answer(exit), (Outcome::Skip(10), did));
+}
+
+#[test]
+fn interrupts_are_sent_as_they_are() {
+    let (mut bench, _) = writing(0, 0, EMULATED);
+    for icr in [0x40fd, 0xc_00f6, 0x0400] {
+        assert_eq!(send(&mut bench, icr, 1), [Did::WriteApic(register::ICR_LOW, icr)], "{icr:#x}");
+    }
+}
+
+#[test]
+fn a_cpu_is_started_by_vidar() {
+    let (mut bench, _) = writing(0, 0, EMULATED);
+    let cpu = bench.machine.facts.cpus[2];
+    bench.cpu.comes_up = Some(cpu);
+    let to = Destination::Physical(5);
+    assert_eq!(send(&mut bench, STARTUP, 5), [], "it runs");
+    assert_eq!(send(&mut bench, INIT, 5), [Did::Send(Message::Init, to)]);
+    assert_eq!(send(&mut bench, INIT, 5), [], "it waits already");
+    assert_eq!(send(&mut bench, 0x8500, 5), [], "de-assert");
+    assert_eq!(send(&mut bench, STARTUP, 5), [Did::Send(Message::Startup(0x9e), to)]);
+    assert_eq!(bench.cpu.started_at, Some(0x9a));
+    assert_eq!(send(&mut bench, STARTUP, 5), [], "it runs again");
+}
+
+#[test]
+fn a_start_up_ipi_is_repeated_until_the_cpu_is_up_but_not_for_ever() {
+    let (mut bench, _) = writing(0, 0, EMULATED);
+    send(&mut bench, INIT, 1);
+    let sent = send(&mut bench, STARTUP, 1);
+    assert!((2..1000).contains(&sent.len()), "{}", sent.len());
+    let again = Did::Send(Message::Startup(0x9e), Destination::Physical(1));
+    assert!(sent.iter().all(|did| *did == again));
+}
+
+#[test]
+fn a_cpu_that_is_not_vidars_is_left_alone() {
+    let (mut bench, _) = writing(0, 0, EMULATED);
+    for icr in [INIT, STARTUP] {
+        assert_eq!(send(&mut bench, icr, 3), []);
+    }
+    let all_others = [1, 5].map(|id| Did::Send(Message::Init, Destination::Physical(id)));
+    assert_eq!(send(&mut bench, INIT | 0xc_0000, 0), all_others);
+}
+
+#[test]
+fn the_boot_cpu_takes_its_init_as_it_is() {
+    let (mut bench, _) = writing(0, 0, EMULATED);
+    let to_boot_cpu = [Did::Send(Message::Init, Destination::Physical(0))];
+    assert_eq!(send(&mut bench, INIT, 0), to_boot_cpu);
+    assert_eq!(send(&mut bench, STARTUP, 0), []);
+}
+
+#[test]
+fn logical_ids_are_those_that_were_written() {
+    let (mut bench, _) = writing(0, 0, EMULATED);
+    bench.machine.facts.cpus[1].set_logical_destination(0x0200_0000);
+    assert_eq!(send(&mut bench, INIT | 1 << 11, 2), [Did::Send(Message::Init, Destination::Physical(1))]);
+    assert_eq!(send(&mut bench, INIT | 1 << 11, 4), []);
+}
+
+/// What Vidar reads as no store that it knows: other bytes, and a store of RSP.
+const UNKNOWN: [[u8; 16]; 2] = [[0x0f; 16], [0x89, 0x25, 0, 3, 0xe0, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
+
+#[test]
+fn an_unknown_instruction_is_refused_in_the_end() {
+    for bytes in UNKNOWN {
+        let (mut bench, exit) = writing(register::ICR_LOW, INIT, EMULATED);
+        INSTRUCTION.set(bytes);
+        for _ in 0..2 {
+            for _ in 1..PATIENCE {
+                assert_eq!(bench.answer(exit), (Outcome::Resume, vec![Did::Flush]));
+            }
+            assert_eq!(bench.answer(exit), (REFUSED, vec![]));
+        }
+    }
+}
+
+#[test]
+fn a_store_whose_bytes_another_cpu_changes_is_executed_again() {
+    for bytes in UNKNOWN {
+        let (mut bench, exit) = writing(0xb0, 0, EMULATED);
+        for round in 0..2 * PATIENCE {
+            INSTRUCTION.set(bytes);
+            assert_eq!(bench.answer(exit), (Outcome::Resume, vec![Did::Flush]), "{round}");
+            store(&mut bench, round);
+            assert_eq!(bench.answer(exit), (Outcome::Skip(6), vec![Did::WriteApic(0xb0, round)]));
+        }
+    }
+}
+
+#[test]
+fn without_an_apic_there_it_is_memory() {
+    for mode in [None, Some(Mode::X2Apic)] {
+        let (mut bench, exit) = writing(register::ICR_LOW, INIT, EMULATED);
+        bench.cpu.apic_mode = mode;
+        let written = vec![Did::WriteApic(register::ICR_LOW, INIT)];
+        assert_eq!(bench.answer(exit), (Outcome::Skip(6), written));
+    }
+}
+
+#[test]
+fn the_msr_of_x2apic_mode() {
+    let msr = |value: u64, mode, startup| {
+        let mut bench = Bench::with_others(&[1, 5], startup);
+        bench.cpu.apic_mode = Some(mode);
+        bench.cpu.msrs.insert(X2APIC_ICR, 0);
+        indexed(X2APIC_ICR, value).iter().for_each(|(to, value)| bench.cpu.registers.set(*to, *value));
+        bench.answer(Exit::Wrmsr)
+    };
+    let init = 5 << 32 | u64::from(INIT);
+    let sent = vec![Did::Send(Message::Init, Destination::Physical(5))];
+    assert_eq!(msr(init, Mode::X2Apic, EMULATED), (Outcome::Advance, sent));
+    assert_eq!(msr(init | 1 << 12, Mode::X2Apic, EMULATED), (REFUSED, vec![]));
+    for (value, mode, startup) in [
+        (0x40fd, Mode::X2Apic, EMULATED),
+        (init, Mode::XApic, EMULATED),
+        (init, Mode::X2Apic, Startup::Hardware),
+    ] {
+        assert_eq!(msr(value, mode, startup), (Outcome::Advance, vec![Did::Wrmsr(X2APIC_ICR, value)]));
+    }
+}
+
+#[test]
+fn the_watched_page_stays_where_it_is() {
+    for (base, startup, expected) in [
+        (0xfee0_0800, EMULATED, Outcome::Advance),
+        (0xfee0_0c00, EMULATED, Outcome::Advance),
+        (0xfed0_0800, EMULATED, REFUSED),
+        (0xfed0_0800, Startup::Hardware, Outcome::Advance),
+    ] {
+        let mut bench = Bench::with_others(&[1], startup);
+        indexed(APIC_BASE, base).iter().for_each(|(to, value)| bench.cpu.registers.set(*to, *value));
+        assert_eq!(bench.answer(Exit::Wrmsr).0, expected, "{base:#x}");
+    }
+}
+
+#[test]
+fn init_takes_a_further_cpu_out_of_the_guest() {
+    let further = |startup| {
+        let mut bench = Bench::with_others(&[1], startup);
+        bench.cpu.percpu = bench.machine.facts.cpus[1];
+        bench.answer(Exit::Init).0
+    };
+    assert_eq!(further(Startup::Hardware), Outcome::Init { waits: true });
+    assert_eq!(further(EMULATED), Outcome::Stop(Stop::Init));
+}
+
+#[test]
+fn with_several_cpus_types_change_and_nothing_is_unmapped() {
+    let mut bench = Bench::with_others(&[1], Startup::Hardware);
+    bench.answer(touch(FAR));
+    let pages = bench.pages().len();
+    let mut write = |index, value| {
+        indexed(index, value).iter().for_each(|(to, value)| bench.cpu.registers.set(*to, *value));
+        let (outcome, did) = bench.answer(Exit::Wrmsr);
+        assert_eq!(outcome, Outcome::Advance);
+        (
+            did.contains(&Did::Flush),
+            bench.translate(FAR),
+            bench.translate(Gpa(0x10_0000)),
+            bench.pages().len(),
+        )
+    };
+    let (wb, wt) = (MemoryType::WriteBack, MemoryType::WriteThrough);
+    let at = |gpa: Gpa, kind| Some((gpa.identity(), kind));
+    let ram = Gpa(0x10_0000);
+    assert_eq!(
+        write(IA32_MTRR_DEF_TYPE, 0),
+        (false, at(FAR, wb), at(ram, wb), pages),
+        "switched off for a while"
+    );
+    assert_eq!(write(IA32_MTRR_DEF_TYPE, 0xc04), (true, at(FAR, wt), at(ram, wt), pages));
+    assert_eq!(write(IA32_MTRR_DEF_TYPE, 0xc04), (true, at(FAR, wt), at(ram, wt), pages), "on another CPU");
+}
+
+#[test]
+fn with_several_cpus_no_table_is_taken_back() {
+    let mut bench = Bench::with_others(&[1], Startup::Hardware);
+    bench.frames(|frames| frames.limit(frames.used()));
+    let before = bench.pages();
+    let decoy = bench.decoy();
+    warnings();
+    for slot in 1..512 {
+        let address = Gpa(slot << 39 | 0x1234);
+        // Two CPUs have touched it at the same time.
+        assert_eq!(bench.answer(touch(address)), (Outcome::Resume, vec![]));
+        assert_eq!(bench.answer(touch(address)), (Outcome::Resume, vec![]));
+        assert_eq!(bench.translate(address), Some((decoy + 0x234, MemoryType::WriteBack)));
+        assert_eq!(bench.translate(address + (1 << 30)), Some((decoy + 0x234, MemoryType::WriteBack)));
+    }
+    assert_eq!(warnings().len(), 1);
+    assert!(before.iter().all(|page| bench.translate(page.gpa) == Some((page.hpa, page.memory_type))));
+    assert_eq!(bench.frames(|frames| frames.get(decoy)[0x234 / 8]), u64::MAX, "as where no device answers");
+    // The MTRRs change, and what is filled stays as it is.
+    indexed(IA32_MTRR_DEF_TYPE, 0xc00).iter().for_each(|(to, value)| bench.cpu.registers.set(*to, *value));
+    assert_eq!(bench.answer(Exit::Wrmsr).0, Outcome::Advance);
+    assert_eq!(bench.translate(Gpa(1 << 39)), Some((decoy, MemoryType::WriteBack)));
+}
+
+#[test]
+fn the_watched_page_is_never_filled() {
+    let mut bench = Bench::with_others(&[1], EMULATED);
+    bench.frames(|frames| frames.limit(frames.used()));
+    // What is around it in the same tables.
+    for address in [0xfedf_f000, 0xfee0_1000, 0xfec0_0000, 0xc000_0000].map(Gpa) {
+        assert_eq!(bench.answer(touch(address)), (Outcome::Resume, vec![]));
+    }
+    assert_eq!(bench.translate(APIC).map(|(hpa, _)| hpa), Some(APIC.identity()));
+}
+
+#[test]
+fn an_access_that_was_denied_by_what_a_cpu_remembered_is_tried_again() {
+    let (mut bench, _) = writing(0, 0, EMULATED);
+    for address in [Gpa(0x10_0000), FAR, APIC + PAGE_SIZE] {
+        assert_eq!(bench.answer(denied(address)), (Outcome::Resume, vec![Did::Flush]));
+    }
+}

@@ -1,0 +1,124 @@
+//! The trampoline of the further CPUs: its page below 1 MiB, and what it looks up behind it.
+
+#![expect(unsafe_code, reason = "this is the assembly, and its page is written")]
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::arch::global_asm;
+use core::mem::{offset_of, size_of};
+use core::ops::Range;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use vidar_core::boot::conventional;
+use vidar_core::loader::info::BootInfo;
+use vidar_core::mem::addr::{Hpa, PAGE_SIZE};
+use vidar_core::mem::layout::DIRECT_MAP;
+
+use crate::host::physical;
+
+/// What the assembly finds its stack with.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Slot {
+    /// ID of the CPU's local APIC.
+    pub apic_id: u32,
+    /// Where its stack starts to grow down.
+    pub stack: u64,
+}
+
+static SLOTS: AtomicPtr<Slot> = AtomicPtr::new(core::ptr::null_mut());
+static COUNT: AtomicU64 = AtomicU64::new(0);
+static MAIN: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+global_asm!(
+    include_str!("ap.S"),
+    slots = sym SLOTS,
+    count = sym COUNT,
+    main = sym MAIN,
+    slot_size = const size_of::<Slot>(),
+    slot_stack = const offset_of!(Slot, stack),
+    direct_map = const DIRECT_MAP,
+);
+
+unsafe extern "C" {
+    safe static vidar_ap_start: [u8; 0];
+    safe static vidar_ap_long: [u8; 0];
+    safe static vidar_ap_gdtr: [u8; 0];
+    safe static vidar_ap_far: [u8; 0];
+    safe static vidar_ap_cr3: [u8; 0];
+    safe static vidar_ap_end: [u8; 0];
+}
+
+/// The trampoline in its page.
+#[derive(Debug)]
+pub struct Trampoline {
+    page: Hpa,
+    code: Vec<u8>,
+    kept: Vec<u8>,
+}
+
+impl Trampoline {
+    /// Writes the trampoline to a free page. `None` where there is none.
+    ///
+    /// # Safety
+    /// The tables at `cr3` are to map the page at its own address, executable, before a CPU gets there; `main` may be
+    /// called with the index of a slot and a vector, on that slot's stack.
+    pub unsafe fn install(
+        info: &BootInfo<'_>,
+        cr3: Hpa,
+        slots: Vec<Slot>,
+        main: unsafe extern "C" fn(usize, u8) -> !,
+    ) -> Option<Self> {
+        let mut free = info.memory.usable();
+        info.occupied().for_each(|range| free.remove(&range));
+        // SAFETY: the BIOS's data are in the direct map, and only the BIOS changes them.
+        let end = conventional::bios_start(unsafe { physical::bytes(&conventional::BIOS_DATA) });
+        let page = conventional::page(free, info.boot_services(), end)?;
+        COUNT.store(slots.len() as u64, Ordering::Relaxed);
+        SLOTS.store(Box::leak(slots.into_boxed_slice()).as_mut_ptr(), Ordering::Relaxed);
+        MAIN.store(main as *mut (), Ordering::Relaxed);
+        let start = vidar_ap_start.as_ptr() as usize;
+        let offset = |symbol: &[u8; 0]| symbol.as_ptr() as usize - start;
+        // SAFETY: the template lies between the two symbols; the page is free RAM.
+        let (mut code, kept) = unsafe {
+            let template = core::slice::from_raw_parts(vidar_ap_start.as_ptr(), offset(&vidar_ap_end));
+            (template.to_vec(), physical::bytes(&(page..page + template.len() as u64)).to_vec())
+        };
+        let mut patch = |at: usize, value: u64| {
+            code[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
+        };
+        let gdt = offset(&vidar_ap_gdtr) - 16;
+        patch(offset(&vidar_ap_gdtr) + 2, page.0 + gdt as u64);
+        patch(offset(&vidar_ap_far), page.0 + offset(&vidar_ap_long) as u64);
+        patch(offset(&vidar_ap_cr3), cr3.0);
+        let trampoline = Self { page, code, kept };
+        // SAFETY: as above, and nothing else is there.
+        unsafe { trampoline.lay() };
+        Some(trampoline)
+    }
+
+    /// Writes the trampoline to its page.
+    ///
+    /// # Safety
+    /// Nothing else is in the page.
+    pub unsafe fn lay(&self) {
+        // SAFETY: the page is RAM, and the caller's promise.
+        unsafe { physical::write(self.page, &self.code) };
+    }
+
+    /// Its page.
+    pub fn page(&self) -> Range<Hpa> {
+        self.page..self.page + PAGE_SIZE
+    }
+
+    /// The vector of a start-up IPI that leads there.
+    pub const fn vector(&self) -> u8 {
+        (self.page.0 / PAGE_SIZE) as u8
+    }
+
+    /// Gives the page back as it was. No CPU may be on its way there.
+    pub fn remove(&self) {
+        // SAFETY: the page is RAM, and since it was written nobody has used it.
+        unsafe { physical::write(self.page, &self.kept) };
+    }
+}

@@ -1,0 +1,132 @@
+//! AMD-V as the boot order's [`Extension`].
+
+#![expect(unsafe_code, reason = "the virtual CPU is made here")]
+
+use vidar_abi::Vendor;
+use vidar_core::boot::refusal::{self, Difference, Names, Refusal};
+use vidar_core::mem::addr::{Hpa, PAGE_SIZE, PageSize};
+use vidar_core::mem::encryption;
+use vidar_core::mem::mtrr::{Combined, Mtrrs};
+use vidar_core::policy::cpuid::Features;
+use vidar_core::policy::msr::Row;
+use vidar_core::svm::capabilities::Capabilities;
+use vidar_core::svm::msrs::{MSRS, NESTED};
+use vidar_core::svm::npt::Npt;
+use vidar_core::svm::permissions_map;
+use vidar_core::vmm::entry::Begin;
+use vidar_core::vmm::percpu::PerCpu;
+
+use super::Extension;
+use crate::arch::segments::Selectors;
+use crate::arch::{cpuid, msr};
+use crate::host::physical::{self, GuestReader};
+use crate::host::tables::Frames;
+use crate::svm::cpu::{CpuFrames, SvmCpu};
+use crate::svm::enable::{self, Unavailable};
+
+/// AMD-V with its capabilities.
+#[derive(Clone)]
+pub struct Svm(Capabilities);
+
+impl Extension for Svm {
+    const VENDOR: Vendor = Vendor::Svm;
+    const NAMES: Names = refusal::SVM;
+    const MSRS: &'static [&'static [Row]] = MSRS;
+    const NESTED: &'static [Row] = NESTED;
+    const FRAMES: usize = 3;
+    type Format = Npt;
+    type Frames = CpuFrames;
+    type Cpu = SvmCpu<GuestReader>;
+
+    fn probe() -> Result<Self, Refusal> {
+        let capabilities = enable::probe().map_err(|unavailable| match unavailable {
+            Unavailable::LockedOff => Refusal::LockedOff(refusal::SVM),
+            Unavailable::Missing(what) => Refusal::Missing { extension: refusal::SVM, what },
+        })?;
+        Ok(Self(capabilities))
+    }
+
+    fn difference(&self, other: &Self) -> Option<Difference> {
+        Difference::find(self.0.fields(), other.0.fields())
+    }
+
+    fn describe(&self) {
+        let next_rip = if self.0.nrip_save { ", next RIP" } else { "" };
+        log::info!("AMD-V with nested pages up to {}{next_rip}", self.largest_page());
+    }
+
+    fn waits_for_sipi(&self) -> bool {
+        false // it has no such state
+    }
+
+    fn leaves_init_to_the_cpu(&self) -> bool {
+        true
+    }
+
+    fn largest_page(&self) -> PageSize {
+        if cpuid::has_1g_pages() { PageSize::Size1G } else { PageSize::Size2M }
+    }
+
+    fn memory_types(&self) -> Mtrrs {
+        let read = |index| msr::read_checked(index).unwrap_or(0);
+        let own = if cpuid::has_mtrrs() {
+            Mtrrs::read(cpuid::physical_address_bits() - self.narrower(), read)
+        } else {
+            Mtrrs::write_back()
+        };
+        own.combined(Some(Combined::from_raw(read(msr::SYSCFG), read(msr::TOP_MEM2))))
+    }
+
+    fn alias(&self) -> u64 {
+        encryption::alias_of_amd(|leaf| cpuid::cpuid(leaf, 0))
+    }
+
+    fn narrower(&self) -> u32 {
+        let syscfg = msr::read_checked(msr::SYSCFG).unwrap_or(0);
+        encryption::narrower_on_amd(|leaf| cpuid::cpuid(leaf, 0), syscfg)
+    }
+
+    fn features(&self) -> Features {
+        Features::all() // none of them needs a control
+    }
+
+    fn cr4_allowed(&self) -> u64 {
+        u64::MAX // writes of CR4 do not exit
+    }
+
+    fn efer_allowed(&self) -> u64 {
+        enable::efer_allowed()
+    }
+
+    fn msr_map(frames: &mut Frames) -> Option<Hpa> {
+        frames.allocate_run(permissions_map::BYTES / PAGE_SIZE as usize)
+    }
+
+    fn fill_msr_map(map: Hpa, tables: &[&[Row]]) {
+        // SAFETY: the frames were allocated for this.
+        unsafe { physical::write(map, &permissions_map::derive(tables)) };
+    }
+
+    fn frames(frames: &mut Frames, map: Hpa) -> Option<CpuFrames> {
+        Some(CpuFrames {
+            permissions_map: map,
+            vmcb: frames.allocate()?,
+            host: frames.allocate()?,
+            host_save: frames.allocate()?,
+        })
+    }
+
+    fn cpu(
+        &self,
+        frames: CpuFrames,
+        root: Hpa,
+        reader: GuestReader,
+        _: &Selectors,
+        percpu: &'static PerCpu,
+        begin: &Begin,
+    ) -> Result<SvmCpu<GuestReader>, Refusal> {
+        // SAFETY: the capabilities are this CPU's, whose segments and block are loaded; the frames were allocated for
+        // it, and the second stage leaves out Vidar's region.
+        Ok(unsafe { SvmCpu::new(self.0, frames, root, percpu, begin, reader) })
+    }
+}

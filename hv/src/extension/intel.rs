@@ -1,0 +1,142 @@
+//! Intel VT-x as the boot order's [`Extension`].
+
+#![expect(unsafe_code, reason = "the virtual CPU is made here")]
+
+use alloc::format;
+
+use vidar_abi::Vendor;
+use vidar_core::boot::refusal::{self, Difference, Names, Refusal};
+use vidar_core::mem::addr::{Hpa, PAGE_SIZE, PageSize};
+use vidar_core::mem::encryption;
+use vidar_core::mem::mtrr::Mtrrs;
+use vidar_core::policy::cpuid::Features;
+use vidar_core::policy::msr::Row;
+use vidar_core::vmm::entry::Begin;
+use vidar_core::vmm::percpu::PerCpu;
+use vidar_core::vmx::capabilities::Capabilities;
+use vidar_core::vmx::controls::secondary;
+use vidar_core::vmx::ept::Ept;
+use vidar_core::vmx::msr_bitmap;
+use vidar_core::vmx::msrs::{MSRS, NESTED};
+use vidar_core::vmx::setup::CpuFrames;
+
+use super::Extension;
+use crate::arch::cpuid;
+use crate::arch::msr::{self, EFER_LME, EFER_NXE, EFER_SCE};
+use crate::arch::segments::Selectors;
+use crate::host::physical::{self, GuestReader};
+use crate::host::tables::Frames;
+use crate::vmx::cpu::VmxCpu;
+use crate::vmx::enable::{self, Unavailable};
+use crate::vmx::vmcs::SetupError;
+
+/// VT-x with its capabilities.
+#[derive(Clone)]
+pub struct Vmx(Capabilities);
+
+impl Extension for Vmx {
+    const VENDOR: Vendor = Vendor::Vmx;
+    const NAMES: Names = refusal::VMX;
+    const MSRS: &'static [&'static [Row]] = MSRS;
+    const NESTED: &'static [Row] = NESTED;
+    const FRAMES: usize = 2;
+    type Format = Ept;
+    type Frames = CpuFrames;
+    type Cpu = VmxCpu;
+
+    fn probe() -> Result<Self, Refusal> {
+        let capabilities = enable::probe().map_err(|unavailable| match unavailable {
+            Unavailable::Absent => Refusal::NoVirtualization,
+            Unavailable::LockedOff => Refusal::LockedOff(refusal::VMX),
+            Unavailable::Missing(what) => Refusal::Missing { extension: refusal::VMX, what },
+        })?;
+        Ok(Self(capabilities))
+    }
+
+    fn difference(&self, other: &Self) -> Option<Difference> {
+        Difference::find(self.0.fields(), other.0.fields())
+    }
+
+    fn describe(&self) {
+        let vpid = if self.0.has(secondary::VPID) { ", VPID" } else { "" };
+        let pages = self.0.largest_page;
+        log::info!("VT-x with EPT pages up to {pages}{vpid}, unrestricted guest");
+    }
+
+    fn waits_for_sipi(&self) -> bool {
+        self.0.waits_for_sipi
+    }
+
+    fn leaves_init_to_the_cpu(&self) -> bool {
+        false // in VMX non-root operation it always exits, and in root operation it waits
+    }
+
+    fn largest_page(&self) -> PageSize {
+        self.0.largest_page
+    }
+
+    fn memory_types(&self) -> Mtrrs {
+        if cpuid::has_mtrrs() {
+            Mtrrs::read(cpuid::physical_address_bits(), |index| msr::read_checked(index).unwrap_or(0))
+        } else {
+            Mtrrs::write_back()
+        }
+    }
+
+    fn alias(&self) -> u64 {
+        let activated = msr::read_checked(msr::TME_ACTIVATE).unwrap_or(0);
+        encryption::alias_of_intel(activated, cpuid::physical_address_bits())
+    }
+
+    fn features(&self) -> Features {
+        self.0.features
+    }
+
+    fn cr4_allowed(&self) -> u64 {
+        self.0.cr4_allowed
+    }
+
+    fn efer_allowed(&self) -> u64 {
+        EFER_SCE | EFER_LME | EFER_NXE // what every 64-bit CPU of Intel has
+    }
+
+    fn msr_map(frames: &mut Frames) -> Option<Hpa> {
+        frames.allocate_run(2)
+    }
+
+    fn fill_msr_map(map: Hpa, tables: &[&[Row]]) {
+        // SAFETY: the frames were allocated for this.
+        unsafe {
+            physical::write(map, &msr_bitmap::derive(tables, false));
+            physical::write(map + PAGE_SIZE, &msr_bitmap::derive(tables, true));
+        }
+    }
+
+    fn frames(frames: &mut Frames, map: Hpa) -> Option<CpuFrames> {
+        Some(CpuFrames {
+            vmxon: frames.allocate()?,
+            vmcs: frames.allocate()?,
+            msr_bitmaps: [map, map + PAGE_SIZE],
+        })
+    }
+
+    fn cpu(
+        &self,
+        frames: CpuFrames,
+        root: Hpa,
+        _: GuestReader,
+        selectors: &Selectors,
+        percpu: &'static PerCpu,
+        begin: &Begin,
+    ) -> Result<VmxCpu, Refusal> {
+        // SAFETY: the capabilities are this CPU's, as are selectors and block; the frames were allocated for it, and
+        // the second stage leaves out Vidar's region.
+        unsafe { VmxCpu::new(self.0.clone(), frames, root, selectors, percpu, begin) }.map_err(|error| {
+            let how = match error {
+                SetupError::Instruction(name, failure) => format!("{name}: {failure:?}"),
+                SetupError::NoField(name) => format!("no VMCS field {name}"),
+            };
+            Refusal::Extension { extension: refusal::VMX, how }
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! The CPUs that firmware lists, in the ACPI table MADT.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use vidar_core::firmware::acpi::Table;
+use vidar_core::firmware::madt::{self, Madt};
+use vidar_core::mem::addr::Hpa;
+use vidar_core::vmm::percpu::PerCpu;
+
+use super::tables::Tables;
+use crate::arch::apic;
+
+/// The CPUs of the machine, as far as the list is whole.
+#[derive(Debug)]
+pub struct Listed {
+    /// The one that booted.
+    pub boot: &'static PerCpu,
+    /// APIC IDs of all but the one that booted.
+    pub others: Vec<u32>,
+    /// There are CPUs on it that may be added while the guest runs.
+    pub later: bool,
+    /// Something is wrong with the list, or it is too long, or not all on it can be reached: so there may be others.
+    pub damaged: bool,
+    table: Option<Range<Hpa>>,
+}
+
+impl Listed {
+    /// Reads the list, on the CPU that booted. What is wrong with it is said in the log.
+    pub fn read(tables: &Tables<'_>, boot: &'static PerCpu) -> Self {
+        let table = tables.find(*b"APIC").next();
+        let madt = match &table {
+            Some(table) => madt::parse(tables.in_place(table.clone()).bytes()),
+            None => Madt { damage: Some("it is missing"), ..Madt::default() },
+        };
+        let mut damaged = madt.damage.is_some() || madt.beyond > 0;
+        let mut others = madt.others(boot.apic_id).unwrap_or_else(|| {
+            log::warn!(
+                "the firmware's list of CPUs (ACPI table MADT) lacks the one that has booted (APIC ID {}), so that the others \
+                 cannot be told from it; the guest gets no other: update the firmware",
+                boot.apic_id
+            );
+            damaged = true;
+            Vec::new()
+        });
+        // Other IDs would be cut to those of other CPUs.
+        let reached = |id: &u32| apic::mode().is_none_or(|mode| mode.reaches(*id));
+        for id in others.iter().filter(|id| !reached(id)) {
+            log::warn!(
+                "the CPU with APIC ID {id} cannot be started, since the local APICs are in xAPIC mode, which reaches IDs up to \
+                 254; the guest runs without it: enable x2APIC in the firmware's setup"
+            );
+            damaged = true;
+        }
+        others.retain(reached);
+        if madt.wrong_sum {
+            log::warn!(
+                "the firmware's list of CPUs (ACPI table MADT) has a wrong checksum; it is taken as it is, as Linux takes it: \
+                 update the firmware"
+            );
+        }
+        if let Some(damage) = madt.damage {
+            log::warn!(
+                "the firmware's list of CPUs (ACPI table MADT) is damaged: {damage}; the guest gets {} of them: update \
+                 the firmware",
+                others.len() + 1
+            );
+        }
+        if madt.beyond > 0 {
+            log::warn!(
+                "the firmware lists more than {} CPUs; the guest gets those, and Vidar looks at no others",
+                madt::MOST
+            );
+        }
+        Self { boot, others, later: madt.later, damaged, table }
+    }
+
+    /// Returns true if the guest could start a CPU that is not running, now or once it has been added.
+    pub fn has_further(&self) -> bool {
+        !self.others.is_empty() || self.later
+    }
+
+    /// Returns true if any of them is `lost`.
+    pub fn any(&self, lost: impl Fn(u32) -> bool) -> bool {
+        self.others.iter().any(|id| lost(*id))
+    }
+
+    /// Takes those CPUs off firmware's list that are `lost`, so that the guest does not wait for them.
+    pub fn withdraw(&self, tables: &Tables<'_>, lost: impl Fn(u32) -> bool) {
+        if let Some(table) = &self.table
+            && (self.damaged || self.any(&lost))
+            && madt::withdraw(&mut tables.in_place(table.clone()), lost).is_err()
+        {
+            log::warn!(
+                "the firmware's list of CPUs (ACPI table MADT) cannot be changed, so Linux will wait 10 s for each \
+                 CPU that it cannot have: update the firmware"
+            );
+        }
+    }
+}

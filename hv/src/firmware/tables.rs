@@ -1,0 +1,77 @@
+//! Firmware's ACPI tables, as Vidar reaches them: by the direct map, where that covers them. They are read and changed where
+//! they are, since they may be of any size.
+
+#![expect(unsafe_code, reason = "firmware's tables are read and changed by their addresses")]
+
+use core::ops::Range;
+
+use vidar_core::firmware::acpi;
+use vidar_core::loader::info::BootInfo;
+use vidar_core::mem::addr::Hpa;
+use vidar_core::mem::ranges::RangeSet;
+
+use crate::host::{physical, tables};
+
+/// The tables of this machine.
+#[derive(Debug)]
+pub struct Tables<'a> {
+    rsdp: &'a [u8],
+    reachable: RangeSet,
+}
+
+impl<'a> Tables<'a> {
+    /// Those that the root pointer of `info` leads to.
+    pub fn new(info: &BootInfo<'a>) -> Self {
+        let rsdp = info.rsdp.unwrap_or_default();
+        Self { rsdp, reachable: tables::in_direct_map(&info.memory) }
+    }
+
+    /// Where the tables with this signature are.
+    pub fn find(&self, signature: [u8; 4]) -> impl Iterator<Item = Range<Hpa>> {
+        acpi::find(self.rsdp, signature, |from, to| self.read(from, to))
+            .filter(|table| self.reachable.covers(table))
+    }
+
+    /// Where the DSDT is, and every SSDT: the tables with code in them.
+    pub fn with_code(&self) -> impl Iterator<Item = Range<Hpa>> {
+        let fadt = self.find(*b"FACP").next().map(|fadt| self.in_place(fadt));
+        let dsdt = fadt.and_then(|fadt| {
+            acpi::dsdt(acpi::Table::bytes(&fadt), |from, to| self.read(from, to))
+                .filter(|table| self.reachable.covers(table))
+        });
+        dsdt.into_iter().chain(self.find(*b"SSDT"))
+    }
+
+    /// One of them, where it is.
+    pub fn in_place(&self, table: Range<Hpa>) -> InPlace {
+        assert!(self.reachable.covers(&table), "a table that was not found here");
+        InPlace(table)
+    }
+
+    fn read(&self, from: Hpa, to: &mut [u8]) -> bool {
+        let range = from..Hpa(from.0.saturating_add(to.len() as u64));
+        let readable = self.reachable.covers(&range);
+        if readable {
+            // SAFETY: the range is in the direct map.
+            to.copy_from_slice(unsafe { physical::bytes(&range) });
+        }
+        readable
+    }
+}
+
+/// A table in the direct map. Nothing else reads or writes firmware's tables before the guest runs.
+#[derive(Debug)]
+pub struct InPlace(Range<Hpa>);
+
+impl acpi::Table for InPlace {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the table is in the direct map, and is written by `put` alone, which has it to itself.
+        unsafe { physical::bytes(&self.0) }
+    }
+
+    fn put(&mut self, at: usize, byte: u8) -> bool {
+        let at = self.0.start + at as u64;
+        // SAFETY: the byte is in the direct map, and nothing reads it meanwhile.
+        self.0.contains(&at) && unsafe { physical::put(at, byte) }
+    }
+}

@@ -1,0 +1,265 @@
+//! Vidar's own page tables: the image with W^X, the direct map without execution, stacks with guard pages.
+
+#![expect(
+    unsafe_code,
+    reason = "page tables are built and loaded here, and frames are reached through the direct map"
+)]
+
+use vidar_core::mem::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
+use vidar_core::mem::frame::{FrameMemory, FramePool};
+use vidar_core::mem::layout::{self, DIRECT_MAP, SCREEN, STACKS, direct};
+use vidar_core::mem::map::MemoryMap;
+use vidar_core::mem::mtrr::MemoryType;
+use vidar_core::mem::pat::HOST_PAT;
+use vidar_core::mem::ranges::RangeSet;
+use x86_64::registers::control::{Cr3, Cr3Flags};
+use x86_64::structures::paging::mapper::{MapToError, Mapper};
+use x86_64::structures::paging::{
+    FrameAllocator, OffsetPageTable, Page, PageSize as HardwarePageSize, PageTable, PageTableFlags,
+    PhysFrame, Size1GiB, Size2MiB, Size4KiB,
+};
+use x86_64::{PhysAddr, VirtAddr};
+
+use super::image;
+
+/// Frames of Vidar's region, reached through the direct map.
+pub type Frames = FramePool<Direct>;
+
+/// The direct map as [`FrameMemory`]. Only frames of Vidar's own region go through it.
+#[derive(Debug)]
+pub struct Direct(());
+
+impl Direct {
+    fn word(frame: Hpa, index: usize) -> *mut u64 {
+        (direct(frame).0 as *mut u64).wrapping_add(index & 511)
+    }
+}
+
+impl FrameMemory for Direct {
+    fn zero(&mut self, frame: Hpa) {
+        // SAFETY: frames come from the pool, which owns its part of the region, and are mapped writable.
+        unsafe { Self::word(frame, 0).write_bytes(0, 512) };
+    }
+
+    fn read(&self, frame: Hpa, index: usize) -> u64 {
+        // SAFETY: as above. The CPU may read tables at the same time, but only Vidar writes them.
+        unsafe { Self::word(frame, index).read_volatile() }
+    }
+
+    fn write(&mut self, frame: Hpa, index: usize, word: u64) {
+        // SAFETY: as above.
+        unsafe { Self::word(frame, index).write_volatile(word) };
+    }
+}
+
+/// The pool as the allocator of the mapper.
+struct Allocator<'a>(&'a mut Frames);
+
+// SAFETY: the pool gives out each frame once.
+unsafe impl FrameAllocator<Size4KiB> for Allocator<'_> {
+    fn allocate_frame(&mut self) -> Option<PhysFrame> {
+        self.0.allocate().map(|frame| PhysFrame::containing_address(PhysAddr::new(frame.0)))
+    }
+}
+
+/// The pool of all frames that are free while the trampoline's tables are still in use; call it once.
+pub fn frames() -> Frames {
+    FramePool::new(Direct(()), image::free_frames())
+}
+
+/// Gives the trampoline's tables and stack to `pool`.
+///
+/// # Safety
+/// This CPU runs on Vidar's own tables and on another stack, and this is the first call.
+pub unsafe fn reclaim_boot_frames(pool: &mut Frames) {
+    let boot = image::boot_frames();
+    (boot.start.0..boot.end.0).step_by(PAGE_SIZE as usize).for_each(|frame| pool.free(Hpa(frame)));
+}
+
+/// Vidar's region has too few frames for its own tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutOfFrames;
+
+impl<S: HardwarePageSize + core::fmt::Debug> From<MapToError<S>> for OutOfFrames {
+    fn from(error: MapToError<S>) -> Self {
+        match error {
+            MapToError::FrameAllocationFailed => Self,
+            other => panic!("mapping Vidar's own memory: {other:?}"),
+        }
+    }
+}
+
+const READ_WRITE: PageTableFlags =
+    PageTableFlags::PRESENT.union(PageTableFlags::WRITABLE).union(PageTableFlags::NO_EXECUTE);
+
+/// Bit 12 of an entry for a large page is the high bit of its index into the PAT.
+const LARGE_WRITE_COMBINING: u64 = 1 << 12;
+const _: () = assert!(HOST_PAT >> (4 * 8) & 0xff == MemoryType::WriteCombining as u64);
+
+/// What of the machine's memory the direct map of [`HostTables`] covers: all that is below 4 GiB, and above it what is
+/// memory of some kind.
+pub fn in_direct_map(map: &MemoryMap<'_>) -> RangeSet {
+    let mut covered = map.memory();
+    covered.insert(Hpa(0)..Hpa(FOUR_GIB));
+    covered.remove(&image::region());
+    covered
+}
+
+const FOUR_GIB: u64 = 4 << 30;
+
+/// Vidar's page tables, built beside the trampoline's and then loaded.
+#[derive(Debug)]
+pub struct HostTables {
+    mapper: OffsetPageTable<'static>,
+    root: Hpa,
+    next_stack: u64,
+}
+
+impl HostTables {
+    /// Tables with the image and the direct map: the first 4 GiB, and above them what `map` says is memory.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] where `frames` runs out.
+    pub fn build(frames: &mut Frames, map: &MemoryMap<'_>, largest: PageSize) -> Result<Self, OutOfFrames> {
+        let root = frames.allocate().ok_or(OutOfFrames)?;
+        // SAFETY: the frame is zeroed, ours for good, and mapped at the direct map, as are all frames that the
+        // mapper will take from the pool.
+        let mapper = unsafe {
+            let table = &mut *(direct(root).0 as *mut PageTable);
+            OffsetPageTable::new(table, VirtAddr::new(DIRECT_MAP))
+        };
+        let mut tables = Self { mapper, root, next_stack: STACKS };
+        tables.map_direct(frames, map, largest)?;
+        for section in image::sections() {
+            let mut flags = PageTableFlags::PRESENT;
+            flags.set(PageTableFlags::WRITABLE, section.writable);
+            flags.set(PageTableFlags::NO_EXECUTE, !section.executable);
+            let pages = (section.range.start.0..section.range.end.0).step_by(PAGE_SIZE as usize);
+            for (index, frame) in pages.enumerate() {
+                let at = section.at.0 + index as u64 * PAGE_SIZE;
+                tables.map::<Size4KiB>(frames, at, Hpa(frame), flags)?;
+            }
+        }
+        Ok(tables)
+    }
+
+    /// The direct map leaves out the image, so that no section can be written past its own mapping.
+    fn map_direct(
+        &mut self,
+        frames: &mut Frames,
+        map: &MemoryMap<'_>,
+        largest: PageSize,
+    ) -> Result<(), OutOfFrames> {
+        let region = image::region();
+        for page in (0..FOUR_GIB).step_by(PageSize::Size2M.bytes() as usize) {
+            if page != region.start.0 {
+                self.map::<Size2MiB>(frames, direct(Hpa(page)).0, Hpa(page), READ_WRITE)?;
+            }
+        }
+        for frame in (image::boot_frames().start.0..region.end.0).step_by(PAGE_SIZE as usize) {
+            self.map::<Size4KiB>(frames, direct(Hpa(frame)).0, Hpa(frame), READ_WRITE)?;
+        }
+        let step = largest.max(PageSize::Size2M).bytes();
+        let mut next = FOUR_GIB;
+        for range in &map.memory() {
+            let mut page = range.start.0.max(next) & !(step - 1);
+            while page < range.end.0 {
+                match largest {
+                    PageSize::Size1G => {
+                        self.map::<Size1GiB>(frames, direct(Hpa(page)).0, Hpa(page), READ_WRITE)?;
+                    }
+                    _ => self.map::<Size2MiB>(frames, direct(Hpa(page)).0, Hpa(page), READ_WRITE)?,
+                }
+                page += step;
+                next = page;
+            }
+        }
+        Ok(())
+    }
+
+    fn map<S>(
+        &mut self,
+        frames: &mut Frames,
+        at: u64,
+        to: Hpa,
+        flags: PageTableFlags,
+    ) -> Result<(), OutOfFrames>
+    where
+        S: HardwarePageSize + core::fmt::Debug,
+        OffsetPageTable<'static>: Mapper<S>,
+    {
+        let page = Page::<S>::containing_address(VirtAddr::new(at));
+        let frame = PhysFrame::<S>::containing_address(PhysAddr::new(to.0));
+        // SAFETY: the tables are not loaded, or the page is new to them: no reference is affected.
+        unsafe { self.mapper.map_to(page, frame, flags, &mut Allocator(frames)) }?.ignore();
+        Ok(())
+    }
+
+    /// A new stack of `pages` pages with an unmapped page below it: the address where it starts to grow down.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] where `frames` runs out.
+    pub fn map_stack(&mut self, frames: &mut Frames, pages: u64) -> Result<u64, OutOfFrames> {
+        self.next_stack += PAGE_SIZE;
+        for _ in 0..pages {
+            let frame = frames.allocate().ok_or(OutOfFrames)?;
+            self.map::<Size4KiB>(frames, self.next_stack, frame, READ_WRITE)?;
+            self.next_stack += PAGE_SIZE;
+        }
+        Ok(self.next_stack)
+    }
+
+    /// Makes the tables for the window of `cpu`, with nothing in it.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] where `frames` runs out.
+    pub fn map_window(&mut self, frames: &mut Frames, cpu: u32) -> Result<(), OutOfFrames> {
+        let at = layout::window(cpu).0;
+        self.map::<Size4KiB>(frames, at, self.root, READ_WRITE)?;
+        let page = Page::<Size4KiB>::containing_address(VirtAddr::new(at));
+        self.mapper.unmap(page).expect("it has just been mapped").1.flush();
+        Ok(())
+    }
+
+    /// Maps the framebuffer, of so many bytes at `base`, so that writes to it are combined: uncached, as the MTRRs have it,
+    /// each would take its time.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] where `frames` runs out.
+    pub fn map_screen(&mut self, frames: &mut Frames, base: Hpa, bytes: u64) -> Result<Hva, OutOfFrames> {
+        let flags = READ_WRITE | PageTableFlags::from_bits_retain(LARGE_WRITE_COMBINING);
+        let size = PageSize::Size2M.bytes();
+        let first = base.align_down(size);
+        for offset in (0..base.0 - first.0 + bytes).step_by(size as usize) {
+            self.map::<Size2MiB>(frames, SCREEN + offset, first + offset, flags)?;
+        }
+        Ok(Hva(SCREEN + base.0 - first.0))
+    }
+
+    /// Their root.
+    pub const fn root(&self) -> Hpa {
+        self.root
+    }
+
+    /// Maps the page at `page`, below 1 MiB, at its own address as well, executable and not writable: a CPU that turns
+    /// paging on there goes on there.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] where `frames` runs out.
+    pub fn map_identity(&mut self, frames: &mut Frames, page: Hpa) -> Result<(), OutOfFrames> {
+        self.map::<Size4KiB>(frames, page.0, page, PageTableFlags::PRESENT)
+    }
+
+    /// Takes all back that [`HostTables::map_identity`] mapped. No CPU may be there.
+    pub fn unmap_identity(&mut self) {
+        self.mapper.level_4_table_mut()[0].set_unused();
+        x86_64::instructions::tlb::flush_all();
+    }
+
+    /// Makes these the tables of this CPU.
+    pub fn load(&self) {
+        // SAFETY: the tables map the image and the direct map where they were. The stack in use is in one of them: the
+        // trampoline's in the direct map, any later one among the stacks.
+        unsafe { Cr3::write(PhysFrame::containing_address(PhysAddr::new(self.root.0)), Cr3Flags::empty()) };
+    }
+}

@@ -1,0 +1,54 @@
+//! What a VMCS is told of the CPU that it is for, and what an INIT that exits has to clear in it.
+
+#![expect(unsafe_code, reason = "MSRs are reset")]
+
+use vidar_core::vmm::percpu::PerCpu;
+use vidar_core::vmx::capabilities::Capabilities;
+use vidar_core::vmx::setup::{Host, Inherited, clear_msrs};
+use x86_64::registers::control::{Cr0, Cr3, Cr4};
+
+use super::entry::exit_address;
+use crate::arch::segments::Selectors;
+use crate::arch::{apic_init, cpuid, msr};
+use crate::host::exceptions::idt_address;
+
+/// The state of this CPU, to which the guest's exits return.
+pub fn host(selectors: &Selectors, percpu: &PerCpu) -> Host {
+    Host {
+        cr0: Cr0::read_raw(),
+        cr3: Cr3::read().0.start_address().as_u64(),
+        cr4: Cr4::read_raw(),
+        efer: msr::read(msr::EFER),
+        cs: selectors.code.0,
+        tr: selectors.task.0,
+        gs_base: &raw const *percpu as u64,
+        tr_base: selectors.tss,
+        gdt: selectors.gdt,
+        idt: idt_address(),
+        rip: exit_address(),
+    }
+}
+
+/// What firmware has left in the MSRs of this CPU.
+pub fn inherited(percpu: &PerCpu) -> Inherited {
+    Inherited {
+        pat: percpu.guest_pat(),
+        sysenter_cs: msr::read(msr::SYSENTER_CS) as u32,
+        sysenter_esp: msr::read(msr::SYSENTER_ESP),
+        sysenter_eip: msr::read(msr::SYSENTER_EIP),
+    }
+}
+
+/// Does to this CPU what INIT does to a bare one, outside of the VMCS. With `waits` the local APIC is only disabled: its start-up
+/// IPI may come some microseconds later.
+pub fn init(capabilities: &Capabilities, waits: bool) {
+    if waits {
+        apic_init::disable();
+    } else {
+        apic_init::reset();
+    }
+    clear_msrs(capabilities, cpuid::has_cet(), cpuid::has_mpx(), |index| {
+        // SAFETY: these are the guest's, and 0 is what INIT leaves in them. A CPU without the one or the other refuses.
+        let _ = unsafe { msr::write_checked(index, 0) };
+    });
+}
