@@ -8,6 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use super::units::in_units;
+
 /// The columns that lsblk is asked for. The lsblk of every supported Debian has them.
 const COLUMNS: &str = "PATH,TYPE,SIZE,RO,RM,TRAN,VENDOR,MODEL,FSTYPE,LABEL,MOUNTPOINT,PKNAME";
 
@@ -122,7 +124,7 @@ impl Device {
 /// One line for the device, and one for each of its partitions.
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, super::in_units(self.size))?;
+        write!(f, "{}: {}", self.path, in_units(self.size))?;
         let removable = if self.rm { "removable" } else { "" };
         let content = self.fstype.as_deref().unwrap_or_default();
         for word in [&self.maker(), self.tran.as_deref().unwrap_or_default(), removable, content] {

@@ -12,6 +12,7 @@ use rustix::fs::{Advice, OFlags, fadvise};
 use rustix::io::Errno;
 
 use super::device::Device;
+use super::units::in_units;
 
 /// Where the ISO is written.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl Target {
             Kind::Disk(device) => device.size,
         };
         if size < iso {
-            let [has, needs] = [size, iso].map(super::in_units);
+            let [has, needs] = [size, iso].map(in_units);
             bail!("{} has {has}, and the ISO needs {needs}: name a larger one", self.path.display());
         }
         Ok(())
@@ -98,7 +99,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Disk(device) => write!(f, "{device}"),
-            Kind::File(size) => write!(f, "{}: {}, a file", self.path.display(), super::in_units(*size)),
+            Kind::File(size) => write!(f, "{}: {}, a file", self.path.display(), in_units(*size)),
         }
     }
 }
