@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::archive::Archive;
 use crate::manifest::{Guest, Initrd, Kernel};
-use crate::{initramfs, modules, packages, paths, progress};
+use crate::{packages, paths, progress};
 
 /// How fresh a file from a package has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,33 +52,6 @@ pub fn kernel(guest: &Guest, freshness: Freshness) -> Result<PathBuf> {
             let file = archive.folder(&paths::guests()).join(first).join("vmlinuz");
             let take = |package: &str, to: &Path| archive.extract_kernel(package, to);
             cached(&file, freshness, archive, || archive.newest_kernel(names), take)
-        }
-    }
-}
-
-/// The parts of the initrd of `guest`. The built-in one is packed each time.
-pub fn initrds(guest: &Guest, vidarctl: Option<&Path>) -> Result<Vec<PathBuf>> {
-    guest.initrds.iter().map(|initrd| self::initrd(guest, initrd, vidarctl)).collect()
-}
-
-fn initrd(guest: &Guest, initrd: &Initrd, vidarctl: Option<&Path>) -> Result<PathBuf> {
-    match initrd {
-        Initrd::File(file) => Ok(file.clone()),
-        Initrd::BuiltIn => {
-            let init = paths::root().join("iso/initramfs/init");
-            let mut packed = initramfs::pack(&busybox(Freshness::Any)?, vidarctl, &init)?;
-            // The kernel unpacks concatenated archives.
-            if let Some(drivers) = modules::drivers(guest) {
-                packed.extend(
-                    fs::read(&drivers).with_context(|| format!("cannot read {}", drivers.display()))?,
-                );
-            }
-            let file = paths::guests().join(format!("initrd-{}", guest.name));
-            // Another xtask may be reading the file, so it is replaced as a whole.
-            let new = tempfile::NamedTempFile::new_in(paths::ensure(paths::guests())?)?;
-            fs::write(&new, packed)?;
-            new.persist(&file).with_context(|| format!("cannot write {}", file.display()))?;
-            Ok(file)
         }
     }
 }

@@ -10,7 +10,7 @@ use xshell::{Shell, cmd};
 use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
 use crate::manifest::{self, Guest};
-use crate::{kernel_file, paths, progress};
+use crate::{initrds, kernel_file, paths, progress};
 
 /// The contents of an ISO.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub fn make(recipe: &Recipe, output: &Path) -> Result<()> {
     for guest in &recipe.guests {
         let home = paths::ensure(boot.join("guests").join(&guest.name))?;
         kernel_file::copy(&guests::kernel(guest, Freshness::Any)?, &home.join("vmlinuz"))?;
-        for (index, initrd) in guests::initrds(guest, recipe.vidarctl.as_deref())?.iter().enumerate() {
+        for (index, initrd) in initrds::files(guest, recipe.vidarctl.as_deref())?.iter().enumerate() {
             copy(initrd, &home.join(grub::initrd(index)))?;
         }
     }

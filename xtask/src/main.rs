@@ -12,6 +12,7 @@ mod grub;
 mod guest_args;
 mod guests;
 mod initramfs;
+mod initrds;
 mod iso;
 mod kernel_file;
 mod machine;
