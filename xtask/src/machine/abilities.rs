@@ -8,8 +8,10 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use super::qemu::QEMU;
-use super::tied_to_us;
+use super::tie::tied_to_us;
+
+/// The name of QEMU's program.
+pub const QEMU: &str = "qemu-system-x86_64";
 
 /// A capability of an emulator that a test needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

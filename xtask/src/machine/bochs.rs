@@ -5,7 +5,10 @@ use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result};
 
-use super::{LINUX_LOG, LOG, Medium, Ports, Spec, abilities, tied_to_us};
+use super::abilities;
+use super::line::Ports;
+use super::spec::{LINUX_LOG, LOG, Medium, Spec};
+use super::tie::tied_to_us;
 use crate::packages;
 
 /// The default CPU model, with VT-x and EPT. Its CPUID names no TSC frequency, so Linux measures the frequency and gets it right.

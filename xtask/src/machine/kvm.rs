@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::qemu::{self, QEMU};
-use super::{Ports, Spec, tied_to_us};
+use super::abilities::QEMU;
+use super::line::Ports;
+use super::qemu;
+use super::spec::Spec;
+use super::tie::tied_to_us;
 use crate::packages;
 
 /// KVM's module for the CPUs of a vendor.

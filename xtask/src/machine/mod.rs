@@ -8,42 +8,35 @@ pub mod debugger;
 pub mod disk;
 mod keyboard;
 mod kvm;
+mod line;
 pub mod monitor;
 mod nested;
 pub mod picture;
 mod qemu;
+mod spec;
 mod tie;
 
 use std::fs;
-use std::io::ErrorKind;
-use std::net::{TcpListener, TcpStream};
-use std::num::NonZeroU32;
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use self::abilities::Ability;
 pub use self::bochs::INSTRUCTIONS_PER_SECOND as BOCHS_HZ;
 pub use self::choice::Choice;
 use self::debugger::Debugger;
-use self::disk::Disk;
 pub use self::kvm::Obstacle;
+use self::line::{Line, Ports};
 use self::monitor::Monitor;
-pub use self::nested::Errand;
 pub use self::qemu::TICKS_PER_INSTRUCTION;
-use self::tie::tied_to_us;
+pub use self::spec::{Chipset, Errand, Keyboard, Medium, Network, Spec, Threads};
+use self::spec::{LINUX_LOG, LOG, OUTPUT};
 use crate::paths;
-
-/// The file with the emulator's log.
-const LOG: &str = "emulator.log";
-/// The file with what the emulator prints.
-const OUTPUT: &str = "emulator.out";
-/// The file with the console of the Linux around a nested KVM.
-const LINUX_LOG: &str = "linux.log";
 
 /// How often an emulator is started if it finds no free port and ends before its machine runs.
 const ATTEMPTS: u32 = 3;
@@ -61,137 +54,6 @@ pub enum Machine {
     KvmInQemu,
     /// QEMU with nested KVM, on any host, very slowly: its Linux runs in a Bochs that emulates VT-x.
     KvmInBochs,
-}
-
-/// A network card. It is on QEMU's user network, which lets the guest make connections but not receive them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Network {
-    /// A virtio-net card over PCI.
-    Virtio,
-    /// An Intel 82540EM.
-    E1000,
-}
-
-/// The chipset of a machine. In Bochs it is always the older one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Chipset {
-    /// Intel's 440FX of 1996, with PCI.
-    #[default]
-    Pc,
-    /// Intel's Q35 of 2007, with PCI Express, and with AHCI for its drives.
-    Q35,
-}
-
-/// How QEMU runs the CPUs of a machine without KVM. Bochs always runs them in one thread.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Threads {
-    /// One thread runs all CPUs by turns.
-    #[default]
-    OneForAll,
-    /// Each CPU has a thread of its own. QEMU then loses machines that use AMD-V, so this is for the test that shows it.
-    ///
-    /// FXRSTOR, XRSTOR, FLDENV and FRSTOR on *any* CPU clear a bit in the flags of *CPU 0* (`cpu_clear_ignne` in QEMU's
-    /// target/i386/tcg/sysemu/fpu_helper.c), without a lock and not atomically. Another bit of the same word is set while
-    /// nested paging is on. If CPU 0 leaves its guest in between, that bit is set again, and Vidar runs in the guest's memory.
-    OneForEach,
-}
-
-/// How a machine's keyboard is attached.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Keyboard {
-    /// At a PS/2 port.
-    #[default]
-    Ps2,
-    /// At an xHCI controller, without any PS/2 port. This is possible with Q35 only, and not in Bochs.
-    Usb,
-}
-
-/// The medium that an ISO is on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Medium {
-    /// A CD.
-    #[default]
-    Cd,
-    /// A disk, as if the ISO had been written to one.
-    Disk,
-    /// A USB stick. Not possible in Bochs.
-    Usb,
-    /// A disk at virtio, which a guest of KVM reads with the fewest exits. In Bochs it is an ordinary disk.
-    Virtio,
-}
-
-/// The description of a machine. The default suits interactive use.
-#[derive(Debug, Clone, Default)]
-pub struct Spec {
-    /// The folder for the machine's configuration and logs.
-    pub dir: PathBuf,
-    /// The chipset.
-    pub chipset: Chipset,
-    /// True for a machine without a serial port.
-    pub no_serial: bool,
-    /// True for a machine without a screen. In Bochs there is always one.
-    pub no_screen: bool,
-    /// The ISO that the machine boots from.
-    pub iso: PathBuf,
-    /// The medium that the ISO is on.
-    pub medium: Medium,
-    /// Other disks, which the guest writes to. Not possible in Bochs.
-    pub disks: Vec<Disk>,
-    /// The network cards. Not possible in Bochs.
-    pub networks: Vec<Network>,
-    /// True for a Q35 with an IOMMU that remaps interrupts, and with CPUs that have x2APIC mode. Not possible in Bochs.
-    pub remaps_interrupts: bool,
-    /// How the keyboard is attached.
-    pub keyboard: Keyboard,
-    /// The size of memory in MiB.
-    pub memory: u32,
-    /// The size of memory in MiB up to which memory can be added while the machine runs, if it can. Not possible in Bochs.
-    pub max_memory: Option<u32>,
-    /// The number of CPUs; `None` means one.
-    pub cpus: Option<NonZeroU32>,
-    /// How QEMU runs the CPUs.
-    pub threads: Threads,
-    /// The number of CPUs that can be added while the machine runs. Not possible in Bochs.
-    pub room_for_cpus: u32,
-    /// True for a machine whose firmware is UEFI and not a BIOS.
-    pub uefi: bool,
-    /// The emulator's name for the CPU model; `None` means the emulator's default.
-    pub cpu: Option<String>,
-    /// True if the clock shall start at the same moment each time, so that runs can be compared tick by tick.
-    pub fixed_clock: bool,
-    /// True if time shall pass with the instructions that are executed, independently of the host. In Bochs it always does, and
-    /// with KVM it cannot.
-    pub counts_instructions: bool,
-    /// True if the machine shall stop at a triple fault, where a real machine resets. QEMU then stops at any reset.
-    pub stops_at_triple_fault: bool,
-    /// True if an MSR that does not exist shall fault, as in a real machine. Otherwise Bochs ignores the access, as QEMU always
-    /// does.
-    pub strict_msrs: bool,
-    /// Commands for the debugger of Bochs, to be executed from the machine's start. Without any, the debugger lets the machine run.
-    pub debugger: Option<String>,
-    /// True if the debugger of Bochs shall also stop at the guest's marks, which are XCHG BX, BX.
-    pub stops_at_marks: bool,
-    /// True if QEMU shall wait for a debugger before the first instruction. Bochs has a debugger of another kind.
-    pub waits_for_debugger: bool,
-    /// True if the emulator shall log everything unusual. This would fill the disk for a guest that idles for hours.
-    pub verbose: bool,
-    /// True if the machine runs a nested KVM. The console of the Linux in it then goes to a file, and its second serial port is
-    /// connected to this program.
-    pub runs_kvm: bool,
-    /// What the Linux around a nested KVM does instead of running this machine.
-    pub errand: Option<Errand>,
-}
-
-impl Spec {
-    fn cpus(&self) -> u32 {
-        self.cpus.map_or(1, NonZeroU32::get)
-    }
-
-    /// The path of the ISO relative to the machine's folder, in which the emulator runs. The names of folders are thus kept out of
-    /// the emulator's options, where a space, a comma and a `$` have a meaning.
-    fn iso_from_dir(&self) -> &Path {
-        self.iso.strip_prefix(&self.dir).unwrap_or(&self.iso)
-    }
 }
 
 /// A running machine. Dropping it ends it.
@@ -341,58 +203,5 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// A socket that an emulator connects to. Since this program listens before the emulator starts, nobody else can take the port,
-/// and no byte is lost.
-struct Line {
-    listener: TcpListener,
-    what: &'static str,
-}
-
-/// The TCP ports that the emulator connects to.
-#[derive(Debug, Clone, Copy)]
-struct Ports {
-    serial: Option<u16>,
-    monitor: Option<u16>,
-    debugger: Option<u16>,
-}
-
-impl Line {
-    fn open(what: &'static str) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0));
-        Ok(Self { listener: listener.with_context(|| format!("cannot open a socket for the {what}"))?, what })
-    }
-
-    fn port(line: Option<&Self>) -> Result<Option<u16>> {
-        Ok(line.map(|line| line.listener.local_addr()).transpose()?.map(|address| address.port()))
-    }
-
-    /// Waits for the emulator to connect.
-    fn accept(self, child: &mut Child, dir: &Path) -> Result<TcpStream> {
-        let what = self.what;
-        self.listener.set_nonblocking(true)?;
-        let begun = Instant::now();
-        loop {
-            match self.listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false)?;
-                    stream.set_nodelay(true)?;
-                    return Ok(stream);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot connect to the emulator's {what}"));
-                }
-            }
-            if let Some(status) = child.try_wait()? {
-                bail!("the emulator ended at once ({status}); it says why in {}", dir.display());
-            }
-            if begun.elapsed() > Duration::from_secs(60) {
-                bail!("the emulator did not connect its {what}; see {}", dir.display());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
     }
 }

@@ -15,8 +15,11 @@ use object::Endianness;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, ProgramHeader};
 
-use super::qemu::{self, QEMU};
-use super::{LINUX_LOG, Medium, Ports, Spec, bochs, kvm, tied_to_us};
+use super::abilities::QEMU;
+use super::line::Ports;
+use super::spec::{Errand, LINUX_LOG, Medium, Spec};
+use super::tie::tied_to_us;
+use super::{bochs, kvm, qemu};
 use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
 use crate::iso::{self, Recipe};
@@ -65,17 +68,6 @@ const FIRMWARE: &[(&str, &[&str])] = &[
 ];
 /// The dynamic loader.
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
-
-/// What the Linux with KVM does instead of running a machine.
-#[derive(Debug, Clone, Default)]
-pub struct Errand {
-    /// A shell script. Its output goes to the machine's serial port.
-    pub script: String,
-    /// A program of this host, which the script finds in /usr/bin.
-    pub program: PathBuf,
-    /// Other files, with their paths.
-    pub files: Vec<(String, Vec<u8>)>,
-}
 
 /// The Linux with KVM: its kernel, its initramfs, which is in the machine's folder, and its command line.
 struct Linux {

@@ -5,13 +5,12 @@ use std::process::{Command, ExitStatus};
 use anyhow::Result;
 use serde_json::json;
 
-use super::abilities;
+use super::abilities::{self, QEMU};
 use super::disk::Bus;
-use super::{Chipset, Keyboard, LOG, Medium, Network, Ports, Spec, Threads, tied_to_us};
+use super::line::Ports;
+use super::spec::{Chipset, Keyboard, LOG, Medium, Network, Spec, Threads};
+use super::tie::tied_to_us;
 use crate::packages;
-
-/// The name of QEMU's program.
-pub const QEMU: &str = "qemu-system-x86_64";
 
 /// The default CPU, with AMD-V and nested paging. QEMU would set CPUID's hypervisor bit, but this machine stands for a physical
 /// one.
