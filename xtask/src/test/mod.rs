@@ -7,6 +7,7 @@ mod devices;
 mod distribution;
 pub mod facts;
 mod faults;
+mod folders;
 mod given;
 mod host;
 mod hot_memory;
@@ -30,23 +31,26 @@ mod screen;
 pub mod small;
 mod smp;
 mod startup;
+mod tools;
 mod transparency;
 mod usb;
 mod vidarctl;
 
 use std::env;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 
+use self::folders::folder;
+pub use self::folders::test_dir;
 use self::job::Job;
 use self::lane::Lane;
 use self::linux::{Course, FactStore};
 use self::report::Report;
+pub use self::tools::Tools;
 use crate::machine::abilities::Ability;
 use crate::{build, emulators, paths, probe_image, setup};
 
@@ -70,34 +74,6 @@ const WITHOUT_NESTED: &str = "it takes 10 to 20 minutes; `cargo xtask test --nes
 
 /// The number of emulators that run at once, if the host has as many CPUs.
 const AT_ONCE: usize = 2;
-
-/// The programs that the tests in machines use.
-#[derive(Debug)]
-pub struct Tools {
-    /// The hypervisor's image.
-    pub hypervisor: PathBuf,
-    /// The guest's tool.
-    pub vidarctl: PathBuf,
-    /// The probe's image, which is built when a test first needs it.
-    probe: OnceLock<Vec<u8>>,
-}
-
-impl Tools {
-    /// The tools at the paths where cargo puts them.
-    pub fn new() -> Self {
-        Self { hypervisor: paths::hypervisor(), vidarctl: paths::vidarctl(), probe: OnceLock::new() }
-    }
-
-    /// The probe's image.
-    pub fn probe(&self) -> Result<&[u8]> {
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let _guard = ONE_AT_A_TIME.lock();
-        if self.probe.get().is_none() {
-            let _ = self.probe.set(probe_image::build()?);
-        }
-        Ok(self.probe.get().expect("the probe has just been built"))
-    }
-}
 
 /// Prints the names of all tests, and why a test is left out, if it is.
 pub fn list(extent: Extent) {
@@ -381,18 +357,4 @@ fn one<'a>(
         report.result(&name, Instant::now(), check(), Some(&small::log(&folder)));
         Ok(())
     })
-}
-
-/// The folder of the test `name`.
-fn folder(name: &str) -> PathBuf {
-    paths::machines().join(format!("test-{name}"))
-}
-
-/// Makes an empty folder for the test `name`.
-pub fn test_dir(name: &str) -> Result<PathBuf> {
-    let dir = folder(name);
-    if dir.exists() {
-        std::fs::remove_dir_all(&dir)?;
-    }
-    paths::ensure(dir)
 }
