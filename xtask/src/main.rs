@@ -130,6 +130,10 @@ enum Task {
         #[arg(long, value_name = "N", default_value = "1000000")]
         inputs: NonZeroU32,
     },
+    /// Print which lines of the part that only decides the tests of the host execute
+    ///
+    /// It adds Rust's component llvm-tools where that is missing.
+    Coverage,
     /// Check licences, duplicates, sources and known faults of the crates in use
     ///
     /// It builds cargo-deny under target/tools where that is missing. Known faults are checked where their list can be
@@ -275,6 +279,7 @@ fn perform(task: Task) -> Result<bool> {
         Task::Bench { picture: false } => return bench::run(),
         Task::Tidy => tidy::run()?,
         Task::Robust { filter, inputs } => checks::robust::run(inputs, filter.as_deref())?,
+        Task::Coverage => checks::coverage::run()?,
         Task::Deny => checks::deny::run()?,
         Task::Clean { guests, emulators } => {
             paths::clean(guests)?;
