@@ -20,9 +20,9 @@ const COMMAND_HIGH: u64 = 0x310;
 /// Delivery mode NMI, in the interrupt command register and in a redirection entry.
 pub const NMI: u32 = 4 << 8;
 /// Delivery mode INIT.
-const INIT: u32 = 5 << 8;
+pub const INIT: u32 = 5 << 8;
 /// Delivery mode of a start-up IPI.
-const STARTUP: u32 = 6 << 8;
+pub const STARTUP: u32 = 6 << 8;
 const PENDING: u32 = 1 << 12;
 /// The level bit of an interrupt command, with the value "assert".
 pub const ASSERT: u32 = 1 << 14;

@@ -8,6 +8,7 @@
 .set OTHER_NMIS, 0x7788
 .set OTHER_INTERRUPTS, 0x778c
 .set OTHER_X2APIC, 0x7794
+.set OTHER_LEFT, 0x7798
 .set OTHER_MAIL, 0x77a0                       // a word each: command, address or index, value (two), result (two)
 .set OTHER_STACK, 0x7fe0
 .set OTHER_MSRS, 0x7800                       // the number of MSRs to read, and their indices
@@ -173,14 +174,18 @@ other_waiting:
 other_spinning:
     jmp other_spinning
 
-// Handles an interrupt: counts it, and ends it at the local APIC.
+// Handles an interrupt: counts it, and ends it at the local APIC. Or it leaves it in service, and interrupts disabled.
 .globl other_interrupt
 other_interrupt:
     push eax
     push ecx
     push edx
     inc dword ptr ds:[OTHER_INTERRUPTS]
-    cmp dword ptr ds:[OTHER_X2APIC], 0
+    cmp dword ptr ds:[OTHER_LEFT], 0
+    je 3f
+    and dword ptr [esp + 20], 0xfffffdff    // after EDX, ECX, EAX, EIP and CS
+    jmp 2f
+3:  cmp dword ptr ds:[OTHER_X2APIC], 0
     jne 1f
     mov dword ptr ds:[0xfee000b0], 0
     jmp 2f

@@ -25,11 +25,13 @@ const COUNT: u64 = 0x7780;
 const NMIS: u64 = 0x7788;
 const INTERRUPTS: u64 = 0x778c;
 const X2APIC: u64 = 0x7794;
+const LEFT: u64 = 0x7798;
 const MAIL: u64 = 0x77a0;
 const MSRS: u64 = 0x7800;
 const VALUES: u64 = 0x7a00;
 const IDT: u64 = 0x8000;
-const VECTOR: u8 = (PAGE >> 12) as u8;
+/// What the start-up IPI says of that page.
+pub const VECTOR: u8 = (PAGE >> 12) as u8;
 
 /// The vector of the interrupts that are sent to it.
 pub const INTERRUPT: u8 = 0x45;
@@ -128,11 +130,16 @@ pub fn start(apic: &Apic) -> (u32, u32) {
 
 /// Sends the CPU two start-up IPIs, and returns the same as [`start`].
 pub fn start_waiting(apic: &Apic) -> (u32, u32) {
+    started_by(|| apic.startup(ID, VECTOR))
+}
+
+/// Has `send` send it a start-up IPI for [`VECTOR`], twice.
+pub fn started_by(send: impl Fn()) -> (u32, u32) {
     let before = read(COUNT);
-    apic.startup(ID, VECTOR);
+    send();
     wait(|| read(COUNT) != before);
     let first = read(COUNT);
-    apic.startup(ID, VECTOR);
+    send();
     for _ in 0..100_000 {
         core::hint::spin_loop();
     }
@@ -151,6 +158,11 @@ pub fn execute(command: Command, argument: u32, value: u64) -> Option<u64> {
 /// Tells the CPU that its local APIC is in x2APIC mode, so that it ends interrupts by the MSR.
 pub fn in_x2apic_mode() {
     write(X2APIC, 1);
+}
+
+/// Tells the CPU whether to leave interrupts in service from now on, each with interrupts disabled after it.
+pub fn leave_in_service(leave: bool) {
+    write(LEFT, leave.into());
 }
 
 /// Returns how many interrupts and how many NMIs the CPU has taken.

@@ -25,6 +25,7 @@ mod other_init;
 mod preserved;
 mod priority;
 mod quiet;
+mod requested;
 mod reset;
 mod startup;
 mod step;
@@ -105,7 +106,9 @@ pub const ALL: &[Scenario] = &[
     last("other-registers", other_init::registers),
     last("other-cet", other_init::cet),
     last("other-apic", other_init::apic),
+    last("other-requested", requested::requested),
     last("x2apic", x2apic::commands),
+    last("x2apic-start-up", x2apic::start_up),
     last("machine-check", machine_check::machine_check),
     last("sipi", startup::sipi),
     last("init-sipi", startup::init_sipi),

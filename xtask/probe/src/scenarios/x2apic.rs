@@ -6,7 +6,7 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::apic::Apic;
+use crate::apic::{Apic, INIT, STARTUP};
 use crate::attempt::{Hex, Verdict, rdmsr, wrmsr};
 use crate::cpu::cpuid;
 use crate::frame::Frame;
@@ -17,6 +17,7 @@ use crate::other::{self, Command, INTERRUPT};
 const APIC_BASE: u32 = 0x1b;
 const ID: u32 = 0x802;
 const END_OF_INTERRUPT: u32 = 0x80b;
+const LOGICAL_ID: u32 = 0x80d;
 const SPURIOUS: u32 = 0x80f;
 const COMMAND: u32 = 0x830;
 const SELF: u32 = 0x83f;
@@ -27,6 +28,7 @@ const ASSERT: u64 = 1 << 14;
 const LOGICAL: u64 = 1 << 11;
 const NMI: u64 = 4 << 8;
 const VECTOR: u64 = INTERRUPT as u64;
+const ALL_OTHERS: u64 = 3 << 18;
 
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 
@@ -46,9 +48,7 @@ pub fn commands(line: &mut Line) {
     other::prepare(&[]);
     apic.enter_x2apic_mode();
     line.item("started", other::start(&apic).0);
-    let base = other::execute(Command::Rdmsr, APIC_BASE, 0).unwrap_or(0);
-    other::execute(Command::Wrmsr, APIC_BASE, base | ENABLED_AND_X2APIC);
-    other::execute(Command::Wrmsr, SPURIOUS, 0x1ff);
+    enter_x2apic_mode();
     other::in_x2apic_mode();
     other::execute(Command::Enable, 0, 0);
     line.item("ids", format_args!("{}/{}", Hex(rdmsr(ID)), Hex(Ok(other::execute(Command::Rdmsr, ID, 0).unwrap_or(u64::MAX)))));
@@ -64,7 +64,7 @@ pub fn commands(line: &mut Line) {
             ("all-by-id", 0xffff_ffff << 32 | ASSERT | VECTOR, 1, 1),
             ("self", 1 << 18 | ASSERT | VECTOR, 1, 0),
             ("all", 2 << 18 | ASSERT | VECTOR, 1, 1),
-            ("others", 3 << 18 | ASSERT | VECTOR, 0, 1),
+            ("others", ALL_OTHERS | ASSERT | VECTOR, 0, 1),
             ("bit-12", other_cpu | ASSERT | VECTOR | 1 << 12, 0, 0),
             ("bit-13", other_cpu | ASSERT | VECTOR | 1 << 13, 0, 0),
             ("bit-16", other_cpu | ASSERT | VECTOR | 1 << 16, 0, 0),
@@ -84,6 +84,57 @@ pub fn commands(line: &mut Line) {
     }
     line.item("back", Verdict(wrmsr(APIC_BASE, rdmsr(APIC_BASE).unwrap_or(0) & !(1 << 10))));
     line.item("nmi", format_args!("{}/{}", Verdict(wrmsr(COMMAND, other_cpu | ASSERT | NMI)), other::nmi()));
+}
+
+/// Sends INIT and start-up IPIs as Linux does, to a CPU whose own local APIC is in x2APIC mode as well: by its ID, and to all other CPUs at
+/// once. That mode outlives INIT. Then the other CPU sends itself an interrupt by the register for that.
+pub fn start_up(line: &mut Line) {
+    if cpuid(1, 0)[2] >> 21 & 1 == 0 {
+        return line.item("lacks", "x2APIC");
+    }
+    let mut apic = Apic::find();
+    apic.enter_x2apic_mode();
+    other::prepare(&[]);
+    let (first, second) = other::start(&apic);
+    line.item("started", format_args!("{first}{second}"));
+    enter_x2apic_mode();
+    let (first, second) = other::start(&apic);
+    line.item("by-id", format_args!("{first}{second}"));
+    state(line, "by-id");
+    let others = |command: u32| {
+        let _ = wrmsr(COMMAND, ALL_OTHERS | ASSERT | u64::from(command));
+    };
+    others(INIT);
+    for _ in 0..100_000 {
+        core::hint::spin_loop();
+    }
+    let (first, second) = other::started_by(|| others(STARTUP | u32::from(other::VECTOR)));
+    line.item("to-others", format_args!("{first}{second}"));
+    state(line, "to-others");
+    other::in_x2apic_mode();
+    other::execute(Command::Enable, 0, 0);
+    other::execute(Command::Wrmsr, SELF, VECTOR);
+    line.item("self-ipi", other::interrupts(1));
+}
+
+/// Has the other CPU enter x2APIC mode, and enable its local APIC.
+fn enter_x2apic_mode() {
+    let base = other::execute(Command::Rdmsr, APIC_BASE, 0).unwrap_or(0);
+    other::execute(Command::Wrmsr, APIC_BASE, base | ENABLED_AND_X2APIC);
+    other::execute(Command::Wrmsr, SPURIOUS, 0x1ff);
+}
+
+/// Shows the state of the other CPU's local APIC after INIT, and enables it again.
+fn state(line: &mut Line, name: &str) {
+    let base = other::execute(Command::Rdmsr, APIC_BASE, 0).unwrap_or(0);
+    line.item(format_args!("{name}-base"), Hex(Ok(base)));
+    if base & ENABLED_AND_X2APIC == ENABLED_AND_X2APIC {
+        for (register, index) in [("id", ID), ("logical", LOGICAL_ID), ("spurious", SPURIOUS)] {
+            let found = other::execute(Command::Rdmsr, index, 0);
+            line.item(format_args!("{name}-{register}"), Hex(Ok(found.unwrap_or(u64::MAX))));
+        }
+    }
+    enter_x2apic_mode();
 }
 
 /// Writes a command, and waits until this CPU has taken `here` interrupts and the other CPU `there`.
