@@ -150,6 +150,11 @@ impl ProbeRun {
     }
 }
 
+/// The probe's result for a name that it does not know.
+const UNKNOWN: &str = "there is no such scenario";
+/// What its result begins with if an exception ended the scenario early.
+const ENDED: &str = "unexpected ";
+
 /// Judges the probe's results for a scenario. If the CPU lacks what the scenario needs, the probe says so under Vidar as well, and this
 /// returns what is lacking.
 fn judge(
@@ -159,6 +164,9 @@ fn judge(
 ) -> Result<Option<String>> {
     let vidar = vidar.get(scenario.name).context("the probe printed no result under Vidar")?;
     let bare = bare.get(scenario.name).context("the probe printed no result on the bare machine")?;
+    // The same result on both sides would show nothing.
+    ensure!(bare != UNKNOWN, "the probe has no such scenario");
+    ensure!(!bare.starts_with(ENDED), "the scenario did not come to its end on the bare machine: {bare}");
     if let Some(lacks) = bare.strip_prefix("lacks=") {
         differences(bare, vidar, "")?;
         return Ok(Some(lacks.replace('-', " ")));
@@ -220,6 +228,10 @@ mod tests {
         let lacks = judge(&same, &one("a", "lacks=such-a-thing"), &one("a", "lacks=such-a-thing")).unwrap();
         assert_eq!(lacks.as_deref(), Some("such a thing"));
         assert!(judge(&same, &one("a", "lacks=it"), &one("a", "x=1")).is_err());
+
+        for nothing in [UNKNOWN, "unexpected #UD at 0x1234"] {
+            assert!(judge(&same, &one("a", nothing), &one("a", nothing)).is_err(), "{nothing}");
+        }
 
         let words = scenario("a", Words("x=1 z=3"));
         assert!(judge(&words, &one("a", ""), &one("a", "z=3 y=2 x=1")).is_ok());

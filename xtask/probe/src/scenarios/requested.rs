@@ -1,4 +1,4 @@
-//! INIT on another CPU while interrupts are on their way to it: what its local APIC then holds of them, and what still comes.
+//! INIT on another CPU that has interrupts in service and requested: what its local APIC holds of them afterwards, and which still come.
 //!
 //! Intel SDM Vol. 3A, 11.4.7.3 "Local APIC State After an INIT Reset (Wait-for-SIPI State)".
 
@@ -8,17 +8,18 @@ use crate::apic::{ASSERT, Apic};
 use crate::line::Line;
 use crate::other::{self, Command, INTERRUPT};
 
-/// Interrupts that are requested while that of [`INTERRUPT`] is in service: one that would have to wait for its end, and one that
-/// waits for interrupts to be let in.
+/// The vectors of interrupts that are requested while [`INTERRUPT`] is in service: one of a lower priority, and one of a higher priority that
+/// only waits until interrupts are enabled.
 const REQUESTED: [u8; 2] = [INTERRUPT - 0x10, INTERRUPT + 0x10];
 
-/// Offsets of registers in the APIC's page. Of in-service and requested interrupts there are eight each, 16 bytes apart.
+/// Offsets of registers in the local APIC's page. The in-service register and the interrupt request register have eight words each, 16
+/// bytes apart.
 const SPURIOUS: u32 = 0xf0;
 const IN_SERVICE: u32 = 0x100;
 const REQUEST: u32 = 0x200;
 
-/// The APIC is on, as software switches it on.
-const ON: u64 = 0x1ff;
+/// The spurious-interrupt vector register of an enabled local APIC.
+const ENABLED: u64 = 0x1ff;
 
 /// The vectors whose bits are set.
 struct Vectors([u32; 8]);
@@ -36,8 +37,8 @@ impl fmt::Display for Vectors {
     }
 }
 
-/// One interrupt is in service, two more are requested, and the CPU lets none in. After INIT it is started again, switches its APIC
-/// on, and lets interrupts in.
+/// Brings one interrupt into service and two more to be requested, with interrupts disabled, and sends INIT. The CPU is then started again,
+/// and enables its local APIC and interrupts.
 pub fn requested(line: &mut Line) {
     let apic = Apic::find();
     let base = apic.base() as u32;
@@ -51,7 +52,7 @@ pub fn requested(line: &mut Line) {
     };
     other::prepare(&[]);
     line.item("started", other::start(&apic).0);
-    other::execute(Command::Store, base + SPURIOUS, ON);
+    other::execute(Command::Store, base + SPURIOUS, ENABLED);
     other::leave_in_service(true);
     other::execute(Command::Enable, 0, 0);
     apic.send(other::ID, ASSERT | u32::from(INTERRUPT));
@@ -61,10 +62,10 @@ pub fn requested(line: &mut Line) {
     line.item("again", other::start(&apic).0);
     show(line, "after");
     other::leave_in_service(false);
-    other::execute(Command::Store, base + SPURIOUS, ON);
+    other::execute(Command::Store, base + SPURIOUS, ENABLED);
     other::execute(Command::Enable, 0, 0);
     line.item("came", other::taken().0 - 1);
-    // It takes interrupts as before.
+    // The CPU takes interrupts as before.
     let before = other::taken().0;
     apic.send(other::ID, ASSERT | u32::from(INTERRUPT));
     line.item("then", other::interrupts(before + 1) - before);
