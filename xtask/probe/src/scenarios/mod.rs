@@ -30,6 +30,7 @@ mod reset;
 mod startup;
 mod step;
 mod supervisor_state;
+mod user_interrupts;
 mod virtualization;
 mod waiting;
 mod x2apic;
@@ -101,6 +102,7 @@ pub const ALL: &[Scenario] = &[
     scenario("keys", keys::keys),
     scenario("waiting", waiting::waiting),
     scenario("lass", lass::lass),
+    scenario("user-interrupts", user_interrupts::user_interrupts),
     scenario("five-levels", five_levels::five_levels),
     last("other-wherever", other_init::wherever),
     last("other-registers", other_init::registers),
