@@ -49,7 +49,7 @@ pub fn find(
     (root.start.0 + HEADER as u64..root.end.0).step_by(width).filter_map(move |at| {
         let mut pointer = [0; 8];
         let entry = pointer.get_mut(..width)?;
-        if at + width as u64 > root.end.0 || !read(Hpa(at), entry) {
+        if root.end.0 - at < width as u64 || !read(Hpa(at), entry) {
             return None;
         }
         table(Hpa(u64::from_le_bytes(pointer)), &read)
