@@ -1,7 +1,24 @@
 //! The core of Vidar: everything that only decides.
 //!
-//! The code here is safe Rust without a word of the machine that it runs on, so that all of it is tested on the host. The
-//! crate `hv` beside it is the shell: it asks the CPU, and it does what is decided here.
+//! The code here is safe Rust and knows nothing of the machine that it runs on, so the host tests all of it. The crate `hv`
+//! beside it is the shell: it asks the CPU, and it does what is decided here. Its module `tour` leads through both crates.
+//!
+//! | room | what it knows | where to start |
+//! |---|---|---|
+//! | [`boot`] | the decisions of the boot order: options, refusals, who starts CPUs, how much memory Vidar takes | [`boot::options`] |
+//! | [`loader`] | Multiboot information | [`loader::info`] |
+//! | [`firmware`] | ACPI tables, the EFI memory map | [`firmware::acpi`] |
+//! | [`linux`] | the Linux boot protocol: what a kernel says of itself, where it goes, and what it is told | [`linux::placement`] |
+//! | [`console`] | the log ring, the serial line, characters on a screen | [`console::screen`] |
+//! | [`vmm`] | the virtual machine: exits, the answers to them, and the loop between them | [`vmm::run`] |
+//! | [`policy`] | what the guest may do and see: CPUID, MSRs, control registers, XCR0 | [`policy::msr`] |
+//! | [`vmx`] | VT-x: capabilities, VMCS fields, exit decoding, events, the format of EPT | [`vmx::exit`] |
+//! | [`svm`] | AMD-V: capabilities, the VMCB, exit decoding, events, the format of nested page tables | [`svm::exit`] |
+//! | [`mem`] | addresses, the memory map, memory types, the second-stage page table | [`mem::identity`] |
+//! | [`x86`] | facts of the CPU: the numbers of registers, and what their bits mean | [`x86::registers`] |
+//!
+//! The page of each room names all of its files. A room uses only rooms that are further down in its chain; `hv/ARCHITECTURE.md`
+//! has the arrows, and `cargo xtask tidy` checks them.
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]

@@ -1,4 +1,9 @@
-//! What the boot order needs of a virtualization extension. Only the modules that implement this name a vendor.
+//! What the boot order needs of a virtualization extension. Only the files of this room name both vendors.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`amd`] | AMD-V as an [`Extension`]. |
+//! | [`intel`] | VT-x as an [`Extension`]. |
 
 pub mod amd;
 pub mod intel;

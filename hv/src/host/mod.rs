@@ -1,4 +1,13 @@
-//! Vidar itself: where its image is, its heap, frames, page tables and exceptions, and physical memory by its addresses.
+//! Vidar itself: its image, heap, page tables and exceptions, and physical memory by its addresses.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`image`] | Where the image lies in physical memory, by the symbols of the linker script. |
+//! | [`heap`] | The heap, which only the boot order and long-lived objects use. It also states the rule that boot takes what it is given. |
+//! | [`tables`] | Vidar's own page tables: each section with no more rights than it needs, and stacks with guard pages. |
+//! | [`physical`] | Reads and writes physical memory by the direct map. |
+//! | [`window`] | Maps a page outside of the direct map, for one CPU and a short time. |
+//! | [`exceptions`] | The IDT and its handlers: kept NMIs, fix-ups, and panics. |
 
 pub mod exceptions;
 pub mod heap;

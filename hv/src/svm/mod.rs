@@ -1,5 +1,13 @@
-//! AMD-V on this CPU: the instructions, the entry assembly, and the virtual CPU. What it decides is in
-//! [`vidar_core::svm`].
+//! AMD-V on this CPU. What can be decided without the CPU is in [`vidar_core::svm`].
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`enable`] | Finds out what the CPU can do, and switches AMD-V on. |
+//! | [`vmcb`] | The page of a VMCB, which the CPU writes as well. |
+//! | [`cpu`] | The virtual CPU: it implements [`Vcpu`](vidar_core::vmm::vcpu::Vcpu). |
+//! | `entry.S` | VMRUN as a call that returns. |
+//! | [`entry`] | Includes the assembly, and has the block that it works on. |
+//! | [`instructions`] | The SVM instructions outside of the entry. |
 
 pub mod cpu;
 pub mod enable;

@@ -1,5 +1,15 @@
-//! VT-x on this CPU: the instructions, the entry assembly, and the virtual CPU. What it decides is in
-//! [`vidar_core::vmx`].
+//! VT-x on this CPU. What can be decided without the CPU is in [`vidar_core::vmx`].
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`enable`] | Finds out what the CPU can do, and switches VT-x on by VMXON. |
+//! | [`vmcs`] | The VMX instructions, and the current VMCS of this CPU. |
+//! | [`cpu`] | The virtual CPU: it implements [`Vcpu`](vidar_core::vmm::vcpu::Vcpu). |
+//! | `delivery` | Delivers kept NMIs and machine checks, and events that an exit has interrupted. |
+//! | `entry.S` | VM entry and exit as a call that returns. |
+//! | [`entry`] | Includes the assembly, and has the block that it works on. |
+//! | [`physical`] | What a VMCS is told about this CPU, and what an INIT that exits clears in it. |
+//! | [`put_away`] | Moves what firmware left in the MSRs that only the guest uses, into the guest and back. |
 
 pub mod cpu;
 mod delivery;

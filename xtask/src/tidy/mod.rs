@@ -1,11 +1,12 @@
 //! `cargo xtask tidy`: checks the project's rules that no compiler checks. `cargo xtask test` runs it too.
 //!
-//! Each rule is a function over the text of one file, but for [`circles`], which reads all files of a crate.
+//! Each rule is a function over the text of one file, except for [`circles`] and [`pages`], which compare files.
 
 mod circles;
 mod citations;
 mod direction;
 mod modules;
+mod pages;
 mod paths;
 mod safety;
 mod size;
@@ -20,6 +21,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use self::modules::Crate;
+use self::pages::Pages;
 use self::source::Source;
 
 /// A place that breaks a rule.
@@ -54,9 +56,11 @@ fn check(root: &Path) -> Result<(usize, Vec<Finding>)> {
     files.sort();
     let mut findings = Vec::new();
     let mut crates = BTreeMap::<_, Crate>::new();
+    let mut pages = Pages::default();
     for file in &files {
         let text = fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))?;
         findings.extend(check_file(file, &text));
+        pages.add(file, &text);
         if let Some((folder, place)) = circles::place(file) {
             crates.entry(folder).or_default().add(file, place, &text);
         }
@@ -65,6 +69,8 @@ fn check(root: &Path) -> Result<(usize, Vec<Finding>)> {
         let broken = circles::check(&files.graph()).into_iter();
         findings.extend(broken.map(|(file, line, sentence)| Finding { file, line, sentence }));
     }
+    let unnamed = pages.check().into_iter();
+    findings.extend(unnamed.map(|(file, (line, sentence))| Finding { file, line, sentence }));
     findings.sort();
     Ok((files.len(), findings))
 }

@@ -1,4 +1,13 @@
-//! Decisions of the boot order: options, refusals, who starts CPUs, and how much memory Vidar takes.
+//! The decisions of the boot order. The order itself runs in the shell, in its room of the same name.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`annex`] | Decides how much memory Vidar takes beside its region: a machine with many CPUs, or with much memory in small pages, needs it. |
+//! | [`conventional`] | Chooses the page below 640 KiB from which further CPUs are started. |
+//! | [`landing`] | Where the guest's start-up IPIs lead on AMD-V: each page below 640 KiB begins with a stub that jumps to Vidar. |
+//! | [`options`] | Parses Vidar's own command line. |
+//! | [`refusal`] | Says in one sentence why Vidar does not start, and what to do. |
+//! | [`startup`] | Decides who starts CPUs for the guest: the hardware or Vidar. |
 
 pub mod annex;
 pub mod conventional;

@@ -1,4 +1,11 @@
 //! The Linux boot protocol: what a kernel says of itself, where it goes, and what it is told.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`bzimage`] | Checks a kernel file and reads its header. |
+//! | [`placement`] | Decides where the kernel, its initrd and the hand-over block go. |
+//! | [`boot_params`] | Fills boot_params, the page that tells the kernel about the machine. |
+//! | [`handover`] | Lays out the block that the guest finds in its memory: boot_params, a GDT, the command line, and the long memory maps. |
 
 pub mod boot_params;
 pub mod bzimage;

@@ -1,5 +1,15 @@
-//! What the guest may do and see: CPUID, MSRs, control registers and XCR0. Each policy is a function or a table that has
-//! no state.
+//! What the guest may do and see. Each policy is a function or a table that has no state.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`cpuid`] | Answers CPUID: the CPU's own values, except for the bits in the tables. |
+//! | [`cpuid_bits`] | The tables of these bits, by leaf. |
+//! | [`taught`] | The features of CPUID leaf 7 that this version of Vidar knows. On VT-x the guest does not see the others. |
+//! | [`msr`] | The tables of the MSRs that Vidar answers itself, and the answers. |
+//! | [`misc_enable`] | What the guest reads and may write in IA32_MISC_ENABLE. |
+//! | [`control`] | What a write to CR0, CR4 or EFER means, and when it faults. |
+//! | [`cr4`] | The bits of CR4 that the guest may set. |
+//! | [`xcr0`] | The values of XCR0 that the CPU takes. |
 
 pub mod control;
 pub mod cpuid;

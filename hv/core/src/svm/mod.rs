@@ -1,6 +1,19 @@
-//! AMD-V: capabilities, the VMCB, exits decoded, events, and the formats of nested page tables and the MSR permissions map. Its
-//! numbers and rules are those of AMD APM Vol. 2, chapter 15 "Secure Virtual Machine" and its appendices B "Layout of
-//! VMCB" and C "SVM Intercept Exit Codes".
+//! AMD-V, as far as it can be decided without the CPU. The numbers and rules are those of AMD APM Vol. 2, chapter 15 "Secure
+//! Virtual Machine" and its appendices B "Layout of VMCB" and C "SVM Intercept Exit Codes".
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`capabilities`] | What a CPU's AMD-V must have, and what makes it faster. |
+//! | [`vmcb`] | The fields of the VMCB. Each change names what the CPU must read again. |
+//! | [`setup`] | The first contents of a VMCB: what exits, and the guest's state. |
+//! | [`exit`] | Decodes an exit into the neutral `Exit`. |
+//! | [`instruction`] | Finds the length of an intercepted instruction, for CPUs that do not report it. |
+//! | [`event`] | The format of injected and interrupted events. |
+//! | [`msrs`] | The rows of the MSR policy that only AMD-V needs. |
+//! | [`permissions_map`] | Derives the MSR permissions map from the policy's tables. |
+//! | [`efer`] | The bits of EFER that the guest may set. |
+//! | [`npt`] | The format of nested page tables. |
+//! | [`snapshot`] | Reads the guest's state out of a VMCB for a crash report. |
 
 pub mod capabilities;
 pub mod efer;

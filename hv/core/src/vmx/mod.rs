@@ -1,5 +1,21 @@
-//! VT-x: capabilities, the VMCS by its fields, exits decoded, events, and the formats of EPT and the MSR bitmap. Its numbers
-//! and rules are those of Intel SDM Vol. 3C, chapters 24 "Introduction to Virtual Machine Extensions" to 28 "VM Exits".
+//! VT-x, as far as it can be decided without the CPU. The numbers and rules are those of Intel SDM Vol. 3C, chapters 24
+//! "Introduction to Virtual Machine Extensions" to 28 "VM Exits".
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`capabilities`] | What a CPU's VT-x must have, what is used where it is present, and the controls that follow. |
+//! | [`controls`] | The bits of the control fields. |
+//! | [`field`] | The fields of a VMCS as typed constants. |
+//! | [`setup`] | The first contents of a VMCS, in the order of the manual's chapters. |
+//! | [`exit`] | Decodes an exit into the neutral `Exit`. |
+//! | [`event`] | The format of injected and interrupted events. |
+//! | [`kept`] | Decides when a kept NMI or machine check goes into the guest. |
+//! | [`msrs`] | The rows of the MSR policy that only VT-x needs. |
+//! | [`msr_bitmap`] | Derives the MSR bitmap from the policy's tables. |
+//! | [`feature_control`] | IA32_FEATURE_CONTROL: whether firmware lets VT-x be used. |
+//! | [`put_away`] | Which MSRs hold 0 while Vidar runs, where the CPU can switch them. |
+//! | [`ept`] | The format of extended page tables. |
+//! | [`snapshot`] | Reads the guest's state out of a VMCS for a crash report. |
 
 pub mod capabilities;
 pub mod controls;
