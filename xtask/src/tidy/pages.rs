@@ -66,7 +66,10 @@ mod tests {
         let files = [
             ("hv/src/lib.rs", "//! The shell.\n//! [`boot`] and [`main`](self)"),
             ("hv/src/main.rs", "//! The image."),
-            ("hv/src/boot/mod.rs", "//! | [`order`] | the order |\n//! | `header.S` | the header |\n//! [`msr`]"),
+            (
+                "hv/src/boot/mod.rs",
+                "//! | [`order`] | the order |\n//! | `header.S` | the header |\n//! [`msr`]",
+            ),
             ("hv/src/boot/order.rs", "//! The order."),
             ("hv/src/boot/header.S", "# The header."),
             ("hv/src/boot/msr.rs", "//! MSRs: [`mtrr`]"),
