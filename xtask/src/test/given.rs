@@ -168,7 +168,7 @@ fn many_regions(tools: &Tools) -> Result<()> {
     let pieces = count("System RAM", console.run("grep -c 'System RAM' /proc/iomem")?)?;
     ensure!(pieces > REGIONS, "Linux has RAM in {pieces} pieces");
     let regions = count("regions", console.run("ls /sys/firmware/memmap | wc -l")?)?;
-    ensure!(regions > REGIONS, "Linux was told {regions} regions");
+    ensure!(regions > REGIONS, "Linux has a map of {regions} regions");
     let total = count("MemTotal", console.run("awk '/MemTotal/ { print $2 }' /proc/meminfo")?)?;
     ensure!(total > (1024 - 96) << 10, "of 1 GiB of memory Linux has {total} KiB");
     Ok(())

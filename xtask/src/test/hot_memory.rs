@@ -101,7 +101,7 @@ fn use_it(console: &mut Console, before: u64) -> Result<()> {
         "for n in $(seq {copies}); do /new/busybox$n true && /new/busybox$n rm /new/busybox$n && echo; done | wc -l"
     ))?;
     ensure!(ran.trim() == copies.to_string(), "of {copies} programs only {ran:?} ran");
-    let told = console.run("cp /bin/vidarctl /new/ && /new/vidarctl status")?;
-    ensure!(told.contains("exits"), "vidarctl says {told:?}");
+    let said = console.run("cp /bin/vidarctl /new/ && /new/vidarctl status")?;
+    ensure!(said.contains("exits"), "vidarctl says {said:?}");
     Ok(())
 }

@@ -152,7 +152,7 @@ fn refused((well, said): &(bool, String), sentence: &str) -> Result<()> {
 fn asks_before_it_writes(place: &Place) -> Result<()> {
     let stick = place.stick("asked")?;
     let before = fs::read(&stick)?;
-    for (answer, sentence) in [("", "nobody answered"), ("yes\n", "the answer was not \"asked\"")] {
+    for (answer, sentence) in [("", "there was no answer"), ("yes\n", "the answer was not \"asked\"")] {
         refused(&place.usb(&stick, &[], answer)?, sentence)?;
         ensure!(fs::read(&stick)? == before, "after the answer {answer:?}, something was written");
     }

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 /// The number of bytes that are written, or compared, at once.
 const PIECE: usize = 4 << 20;
 
-/// Writes all of `image` to `medium`. Calls `tell` after each piece, with the number of bytes written so far.
-pub fn write(image: &mut impl Read, medium: &mut impl Write, tell: &mut dyn FnMut(u64)) -> Result<()> {
+/// Writes all of `image` to `medium`. Calls `report` after each piece, with the number of bytes written so far.
+pub fn write(image: &mut impl Read, medium: &mut impl Write, report: &mut dyn FnMut(u64)) -> Result<()> {
     let mut done = 0;
     let mut piece = Vec::new();
     while next(image, &mut piece).context("cannot read the ISO")? {
@@ -18,14 +18,14 @@ pub fn write(image: &mut impl Read, medium: &mut impl Write, tell: &mut dyn FnMu
             )
         })?;
         done += piece.len() as u64;
-        tell(done);
+        report(done);
     }
     Ok(())
 }
 
-/// Compares all of `image` with the beginning of `medium`. Calls `tell` after each piece, with the number of bytes that
+/// Compares all of `image` with the beginning of `medium`. Calls `report` after each piece, with the number of bytes that
 /// were the same so far.
-pub fn verify(image: &mut impl Read, medium: &mut impl Read, tell: &mut dyn FnMut(u64)) -> Result<()> {
+pub fn verify(image: &mut impl Read, medium: &mut impl Read, report: &mut dyn FnMut(u64)) -> Result<()> {
     let mut done = 0;
     let (mut piece, mut back) = (Vec::new(), Vec::new());
     while next(image, &mut piece).context("cannot read the ISO")? {
@@ -48,7 +48,7 @@ pub fn verify(image: &mut impl Read, medium: &mut impl Read, tell: &mut dyn FnMu
             );
         }
         done += piece.len() as u64;
-        tell(done);
+        report(done);
     }
     Ok(())
 }
@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn a_good_medium_holds_the_whole_image() {
         let piece = PIECE as u64;
-        let told = vec![piece, 2 * piece, 2 * piece + 2048];
-        assert_eq!(both(GOOD).unwrap(), (told.clone(), told));
+        let reported = vec![piece, 2 * piece, 2 * piece + 2048];
+        assert_eq!(both(GOOD).unwrap(), (reported.clone(), reported));
     }
 
     #[test]

@@ -66,12 +66,14 @@ impl Order {
             agree(&target.name().to_string_lossy(), &mut stdin().lock())?;
         }
         let path = target.path.display();
-        progress::bytes(&format!("writing {path}"), size, |tell| copy::write(&mut image, &mut medium, tell))
-            .with_context(|| format!("{path} does not have the ISO"))?;
-        progress::bytes(&format!("reading {path} back"), size, |tell| {
+        progress::bytes(&format!("writing {path}"), size, |report| {
+            copy::write(&mut image, &mut medium, report)
+        })
+        .with_context(|| format!("{path} does not have the ISO"))?;
+        progress::bytes(&format!("reading {path} back"), size, |report| {
             image.seek(SeekFrom::Start(0))?;
-            medium.reread().context("cannot read it anew")?;
-            copy::verify(&mut image, &mut medium, tell)
+            medium.reread().context("cannot read it again")?;
+            copy::verify(&mut image, &mut medium, report)
         })
         .with_context(|| format!("{path} does not have the ISO"))?;
         println!("{path}: {} written and read back; it can be taken out", in_units(size));
@@ -123,7 +125,7 @@ fn agree(name: &str, input: &mut impl BufRead) -> Result<()> {
     let mut answer = String::new();
     if input.read_line(&mut answer).context("cannot read the answer")? == 0 {
         eprintln!();
-        bail!("nothing was written, since nobody answered: add --yes where nobody can");
+        bail!("nothing was written, since there was no answer: add --yes to write without asking");
     }
     ensure!(answer.trim() == name, "nothing was written, since the answer was not \"{name}\"");
     Ok(())
@@ -143,7 +145,7 @@ mod tests {
         }
         assert_eq!(
             answer("").unwrap_err(),
-            "nothing was written, since nobody answered: add --yes where nobody can"
+            "nothing was written, since there was no answer: add --yes to write without asking"
         );
     }
 
