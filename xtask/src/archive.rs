@@ -1,5 +1,6 @@
-//! Downloads packages without installing them, and extracts files from them. They come from the suite that this machine follows,
-//! or from another suite of Debian. For another suite apt works in folders of its own, and the machine's stay as they are.
+//! Downloads packages without installing them, and extracts files from them. They come from the suite that this machine
+//! follows, or from another suite of Debian. For another suite apt works in folders of its own, and the machine's stay
+//! as they are.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// A source of packages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Archive {
-    /// A suite of Debian, by its codename or by its class (`trixie`, `stable`). `None` stands for what this machine follows.
+    /// A suite of Debian, by its codename or by its class (`trixie`, `stable`). `None` stands for what this machine
+    /// follows.
     suite: Option<String>,
 }
 
@@ -73,8 +75,8 @@ impl Archive {
         ]
     }
 
-    /// Finds the newest kernel. `names` are packages that depend on the newest kernel's package; the first that apt offers counts.
-    /// If apt offers none, the package lists are fetched again.
+    /// Finds the newest kernel. `names` are packages that depend on the newest kernel's package; the first that apt
+    /// offers counts. If apt offers none, the package lists are fetched again.
     pub fn newest_kernel(&self, names: &[String]) -> Result<String> {
         if !packages::have_apt() {
             bail!("This system has no apt, which is needed to fetch {}.", names.join(" or "));
@@ -125,8 +127,8 @@ impl Archive {
         Ok(())
     }
 
-    /// Downloads the kernel of `package`, whose name contains a version, and writes it to `to`. Newer Debians have the kernel in a
-    /// package `linux-binary-*`, on which the package `linux-image-*` depends.
+    /// Downloads the kernel of `package`, whose name contains a version, and writes it to `to`. Newer Debians have the
+    /// kernel in a package `linux-binary-*`, on which the package `linux-image-*` depends.
     pub fn extract_kernel(&self, package: &str, to: &Path) -> Result<()> {
         let binary = package.replacen("linux-image-", "linux-binary-", 1);
         if self.try_extract(package, "./boot/vmlinuz-*", to)? {
@@ -166,8 +168,8 @@ impl Archive {
         Ok(unpack.wait()?.success() && taken)
     }
 
-    /// Downloads `package`, unless the same version has been downloaded before. A kernel and its modules are extracted from the
-    /// same package, one after the other.
+    /// Downloads `package`, unless the same version has been downloaded before. A kernel and its modules are extracted
+    /// from the same package, one after the other.
     fn download(&self, package: &str) -> Result<PathBuf> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _guard = ONE_AT_A_TIME.lock();
@@ -216,8 +218,8 @@ fn debian_mirror() -> Result<String> {
     Ok(mirror.to_owned())
 }
 
-/// Returns what `apt-cache show` has printed if it describes a package. For a package that it knows only from the dependencies of
-/// others, it succeeds and prints nothing; on Ubuntu this is so for Debian's kernels.
+/// Returns what `apt-cache show` has printed if it describes a package. For a package that it knows only from the
+/// dependencies of others, it succeeds and prints nothing; on Ubuntu this is so for Debian's kernels.
 fn known(shown: String) -> Option<String> {
     shown.contains("Package:").then_some(shown)
 }

@@ -49,8 +49,8 @@ pub fn size(file: &Path) -> Result<u64> {
     Ok(fs::metadata(file).with_context(|| format!("cannot look at {}", file.display()))?.len())
 }
 
-/// Runs cargo in the checkout, with its output on the user's terminal. In a tree of emulators there is no cargo, and everything has
-/// been built before.
+/// Runs cargo in the checkout, with its output on the user's terminal. In a tree of emulators there is no cargo, and
+/// everything has been built before.
 pub fn cargo(arguments: &[&str]) -> Result<()> {
     if paths::suite().is_some() {
         return Ok(());

@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// The number of bytes that are typed before their echo is awaited. A UART buffers 16, while a busy guest reads none.
 const TYPED_AT_ONCE: usize = 8;
-/// The time that the echo of some keys may take. After it, a key counts as lost, and the line is typed again: the UART of Bochs
-/// drops a key now and then under load.
+/// The time that the echo of some keys may take. After it, a key counts as lost, and the line is typed again: the UART
+/// of Bochs drops a key now and then under load.
 const ECHO: Duration = Duration::from_secs(60);
 /// How often a line is typed before that is an error.
 const TYPINGS: u32 = 3;
@@ -129,8 +129,8 @@ impl Console {
 
     /// Runs a command in the guest's shell, and returns what it printed. A command that fails is an error.
     ///
-    /// From then on the kernel prints only emergencies on the console. Another message could come between the command's output and
-    /// would be taken for a part of it.
+    /// From then on the kernel prints only emergencies on the console. Another message could come between the command's
+    /// output and would be taken for a part of it.
     pub fn run(&mut self, command: &str) -> Result<String> {
         self.commands += 1;
         let number = self.commands;

@@ -112,8 +112,8 @@ fn take(tar: &Path, pattern: &str, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a disk with a file system that has the content of the archive. Without root's rights this is done in a user namespace of
-/// mmdebstrap's, where files can have any owner.
+/// Makes a disk with a file system that has the content of the archive. Without root's rights this is done in a user
+/// namespace of mmdebstrap's, where files can have any owner.
 fn file_system(tar: &Path, root: &Path, disk: &Path) -> Result<()> {
     const SCRIPT: &str = "mkdir \"$2\" && tar --extract --file=\"$1\" --directory=\"$2\" && \
         truncate -s 0 \"$3\" && mke2fs -q -t ext4 -L \"$4\" -d \"$2\" \"$3\" \"$5\" && rm -r \"$2\"";

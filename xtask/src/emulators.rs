@@ -1,8 +1,9 @@
-//! The emulators and the GRUB of another Debian. Its packages are unpacked into a tree under `target/emulators`, in which xtask runs
-//! itself again.
+//! The emulators and the GRUB of another Debian. Its packages are unpacked into a tree under `target/emulators`, in
+//! which xtask runs itself again.
 //!
-//! The tests thus find everything where a user of that Debian has it. This machine's devices, its network, and the project with
-//! everything that was built are mounted into the tree, in a mount namespace that lasts as long as that process.
+//! The tests thus find everything where a user of that Debian has it. This machine's devices, its network, and the
+//! project with everything that was built are mounted into the tree, in a mount namespace that lasts as long as that
+//! process.
 
 use std::env;
 use std::fs::{self, File};
@@ -21,8 +22,8 @@ const KEYRING: (&str, &str) = ("/usr/share/keyrings/debian-archive-keyring.gpg",
 /// A number in the note beside a tree, which is raised when trees have to be made again.
 const RECIPE: u32 = 1;
 
-/// A script that mounts what the tree needs of this machine, and runs a program in the tree. Its arguments are the tree, folders to
-/// mount, "--", the program and the program's arguments. It ends when this process does.
+/// A script that mounts what the tree needs of this machine, and runs a program in the tree. Its arguments are the
+/// tree, folders to mount, "--", the program and the program's arguments. It ends when this process does.
 const ENTER: &str = r#"set -e
 tree=$1
 shift
@@ -39,8 +40,8 @@ shift
 exec chroot "$tree" setpriv --pdeathsig KILL "$@"
 "#;
 
-/// A script that unpacks the archive $1 into the new folder $2, without devices. It also makes the files on which [`ENTER`] mounts
-/// this machine's.
+/// A script that unpacks the archive $1 into the new folder $2, without devices. It also makes the files on which
+/// [`ENTER`] mounts this machine's.
 const UNPACK: &str = r#"set -e
 mkdir "$2"
 tar --extract --numeric-owner --exclude='./dev/*' --file="$1" --directory="$2"
@@ -125,8 +126,8 @@ fn archive() -> Result<String> {
     Ok(archive_in(&lines).unwrap_or(ARCHIVE).to_owned())
 }
 
-/// The archive of the suite itself among `lines`, which is the one with the shortest name. The suite's updates and other people's
-/// packages may be in other archives.
+/// The archive of the suite itself among `lines`, which is the one with the shortest name. The suite's updates and
+/// other people's packages may be in other archives.
 fn archive_in(lines: &str) -> Option<&str> {
     let words = lines.lines().filter_map(|line| {
         let mut words = line.split(' ');
@@ -190,8 +191,8 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A command to which another one is added, to run it in a mount namespace of its own. It has root's rights there even if this
-/// process has not.
+/// A command to which another one is added, to run it in a mount namespace of its own. It has root's rights there even
+/// if this process has not.
 fn with_mounts() -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private"]);

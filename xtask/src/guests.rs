@@ -65,8 +65,8 @@ pub fn busybox(freshness: Freshness) -> Result<PathBuf> {
     cached(&file, freshness, &archive, || Ok("busybox-static".to_owned()), take)
 }
 
-/// Returns `file`, which comes from the package of `archive` that `package` names. If the file is missing or has to be newer, `take`
-/// extracts it from that package. A note beside it has the version.
+/// Returns `file`, which comes from the package of `archive` that `package` names. If the file is missing or has to be
+/// newer, `take` extracts it from that package. A note beside it has the version.
 fn cached(
     file: &Path,
     freshness: Freshness,

@@ -44,8 +44,8 @@ pub fn pack_files(folders: &[&str], files: &[(String, Vec<u8>)]) -> Result<Vec<u
     archive.compress()
 }
 
-/// An uncompressed archive of `folders` and `programs`, which a kernel unpacks quickly. Its length is a multiple of four bytes, so
-/// that another archive may follow.
+/// An uncompressed archive of `folders` and `programs`, which a kernel unpacks quickly. Its length is a multiple of
+/// four bytes, so that another archive may follow.
 pub fn pack_plain(folders: &[String], programs: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut archive = Archive { bytes: Vec::new(), next_inode: 1 };
     for folder in folders {

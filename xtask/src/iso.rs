@@ -84,8 +84,8 @@ fn grub_mkrescue(tree: &Path, image: &Path) -> Result<()> {
     let tool =
         ["grub-mkrescue", "grub2-mkrescue"].into_iter().find(|tool| crate::packages::has_program(tool));
     let tool = tool.context("there is no grub-mkrescue: `cargo xtask setup` installs it")?;
-    // Some BIOSes boot from a stick only if a partition in its MBR is active. The partition that protects the GPT must not be active
-    // (UEFI Specification 2.10, 5.2.3 "Protective MBR"), so this adds an empty partition of one block.
+    // Some BIOSes boot from a stick only if a partition in its MBR is active. The partition that protects the GPT must
+    // not be active (UEFI Specification 2.10, 5.2.3 "Protective MBR"), so this adds an empty partition of one block.
     let active = ["-boot_image", "any", "mbr_force_bootable=on"];
     let made =
         cmd!(shell, "{tool} --locales= --fonts= --themes= -o {image} {tree} -- -volid VIDAR {active...}");

@@ -1,5 +1,5 @@
-//! Checks the file that a user gives as a guest's kernel. A file that is not a kernel is refused when the ISO is made, by a sentence
-//! that says what the file is.
+//! Checks the file that a user gives as a guest's kernel. A file that is not a kernel is refused when the ISO is made,
+//! by a sentence that says what the file is.
 
 use std::fs;
 use std::io::Read;
@@ -92,8 +92,8 @@ fn other_program(content: &[u8]) -> Option<&'static str> {
     if content.get(SIGNATURE) != Some(b"HdrS") {
         return None;
     }
-    // iPXE has its name right after a header of version 2.07, where Linux has fields since version 2.08. The name consists of the
-    // version only, so iPXE is recognised by the place. See iPXE, src/arch/x86/prefix/lkrnprefix.S.
+    // iPXE has its name right after a header of version 2.07, where Linux has fields since version 2.08. The name
+    // consists of the version only, so iPXE is recognised by the place. See iPXE, src/arch/x86/prefix/lkrnprefix.S.
     if (word(VERSION)?, word(NAME)?) == (0x0207, 0x48) {
         return Some("iPXE");
     }

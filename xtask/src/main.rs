@@ -53,8 +53,8 @@ struct Cli {
 enum Task {
     /// Get what is missing: Rust targets, packages, the guests' newest kernels, busybox
     ///
-    /// Packages are installed by apt, with sudo unless you are root. On systems without apt you are told what to install. The
-    /// other tasks get what they need themselves, but only this one looks for newer kernels.
+    /// Packages are installed by apt, with sudo unless you are root. On systems without apt you are told what to
+    /// install. The other tasks get what they need themselves, but only this one looks for newer kernels.
     Setup,
     /// Build the hypervisor and the guest's tool, and print their sizes
     Build,
@@ -70,8 +70,8 @@ enum Task {
     Usb(UsbArgs),
     /// Boot a guest and make this terminal its console
     ///
-    /// Ctrl-A x quits, and `poweroff` in the guest ends it as well. Bochs shows the guest's screen by VNC, on port 5900 or the
-    /// next free one, without a password: everyone who can reach this machine can see it.
+    /// Ctrl-A x quits, and `poweroff` in the guest ends it as well. Bochs shows the guest's screen by VNC, on port 5900
+    /// or the next free one, without a password: everyone who can reach this machine can see it.
     Run(RunArgs),
     /// Run all tests: those of the host, the project's own rules, and those in emulators
     ///

@@ -187,8 +187,8 @@ impl Entry {
     }
 }
 
-/// Refuses names that are used twice or that cannot be in a path and in a menu, and titles and command lines that cannot be in a
-/// line of GRUB's configuration.
+/// Refuses names that are used twice or that cannot be in a path and in a menu, and titles and command lines that
+/// cannot be in a line of GRUB's configuration.
 pub fn check(guests: &[Guest]) -> Result<()> {
     for (index, guest) in guests.iter().enumerate() {
         let name = &guest.name;

@@ -42,8 +42,8 @@ pub fn archive(guest: &Guest, wanted: &[&str]) -> Result<PathBuf> {
     get(guest, &format!("modules-{}", wanted.join("-")), wanted, |package| package.flat(wanted))
 }
 
-/// An archive with the drivers of `guest`, which the built-in initramfs loads by `modprobe`. `None` if the guest has no drivers. If
-/// they cannot be fetched, a warning says so, and the guest has to do without them.
+/// An archive with the drivers of `guest`, which the built-in initramfs loads by `modprobe`. `None` if the guest has no
+/// drivers. If they cannot be fetched, a warning says so, and the guest has to do without them.
 pub fn drivers(guest: &Guest) -> Option<PathBuf> {
     static WARNED: Once = Once::new();
     let wanted: Vec<_> = guest.drivers.iter().map(String::as_str).collect();
@@ -71,7 +71,8 @@ fn source(guest: &Guest) -> Result<Option<(String, String)>> {
     Ok(source.trim_end().split_once(' ').map(|(name, version)| (name.to_owned(), version.to_owned())))
 }
 
-/// Returns the archive `name` beside the guest's kernel. Unless it exists with the same modules `wanted`, `make` returns its content.
+/// Returns the archive `name` beside the guest's kernel. Unless it exists with the same modules `wanted`, `make`
+/// returns its content.
 fn get(
     guest: &Guest,
     name: &str,
@@ -134,7 +135,8 @@ impl Package {
         })?;
         let release = home.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !home.join(BUILT_IN).exists() {
-            // Newer Debians have this list in a package of its own. Without the list, a built-in module is reported as missing.
+            // Newer Debians have this list in a package of its own. Without the list, a built-in module is reported as
+            // missing.
             let base = format!("linux-base-{release}={version}");
             let _ = archive.unpack(&base, &format!("./*/{BUILT_IN}"), dir.path());
         }
@@ -155,8 +157,8 @@ impl Package {
         read(file)
     }
 
-    /// The modules `wanted` and all that they depend on, each after its own dependencies, without those that are built into the
-    /// kernel.
+    /// The modules `wanted` and all that they depend on, each after its own dependencies, without those that are built
+    /// into the kernel.
     fn closure(&self, wanted: &[&str]) -> Result<Vec<String>> {
         let wanted: Vec<_> = wanted.iter().copied().filter(|name| !self.built_in.contains(*name)).collect();
         closure(&wanted, |name| dependencies(&self.read(name)?))
@@ -171,8 +173,8 @@ impl Package {
         Ok((vec!["lib".to_owned(), FOLDER.to_owned()], files))
     }
 
-    /// The modules of `wanted` that the package has, in the folder where `modprobe` looks for them, with the table of dependencies.
-    /// The others are built into the kernel, or it does not have them.
+    /// The modules of `wanted` that the package has, in the folder where `modprobe` looks for them, with the table of
+    /// dependencies. The others are built into the kernel, or it does not have them.
     fn by_release(&self, wanted: &[&str]) -> Result<Content> {
         let wanted: Vec<_> = wanted.iter().copied().filter(|name| self.files.contains_key(*name)).collect();
         let home = format!("{FOLDER}/{}", self.release);
@@ -181,7 +183,8 @@ impl Package {
         let contents = contents.collect::<Result<BTreeMap<_, _>>>()?;
         let mut table = Vec::new();
         for name in &order {
-            // The last of these is the module itself. In the table, the module that `modprobe` inserts first has to be the last.
+            // The last of these is the module itself. In the table, the module that `modprobe` inserts first has to be
+            // the last.
             let mut needs = closure(&[name], |name| dependencies(&contents[name]))?;
             needs.pop();
             let needs: String = needs.iter().rev().map(|need| format!(" {need}.ko")).collect();
@@ -369,8 +372,8 @@ mod tests {
         elf[52..64].copy_from_slice(&[64, 0, 0, 0, 0, 0, 64, 0, 3, 0, 2, 0]);
         elf[info..].copy_from_slice(modinfo.as_bytes());
         elf.extend_from_slice(NAMES);
-        // The first section header is unused. Each of the others has a name, a type, flags, an address, an offset, a size, and three
-        // more fields.
+        // The first section header is unused. Each of the others has a name, a type, flags, an address, an offset, a
+        // size, and three more fields.
         let sections = [[0; 4], [1, 1, info, modinfo.len()], [10, 3, names, NAMES.len()]];
         for [name, kind, offset, size] in sections {
             elf.extend([name as u32, kind as u32].map(u32::to_le_bytes).concat());

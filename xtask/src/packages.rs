@@ -1,5 +1,5 @@
-//! Installs the Debian and Ubuntu packages that Vidar's tools need on this machine. Packages that are only unpacked come from
-//! [`crate::archive`].
+//! Installs the Debian and Ubuntu packages that Vidar's tools need on this machine. Packages that are only unpacked
+//! come from [`crate::archive`].
 
 use std::env;
 use std::path::{Path, PathBuf};

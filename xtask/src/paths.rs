@@ -26,8 +26,8 @@ pub fn target() -> PathBuf {
 /// The suite in whose tree of emulators this process runs, if it runs in one.
 static SUITE: OnceLock<String> = OnceLock::new();
 
-/// Notes that this process runs in the tree of `suite`. Files from packages, and what emulators leave, are then kept apart for that
-/// suite.
+/// Notes that this process runs in the tree of `suite`. Files from packages, and what emulators leave, are then kept
+/// apart for that suite.
 pub fn run_in(suite: String) {
     SUITE.get_or_init(|| suite);
 }
@@ -88,7 +88,8 @@ pub fn ensure(dir: PathBuf) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Removes what xtask has made, other than what Cargo has built. The guests' kernels are removed only if `guests_too` is true.
+/// Removes what xtask has made, other than what Cargo has built. The guests' kernels are removed only if `guests_too`
+/// is true.
 pub fn clean(guests_too: bool) -> Result<()> {
     let mut made = vec![default_iso(), machines()];
     if guests_too {

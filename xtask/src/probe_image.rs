@@ -1,4 +1,5 @@
-//! Wraps the probe in a kernel image that any loader of the Linux boot protocol accepts, and makes images that none should accept.
+//! Wraps the probe in a kernel image that any loader of the Linux boot protocol accepts, and makes images that none
+//! should accept.
 //!
 //! The layout is that of Documentation/arch/x86/boot.rst in the Linux sources, "The Real-Mode Kernel Header".
 

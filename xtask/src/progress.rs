@@ -1,5 +1,5 @@
-//! Shows the progress of long steps. On a terminal this is a spinner with the seconds so far, or the number of bytes that are done;
-//! elsewhere it is a line for each step.
+//! Shows the progress of long steps. On a terminal this is a spinner with the seconds so far, or the number of bytes
+//! that are done; elsewhere it is a line for each step.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -37,8 +37,8 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-/// Runs `work` and shows its progress in bytes. `what` describes the step. `work` calls its argument with the number of bytes that are
-/// done, of `total`.
+/// Runs `work` and shows its progress in bytes. `what` describes the step. `work` calls its argument with the number of
+/// bytes that are done, of `total`.
 pub fn bytes<T>(what: &str, total: u64, work: impl FnOnce(&mut dyn FnMut(u64)) -> Result<T>) -> Result<T> {
     let begun = Instant::now();
     if !stderr().is_terminal() {

@@ -21,8 +21,8 @@ use crate::terminal::Raw;
 /// Ctrl-A, the key that begins a command to this program.
 const ESCAPE: u8 = 0x01;
 
-/// Makes the ISO of `recipe` and boots it in `machine`, with the terminal as the console, until the guest powers off or the user quits.
-/// `spec` describes the machine.
+/// Makes the ISO of `recipe` and boots it in `machine`, with the terminal as the console, until the guest powers off or
+/// the user quits. `spec` describes the machine.
 pub fn interactive(recipe: &Recipe, machine: Machine, spec: Spec) -> Result<()> {
     // Each run has a folder of its own, so that two can run at once. The folder is kept only if the machine failed.
     let mut dir = tempfile::Builder::new().prefix("run-").tempdir_in(paths::ensure(paths::machines())?)?;

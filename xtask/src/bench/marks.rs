@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use crate::machine::{Machine, TICKS_PER_INSTRUCTION};
 use crate::test::lane::Lane;
 
-/// GRUB's commands in Bochs: they write to the port for messages of the BIOS, and Bochs logs a line with the number of ticks so
-/// far.
+/// GRUB's commands in Bochs: they write to the port for messages of the BIOS, and Bochs logs a line with the number of
+/// ticks so far.
 const TO_LOG: &[&str] = &["outb 0x402 0x56", "outb 0x402 0x0a"];
 
 /// The end of that line.
@@ -40,8 +40,8 @@ pub fn in_log(log: &str) -> Result<(u64, u64)> {
     Ok((grub, kernel))
 }
 
-/// The tick of the first line that ends in `end` and is not before the tick `after`. Each line of the log begins with the tick,
-/// a letter for its level, and a device.
+/// The tick of the first line that ends in `end` and is not before the tick `after`. Each line of the log begins with
+/// the tick, a letter for its level, and a device.
 fn tick(log: &str, end: &str, after: u64) -> Option<u64> {
     let lines = log.lines().filter(|line| line.trim_end().ends_with(end));
     let mut ticks = lines.filter_map(|line| line.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());

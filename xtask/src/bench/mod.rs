@@ -34,10 +34,10 @@ struct Goals {
 }
 
 impl Goals {
-    /// The goals of a lane. On a CPU with nrip_save, as most have it, the round trips of AMD-V have the goals of VT-x. QEMU's
-    /// CPU does not say how long an instruction is, so more is allowed there: 20 to 25 instructions for each of up to five
-    /// levels of the guest's page tables, 40 to compare the instruction's bytes, and 10 for VMLOAD, VMSAVE and RAX, which
-    /// VT-x does by itself. The limit adds half of that as slack.
+    /// The goals of a lane. On a CPU with nrip_save, as most have it, the round trips of AMD-V have the goals of VT-x.
+    /// QEMU's CPU does not say how long an instruction is, so more is allowed there: 20 to 25 instructions for each of
+    /// up to five levels of the guest's page tables, 40 to compare the instruction's bytes, and 10 for VMLOAD, VMSAVE
+    /// and RAX, which VT-x does by itself. The limit adds half of that as slack.
     const fn of(lane: Lane) -> Self {
         match lane {
             Lane::Vmx | Lane::VmxTigerLake | Lane::VmxArrowLake | Lane::VmxKvm => Self {
@@ -217,8 +217,8 @@ fn cpus(table: &mut Table, lane: Lane, tools: &Tools) -> Result<()> {
                 format!("{timer:.1}, {} for {}", load.exits, load.timer),
             ),
         ] {
-            // Where Vidar has to start Linux' CPUs, as in Bochs 2.7, it intercepts their writes to the local APIC, so there are
-            // exits and no goal for them.
+            // Where Vidar has to start Linux' CPUs, as in Bochs 2.7, it intercepts their writes to the local APIC, so
+            // there are exits and no goal for them.
             table.add(if lane.machine().option_for_cpus().is_empty() {
                 Row::at_most(what, "", number, &shown, 1.0, 0.0)
             } else {

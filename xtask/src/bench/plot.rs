@@ -23,8 +23,8 @@ pub struct Boot {
     pub instructions: (u64, u64),
 }
 
-/// Draws each boot in a color of its own. One line has all exits, the other those that are neither CPUID nor the hypercalls by
-/// which the guest asks for the numbers of exits.
+/// Draws each boot in a color of its own. One line has all exits, the other those that are neither CPUID nor the
+/// hypercalls by which the guest asks for the numbers of exits.
 pub fn draw(boots: &[Boot]) -> Result<String> {
     let mut svg = String::new();
     draw_on(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), boots)

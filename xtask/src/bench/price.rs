@@ -1,5 +1,5 @@
-//! Counts the instructions of a round trip that are slow on hardware, such as VMREAD. In an emulator they take one tick like
-//! any other, so the round trips measured in instructions do not show them.
+//! Counts the instructions of a round trip that are slow on hardware, such as VMREAD. In an emulator they take one tick
+//! like any other, so the round trips measured in instructions do not show them.
 
 use anyhow::{Result, bail, ensure};
 
@@ -31,7 +31,8 @@ pub struct Counts {
     pub msrs: u32,
 }
 
-/// The limits, for CPUID and for a hypercall alike. They are what is needed today, since each instruction costs tens of cycles.
+/// The limits, for CPUID and for a hypercall alike. They are what is needed today, since each instruction costs tens of
+/// cycles.
 const MUST_VMX: Counts = Counts { reads: 5, writes: 1, switches: 0, msrs: 0 };
 const MUST_SVM: Counts = Counts { reads: 0, writes: 0, switches: 3, msrs: 0 };
 
@@ -84,8 +85,8 @@ fn measure(lane: Lane, tools: &Tools) -> Result<[Counts; 2]> {
     counts(&booted.running.emulator_output())
 }
 
-/// The counts of the two round trips in what Bochs printed. The list begins at the first mark, and each of the other two marks
-/// ends a round trip.
+/// The counts of the two round trips in what Bochs printed. The list begins at the first mark, and each of the other
+/// two marks ends a round trip.
 fn counts(output: &str) -> Result<[Counts; 2]> {
     let listed: Vec<_> = output.lines().filter_map(instruction).collect();
     let parts: Vec<_> = listed.split(|instruction| *instruction == MARK).collect();

@@ -17,7 +17,8 @@ use crate::test::{Tools, test_dir};
 /// The measurements of one boot.
 #[derive(Debug)]
 pub struct Boot {
-    /// Exits of each CPU up to the shell, without CPUID and without the hypercalls by which the guest asks for these numbers.
+    /// Exits of each CPU up to the shell, without CPUID and without the hypercalls by which the guest asks for these
+    /// numbers.
     pub exits: Vec<u64>,
     /// Exits per second at an idle shell, of all CPUs.
     pub idle_per_second: f64,

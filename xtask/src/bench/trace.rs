@@ -1,5 +1,5 @@
-//! Records the numbers of exits over the time of a boot. Neither the guest nor Vidar takes part in it: while the machine runs,
-//! the emulator reads Vidar's counters in physical memory.
+//! Records the numbers of exits over the time of a boot. Neither the guest nor Vidar takes part in it: while the
+//! machine runs, the emulator reads Vidar's counters in physical memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -112,8 +112,8 @@ impl Clock {
     }
 }
 
-/// Records in Bochs, whose debugger executes [`STEP`] instructions at a time and then shows the memory. It gets its commands
-/// before the machine starts, so the address of the counters is taken from an earlier boot.
+/// Records in Bochs, whose debugger executes [`STEP`] instructions at a time and then shows the memory. It gets its
+/// commands before the machine starts, so the address of the counters is taken from an earlier boot.
 fn in_bochs(lane: Lane, tools: &Tools) -> Result<Vec<Sample>> {
     let address = {
         let (_running, mut console) = linux::start(lane, "bench-trace", true, tools, "log=debug", None)?;
@@ -127,8 +127,8 @@ fn in_bochs(lane: Lane, tools: &Tools) -> Result<Vec<Sample>> {
     debugger_output(&running.emulator_log())
 }
 
-/// Reads the samples from the output of Bochs' debugger: `Next at t=` with the number of instructions, and then the memory, in
-/// lines of an address, a colon and some words.
+/// Reads the samples from the output of Bochs' debugger: `Next at t=` with the number of instructions, and then the
+/// memory, in lines of an address, a colon and some words.
 fn debugger_output(said: &str) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for part in said.split("Next at t=").skip(1) {

@@ -21,8 +21,8 @@ pub struct Menu {
     pub timeout: u32,
     /// Vidar's boot options.
     pub options: String,
-    /// The console that Vidar writes to. If this is `None` and `options` chooses none, Vidar writes to the first serial port
-    /// and to the screen.
+    /// The console that Vidar writes to. If this is `None` and `options` chooses none, Vidar writes to the first serial
+    /// port and to the screen.
     pub debug_console: Option<DebugConsole>,
     /// GRUB commands at the end of each guest's entry, for measurements.
     pub last: &'static [&'static str],

@@ -1,5 +1,5 @@
-//! Finds out what the installed emulators can do, by asking the programs themselves, once. What an emulator lacks is described
-//! in a sentence, as the reason why a test is skipped.
+//! Finds out what the installed emulators can do, by asking the programs themselves, once. What an emulator lacks is
+//! described in a sentence, as the reason why a test is skipped.
 
 use std::fmt;
 use std::io::Write;
@@ -20,8 +20,8 @@ pub enum Ability {
     BochsCpu(&'static str),
     /// Linux boots in Bochs.
     BochsLinux,
-    /// Bochs clears a pending INIT after the VM exit that it causes. Linux can then start that CPU, if its two start-up IPIs are
-    /// far enough apart.
+    /// Bochs clears a pending INIT after the VM exit that it causes. Linux can then start that CPU, if its two start-up
+    /// IPIs are far enough apart.
     BochsInit,
     /// QEMU has this CPU model.
     QemuCpu(&'static str),
@@ -59,8 +59,8 @@ const TRIXIE: [&str; 2] = ["EPYC-Genoa", "x2apic"];
 const CLEARS_INIT: Version = Version(2, 8);
 /// The first version of QEMU that sets the right flags after CMPXCHG16B.
 const KEEPS_FLAGS: Version = Version(8, 0);
-/// The major version of QEMU that does not apply nested paging while a guest's paging is off. Ubuntu 24.04's 8.2.2 does not;
-/// Debian's 7.2 and 10.0 do. Later versions of 8.2 may do so as well.
+/// The major version of QEMU that does not apply nested paging while a guest's paging is off. Ubuntu 24.04's 8.2.2 does
+/// not; Debian's 7.2 and 10.0 do. Later versions of 8.2 may do so as well.
 const IGNORES_NESTED_PAGES: u32 = 8;
 /// The version of Bochs that is miscompiled in Debian unstable.
 const MISCOMPILED: Version = Version(3, 1);
@@ -151,7 +151,8 @@ fn bochs() -> Option<&'static Bochs> {
     BOCHS.get_or_init(ask).as_ref()
 }
 
-/// Reads the lists of options and of CPU models that Bochs prints. Both also contain its log, and the banner with the version.
+/// Reads the lists of options and of CPU models that Bochs prints. Both also contain its log, and the banner with the
+/// version.
 fn read_bochs(options: &str, cpus: &str) -> Option<Bochs> {
     let version = options.lines().find_map(|line| line.trim().strip_prefix("Bochs x86 Emulator "))?;
     let models = cpus.lines().skip_while(|line| !line.starts_with("Supported CPU models")).skip(2);
@@ -196,8 +197,8 @@ fn qemu() -> Option<&'static Qemu> {
     QEMU_HERE.get_or_init(ask).as_ref()
 }
 
-/// Reads what QEMU's monitor says: the greeting, the list of CPU models, and the features of the model `max`, which has all that
-/// QEMU emulates.
+/// Reads what QEMU's monitor says: the greeting, the list of CPU models, and the features of the model `max`, which has
+/// all that QEMU emulates.
 fn read_qemu(said: &str) -> Option<Qemu> {
     let said: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let version = &said.first()?["QMP"]["version"]["qemu"];

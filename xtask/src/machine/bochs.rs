@@ -11,7 +11,8 @@ use super::spec::{LINUX_LOG, LOG, Medium, Spec};
 use super::tie::tied_to_us;
 use crate::packages;
 
-/// The default CPU model, with VT-x and EPT. Its CPUID names no TSC frequency, so Linux measures the frequency and gets it right.
+/// The default CPU model, with VT-x and EPT. Its CPUID names no TSC frequency, so Linux measures the frequency and gets
+/// it right.
 const USUAL_CPU: &str = "corei7_haswell_4770";
 
 /// The instructions in a second of the guest's time. A low number means fewer timer ticks during a boot.
@@ -57,9 +58,9 @@ pub fn ended_well(_: ExitStatus, log: &str) -> bool {
 /// The configuration of the firmware for a machine with a BIOS.
 const BIOS: &str = "file=\"/usr/share/bochs/BIOS-bochs-latest\"";
 
-/// The configuration of the firmware for a machine with UEFI. `size` is the size of its file: 2 MiB in Debian 12, and 4 MiB
-/// from Debian 13 on. The firmware ends at 4 GiB, since the CPU executes its first instruction 16 bytes below that. Intel SDM
-/// Vol. 3A, 10.1.4 "First Instruction Executed".
+/// The configuration of the firmware for a machine with UEFI. `size` is the size of its file: 2 MiB in Debian 12, and 4
+/// MiB from Debian 13 on. The firmware ends at 4 GiB, since the CPU executes its first instruction 16 bytes below that.
+/// Intel SDM Vol. 3A, 10.1.4 "First Instruction Executed".
 fn uefi(size: u64) -> String {
     format!("file=\"{}\", address={:#x}", packages::UEFI, (1 << 32) - size)
 }

@@ -19,8 +19,8 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// Decides which machine to run. `obstacle` returns the reason why KVM cannot be used, if there is one. If it cannot be asked
-    /// because there is no QEMU, `fetch` installs QEMU first.
+    /// Decides which machine to run. `obstacle` returns the reason why KVM cannot be used, if there is one. If it
+    /// cannot be asked because there is no QEMU, `fetch` installs QEMU first.
     pub fn decide(
         self,
         mut obstacle: impl FnMut() -> Option<Obstacle>,

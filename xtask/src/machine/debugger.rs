@@ -1,5 +1,6 @@
-//! A client for QEMU's debugger, as far as tests need one: it stops the machine at an address, and reads and changes registers
-//! of its CPU. It speaks GDB's remote protocol, in which a packet is a text between `$` and `#`, followed by a checksum.
+//! A client for QEMU's debugger, as far as tests need one: it stops the machine at an address, and reads and changes
+//! registers of its CPU. It speaks GDB's remote protocol, in which a packet is a text between `$` and `#`, followed by
+//! a checksum.
 
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;

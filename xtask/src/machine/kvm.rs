@@ -1,5 +1,5 @@
-//! QEMU with KVM is fast, but needs a host that lets its guests use VT-x or AMD-V. Whether it does is decided by the CPU, by
-//! KVM's modules, by the rights on KVM's device, and by QEMU, in this order. The first obstacle is reported.
+//! QEMU with KVM is fast, but needs a host that lets its guests use VT-x or AMD-V. Whether it does is decided by the
+//! CPU, by KVM's modules, by the rights on KVM's device, and by QEMU, in this order. The first obstacle is reported.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -119,8 +119,8 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
 }
 
 impl Module {
-    /// The `-cpu` argument: the host's CPU, with the feature that lets a guest be a hypervisor, and with what cannot be migrated to
-    /// another host, which is the invariant TSC.
+    /// The `-cpu` argument: the host's CPU, with the feature that lets a guest be a hypervisor, and with what cannot be
+    /// migrated to another host, which is the invariant TSC.
     pub fn cpu(&self) -> String {
         format!("host,migratable=off,+{}", self.feature)
     }
@@ -136,8 +136,8 @@ pub fn obstacle() -> Option<Obstacle> {
     asked.err()
 }
 
-/// Returns KVM's module for the CPU that `cpuinfo` describes, if it is loaded and its parameters suffice. The folder `modules` has
-/// a folder for each loaded module, and for each that is built into the kernel.
+/// Returns KVM's module for the CPU that `cpuinfo` describes, if it is loaded and its parameters suffice. The folder
+/// `modules` has a folder for each loaded module, and for each that is built into the kernel.
 fn module(cpuinfo: &Path, modules: &Path) -> Result<&'static Module, Obstacle> {
     let cpuinfo = fs::read_to_string(cpuinfo).unwrap_or_default();
     let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
@@ -176,8 +176,8 @@ fn openable(device: &Path) -> Result<(), Obstacle> {
     }
 }
 
-/// Starts QEMU with the host's CPU. Its monitor answers once the machine exists, and before anything runs in it. With `enforce`,
-/// QEMU makes no machine whose CPU would lack a requested feature. Other output is a warning.
+/// Starts QEMU with the host's CPU. Its monitor answers once the machine exists, and before anything runs in it. With
+/// `enforce`, QEMU makes no machine whose CPU would lack a requested feature. Other output is a warning.
 fn ask(qemu: &str, module: &Module, patience: Duration) -> Result<(), Obstacle> {
     let failed = |error: std::io::Error| Obstacle::Qemu(error.to_string());
     let mut command = tied_to_us(qemu);
@@ -205,7 +205,8 @@ fn ask(qemu: &str, module: &Module, patience: Duration) -> Result<(), Obstacle> 
     verdict(answer, patience, status, &said.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Decides whether QEMU can be used, from the `answer` of its monitor, the `status` that it ended with, and its other output, `said`.
+/// Decides whether QEMU can be used, from the `answer` of its monitor, the `status` that it ended with, and its other
+/// output, `said`.
 fn verdict(
     answer: Result<bool, RecvTimeoutError>,
     patience: Duration,

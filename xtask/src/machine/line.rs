@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// A socket that an emulator connects to. Since this program listens before the emulator starts, nobody else can take the port,
-/// and no byte is lost.
+/// A socket that an emulator connects to. Since this program listens before the emulator starts, nobody else can take
+/// the port, and no byte is lost.
 pub struct Line {
     listener: TcpListener,
     what: &'static str,

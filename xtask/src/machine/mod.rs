@@ -1,5 +1,5 @@
-//! The machines that an ISO is booted in. They are emulators, whose first serial port, and whose monitor if they have one, are
-//! connected to sockets of this program.
+//! The machines that an ISO is booted in. They are emulators, whose first serial port, and whose monitor if they have
+//! one, are connected to sockets of this program.
 
 pub mod abilities;
 mod bochs;
@@ -89,9 +89,9 @@ impl Machine {
 
     /// The boot option of Vidar that Linux needs to start further CPUs in this machine, if it needs one.
     pub fn option_for_cpus(self) -> &'static str {
-        // Bochs keeps an INIT pending that comes while a CPU waits in a VT-x guest for its start-up IPI, and delivers it after that
-        // IPI. The CPU then needs a second start-up IPI, but Linux sends it after 20 microseconds, which are 400 instructions here
-        // and too early. In addition, Bochs 2.7 never clears the pending INIT.
+        // Bochs keeps an INIT pending that comes while a CPU waits in a VT-x guest for its start-up IPI, and delivers
+        // it after that IPI. The CPU then needs a second start-up IPI, but Linux sends it after 20 microseconds, which
+        // are 400 instructions here and too early. In addition, Bochs 2.7 never clears the pending INIT.
         let starts_by_itself = match self {
             Self::Bochs => false,
             Self::Qemu => Ability::QemuNestedRealMode.missing().is_none(),

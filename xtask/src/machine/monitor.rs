@@ -1,5 +1,5 @@
-//! A client for QEMU's monitor, which gives access to the machine's screen, memory, keys and buttons. It speaks QMP, in which each
-//! command, answer and event is a line of JSON.
+//! A client for QEMU's monitor, which gives access to the machine's screen, memory, keys and buttons. It speaks QMP, in
+//! which each command, answer and event is a line of JSON.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -146,8 +146,8 @@ mod tests {
 
     use super::*;
 
-    /// A monitor, and a QEMU that answers with these lines: the first as its greeting, and each other one to a command. Its thread
-    /// returns the commands.
+    /// A monitor, and a QEMU that answers with these lines: the first as its greeting, and each other one to a command.
+    /// Its thread returns the commands.
     fn pair(dir: &Path, lines: &'static [&'static str]) -> (Result<Monitor>, thread::JoinHandle<Vec<Value>>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

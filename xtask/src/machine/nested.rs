@@ -1,8 +1,8 @@
 //! QEMU with nested KVM, on hosts without a usable KVM of their own: its Linux runs in an emulator.
 //!
-//! The emulator is QEMU with AMD-V, or Bochs with VT-x. The Linux in it (`xtask/nested/init`) has the kernel of the manifest's
-//! first guest, KVM's modules and this host's QEMU. Its console goes to a file, and its second serial port is connected to the
-//! first one of the machine in KVM.
+//! The emulator is QEMU with AMD-V, or Bochs with VT-x. The Linux in it (`xtask/nested/init`) has the kernel of the
+//! manifest's first guest, KVM's modules and this host's QEMU. Its console goes to a file, and its second serial port
+//! is connected to the first one of the machine in KVM.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -51,9 +51,9 @@ const IN_BOCHS: Outer = Outer {
     command_line: " reboot=triple",
 };
 
-/// The number of CPUs of the Linux with KVM in Bochs. In Bochs 2.7, an external interrupt does not cause an exit from a guest that
-/// was entered with IF clear. A guest that waits with IF clear therefore keeps one CPU of this Linux busy, and another CPU is
-/// needed to make happen what the guest waits for.
+/// The number of CPUs of the Linux with KVM in Bochs. In Bochs 2.7, an external interrupt does not cause an exit from a
+/// guest that was entered with IF clear. A guest that waits with IF clear therefore keeps one CPU of this Linux busy,
+/// and another CPU is needed to make happen what the guest waits for.
 const CPUS_IN_BOCHS: u32 = 2;
 /// MiB of memory for the Linux with KVM, in addition to the machine's own.
 const MEMORY: u32 = 1536;
@@ -96,7 +96,8 @@ pub fn in_qemu(spec: &Spec, ports: Ports) -> Result<Command> {
     Ok(command)
 }
 
-/// The command that runs Bochs as the emulator. `spec` describes the machine in KVM. Bochs boots the Linux with KVM from an ISO.
+/// The command that runs Bochs as the emulator. `spec` describes the machine in KVM. Bochs boots the Linux with KVM
+/// from an ISO.
 pub fn in_bochs(spec: &Spec, ports: Ports) -> Result<Command> {
     let linux = linux(spec, &IN_BOCHS)?;
     let guest = Guest {
@@ -124,7 +125,8 @@ pub fn in_bochs(spec: &Spec, ports: Ports) -> Result<Command> {
     bochs::command(&outer, ports)
 }
 
-/// Returns true if the guest powered off the machine in KVM: both its QEMU and the emulator around it have ended without an error.
+/// Returns true if the guest powered off the machine in KVM: both its QEMU and the emulator around it have ended
+/// without an error.
 pub fn ended_well(status: ExitStatus, log: &str) -> bool {
     (status.success() || bochs::ended_well(status, log)) && log.contains("nested: the machine ended with 0")
 }
@@ -179,8 +181,8 @@ fn work(errand: &Errand) -> Result<Vec<u8>> {
     initramfs::pack_plain(&folders(&files), &files)
 }
 
-/// The root file system of the Linux with KVM, without the modules: busybox, QEMU with its libraries and firmware, and another
-/// program with its libraries.
+/// The root file system of the Linux with KVM, without the modules: busybox, QEMU with its libraries and firmware, and
+/// another program with its libraries.
 fn system(program: Option<&Path>) -> Result<Vec<u8>> {
     let qemu = packages::program(QEMU).with_context(|| format!("there is no {QEMU}"))?;
     let mut files = vec![

@@ -19,8 +19,8 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Reads a binary portable pixmap. It consists of the letters P6, the width, the height and the largest value, each followed by
-    /// a space or the end of a line, and then the pixels.
+    /// Reads a binary portable pixmap. It consists of the letters P6, the width, the height and the largest value, each
+    /// followed by a space or the end of a line, and then the pixels.
     pub fn from_ppm(bytes: &[u8]) -> Result<Self> {
         let mut rest = bytes;
         let mut word = || -> Option<&str> {

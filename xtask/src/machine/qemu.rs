@@ -12,18 +12,18 @@ use super::spec::{Chipset, Keyboard, LOG, Medium, Network, Spec, Threads};
 use super::tie::tied_to_us;
 use crate::packages;
 
-/// The default CPU, with AMD-V and nested paging. QEMU would set CPUID's hypervisor bit, but this machine stands for a physical
-/// one.
+/// The default CPU, with AMD-V and nested paging. QEMU would set CPUID's hypervisor bit, but this machine stands for a
+/// physical one.
 const EMULATED_CPU: &str = "EPYC,-hypervisor";
 
-/// Takes CMPXCHG16B away from a CPU. QEMU before 8.0 computes the flags after that instruction from an earlier operation, so that
-/// RFLAGS may get an operand's bits, such as IF, NT and VM. If the guest saves the flags, or the CPU's turn ends, the wrong flags
-/// stay. Kernels then die of double faults, or of interrupts that come while they are disabled; from 6.12 on this happens within a
-/// few boots. They can do without the instruction.
+/// Takes CMPXCHG16B away from a CPU. QEMU before 8.0 computes the flags after that instruction from an earlier
+/// operation, so that RFLAGS may get an operand's bits, such as IF, NT and VM. If the guest saves the flags, or the
+/// CPU's turn ends, the wrong flags stay. Kernels then die of double faults, or of interrupts that come while they are
+/// disabled; from 6.12 on this happens within a few boots. They can do without the instruction.
 const WITHOUT_CMPXCHG16B: &str = ",-cx16";
 
-/// The binary logarithm of the nanoseconds that an instruction takes. A tick of the TSC is a nanosecond. 16 ns are about what the
-/// host needs to emulate an instruction; with less, a guest that waits for its clock would wait long.
+/// The binary logarithm of the nanoseconds that an instruction takes. A tick of the TSC is a nanosecond. 16 ns are
+/// about what the host needs to emulate an instruction; with less, a guest that waits for its clock would wait long.
 const SHIFT: u32 = 4;
 /// The ticks of the TSC for each instruction, in a machine that counts instructions.
 pub const TICKS_PER_INSTRUCTION: u64 = 1 << SHIFT;
@@ -139,8 +139,9 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Returns what `-smp` says of the machine's CPUs. Where more can be added, each CPU is a package with one core and one thread: on what
-/// seems to be bare metal, some kernels from 6.9 on ignore a CPU that is added to a package which is there already.
+/// Returns what `-smp` says of the machine's CPUs. Where more can be added, each CPU is a package with one core and one
+/// thread: on what seems to be bare metal, some kernels from 6.9 on ignore a CPU that is added to a package which is
+/// there already.
 fn processors(spec: &Spec) -> String {
     let cpus = spec.cpus();
     match spec.room_for_cpus {

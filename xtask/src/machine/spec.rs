@@ -40,8 +40,9 @@ pub enum Threads {
     /// Each CPU has a thread of its own. QEMU then loses machines that use AMD-V, so this is for the test that shows it.
     ///
     /// FXRSTOR, XRSTOR, FLDENV and FRSTOR on *any* CPU clear a bit in the flags of *CPU 0* (`cpu_clear_ignne` in QEMU's
-    /// target/i386/tcg/sysemu/fpu_helper.c), without a lock and not atomically. Another bit of the same word is set while
-    /// nested paging is on. If CPU 0 leaves its guest in between, that bit is set again, and Vidar runs in the guest's memory.
+    /// target/i386/tcg/sysemu/fpu_helper.c), without a lock and not atomically. Another bit of the same word is set
+    /// while nested paging is on. If CPU 0 leaves its guest in between, that bit is set again, and Vidar runs in the
+    /// guest's memory.
     OneForEach,
 }
 
@@ -119,15 +120,16 @@ pub struct Spec {
     pub cpu: Option<String>,
     /// True if the clock shall start at the same moment each time, so that runs can be compared tick by tick.
     pub fixed_clock: bool,
-    /// True if time shall pass with the instructions that are executed, independently of the host. In Bochs it always does, and
-    /// with KVM it cannot.
+    /// True if time shall pass with the instructions that are executed, independently of the host. In Bochs it always
+    /// does, and with KVM it cannot.
     pub counts_instructions: bool,
     /// True if the machine shall stop at a triple fault, where a real machine resets. QEMU then stops at any reset.
     pub stops_at_triple_fault: bool,
-    /// True if an MSR that does not exist shall fault, as in a real machine. Otherwise Bochs ignores the access, as QEMU always
-    /// does.
+    /// True if an MSR that does not exist shall fault, as in a real machine. Otherwise Bochs ignores the access, as
+    /// QEMU always does.
     pub strict_msrs: bool,
-    /// Commands for the debugger of Bochs, to be executed from the machine's start. Without any, the debugger lets the machine run.
+    /// Commands for the debugger of Bochs, to be executed from the machine's start. Without any, the debugger lets the
+    /// machine run.
     pub debugger: Option<String>,
     /// True if the debugger of Bochs shall also stop at the guest's marks, which are XCHG BX, BX.
     pub stops_at_marks: bool,
@@ -135,8 +137,8 @@ pub struct Spec {
     pub waits_for_debugger: bool,
     /// True if the emulator shall log everything unusual. This would fill the disk for a guest that idles for hours.
     pub verbose: bool,
-    /// True if the machine runs a nested KVM. The console of the Linux in it then goes to a file, and its second serial port is
-    /// connected to this program.
+    /// True if the machine runs a nested KVM. The console of the Linux in it then goes to a file, and its second serial
+    /// port is connected to this program.
     pub runs_kvm: bool,
     /// What the Linux around a nested KVM does instead of running this machine.
     pub errand: Option<Errand>,
@@ -148,8 +150,8 @@ impl Spec {
         self.cpus.map_or(1, NonZeroU32::get)
     }
 
-    /// The path of the ISO relative to the machine's folder, in which the emulator runs. The names of folders are thus kept out of
-    /// the emulator's options, where a space, a comma and a `$` have a meaning.
+    /// The path of the ISO relative to the machine's folder, in which the emulator runs. The names of folders are thus
+    /// kept out of the emulator's options, where a space, a comma and a `$` have a meaning.
     pub fn iso_from_dir(&self) -> &Path {
         self.iso.strip_prefix(&self.dir).unwrap_or(&self.iso)
     }

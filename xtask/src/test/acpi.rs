@@ -14,8 +14,8 @@ pub fn madt(revision: u8, structures: &[&[u8]], good: bool) -> Vec<u8> {
     table
 }
 
-/// The registers of a PC of QEMU's, as a table of ACPI 6.3: QEMU's own is one of ACPI 1.0. GRUB adds where the DSDT and the FACS are.
-/// ACPI Specification 6.5, 5.2.9 "Fixed ACPI Description Table (FADT)".
+/// The registers of a PC of QEMU's, as a table of ACPI 6.3: QEMU's own is one of ACPI 1.0. GRUB adds where the DSDT and
+/// the FACS are. ACPI Specification 6.5, 5.2.9 "Fixed ACPI Description Table (FADT)".
 pub fn fadt() -> Vec<u8> {
     /// Offsets in the table, and what is there.
     const FIELDS: &[(usize, &[u8])] = &[

@@ -1,5 +1,5 @@
-//! A CPU is added to a running machine, bare and under Vidar. Vidar cannot run it, so it must not start, and above all not outside
-//! of Vidar's control.
+//! A CPU is added to a running machine, bare and under Vidar. Vidar cannot run it, so it must not start, and above all
+//! not outside of Vidar's control.
 
 use std::fs;
 
@@ -20,10 +20,10 @@ use crate::manifest::{self, Guest, Initrd};
 /// The tests: the name of each, and true if it is under Vidar.
 pub const TESTS: [(&str, bool); 2] = [("added-cpu/bare", false), ("added-cpu/vidar", true)];
 
-/// A list of CPUs that says of the one with the ID 1 that it may be added. QEMU's only says that it is not there, and tables of its
-/// version of ACPI cannot say more. On a machine that shows no hypervisor Linux takes that for "never", from 6.19 on and in the updates
-/// of older ones, such as 6.12.117. Structures: two CPUs, the I/O APIC, the pin of the timer, the level-triggered interrupts of a PC of
-/// QEMU's, and the pin of NMIs.
+/// A list of CPUs that says of the one with the ID 1 that it may be added. QEMU's only says that it is not there, and
+/// tables of its version of ACPI cannot say more. On a machine that shows no hypervisor Linux takes that for "never",
+/// from 6.19 on and in the updates of older ones, such as 6.12.117. Structures: two CPUs, the I/O APIC, the pin of the
+/// timer, the level-triggered interrupts of a PC of QEMU's, and the pin of NMIs.
 const CPUS: &[&[u8]] = &[
     CPU_0,
     &[0, 8, 1, 1, ONLINE_CAPABLE, 0, 0, 0],

@@ -1,5 +1,5 @@
-//! Boots the ISO to the shell of a stock kernel, on the machines that people have: with BIOS and UEFI, from CD and USB stick, with an
-//! old and a new chipset, with little and much memory, and with Vidar loaded at unusual places.
+//! Boots the ISO to the shell of a stock kernel, on the machines that people have: with BIOS and UEFI, from CD and USB
+//! stick, with an old and a new chipset, with little and much memory, and with Vidar loaded at unusual places.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -152,11 +152,11 @@ fn make(iso: &Path, hypervisor: &Path, tools: &Tools) -> Result<()> {
     iso::make(&recipe, iso)
 }
 
-/// Changes the relocatable tag of the image's header, so that it asks for another placement. Multiboot2 Specification 2.0, 3.1.11
-/// "Relocatable header tag".
+/// Changes the relocatable tag of the image's header, so that it asks for another placement. Multiboot2 Specification
+/// 2.0, 3.1.11 "Relocatable header tag".
 fn with_placement(image: &[u8], placement: Placement) -> Result<Vec<u8>> {
-    /// The beginning of the tag: type 10, optional, 24 bytes. The lowest address, the highest address, the alignment and the
-    /// preference follow.
+    /// The beginning of the tag: type 10, optional, 24 bytes. The lowest address, the highest address, the alignment
+    /// and the preference follow.
     const TAG: [u8; 8] = [10, 0, 1, 0, 24, 0, 0, 0];
     const PREFERENCE: usize = 20;
     const HIGHEST: u32 = 2;

@@ -1,4 +1,5 @@
-//! Uses devices with DMA, which are disks and network cards, bare and under Vidar, in a Linux that has the modules for them.
+//! Uses devices with DMA, which are disks and network cards, bare and under Vidar, in a Linux that has the modules for
+//! them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ use crate::machine::{Network, Running, Spec};
 use crate::manifest::{self, Initrd};
 use crate::modules;
 
-/// The modules for the disks and the cards. Linux requests some of them by a function, such as a checksum, and not by a name.
+/// The modules for the disks and the cards. Linux requests some of them by a function, such as a checksum, and not by a
+/// name.
 const MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_blk",
@@ -49,7 +51,8 @@ const STEPS: &[(&str, Step)] = &[
 
 /// The number of bytes that are written to each disk.
 const WRITTEN: u64 = 256 << 20;
-/// The number of bytes of random data, which are repeated to fill a disk. With this number no two blocks begin with the same bytes.
+/// The number of bytes of random data, which are repeated to fill a disk. With this number no two blocks begin with the
+/// same bytes.
 const RANDOM: u64 = 17_825_791;
 /// The size of the file system's disk in bytes.
 const FILE_SYSTEM: u64 = 64 << 20;

@@ -21,8 +21,8 @@ use crate::machine::{Network, Running, Spec};
 /// The prompt of root's shell.
 const SHELL: &str = "root@vidar-debian:~# ";
 
-/// A message of Linux about a timer interrupt that came late. In a slow machine that systemd keeps busy, in another order each time,
-/// this says nothing about Vidar.
+/// A message of Linux about a timer interrupt that came late. In a slow machine that systemd keeps busy, in another
+/// order each time, this says nothing about Vidar.
 const LATE: &str = "clocksource: Long readout interval";
 
 /// What is compared of a Debian system.

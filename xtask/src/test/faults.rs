@@ -1,5 +1,5 @@
-//! Provokes faults in the hardware and in Vidar itself: machine checks, a panic, and a CPU in a state in which a loader should not
-//! leave it. This is done by QEMU's monitor and debugger, and so only in the lane of AMD-V.
+//! Provokes faults in the hardware and in Vidar itself: machine checks, a panic, and a CPU in a state in which a loader
+//! should not leave it. This is done by QEMU's monitor and debugger, and so only in the lane of AMD-V.
 
 use std::fs;
 
@@ -32,8 +32,8 @@ pub const FAULTS: &[Fault] = &[
     Fault { name: "faults/inherited-registers", check: inherited_registers },
 ];
 
-/// IA32_MCG_STATUS after an error that lets the interrupted code continue (RIPV and MCIP), and after one that does not (MCIP). MCIP
-/// says that a machine check is in progress.
+/// IA32_MCG_STATUS after an error that lets the interrupted code continue (RIPV and MCIP), and after one that does not
+/// (MCIP). MCIP says that a machine check is in progress.
 const RESTARTABLE: u64 = 0b101;
 const FATAL: u64 = 0b100;
 
@@ -145,8 +145,8 @@ fn panic_resets(small: Small, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// Firmware may leave 5-level paging and much else switched on, and a loader that switches paging off may not change that. Vidar
-/// must run with known values all the same.
+/// Firmware may leave 5-level paging and much else switched on, and a loader that switches paging off may not change
+/// that. Vidar must run with known values all the same.
 fn inherited_registers(small: Small, tools: &Tools) -> Result<()> {
     /// The bits that are set before Vidar starts: LA57, SMAP, SMEP, FSGSBASE, PGE; CD, NW, TS, EM, MP; SCE; AC, NT.
     const LEFT: [(Register, u64); 4] = [

@@ -208,11 +208,11 @@ fn large_table(name: &str, uefi: bool, cpus: u32, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// An SSDT of `size` bytes with one object, which is a buffer that ends in the name of a sleep state. ACPI Specification 6.5, 20.2
-/// "AML Grammar Definition".
+/// An SSDT of `size` bytes with one object, which is a buffer that ends in the name of a sleep state. ACPI
+/// Specification 6.5, 20.2 "AML Grammar Definition".
 fn ssdt(size: usize) -> Vec<u8> {
-    /// The length of what precedes the buffer: the header, NameOp with a name, BufferOp, PkgLength of four bytes, and the buffer's size
-    /// with its prefix.
+    /// The length of what precedes the buffer: the header, NameOp with a name, BufferOp, PkgLength of four bytes, and
+    /// the buffer's size with its prefix.
     const BEFORE: usize = 36 + 5 + 1 + 4 + 5;
     let mut table = b"SSDT\0\0\0\0\x02\0VIDAR VIDAR   \x01\0\0\0VDR \x01\0\0\0".to_vec();
     table[4..8].copy_from_slice(&(size as u32).to_le_bytes());

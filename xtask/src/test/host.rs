@@ -47,8 +47,8 @@ struct Results {
     failed: Vec<String>,
 }
 
-/// Reads the output of Rust's test programs. Each prints first how many tests it will run, and at the end its result. A program that
-/// dies in between counts as a failed test.
+/// Reads the output of Rust's test programs. Each prints first how many tests it will run, and at the end its result. A
+/// program that dies in between counts as a failed test.
 fn read(text: &str) -> Results {
     let mut results = Results { passed: 0, failed: Vec::new() };
     let mut running = None;

@@ -1,5 +1,5 @@
-//! Adds memory to the machine while Linux runs. Programs then use more memory than there was before, and execute instructions that
-//! cause exits there.
+//! Adds memory to the machine while Linux runs. Programs then use more memory than there was before, and execute
+//! instructions that cause exits there.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -84,8 +84,8 @@ fn total(console: &mut Console) -> Result<u64> {
     said.trim().parse().with_context(|| format!("/proc/meminfo says {said:?}"))
 }
 
-/// Fills more memory than the `before` KiB that there were with copies of programs, and runs these, so that code in the new memory is
-/// executed. Busybox executes CPUID when it starts, as does vidarctl.
+/// Fills more memory than the `before` KiB that there were with copies of programs, and runs these, so that code in the
+/// new memory is executed. Busybox executes CPUID when it starts, as does vidarctl.
 fn use_it(console: &mut Console, before: u64) -> Result<()> {
     console.run("mkdir -p /new && mount -t tmpfs -o size=100% tmpfs /new && cat /bin/busybox /bin/busybox > /new/size")?;
     let size = console.run("wc -c < /new/size")?;

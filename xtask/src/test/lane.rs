@@ -19,8 +19,8 @@ pub enum Lane {
     SvmGenoa,
     /// AMD-V with everything else that QEMU emulates, such as 5-level paging (LA57).
     SvmMax,
-    /// AMD-V with nrip_save, clean bits and flushes by ASID, as newer CPUs have it, in Bochs. Only the probe runs in this lane, since
-    /// Bochs takes four times as long as QEMU.
+    /// AMD-V with nrip_save, clean bits and flushes by ASID, as newer CPUs have it, in Bochs. Only the probe runs in
+    /// this lane, since Bochs takes four times as long as QEMU.
     SvmNextRip,
     /// AMD-V as KVM gives it to its guests, in a KVM that runs in QEMU.
     SvmKvm,
@@ -41,7 +41,8 @@ impl Lane {
         Self::SvmMax,
     ];
 
-    /// The lane of which this one is a variant with another CPU model, or this lane. What is expected there is expected here.
+    /// The lane of which this one is a variant with another CPU model, or this lane. What is expected there is expected
+    /// here.
     pub fn usual(self) -> Self {
         match self {
             Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake => Self::Vmx,
@@ -103,8 +104,9 @@ impl Lane {
         }
     }
 
-    /// What has to be added to Linux' command line. The newer CPU models of Bochs name the TSC frequency of a real CPU in CPUID. In
-    /// Bochs the TSC counts instructions, so that with this frequency a second of Linux would take minutes.
+    /// What has to be added to Linux' command line. The newer CPU models of Bochs name the TSC frequency of a real CPU
+    /// in CPUID. In Bochs the TSC counts instructions, so that with this frequency a second of Linux would take
+    /// minutes.
     pub fn command_line(self) -> String {
         match self {
             Self::VmxTigerLake | Self::VmxArrowLake | Self::VmxKvm => {

@@ -175,8 +175,8 @@ impl Course {
         guests.flat_map(compare).collect()
     }
 
-    /// Boots the first guest, reboots, chooses the next one in the menu over the serial line, and so on. The last guest powers the
-    /// machine off.
+    /// Boots the first guest, reboots, chooses the next one in the menu over the serial line, and so on. The last guest
+    /// powers the machine off.
     pub fn journey(self, side: Side, tools: &Tools, found: &FactStore, report: &Report) -> Result<()> {
         let dir = test_dir(&self.test("linux", side.name()).replace('/', "-"))?;
         let log = dir.join("serial.log");

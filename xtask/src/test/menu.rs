@@ -16,7 +16,8 @@ const DOWN: &str = "\x0e";
 
 type Check = fn(&Tools) -> Result<()>;
 
-/// The names of the tests, and their functions. They run in QEMU only, which is quicker, since GRUB is the same in both lanes.
+/// The names of the tests, and their functions. They run in QEMU only, which is quicker, since GRUB is the same in both
+/// lanes.
 pub const TESTS: [(&str, Check); 2] =
     [("menu/boot-options", boot_options), ("menu/debug-console-elsewhere", debug_console_elsewhere)];
 
@@ -73,8 +74,8 @@ fn boot_options(tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// With Vidar's console on a serial port that this machine does not have, the first port is left to the guest, and nothing waits for
-/// a key.
+/// With Vidar's console on a serial port that this machine does not have, the first port is left to the guest, and
+/// nothing waits for a key.
 fn debug_console_elsewhere(tools: &Tools) -> Result<()> {
     let menu = Menu { debug_console: Some(DebugConsole::Com2), ..Menu::default() };
     let mut booted = small("menu/debug-console-elsewhere", menu, tools)?.boot(tools)?;

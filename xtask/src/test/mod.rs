@@ -103,8 +103,8 @@ fn names(extent: Extent) -> Vec<(String, Option<&'static str>)> {
     on_the_host.iter().map(|name| made((*name).to_owned())).chain(jobs).chain(compared.map(made)).collect()
 }
 
-/// Runs the tests that this command asks for with the emulators of Debian's `suite`. Returns true if all passed. What cannot be built
-/// in the suite's tree is built before.
+/// Runs the tests that this command asks for with the emulators of Debian's `suite`. Returns true if all passed. What
+/// cannot be built in the suite's tree is built before.
 pub fn run_with(suite: &str) -> Result<bool> {
     setup::rust_targets()?;
     build::all()?;
@@ -117,8 +117,8 @@ pub fn run_with(suite: &str) -> Result<bool> {
     emulators::run(&tree, &asked.chain([Ok("--inside".to_owned())]).collect::<Result<Vec<_>>>()?)
 }
 
-/// Runs the tests of `extent`, `times` times. With a `filter`, these are the tests whose names contain it, and those that they depend
-/// on. Returns true if all passed.
+/// Runs the tests of `extent`, `times` times. With a `filter`, these are the tests whose names contain it, and those
+/// that they depend on. Returns true if all passed.
 pub fn run(filter: Option<&str>, extent: Extent, times: NonZeroU32) -> bool {
     let report = Report::default();
     for _ in 0..times.get() {

@@ -1,4 +1,5 @@
-//! Boots Linux under Vidar on a nested KVM. `cargo xtask run` prefers a KVM that nests, so this is what many users try first.
+//! Boots Linux under Vidar on a nested KVM. `cargo xtask run` prefers a KVM that nests, so this is what many users try
+//! first.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -32,8 +33,8 @@ pub struct Machine {
 
 type Step = fn(&mut Guest) -> Result<()>;
 
-/// The table of machines. A boot takes minutes here, so each machine ends in another way. On VT-x, KVM offers the wait-for-SIPI state,
-/// so the hardware starts the second CPU.
+/// The table of machines. A boot takes minutes here, so each machine ends in another way. On VT-x, KVM offers the
+/// wait-for-SIPI state, so the hardware starts the second CPU.
 const MACHINES: [Machine; 5] = [
     Machine {
         lane: Lane::VmxKvm,
@@ -72,7 +73,8 @@ const MACHINES: [Machine; 5] = [
     },
 ];
 
-/// A CPU that does not name KVM in CPUID. Otherwise, a bare Linux would use KVM's clock and other features that Vidar hides.
+/// A CPU that does not name KVM in CPUID. Otherwise, a bare Linux would use KVM's clock and other features that Vidar
+/// hides.
 const WITHOUT_KVM_LEAVES: &str = "host,migratable=off,+svm,kvm=off";
 
 /// The machines of a lane.
@@ -84,8 +86,8 @@ pub fn machines(lane: Lane) -> impl Iterator<Item = &'static Machine> {
 #[derive(Debug, Default)]
 pub struct FactStore(Mutex<HashMap<bool, Facts>>);
 
-/// The comparisons that are left out. The clock source and the kernel's messages depend on how late the clocks of a KVM in an emulator
-/// are.
+/// The comparisons that are left out. The clock source and the kernel's messages depend on how late the clocks of a KVM
+/// in an emulator are.
 const BY_TIME: [&str; 2] = ["clocksource", "messages"];
 
 fn comparisons() -> impl Iterator<Item = &'static Comparison> {
@@ -114,14 +116,14 @@ pub fn compare(found: &FactStore, report: &Report) {
     }
 }
 
-/// Makes Linux skip its check of the PIT's interrupts, in which it waits for some of them and panics if they do not come in time. Here
-/// the PIT is that of a KVM whose own clock is emulated, so on a busy host they come too late. On KVM Linux skips the check by itself,
-/// but Vidar hides the CPUID leaves by which Linux would recognise KVM.
+/// Makes Linux skip its check of the PIT's interrupts, in which it waits for some of them and panics if they do not
+/// come in time. Here the PIT is that of a KVM whose own clock is emulated, so on a busy host they come too late. On
+/// KVM Linux skips the check by itself, but Vidar hides the CPUID leaves by which Linux would recognise KVM.
 const NO_TIMER_CHECK: &str = " no_timer_check";
 /// Makes Linux print less. Each byte of a message takes exits of two hypervisors, which are slow in Bochs.
 const QUIET: &str = " quiet";
-/// Gives Linux a frequency of the TSC. Otherwise Linux measures it, which may fail on a busy host, and then Linux shows fewer CPU
-/// features.
+/// Gives Linux a frequency of the TSC. Otherwise Linux measures it, which may fail on a busy host, and then Linux shows
+/// fewer CPU features.
 const KNOWN_TSC: &str = " tsc=reliable tsc_early_khz=2500000";
 
 /// The time that Linux has to boot in a nested KVM.

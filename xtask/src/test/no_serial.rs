@@ -1,5 +1,5 @@
-//! Boots Linux under Vidar on modern machines, which have UEFI, a screen and a keyboard, and no serial port. The text on the screen is
-//! read from pictures, which are kept.
+//! Boots Linux under Vidar on modern machines, which have UEFI, a screen and a keyboard, and no serial port. The text
+//! on the screen is read from pictures, which are kept.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ use crate::manifest::{self, Guest};
 pub struct Desktop {
     /// The first part of its tests' names.
     name: &'static str,
-    /// True if the ISO is on a USB stick and has the guests of a user's stick, and the only keyboard is at USB. Otherwise the ISO is a
-    /// CD with the guest for emulators, and the keyboard is at the PS/2 port.
+    /// True if the ISO is on a USB stick and has the guests of a user's stick, and the only keyboard is at USB.
+    /// Otherwise the ISO is a CD with the guest for emulators, and the keyboard is at the PS/2 port.
     usb: bool,
 }
 
@@ -43,7 +43,8 @@ const OWN_WORDS: &str = "reboot=triple";
 const ADDED: &str = "console=tty0";
 /// Vidar's boot options.
 const OPTIONS: &str = "on-crash=halt";
-/// The bytes of memory that are searched at once for the menu's font. The search begins at the top, where firmware loads its drivers.
+/// The bytes of memory that are searched at once for the menu's font. The search begins at the top, where firmware
+/// loads its drivers.
 const PIECE: usize = 32 << 20;
 
 type Step = fn(&mut Machine) -> Result<()>;
@@ -169,8 +170,9 @@ fn vidar(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-/// Linux uses the framebuffer as its console. Some characters of its font differ from the VGA's (0, 4, M, T, W, X, f, m, v and w), so
-/// the text that is looked for has none of them. Linux' first messages have scrolled away by the time that a picture is read.
+/// Linux uses the framebuffer as its console. Some characters of its font differ from the VGA's (0, 4, M, T, W, X, f,
+/// m, v and w), so the text that is looked for has none of them. Linux' first messages have scrolled away by the time
+/// that a picture is read.
 fn linux(machine: &mut Machine) -> Result<()> {
     let wanted = ["] Freeing unused kernel i", "] Run /init as init process"];
     machine

@@ -1,5 +1,5 @@
-//! Checks what `cargo xtask run --machine kvm` says where KVM cannot be used. The program itself runs in a Linux whose KVM is set up
-//! in one unsuitable way after the other.
+//! Checks what `cargo xtask run --machine kvm` says where KVM cannot be used. The program itself runs in a Linux whose
+//! KVM is set up in one unsuitable way after the other.
 
 use std::env;
 use std::fs;
@@ -33,7 +33,8 @@ const fn case(lane: Lane, name: &'static str, parameters: &'static str, says: &'
 }
 
 const NO_RIGHT: &str = "error: you have no right to use /dev/kvm: ";
-/// What the program says if there is no obstacle. It then looks for the tools to build with, which are missing in this Linux.
+/// What the program says if there is no obstacle. It then looks for the tools to build with, which are missing in this
+/// Linux.
 const NOTHING: &str = "error: cannot run rustc";
 
 const CASES: &[Case] = &[

@@ -1,4 +1,5 @@
-//! Tests that no known emulator can run. Each of them is listed as skipped, with the reason, so that it is not silently absent.
+//! Tests that no known emulator can run. Each of them is listed as skipped, with the reason, so that it is not silently
+//! absent.
 
 use super::lane::Lane;
 use super::probes;

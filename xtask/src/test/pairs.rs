@@ -29,23 +29,24 @@ pub const PAIRS: [Pair; 5] = [
 const STARTED_IN_BOCHS: &[Lane] = &[Lane::Vmx, Lane::VmxTigerLake];
 const OTHERS: &[Lane] = &[Lane::VmxArrowLake, Lane::Svm, Lane::SvmMax];
 
-/// The models whose other CPU is reset by an INIT under Vidar as well, and those on which the INIT exits and Vidar does what it would have
-/// done.
+/// The models whose other CPU is reset by an INIT under Vidar as well, and those on which the INIT exits and Vidar does
+/// what it would have done.
 const BY_RESET: &[Lane] = &[Lane::Vmx, Lane::VmxTigerLake, Lane::Svm, Lane::SvmMax];
 const BY_EXIT: &[Lane] = &[Lane::VmxArrowLake];
 
-/// The state of the other CPU's local APIC after an INIT in x2APIC mode: the mode and the IDs stay (Intel SDM Vol. 3A, 11.12.5.1 "x2APIC
-/// States"). The INIT of Bochs goes back to xAPIC mode.
+/// The state of the other CPU's local APIC after an INIT in x2APIC mode: the mode and the IDs stay (Intel SDM Vol. 3A,
+/// 11.12.5.1 "x2APIC States"). The INIT of Bochs goes back to xAPIC mode.
 const STAYS_IN_X2APIC_MODE: &str = "by-id-base=0xfee00c00 by-id-id=0x1 by-id-logical=0x2 by-id-spurious=0xff \
      to-others-base=0xfee00c00 to-others-id=0x1 to-others-logical=0x2 to-others-spurious=0xff";
 
 /// The scenarios in the order in which they run. The last two leave the local APICs in another mode.
 ///
-/// An INIT leaves the MSRs of SYSCALL, CR0.CD and CR0.NW unchanged, clears CR2, and puts the CPU's signature into EDX (Intel SDM Vol. 3A,
-/// 10.1.1 "Processor State After Reset"). Vidar does so, while Bochs does not. Vidar also refuses reserved bits of the interrupt command
-/// register where it intercepts writes to it, while Bochs accepts them. Where an INIT exits, interrupts that were requested and not yet
-/// served stay requested, since Vidar cannot take them back. On AMD-V the second CPU starts with its caches on. QEMU does not apply the
-/// guest's PAT, so the guest reads Vidar's until it has written its own.
+/// An INIT leaves the MSRs of SYSCALL, CR0.CD and CR0.NW unchanged, clears CR2, and puts the CPU's signature into EDX
+/// (Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset"). Vidar does so, while Bochs does not. Vidar also refuses
+/// reserved bits of the interrupt command register where it intercepts writes to it, while Bochs accepts them. Where an
+/// INIT exits, interrupts that were requested and not yet served stay requested, since Vidar cannot take them back. On
+/// AMD-V the second CPU starts with its caches on. QEMU does not apply the guest's PAT, so the guest reads Vidar's
+/// until it has written its own.
 const SCENARIOS: &[Scenario] = &[
     scenario("other-wherever", AsBare),
     models(STARTED_IN_BOCHS, "other-registers", AsBareBut("cr2=0 edx=signature")),

@@ -1,5 +1,5 @@
-//! Uses ACPI, bare and under Vidar: the sleep states, suspending to idle, and the power button. Also resets the machine in each way that
-//! Linux knows, which must lead back to GRUB.
+//! Uses ACPI, bare and under Vidar: the sleep states, suspending to idle, and the power button. Also resets the machine
+//! in each way that Linux knows, which must lead back to GRUB.
 
 use std::path::Path;
 use std::thread;

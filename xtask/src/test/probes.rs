@@ -68,8 +68,8 @@ const LEFT_OUT: &[(Lane, &[&str], &str)] = &[
 /// What CPUID says under Vidar on KVM. The hypervisor bit is set as without Vidar, but KVM's leaves are hidden.
 const ON_KVM: &str = "vmx=0 smx=0 svm=0 skinit=0 hypervisor=1 40000000=0:0:0:0 signature=";
 
-/// The table of scenarios, by the probe's names. Some rows are for one lane only, since QEMU's emulated CPU has every MSR, and accepts
-/// values of control registers that no real CPU accepts.
+/// The table of scenarios, by the probe's names. Some rows are for one lane only, since QEMU's emulated CPU has every
+/// MSR, and accepts values of control registers that no real CPU accepts.
 const SCENARIOS: &[Scenario] = &[
     scenario("cpuid", Words("vmx=0 smx=0 svm=0 skinit=0 hypervisor=0 signature=")),
     only(Lane::SvmKvm, "cpuid", Words(ON_KVM)),
@@ -159,8 +159,8 @@ const SCENARIOS: &[Scenario] = &[
     scenario("interrupts", AsBare),
     scenario("priority", AsBare),
     scenario("modes", AsBare),
-    // KVM forgets read shadows of CR0 and CR4 that it has for a guest's guest, which then sees NE and VMXE as they are. So the
-    // registers are other ones afterwards, unless this scenario is the first.
+    // KVM forgets read shadows of CR0 and CR4 that it has for a guest's guest, which then sees NE and VMXE as they are.
+    // So the registers are other ones afterwards, unless this scenario is the first.
     only(Lane::VmxKvm, "modes", Words("steps=14")),
     scenario("edge", AsBare),
     scenario("step", AsBare),
@@ -190,8 +190,8 @@ const SCENARIOS: &[Scenario] = &[
     models(&[Lane::SvmMax], "five-levels", AsBare),
 ];
 
-/// The words that show the way of a user interrupt: it is held off across an exit, noted by the CPU without an ordinary interrupt, and
-/// delivered. The other words are about the MSRs, which have to be the same as on the bare machine.
+/// The words that show the way of a user interrupt: it is held off across an exit, noted by the CPU without an ordinary
+/// interrupt, and delivered. The other words are about the MSRs, which have to be the same as on the bare machine.
 const USER_INTERRUPTS: &str = "cpuid=1 off=#UD set=ok/1 ready=ok let-in=0x1 held-off=0x0 ordinary=0 noted=0/0x0/0x20 received=0x500 then=0x0";
 
 /// The lanes whose CPU models have the features of the last years. For AMD's models, QEMU does not emulate CET.
@@ -316,8 +316,8 @@ fn crash_resets(place: &Place<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A triple fault on the second CPU also stops the first one. QEMU resets a boot CPU that gets an INIT, even if the hypervisor intercepts
-/// it, so in QEMU the machine is reset instead of halted.
+/// A triple fault on the second CPU also stops the first one. QEMU resets a boot CPU that gets an INIT, even if the
+/// hypervisor intercepts it, so in QEMU the machine is reset instead of halted.
 fn crash_of_another_cpu(place: &Place<'_>) -> Result<()> {
     let halts = place.lane == Lane::Vmx;
     let options = format!("cpu-startup=emulated on-crash={}", if halts { "halt" } else { "reset" });
@@ -354,8 +354,8 @@ fn hypervisor_bit_on(place: &Place<'_>) -> Result<()> {
     contains(&booted.console.expect("\r\n", ANSWER)?, "hypervisor=1 signature=VidarVMM")
 }
 
-/// By default, CPUID of QEMU's CPUs has the hypervisor bit and names TCG. The guest sees the bit, as it does without Vidar, but none of
-/// the leaves. MSRs that no map covers are refused, although QEMU would accept all of them.
+/// By default, CPUID of QEMU's CPUs has the hypervisor bit and names TCG. The guest sees the bit, as it does without
+/// Vidar, but none of the leaves. MSRs that no map covers are refused, although QEMU would accept all of them.
 fn on_another_hypervisor(place: &Place<'_>) -> Result<()> {
     let cmdline = "probe=cpuid,hypercall,unknown-msrs".to_owned();
     let small = Small { cmdline, cpu: Some("EPYC"), ..usual(place)? };
@@ -372,8 +372,8 @@ fn on_another_hypervisor(place: &Place<'_>) -> Result<()> {
         .try_for_each(|index| contains(&said, &format!("{index}=#GP(0)/#GP(0)")))
 }
 
-/// XD Bit Disable works as on Intel's CPUs. Bochs has no IA32_MISC_ENABLE and is told to ignore accesses to it, so the bit's effect
-/// comes from Vidar alone.
+/// XD Bit Disable works as on Intel's CPUs. Bochs has no IA32_MISC_ENABLE and is told to ignore accesses to it, so the
+/// bit's effect comes from Vidar alone.
 fn xd_disable_works(place: &Place<'_>) -> Result<()> {
     let small = Small { cmdline: "probe=xd-disable".to_owned(), lenient_msrs: true, ..usual(place)? };
     let mut booted = small.boot(place.tools)?;

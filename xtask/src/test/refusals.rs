@@ -1,5 +1,5 @@
-//! What Vidar must refuse, with the sentence that it must print on the serial line and on the screen. A row of the table is a test, and
-//! all rows are checked in the same way.
+//! What Vidar must refuse, with the sentence that it must print on the serial line and on the screen. A row of the
+//! table is a test, and all rows are checked in the same way.
 
 use std::time::Duration;
 

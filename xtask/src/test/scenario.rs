@@ -1,5 +1,5 @@
-//! Scenarios of the probe that share a machine: what is expected of each, and how the results on the bare machine and under Vidar are
-//! compared.
+//! Scenarios of the probe that share a machine: what is expected of each, and how the results on the bare machine and
+//! under Vidar are compared.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -155,8 +155,8 @@ const UNKNOWN: &str = "there is no such scenario";
 /// What its result begins with if an exception ended the scenario early.
 const ENDED: &str = "unexpected ";
 
-/// Judges the probe's results for a scenario. If the CPU lacks what the scenario needs, the probe says so under Vidar as well, and this
-/// returns what is lacking.
+/// Judges the probe's results for a scenario. If the CPU lacks what the scenario needs, the probe says so under Vidar
+/// as well, and this returns what is lacking.
 fn judge(
     scenario: &Scenario,
     bare: &HashMap<String, String>,

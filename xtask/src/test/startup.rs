@@ -1,5 +1,5 @@
-//! Boots small guests on machines with several CPUs, or whose firmware lists several: checks how CPUs are started, and what Vidar says
-//! about CPUs that it cannot use.
+//! Boots small guests on machines with several CPUs, or whose firmware lists several: checks how CPUs are started, and
+//! what Vidar says about CPUs that it cannot use.
 
 use std::thread;
 
@@ -23,9 +23,11 @@ pub struct Startup {
     lane: Option<Lane>,
     cpus: u32,
     options: &'static str,
-    /// The structures of an MADT that replaces the firmware's, and true if its checksum is right. `None` keeps the firmware's MADT.
+    /// The structures of an MADT that replaces the firmware's, and true if its checksum is right. `None` keeps the
+    /// firmware's MADT.
     madt: Option<(&'static [&'static [u8]], bool)>,
-    /// True if GRUB gives the boot CPU's local APIC the ID 16, as the firmware of some machines does. CPUID still has the old ID.
+    /// True if GRUB gives the boot CPU's local APIC the ID 16, as the firmware of some machines does. CPUID still has
+    /// the old ID.
     renamed: bool,
     scenario: &'static str,
     /// True if the machine's clock is the host's. When the clock counts instructions, QEMU runs all CPUs in one thread.
@@ -308,7 +310,8 @@ impl Startup {
     }
 }
 
-/// Returns an error unless the second CPU is in the state in which an INIT leaves a CPU. In it, the CPU accepts no interrupt and no NMI.
+/// Returns an error unless the second CPU is in the state in which an INIT leaves a CPU. In it, the CPU accepts no
+/// interrupt and no NMI.
 pub fn waits_for_startup(monitor: &mut Monitor) -> Result<()> {
     let registers = monitor.registers(1)?;
     let registers: Vec<_> =
@@ -326,8 +329,8 @@ pub fn waits_for_startup(monitor: &mut Monitor) -> Result<()> {
 /// The name of the test [`lost_machine`].
 pub const LOST_MACHINE: &str = "smp/machine-lost-by-threads";
 
-/// Shows that QEMU loses the machine if each CPU has a thread of its own. The guest seems to crash, with Vidar's registers. For this, two
-/// threads have to run at the same time.
+/// Shows that QEMU loses the machine if each CPU has a thread of its own. The guest seems to crash, with Vidar's
+/// registers. For this, two threads have to run at the same time.
 pub fn lost_machine(tools: &Tools) -> Result<()> {
     let host_cpus = thread::available_parallelism().map_or(1, usize::from);
     ensure!(

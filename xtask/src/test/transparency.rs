@@ -1,5 +1,5 @@
-//! Compares what a guest sees of its machine bare and under Vidar. Each comparison is a pure function that returns an error if there is an
-//! unexpected difference.
+//! Compares what a guest sees of its machine bare and under Vidar. Each comparison is a pure function that returns an
+//! error if there is an unexpected difference.
 
 // tidy: long because every comparison has its test beside it.
 
@@ -42,13 +42,15 @@ const HIDDEN_FLAGS: &[&str] = &[
 ];
 /// The flag that is added where Vidar shows itself. It makes Linux treat the machine as virtual.
 const ADDED_FLAG: &str = "hypervisor";
-/// The bugs whose listing depends only on the added flag. Linux lists bhi, its and null_seg only in guests, and vmscape only on hosts.
+/// The bugs whose listing depends only on the added flag. Linux lists bhi, its and null_seg only in guests, and vmscape
+/// only on hosts.
 const BUGS_BY_ADDED_FLAG: &[&str] = &["bhi", "its", "null_seg", "vmscape"];
-/// The flag of the core performance boost. On AMD's CPUs, where an erratum hides it, Linux adds this flag unless it sees the added flag.
+/// The flag of the core performance boost. On AMD's CPUs, where an erratum hides it, Linux adds this flag unless it
+/// sees the added flag.
 const FLAG_BY_NO_ADDED_FLAG: &str = "cpb";
-/// The files of /sys/devices/system/cpu/vulnerabilities whose content depends on the added flag. They are about bugs that Linux lists only
-/// in guests or only on hosts, mitigations that it leaves to the hypervisor, and the threads of the host, of which a guest knows
-/// nothing.
+/// The files of /sys/devices/system/cpu/vulnerabilities whose content depends on the added flag. They are about bugs
+/// that Linux lists only in guests or only on hosts, mitigations that it leaves to the hypervisor, and the threads of
+/// the host, of which a guest knows nothing.
 const VULNERABILITIES_BY_ADDED_FLAG: &[&str] = &[
     "gather_data_sampling",
     "indirect_target_selection",
@@ -66,8 +68,8 @@ const WITH_AND_WITHOUT_VTX: [&str; 2] = ["KVM: Mitigation: VMX disabled", "KVM: 
 const EVENT_SOURCES_BY_NO_ADDED_FLAG: &[&str] = &["uncore_", "cstate_"];
 /// The message with which Linux turns the TSC deadline timer off.
 const DEADLINE_OFF: &str = "TSC_DEADLINE disabled due to Errata";
-/// The beginnings of the lines in which the kernel shows the registers after a warning. The lines have addresses, which are random in each
-/// boot. The line with RIP is kept, since it names the function.
+/// The beginnings of the lines in which the kernel shows the registers after a warning. The lines have addresses, which
+/// are random in each boot. The line with RIP is kept, since it names the function.
 const REGISTERS: &[&str] = &["RSP:", "RAX:", "RDX:", "RBP:", "R10:", "R13:", "FS:", "CS:", "CR2:"];
 /// The fields of /proc/cpuinfo that Linux measures in each boot.
 const MEASURED: &[&str] = &["cpu MHz", "bogomips"];
@@ -109,8 +111,8 @@ fn same(bare: &str, vidar: &str) -> Result<()> {
 
 /// Compares /proc/cpuinfo, in which only the hidden flags and the added flag may differ.
 ///
-/// The added flag has further effects: Linux lists other bugs, and keeps the TSC deadline timer, which it otherwise turns off because of
-/// the microcode's version. These differences are allowed only where Vidar shows itself.
+/// The added flag has further effects: Linux lists other bugs, and keeps the TSC deadline timer, which it otherwise
+/// turns off because of the microcode's version. These differences are allowed only where Vidar shows itself.
 fn cpuinfo(bare: &Facts, vidar: &Facts) -> Result<()> {
     let announced = vidar.announced;
     let mut added: Vec<&str> = Vec::new();
@@ -185,8 +187,8 @@ fn bugs(bare: &str, vidar: &str) -> Result<()> {
     Ok(())
 }
 
-/// Compares what Linux says about the CPU's bugs. Only what depends on the added flag may differ, and what Linux says about VT-x, which is
-/// hidden.
+/// Compares what Linux says about the CPU's bugs. Only what depends on the added flag may differ, and what Linux says
+/// about VT-x, which is hidden.
 fn vulnerabilities(bare: &Facts, vidar: &Facts) -> Result<()> {
     let by_flag = |line: &str| {
         let name = line.split(':').next().unwrap_or(line);
@@ -301,8 +303,8 @@ fn complaints(messages: &str) -> BTreeSet<String> {
     messages.lines().filter_map(serious).collect()
 }
 
-/// Replaces the long numbers in a word. They are addresses of the kernel, which are random in each boot, or counts of ticks since
-/// power-on.
+/// Replaces the long numbers in a word. They are addresses of the kernel, which are random in each boot, or counts of
+/// ticks since power-on.
 fn without_long_numbers(word: &str) -> String {
     let long = |part: &str| {
         let address =

@@ -167,7 +167,8 @@ fn asks_before_it_writes(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// A missing file, a folder, another device, the ISO itself, a file that is too small, and one that is not the user's are refused.
+/// A missing file, a folder, another device, the ISO itself, a file that is too small, and one that is not the user's
+/// are refused.
 fn refuses_what_is_no_stick(place: &Place) -> Result<()> {
     let none = place.dir.join("none");
     place.refused(&none, &["--yes"], "`lsblk` lists the disks")?;

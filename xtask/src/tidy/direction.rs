@@ -37,7 +37,8 @@ const SHELL: Rooms = &[
 /// The crates, by the place of their sources, and their rooms.
 const CRATES: [(&str, Rooms); 2] = [("hv/core/src/", CORE), ("hv/src/", SHELL)];
 
-/// Checks what `file`, given by its place in the checkout, uses of its crate. The files in the root of a crate name the rooms.
+/// Checks what `file`, given by its place in the checkout, uses of its crate. The files in the root of a crate name the
+/// rooms.
 pub fn check(file: &str, source: &Source) -> Vec<Broken> {
     let place =
         CRATES.iter().find_map(|(root, rooms)| Some((file.strip_prefix(root)?.split_once('/')?.0, *rooms)));

@@ -23,8 +23,8 @@ const VGA_HEIGHT: usize = 16;
 const VGA_A: [u8; VGA_HEIGHT] =
     [0, 0, 0x10, 0x38, 0x6c, 0xc6, 0xc6, 0xfe, 0xc6, 0xc6, 0xc6, 0xc6, 0, 0, 0, 0];
 
-/// The size of an EFI_NARROW_GLYPH, which has two bytes for the character, one for attributes, and 19 for the lines, and the number of
-/// these lines. UEFI Specification 2.10, 33.3.3.2.
+/// The size of an EFI_NARROW_GLYPH, which has two bytes for the character, one for attributes, and 19 for the lines,
+/// and the number of these lines. UEFI Specification 2.10, 33.3.3.2.
 const NARROW_GLYPH: usize = 22;
 const NARROW_LINES: usize = 19;
 
@@ -99,7 +99,8 @@ impl Font {
         Self::new(width, height, usize::MAX, centred, glyphs)
     }
 
-    /// The character that is most similar to a cell, which may be bright on dark or dark on bright. [`UNKNOWN`] if none is similar enough.
+    /// The character that is most similar to a cell, which may be bright on dark or dark on bright. [`UNKNOWN`] if none
+    /// is similar enough.
     pub fn character(&self, mut cell: Vec<u8>) -> char {
         let (darkest, brightest) = extremes(&cell);
         if brightest - darkest < LEAST_CONTRAST {

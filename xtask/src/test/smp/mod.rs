@@ -1,5 +1,6 @@
-//! Boots Linux on several CPUs, bare and under Vidar. Compares what it sees of them, takes CPUs offline and online, sends NMIs to all, and
-//! runs a load that checks its own results, and a program that changes instructions while they are executed.
+//! Boots Linux on several CPUs, bare and under Vidar. Compares what it sees of them, takes CPUs offline and online,
+//! sends NMIs to all, and runs a load that checks its own results, and a program that changes instructions while they
+//! are executed.
 
 mod setups;
 
@@ -28,13 +29,13 @@ use crate::{build, initramfs, modules};
 
 /// How often each CPU but the first is taken offline and back online.
 const ROUNDS: u32 = 10;
-/// Makes idle CPUs of Linux in Bochs execute HLT and not MWAIT. Bochs misses some writes that should end an MWAIT, since its MONITOR
-/// invalidates the translation of the physical address as if it were a linear one (cpu/mwait.cc of Bochs), and another CPU keeps writing
-/// by a translation that it already has. An idle CPU then sleeps until its next timer, bare as under Vidar, and sometimes for so long
-/// that Linux reports a lockup.
+/// Makes idle CPUs of Linux in Bochs execute HLT and not MWAIT. Bochs misses some writes that should end an MWAIT,
+/// since its MONITOR invalidates the translation of the physical address as if it were a linear one (cpu/mwait.cc of
+/// Bochs), and another CPU keeps writing by a translation that it already has. An idle CPU then sleeps until its next
+/// timer, bare as under Vidar, and sometimes for so long that Linux reports a lockup.
 const HALTED_WHEN_IDLE: &str = " idle=halt";
-/// Makes Linux in QEMU skip its check of the PIT's interrupts. If these come too late, Linux routes them in another way. With several
-/// CPUs QEMU's clock is the host's, so on a busy host they do come too late, bare as under Vidar.
+/// Makes Linux in QEMU skip its check of the PIT's interrupts. If these come too late, Linux routes them in another
+/// way. With several CPUs QEMU's clock is the host's, so on a busy host they do come too late, bare as under Vidar.
 const NO_TIMER_CHECK: &str = " no_timer_check";
 /// The size of the disk in bytes.
 const DISK: u64 = 64 << 20;
@@ -332,8 +333,8 @@ fn run_program(guest: &mut Guest, name: &str, time: Duration, more: &str) -> Res
     Ok(said)
 }
 
-/// Changes instructions while an ordinary user's program executes them. Each instruction must be executed or cause a signal, as without a
-/// hypervisor. LOCK CPUID causes a signal under Vidar, as on real CPUs, while QEMU executes it.
+/// Changes instructions while an ordinary user's program executes them. Each instruction must be executed or cause a
+/// signal, as without a hypervisor. LOCK CPUID causes a signal under Vidar, as on real CPUs, while QEMU executes it.
 fn mutate(guest: &mut Guest) -> Result<()> {
     let said = run_program(guest, MUTATE, MUTATING, "")?;
     ensure!(said.contains("mutate: lock="), "the program reports {said:?}");

@@ -31,8 +31,8 @@ pub const USUAL: Setup =
 /// The option by which Vidar starts CPUs.
 const STARTED_BY_VIDAR: &str = "cpu-startup=emulated";
 
-/// The machines with this system's kernel. On VT-x the local APICs start CPUs, unless Vidar is told to do it. In Bochs, Linux needs that
-/// if its clock has the frequency of Bochs' TSC.
+/// The machines with this system's kernel. On VT-x the local APICs start CPUs, unless Vidar is told to do it. In Bochs,
+/// Linux needs that if its clock has the frequency of Bochs' TSC.
 const SETUPS: [Setup; 11] = [
     Setup { lane: Lane::Vmx, options: STARTED_BY_VIDAR, ..USUAL },
     Setup { lane: Lane::VmxArrowLake, options: STARTED_BY_VIDAR, ..USUAL },
@@ -75,8 +75,9 @@ impl Setup {
         self.lane.machine() == Machine::Qemu
     }
 
-    /// Returns true if the local APICs start the CPUs on VT-x. Linux then uses the TSC frequency in CPUID, which is 200 times too high for
-    /// Bochs, so that its start-up IPIs are as many instructions apart as on a real CPU. Such a machine is too slow for a load.
+    /// Returns true if the local APICs start the CPUs on VT-x. Linux then uses the TSC frequency in CPUID, which is 200
+    /// times too high for Bochs, so that its start-up IPIs are as many instructions apart as on a real CPU. Such a
+    /// machine is too slow for a load.
     pub fn is_started_by_hardware(self) -> bool {
         self.lane.machine() == Machine::Bochs && !self.options.contains(STARTED_BY_VIDAR)
     }
