@@ -174,7 +174,8 @@ other_waiting:
 other_spinning:
     jmp other_spinning
 
-// Handles an interrupt: counts it, and ends it at the local APIC. Or it leaves it in service, and interrupts disabled.
+// Handles an interrupt: counts it, and ends it at the local APIC. If OTHER_LEFT is set, the interrupt stays in service instead,
+// and interrupts stay disabled after the handler.
 .globl other_interrupt
 other_interrupt:
     push eax

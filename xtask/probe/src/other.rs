@@ -30,7 +30,7 @@ const MAIL: u64 = 0x77a0;
 const MSRS: u64 = 0x7800;
 const VALUES: u64 = 0x7a00;
 const IDT: u64 = 0x8000;
-/// What the start-up IPI says of that page.
+/// The vector of the start-up IPI, which is the number of that page.
 pub const VECTOR: u8 = (PAGE >> 12) as u8;
 
 /// The vector of the interrupts that are sent to it.
@@ -133,7 +133,8 @@ pub fn start_waiting(apic: &Apic) -> (u32, u32) {
     started_by(|| apic.startup(ID, VECTOR))
 }
 
-/// Has `send` send it a start-up IPI for [`VECTOR`], twice.
+/// Calls `send`, which sends the CPU a start-up IPI with [`VECTOR`], two times. Returns how often the CPU was started by the
+/// first, and how often by the second.
 pub fn started_by(send: impl Fn()) -> (u32, u32) {
     let before = read(COUNT);
     send();
@@ -160,7 +161,7 @@ pub fn in_x2apic_mode() {
     write(X2APIC, 1);
 }
 
-/// Tells the CPU whether to leave interrupts in service from now on, each with interrupts disabled after it.
+/// If `leave` is true, the CPU leaves interrupts in service from now on, and keeps interrupts disabled after each.
 pub fn leave_in_service(leave: bool) {
     write(LEFT, leave.into());
 }

@@ -1,4 +1,5 @@
-//! INIT on another CPU that has interrupts in service and requested: what its local APIC holds of them afterwards, and which still come.
+//! INIT on another CPU that has one interrupt in service and others requested: which of them its local APIC still has afterwards,
+//! and which are still delivered.
 //!
 //! Intel SDM Vol. 3A, 11.4.7.3 "Local APIC State After an INIT Reset (Wait-for-SIPI State)".
 
@@ -8,20 +9,21 @@ use crate::apic::{ASSERT, Apic};
 use crate::line::Line;
 use crate::other::{self, Command, INTERRUPT};
 
-/// The vectors of interrupts that are requested while [`INTERRUPT`] is in service: one of a lower priority, and one of a higher priority that
-/// only waits until interrupts are enabled.
+/// The vectors of interrupts that are requested while [`INTERRUPT`] is in service. The first has a lower priority. The second has
+/// a higher priority, and waits only until interrupts are enabled.
 const REQUESTED: [u8; 2] = [INTERRUPT - 0x10, INTERRUPT + 0x10];
 
-/// Offsets of registers in the local APIC's page. The in-service register and the interrupt request register have eight words each, 16
-/// bytes apart.
+/// The offset of the spurious-interrupt vector register in the local APIC's page.
 const SPURIOUS: u32 = 0xf0;
+/// The offset of the in-service register. It and the interrupt request register have eight words each, 16 bytes apart.
 const IN_SERVICE: u32 = 0x100;
+/// The offset of the interrupt request register.
 const REQUEST: u32 = 0x200;
 
-/// The spurious-interrupt vector register of an enabled local APIC.
+/// The value of the spurious-interrupt vector register that enables the local APIC.
 const ENABLED: u64 = 0x1ff;
 
-/// The vectors whose bits are set.
+/// A register with a bit for each vector. It is formatted as the vectors whose bits are set.
 struct Vectors([u32; 8]);
 
 impl fmt::Display for Vectors {
@@ -37,8 +39,8 @@ impl fmt::Display for Vectors {
     }
 }
 
-/// Brings one interrupt into service and two more to be requested, with interrupts disabled, and sends INIT. The CPU is then started again,
-/// and enables its local APIC and interrupts.
+/// Leaves one interrupt in service, requests two more while interrupts are disabled, and sends INIT. Then the CPU is started
+/// again, and enables its local APIC and interrupts.
 pub fn requested(line: &mut Line) {
     let apic = Apic::find();
     let base = apic.base() as u32;
@@ -65,7 +67,7 @@ pub fn requested(line: &mut Line) {
     other::execute(Command::Store, base + SPURIOUS, ENABLED);
     other::execute(Command::Enable, 0, 0);
     line.item("came", other::taken().0 - 1);
-    // The CPU takes interrupts as before.
+    // The CPU must take interrupts as before.
     let before = other::taken().0;
     apic.send(other::ID, ASSERT | u32::from(INTERRUPT));
     line.item("then", other::interrupts(before + 1) - before);

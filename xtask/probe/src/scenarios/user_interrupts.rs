@@ -1,5 +1,5 @@
-//! User interrupts: CPUID, CR4 and the MSRs agree on whether the CPU has them, and one that is posted is delivered to CPL 3, whatever exits
-//! between. The user-interrupt flag (UIF) is a bit of the CPU that no VMCS field holds.
+//! User interrupts. Either CPUID, CR4 and the MSRs all show them, or none of them does. A user interrupt that is posted must be
+//! delivered at CPL 3, even if the CPU exits before. No VMCS field holds the user-interrupt flag (UIF).
 //!
 //! Intel SDM Vol. 3A, 8 "User Interrupts".
 
@@ -25,7 +25,7 @@ const MISC: u32 = 0x988;
 const PD: u32 = 0x989;
 const TT: u32 = 0x98a;
 
-/// Each MSR with a valid value, and an invalid one if there is any.
+/// The MSRs. Each has its name, its index, a valid value, and an invalid value if there is one.
 const MSRS: [(&str, u32, u64, Option<u64>); 6] = [
     ("rr", RR, 1 << 63 | 1, None),
     ("handler", HANDLER, 0xffff_8000_1234_5678, Some(1 << 60)),
@@ -40,10 +40,11 @@ const NOTIFICATION: u8 = 0x46;
 /// The user interrupt's own vector.
 const VECTOR: u64 = 5;
 
-/// The status of a descriptor whose notification is on its way.
+/// The status bit of a descriptor whose notification has been sent.
 const OUTSTANDING: u64 = 1;
 
-/// A user posted-interrupt descriptor: status, notification vector and destination, then the requests.
+/// A user posted-interrupt descriptor. The first word has status, notification vector and destination, and the second word has
+/// the requests.
 #[repr(C, align(64))]
 struct Posted([u64; 2]);
 
@@ -81,14 +82,14 @@ extern "C" fn let_in() {
     naked_asm!("stui", "mov eax, 0x80000000", "cpuid", "testui", "setc al", "movzx eax, al", "int 0x80")
 }
 
-/// Executes CLUI, CPUID and STUI, at which the user interrupt is delivered. Returns all ones without one.
+/// Executes CLUI, CPUID and STUI, after which the user interrupt is delivered. Returns all ones if there is none.
 #[unsafe(naked)]
 extern "C" fn receive() {
     naked_asm!("clui", "mov eax, 0x80000000", "cpuid", "stui", "nop", "mov rax, -1", "int 0x80")
 }
 
-/// Handles a user interrupt: ends the visit with UIF as it is after CPUID, and from bit 8 on the interrupt's vector. It does not execute
-/// UIRET, since that of Bochs 3.0 takes the return address from the wrong place on the stack.
+/// Handles a user interrupt: ends the visit and returns UIF, as it is after CPUID, and the interrupt's vector from bit 8 on. It
+/// does not execute UIRET, since Bochs 3.0 then takes the return address from the wrong place on the stack.
 #[unsafe(naked)]
 extern "C" fn handler() {
     naked_asm!(
@@ -105,8 +106,8 @@ extern "C" fn handler() {
 }
 
 fn at_cpl3(code: extern "C" fn()) -> Outcome<u64> {
-    // SAFETY: the function uses no stack, writes only registers that are free to it, and ends with INT 0x80. A user interrupt
-    // brings a stack of its own, by the MSR that adjusts it.
+    // SAFETY: the function uses no stack, writes only registers that it may change, and ends with INT 0x80. A user interrupt uses
+    // the stack that IA32_UINTR_STACKADJUST names.
     unsafe { user::visit(code as *const () as u64, 0) }
 }
 
@@ -139,8 +140,9 @@ pub fn user_interrupts(line: &mut Line) {
     }
 }
 
-/// Posts a user interrupt as SENDUIPI does, which takes its operand from the wrong register in Bochs 3.0: a bit in the descriptor, and the
-/// notification. The CPU takes the bit over, and delivers it at CPL 3.
+/// Posts a user interrupt: sets a bit in the descriptor and sends the notification, as SENDUIPI does. SENDUIPI itself takes its
+/// operand from the wrong register in Bochs 3.0. The CPU moves the bit into its own register, and delivers the interrupt at
+/// CPL 3.
 fn delivery(line: &mut Line) {
     let apic = Apic::find();
     apic.enable();
@@ -155,13 +157,13 @@ fn delivery(line: &mut Line) {
     line.item("ready", Verdict(all.into_iter().try_for_each(|(msr, value)| wrmsr(msr, value))));
     line.item("let-in", Hex(at_cpl3(let_in)));
     line.item("held-off", Hex(at_cpl3(hold_off)));
-    // SAFETY: the CPU alone uses the descriptor besides this function.
+    // SAFETY: only the CPU and this function use the descriptor.
     unsafe { (&raw mut (*posted).0).write_volatile([u64::from(NOTIFICATION) << 16 | OUTSTANDING, 1 << VECTOR]) };
     ORDINARY.store(0, Relaxed);
     handling(NOTIFICATION, on_notification, || {
         apic.interrupt_self(NOTIFICATION);
         for _ in 0..1000 {
-            // SAFETY: the handler returns, and interrupts are off again after it.
+            // SAFETY: the handler returns, and then interrupts are turned off again.
             unsafe { asm!("sti", "nop", "nop", "cli") };
             if rdmsr(RR) != Ok(0) {
                 break;
@@ -169,7 +171,7 @@ fn delivery(line: &mut Line) {
         }
     });
     line.item("ordinary", ORDINARY.load(Relaxed));
-    // SAFETY: as above.
+    // SAFETY: only the CPU and this function use the descriptor.
     let [status, requests] = unsafe { (&raw const (*posted).0).read_volatile() };
     line.item("noted", format_args!("{}/{requests:#x}/{}", status & OUTSTANDING, Hex(rdmsr(RR))));
     line.item("received", Hex(at_cpl3(receive)));

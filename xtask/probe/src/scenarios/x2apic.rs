@@ -86,8 +86,9 @@ pub fn commands(line: &mut Line) {
     line.item("nmi", format_args!("{}/{}", Verdict(wrmsr(COMMAND, other_cpu | ASSERT | NMI)), other::nmi()));
 }
 
-/// Sends INIT and start-up IPIs as Linux does, to a CPU whose own local APIC is in x2APIC mode as well: by its ID, and to all other CPUs at
-/// once. That mode outlives INIT. Then the other CPU sends itself an interrupt by the register for that.
+/// Sends INIT and start-up IPIs as Linux does, first by the ID of the other CPU, and then to all other CPUs at once. The local APIC
+/// of that CPU is in x2APIC mode as well, and must stay in this mode after INIT. Last, that CPU sends itself an interrupt by the
+/// SELF IPI register.
 pub fn start_up(line: &mut Line) {
     if cpuid(1, 0)[2] >> 21 & 1 == 0 {
         return line.item("lacks", "x2APIC");
@@ -117,7 +118,7 @@ pub fn start_up(line: &mut Line) {
     line.item("self-ipi", other::interrupts(1));
 }
 
-/// Has the other CPU enter x2APIC mode, and enable its local APIC.
+/// Makes the other CPU enter x2APIC mode and enable its local APIC.
 fn enter_x2apic_mode() {
     let base = other::execute(Command::Rdmsr, APIC_BASE, 0).unwrap_or(0);
     other::execute(Command::Wrmsr, APIC_BASE, base | ENABLED_AND_X2APIC);
