@@ -51,7 +51,7 @@ const IN_BOCHS: Outer = Outer {
     command_line: " reboot=triple",
 };
 
-/// The number of CPUs of the Linux with KVM in Bochs. In Bochs 2.7, an external interrupt does not cause an exit from a
+/// The number of CPUs of the Linux with KVM in Bochs. In Bochs, an external interrupt does not cause an exit from a
 /// guest that was entered with IF clear. A guest that waits with IF clear therefore keeps one CPU of this Linux busy,
 /// and another CPU is needed to make happen what the guest waits for.
 const CPUS_IN_BOCHS: u32 = 2;

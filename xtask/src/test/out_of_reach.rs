@@ -5,9 +5,14 @@ use super::lane::Lane;
 use super::probes;
 use crate::machine::abilities::Ability;
 
-/// Why little can be done with two CPUs on a KVM in Bochs.
-const LOCKS_UP: &str = "Bochs 2.7 lets no interrupt end a guest that was entered with IF clear, so the Linux with KVM locks up sooner or later if its guest \
-                        has two CPUs";
+/// The reason why little can be tested with two CPUs on a KVM in Bochs.
+///
+/// At a VM entry, Bochs loads RFLAGS before it notes that the CPU is in a guest (`VMenterLoadCheckGuestState` in its
+/// cpu/vmx.cc, the same in 2.7 and 3.0). If IF is clear, external interrupts thus stay masked, although they should
+/// cause an exit. While a guest spins with IF clear, for instance because Linux has stopped all its CPUs, the CPU of
+/// the Linux with KVM answers no IPIs.
+const LOCKS_UP: &str = "in Bochs no external interrupt causes an exit from a guest that was entered with IF clear, so the Linux with KVM \
+                        locks up sooner or later if its guest has two CPUs";
 
 /// The tests other than scenarios of the probe: the lane, the name, and the reason.
 const TESTS: [(Lane, &str, &str); 4] = [

@@ -44,24 +44,24 @@ const LEFT_OUT: &[(Lane, &[&str], &str)] = &[
     (
         Lane::SvmNextRip,
         &["step", "step-hypercall", "lengths", "delivery"],
-        "the AMD-V of Bochs keeps the trap of a step over what exits for after the exit, and so gives it to Vidar",
+        "Bochs delays the single-step trap of an instruction that exits until after the exit, and so delivers it to Vidar",
     ),
     (
         Lane::SvmKvm,
         &["quiet", "interrupts", "priority"],
-        "QEMU aborts when a guest of the KVM in it writes CR8 while KVM waits for that guest to take interrupts",
+        "QEMU aborts if a guest of the nested KVM writes CR8 while KVM waits until the guest can take an interrupt",
     ),
-    (Lane::SvmKvm, &["nmi"], "QEMU loses NMIs of a guest of the KVM in it, on the bare machine as well"),
+    (Lane::SvmKvm, &["nmi"], "QEMU loses NMIs for a guest of the nested KVM, on the bare machine as well"),
     (
         Lane::SvmKvm,
         &["fpu"],
-        "QEMU loses the upper halves of YMM registers of a guest of the KVM in it, on the bare machine as well",
+        "QEMU loses the upper halves of the YMM registers of a guest of the nested KVM, on the bare machine as well",
     ),
     (
         Lane::VmxKvm,
         &["nmi"],
-        "Bochs lets no interrupt end a guest that was entered with IF clear, so NMIs of a guest of the KVM in it are late or lost, on \
-         the bare machine as well",
+        "in Bochs no external interrupt causes an exit from a guest that was entered with IF clear, so NMIs of a timer come too late for \
+         a guest of the nested KVM that waits for them so, on the bare machine as well",
     ),
 ];
 
