@@ -19,10 +19,9 @@ use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::view::{Reader, View};
 use vidar_core::policy::cpuid::Policy;
 use vidar_core::policy::msr;
-use vidar_core::vmm::hypercall::Facts;
-use vidar_core::vmm::machine::{Machine, Startup};
+use vidar_core::vmm::machine::{Host, Machine, Startup};
 use vidar_core::vmm::memory::GuestMemory;
-use vidar_core::vmm::microcode::Update;
+use vidar_core::vmm::update::Update;
 use x86_64::registers::control::Cr3;
 
 use crate::arch::msr::Fault;
@@ -95,7 +94,7 @@ pub fn make<E: Extension>(
     let used = (before - memory.tables().available()) as u64;
     log::debug!("{} KiB of second-stage tables", (used * PAGE_SIZE) >> 10);
     let machine = Machine {
-        facts: Facts { kept: kept.leak(), vendor: E::VENDOR, cpus: cpus.all, log: debug::log::read },
+        host: Host { kept: kept.leak(), vendor: E::VENDOR, cpus: cpus.all, log: debug::log::read },
         cpuid: Policy {
             features: extension.features(),
             hypervisor_bit: options.hypervisor_bit,

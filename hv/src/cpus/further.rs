@@ -271,7 +271,7 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
     if let Some(task) = shared.task.get() {
         if task.machine.startup == Startup::Landing {
             // One that did not answer at the boot is not of the guest's: the second stage is not made for it.
-            if !task.machine.facts.cpus.iter().any(|cpu| cpu.apic_id == further.cpu.percpu().apic_id) {
+            if !task.machine.host.cpus.iter().any(|cpu| cpu.apic_id == further.cpu.percpu().apic_id) {
                 apic::init_self();
             }
             run_guest(task, further, &Begin::Landed(vector));

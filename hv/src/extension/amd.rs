@@ -7,7 +7,7 @@ use vidar_core::boot::refusal::{self, Difference, Names, Refusal};
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::encryption;
 use vidar_core::mem::mtrr::{Combined, Mtrrs};
-use vidar_core::policy::cpuid::Features;
+use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
 use vidar_core::svm::capabilities::Capabilities;
 use vidar_core::svm::msrs::{MSRS, NESTED};

@@ -9,7 +9,7 @@ use vidar_core::boot::refusal::{self, Difference, Names, Refusal};
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::encryption;
 use vidar_core::mem::mtrr::Mtrrs;
-use vidar_core::policy::cpuid::Features;
+use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
 use vidar_core::vmm::entry::Begin;
 use vidar_core::vmm::percpu::PerCpu;

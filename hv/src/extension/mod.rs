@@ -13,7 +13,7 @@ use vidar_core::boot::refusal::{Difference, Names, Refusal};
 use vidar_core::mem::addr::{Hpa, PageSize};
 use vidar_core::mem::mtrr::Mtrrs;
 use vidar_core::mem::stage2::Format;
-use vidar_core::policy::cpuid::Features;
+use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
 use vidar_core::vmm::entry::Begin;
 use vidar_core::vmm::percpu::PerCpu;

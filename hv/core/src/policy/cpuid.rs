@@ -1,37 +1,15 @@
 //! The guest's CPUID: the CPU's own, but for the bits in the tables of [`cpuid_bits`](crate::policy::cpuid_bits).
 
-use bitflags::bitflags;
-
 use super::cpuid_bits::{
     AMD_FEATURES, EXTENDED_FEATURES, EXTENDED_STATE, FEATURES, HYPERVISOR_BIT, KEY_LOCKER, PEBS_SUBLEAVES,
     PERFORMANCE, Rule,
 };
+use super::features::Features;
 use super::taught::KNOWN_FEATURES;
 use super::xcr0;
 use crate::mem::encryption;
 pub use crate::policy::cpuid_bits::Output;
 use crate::x86::cpuid::Leaf;
-
-bitflags! {
-    /// Features of which a guest can only make use if the extension has a control for them, and it is on.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Features: u32 {
-        /// RDTSCP and RDPID.
-        const RDTSCP = 1 << 0;
-        /// INVPCID.
-        const INVPCID = 1 << 1;
-        /// XSAVES, XRSTORS and IA32_XSS.
-        const XSAVES = 1 << 2;
-        /// UMONITOR, UMWAIT and TPAUSE.
-        const WAITPKG = 1 << 3;
-        /// PCONFIG.
-        const PCONFIG = 1 << 4;
-        /// Intel PT while the extension is in use.
-        const INTEL_PT = 1 << 5;
-        /// What Vidar has not been taught: without an intercept that it sets, no instruction leaves the guest.
-        const UNTAUGHT = 1 << 6;
-    }
-}
 
 /// What decides over the guest's CPUID, beside the CPU.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
 //! The bits of CPUID that the guest gets otherwise than the CPU has them, by leaf.
 
 use super::control::{CR4_KL, CR4_OSXSAVE, CR4_PKE};
-use super::cpuid::Features;
+use super::features::Features;
 use super::xcr0;
 use crate::x86::cpuid::Leaf;
 

@@ -56,7 +56,7 @@ pub fn allowed(policy: &Policy, native: impl Fn(u32, u32) -> Leaf) -> u64 {
 mod tests {
     use super::*;
     use crate::policy::control::{CR4_OSXSAVE, CR4_PKE, CR4_SMXE, CR4_VMXE};
-    use crate::policy::cpuid::Features;
+    use crate::policy::features::Features;
 
     const POLICY: Policy = Policy { features: Features::empty(), hypervisor_bit: true, narrower: 0 };
     const LASS: u64 = 1 << 27;

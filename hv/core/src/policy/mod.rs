@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cpuid`] | Answers CPUID: the CPU's own values, except for the bits in the tables. |
 //! | [`cpuid_bits`] | The tables of these bits, by leaf. |
+//! | [`features`] | Features that the guest sees only if the extension has a control for them. |
 //! | [`taught`] | The features of CPUID leaf 7 that this version of Vidar knows. On VT-x the guest does not see the others. |
 //! | [`msr`] | The tables of the MSRs that Vidar answers itself, and the answers. |
 //! | [`misc_enable`] | What the guest reads and may write in IA32_MISC_ENABLE. |
@@ -15,6 +16,7 @@ pub mod control;
 pub mod cpuid;
 pub mod cpuid_bits;
 pub mod cr4;
+pub mod features;
 pub mod misc_enable;
 pub mod msr;
 pub mod taught;

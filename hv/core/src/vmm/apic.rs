@@ -91,5 +91,5 @@ pub fn write_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, value: u6
 fn sends<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, mode: Mode, icr: Icr) -> bool {
     let Startup::Emulated { trampoline } = machine.startup else { return true };
     let sender = vcpu.percpu();
-    ipi::write(vcpu, machine.facts.cpus, sender, mode, icr, trampoline)
+    ipi::write(vcpu, machine.host.cpus, sender, mode, icr, trampoline)
 }

@@ -2,34 +2,22 @@
 
 use core::ops::Range;
 
-use vidar_abi::{Call, ExitKind, LOG_CHUNK, MAGIC, Status, VERSION, Vendor};
+use vidar_abi::{Call, ExitKind, LOG_CHUNK, MAGIC, Status, VERSION};
 
-use super::percpu::PerCpu;
+use super::machine::Host;
 use crate::mem::addr::Hpa;
 use crate::x86::registers::{Register, Registers};
 
-/// What the calls tell of.
-pub struct Facts {
-    /// Memory that Vidar keeps, that of its image first.
-    pub kept: &'static [Range<Hpa>],
-    /// The extension in use.
-    pub vendor: Vendor,
-    /// The CPUs, by their numbers.
-    pub cpus: &'static [&'static PerCpu],
-    /// Reads the log: copies from a position on, returns where from and how much.
-    pub log: fn(u64, &mut [u8]) -> (u64, usize),
-}
-
-/// Answers the call in `registers` there.
-pub fn answer(registers: &mut Registers, facts: &Facts) {
+/// Answers the call in `registers`, in the registers that it names.
+pub fn answer(registers: &mut Registers, host: &Host) {
     let status = match Call::from_raw(registers.get(Register::Rax)) {
-        Some(call) => dispatch(call, registers, facts),
+        Some(call) => dispatch(call, registers, host),
         None => Status::UnknownCall,
     };
     registers.set(Register::Rax, status as u64);
 }
 
-fn dispatch(call: Call, registers: &mut Registers, facts: &Facts) -> Status {
+fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Status {
     match call {
         Call::Version => {
             registers.set(Register::Rbx, MAGIC);
@@ -37,30 +25,30 @@ fn dispatch(call: Call, registers: &mut Registers, facts: &Facts) -> Status {
             registers.set(Register::Rdx, PACKAGE_VERSION);
         }
         Call::Status => {
-            if let Some(region) = facts.kept.first() {
+            if let Some(region) = host.kept.first() {
                 set_range(registers, region);
             }
-            registers.set(Register::Rdx, facts.vendor as u64);
-            registers.set(Register::Rsi, facts.cpus.len() as u64);
-            registers.set(Register::Rdi, facts.cpus.iter().map(|cpu| cpu.counters.total()).sum());
+            registers.set(Register::Rdx, host.vendor as u64);
+            registers.set(Register::Rsi, host.cpus.len() as u64);
+            registers.set(Register::Rdi, host.cpus.iter().map(|cpu| cpu.counters.total()).sum());
         }
         Call::Exits => {
             let cpu =
-                usize::try_from(registers.get(Register::Rbx)).ok().and_then(|index| facts.cpus.get(index));
+                usize::try_from(registers.get(Register::Rbx)).ok().and_then(|index| host.cpus.get(index));
             let kind = ExitKind::from_raw(registers.get(Register::Rcx));
             let Some((cpu, kind)) = cpu.zip(kind) else { return Status::BadArgument };
             registers.set(Register::Rbx, cpu.counters.get(kind));
         }
         Call::Memory => {
             let index = usize::try_from(registers.get(Register::Rbx)).ok();
-            let Some(range) = index.and_then(|index| facts.kept.get(index)) else {
+            let Some(range) = index.and_then(|index| host.kept.get(index)) else {
                 return Status::BadArgument;
             };
             set_range(registers, range);
         }
         Call::Log => {
             let mut chunk = [0; LOG_CHUNK];
-            let (position, length) = (facts.log)(registers.get(Register::Rbx), &mut chunk);
+            let (position, length) = (host.log)(registers.get(Register::Rbx), &mut chunk);
             registers.set(Register::Rbx, position);
             registers.set(Register::Rcx, length as u64);
             registers.set(Register::Rdx, 0);
@@ -97,7 +85,10 @@ const PACKAGE_VERSION: u64 = {
 mod tests {
     use proptest::prelude::*;
 
+    use vidar_abi::Vendor;
+
     use super::*;
+    use crate::vmm::percpu::PerCpu;
 
     const TEXT: &[u8] = b"vidar: a log of more than thirty-two bytes";
 
@@ -113,8 +104,8 @@ mod tests {
     fn call(registers: &mut Registers) {
         let cpu: &PerCpu = Box::leak(Box::new(PerCpu::new(0, 0)));
         cpu.counters.count(ExitKind::Invd);
-        let facts = Facts { kept: KEPT, vendor: Vendor::Vmx, cpus: Box::leak(Box::new([cpu])), log };
-        answer(registers, &facts);
+        let host = Host { kept: KEPT, vendor: Vendor::Vmx, cpus: Box::leak(Box::new([cpu])), log };
+        answer(registers, &host);
     }
 
     fn with(values: &[(Register, u64)]) -> Registers {

@@ -4,10 +4,11 @@ use core::ops::Range;
 use core::sync::atomic::AtomicBool;
 
 use spin::Mutex;
+use vidar_abi::Vendor;
 
-use super::hypercall::Facts;
 use super::memory::GuestMemory;
-use super::microcode::Load;
+use super::percpu::PerCpu;
+use super::update::Load;
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use crate::mem::walk::ReadGuest;
 use crate::policy::control::Controls;
@@ -29,10 +30,22 @@ pub enum Startup {
     },
 }
 
+/// What Vidar is on this machine. Hypercalls read it.
+pub struct Host {
+    /// The memory that Vidar keeps for itself. The memory of its image comes first.
+    pub kept: &'static [Range<Hpa>],
+    /// The extension in use.
+    pub vendor: Vendor,
+    /// The CPUs on which Vidar runs, by their numbers.
+    pub cpus: &'static [&'static PerCpu],
+    /// Reads the log: copies bytes from a position on, and returns the position of the first byte and how many there are.
+    pub log: fn(u64, &mut [u8]) -> (u64, usize),
+}
+
 /// The machine that the guest runs on.
 pub struct Machine<F, T> {
-    /// What hypercalls tell of it.
-    pub facts: Facts,
+    /// What Vidar is on it.
+    pub host: Host,
     /// What the guest's CPUID may show.
     pub cpuid: Policy,
     /// The tables of MSRs that are not simply the CPU's own.
@@ -76,6 +89,6 @@ impl<F, T> Machine<F, T> {
     /// Returns true if no device may be laid over these addresses: some of them are Vidar's, or start-up IPIs lead to Vidar by
     /// what is there.
     pub fn keeps(&self, range: &Range<Hpa>) -> bool {
-        self.facts.kept.iter().chain([&self.landing]).any(|kept| overlaps(range, kept))
+        self.host.kept.iter().chain([&self.landing]).any(|kept| overlaps(range, kept))
     }
 }

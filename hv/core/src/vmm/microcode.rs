@@ -18,27 +18,13 @@
 use super::fetch;
 use super::machine::Machine;
 use super::outcome::{Outcome, REFUSE};
+use super::update::Update;
 use super::vcpu::Vcpu;
-use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
+use crate::mem::addr::{Gpa, PAGE_SIZE};
 use crate::mem::layout::WINDOW_RUN;
 use crate::mem::stage2::{Format, TableMemory};
 use crate::mem::walk::{self, Paging};
 use crate::x86::msr::Fault;
-
-/// An update, as it is to be loaded.
-pub struct Update<'a> {
-    /// Number of the CPU.
-    pub cpu: u32,
-    /// The MSR that loads it.
-    pub msr: u32,
-    /// Where the address that the MSR takes is, in bytes from the start of the first page.
-    pub offset: u64,
-    /// The pages.
-    pub pages: &'a mut dyn Iterator<Item = Hpa>,
-}
-
-/// Loads an update.
-pub type Load = fn(Update<'_>) -> Result<(), Fault>;
 
 /// What becomes of a write of `address` to `msr`, which loads the update that begins `before` bytes below that.
 ///

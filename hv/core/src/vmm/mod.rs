@@ -18,6 +18,7 @@
 //! | [`fetch`] | Reads the bytes of the guest's next instruction. |
 //! | [`doubt`] | Answers exits at an instruction that is not the one in memory. |
 //! | [`microcode`] | Loads the microcode updates that the guest asks for. |
+//! | [`update`] | Such an update, as it is handed to what loads it. |
 //! | [`hypercall`] | Answers the calls of the crate `vidar_abi`. |
 //! | [`crash`] | Puts the guest's state into words, for a crash report. |
 
@@ -38,4 +39,5 @@ pub mod processor;
 pub mod run;
 pub mod startup;
 pub mod store;
+pub mod update;
 pub mod vcpu;

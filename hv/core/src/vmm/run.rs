@@ -75,7 +75,7 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
             Outcome::Advance
         }
         Exit::Hypercall => {
-            hypercall::answer(vcpu.registers(), &machine.facts);
+            hypercall::answer(vcpu.registers(), &machine.host);
             Outcome::Advance
         }
         Exit::Rdmsr => rdmsr(vcpu, machine),
@@ -346,7 +346,7 @@ fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
 /// Says once that the guest touched Vidar's memory.
 fn report_touch<V: Vcpu, F, T>(vcpu: &V, machine: &Machine<F, T>, address: Gpa) {
     // The page that CPUs are started from is among what Linux looks through for firmware's tables.
-    let region = machine.facts.kept.first();
+    let region = machine.host.kept.first();
     if !region.is_some_and(|region| region.contains(&address.identity()))
         || machine.touch_reported.swap(true, Ordering::Relaxed)
     {

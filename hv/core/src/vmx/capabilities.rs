@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 
 use super::controls::{entry, exit, pin, primary, secondary};
 use crate::mem::addr::PageSize;
-use crate::policy::cpuid::{Features, Policy};
+use crate::policy::cpuid::Policy;
 use crate::policy::cr4;
+use crate::policy::features::Features;
 use crate::x86::cpuid::Leaf;
 
 /// The capability MSRs as they are read.

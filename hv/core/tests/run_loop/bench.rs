@@ -16,18 +16,18 @@ use vidar_core::mem::stage2::{ENTRIES, Format, Level, TableMemory};
 use vidar_core::mem::view::View;
 use vidar_core::mem::walk::ReadGuest;
 use vidar_core::policy::control::{CR4_SMXE, CR4_VMXE};
-use vidar_core::policy::cpuid::{Features, Policy};
+use vidar_core::policy::cpuid::Policy;
+use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::{COMMON, Row, STARTUP};
 use vidar_core::svm::msrs::MSRS as SVM;
 use vidar_core::vmm::exit::Exit;
-use vidar_core::vmm::hypercall::Facts;
-use vidar_core::vmm::machine::{Machine, Startup};
+use vidar_core::vmm::machine::{Host, Machine, Startup};
 use vidar_core::vmm::memory::GuestMemory;
-use vidar_core::vmm::microcode::Update;
 use vidar_core::vmm::outcome::{Outcome, Stop};
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::processor::Processor;
 use vidar_core::vmm::run;
+use vidar_core::vmm::update::Update;
 use vidar_core::vmx::ept::Ept;
 use vidar_core::vmx::msrs::MSRS as VMX;
 use vidar_core::x86::msr::{EFER_LME, EFER_NXE, Fault};
@@ -145,7 +145,7 @@ impl Bench {
         let mapped = RAM.into_iter().collect();
         let guest = Ram(View::new(mapped, [REGION].into(), None, memory.decoy(), PHYSICAL_ADDRESS_BITS, 0));
         let machine = Machine {
-            facts: Facts {
+            host: Host {
                 kept: &[REGION],
                 vendor: Vendor::Vmx,
                 cpus,

@@ -67,7 +67,7 @@ fn interrupts_are_sent_as_they_are() {
 #[test]
 fn a_cpu_is_started_by_vidar() {
     let (mut bench, _) = writing(0, 0, EMULATED);
-    let cpu = bench.machine.facts.cpus[2];
+    let cpu = bench.machine.host.cpus[2];
     bench.cpu.comes_up = Some(cpu);
     let to = Destination::Physical(5);
     assert_eq!(send(&mut bench, STARTUP, 5), [], "it runs");
@@ -110,7 +110,7 @@ fn the_boot_cpu_takes_its_init_as_it_is() {
 #[test]
 fn logical_ids_are_those_that_were_written() {
     let (mut bench, _) = writing(0, 0, EMULATED);
-    bench.machine.facts.cpus[1].set_logical_destination(0x0200_0000);
+    bench.machine.host.cpus[1].set_logical_destination(0x0200_0000);
     assert_eq!(send(&mut bench, INIT | 1 << 11, 2), [Did::Send(Message::Init, Destination::Physical(1))]);
     assert_eq!(send(&mut bench, INIT | 1 << 11, 4), []);
 }
@@ -195,7 +195,7 @@ fn the_watched_page_stays_where_it_is() {
 fn init_takes_a_further_cpu_out_of_the_guest() {
     let further = |startup| {
         let mut bench = Bench::with_others(&[1], startup);
-        bench.cpu.percpu = bench.machine.facts.cpus[1];
+        bench.cpu.percpu = bench.machine.host.cpus[1];
         bench.answer(Exit::Init).0
     };
     assert_eq!(further(Startup::Hardware), Outcome::Init { waits: true });
