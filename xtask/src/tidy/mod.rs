@@ -1,10 +1,12 @@
 //! `cargo xtask tidy`: checks the project's rules that no compiler checks. `cargo xtask test` runs it too.
 //!
-//! Each rule is a function over the text of one file, except for [`circles`] and [`pages`], which compare files.
+//! Each rule is a function over the text of one file, except for [`circles`], [`links`] and
+//! [`pages`], which look at several files.
 
 mod circles;
 mod citations;
 mod direction;
+mod links;
 mod modules;
 mod pages;
 mod paths;
@@ -61,6 +63,8 @@ fn check(root: &Path) -> Result<(usize, Vec<Finding>)> {
         let text = fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))?;
         findings.extend(check_file(file, &text));
         pages.add(file, &text);
+        let broken = links::check(file, &text, |path| read(&root.join(path))).into_iter();
+        findings.extend(broken.map(|(line, sentence)| Finding { file: file.clone(), line, sentence }));
         if let Some((folder, place)) = circles::place(file) {
             crates.entry(folder).or_default().add(file, place, &text);
         }
@@ -73,6 +77,11 @@ fn check(root: &Path) -> Result<(usize, Vec<Finding>)> {
     findings.extend(unnamed.map(|(file, (line, sentence))| Finding { file, line, sentence }));
     findings.sort();
     Ok((files.len(), findings))
+}
+
+/// Returns the text of what is at the path, or the empty text if that is no text. Returns `None` if nothing is there.
+fn read(path: &Path) -> Option<String> {
+    path.exists().then(|| fs::read_to_string(path).unwrap_or_default())
 }
 
 /// Applies all rules to one file.
