@@ -1,4 +1,5 @@
-//! Vidar, a thin type-1 hypervisor for x86-64. `ARCHITECTURE.md` beside this crate is the map.
+//! Vidar, a thin type-1 hypervisor for x86-64. `ARCHITECTURE.md` beside this crate is the map, and [`tour`] leads through
+//! the code in numbered stops.
 //!
 //! This crate is the shell, which runs on the bare machine alone: it asks the CPU, and it does what the crate
 //! [`vidar_core`] decides. On any other target it is empty. `main` is the image that GRUB loads.
@@ -28,4 +29,5 @@ pub mod extension;
 pub mod firmware;
 pub mod host;
 pub mod svm;
+pub mod tour;
 pub mod vmx;
