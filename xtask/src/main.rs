@@ -130,10 +130,18 @@ enum Task {
         #[arg(long, value_name = "N", default_value = "1000000")]
         inputs: NonZeroU32,
     },
-    /// Print which lines of the part that only decides the tests of the host execute
+    /// Print which lines of hv/core the tests of the host execute
     ///
     /// It adds Rust's component llvm-tools where that is missing.
     Coverage,
+    /// Run the unit tests of hv/core under Miri, which finds undefined behaviour
+    ///
+    /// It adds Miri to the nightly toolchain of rustup, or installs that, where it is missing.
+    Miri {
+        /// Run only tests whose names contain this
+        #[arg(long, value_name = "TEXT")]
+        filter: Option<String>,
+    },
     /// Check licences, duplicates, sources and known faults of the crates in use
     ///
     /// It builds cargo-deny under target/tools where that is missing. Known faults are checked where their list can be
@@ -280,6 +288,7 @@ fn perform(task: Task) -> Result<bool> {
         Task::Tidy => tidy::run()?,
         Task::Robust { filter, inputs } => checks::robust::run(inputs, filter.as_deref())?,
         Task::Coverage => checks::coverage::run()?,
+        Task::Miri { filter } => checks::miri::run(filter.as_deref())?,
         Task::Deny => checks::deny::run()?,
         Task::Clean { guests, emulators } => {
             paths::clean(guests)?;

@@ -2,6 +2,7 @@
 
 pub mod coverage;
 pub mod deny;
+pub mod miri;
 pub mod robust;
 
 /// The package of everything that only decides, which is tested on the host.

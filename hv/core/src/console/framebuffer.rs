@@ -181,6 +181,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a whole screen takes minutes there")]
     fn grey_has_all_colours_in_any_format() {
         let format = |channels| Format { width: 80, height: 25, pitch: 320, pixel: 4, channels };
         assert_eq!(format(RGB).grey(0x80), 0x80_8080);
@@ -191,6 +192,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a whole screen takes minutes there")]
     fn a_dense_screen_has_characters_of_twice_the_size() {
         let drawn = |width: usize| {
             let format = Format { width, height: 2 * CELL_HEIGHT, pitch: width * 4, pixel: 4, channels: RGB };
@@ -225,6 +227,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a whole screen takes minutes there")]
     fn characters_are_drawn_and_scrolled() {
         for (pixel, channels) in [(4, RGB), (3, RGB), (2, RGB565)] {
             let mut screen = teletype(pixel, channels);

@@ -51,6 +51,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "100 KiB take minutes there")]
         fn holds_the_tail_of_all_that_was_written(
             writes in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..9000), 0..12),
             position in 0u64..100_000,

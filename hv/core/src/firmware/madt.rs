@@ -246,6 +246,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "2,000 CPUs are compared with each other, which takes minutes there")]
     fn more_cpus_than_can_be_noted_are_counted() {
         let cpu = |id: u32| {
             let [a, b, c, d] = id.to_le_bytes();

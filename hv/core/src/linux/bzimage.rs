@@ -348,6 +348,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "16,000 files take minutes there")]
     fn a_file_cut_anywhere_is_refused_but_for_the_last_paragraph() {
         let file = kernel();
         for length in 0..file.len() - 15 {

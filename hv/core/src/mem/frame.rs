@@ -152,6 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "hundreds of pages are cleared, which takes minutes there")]
         fn no_frame_is_given_twice(steps in proptest::collection::vec(any::<Option<u8>>(), 0..200)) {
             let mut pool = FramePool::new(BTreeMap::new(), Hpa(0x1800)..Hpa(0x1_0fff));
             let mut held = Vec::new();

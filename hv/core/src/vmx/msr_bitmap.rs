@@ -49,6 +49,7 @@ mod tests {
     use crate::vmx::msrs::MSRS;
 
     #[test]
+    #[cfg_attr(miri, ignore = "16,000 MSRs take minutes there")]
     fn agrees_with_the_policy_for_every_msr_that_it_covers() {
         for watched in [false, true] {
             let bitmap = derive(MSRS, watched);
