@@ -1,15 +1,17 @@
-//! Checks that the tests exist which the README names in its commands and in its table of machines.
+//! Checks that the tests exist which the README and the pages of `hv/doc` name, in commands and in the table of machines.
 
 use super::{Extent, names};
 use crate::paths;
 
-/// The heading of the table of machines, whose last column has the tests.
-const TABLE: &str = "### Where it has run";
+/// The pages that name tests in commands.
+const PAGES: [&str; 3] = ["README.md", "hv/doc/limits.md", "hv/doc/testing.md"];
+/// The page with the table of machines, whose last column has the tests.
+const MACHINES: &str = "hv/doc/machines.md";
 /// The text of that column in rows without a test.
 const NOT_TRIED: &str = "not tried";
 
-fn readme() -> String {
-    std::fs::read_to_string(paths::root().join("README.md")).unwrap()
+fn read(page: &str) -> String {
+    std::fs::read_to_string(paths::root().join(page)).unwrap()
 }
 
 /// Returns true if some test has `part` in its name.
@@ -20,22 +22,22 @@ fn exists(part: &str) -> bool {
 }
 
 #[test]
-fn the_filters_of_its_commands_find_tests() {
-    let text = readme().split_whitespace().collect::<Vec<_>>().join(" ");
-    let filters = text.split("--filter ").skip(1);
-    let filters: Vec<_> = filters.filter_map(|rest| rest.split(&['`', ' '][..]).next()).collect();
-    assert!(!filters.is_empty(), "the README has no command with a filter any more");
-    for filter in filters {
-        assert!(exists(filter), "no test has {filter:?} in its name");
+fn the_filters_of_commands_find_tests() {
+    for page in PAGES {
+        let text = read(page).split_whitespace().collect::<Vec<_>>().join(" ");
+        let filters = text.split("--filter ").skip(1);
+        let filters: Vec<_> = filters.filter_map(|rest| rest.split(&['`', ' '][..]).next()).collect();
+        assert!(!filters.is_empty(), "{page} has no command with a filter any more");
+        for filter in filters {
+            assert!(exists(filter), "{page}: no test has {filter:?} in its name");
+        }
     }
 }
 
 #[test]
-fn each_machine_of_its_table_has_tests() {
-    let text = readme();
-    let (_, rest) = text.split_once(TABLE).expect("the README has the heading of the table");
-    let rows =
-        rest.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+fn each_machine_of_the_table_has_tests() {
+    let text = read(MACHINES);
+    let rows = text.lines().filter(|line| line.starts_with('|'));
     let rows: Vec<_> = rows.skip(2).collect();
     assert!(rows.len() > 10, "the table has {} rows", rows.len());
     for row in rows {
