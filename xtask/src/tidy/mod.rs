@@ -10,6 +10,7 @@ mod links;
 mod modules;
 mod pages;
 mod paths;
+mod prose;
 mod safety;
 mod size;
 mod source;
@@ -88,6 +89,9 @@ fn read(path: &Path) -> Option<String> {
 fn check_file(file: &str, text: &str) -> Vec<Finding> {
     let mut broken = whitespace::check(text);
     broken.extend(paths::check(text));
+    if file.ends_with(".md") {
+        broken.extend(prose::check(text));
+    }
     if file.ends_with(".rs") || file.ends_with(".S") {
         broken.extend(size::check(text));
         let source = Source::new(text);
@@ -152,6 +156,7 @@ mod tests {
         let long = format!("//! Long.\n{}", "//\n".repeat(500));
         assert_eq!(check_file("xtask/src/long.rs", &long).len(), 1);
         assert_eq!(check_file("README.md", &format!("see /{}/x\n", "tmp")).len(), 1);
+        assert_eq!(check_file("README.md", &format!("{}\n", "a".repeat(121))).len(), 1);
         assert_eq!(check_file("README.md", "see the SDM\n"), []);
     }
 
