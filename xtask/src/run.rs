@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::flag;
 
 use crate::iso::{self, Recipe};
-use crate::machine::{Machine, Running, Spec};
+use crate::machine::{Machine, RunningMachine, Spec};
 use crate::paths;
 use crate::terminal::Raw;
 
@@ -61,7 +61,7 @@ enum End {
 }
 
 /// Connects the terminal and the guest's serial port, until the machine ends or the user quits.
-fn bridge(running: &mut Running) -> Result<End> {
+fn bridge(running: &mut RunningMachine) -> Result<End> {
     let from_guest = running.serial()?;
     let to_guest = running.serial()?;
     let output = thread::spawn(move || show(from_guest));
@@ -87,7 +87,7 @@ fn show(mut from_guest: TcpStream) {
 }
 
 /// Sends what the user types to the guest, until the machine ends or the user wants to quit.
-fn feed(running: &mut Running, mut to_guest: TcpStream, signalled: &AtomicBool) -> Result<End> {
+fn feed(running: &mut RunningMachine, mut to_guest: TcpStream, signalled: &AtomicBool) -> Result<End> {
     let mut keys = Keys::default();
     let mut open = true;
     loop {

@@ -9,7 +9,7 @@ use super::marks;
 use crate::console::{BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
-use crate::machine::{Machine, Running, Spec};
+use crate::machine::{Machine, RunningMachine, Spec};
 use crate::manifest;
 use crate::test::lane::Lane;
 use crate::test::{Tools, facts, test_dir};
@@ -59,7 +59,7 @@ pub fn start(
     tools: &Tools,
     options: &str,
     debugger: Option<String>,
-) -> Result<(Running, Console)> {
+) -> Result<(RunningMachine, Console)> {
     let dir = test_dir(&lane.folder(name))?;
     let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
     guest.cmdline += " VIDAR_MARK=1";

@@ -58,7 +58,7 @@ pub enum Machine {
 
 /// A running machine. Dropping it ends it.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningMachine {
     child: Child,
     /// `None` if the machine has no serial port.
     serial: Option<TcpStream>,
@@ -101,7 +101,7 @@ impl Machine {
     }
 
     /// Starts the machine, which boots the ISO at once.
-    pub fn start(self, spec: &Spec) -> Result<Running> {
+    pub fn start(self, spec: &Spec) -> Result<RunningMachine> {
         for _ in 1..ATTEMPTS {
             let started = self.try_to_start(spec);
             let output = fs::read_to_string(spec.dir.join(OUTPUT)).unwrap_or_default();
@@ -116,7 +116,7 @@ impl Machine {
         self.try_to_start(spec)
     }
 
-    fn try_to_start(self, spec: &Spec) -> Result<Running> {
+    fn try_to_start(self, spec: &Spec) -> Result<RunningMachine> {
         let dir = paths::ensure(spec.dir.clone())?;
         let serial = (!spec.no_serial).then(|| Line::open("serial port")).transpose()?;
         let has_monitor = matches!(self, Self::Qemu | Self::Kvm);
@@ -146,7 +146,8 @@ impl Machine {
             Self::KvmInQemu | Self::KvmInBochs => nested::ended_well,
         };
         // From here on, an error drops this and ends the emulator.
-        let mut running = Running { child, serial: None, monitor: None, debugger: None, dir, ended_well };
+        let mut running =
+            RunningMachine { child, serial: None, monitor: None, debugger: None, dir, ended_well };
         running.serial = serial.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
         running.monitor = monitor.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
         running.debugger = debugger.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
@@ -154,7 +155,7 @@ impl Machine {
     }
 }
 
-impl Running {
+impl RunningMachine {
     /// A handle to the serial port. It reaches its end when the machine ends.
     pub fn serial(&self) -> Result<TcpStream> {
         let serial = self.serial.as_ref().context("this machine has no serial port")?;
@@ -199,7 +200,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningMachine {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -15,7 +15,7 @@ use crate::console::{ANSWER, BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
 use crate::machine::disk::{Bus, Disk, Format};
-use crate::machine::{Network, Running, Spec};
+use crate::machine::{Network, RunningMachine, Spec};
 use crate::manifest::{self, Initrd};
 use crate::modules;
 
@@ -33,7 +33,7 @@ const MODULES: &[&str] = &[
     "ext4",
 ];
 
-type Step = fn(&mut Booted) -> Result<()>;
+type Step = fn(&mut BootedGuest) -> Result<()>;
 
 /// The steps in their order: the last part of each test's name, and the function that does it.
 const STEPS: &[(&str, Step)] = &[
@@ -61,9 +61,9 @@ const FILE_SYSTEM: u64 = 64 << 20;
 const COMPLAINTS: &str = "BUG:|WARNING: CPU|Oops|swiotlb|I/O error|DMA|timeout|EXT4-fs error|hung";
 
 /// A machine with its guest.
-struct Booted {
+struct BootedGuest {
     under_vidar: bool,
-    running: Running,
+    running: RunningMachine,
     console: Console,
     dir: PathBuf,
     /// The checksum of the data that is written to the disks.
@@ -92,7 +92,7 @@ pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Res
     Ok(())
 }
 
-fn start(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Booted> {
+fn start(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<BootedGuest> {
     let dir = test_dir(&lane.folder(if under_vidar { "devices-vidar" } else { "devices-bare" }))?;
     let mut guest = manifest::load()?.into_iter().nth(1).context("the manifest names no second guest")?;
     guest.initrds.push(Initrd::File(modules::archive(&guest, MODULES)?));
@@ -127,7 +127,7 @@ fn start(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Booted> {
     };
     let running = lane.machine().start(&spec)?;
     let console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-    Ok(Booted { under_vidar, running, console, dir, sum: None })
+    Ok(BootedGuest { under_vidar, running, console, dir, sum: None })
 }
 
 /// Runs a tool of the host on `file`, and returns its output.
@@ -141,7 +141,7 @@ fn tool(name: &str, arguments: &[&str], file: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn boot(guest: &mut Booted) -> Result<()> {
+fn boot(guest: &mut BootedGuest) -> Result<()> {
     guest.console.expect("Linux version", BOOT)?;
     guest.console.expect(PROMPT, BOOT)?;
     let under_vidar = guest.console.run("vidarctl status").is_ok();
@@ -149,7 +149,7 @@ fn boot(guest: &mut Booted) -> Result<()> {
     Ok(())
 }
 
-fn insert_modules(guest: &mut Booted) -> Result<()> {
+fn insert_modules(guest: &mut BootedGuest) -> Result<()> {
     guest.console.run(&modules::insert())?;
     for wanted in
         ["/sys/block/vda", "/sys/block/vdb", "/sys/block/sda", "/sys/class/net/eth0", "/sys/class/net/eth1"]
@@ -163,7 +163,7 @@ fn insert_modules(guest: &mut Booted) -> Result<()> {
 }
 
 /// Writes to all of a disk, and reads it back from the disk itself.
-fn write_and_read(guest: &mut Booted, disk: &str) -> Result<()> {
+fn write_and_read(guest: &mut BootedGuest, disk: &str) -> Result<()> {
     if guest.sum.is_none() {
         guest.console.run(&format!("head -c {RANDOM} /dev/urandom >/random"))?;
         let times = WRITTEN.div_ceil(RANDOM);
@@ -187,7 +187,7 @@ fn write_and_read(guest: &mut Booted, disk: &str) -> Result<()> {
 }
 
 /// The number of sectors that Linux has read from the disk.
-fn sectors_read(guest: &mut Booted, disk: &str) -> Result<u64> {
+fn sectors_read(guest: &mut BootedGuest, disk: &str) -> Result<u64> {
     let stat = guest.console.run(&format!("cat /sys/block/{disk}/stat"))?;
     let sectors = stat.split_whitespace().nth(2).and_then(|word| word.parse().ok());
     sectors.with_context(|| format!("{disk} has no statistics"))
@@ -204,7 +204,7 @@ fn sum(line: &str) -> Result<String> {
 }
 
 /// Mounts the file system, writes a file, mounts the file system again, and reads the file.
-fn file_system(guest: &mut Booted) -> Result<()> {
+fn file_system(guest: &mut BootedGuest) -> Result<()> {
     guest
         .console
         .run("mkdir -p /mnt && mount -t ext4 /dev/vdb /mnt && cp /random /mnt/file && umount /mnt")?;
@@ -218,7 +218,7 @@ fn file_system(guest: &mut Booted) -> Result<()> {
 }
 
 /// Reaches QEMU's gateway through the card of `driver`, with the other card down.
-fn ping(guest: &mut Booted, driver: &str) -> Result<()> {
+fn ping(guest: &mut BootedGuest, driver: &str) -> Result<()> {
     let find =
         "for d in /sys/class/net/eth*; do echo $(basename $d) $(basename $(readlink $d/device/driver)); done";
     let cards = guest.console.run(find)?;
@@ -233,13 +233,13 @@ fn ping(guest: &mut Booted, driver: &str) -> Result<()> {
 }
 
 /// Looks for complaints among the kernel's messages.
-fn messages(guest: &mut Booted) -> Result<()> {
+fn messages(guest: &mut BootedGuest) -> Result<()> {
     let said = guest.console.run(&format!("dmesg -r | grep '^<[0-4]>' | grep -E '{COMPLAINTS}' || true"))?;
     ensure!(said.trim().is_empty(), "the kernel says: {said}");
     Ok(())
 }
 
-fn power_off(guest: &mut Booted) -> Result<()> {
+fn power_off(guest: &mut BootedGuest) -> Result<()> {
     guest.console.type_line("poweroff")?;
     guest.console.expect("Power down", ANSWER)?;
     ensure!(guest.running.ended(ANSWER)? == Some(true), "the machine is still on");
@@ -247,7 +247,7 @@ fn power_off(guest: &mut Booted) -> Result<()> {
 }
 
 /// Checks on the host that the files of the disks contain what the guest has written.
-fn disks(guest: &mut Booted) -> Result<()> {
+fn disks(guest: &mut BootedGuest) -> Result<()> {
     for name in ["virtio", "ahci"] {
         let found = sum(&tool("md5sum", &[], &guest.dir.join(name))?)?;
         ensure!(

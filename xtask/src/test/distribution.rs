@@ -16,7 +16,7 @@ use crate::distribution::{self, Distribution};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
 use crate::machine::disk::{Bus, Disk, Format};
-use crate::machine::{Network, Running, Spec};
+use crate::machine::{Network, RunningMachine, Spec};
 
 /// The prompt of root's shell.
 const SHELL: &str = "root@vidar-debian:~# ";
@@ -138,7 +138,7 @@ fn log_in(console: &mut Console, under_vidar: bool) -> Result<Status> {
     Ok(Status { state, failed, messages })
 }
 
-fn power_off(running: &mut Running, console: &mut Console) -> Result<()> {
+fn power_off(running: &mut RunningMachine, console: &mut Console) -> Result<()> {
     console.type_line("systemctl poweroff")?;
     console.expect("Power down", BOOT)?;
     ensure!(running.ended(ANSWER)? == Some(true), "the machine is still on");

@@ -8,7 +8,7 @@ use object::{Object, ObjectSymbol};
 
 use super::Tools;
 use super::lane::Lane;
-use super::small::{Booted, GUEST, Small};
+use super::small::{BootedGuest, GUEST, Small};
 use crate::console::{ANSWER, BOOT};
 use crate::grub::{self, Menu};
 use crate::machine::debugger::{Debugger, Register};
@@ -114,14 +114,14 @@ fn after_the_guest(small: Small, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-fn reported(booted: &mut Booted) -> Result<()> {
+fn reported(booted: &mut BootedGuest) -> Result<()> {
     booted.console.expect("machine check in Vidar on CPU 0: the hardware reports an error", ANSWER)?;
     booted.console.expect("bank 1 status 0xb200000000000000", ANSWER)?;
     Ok(())
 }
 
 /// Makes Vidar jump to an address without code, right before the guest's first instruction.
-fn panics(small: Small, options: &str, tools: &Tools) -> Result<(Booted, Debugger)> {
+fn panics(small: Small, options: &str, tools: &Tools) -> Result<(BootedGuest, Debugger)> {
     let mut booted = Small { waits_for_debugger: true, menu: menu(options), ..small }.boot(tools)?;
     let mut debugger = booted.running.debugger(BOOT)?;
     debugger.run_to(address(tools, "vidar_svm_enter")?)?;

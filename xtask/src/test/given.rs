@@ -12,7 +12,7 @@ use super::{Tools, test_dir};
 use crate::console::{ANSWER, BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
-use crate::machine::{Running, Spec};
+use crate::machine::{RunningMachine, Spec};
 use crate::manifest::{self, Guest, Initrd};
 use crate::{initramfs, probe_image};
 
@@ -32,9 +32,9 @@ pub const TESTS: [(&str, Check); 9] = [
 ];
 
 /// A Linux that has booted to its shell.
-struct Booted {
+struct BootedGuest {
     console: Console,
-    _running: Running,
+    _running: RunningMachine,
 }
 
 /// A boot of a stock Linux with unusual input.
@@ -70,7 +70,7 @@ impl Default for Input<'_> {
 }
 
 impl Input<'_> {
-    fn boot(self, tools: &Tools) -> Result<Booted> {
+    fn boot(self, tools: &Tools) -> Result<BootedGuest> {
         let dir = test_dir(&Lane::Svm.folder(self.name))?;
         let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
         for (index, bytes) in self.initrds.into_iter().enumerate() {
@@ -110,7 +110,7 @@ impl Input<'_> {
         let mut console = Console::new(running.serial()?, &log)?;
         // The first messages are not waited for, since with many regions Linux has no room for them and drops them.
         console.expect(PROMPT, BOOT)?;
-        Ok(Booted { console, _running: running })
+        Ok(BootedGuest { console, _running: running })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
 use crate::iso::{self, Recipe};
 use crate::machine::abilities::Ability;
-use crate::machine::{Machine, Running, Spec};
+use crate::machine::{Machine, RunningMachine, Spec};
 use crate::manifest::{self, Guest};
 
 /// The menu entries of a journey.
@@ -249,7 +249,13 @@ impl Course {
     }
 }
 
-fn start(lane: Lane, side: Side, guests: &[Guest], tools: &Tools, dir: &Path) -> Result<(Running, Console)> {
+fn start(
+    lane: Lane,
+    side: Side,
+    guests: &[Guest],
+    tools: &Tools,
+    dir: &Path,
+) -> Result<(RunningMachine, Console)> {
     let first = &guests.first().context("the manifest names no guest")?.name;
     let default = if side == Side::Bare { grub::bare(first) } else { first.clone() };
     let options = if side == Side::Announced { "hypervisor-bit=on" } else { "" };
@@ -307,7 +313,7 @@ fn reboot(console: &mut Console) -> Result<()> {
 }
 
 /// Powers the machine off by the guest's shell.
-pub fn power_off(running: &mut Running, console: &mut Console) -> Result<()> {
+pub fn power_off(running: &mut RunningMachine, console: &mut Console) -> Result<()> {
     console.type_line("poweroff")?;
     console.expect("Power down", ANSWER)?;
     let ended = running.ended(ANSWER)?;

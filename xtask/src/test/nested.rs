@@ -16,7 +16,7 @@ use super::{Tools, linux, smp, test_dir, vidarctl};
 use crate::console::{ANSWER, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
-use crate::machine::{Running, Spec};
+use crate::machine::{RunningMachine, Spec};
 use crate::manifest;
 
 /// A machine, and the steps that are taken in it.
@@ -136,7 +136,7 @@ struct Guest {
     lane: Lane,
     cpus: u32,
     bare: bool,
-    running: Running,
+    running: RunningMachine,
     console: Console,
     facts: Option<Facts>,
 }

@@ -16,7 +16,7 @@ use crate::console::{ANSWER, PROMPT};
 use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
 use crate::iso::{self, Recipe};
-use crate::machine::{Chipset, Keyboard, Medium, Running, Spec};
+use crate::machine::{Chipset, Keyboard, Medium, RunningMachine, Spec};
 use crate::manifest::{self, Guest};
 
 /// A machine without a serial port.
@@ -63,7 +63,7 @@ struct Machine {
     guest: Guest,
     release: String,
     screen: Screen,
-    running: Running,
+    running: RunningMachine,
 }
 
 impl Desktop {

@@ -15,7 +15,7 @@ use crate::console::{ANSWER, BOOT, Console, PROMPT, TALK};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
 use crate::machine::monitor::Monitor;
-use crate::machine::{Chipset, Running, Spec};
+use crate::machine::{Chipset, RunningMachine, Spec};
 use crate::manifest::{self, Guest, Initrd};
 use crate::modules;
 
@@ -37,7 +37,7 @@ const STEPS: [(&str, Step); 4] = [
 
 struct Machine {
     under_vidar: bool,
-    running: Running,
+    running: RunningMachine,
     console: Console,
     monitor: Monitor,
 }
@@ -80,7 +80,7 @@ fn start(
     menu: Menu,
     dir: &Path,
     tools: &Tools,
-) -> Result<(Running, Console)> {
+) -> Result<(RunningMachine, Console)> {
     let iso = dir.join("vidar.iso");
     let hypervisor = Some(tools.hypervisor.clone());
     iso::make(&Recipe { guests, menu, hypervisor, vidarctl: Some(tools.vidarctl.clone()) }, &iso)?;

@@ -280,7 +280,7 @@ fn boots_from_disk(place: &Place<'_>) -> Result<()> {
     contains(&booted.console.expect("\r\n", ANSWER)?, UNDER_VIDAR)
 }
 
-fn with_options(place: &Place<'_>, cmdline: &str, options: &str) -> Result<small::Booted> {
+fn with_options(place: &Place<'_>, cmdline: &str, options: &str) -> Result<small::BootedGuest> {
     let menu = Menu { default: Some(GUEST.to_owned()), options: options.to_owned(), ..Menu::default() };
     // The machine must survive a triple fault and a reset.
     Small { cmdline: cmdline.to_owned(), menu, survives_triple_fault: true, ..usual(place)? }
@@ -288,7 +288,7 @@ fn with_options(place: &Place<'_>, cmdline: &str, options: &str) -> Result<small
 }
 
 /// Waits for the report of a triple fault, with its cause and the registers.
-fn crash_report(booted: &mut small::Booted) -> Result<()> {
+fn crash_report(booted: &mut small::BootedGuest) -> Result<()> {
     booted.console.expect("probe triple: now", BOOT)?;
     booted.console.expect("the guest has stopped on CPU 0: triple fault", ANSWER)?;
     for register in ["rip ", "rflags ", "rax ", "rsp ", "cr0 ", "cs ", "idtr "] {

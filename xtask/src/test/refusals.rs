@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use super::lane::Lane;
 use super::screen::Screen;
 use super::screen::font::Font;
-use super::small::{Booted, GUEST, Small};
+use super::small::{BootedGuest, GUEST, Small};
 use super::{Tools, folder};
 use crate::console::{ANSWER, BOOT};
 use crate::grub::Menu;
@@ -258,7 +258,7 @@ impl Case {
 }
 
 /// Checks that the screen also shows the sentence, and nothing below it.
-fn on_screen(booted: &mut Booted, name: &str, uefi: bool, sentence: &str) -> Result<()> {
+fn on_screen(booted: &mut BootedGuest, name: &str, uefi: bool, sentence: &str) -> Result<()> {
     let mut screen = Screen::of(&mut booted.running, &folder(name))?;
     if uefi {
         screen.wait("refusal", &Font::vidar(), ANSWER, |text| text.ends_with(sentence))?;

@@ -11,7 +11,7 @@ use super::{Tools, test_dir};
 use crate::console::Console;
 use crate::grub::Menu;
 use crate::iso::{self, Recipe};
-use crate::machine::{Medium, Running, Spec, Threads};
+use crate::machine::{Medium, RunningMachine, Spec, Threads};
 use crate::manifest::{Guest, Initrd, Kernel};
 
 /// The name of the only guest.
@@ -60,9 +60,9 @@ pub struct Small {
 
 /// A small guest that is booting.
 #[derive(Debug)]
-pub struct Booted {
+pub struct BootedGuest {
     /// The machine.
-    pub running: Running,
+    pub running: RunningMachine,
     /// The machine's serial console.
     pub console: Console,
 }
@@ -104,12 +104,12 @@ impl Small {
     }
 
     /// Makes the ISO and boots it.
-    pub fn boot(&self, tools: &Tools) -> Result<Booted> {
+    pub fn boot(&self, tools: &Tools) -> Result<BootedGuest> {
         self.boot_from(self.iso(tools)?)
     }
 
     /// Boots `iso`, which has been made before.
-    pub fn boot_from(&self, iso: PathBuf) -> Result<Booted> {
+    pub fn boot_from(&self, iso: PathBuf) -> Result<BootedGuest> {
         let spec = Spec {
             dir: super::folder(&self.name),
             iso,
@@ -131,6 +131,6 @@ impl Small {
         };
         let running = self.lane.machine().start(&spec)?;
         let console = Console::new(running.serial()?, &log(&self.name))?;
-        Ok(Booted { running, console })
+        Ok(BootedGuest { running, console })
     }
 }

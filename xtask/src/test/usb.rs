@@ -264,7 +264,7 @@ fn refuses_a_disk_in_use(place: &Place) -> Result<()> {
     let mut make = Command::new("mke2fs");
     done(make.env("PATH", path).args(["-q", "-F", "-t", "ext2"]).arg(&device.path))?;
     let before = fs::read(&device.path)?;
-    let mounted = Mounted::of(&device.path, &place.dir.join("mounted"))?;
+    let mounted = Mount::of(&device.path, &place.dir.join("mounted"))?;
     let sentence = format!("({} is mounted at {})", device.path.display(), mounted.0.display());
     place.refused(&device.path, &["--any-disk", "--yes"], &sentence)?;
     drop(mounted);
@@ -347,9 +347,9 @@ fn losetup(arguments: impl FnOnce(&mut Command) -> &mut Command) -> Result<Strin
 }
 
 /// A file system that is mounted read-only, so that mounting does not write to it. Dropping this unmounts it.
-struct Mounted(PathBuf);
+struct Mount(PathBuf);
 
-impl Mounted {
+impl Mount {
     fn of(device: &Path, at: &Path) -> Result<Self> {
         fs::create_dir_all(at)?;
         let at = at.canonicalize()?;
@@ -360,7 +360,7 @@ impl Mounted {
     }
 }
 
-impl Drop for Mounted {
+impl Drop for Mount {
     fn drop(&mut self) {
         let _ = done(Command::new("umount").arg(&self.0));
     }

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use self::font::Font;
 use self::text::{TEXT_MEMORY, Text};
-use crate::machine::Running;
+use crate::machine::RunningMachine;
 use crate::machine::monitor::Monitor;
 
 /// The physical address of a VGA's text memory.
@@ -32,7 +32,7 @@ pub struct Screen {
 
 impl Screen {
     /// The screen of a machine. Pictures of it are written to the folder `dir`.
-    pub fn of(running: &mut Running, dir: &Path) -> Result<Self> {
+    pub fn of(running: &mut RunningMachine, dir: &Path) -> Result<Self> {
         Ok(Self { monitor: running.monitor()?, dir: dir.to_path_buf() })
     }
 

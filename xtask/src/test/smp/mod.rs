@@ -23,7 +23,7 @@ use crate::console::{BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
 use crate::machine::disk::{Bus, Disk, Format};
-use crate::machine::{Machine, Running, Spec};
+use crate::machine::{Machine, RunningMachine, Spec};
 use crate::manifest::{self, Initrd};
 use crate::{build, initramfs, modules};
 
@@ -80,7 +80,7 @@ pub struct FactStore(Mutex<HashMap<(Setup, bool), (Facts, String)>>);
 struct Guest {
     setup: Setup,
     under_vidar: bool,
-    running: Running,
+    running: RunningMachine,
     console: Console,
     load: Duration,
     facts: Facts,
