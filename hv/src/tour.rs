@@ -181,8 +181,12 @@
 //! ## 17. How it is tested
 //!
 //! *60 minutes:* `hv/core/tests/run_loop/cpu.rs`, `hv/core/tests/run_loop/any.rs`, `xtask/probe/src/scenarios/mod.rs`,
-//! `xtask/src/test/probes.rs`.
+//! `xtask/src/test/probes.rs`, `hv/doc/testing.md`.
 //!
 //! The run loop is tested on a CPU that follows a script, then with arbitrary exits in arbitrary states. The probe is a tiny
 //! guest that does on purpose what no guest should do; each of its scenarios is compared with what the bare machine answers, as
 //! is nearly everything that Linux sees.
+//!
+//! # Monday
+//!
+//! Change something: `hv/HACKING.md` has recipes for a new MSR, option, hypercall, scenario and lane.
