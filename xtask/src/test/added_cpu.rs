@@ -35,7 +35,7 @@ const CPUS: &[&[u8]] = &[
     &[2, 10, 0, 11, 11, 0, 0, 0, LEVEL, 0],
     &[4, 6, 0xff, 0, 0, 1],
 ];
-/// The flag of a CPU that is not there and may come. ACPI Specification 6.5, table 5.22 "Local APIC Flags".
+/// The flag of a CPU that is not there and may come. ACPI Specification 6.5, 5.2.12.2 "Processor Local APIC Structure".
 const ONLINE_CAPABLE: u8 = 1 << 1;
 /// The first revision that has the flag.
 const REVISION: u8 = 5;
