@@ -42,6 +42,13 @@ pub const INTEL: Module = Module {
 pub const AMD: Module =
     Module { name: "kvm_amd", extension: "AMD-V", feature: "svm", parameters: &["nested", "npt"] };
 
+/// QEMU's arguments for KVM, without `vapic`, an optimisation for the task-priority register (TPR) of old 32-bit guests.
+///
+/// With `vapic`, QEMU reads and writes all registers of a CPU that accesses the TPR in memory, even if that CPU runs a
+/// nested guest. KVM (Linux 6.1) then loses the read shadows of CR0 and CR4 that the hypervisor in it has set for its
+/// guest: the guest of Vidar sees CR0.NE and CR4.VMXE set, until it is entered again after an exit to Vidar.
+pub const ACCELERATOR: [&str; 4] = ["-accel", "kvm", "-global", "kvm-apic.vapic=off"];
+
 /// The files in which the kernel describes its CPUs and its modules, and KVM's device.
 const CPUINFO: &str = "/proc/cpuinfo";
 const SYS_MODULE: &str = "/sys/module";
@@ -114,7 +121,7 @@ pub enum Obstacle {
 pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     let module = module(Path::new(CPUINFO), Path::new(SYS_MODULE))?;
     let mut command = qemu::machine(spec, ports, &module.cpu())?;
-    command.args(["-accel", "kvm"]);
+    command.args(ACCELERATOR);
     Ok(command)
 }
 
@@ -181,7 +188,7 @@ fn openable(device: &Path) -> Result<(), Obstacle> {
 fn ask(qemu: &str, module: &Module, patience: Duration) -> Result<(), Obstacle> {
     let failed = |error: std::io::Error| Obstacle::Qemu(error.to_string());
     let mut command = tied_to_us(qemu);
-    command.args(["-accel", "kvm", "-cpu", &format!("{},enforce", module.cpu())]);
+    command.args(ACCELERATOR).args(["-cpu", &format!("{},enforce", module.cpu())]);
     command.args(["-display", "none", "-serial", "none", "-nodefaults", "-m", "64", "-S", "-qmp", "stdio"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;

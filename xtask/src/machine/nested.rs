@@ -64,7 +64,7 @@ const FOLDER: &str = "machine";
 /// The firmware files that QEMU loads into a PC.
 const FIRMWARE: &[(&str, &[&str])] = &[
     ("usr/share/seabios", &["bios-256k.bin", "vgabios-stdvga.bin"]),
-    ("usr/share/qemu", &["kvmvapic.bin", "linuxboot_dma.bin"]),
+    ("usr/share/qemu", &["linuxboot_dma.bin"]),
 ];
 /// The dynamic loader.
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
@@ -162,7 +162,7 @@ fn machine(spec: &Spec, outer: &Outer) -> Result<Vec<u8>> {
     };
     let none = Ports { serial: None, monitor: None, debugger: None };
     let mut command = qemu::machine(&inner, none, &outer.module.cpu())?;
-    command.args(["-serial", "/dev/ttyS1", "-accel", "kvm"]);
+    command.args(["-serial", "/dev/ttyS1"]).args(kvm::ACCELERATOR);
     let arguments = command.get_args().map(|argument| argument.to_str().context("an argument is not UTF-8"));
     let arguments = arguments.collect::<Result<Vec<_>>>()?;
     // The name of the program may come after that of `setpriv` and its arguments.

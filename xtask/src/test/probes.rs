@@ -159,9 +159,6 @@ const SCENARIOS: &[Scenario] = &[
     scenario("interrupts", AsBare),
     scenario("priority", AsBare),
     scenario("modes", AsBare),
-    // KVM forgets read shadows of CR0 and CR4 that it has for a guest's guest, which then sees NE and VMXE as they are.
-    // So the registers are other ones afterwards, unless this scenario is the first.
-    only(Lane::VmxKvm, "modes", Words("steps=14")),
     scenario("edge", AsBare),
     scenario("step", AsBare),
     // On the bare machine, VMMCALL is not a hypercall.
