@@ -156,8 +156,8 @@
 //! [`svm::exit`](vidar_core::svm::exit), [`svm::vmcb`](vidar_core::svm::vmcb).
 //!
 //! Read it against VT-x. The VMCB is memory and not fields, so each change must name what the CPU may have cached of it. GIF
-//! keeps NMIs away, so there is no window. And many CPUs do not say how long an instruction is: follow `behind` to
-//! [`svm::instruction`](vidar_core::svm::instruction), [`mem::walk`](vidar_core::mem::walk) and
+//! keeps NMIs away, so there is no window. And a CPU may not say how long an instruction is: follow the address of the next
+//! one from `svm::cpu` to [`svm::instruction`](vidar_core::svm::instruction), [`mem::walk`](vidar_core::mem::walk) and
 //! [`vmm::doubt`](vidar_core::vmm::doubt), and find out what happens when another CPU changes the instruction meanwhile.
 //!
 //! ## 15. Landing
