@@ -9,7 +9,8 @@ use vidar_core::policy::control::{CR0_PE, Controls};
 use vidar_core::svm::capabilities::Capabilities;
 use vidar_core::svm::instruction::{Instruction, Verdict};
 use vidar_core::svm::vmcb::{Clean, DEFAULT_32, LONG_CODE, tlb_control};
-use vidar_core::svm::{event, exit, setup, snapshot};
+use vidar_core::svm::{event, exit, guest_state, setup, snapshot};
+use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::crash::Snapshot;
 use vidar_core::vmm::doubt::{Doubt, Site};
 use vidar_core::vmm::entry::Begin;
@@ -19,7 +20,7 @@ use vidar_core::vmm::outcome::Exception;
 use vidar_core::vmm::percpu::{PerCpu, kept};
 use vidar_core::vmm::processor::RunsOn;
 use vidar_core::vmm::vcpu::Vcpu;
-use vidar_core::x86::registers::{Register, Registers};
+use vidar_core::x86::registers::Registers;
 
 use super::enable;
 use super::entry::{EntryBlock, enter};
@@ -105,8 +106,9 @@ impl<R: ReadGuest> SvmCpu<R> {
         setup::controls(&mut cpu.vmcb, frames.permissions_map, root, init_exits);
         match begin {
             Begin::Kernel(state) => {
-                setup::kernel_state(&mut cpu.vmcb, state);
-                cpu.block.registers.set(Register::Rsi, state.boot_params.0);
+                let state = CpuState::at_kernel(state);
+                guest_state::load(&mut cpu.vmcb, &state);
+                cpu.block.registers = state.registers;
             }
             Begin::Startup(vector) | Begin::Landed(vector) => {
                 cpu.reset();
@@ -120,10 +122,10 @@ impl<R: ReadGuest> SvmCpu<R> {
 
     /// Puts the CPU into the state after INIT.
     fn reset(&mut self) {
-        setup::init_state(&mut self.vmcb);
+        let state = CpuState::after_init(cpuid::cpuid(1, 0).eax);
+        setup::init(&mut self.vmcb, &state);
         instructions::reset_debug_registers();
-        self.block.registers = Registers::default();
-        self.block.registers.set(Register::Rdx, cpuid::cpuid(1, 0).eax.into());
+        self.block.registers = state.registers;
         self.flush();
     }
 
@@ -324,7 +326,7 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
 
     #[cold]
     fn startup(&mut self, vector: u8) {
-        setup::startup_state(&mut self.vmcb, vector);
+        setup::startup(&mut self.vmcb, vector);
     }
 
     fn flush_second_stage(&mut self) {

@@ -5,7 +5,8 @@
 use core::sync::atomic::Ordering;
 
 use vidar_core::mem::addr::Hpa;
-use vidar_core::policy::control::{CR0_PE, CR4_VMXE, Controls};
+use vidar_core::policy::control::{CR0_PE, Controls};
+use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::crash::Snapshot;
 use vidar_core::vmm::doubt::Doubt;
 use vidar_core::vmm::entry::Begin;
@@ -16,12 +17,13 @@ use vidar_core::vmm::percpu::{PerCpu, kept};
 use vidar_core::vmm::processor::RunsOn;
 use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::vmx::capabilities::Capabilities;
-use vidar_core::vmx::controls::{entry as entry_controls, secondary};
+use vidar_core::vmx::controls::secondary;
 use vidar_core::vmx::event::{Injection, PENDING_SINGLE_STEP, interruptibility};
 use vidar_core::vmx::field::Fields;
 use vidar_core::vmx::field::*;
+use vidar_core::vmx::guest_state::{self, CR4_SHADOWED};
 use vidar_core::vmx::kept::Kept;
-use vidar_core::vmx::setup::{self, CR4_SHADOWED, CpuFrames, GUEST_VPID};
+use vidar_core::vmx::setup::{self, CpuFrames, GUEST_VPID};
 use vidar_core::vmx::{exit, snapshot};
 use vidar_core::x86::registers::{Register, Registers};
 use x86_64::registers::control::Cr2;
@@ -100,17 +102,23 @@ impl VmxCpu {
         cpu.watch_efer(percpu.xd_disabled.load(Ordering::Relaxed));
         match begin {
             Begin::Kernel(state) => {
-                setup::kernel_state(&mut cpu.vmcs, &cpu.capabilities, state);
-                cpu.block.registers.set(Register::Rsi, state.boot_params.0);
+                cpu.load(&CpuState::at_kernel(state));
             }
             Begin::Waiting => cpu.init(true),
             Begin::Startup(vector) | Begin::Landed(vector) => {
                 cpu.init(false);
-                setup::startup_state(&mut cpu.vmcs, *vector);
+                setup::startup(&mut cpu.vmcs, *vector);
             }
         }
         percpu.set_takes_machine_checks(true);
         Ok(cpu)
+    }
+
+    /// Makes the guest's registers those of `state`.
+    #[cold]
+    fn load(&mut self, state: &CpuState) {
+        guest_state::load(&mut self.vmcs, &self.capabilities, state);
+        self.block.registers = state.registers;
     }
 
     /// Returns true if the entry failed because the first one had been ended by a machine check, after which the VMCS is not launched
@@ -160,7 +168,7 @@ impl VmxCpu {
     }
 
     fn cr0(&self) -> u64 {
-        let mask = setup::cr0_mask(&self.capabilities);
+        let mask = guest_state::cr0_mask(&self.capabilities);
         self.vmcs.read(GUEST_CR0).0 & !mask | self.vmcs.read(CR0_READ_SHADOW).0 & mask
     }
 
@@ -252,14 +260,7 @@ impl Vcpu for VmxCpu {
     fn set_controls(&mut self, controls: &Controls) {
         // VM entry leaves CD and NW as they are in the CPU.
         instructions::set_cache_bits(controls.cr0);
-        let cr0 = controls.cr0 & !self.capabilities.cr0_forbidden | self.capabilities.cr0_forced;
-        self.vmcs.write(GUEST_CR0, Natural(cr0));
-        self.vmcs.write(CR0_READ_SHADOW, Natural(controls.cr0));
-        self.vmcs.write(GUEST_CR4, Natural(controls.cr4 & !CR4_SHADOWED | CR4_VMXE));
-        self.vmcs.write(CR4_READ_SHADOW, Natural(controls.cr4));
-        self.vmcs.write(GUEST_EFER, controls.efer);
-        let ia32e = if controls.efer & EFER_LMA != 0 { entry_controls::IA32E_GUEST } else { 0 };
-        self.vmcs.write(ENTRY_CONTROLS, self.capabilities.entry | ia32e);
+        guest_state::load_controls(&mut self.vmcs, &self.capabilities, controls);
         // The instruction would have flushed what the change makes stale; without VPID the entry does.
         if self.capabilities.has(secondary::VPID) {
             vmcs::invvpid(GUEST_VPID);
@@ -338,11 +339,10 @@ impl Vcpu for VmxCpu {
         self.percpu.take_kept();
         self.kept.forget();
         self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
-        setup::init_state(&mut self.vmcs, &self.capabilities, waits);
+        self.load(&CpuState::after_init(cpuid::cpuid(1, 0).eax));
+        setup::init(&mut self.vmcs, &self.capabilities, waits);
         physical::init(&self.capabilities, waits);
         instructions::reset_debug_registers();
-        self.block.registers = Registers::default();
-        self.block.registers.set(Register::Rdx, cpuid::cpuid(1, 0).eax.into());
         if self.capabilities.has(secondary::VPID) {
             vmcs::invvpid(GUEST_VPID);
         }
@@ -351,7 +351,7 @@ impl Vcpu for VmxCpu {
     #[cold]
     fn startup(&mut self, vector: u8) {
         apic_init::reset();
-        setup::startup_state(&mut self.vmcs, vector);
+        setup::startup(&mut self.vmcs, vector);
         self.drop_blocked_init();
     }
 

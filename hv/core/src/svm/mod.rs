@@ -13,12 +13,14 @@
 //! | [`permissions_map`] | Derives the MSR permissions map from the policy's tables. |
 //! | [`efer`] | The bits of EFER that the guest may set. |
 //! | [`npt`] | The format of nested page tables. |
+//! | [`guest_state`] | Writes the guest's registers to a VMCB, and reads them. |
 //! | [`snapshot`] | Reads the guest's state out of a VMCB for a crash report. |
 
 pub mod capabilities;
 pub mod efer;
 pub mod event;
 pub mod exit;
+pub mod guest_state;
 pub mod instruction;
 pub mod msrs;
 pub mod npt;

@@ -20,9 +20,11 @@
 //! | [`microcode`] | Loads the microcode updates that the guest asks for. |
 //! | [`update`] | Such an update, as it is handed to what loads it. |
 //! | [`hypercall`] | Answers the calls of the crate `vidar_abi`. |
+//! | [`cpu_state`] | The state of a CPU: after INIT, at the kernel's entry, and in a crash report. |
 //! | [`crash`] | Puts the guest's state into words, for a crash report. |
 
 pub mod apic;
+pub mod cpu_state;
 pub mod crash;
 pub mod doubt;
 pub mod entry;

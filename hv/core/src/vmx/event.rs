@@ -34,6 +34,8 @@ pub mod interruptibility {
 
 /// Activity states.
 pub mod activity {
+    /// The CPU executes instructions.
+    pub const ACTIVE: u32 = 0;
     /// Wait-for-SIPI.
     pub const WAIT_FOR_SIPI: u32 = 3;
 }

@@ -15,6 +15,7 @@
 //! | [`feature_control`] | IA32_FEATURE_CONTROL: whether firmware lets VT-x be used. |
 //! | [`put_away`] | Which MSRs hold 0 while Vidar runs, where the CPU can switch them. |
 //! | [`ept`] | The format of extended page tables. |
+//! | [`guest_state`] | Writes the guest's registers to a VMCS, and reads them. |
 //! | [`snapshot`] | Reads the guest's state out of a VMCS for a crash report. |
 
 pub mod capabilities;
@@ -24,6 +25,7 @@ pub mod event;
 pub mod exit;
 pub mod feature_control;
 pub mod field;
+pub mod guest_state;
 pub mod kept;
 pub mod msr_bitmap;
 pub mod msrs;

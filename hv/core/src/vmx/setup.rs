@@ -3,14 +3,13 @@
 use super::capabilities::Capabilities;
 use super::controls::{entry, exit, secondary};
 use super::ept;
-use super::event::{activity, interruptibility};
+use super::event::activity;
 use super::field::put_away::{GUEST_BNDCFGS, HOST_PERF_GLOBAL_CTRL};
 use super::field::*;
+use super::guest_state::{self, cr0_mask, cr4_mask};
 use crate::mem::addr::Hpa;
 use crate::mem::pat;
-use crate::policy::control::{CR0_ET, CR0_PE, CR4_VMXE};
-use crate::vmm::crash::Segment;
-use crate::vmm::entry::EntryState;
+use crate::vmm::cpu_state::{Segment, SegmentRegister};
 use crate::x86::msr;
 
 /// The VPID of the guest's translations; 0 is Vidar's own.
@@ -25,31 +24,6 @@ pub struct CpuFrames {
     pub vmcs: Hpa,
     /// MSR bitmaps, filled, which all CPUs share: the usual one, and the one in which writes of EFER exit.
     pub msr_bitmaps: [Hpa; 2],
-}
-
-/// Access rights of a segment that cannot be used.
-pub const UNUSABLE: u32 = 1 << 16;
-/// Access rights: 32-bit code, 4 GiB, executable and readable, accessed.
-const FLAT_CODE: u32 = 0xc09b;
-/// Access rights: 32-bit data, 4 GiB, writable, accessed.
-const FLAT_DATA: u32 = 0xc093;
-/// Access rights: busy 32-bit TSS.
-const BUSY_TSS: u32 = 0x008b;
-
-/// DR7 after reset.
-pub const DR7_RESET: u64 = 0x400;
-
-/// Bits of CR0 that the guest does not own: those that VMX operation fixes.
-pub const fn cr0_mask(capabilities: &Capabilities) -> u64 {
-    capabilities.cr0_forced | capabilities.cr0_forbidden
-}
-
-/// Bits of CR4 that are not in the CPU as the guest wrote them: VMXE is on behind its back.
-pub const CR4_SHADOWED: u64 = CR4_VMXE;
-
-/// Bits of CR4 that the guest does not own: those that it may not set, so that each write which tries exits.
-pub const fn cr4_mask(capabilities: &Capabilities) -> u64 {
-    !capabilities.cr4_allowed
 }
 
 /// Intel SDM Vol. 3C, 25.6 "VM-Execution Control Fields" to 25.8 "VM-Entry Control Fields".
@@ -171,27 +145,6 @@ pub fn inherited_state(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, i
     vmcs.write(VMCS_LINK_POINTER, u64::MAX);
 }
 
-/// The boot CPU at the kernel's 32-bit entry.
-pub fn kernel_state(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, state: &EntryState) {
-    reset_registers(vmcs, capabilities);
-    vmcs.write(GUEST_CR0, Natural(CR0_PE | CR0_ET | capabilities.cr0_forced));
-    vmcs.write(CR0_READ_SHADOW, Natural(CR0_PE | CR0_ET));
-    for segment in &SEGMENTS {
-        let (selector, limit, rights) = match segment.name {
-            "cs" => (state.code, 0xffff_ffff, FLAT_CODE),
-            "tr" => (0, 0xffff, BUSY_TSS),
-            "ldtr" => (0, 0xffff, UNUSABLE),
-            _ => (state.data, 0xffff_ffff, FLAT_DATA),
-        };
-        segment.write(vmcs, selector, 0, limit, rights);
-    }
-    vmcs.write(GUEST_GDTR_BASE, Natural(state.gdt.0));
-    vmcs.write(GUEST_GDTR_LIMIT, state.gdt_limit.into());
-    vmcs.write(GUEST_IDTR_BASE, Natural(0));
-    vmcs.write(GUEST_IDTR_LIMIT, 0);
-    vmcs.write(GUEST_RIP, Natural(state.entry.0));
-}
-
 /// The state of CET that the VMCS has.
 fn reset_cet(vmcs: &mut impl FieldsMut, capabilities: &Capabilities) {
     if capabilities.entry & entry::LOAD_CET != 0 {
@@ -201,119 +154,26 @@ fn reset_cet(vmcs: &mut impl FieldsMut, capabilities: &Capabilities) {
     }
 }
 
-/// What start and INIT have in common.
-fn reset_registers(vmcs: &mut impl FieldsMut, capabilities: &Capabilities) {
-    vmcs.write(GUEST_CR3, Natural(0));
-    vmcs.write(GUEST_CR4, Natural(CR4_VMXE));
-    vmcs.write(CR4_READ_SHADOW, Natural(0));
-    vmcs.write(GUEST_DR7, Natural(DR7_RESET));
-    vmcs.write(GUEST_RSP, Natural(0));
-    vmcs.write(GUEST_RFLAGS, Natural(2));
-    vmcs.write(GUEST_EFER, 0);
-    vmcs.write(ENTRY_CONTROLS, capabilities.entry);
-    let kept = vmcs.read(GUEST_INTERRUPTIBILITY) & interruptibility::NMI;
-    clear_non_register_state(vmcs);
-    vmcs.write(GUEST_INTERRUPTIBILITY, kept);
-}
-
-/// A CPU in the state after INIT at the page that a start-up IPI names. Intel SDM Vol. 3C, 26.5.2 "Other Causes of VM
-/// Exits", start-up IPIs, and Vol. 3A, 9.4.3 "MP Initialization Protocol Algorithm for MP Systems".
-pub fn startup_state(vmcs: &mut impl FieldsMut, vector: u8) {
-    if let Some(cs) = SEGMENTS.iter().find(|segment| segment.name == "cs") {
-        let selector = u16::from(vector) << 8;
-        cs.write(vmcs, selector, u64::from(selector) << 4, 0xffff, 0x009b);
-    }
-    vmcs.write(GUEST_RIP, Natural(0));
-    vmcs.write(GUEST_ACTIVITY_STATE, 0);
-    // Bochs 2.7 reports what wait-for-SIPI blocks as blocked by an SMI and by an NMI; nothing is any more.
-    vmcs.write(GUEST_INTERRUPTIBILITY, 0);
-}
-
-/// Active, nothing blocked, nothing pending.
-fn clear_non_register_state(vmcs: &mut impl FieldsMut) {
-    vmcs.write(GUEST_ACTIVITY_STATE, 0);
-    vmcs.write(GUEST_INTERRUPTIBILITY, 0);
-    vmcs.write(GUEST_PENDING_DEBUG, Natural(0));
-    vmcs.write(ENTRY_INTERRUPTION_INFO, 0);
-}
-
-/// The fields of one segment register.
-pub struct SegmentFields {
-    /// Its name.
-    pub name: &'static str,
-    selector: Field<u16>,
-    base: Field<Natural>,
-    limit: Field<u32>,
-    rights: Field<u32>,
-}
-
-impl SegmentFields {
-    /// Writes all four.
-    pub fn write(&self, vmcs: &mut impl FieldsMut, selector: u16, base: u64, limit: u32, rights: u32) {
-        vmcs.write(self.selector, selector);
-        vmcs.write(self.base, Natural(base));
-        vmcs.write(self.limit, limit);
-        vmcs.write(self.rights, rights);
-    }
-
-    /// Reads all four.
-    pub fn read(&self, vmcs: &impl Fields) -> Segment {
-        Segment {
-            selector: vmcs.read(self.selector),
-            base: vmcs.read(self.base).0,
-            limit: vmcs.read(self.limit),
-            rights: vmcs.read(self.rights),
-        }
-    }
-}
-
-macro_rules! segments {
-    ($($name:literal $selector:ident $base:ident $limit:ident $rights:ident),* $(,)?) => {
-        [$(SegmentFields { name: $name, selector: $selector, base: $base, limit: $limit, rights: $rights }),*]
-    };
-}
-
-/// The segment registers, in the order of crash reports.
-pub static SEGMENTS: [SegmentFields; 8] = segments![
-    "cs" GUEST_CS_SELECTOR GUEST_CS_BASE GUEST_CS_LIMIT GUEST_CS_RIGHTS,
-    "ss" GUEST_SS_SELECTOR GUEST_SS_BASE GUEST_SS_LIMIT GUEST_SS_RIGHTS,
-    "ds" GUEST_DS_SELECTOR GUEST_DS_BASE GUEST_DS_LIMIT GUEST_DS_RIGHTS,
-    "es" GUEST_ES_SELECTOR GUEST_ES_BASE GUEST_ES_LIMIT GUEST_ES_RIGHTS,
-    "fs" GUEST_FS_SELECTOR GUEST_FS_BASE GUEST_FS_LIMIT GUEST_FS_RIGHTS,
-    "gs" GUEST_GS_SELECTOR GUEST_GS_BASE GUEST_GS_LIMIT GUEST_GS_RIGHTS,
-    "tr" GUEST_TR_SELECTOR GUEST_TR_BASE GUEST_TR_LIMIT GUEST_TR_RIGHTS,
-    "ldtr" GUEST_LDTR_SELECTOR GUEST_LDTR_BASE GUEST_LDTR_LIMIT GUEST_LDTR_RIGHTS,
-];
-
-/// The state after INIT. Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset", table "IA-32 and Intel 64
-/// Processor States Following Power-up, Reset, or INIT". CD and NW of CR0 stay as they are in the CPU. With `waits` the CPU
-/// then waits for a start-up IPI in the guest.
-pub fn init_state(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, waits: bool) {
-    reset_registers(vmcs, capabilities);
-    vmcs.write(GUEST_CR0, Natural(CR0_ET | capabilities.cr0_forced));
-    vmcs.write(CR0_READ_SHADOW, Natural(CR0_ET));
-    for segment in &SEGMENTS {
-        let (selector, base, rights) = match segment.name {
-            "cs" => (0xf000, 0xffff_0000, 0x009b),
-            "tr" => (0, 0, BUSY_TSS),
-            "ldtr" => (0, 0, 0x0082),
-            _ => (0, 0, 0x0093),
-        };
-        segment.write(vmcs, selector, base, 0xffff, rights);
-    }
-    for (base, limit) in [(GUEST_GDTR_BASE, GUEST_GDTR_LIMIT), (GUEST_IDTR_BASE, GUEST_IDTR_LIMIT)] {
-        vmcs.write(base, Natural(0));
-        vmcs.write(limit, 0xffff);
-    }
-    vmcs.write(GUEST_RIP, Natural(0xfff0));
+/// Does to the rest of the guest's state what INIT does, once its registers are those after INIT. With `waits` the CPU then waits
+/// for a start-up IPI in the guest. CET and MPX are all that INIT takes from the extended state.
+pub fn init(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, waits: bool) {
     if waits {
         vmcs.write(GUEST_ACTIVITY_STATE, activity::WAIT_FOR_SIPI);
     }
-    // CET and MPX are all that INIT takes from the extended state.
     reset_cet(vmcs, capabilities);
     if capabilities.entry & entry::LOAD_BNDCFGS != 0 {
         vmcs.write(GUEST_BNDCFGS, 0);
     }
+}
+
+/// Starts a CPU, which is in the state after INIT, at the page that the vector of a start-up IPI names. Intel SDM Vol. 3C, 26.5.2
+/// "Other Causes of VM Exits", start-up IPIs.
+pub fn startup(vmcs: &mut impl FieldsMut, vector: u8) {
+    guest_state::fields(SegmentRegister::Cs).write(vmcs, &Segment::started_at(vector));
+    vmcs.write(GUEST_RIP, Natural(0));
+    vmcs.write(GUEST_ACTIVITY_STATE, activity::ACTIVE);
+    // Bochs 2.7 reports what wait-for-SIPI blocks as blocked by an SMI and by an NMI; nothing is any more.
+    vmcs.write(GUEST_INTERRUPTIBILITY, 0);
 }
 
 /// Gives `clear` the MSRs of CET and MPX that INIT clears and that the VMCS does not have, on a CPU with the one or the other.
