@@ -12,7 +12,7 @@ use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::layout::direct;
 
 use crate::debug::log as console;
-use crate::host::tables::{Frames, HostTables};
+use crate::host::memory::HostMemory;
 
 /// VGA text memory.
 const TEXT_MEMORY: Hpa = Hpa(0xb_8000);
@@ -68,18 +68,13 @@ fn early(screen: &Screen) -> Option<console::Screen> {
 /// Moves the log to the framebuffer's own mapping, which is fast, and reaches it wherever it is.
 ///
 /// # Errors
-/// [`Refusal::TooMuchMemory`] where `frames` runs out.
-pub fn map_screen(
-    info: &BootInfo<'_>,
-    options: &Options,
-    tables: &mut HostTables,
-    frames: &mut Frames,
-) -> Result<(), Refusal> {
+/// [`Refusal::TooMuchMemory`] where no frame is free.
+pub fn map_screen(info: &BootInfo<'_>, options: &Options, memory: &mut HostMemory) -> Result<(), Refusal> {
     if let Some(Screen::Framebuffer(framebuffer)) = &info.screen
         && options.console.screen
         && format(framebuffer).is_usable()
     {
-        let mapped = tables.map_screen(frames, framebuffer.base, bytes(framebuffer));
+        let mapped = memory.map_screen(framebuffer.base, bytes(framebuffer));
         let mapped = mapped.map_err(|_| Refusal::TooMuchMemory)?;
         // SAFETY: it is mapped there for good.
         unsafe { console::show_on(console::Screen::Graphics(mapped, format(framebuffer))) };

@@ -5,6 +5,7 @@
 use alloc::boxed::Box;
 use core::ops::Range;
 
+use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::firmware::{efi_map, rsdp};
 use vidar_core::linux::boot_params::{self, BootInfo as Told, Efi, Screen};
@@ -14,7 +15,6 @@ use vidar_core::linux::placement::{ALIGNMENT, Placement, Request, place};
 use vidar_core::loader::info::BootInfo;
 use vidar_core::loader::modules::Module;
 use vidar_core::mem::addr::Hpa;
-use vidar_core::mem::map::MemoryMap;
 use vidar_core::mem::ranges::RangeSet;
 use vidar_core::vmm::entry::EntryState;
 
@@ -37,7 +37,7 @@ pub fn release_of(info: &BootInfo<'_>) -> Option<&'static str> {
 ///
 /// # Errors
 /// [`Refusal`] where there is no kernel, or none that can be started here.
-pub fn prepare(info: &BootInfo<'_>) -> Result<Linux, Refusal> {
+pub fn prepare(info: &BootInfo<'_>, plan: &MemoryPlan<'_>) -> Result<Linux, Refusal> {
     let Some(kernel) = info.modules.clone().next() else { return Err(Refusal::NoKernel) };
     // SAFETY: the loader put the module there, and nothing is moved before this function has returned.
     let file = unsafe { physical::bytes(&kernel.range) };
@@ -46,9 +46,9 @@ pub fn prepare(info: &BootInfo<'_>) -> Result<Linux, Refusal> {
     if length > limit {
         return Err(Refusal::CommandLine { length, limit });
     }
-    let sizes = sizes(info, length);
+    let sizes = sizes(info, plan, length);
     let placement = place(&Request {
-        map: &info.memory,
+        map: plan.beside_region(),
         hidden: image::region(),
         keep: info.boot_services(),
         information: info.place.clone(),
@@ -59,26 +59,21 @@ pub fn prepare(info: &BootInfo<'_>) -> Result<Linux, Refusal> {
     })?;
     let layout = Layout::new(placement.handover, sizes);
     describe(&kernel, info.initrds().count(), file, &placement);
-    let boot_params = boot_params(info, &parsed, &placement, &layout, sizes.efi_map);
+    let boot_params = boot_params(info, plan, &parsed, &placement, &layout, sizes.efi_map);
     Ok(Linux { placement, layout, boot_params })
 }
 
 /// Bytes of what the kernel is told, for a command line of so many.
-fn sizes(info: &BootInfo<'_>, command_line: usize) -> Sizes {
+fn sizes(info: &BootInfo<'_>, plan: &MemoryPlan<'_>, command_line: usize) -> Sizes {
     let mut efi_map = 0;
-    show_efi_map(info, |bytes| efi_map += bytes.len());
-    Sizes { command_line, efi_map, setup_data: boot_params::more_regions_size(&told(info)) }
-}
-
-/// The memory map that the kernel is told.
-fn told<'a>(info: &BootInfo<'a>) -> MemoryMap<'a> {
-    info.memory.reserved(&image::region())
+    show_efi_map(info, plan, |bytes| efi_map += bytes.len());
+    Sizes { command_line, efi_map, setup_data: boot_params::more_regions_size(&plan.guest_map()) }
 }
 
 /// Gives `put` the EFI memory map that the kernel is told, without what Vidar keeps.
-fn show_efi_map(info: &BootInfo<'_>, put: impl FnMut(&[u8])) {
+fn show_efi_map(info: &BootInfo<'_>, plan: &MemoryPlan<'_>, put: impl FnMut(&[u8])) {
     if let Some(efi) = &info.efi {
-        let kept: RangeSet = info.kept.iter().cloned().chain([image::region()]).collect();
+        let kept: RangeSet = plan.kept().iter().cloned().collect();
         efi_map::hide(efi.memory_map, efi.descriptor_size, &kept, put);
     }
 }
@@ -86,6 +81,7 @@ fn show_efi_map(info: &BootInfo<'_>, put: impl FnMut(&[u8])) {
 /// What the kernel is told.
 fn boot_params(
     info: &BootInfo<'_>,
+    plan: &MemoryPlan<'_>,
     kernel: &BzImage,
     placement: &Placement,
     layout: &Layout,
@@ -101,7 +97,7 @@ fn boot_params(
             kernel: placement.kernel,
             command_line: layout.command_line(),
             initrd: placement.initrd.clone(),
-            map: &told(info),
+            map: &plan.guest_map(),
             setup_data: layout.setup_data(),
             rsdp: info.rsdp.and_then(|copy| rsdp::find(copy, bios, &rsdp::BIOS_AREA)),
             screen: info.screen,
@@ -134,7 +130,7 @@ fn describe(kernel: &Module<'_>, initrds: usize, file: &[u8], placement: &Placem
 }
 
 /// Moves the guest to its place and tells it of the machine; `cursor` is where Vidar's log ends on a text screen.
-pub fn hand_over(linux: Linux, info: &BootInfo<'_>, cursor: (u8, u8)) -> EntryState {
+pub fn hand_over(linux: Linux, info: &BootInfo<'_>, plan: &MemoryPlan<'_>, cursor: (u8, u8)) -> EntryState {
     let Linux { placement, layout, mut boot_params } = linux;
     if matches!(info.screen, Some(Screen::Text { .. })) {
         boot_params::set_cursor(&mut boot_params, cursor);
@@ -148,8 +144,8 @@ pub fn hand_over(linux: Linux, info: &BootInfo<'_>, cursor: (u8, u8)) -> EntrySt
     let command_line = info.modules.clone().next().unwrap_or_default().command_line;
     layout.write(command_line.0, |mut at, bytes| put(&mut at, bytes));
     let (mut efi_map, mut setup_data) = (layout.efi_map(), layout.setup_data());
-    show_efi_map(info, |bytes| put(&mut efi_map, bytes));
-    boot_params::more_regions(&told(info), |bytes| put(&mut setup_data, bytes));
+    show_efi_map(info, plan, |bytes| put(&mut efi_map, bytes));
+    boot_params::more_regions(&plan.guest_map(), |bytes| put(&mut setup_data, bytes));
     // SAFETY: the placement lies in RAM that neither Vidar nor a source of a later move occupies. The loader's information
     // is overwritten by the last move at the earliest, and nothing asks for it any more.
     unsafe {

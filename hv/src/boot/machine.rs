@@ -3,15 +3,13 @@
 #![expect(unsafe_code, reason = "the guest's low memory is moved")]
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
-use core::iter;
 use core::sync::atomic::AtomicBool;
 
 use spin::{Mutex, Once};
 use vidar_core::boot::landing;
+use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::options::Options;
 use vidar_core::boot::refusal::Refusal;
-use vidar_core::loader::info::BootInfo;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use vidar_core::mem::identity::Identity;
 use vidar_core::mem::moved::Moved;
@@ -32,7 +30,7 @@ use crate::debug;
 use crate::extension::Extension;
 use crate::host::physical::{self, GuestReader};
 use crate::host::tables::{self, Frames};
-use crate::host::{image, window};
+use crate::host::window;
 
 /// Where local APICs have their page when no system has moved it.
 const APIC_PAGE: Gpa = Gpa(0xfee0_0000);
@@ -57,17 +55,15 @@ fn load_microcode(update: Update<'_>) -> Result<(), Fault> {
 pub fn make<E: Extension>(
     extension: &E,
     frames: Frames,
-    info: &BootInfo<'_>,
+    plan: &MemoryPlan<'_>,
     options: &Options,
     cpus: &Cpus<E>,
     msr_map: Hpa,
     low_memory: Option<Hpa>,
 ) -> Result<(Machine<E::Format, Frames>, GuestReader), Refusal> {
-    let region = image::region();
-    let kept: Vec<_> = iter::once(region.clone()).chain(info.kept.iter().cloned()).collect();
+    let kept = plan.kept().to_vec();
     let hidden: RangeSet = kept.iter().cloned().collect();
-    let mut ram = info.memory.usable();
-    ram.remove(&region);
+    let ram = plan.guest_ram();
     let emulated = matches!(cpus.startup, Startup::Emulated { .. });
     let moved = low_memory.map(|to| MOVED.call_once(|| Moved::new(&ram, &landing::WINDOW, to)).clone());
     let watched = emulated.then_some(APIC_PAGE);
@@ -88,7 +84,7 @@ pub fn make<E: Extension>(
     let memory = GuestMemory::new(frames, extension.largest_page(), identity, ram, shared)
         .map_err(|_| Refusal::TooMuchMemory)?;
     let physical_address_bits = cpuid::physical_address_bits() - extension.narrower();
-    let mapped = tables::in_direct_map(&info.memory);
+    let mapped = tables::in_direct_map(plan.beside_region());
     let view = View::new(mapped, hidden, moved, memory.decoy(), physical_address_bits, alias);
     let reader = GuestReader(Reader::new(Box::leak(Box::new(view))));
     let used = (before - memory.tables().available()) as u64;

@@ -7,6 +7,7 @@ use core::convert::Infallible;
 
 use vidar_core::boot::annex::{self, Need};
 use vidar_core::boot::landing;
+use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::options::Options;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::boot::startup::Wish;
@@ -31,15 +32,15 @@ use crate::extension::intel::Vmx;
 use crate::firmware::listed::Listed;
 use crate::firmware::sleep;
 use crate::firmware::tables::Tables;
-use crate::host::tables::{self, Frames, HostTables, reclaim_boot_frames};
+use crate::host::memory::HostMemory;
+use crate::host::tables::{Frames, reclaim_boot_frames};
 use crate::host::{heap, image};
 
 /// What the first half of the boot order leaves to the second, on another stack.
 struct Boot {
     info: BootInfo<'static>,
     options: Options,
-    frames: Frames,
-    tables: HostTables,
+    memory: HostMemory,
     stacks: Stacks,
 }
 
@@ -76,13 +77,11 @@ fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, R
     if !cpuid::has_no_execute() {
         return Err(Refusal::NoExecuteDisable);
     }
-    let mut frames = tables::frames();
     let largest = if cpuid::has_1g_pages() { PageSize::Size1G } else { PageSize::Size2M };
-    let mut tables =
-        HostTables::build(&mut frames, &info.memory, largest).map_err(|_| Refusal::TooMuchMemory)?;
-    let stacks = Stacks::of_boot_cpu(&mut tables, &mut frames).map_err(|_| Refusal::TooMuchMemory)?;
-    tables.load();
-    Ok(Box::new(Boot { info, options, frames, tables, stacks }))
+    let mut memory = HostMemory::build(&info.memory, largest).map_err(|_| Refusal::TooMuchMemory)?;
+    let stacks = Stacks::of_boot_cpu(&mut memory).map_err(|_| Refusal::TooMuchMemory)?;
+    memory.tables.load();
+    Ok(Box::new(Boot { info, options, memory, stacks }))
 }
 
 /// The second half, on Vidar's own tables and stack.
@@ -111,33 +110,36 @@ fn run_guest(boot: Boot) -> Result<Infallible, Refusal> {
 
 /// From an empty machine to the guest's last instruction.
 fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
-    let Boot { mut info, options, mut frames, mut tables, stacks } = boot;
+    let Boot { info, options, mut memory, stacks } = boot;
+    let mut plan = MemoryPlan::new(&info.memory, image::region());
     // SAFETY: this CPU has left the trampoline's tables and its stack, and this is the only call.
-    unsafe { reclaim_boot_frames(&mut frames) };
+    unsafe { reclaim_boot_frames(&mut memory.frames) };
     let cpu = Box::leak(Box::new(Cpu::on(stacks, 0, apic::id())));
     // SAFETY: this is the boot CPU, and the only call.
     unsafe { cpu.load() };
-    consoles::map_screen(&info, &options, &mut tables, &mut frames)?;
+    consoles::map_screen(&info, &options, &mut memory)?;
     let extension = E::probe()?;
     extension.describe();
-    let msr_map = E::msr_map(&mut frames).ok_or(Refusal::TooMuchMemory)?;
-    let cpu_frames = E::frames(&mut frames, msr_map).ok_or(Refusal::TooMuchMemory)?;
-    let listed = Listed::read(&Tables::new(&info), cpu.percpu());
+    let msr_map = E::msr_map(&mut memory.frames).ok_or(Refusal::TooMuchMemory)?;
+    let cpu_frames = E::frames(&mut memory.frames, msr_map).ok_or(Refusal::TooMuchMemory)?;
+    let tables = Tables::new(&info);
+    let listed = Listed::read(&tables, cpu.percpu());
     let lands = extension.leaves_init_to_the_cpu()
         && !options.emulate_startup
         && landing::leaves_low_memory(linux::release_of(&info));
-    add_memory(&extension, &listed, &mut info, &mut frames, lands);
-    let low_memory = if lands { frames.allocate_run(landing::FRAMES) } else { None };
+    add_memory(&extension, &listed, &info, &mut plan, &mut memory.frames, lands);
+    let low_memory = if lands { memory.frames.allocate_run(landing::FRAMES) } else { None };
     let wish = match low_memory {
         Some(_) => Wish::Landing,
         None if options.emulate_startup => Wish::Emulated,
         None => Wish::Auto,
     };
-    let cpus = further::start(&extension, &listed, &mut info, wish, &mut tables, &mut frames, msr_map)?;
-    sleep::withdraw_all(&Tables::new(&info));
-    let linux = linux::prepare(&info)?;
+    let cpus = further::start(&extension, &listed, &info, &mut plan, wish, &mut memory, msr_map)?;
+    sleep::withdraw_all(&tables);
+    let linux = linux::prepare(&info, &plan)?;
     let low_memory = low_memory.filter(|_| cpus.startup == Startup::Landing);
-    let (machine, reader) = machine::make(&extension, frames, &info, &options, &cpus, msr_map, low_memory)?;
+    let (machine, reader) =
+        machine::make(&extension, memory.frames, &plan, &options, &cpus, msr_map, low_memory)?;
     let machine: &'static _ = Box::leak(Box::new(machine));
     cpus.enter(extension.clone(), machine, reader)?;
     let (root, free) = {
@@ -157,7 +159,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     log::info!("the machine is the guest's now; `vidarctl` in it tells more");
     let cursor = console::hand_over();
     // The point of no return: what the modules lay in is overwritten.
-    let state = linux::hand_over(linux, &info, cursor);
+    let state = linux::hand_over(linux, &info, &plan, cursor);
     // SAFETY: nothing more is written to the guest's memory, and the further CPUs have left what they were started from.
     unsafe { machine::lay_landing(cpus.landing.as_ref()) };
     let begin = Begin::Kernel(state);
@@ -170,24 +172,25 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
 /// Takes more memory for Vidar where its region does not suffice for all CPUs.
 fn add_memory<E: Extension>(
     extension: &E,
-    listed: &Listed,
-    info: &mut BootInfo<'_>,
+    listed: &Listed<'_>,
+    info: &BootInfo<'_>,
+    plan: &mut MemoryPlan<'_>,
     frames: &mut Frames,
     lands: bool,
 ) {
     let need = Need {
         cpus: listed.others.len() as u64,
         frames_per_cpu: further::frames::<E>() as u64,
-        tables: Need::tables(&info.memory, extension.largest_page())
+        tables: Need::tables(plan.beside_region(), extension.largest_page())
             + if lands { landing::FRAMES as u64 } else { 0 },
     };
     let Some((heap, rest)) = need.beside(frames.available() as u64) else { return };
     let taken = info.occupied().chain(info.boot_services()).chain([image::region()]);
-    let Some(place) = annex::place(&info.memory, taken, heap + rest) else { return };
+    let Some(place) = annex::place(plan.beside_region(), taken, heap + rest) else { return };
     // SAFETY: the place is RAM that nothing is in, and the direct map covers it.
     unsafe { heap::add(direct(place.start), heap as usize) };
     frames.add(place.start + heap..place.end);
-    info.keep(place, "for all CPUs and all memory");
+    plan.keep(place, "for all CPUs and all memory");
 }
 
 fn greet(info: &BootInfo<'_>) {

@@ -10,6 +10,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use vidar_core::boot::conventional;
+use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::loader::info::BootInfo;
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE};
 use vidar_core::mem::layout::DIRECT_MAP;
@@ -65,11 +66,12 @@ impl Trampoline {
     /// called with the index of a slot and a vector, on that slot's stack.
     pub unsafe fn install(
         info: &BootInfo<'_>,
+        plan: &MemoryPlan<'_>,
         cr3: Hpa,
         slots: Vec<Slot>,
         main: unsafe extern "C" fn(usize, u8) -> !,
     ) -> Option<Self> {
-        let mut free = info.memory.usable();
+        let mut free = plan.beside_region().usable();
         info.occupied().for_each(|range| free.remove(&range));
         // SAFETY: the BIOS's data are in the direct map, and only the BIOS changes them.
         let end = conventional::bios_start(unsafe { physical::bytes(&conventional::BIOS_DATA) });

@@ -10,7 +10,8 @@ use vidar_core::vmm::percpu::PerCpu;
 use crate::arch::segments::{IST_STACKS, Segments, Selectors};
 use crate::arch::{instructions, pat, percpu};
 use crate::host::exceptions;
-use crate::host::tables::{Frames, HostTables, OutOfFrames};
+use crate::host::memory::HostMemory;
+use crate::host::tables::OutOfFrames;
 
 /// Pages of the stack that the boot CPU runs on, with all of the boot order.
 const BOOT_PAGES: u64 = 8;
@@ -34,17 +35,17 @@ impl Stacks {
     /// Maps the stacks of the boot CPU, each above a page that is not mapped, and makes its window.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where `frames` runs out.
-    pub fn of_boot_cpu(tables: &mut HostTables, frames: &mut Frames) -> Result<Self, OutOfFrames> {
-        tables.map_window(frames, 0)?;
-        Self::map(tables, frames, BOOT_PAGES)
+    /// [`OutOfFrames`] where no frame is free.
+    pub fn of_boot_cpu(memory: &mut HostMemory) -> Result<Self, OutOfFrames> {
+        memory.map_window(0)?;
+        Self::map(memory, BOOT_PAGES)
     }
 
-    fn map(tables: &mut HostTables, frames: &mut Frames, main_pages: u64) -> Result<Self, OutOfFrames> {
-        let main = tables.map_stack(frames, main_pages)?;
+    fn map(memory: &mut HostMemory, main_pages: u64) -> Result<Self, OutOfFrames> {
+        let main = memory.map_stack(main_pages)?;
         let mut interrupt = [0; IST_STACKS];
         for stack in &mut interrupt {
-            *stack = tables.map_stack(frames, IST_PAGES)?;
+            *stack = memory.map_stack(IST_PAGES)?;
         }
         Ok(Self { main, interrupt })
     }
@@ -66,15 +67,10 @@ impl Cpu {
     /// All that the further CPU `index` needs.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where `frames` runs out.
-    pub fn new(
-        index: u32,
-        apic_id: u32,
-        tables: &mut HostTables,
-        frames: &mut Frames,
-    ) -> Result<Self, OutOfFrames> {
-        tables.map_window(frames, index)?;
-        Ok(Self::on(Stacks::map(tables, frames, MAIN_PAGES)?, index, apic_id))
+    /// [`OutOfFrames`] where no frame is free.
+    pub fn new(index: u32, apic_id: u32, memory: &mut HostMemory) -> Result<Self, OutOfFrames> {
+        memory.map_window(index)?;
+        Ok(Self::on(Stacks::map(memory, MAIN_PAGES)?, index, apic_id))
     }
 
     /// As [`Cpu::new`], on stacks that are there already.

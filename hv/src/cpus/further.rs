@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use spin::Once;
+use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::boot::startup::{self, Found, Wish};
 use vidar_core::loader::info::BootInfo;
@@ -23,9 +24,9 @@ use super::end::end;
 use crate::arch::{apic, instructions};
 use crate::extension::Extension;
 use crate::firmware::listed::Listed;
-use crate::firmware::tables::Tables;
+use crate::host::memory::HostMemory;
 use crate::host::physical::GuestReader;
-use crate::host::tables::{Frames, HostTables};
+use crate::host::tables::Frames;
 
 /// Frames that are not for further CPUs: second-stage tables need them.
 const RESERVE: usize = 96;
@@ -78,26 +79,22 @@ pub const fn frames<E: Extension>() -> usize {
     cpu::FRAMES + E::FRAMES
 }
 
-/// Starts them. `info` loses the memory that is needed to start them again. `wish` says who is to start them for
+/// Starts them. `plan` keeps the memory that is needed to start them again. `wish` says who is to start them for
 /// the guest; with [`Wish::Landing`] it is Vidar all the same where no page is free for the trampoline.
 ///
 /// # Errors
 /// [`Refusal`] where they are not all alike.
 pub fn start<E: Extension>(
     extension: &E,
-    listed: &Listed,
-    info: &mut BootInfo<'_>,
+    listed: &Listed<'_>,
+    info: &BootInfo<'_>,
+    plan: &mut MemoryPlan<'_>,
     wish: Wish,
-    tables: &mut HostTables,
-    frames: &mut Frames,
+    memory: &mut HostMemory,
     msr_map: Hpa,
 ) -> Result<Cpus<E>, Refusal> {
-    let further: Vec<Further<E>> = listed
-        .others
-        .iter()
-        .zip(1..)
-        .map_while(|(id, index)| take(*id, index, tables, frames, msr_map))
-        .collect();
+    let further: Vec<Further<E>> =
+        listed.others.iter().zip(1..).map_while(|(id, index)| take(*id, index, memory, msr_map)).collect();
     if further.len() < listed.others.len() {
         log::warn!(
             "this machine has {} CPUs, more than the {} that Vidar's memory holds; the guest runs with those",
@@ -108,7 +105,7 @@ pub fn start<E: Extension>(
     let shared: &'static mut Shared<E> =
         alloc::boxed::Box::leak(alloc::boxed::Box::new(Shared { further, task: Once::new() }));
     let needed = !shared.further.is_empty() || wish == Wish::Landing;
-    let trampoline = if needed { install(shared, info, tables, frames)? } else { None };
+    let trampoline = if needed { install(shared, info, plan, memory)? } else { None };
     let shared: &'static Shared<E> = shared;
     if let Some(trampoline) = &trampoline {
         wake(&shared.further, trampoline.vector());
@@ -138,7 +135,7 @@ pub fn start<E: Extension>(
         }
     }
     let lost = |id| all.iter().all(|cpu| cpu.apic_id != id);
-    listed.withdraw(&Tables::new(info), lost);
+    listed.withdraw(lost);
     let found = Found {
         trampoline: trampoline.as_ref().map(Trampoline::vector),
         waits_for_sipi: extension.waits_for_sipi(),
@@ -149,14 +146,14 @@ pub fn start<E: Extension>(
     let mut landing = None;
     if let Some(trampoline) = trampoline {
         match startup {
-            Startup::Emulated { .. } => info.keep(trampoline.page(), "to start CPUs from"),
+            Startup::Emulated { .. } => plan.keep(trampoline.page(), "to start CPUs from"),
             // The guest has the page in another place, and until it runs the page is free.
             Startup::Landing => {
                 trampoline.remove();
                 landing = Some(trampoline);
             }
             Startup::Hardware => {
-                tables.unmap_identity();
+                memory.tables.unmap_identity();
                 trampoline.remove();
             }
         }
@@ -169,37 +166,32 @@ pub fn start<E: Extension>(
 }
 
 /// Stacks and frames of one more CPU, or `None` where there is too little memory.
-fn take<E: Extension>(
-    apic_id: u32,
-    index: u32,
-    tables: &mut HostTables,
-    frames: &mut Frames,
-    msr_map: Hpa,
-) -> Option<Further<E>> {
-    if frames.available() < RESERVE + self::frames::<E>() {
+fn take<E: Extension>(apic_id: u32, index: u32, memory: &mut HostMemory, msr_map: Hpa) -> Option<Further<E>> {
+    if memory.frames.available() < RESERVE + frames::<E>() {
         return None;
     }
-    let cpu = Cpu::new(index, apic_id, tables, frames).ok()?;
-    let frames = E::frames(frames, msr_map)?;
+    let cpu = Cpu::new(index, apic_id, memory).ok()?;
+    let frames = E::frames(&mut memory.frames, msr_map)?;
     Some(Further { cpu, frames, probed: Once::new(), ready: Once::new() })
 }
 
 /// Puts the trampoline into its place.
 fn install<E: Extension>(
     shared: &'static Shared<E>,
-    info: &BootInfo,
-    tables: &mut HostTables,
-    frames: &mut Frames,
+    info: &BootInfo<'_>,
+    plan: &MemoryPlan<'_>,
+    memory: &mut HostMemory,
 ) -> Result<Option<Trampoline>, Refusal> {
     SHARED.store((&raw const *shared).cast_mut().cast(), Ordering::Release);
     let slot =
         |further: &Further<E>| Slot { apic_id: further.cpu.percpu().apic_id, stack: further.cpu.stacks.main };
     let slots = shared.further.iter().map(slot).collect();
     // SAFETY: the page is mapped before a CPU is sent there; `further_cpu` is for the slots of `SHARED`.
-    let trampoline = unsafe { Trampoline::install(info, tables.root(), slots, further_cpu::<E>) };
+    let trampoline =
+        unsafe { Trampoline::install(info, plan, memory.tables.root(), slots, further_cpu::<E>) };
     match &trampoline {
         Some(trampoline) => {
-            tables.map_identity(frames, trampoline.page().start).map_err(|_| Refusal::TooMuchMemory)?;
+            memory.map_identity(trampoline.page().start).map_err(|_| Refusal::TooMuchMemory)?;
         }
         None if shared.further.is_empty() => {}
         None => log::warn!(

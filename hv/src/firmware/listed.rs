@@ -13,7 +13,7 @@ use crate::arch::apic;
 
 /// The CPUs of the machine, as far as the list is whole.
 #[derive(Debug)]
-pub struct Listed {
+pub struct Listed<'a> {
     /// The one that booted.
     pub boot: &'static PerCpu,
     /// APIC IDs of all but the one that booted.
@@ -22,12 +22,13 @@ pub struct Listed {
     pub later: bool,
     /// Something is wrong with the list, or it is too long, or not all on it can be reached: so there may be others.
     pub damaged: bool,
+    tables: &'a Tables<'a>,
     table: Option<Range<Hpa>>,
 }
 
-impl Listed {
+impl<'a> Listed<'a> {
     /// Reads the list, on the CPU that booted. What is wrong with it is said in the log.
-    pub fn read(tables: &Tables<'_>, boot: &'static PerCpu) -> Self {
+    pub fn read(tables: &'a Tables<'a>, boot: &'static PerCpu) -> Self {
         let table = tables.find(*b"APIC").next();
         let madt = match &table {
             Some(table) => madt::parse(tables.in_place(table.clone()).bytes()),
@@ -72,7 +73,7 @@ impl Listed {
                 madt::MOST
             );
         }
-        Self { boot, others, later: madt.later, damaged, table }
+        Self { boot, others, later: madt.later, damaged, tables, table }
     }
 
     /// Returns true if the guest could start a CPU that is not running, now or once it has been added.
@@ -86,10 +87,10 @@ impl Listed {
     }
 
     /// Takes those CPUs off firmware's list that are `lost`, so that the guest does not wait for them.
-    pub fn withdraw(&self, tables: &Tables<'_>, lost: impl Fn(u32) -> bool) {
+    pub fn withdraw(&self, lost: impl Fn(u32) -> bool) {
         if let Some(table) = &self.table
             && (self.damaged || self.any(&lost))
-            && madt::withdraw(&mut tables.in_place(table.clone()), lost).is_err()
+            && madt::withdraw(&mut self.tables.in_place(table.clone()), lost).is_err()
         {
             log::warn!(
                 "the firmware's list of CPUs (ACPI table MADT) cannot be changed, so Linux will wait 10 s for each \

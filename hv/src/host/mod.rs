@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`image`] | Where the image lies in physical memory, by the symbols of the linker script. |
 //! | [`heap`] | The heap, which only the boot order and long-lived objects use. It also states the rule that boot takes what it is given. |
+//! | [`memory`] | The free frames and the page tables together, as the boot order passes them on. |
 //! | [`tables`] | Vidar's own page tables: each section with no more rights than it needs, and stacks with guard pages. |
 //! | [`physical`] | Reads and writes physical memory by the direct map. |
 //! | [`window`] | Maps a page outside of the direct map, for one CPU and a short time. |
@@ -12,6 +13,7 @@
 pub mod exceptions;
 pub mod heap;
 pub mod image;
+pub mod memory;
 pub mod physical;
 pub mod tables;
 pub mod window;

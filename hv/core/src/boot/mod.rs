@@ -5,6 +5,7 @@
 //! | [`annex`] | Decides how much memory Vidar takes beside its region: a machine with many CPUs, or with much memory in small pages, needs it. |
 //! | [`conventional`] | Chooses the page below 640 KiB from which further CPUs are started. |
 //! | [`landing`] | Where the guest's start-up IPIs lead on AMD-V: each page below 640 KiB begins with a stub that jumps to Vidar. |
+//! | [`memory_plan`] | How the machine's memory is divided: what Vidar keeps, and what the guest gets. |
 //! | [`options`] | Parses Vidar's own command line. |
 //! | [`refusal`] | Says in one sentence why Vidar does not start, and what to do. |
 //! | [`startup`] | Decides who starts CPUs for the guest: the hardware or Vidar. |
@@ -12,6 +13,7 @@
 pub mod annex;
 pub mod conventional;
 pub mod landing;
+pub mod memory_plan;
 pub mod options;
 pub mod refusal;
 pub mod startup;

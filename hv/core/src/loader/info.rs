@@ -3,7 +3,6 @@
 //! There may be any amount of it, so it is read where the loader has put it. That is usable memory: what is still to be read there
 //! must not be overwritten ([`BootInfo::occupied`]).
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::modules::Modules;
@@ -41,8 +40,6 @@ pub struct BootInfo<'a> {
     pub modules: Modules<'a>,
     /// The firmware's memory map; empty if the loader gave none.
     pub memory: MemoryMap<'a>,
-    /// Memory that Vidar keeps beside its region; in `memory` it is reserved.
-    pub kept: Vec<Range<Hpa>>,
     /// A copy of the ACPI root pointer, as it stands in the loader's information.
     pub rsdp: Option<&'a [u8]>,
     /// What the screen shows, if anything is known of one.
@@ -52,13 +49,6 @@ pub struct BootInfo<'a> {
 }
 
 impl BootInfo<'_> {
-    /// Keeps `range` from the guest, and says why.
-    pub fn keep(&mut self, range: Range<Hpa>, why: &str) {
-        log::info!("keeps {} to {} as well, {why}", range.start, Hpa(range.end.0.saturating_sub(1)));
-        self.memory = self.memory.reserved(&range);
-        self.kept.push(range);
-    }
-
     /// Memory of EFI's boot services, which some firmware goes on to use.
     pub fn boot_services(&self) -> impl Iterator<Item = Range<Hpa>> + Clone {
         let (map, size) = match &self.efi {

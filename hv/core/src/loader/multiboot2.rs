@@ -2,8 +2,6 @@
 //!
 //! A tag may be shorter than its kind says, so its fields are read with that in mind.
 
-use alloc::vec::Vec;
-
 use multiboot2::{BootLoaderNameTag, CommandLineTag, MaybeDynSized, TagType};
 
 use super::bytes::{u32_at, u64_at};
@@ -32,7 +30,6 @@ pub fn parse(bytes: &[u8], start: Hpa) -> Result<BootInfo<'_>, Malformed> {
         loader: Text::default(),
         modules: Modules(tags.clone()),
         memory: MemoryMap::default(),
-        kept: Vec::new(),
         rsdp: None,
         screen: None,
         efi: None,

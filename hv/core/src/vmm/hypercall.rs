@@ -84,7 +84,6 @@ const PACKAGE_VERSION: u64 = {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-
     use vidar_abi::Vendor;
 
     use super::*;

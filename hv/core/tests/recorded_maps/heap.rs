@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use vidar_core::boot::annex::{self, Need};
 use vidar_core::boot::landing;
+use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::options::Options;
 use vidar_core::firmware::{acpi, efi_map, madt, sleep};
 use vidar_core::linux::boot_params;
@@ -128,7 +129,7 @@ impl acpi::Table for InMemory<'_> {
 /// The steps of the boot order, in its order, with what each has in use beside what went before.
 fn boot(given: &mut Given, kernel: &BzImage) {
     let bytes = zerocopy::IntoBytes::as_bytes(&given.words[..]);
-    let mut info = multiboot2::parse(bytes, Hpa(0x2_0000)).expect("well formed");
+    let info = multiboot2::parse(bytes, Hpa(0x2_0000)).expect("well formed");
     let _ = Options::parse(info.command_line);
     assert!(Options::warnings(info.command_line).count() < 1 << 20);
     assert!(info.memory.usable_bytes() > 0);
@@ -138,24 +139,24 @@ fn boot(given: &mut Given, kernel: &BzImage) {
     let usable = info.memory.usable();
     let region = usable.lowest_fit(2 * MIB, 2 * MIB, &(Hpa(2 * MIB)..Hpa(4 * GIB))).expect("room for Vidar");
     let region = region..region + 2 * MIB;
+    let mut plan = MemoryPlan::new(&info.memory, region.clone());
     let need = Need {
         cpus: cpus.len() as u64,
         frames_per_cpu: 16,
         tables: Need::tables(&info.memory, PageSize::Size2M),
     };
     if let Some((heap, rest)) = need.beside(350) {
-        let taken = info.occupied().chain(info.boot_services()).chain([region.clone()]);
+        let taken = info.occupied().chain(info.boot_services()).chain([region]);
         if let Some(place) = annex::place(&info.memory, taken, heap + rest) {
-            info.keep(place, "for all CPUs and all memory");
+            plan.keep(place, "for all CPUs and all memory");
         }
     }
     drop(usable);
-    linux(&info, kernel, &region);
+    linux(&info, &plan, kernel);
 
-    let mut ram = info.memory.usable();
-    ram.remove(&region);
+    let ram = plan.guest_ram();
     let high = ram.clone();
-    let hidden = info.kept.iter().cloned().chain([region]).collect();
+    let hidden = plan.kept().iter().cloned().collect();
     let moved = Some(Moved::new(&ram, &landing::WINDOW, Hpa(0x30_0000)));
     let identity =
         Identity { mtrrs: Mtrrs::write_back(), hidden, watched: None, moved: moved.clone(), alias: 0 };
@@ -205,11 +206,11 @@ fn walk_tables(memory: &mut [u8], rsdp: &[u8]) -> Vec<madt::Listed> {
 }
 
 /// The kernel is placed and told of the machine.
-fn linux(info: &BootInfo<'_>, kernel: &BzImage, region: &Range<Hpa>) {
+fn linux(info: &BootInfo<'_>, plan: &MemoryPlan<'_>, kernel: &BzImage) {
     let first = info.modules.clone().next().expect("a kernel");
-    let told = info.memory.reserved(region);
+    let told = plan.guest_map();
     let mut efi_bytes = 0;
-    let kept: Vec<_> = info.kept.iter().cloned().chain([region.clone()]).collect();
+    let kept: Vec<_> = plan.kept().to_vec();
     if let Some(efi) = &info.efi {
         efi_map::hide(efi.memory_map, efi.descriptor_size, &kept, |bytes| efi_bytes += bytes.len());
     }
@@ -219,8 +220,8 @@ fn linux(info: &BootInfo<'_>, kernel: &BzImage, region: &Range<Hpa>) {
         setup_data: boot_params::more_regions_size(&told),
     };
     let request = Request {
-        map: &info.memory,
-        hidden: region.clone(),
+        map: plan.beside_region(),
+        hidden: plan.kept()[0].clone(),
         keep: info.boot_services(),
         information: info.place.clone(),
         kernel,
