@@ -40,6 +40,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "24,000 MSRs take minutes there")]
         fn any_rows_are_found_again(
             rows in proptest::collection::vec((0usize..4, 0u32..0x2010, 0u32..40, 0usize..4), 0..12),
         ) {
