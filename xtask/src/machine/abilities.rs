@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -20,6 +21,8 @@ pub enum Ability {
     BochsCpu(&'static str),
     /// Linux boots in Bochs.
     BochsLinux,
+    /// KVM runs guests in Bochs.
+    BochsKvm,
     /// Bochs clears a pending INIT after the VM exit that it causes. Linux can then start that CPU, if its two start-up
     /// IPIs are far enough apart.
     BochsInit,
@@ -62,6 +65,10 @@ const KEEPS_FLAGS: Version = Version(8, 0);
 /// The major version of QEMU that does not apply nested paging while a guest's paging is off. Ubuntu 24.04's 8.2.2 does
 /// not; Debian's 7.2 and 10.0 do. Later versions of 8.2 may do so as well.
 const IGNORES_NESTED_PAGES: u32 = 8;
+/// The versions of Bochs that refuse a VM entry unless the posted-interrupt descriptor is aligned to a page. It only
+/// has to be aligned to 64 bytes (Intel SDM Vol. 3C, 27.2.1.1 "VM-Execution Control Fields"), as KVM's is. Bochs 2.7
+/// does not check it.
+const REFUSES_KVM: RangeInclusive<Version> = Version(2, 8)..=Version(3, 0);
 /// The version of Bochs that is miscompiled in Debian unstable.
 const MISCOMPILED: Version = Version(3, 1);
 
@@ -72,14 +79,14 @@ impl Ability {
             Self::BochsCpu(_) | Self::BochsInit | Self::BochsLinux | Self::QemuNestedRealMode => true,
             Self::QemuCpu(name) => TRIXIE.contains(&name),
             Self::QemuFeature(name) => TRIXIE.contains(&name),
-            Self::Nowhere(_) => false,
+            Self::BochsKvm | Self::Nowhere(_) => false,
         }
     }
 
     /// Returns the reason why the installed emulators cannot do it, if they cannot: a sentence without its full stop.
     pub fn missing(self) -> Option<String> {
         match self {
-            Self::BochsCpu(_) | Self::BochsLinux | Self::BochsInit => match bochs() {
+            Self::BochsCpu(_) | Self::BochsLinux | Self::BochsKvm | Self::BochsInit => match bochs() {
                 Some(bochs) => bochs.lacks(self),
                 None => Some("there is no Bochs here".to_owned()),
             },
@@ -101,6 +108,9 @@ impl Bochs {
             }
             Ability::BochsInit if version < CLEARS_INIT => Some(format!(
                 "Bochs {version} keeps an INIT pending after the VM exit that it causes, so that Linux cannot start the CPU"
+            )),
+            Ability::BochsKvm if REFUSES_KVM.contains(&version) => Some(format!(
+                "Bochs {version} refuses KVM's VM entries, since it demands that the posted-interrupt descriptor begins at a page"
             )),
             Ability::BochsLinux if version == MISCOMPILED => Some(format!(
                 "Bochs {version} of Debian divides 128-bit numbers wrongly, and so Linux does not boot in it"
@@ -282,6 +292,8 @@ mod tests {
         assert!(old.lacks(Ability::BochsInit).unwrap().starts_with("Bochs 2.7 keeps an INIT pending "));
         assert_eq!(new.lacks(Ability::BochsInit), None);
         assert_eq!((old.lacks(Ability::BochsLinux), new.lacks(Ability::BochsLinux)), (None, None));
+        assert_eq!(old.lacks(Ability::BochsKvm), None);
+        assert!(new.lacks(Ability::BochsKvm).unwrap().starts_with("Bochs 3.0 refuses KVM's VM entries, "));
         let unstable = Bochs { version: Version::read("3.1.devel").unwrap(), ..new };
         assert!(unstable.lacks(Ability::BochsLinux).unwrap().starts_with("Bochs 3.1 of Debian divides "));
         assert_eq!(Bochs { version: Version(10, 0), ..unstable }.lacks(Ability::BochsInit), None);

@@ -134,7 +134,9 @@ impl Lane {
             Self::SvmNextRip => vec![Ability::BochsCpu("ryzen")],
             Self::SvmGenoa => vec![Ability::QemuCpu("EPYC-Genoa")],
             Self::SvmMax => vec![Ability::QemuFeature("la57")],
-            Self::VmxKvm => vec![Ability::BochsCpu("corei7_skylake_x"), Ability::BochsLinux],
+            Self::VmxKvm => {
+                vec![Ability::BochsCpu("corei7_skylake_x"), Ability::BochsLinux, Ability::BochsKvm]
+            }
         }
     }
 
