@@ -1,4 +1,5 @@
-//! The image that GRUB loads: entry, allocator, panic handler. All else is in the library.
+//! The image that GRUB loads: it adds the global allocator and the panic handler to the library, which has everything
+//! else.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 

@@ -1,11 +1,11 @@
 //! A weekend with Vidar: a tour of the code in numbered stops.
 //!
-//! The tour follows the machine: from the first instruction to the guest's first exit and its answer, and from there to the
-//! other CPUs, to memory, to what the guest may do, to AMD-V, to the end of a guest, and to the tests. Read the stops in
-//! their order, with the files open. Each stop names the files, says what to look at and why it is so, and about how long
-//! it takes. All of it takes about twelve hours.
+//! The tour follows the machine: from the first instruction to the guest's first exit and its answer, and from there to
+//! the other CPUs, to memory, to what the guest may do, to AMD-V, to the end of a guest, and to the tests. Read the
+//! stops in their order, with the files open. Each stop names its files, says what to look for and why it is the way it
+//! is, and estimates the time. The whole tour takes about twelve hours.
 //!
-//! Two habits of the code help from the start. A decision is in the core ([`vidar_core`]), as safe code that a test can
+//! Two habits of the code help from the start. Decisions are in the core ([`vidar_core`]), as safe code that a test can
 //! call; what touches the machine is in the shell. And where the code obeys a rule of the hardware, a comment names the
 //! section of Intel's or AMD's manual that states it: keep both manuals open.
 //!
@@ -28,29 +28,30 @@
 //! *30 minutes:* `hv/src/boot/header.S`, `hv/src/boot/trampoline.S`, [`boot::trampoline`](crate::boot::trampoline),
 //! `linker/hv.ld`.
 //!
-//! The header is what GRUB finds in the image. It asks for any free page of 2 MiB, so the trampoline cannot know its own
-//! address: look at how a `call` finds it, in memory that the loader has filled and nobody reads meanwhile. Everything in
-//! this file is relative to that address until long mode is on. Then look at the values that the control registers get. They
-//! are constants and not the loader's values with bits added, because firmware may leave on what Vidar does not expect.
+//! The header is what GRUB finds in the image. It asks for any free page of 2 MiB, so the trampoline cannot know its
+//! own address. Look at how a `call` finds it, with a stack in memory that the loader has filled and that nobody reads
+//! in the meantime. Everything in this file is relative to that address until long mode is on. Then look at the values
+//! that the control registers get. They are constants, and not the loader's values with bits added, because firmware
+//! may leave features on that Vidar does not expect.
 //!
 //! ## 2. The boot order
 //!
 //! *60 minutes:* [`boot::order`](crate::boot::order), with [`boot::refusal`](vidar_core::boot::refusal) and
 //! [`boot::options`](vidar_core::boot::options) of the core beside it.
 //!
-//! `start` and `run_guest_on` are the whole boot, one line for each step. Do not follow each call yet. Look at where the
-//! function stops being able to refuse: there is a comment that names the point of no return, and everything that can fail
-//! stands before it. Look at `run_guest_on::<E>` as well: from there on everything is compiled twice, once for each
-//! extension, and no test of the vendor is left in the code.
+//! `start` and `run_guest_on` are the whole boot, one line for each step. Do not follow each call yet. Look for the
+//! place where the boot order can no longer refuse: a comment names the point of no return, and nearly everything that
+//! can fail stands before it. Look at `run_guest_on::<E>` as well: from there on everything is compiled twice, once for
+//! each extension, and the code no longer tests for the vendor.
 //!
 //! ## 3. What the loader says
 //!
 //! *45 minutes:* [`loader::multiboot2`](vidar_core::loader::multiboot2), [`loader::info`](vidar_core::loader::info),
 //! [`mem::map`](vidar_core::mem::map), [`host::heap`](crate::host::heap).
 //!
-//! No number that comes from outside decides how much memory Vidar needs. So memory maps and lists of modules are iterators
-//! over the loader's bytes and not vectors. The documentation of `host::heap` states this rule, and
-//! `hv/doc/decisions/0001-boot-takes-what-it-is-given.md` says which machines taught it.
+//! No number that comes from outside decides how much memory Vidar needs. So memory maps and lists of modules are
+//! iterators over the loader's bytes and not vectors. The documentation of `host::heap` states this rule, and
+//! `hv/doc/decisions/0001-boot-takes-what-it-is-given.md` names the machines that made it necessary.
 //!
 //! ## 4. Where Linux goes
 //!
@@ -58,8 +59,8 @@
 //! [`linux::boot_params`](vidar_core::linux::boot_params), [`boot::linux`](crate::boot::linux).
 //!
 //! Placement is decided from lists of addresses before a byte is copied. So the tests can try maps of real machines:
-//! `hv/core/tests/maps` has some, and `hv/core/tests/placement.rs` places kernels in others. In the shell, `hand_over` does
-//! what was decided, in an order in which nothing is overwritten that is still to be read.
+//! `hv/core/tests/maps` has some, and `hv/core/tests/placement.rs` places kernels in others. In the shell, `hand_over`
+//! carries the decision out, in an order in which nothing is overwritten that is still to be read.
 //!
 //! ## 5. Into the guest, and out
 //!
@@ -135,8 +136,8 @@
 //! *20 minutes:* [`vidar_abi`], [`vmm::hypercall`](vidar_core::vmm::hypercall), [`debug::log`](crate::debug::log), and
 //! `iso/vidarctl/src/query.rs` on the other side.
 //!
-//! All arguments and results are registers, so Vidar never has to read or write the guest's memory for a call. Follow
-//! `vidarctl log` from the program to the ring in [`console::ring`](vidar_core::console::ring).
+//! All arguments and results are in registers, so Vidar never has to read or write the guest's memory for a call.
+//! Follow `vidarctl log` from the program to the ring in [`console::ring`](vidar_core::console::ring).
 //!
 //! ## 13. The other CPUs
 //!
@@ -144,9 +145,10 @@
 //! [`boot::startup`](vidar_core::boot::startup), [`vmm::startup`](vidar_core::vmm::startup),
 //! [`vmm::ipi`](vidar_core::vmm::ipi), [`vmm::apic`](vidar_core::vmm::apic).
 //!
-//! Every CPU is Vidar's before the guest starts, and waits until the guest wakes it up. There are three ways to wait, since
-//! VT-x has a state for it, AMD-V has none, and some emulators and hypervisors have neither. Read the page first and then one
-//! way at a time: the hardware's, then the emulated one. The third comes with AMD-V at stop 15.
+//! Every CPU is under Vidar before the guest starts, and waits until the guest wakes it up. There are three ways to
+//! wait, since VT-x has a state for it, AMD-V has none, and some emulators and hypervisors have neither. Read
+//! `hv/doc/cpus.md` first and then one way at a time: the hardware's, then the emulated one. The third comes with AMD-V
+//! at stop 15.
 //!
 //! # Sunday afternoon: AMD-V, the end, and the tests
 //!
@@ -155,18 +157,20 @@
 //! *60 minutes:* [`extension`](crate::extension), `hv/src/svm/entry.S`, [`svm::cpu`](crate::svm::cpu),
 //! [`svm::exit`](vidar_core::svm::exit), [`svm::vmcb`](vidar_core::svm::vmcb).
 //!
-//! Read it against VT-x. The VMCB is memory and not fields, so each change must name what the CPU may have cached of it. GIF
-//! keeps NMIs away, so there is no window. And a CPU may not say how long an instruction is: follow the address of the next
-//! one from `svm::cpu` to [`svm::instruction`](vidar_core::svm::instruction), [`mem::walk`](vidar_core::mem::walk) and
-//! [`vmm::doubt`](vidar_core::vmm::doubt), and find out what happens when another CPU changes the instruction meanwhile.
+//! Compare it with VT-x. The VMCB is plain memory and is not accessed by special instructions, so each change must name
+//! what the CPU may have cached of it. GIF holds NMIs back, so there is no window. And not every CPU reports how long
+//! an instruction is: follow the address of the next one from `svm::cpu` to
+//! [`svm::instruction`](vidar_core::svm::instruction), [`mem::walk`](vidar_core::mem::walk) and
+//! [`vmm::doubt`](vidar_core::vmm::doubt), and find out what happens when another CPU changes the instruction
+//! meanwhile.
 //!
 //! ## 15. Landing
 //!
 //! *30 minutes:* [`boot::landing`](vidar_core::boot::landing), [`mem::moved`](vidar_core::mem::moved),
 //! `hv/doc/decisions/0006-start-up-ipis-on-amd-v.md`.
 //!
-//! On AMD-V a CPU waits outside of the guest, and its start-up IPI makes it execute the machine's page and not the guest's. So
-//! Vidar has all of these pages to itself and gives the guest others in their place.
+//! On AMD-V a CPU waits outside of the guest, and its start-up IPI makes it execute the machine's page and not the
+//! guest's. So Vidar reserves all of these pages for itself and gives the guest others in their place.
 //!
 //! ## 16. The end of a guest
 //!
@@ -174,18 +178,18 @@
 //! [`vmx::snapshot`](vidar_core::vmx::snapshot), [`arch::stop`](crate::arch::stop), [`debug::panic`](crate::debug::panic),
 //! `hv/doc/stops.md`.
 //!
-//! A guest that cannot go on gets a report, and then the machine ends as `on-crash=` says. One CPU speaks, so the others are
-//! stopped first. Vidar itself panics only for its own bugs; the page lists every way that is left for a guest to stop the
-//! machine.
+//! When a guest cannot go on, Vidar writes a crash report, and then the machine ends as `on-crash=` says. One CPU
+//! writes the report, so the others are stopped first. Vidar itself panics only for its own bugs; the page lists every
+//! way that is left for a guest to stop the machine.
 //!
 //! ## 17. How it is tested
 //!
 //! *60 minutes:* `hv/core/tests/run_loop/cpu.rs`, `hv/core/tests/run_loop/any.rs`, `xtask/probe/src/scenarios/mod.rs`,
 //! `xtask/src/test/probes.rs`, `hv/doc/testing.md`.
 //!
-//! The run loop is tested on a CPU that follows a script, then with arbitrary exits in arbitrary states. The probe is a tiny
-//! guest that does on purpose what no guest should do; each of its scenarios is compared with what the bare machine answers, as
-//! is nearly everything that Linux sees.
+//! The run loop is tested on a CPU that follows a script, then with arbitrary exits in arbitrary states. The probe is a
+//! tiny guest that does on purpose what no guest should do. Each of its scenarios is compared with what the bare
+//! machine answers, and so is nearly everything that Linux sees.
 //!
 //! # Monday
 //!

@@ -1,6 +1,6 @@
 //! The local APIC of this CPU: its mode and ID, and the messages that Vidar sends with it.
 
-#![expect(unsafe_code, reason = "the APIC's page and MSRs are written")]
+#![expect(unsafe_code, reason = "the local APIC's page and MSRs are accessed")]
 
 use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::layout::direct;
@@ -8,17 +8,18 @@ use vidar_core::x86::icr::{Destination, Icr, Message, Mode, PENDING, register};
 
 use super::{cpuid, msr};
 
-/// The global enable of IA32_APIC_BASE.
+/// The global-enable bit of IA32_APIC_BASE.
 const ENABLED: u64 = 1 << 11;
-/// x2APIC mode in IA32_APIC_BASE.
+/// The bit of IA32_APIC_BASE that enables x2APIC mode.
 const EXTENDED: u64 = 1 << 10;
-/// The address of the page.
+/// The bits of IA32_APIC_BASE that hold the address of the local APIC's page.
 const PAGE: u64 = 0x000f_ffff_ffff_f000;
 
-/// Looks at the delivery status before the last message is given up. A message takes microseconds at most.
+/// How many times the delivery status of a message is read before Vidar stops waiting for it. Delivery takes a few
+/// microseconds at most.
 const PATIENCE: u32 = 1_000_000;
 
-/// How the APIC is reached; `None` while it is switched off.
+/// Returns the mode in which the local APIC is accessed, or `None` while it is switched off.
 pub fn mode() -> Option<Mode> {
     let base = msr::read_checked(msr::APIC_BASE).unwrap_or(0);
     match (base & ENABLED != 0, base & EXTENDED != 0) {
@@ -28,8 +29,9 @@ pub fn mode() -> Option<Mode> {
     }
 }
 
-/// This CPU's APIC ID, as the MADT has it and as messages want it: the APIC's own. CPUID has the one after power-up, which
-/// firmware changes on some machines. It is asked alone while the APIC is switched off. AMD APM Vol. 2, 16.3.3 "Local APIC ID".
+/// Returns this CPU's APIC ID, as the MADT lists it and as messages address it. The local APIC's own register has it.
+/// CPUID reports the ID after power-up, which firmware changes on some machines, so it is used only while the APIC is
+/// switched off. AMD APM Vol. 2, 16.3.3 "Local APIC ID".
 pub fn id() -> u32 {
     match mode() {
         Some(Mode::X2Apic) => msr::read(msr::X2APIC_ID) as u32,
@@ -38,25 +40,27 @@ pub fn id() -> u32 {
     }
 }
 
-/// A register of the page.
+/// Returns the address in the direct map of the register at `offset` of the local APIC's page.
 fn at(offset: u16) -> *mut u32 {
     let page = msr::read_checked(msr::APIC_BASE).unwrap_or(0) & PAGE;
     (direct(Hpa(page)).0 as *mut u32).wrapping_byte_add(usize::from(offset & 0xffc))
 }
 
-/// Reads the register at `offset` of the page.
+/// Returns the register at `offset` of the local APIC's page, which must be in xAPIC mode.
 pub fn read(offset: u16) -> u32 {
-    // SAFETY: the page is below 4 GiB and so in the direct map; reading it has no effect.
+    // SAFETY: the page is below 4 GiB and so in the direct map, and reading its registers has no side effect.
     unsafe { at(offset).read_volatile() }
 }
 
-/// Writes the register at `offset` of the page.
+/// Writes the register at `offset` of the local APIC's page, which must be in xAPIC mode.
 pub fn write(offset: u16, value: u32) {
-    // SAFETY: as above. What an APIC does is the guest's, but for messages that start CPUs, and those are made here.
+    // SAFETY: the page is in the direct map, as in `read`. The local APIC belongs to the guest, and Vidar runs with
+    // interrupts off. Vidar itself decides which messages start CPUs.
     unsafe { at(offset).write_volatile(value) };
 }
 
-/// Sends INIT or a start-up IPI. What the guest may have put into the upper half of the register stays.
+/// Sends INIT or a start-up IPI. Sends nothing if the local APIC is switched off. In xAPIC mode the upper half of the
+/// ICR, where the guest may have written a destination, is restored afterwards.
 pub fn send(message: Message, destination: Destination) {
     let icr = Icr { message, destination };
     let to = match destination {
@@ -66,8 +70,9 @@ pub fn send(message: Message, destination: Destination) {
     match mode() {
         None => {}
         Some(Mode::X2Apic) => {
-            // SAFETY: the message is one that Vidar answers for. The write is not ordered behind memory by itself:
-            // Intel SDM Vol. 3A, 11.12.3 "MSR Access in x2APIC Mode".
+            // SAFETY: the caller has decided that the message is to be sent. The fences come first because this WRMSR
+            // is not serializing: earlier stores may become visible after the message. Intel SDM Vol. 3A, 11.12.3 "MSR
+            // Access in x2APIC Mode".
             unsafe {
                 core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags));
                 msr::write(msr::X2APIC_ICR, u64::from(to) << 32 | u64::from(icr.encode()));
@@ -84,6 +89,7 @@ pub fn send(message: Message, destination: Destination) {
     }
 }
 
+/// Waits until the local APIC has sent its last message, for [`PATIENCE`] reads at most.
 fn wait_until_sent() {
     let mut patience = PATIENCE;
     while read(register::ICR_LOW) & PENDING != 0 && patience > 0 {
@@ -92,8 +98,8 @@ fn wait_until_sent() {
     }
 }
 
-/// Takes an INIT: this CPU then waits for a start-up IPI as after power-up. It must not be the boot CPU, and must have left
-/// the extension's mode of operation.
+/// Sends an INIT to this CPU, which then waits for a start-up IPI as after power-up. The CPU must not be the boot CPU,
+/// and must have left the extension's mode of operation.
 pub fn init_self() -> ! {
     send(Message::Init, Destination::Physical(id()));
     crate::arch::instructions::halt_forever()

@@ -7,10 +7,11 @@ use vidar_core::x86::icr::Mode;
 
 use super::{apic, msr};
 
-/// This CPU's APIC as it is reached now.
+/// The local APIC of this CPU, with the mode in which it is accessed.
 struct Apic(Mode);
 
 impl Apic {
+    /// Returns the MSR that is the register at `offset` in x2APIC mode.
     fn x2apic(offset: u16) -> u32 {
         msr::X2APIC + u32::from(offset >> 4)
     }
@@ -26,26 +27,27 @@ impl Apic {
         match self.0 {
             Mode::XApic => apic::write(offset, value),
             Mode::X2Apic => {
-                // SAFETY: these registers are the guest's, and Vidar takes no interrupts.
+                // SAFETY: the registers belong to the guest, and Vidar runs with interrupts off, so no value affects
+                // Vidar.
                 let _ = unsafe { msr::write_checked(Self::x2apic(offset), value.into()) };
             }
         }
     }
 }
 
-/// Disables this CPU's APIC: all that is done before it waits for its start-up IPI, which may come some microseconds later
-/// and would be lost.
+/// Disables this CPU's local APIC by its spurious-interrupt vector register. Nothing else is done before the CPU waits
+/// for its start-up IPI, since that may come some microseconds later and would be lost.
 pub fn disable() {
     if let Some(mode) = apic::mode() {
         Apic(mode).write(offset::SPURIOUS_VECTOR, SPURIOUS);
     }
 }
 
-/// Puts this CPU's APIC into the state after INIT, if it is not switched off.
+/// Puts this CPU's local APIC into the state after INIT. Does nothing if it is switched off.
 pub fn reset() {
     let Some(mode) = apic::mode() else { return };
     let apic = Apic(mode);
-    // Each of 256 vectors is in service once at most.
+    // There are 256 vectors, and each is in service at most once.
     let in_service = || (0..8).any(|word| apic.read(offset::IN_SERVICE + word * 0x10) != 0);
     let mut left = 256;
     while left > 0 && in_service() {

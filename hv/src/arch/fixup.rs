@@ -1,4 +1,5 @@
-//! Instructions that are allowed to fault: the linker collects where they are and where to go on after #GP or #PF.
+//! Instructions that are allowed to fault. The linker collects their addresses in a table, each with the address at
+//! which execution continues after #GP or #PF.
 
 #![expect(unsafe_code, reason = "the table is found through linker symbols")]
 
@@ -17,7 +18,8 @@ unsafe extern "C" {
     static END: [Fixup; 0];
 }
 
-/// Assembly lines that declare: if the instruction at the first local label faults, go on at the second.
+/// Expands to assembly that adds an entry to the table: if the instruction at the first local label faults, execution
+/// continues at the second.
 macro_rules! fixup {
     ($instruction:literal, $landing:literal) => {
         concat!(
@@ -34,9 +36,9 @@ macro_rules! fixup {
 }
 pub(crate) use fixup;
 
-/// Where to go on if the instruction at `rip` faulted and is allowed to.
+/// Returns where execution continues if the instruction at `rip` is allowed to fault, or `None` if it is not.
 pub fn landing(rip: u64) -> Option<u64> {
-    // SAFETY: the linker script puts nothing but whole entries between the two symbols, in read-only memory.
+    // SAFETY: between the two symbols the linker script puts whole entries and nothing else, in read-only memory.
     let table = unsafe {
         let start: *const Fixup = (&raw const START).cast();
         let end: *const Fixup = (&raw const END).cast();

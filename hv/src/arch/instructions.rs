@@ -1,4 +1,5 @@
-//! One wrapper for each privileged instruction that is neither an MSR access nor VMX.
+//! One wrapper for each privileged instruction that is not an MSR access and not an instruction of VMX or SVM, and a
+//! few helpers for waiting, halting and switching stacks.
 
 #![expect(unsafe_code, reason = "privileged instructions are here")]
 
@@ -14,20 +15,20 @@ const CACHE_BITS: Cr0Flags = Cr0Flags::CACHE_DISABLE.union(Cr0Flags::NOT_WRITE_T
 
 /// WBINVD: writes every dirty cache line back, then empties the caches.
 pub fn wbinvd() {
-    // SAFETY: unlike INVD this loses no data.
+    // SAFETY: unlike INVD, WBINVD writes modified lines back, so no data is lost.
     unsafe { asm!("wbinvd", options(nostack, preserves_flags)) };
 }
 
-/// Reads eight bytes at a linear address.
+/// Returns the eight bytes at linear address `address`.
 ///
 /// # Errors
-/// [`Fault`] where the CPU gives #PF, which a reserved bit in an entry of a page table brings about.
+/// [`Fault`] where the CPU raises #PF, as it does for a reserved bit in a page-table entry.
 ///
 /// # Safety
-/// What is there may be read at any time, and no reference to it exists.
+/// What is mapped at the address may be read at any time, and no reference to it exists.
 pub unsafe fn read_checked(address: u64) -> Result<u64, Fault> {
     let (value, done): (u64, u32);
-    // SAFETY: the caller's promise, and #PF is caught by the fix-up.
+    // SAFETY: the caller promises that a read does no harm and conflicts with no reference, and the fix-up catches #PF.
     unsafe {
         asm!(
             "xor {done:e}, {done:e}",
@@ -44,16 +45,18 @@ pub unsafe fn read_checked(address: u64) -> Result<u64, Fault> {
     if done == 1 { Ok(value) } else { Err(Fault) }
 }
 
-/// XSETBV for the guest, whose XCR0 is the CPU's: Vidar's own code uses no extended state.
+/// Executes XSETBV for the guest, whose XCR0 is in the CPU even while Vidar runs: Vidar's own code uses no extended
+/// state.
 ///
 /// # Errors
-/// [`Fault`] where the CPU gives #GP: an unknown register or a set of bits that it does not take.
+/// [`Fault`] where the CPU raises #GP, for an unknown register or an invalid combination of bits, and on a CPU without
+/// XSAVE.
 pub fn xsetbv(register: u32, value: u64) -> Result<(), Fault> {
     if !Cr4::read().contains(Cr4Flags::OSXSAVE) {
         return Err(Fault); // a CPU without XSAVE, on which the guest cannot set the bit either
     }
     let done: u32;
-    // SAFETY: Vidar is compiled without SSE and x87, so no XCR0 harms it; #GP is caught by the fix-up.
+    // SAFETY: Vidar is compiled without SSE and x87, so no value of XCR0 affects it. The fix-up catches #GP.
     unsafe {
         asm!(
             "xor {done:e}, {done:e}",
@@ -71,29 +74,29 @@ pub fn xsetbv(register: u32, value: u64) -> Result<(), Fault> {
     if done == 1 { Ok(()) } else { Err(Fault) }
 }
 
-/// Gives CR4 and DR7 known values, for code that catches exceptions: machine checks are on, and debug registers that firmware may
-/// have left break nothing.
+/// Loads CR4 and DR7 with known values: machine checks are enabled, and breakpoints that firmware may have left are
+/// disabled. Exceptions must be caught already.
 pub fn set_known_registers() {
-    // SAFETY: 64-bit mode needs PAE and nothing else of CR4, and Vidar uses no breakpoints.
+    // SAFETY: Vidar's own code needs no bit of CR4 but PAE, and it uses no breakpoints.
     unsafe {
         Cr4::write_raw((Cr4Flags::PHYSICAL_ADDRESS_EXTENSION | Cr4Flags::MACHINE_CHECK_EXCEPTION).bits());
         asm!("mov dr7, {}", in(reg) 0x400u64, options(nomem, nostack, preserves_flags));
     }
 }
 
-/// Makes CR0.CD and CR0.NW those of `cr0`, which must not have NW without CD.
+/// Sets CR0.CD and CR0.NW to their values in `cr0`, which must not have NW set without CD.
 pub fn set_cache_bits(cr0: u64) {
     let wanted = Cr0Flags::from_bits_truncate(cr0) & CACHE_BITS;
     let old = Cr0::read();
     if old & CACHE_BITS != wanted {
-        // SAFETY: the bits decide how memory is cached, not what it holds.
+        // SAFETY: the bits control how memory is cached, and do not change what it holds.
         unsafe { Cr0::write(old & !CACHE_BITS | wanted) };
     }
 }
 
-/// Puts CR2 and the debug registers that no virtualization extension switches into their state after INIT.
+/// Puts CR2, DR0 to DR3, and DR6 into their state after INIT. Neither extension switches all of them.
 pub fn reset_debug_registers() {
-    // SAFETY: Vidar uses none of them.
+    // SAFETY: Vidar has no breakpoints, and reads CR2 only after a page fault of its own has set it.
     unsafe {
         asm!(
             "mov cr2, {zero}", "mov dr0, {zero}", "mov dr1, {zero}", "mov dr2, {zero}", "mov dr3, {zero}",
@@ -105,9 +108,9 @@ pub fn reset_debug_registers() {
     }
 }
 
-/// Waits until `done` says so, or for so many ticks of the TSC.
+/// Waits until `done` returns true, or until `ticks` ticks of the TSC have passed.
 pub fn wait(ticks: u64, mut done: impl FnMut() -> bool) {
-    // SAFETY: reading the TSC changes nothing.
+    // SAFETY: RDTSC has no side effect.
     let now = || unsafe { core::arch::x86_64::_rdtsc() };
     let start = now();
     while !done() && now().wrapping_sub(start) < ticks {
@@ -115,15 +118,15 @@ pub fn wait(ticks: u64, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Stops this CPU for good.
+/// Halts this CPU for good.
 pub fn halt_forever() -> ! {
     loop {
-        // SAFETY: with interrupts off only an NMI ends HLT, and the loop takes that up.
+        // SAFETY: no interrupt ends HLT with interrupts off, and after an NMI the loop halts again.
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
     }
 }
 
-/// Goes on at `function(argument)` on another stack and never comes back.
+/// Calls `function(argument)` on another stack and does not return.
 ///
 /// # Safety
 /// `stack_top` is the 16-byte-aligned end of mapped, writable memory that nothing else uses, and `function` may be
@@ -133,7 +136,8 @@ pub unsafe fn switch_stack<T>(
     function: unsafe extern "C" fn(*mut T) -> !,
     argument: *mut T,
 ) -> ! {
-    // SAFETY: the caller vouches for the stack; RBP = 0 ends backtraces there.
+    // SAFETY: the caller promises that the stack is mapped, aligned and unused, and that `function` may be called with
+    // `argument`. RBP = 0 ends backtraces here.
     unsafe {
         asm!(
             "mov rsp, {stack}",

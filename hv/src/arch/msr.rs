@@ -8,7 +8,8 @@ pub use vidar_core::x86::msr::*;
 
 use super::fixup::fixup;
 
-/// Reads an MSR that is known to exist; one that does not is a bug in Vidar and panics.
+/// Returns the value of an MSR that is known to exist. If RDMSR raises #GP, that is a bug in Vidar, and this function
+/// panics.
 pub fn read(index: u32) -> u64 {
     match read_checked(index) {
         Ok(value) => value,
@@ -16,13 +17,13 @@ pub fn read(index: u32) -> u64 {
     }
 }
 
-/// Reads an MSR that may not exist.
+/// Returns the value of an MSR that may not exist.
 ///
 /// # Errors
-/// [`Fault`] where RDMSR gives #GP.
+/// [`Fault`] where RDMSR raises #GP.
 pub fn read_checked(index: u32) -> Result<u64, Fault> {
     let (low, high, done): (u32, u32, u32);
-    // SAFETY: reading an MSR changes no memory, and the #GP of one that is not there is caught by the fix-up.
+    // SAFETY: reading an MSR changes no memory, and the fix-up catches the #GP of one that does not exist.
     unsafe {
         asm!(
             "xor {done:e}, {done:e}",
@@ -40,27 +41,28 @@ pub fn read_checked(index: u32) -> Result<u64, Fault> {
     if done == 1 { Ok(u64::from(high) << 32 | u64::from(low)) } else { Err(Fault) }
 }
 
-/// Writes an MSR that is known to exist and to take `value`; #GP is a bug in Vidar and panics.
+/// Writes `value` to an MSR that is known to exist and to accept it. If WRMSR raises #GP, that is a bug in Vidar, and
+/// this function panics.
 ///
 /// # Safety
-/// The caller answers for what the MSR does with `value`.
+/// Whatever the MSR does with `value`, it does not break Vidar's own code or data.
 pub unsafe fn write(index: u32, value: u64) {
-    // SAFETY: the caller's promise is the same.
+    // SAFETY: this function's caller promises the same that `write_checked` asks for: the MSR may have `value`.
     if unsafe { write_checked(index, value) }.is_err() {
         panic!("WRMSR {index:#x} of {value:#x} faulted");
     }
 }
 
-/// Writes an MSR that may not exist or may not take `value`.
+/// Writes `value` to an MSR that may not exist or may not accept it.
 ///
 /// # Errors
-/// [`Fault`] where WRMSR gives #GP; the MSR is then unchanged.
+/// [`Fault`] where WRMSR raises #GP; the MSR is then unchanged.
 ///
 /// # Safety
-/// The caller answers for what the MSR does with `value`.
+/// Whatever the MSR does with `value`, it does not break Vidar's own code or data.
 pub unsafe fn write_checked(index: u32, value: u64) -> Result<(), Fault> {
     let done: u32;
-    // SAFETY: the caller answers for the effect, and #GP is caught by the fix-up.
+    // SAFETY: the caller promises that the effect of `value` does not break Vidar, and the fix-up catches #GP.
     unsafe {
         asm!(
             "xor {done:e}, {done:e}",

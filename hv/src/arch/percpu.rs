@@ -1,4 +1,4 @@
-//! The per-CPU block of the CPU that runs this code: GS leads to it.
+//! The per-CPU block of the CPU that runs this code, which is found through GS.
 
 #![expect(unsafe_code, reason = "GS is dereferenced here")]
 
@@ -8,19 +8,20 @@ use vidar_core::vmm::percpu::PerCpu;
 
 use super::msr;
 
-/// Makes `block` the block of this CPU.
+/// Makes `block` the per-CPU block of this CPU.
 pub fn install(block: &'static PerCpu) {
-    // SAFETY: nothing else in Vidar uses GS, and the block lives for ever.
+    // SAFETY: nothing else in Vidar uses GS, and the block is never freed.
     unsafe { msr::write(msr::GS_BASE, &raw const *block as u64) };
 }
 
-/// Returns the block of this CPU, or `None` before [`install`].
+/// Returns the per-CPU block of this CPU, or `None` before [`install`] has been called on it.
 pub fn current() -> Option<&'static PerCpu> {
     if msr::read(msr::GS_BASE) == 0 {
         return None;
     }
     let this: *const PerCpu;
-    // SAFETY: a GS base that is not zero is the block that `install` put there, whose first field is its address.
+    // SAFETY: only `install` sets the GS base to a value other than zero, and the first field of the block there is the
+    // block's own address.
     unsafe {
         asm!("mov {}, gs:[0]", out(reg) this, options(nostack, readonly, preserves_flags));
         this.as_ref()

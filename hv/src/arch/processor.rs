@@ -1,6 +1,6 @@
-//! The CPU that runs Vidar, for a guest that asks through Vidar.
+//! The physical CPU as a [`Processor`], which executes instructions on behalf of the guest.
 
-#![expect(unsafe_code, reason = "MSRs are written for the guest")]
+#![expect(unsafe_code, reason = "WRMSR is executed for the guest")]
 
 use vidar_core::vmm::processor::Processor;
 use vidar_core::x86::cpuid::Leaf;
@@ -23,8 +23,8 @@ impl Processor for Hardware {
     }
 
     fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault> {
-        // SAFETY: MSRs that Vidar's own state depends on are switched with the guest or kept from it by the policy's
-        // tables; the others are the guest's, as they would be without the exit.
+        // SAFETY: the policy's tables keep the guest from the MSRs that Vidar's own state depends on, or the CPU
+        // switches them with the guest. The others belong to the guest, which could write them without an exit.
         unsafe { msr::write_checked(index, value) }
     }
 

@@ -1,4 +1,4 @@
-//! GDT and TSS of a CPU.
+//! The GDT and the TSS of a CPU.
 
 #![expect(unsafe_code, reason = "segment registers and the task register are loaded here")]
 
@@ -8,38 +8,38 @@ use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
 
-/// Exceptions that get a stack of their own, because the stack they interrupt may be the problem or in a state that
-/// cannot be added to. The value is the index in the TSS's interrupt stack table.
+/// The exceptions that have a stack of their own, because the interrupted stack may have caused them or may not be
+/// usable at that moment. The value is the index in the TSS's interrupt stack table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Ist {
-    /// #PF: a stack that ran into its guard page.
+    /// #PF, because the stack may have run into its guard page.
     PageFault = 0,
-    /// #DF.
+    /// #DF, because the stack may be at fault.
     DoubleFault = 1,
-    /// NMI.
+    /// The NMI, which can interrupt any instruction.
     Nmi = 2,
-    /// #MC.
+    /// #MC, which can interrupt any instruction.
     MachineCheck = 3,
 }
 
-/// How many [`Ist`] stacks there are.
+/// The number of [`Ist`] stacks.
 pub const IST_STACKS: usize = 4;
 
-/// GDT and TSS of one CPU; both must live as long as the CPU runs.
+/// The GDT and the TSS of one CPU; both must live as long as the CPU runs.
 #[derive(Debug)]
 pub struct Segments {
     gdt: GlobalDescriptorTable,
     tss: TaskStateSegment,
 }
 
-/// The selectors that a VM exit must load. Intel SDM Vol. 3C, 28.5.2 "Loading Host Segment and Descriptor-Table
-/// Registers".
+/// The selectors and the addresses of the tables, which a VM exit must load. Intel SDM Vol. 3C, 28.5.2 "Loading Host
+/// Segment and Descriptor-Table Registers".
 #[derive(Debug, Clone, Copy)]
 pub struct Selectors {
-    /// Code segment.
+    /// Selector of the code segment.
     pub code: SegmentSelector,
-    /// Task state segment; VM entry refuses a null one.
+    /// Selector of the task-state segment. VM entry fails if it is null.
     pub task: SegmentSelector,
     /// Linear address of the GDT.
     pub gdt: u64,
@@ -48,7 +48,8 @@ pub struct Selectors {
 }
 
 impl Segments {
-    /// Tables whose interrupt stacks end at `stack_tops`.
+    /// Creates the tables. `stack_tops` are the addresses at which the interrupt stacks start to grow down, in the
+    /// order of [`Ist`].
     pub fn new(stack_tops: [u64; IST_STACKS]) -> Self {
         let mut tss = TaskStateSegment::new();
         let mut table = tss.interrupt_stack_table;
@@ -59,15 +60,16 @@ impl Segments {
         Self { gdt: GlobalDescriptorTable::new(), tss }
     }
 
-    /// Loads GDT, TSS and all segment registers of this CPU.
-    /// Again after an INIT, too: the table is made anew, since a loaded TSS is marked in it as busy.
+    /// Loads the GDT, the TSS, and CS, SS, DS and ES of this CPU. Returns what a VM exit must load.
+    ///
+    /// This works again after an INIT: the GDT is rebuilt each time, since loading a TSS marks it as busy in the table.
     pub fn load(&'static mut self) -> Selectors {
         self.gdt = GlobalDescriptorTable::new();
         let code = self.gdt.append(Descriptor::kernel_code_segment());
         let data = self.gdt.append(Descriptor::kernel_data_segment());
         let task = self.gdt.append(Descriptor::tss_segment(&self.tss));
         self.gdt.load();
-        // SAFETY: the selectors are those of the table just loaded, and the tables live for ever.
+        // SAFETY: the selectors belong to the table just loaded, and the tables are never freed.
         unsafe {
             CS::set_reg(code);
             SS::set_reg(data);

@@ -1,4 +1,4 @@
-//! Stopping the other CPUs, for last words: one CPU speaks, and whatever it says holds for the machine.
+//! Stopping the other CPUs for a crash report: only one CPU writes the report, and it covers the whole machine.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -6,26 +6,28 @@ use vidar_core::x86::icr::{Destination, Message};
 
 use super::{apic, instructions};
 
-/// No CPU has this APIC ID.
+/// The value of `SPEAKER` while no CPU is writing a report: no CPU has this APIC ID.
 const NOBODY: u64 = u64::MAX;
 
+/// True once the other CPUs may be stopped by an INIT.
 static ARMED: AtomicBool = AtomicBool::new(false);
 
-/// From now on all CPUs run the guest: an INIT exits, or takes a CPU to where it waits. Before, it would restart the
-/// boot CPU, and with it the machine.
+/// Notes that all CPUs run the guest from now on. From here an INIT causes an exit, or takes a CPU to where it waits.
+/// Earlier it would restart the boot CPU, and with it the machine.
 pub fn arm() {
     ARMED.store(true, Ordering::SeqCst);
 }
 
-/// True once all CPUs run the guest.
+/// Returns true once [`arm`] has been called.
 pub fn is_armed() -> bool {
     ARMED.load(Ordering::SeqCst)
 }
 
+/// The APIC ID of the CPU that writes a crash report, or [`NOBODY`].
 static SPEAKER: AtomicU64 = AtomicU64::new(NOBODY);
 
-/// Stops all CPUs but this one, whose APIC ID is `own`, by an INIT that takes each out of the guest. A CPU that comes
-/// second stops here itself.
+/// Stops all CPUs but this one, whose APIC ID is `own`. Once [`arm`] has been called, an INIT takes each of them out of
+/// the guest. If another CPU has called this function before, this CPU halts.
 pub fn others(own: u32) {
     match SPEAKER.compare_exchange(NOBODY, own.into(), Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) if ARMED.load(Ordering::SeqCst) => apic::send(Message::Init, Destination::Others),
@@ -35,7 +37,7 @@ pub fn others(own: u32) {
     }
 }
 
-/// Returns true if another CPU wants this one to stop.
+/// Returns true if a CPU has called [`others`], so that this CPU is to stop.
 pub fn is_wanted() -> bool {
     SPEAKER.load(Ordering::SeqCst) != NOBODY
 }
