@@ -6,8 +6,7 @@
 //! | [`cpuid_bits`] | The tables of these bits, by leaf. |
 //! | [`features`] | Features that the guest sees only if the extension has a control for them. |
 //! | [`taught`] | The features of CPUID leaf 7 that this version of Vidar knows. On VT-x the guest does not see the others. |
-//! | [`msr`] | The tables of the MSRs that Vidar answers itself, and the answers. |
-//! | [`misc_enable`] | What the guest reads and may write in IA32_MISC_ENABLE. |
+//! | [`msr`] | The MSRs that Vidar filters, and what becomes of reads and writes of them. |
 //! | [`control`] | What a write to CR0, CR4 or EFER means, and when it faults. |
 //! | [`cr4`] | The bits of CR4 that the guest may set. |
 //! | [`xcr0`] | The values of XCR0 that the CPU takes. |
@@ -17,7 +16,6 @@ pub mod cpuid;
 pub mod cpuid_bits;
 pub mod cr4;
 pub mod features;
-pub mod misc_enable;
 pub mod msr;
 pub mod taught;
 pub mod xcr0;

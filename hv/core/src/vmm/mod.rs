@@ -17,6 +17,7 @@
 //! | [`store`] | Decodes such a store. |
 //! | [`fetch`] | Reads the bytes of the guest's next instruction. |
 //! | [`doubt`] | Answers exits at an instruction that is not the one in memory. |
+//! | [`msr`] | Executes RDMSR and WRMSR as the policy says. |
 //! | [`microcode`] | Loads the microcode updates that the guest asks for. |
 //! | [`update`] | Such an update, as it is handed to what loads it. |
 //! | [`hypercall`] | Answers the calls of the crate `vidar_abi`. |
@@ -35,6 +36,7 @@ pub mod ipi;
 pub mod machine;
 pub mod memory;
 pub mod microcode;
+pub mod msr;
 pub mod outcome;
 pub mod percpu;
 pub mod processor;

@@ -2,26 +2,18 @@
 
 use core::sync::atomic::Ordering;
 
-use super::exit::{Exit, Immediate, Violation};
+use super::exit::{Exit, Violation};
 use super::machine::{Machine, RUNS_VIDAR, Startup};
 use super::memory::Touch;
 use super::outcome::{Exception, Outcome, REFUSE, Stop};
 use super::vcpu::Vcpu;
-use super::{apic, hypercall, microcode};
-use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
-use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, Mtrrs};
+use super::{apic, hypercall, msr};
+use crate::mem::addr::{Gpa, PAGE_SIZE};
 use crate::mem::stage2::{Format, TableMemory};
 use crate::policy::control::{self, CR4_MCE, CR4_OSXSAVE, ControlWrite, Update};
-use crate::policy::msr::{self, Read, Write};
-use crate::policy::{cpuid, misc_enable, xcr0};
-use crate::x86::msr::{EFER_LMA, EFER_NXE, Fault};
+use crate::policy::{cpuid, xcr0};
+use crate::x86::msr::EFER_LMA;
 use crate::x86::registers::Register;
-
-/// The switch in [`IA32_MTRR_DEF_TYPE`].
-const MTRRS_ENABLED: u64 = 1 << 11;
-
-/// CPUID.01H:EDX.DS: the CPU has the debug store.
-const DEBUG_STORE: u32 = 1 << 21;
 
 /// Runs the guest on `vcpu` until it cannot go on.
 pub fn run<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> (Stop, Exit) {
@@ -78,10 +70,10 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
             hypercall::answer(vcpu.registers(), &machine.host);
             Outcome::Advance
         }
-        Exit::Rdmsr => rdmsr(vcpu, machine),
-        Exit::RdmsrImmediate(operands) => rdmsr_immediate(vcpu, machine, operands),
-        Exit::Wrmsr => wrmsr(vcpu, machine),
-        Exit::WrmsrImmediate(operands) => wrmsr_immediate(vcpu, machine, operands),
+        Exit::Rdmsr => msr::read(vcpu, machine),
+        Exit::RdmsrImmediate(operands) => msr::read_immediate(vcpu, machine, operands),
+        Exit::Wrmsr => msr::write(vcpu, machine),
+        Exit::WrmsrImmediate(operands) => msr::write_immediate(vcpu, machine, operands),
         Exit::ControlWrite(write) => control_write(vcpu, machine, write),
         Exit::Xsetbv => xsetbv(vcpu),
         Exit::Invd => {
@@ -117,144 +109,6 @@ fn init<V: Vcpu, F, T>(vcpu: &V, machine: &Machine<F, T>) -> Outcome {
         Startup::Hardware => Outcome::Init { waits: true },
         Startup::Landing | Startup::Emulated { .. } => Outcome::Stop(Stop::Init),
     }
-}
-
-#[cold]
-fn rdmsr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
-    let index = vcpu.registers().low(Register::Rcx);
-    let Ok(value) = read_msr(vcpu, machine, index) else { return REFUSE };
-    vcpu.registers().set_edx_eax(value);
-    Outcome::Advance
-}
-
-#[cold]
-fn rdmsr_immediate<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, operands: Immediate) -> Outcome {
-    let Ok(value) = read_msr(vcpu, machine, operands.index) else { return REFUSE };
-    vcpu.set_register(operands.register, value);
-    Outcome::Advance
-}
-
-/// What the guest reads from the MSR `index`.
-fn read_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, index: u32) -> Result<u64, Fault> {
-    match msr::policy(machine.msrs, index).0 {
-        Read::Native => vcpu.rdmsr(index),
-        Read::FeatureControl => vcpu.rdmsr(index).map(msr::feature_control),
-        Read::Efer => Ok(vcpu.controls().efer),
-        Read::MiscEnable => {
-            let native = vcpu.rdmsr(index)?;
-            let xd_disabled = vcpu.percpu().xd_disabled.load(Ordering::Relaxed);
-            Ok(misc_enable::read(native, vcpu.cpuid(1, 0).edx & DEBUG_STORE != 0, xd_disabled))
-        }
-        Read::Without(bits) => vcpu.rdmsr(index).map(|value| value & !bits),
-        Read::Refuse => Err(Fault),
-    }
-}
-
-#[cold]
-fn wrmsr<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
-    let (index, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
-    write_msr(vcpu, machine, index, value)
-}
-
-#[cold]
-fn wrmsr_immediate<V: Vcpu, F: Format, T: TableMemory>(
-    vcpu: &mut V,
-    machine: &Machine<F, T>,
-    operands: Immediate,
-) -> Outcome {
-    let value = vcpu.registers().get(operands.register);
-    write_msr(vcpu, machine, operands.index, value)
-}
-
-/// The guest writes `value` to the MSR `index`.
-fn write_msr<V: Vcpu, F: Format, T: TableMemory>(
-    vcpu: &mut V,
-    machine: &Machine<F, T>,
-    index: u32,
-    value: u64,
-) -> Outcome {
-    match msr::policy(machine.msrs, index).1 {
-        Write::Native => {}
-        Write::Ignore => return Outcome::Advance,
-        Write::Keep if vcpu.rdmsr(index).is_ok() => return Outcome::Advance,
-        Write::Refuse | Write::Keep => return REFUSE,
-        Write::Without(bits) if value & bits != 0 => return REFUSE,
-        Write::Without(_) => {}
-        Write::ApicBase if !apic_may_be_at(value, machine) => return REFUSE,
-        Write::ApicBase => {}
-        Write::ConfigurationBase
-            if msr::configuration_space(value).is_some_and(|space| machine.keeps(&space)) =>
-        {
-            return REFUSE;
-        }
-        Write::ConfigurationBase => {}
-        Write::Icr => return apic::write_msr(vcpu, machine, value),
-        Write::Microcode(before) => return microcode::load(vcpu, machine, index, value, before),
-        Write::Mtrr => return write_mtrr(vcpu, machine, index, value),
-        Write::MiscEnable => return write_misc_enable(vcpu, index, value),
-        Write::Efer | Write::EferIfWatched => {
-            if value & EFER_NXE != 0 && vcpu.percpu().xd_disabled.load(Ordering::Relaxed) {
-                return REFUSE;
-            }
-            let Ok(controls) = control::write_efer(&vcpu.controls(), value, machine.efer_allowed) else {
-                return REFUSE;
-            };
-            vcpu.set_controls(&controls);
-            return Outcome::Advance;
-        }
-    }
-    match vcpu.wrmsr(index, value) {
-        Ok(()) => Outcome::Advance,
-        Err(_) => REFUSE,
-    }
-}
-
-#[cold]
-fn write_misc_enable<V: Vcpu>(vcpu: &mut V, index: u32, value: u64) -> Outcome {
-    let Ok(native) = vcpu.rdmsr(index) else { return REFUSE };
-    let (to_cpu, xd_disabled) = misc_enable::write(value, native);
-    if vcpu.wrmsr(index, to_cpu).is_err() {
-        return REFUSE;
-    }
-    vcpu.percpu().xd_disabled.store(xd_disabled, Ordering::Relaxed);
-    vcpu.watch_efer(xd_disabled);
-    Outcome::Advance
-}
-
-/// Returns true if IA32_APIC_BASE may take `value`: it has the APIC's page outside of Vidar's memory, below 4 GiB, where Vidar
-/// reaches it by the direct map, and unmoved if it is watched.
-fn apic_may_be_at<F, T>(value: u64, machine: &Machine<F, T>) -> bool {
-    const REACH: Hpa = Hpa(4 << 30);
-    let page = Hpa(value & 0x000f_ffff_ffff_f000);
-    page < REACH
-        && machine.watched.is_none_or(|watched| watched == page.identity())
-        && !machine.keeps(&(page..page + PAGE_SIZE))
-}
-
-#[cold]
-fn write_mtrr<V: Vcpu, F: Format, T: TableMemory>(
-    vcpu: &mut V,
-    machine: &Machine<F, T>,
-    index: u32,
-    value: u64,
-) -> Outcome {
-    if vcpu.wrmsr(index, value).is_err() {
-        return REFUSE;
-    }
-    let mut memory = machine.memory.lock();
-    // Several CPUs change their MTRRs in turn, each with its caches off (CR0.CD) while its MTRRs are: the types that hold
-    // then are not for the others. Intel SDM Vol. 3A, 12.11.8 "MTRR Considerations in MP Systems".
-    let enabled = vcpu.rdmsr(IA32_MTRR_DEF_TYPE).is_ok_and(|value| value & MTRRS_ENABLED != 0);
-    if memory.is_shared() && !enabled {
-        return Outcome::Advance;
-    }
-    let mtrrs = Mtrrs::read(machine.physical_address_bits, |index| vcpu.rdmsr(index).unwrap_or(0));
-    let changed = memory.follow(mtrrs);
-    // Another CPU may have been the first.
-    if changed || memory.is_shared() {
-        vcpu.flush_second_stage();
-    }
-    Outcome::Advance
 }
 
 #[cold]

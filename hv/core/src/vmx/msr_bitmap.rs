@@ -1,6 +1,6 @@
 //! The MSR bitmap, derived from the policy table. Intel SDM Vol. 3C, 25.6.9 "MSR-Bitmap Address".
 
-use crate::policy::msr::{Read, Row, Write};
+use crate::policy::msr::Row;
 
 /// Bytes of the bitmap: four parts of 1 KiB.
 pub const BYTES: usize = 4096;
@@ -13,28 +13,26 @@ const HIGH: core::ops::Range<u32> = 0xc000_0000..0xc000_2000;
 const READ: [usize; 2] = [0, 1024];
 const WRITE: [usize; 2] = [2048, 3072];
 
-/// The bitmap in which exactly those accesses exit that `tables` do not leave to the CPU, and writes of EFER if they are
-/// watched.
-pub fn derive(tables: &[&[Row]], watch_efer: bool) -> [u8; BYTES] {
+/// The bitmap in which exactly those accesses exit that `tables` do not leave to the CPU. `watched` is as in
+/// [`Write::exits`](crate::policy::msr::Write::exits).
+pub fn derive(tables: &[&[Row]], watched: bool) -> [u8; BYTES] {
     let mut bitmap = [0; BYTES];
     for row in tables.iter().copied().flatten() {
+        let (read, write) = (row.read.exits(), row.write.exits(watched));
         for (range, part) in [LOW, HIGH].into_iter().zip([0, 1]) {
             let mut set = |index: u32, part: usize| {
                 let bit = (index - range.start) as usize;
                 bitmap[part + bit / 8] |= 1 << (bit % 8);
             };
-            // Rows may reach far beyond what the bitmap covers.
-            for index in *row.indices.start().max(&range.start)..=*row.indices.end().min(&(range.end - 1)) {
-                if row.read != Read::Native {
-                    set(index, READ[part]);
-                }
-                let native = match row.write {
-                    Write::Native => true,
-                    Write::EferIfWatched => !watch_efer,
-                    _ => false,
-                };
-                if !native {
-                    set(index, WRITE[part]);
+            for indices in row.indices {
+                // Rows may reach far beyond what the bitmap covers.
+                for index in *indices.start().max(&range.start)..=*indices.end().min(&(range.end - 1)) {
+                    if read {
+                        set(index, READ[part]);
+                    }
+                    if write {
+                        set(index, WRITE[part]);
+                    }
                 }
             }
         }
@@ -45,24 +43,49 @@ pub fn derive(tables: &[&[Row]], watch_efer: bool) -> [u8; BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::msr::policy;
+    use crate::policy::msr::{Effect, Read, Write, policy};
     use crate::vmx::msrs::MSRS;
+
+    /// Whether a read and a write of the MSR `index` exit.
+    fn exits(bitmap: &[u8; BYTES], index: u32) -> (bool, bool) {
+        let part = usize::from(HIGH.contains(&index));
+        let bit = (index & 0x1fff) as usize;
+        let set = |part: usize| bitmap[part + bit / 8] >> (bit % 8) & 1 == 1;
+        (set(READ[part]), set(WRITE[part]))
+    }
 
     #[test]
     #[cfg_attr(miri, ignore = "16,000 MSRs take minutes there")]
     fn agrees_with_the_policy_for_every_msr_that_it_covers() {
         for watched in [false, true] {
             let bitmap = derive(MSRS, watched);
-            for (range, read, write) in [(LOW, READ[0], WRITE[0]), (HIGH, READ[1], WRITE[1])] {
-                for index in range.clone() {
-                    let bit = (index - range.start) as usize;
-                    let exits = |part: usize| bitmap[part + bit / 8] >> (bit % 8) & 1 == 1;
-                    let (on_read, on_write) = policy(MSRS, index);
-                    assert_eq!(exits(read), on_read != Read::Native, "read {index:#x}");
-                    let efer_passes = on_write == Write::EferIfWatched && !watched;
-                    let passes = on_write == Write::Native || efer_passes;
-                    assert_eq!(exits(write), !passes, "write {index:#x}");
-                }
+            for index in LOW.chain(HIGH) {
+                let (read, write) = policy(MSRS, index);
+                let passes =
+                    matches!(write, Write::Native) || matches!(write, Write::HandledIfWatched(_)) && !watched;
+                let expected = (!matches!(read, Read::Native), !passes);
+                assert_eq!(exits(&bitmap, index), expected, "{index:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_access_is_intercepted_if_its_handler_is_asked() {
+        const READ: Read = Read::Handled(|context| context.native());
+        const WRITE: Write = Write::Handled(|value, _| Ok(Effect::Write(value)));
+        let rows = [
+            Row::new(&[0x140..=0x140, 0xc000_0140..=0xc000_0141], READ, Write::Native),
+            Row::new(&[0x142..=0x142], Read::Native, WRITE),
+        ];
+        for watched in [false, true] {
+            let bitmap = derive(&[&rows], watched);
+            for (index, expected) in [
+                (0x140, (true, false)),
+                (0xc000_0141, (true, false)),
+                (0x142, (false, true)),
+                (0x141, (false, false)),
+            ] {
+                assert_eq!(exits(&bitmap, index), expected, "{index:#x}");
             }
         }
     }

@@ -7,7 +7,8 @@ use vidar_core::mem::addr::{Gpa, Hpa, PageSize, overlaps};
 use vidar_core::mem::stage2::REACH;
 use vidar_core::policy::control::ControlWrite;
 use vidar_core::policy::control::*;
-use vidar_core::policy::msr::{Write, configuration_space, policy};
+use vidar_core::policy::msr::{Write, policy};
+use vidar_core::svm::msrs::mmio_config::configuration_space;
 use vidar_core::vmm::exit::{Exit, Immediate, Violation};
 use vidar_core::vmm::machine::Startup;
 use vidar_core::vmm::outcome::Stop;
@@ -58,7 +59,7 @@ fn value() -> impl Strategy<Value = u64> {
 }
 
 fn msr_index() -> impl Strategy<Value = u32> {
-    let rows: Vec<_> = MSRS.iter().copied().flatten().map(|row| row.indices.clone()).collect();
+    let rows: Vec<_> = MSRS.iter().copied().flatten().flat_map(|row| row.indices.iter().cloned()).collect();
     prop::sample::select(rows).prop_flat_map(|row| row)
 }
 
@@ -107,20 +108,15 @@ fn check_effects(exit: &Exit, did: &[Did], before: &Controls, decoy: Hpa) -> Res
     for did in did {
         match *did {
             Did::Wrmsr(index, value) => {
-                let allowed = match policy(MSRS, index).1 {
-                    Write::Refuse
-                    | Write::Ignore
-                    | Write::Keep
-                    | Write::Microcode(_)
-                    | Write::Efer
-                    | Write::EferIfWatched
-                    | Write::Icr => false,
-                    Write::MiscEnable => value & (1 << 12 | 1 << 34) == 0,
-                    Write::Without(bits) => value & bits == 0,
-                    Write::Native | Write::Mtrr | Write::ApicBase => true,
-                    Write::ConfigurationBase => {
+                let allowed = match (policy(MSRS, index).1, index) {
+                    (Write::Refuse | Write::Keep, _) => false,
+                    (_, msr::EFER | msr::BIOS_UPDT_TRIG | msr::PATCH_LOADER) => false,
+                    (Write::Without(bits), _) => value & bits == 0,
+                    (_, msr::MISC_ENABLE) => value & (1 << 12 | 1 << 34) == 0,
+                    (_, msr::MMIO_CFG_BASE) => {
                         configuration_space(value).is_none_or(|space| !overlaps(&space, &REGION))
                     }
+                    _ => true,
                 };
                 prop_assert!(allowed, "{:#x} = {:#x}", index, value);
                 let page = Hpa(value & 0xf_ffff_ffff_f000);

@@ -1,0 +1,30 @@
+//! The MTRRs. The CPU takes what the guest writes, and the pages of the second stage, which have one memory type each, follow.
+
+use super::row::{Effect, Read, Row, Write};
+
+/// The row for the tables.
+pub const ROW: Row = Row::new(
+    &[
+        // Variable ranges, as many as there are numbers for. The CPU refuses those that it lacks.
+        0x200..=0x24f,
+        // Fixed ranges.
+        0x250..=0x250,
+        0x258..=0x259,
+        0x268..=0x26f,
+        // The default type.
+        0x2ff..=0x2ff,
+    ],
+    Read::Native,
+    Write::Handled(|value, _| Ok(Effect::WriteMtrr(value))),
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pat_lies_between_the_mtrrs() {
+        let has = [0x200, 0x277, 0x27f, 0x2fe, 0x2ff].map(|index| ROW.contains(index));
+        assert_eq!(has, [true, false, false, false, true]);
+    }
+}

@@ -1,0 +1,84 @@
+//! The MSRs that Vidar filters on AMD-V.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`memory`] | The MSRs that say where memory is, and which of it is encrypted. |
+//! | [`mmio_config`] | MMIO_CFG_BASE: the configuration space of PCI stays off Vidar's memory. |
+
+pub mod memory;
+pub mod mmio_config;
+
+use crate::policy::msr::{COMMON, Read, Row, Write, efer, microcode};
+use crate::x86::msr;
+
+/// All tables that hold on AMD-V.
+pub const MSRS: &[&[Row]] = &[COMMON, OWN];
+
+/// Those of AMD-V and of CPUs that have it.
+const OWN: &[Row] = &[
+    // SVME is set while the guest runs, and the guest does not see it.
+    Row::new(&[msr::EFER..=msr::EFER], Read::Handled(efer::read), Write::Handled(efer::write)),
+    microcode::AMD,
+    HIDDEN,
+    memory::SYSTEM,
+    memory::RANGES,
+    memory::SMM,
+    memory::ENCRYPTED,
+    mmio_config::ROW,
+];
+
+/// MSRs of AMD-V itself, which CPUID hides.
+const HIDDEN: Row = Row::new(
+    &[
+        msr::VM_CR..=msr::VM_CR,
+        msr::VM_HSAVE_PA..=msr::SVM_KEY,
+        // It is 1 while Vidar has the CPU.
+        msr::TSC_RATIO..=msr::TSC_RATIO,
+    ],
+    Read::Refuse,
+    Write::Refuse,
+);
+
+/// MSRs that are refused as well if a hypervisor is below Vidar: those that the permissions map does not cover. A bare CPU is
+/// asked for them, and gives #GP for those that it lacks. A hypervisor may have given them any meaning, and the value may be an
+/// address that it writes to. That of GHCB is one, so it is refused too.
+pub const NESTED: &[Row] = &[Row::new(
+    &[0x2000..=0xbfff_ffff, 0xc000_2000..=0xc000_ffff, msr::GHCB..=msr::GHCB, 0xc001_2000..=0xffff_ffff],
+    Read::Refuse,
+    Write::Refuse,
+)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::msr::policy;
+
+    #[test]
+    fn the_guest_cannot_reach_msrs_of_hidden_features() {
+        for index in [msr::VM_CR, msr::VM_HSAVE_PA, msr::SVM_KEY, msr::TSC_RATIO, msr::RMP_BASE] {
+            assert!(matches!(policy(MSRS, index), (Read::Refuse, Write::Refuse)), "{index:#x}");
+        }
+        assert!(matches!(policy(MSRS, msr::EFER), (Read::Handled(_), Write::Handled(_))));
+        assert!(matches!(policy(MSRS, 0x200), (Read::Native, Write::Handled(_))));
+        assert!(matches!(policy(MSRS, msr::PAT), (Read::Native, Write::Native)), "between the MTRRs");
+    }
+
+    /// What a hypervisor below could take as an address is not passed on, and what the map covers stays as it is.
+    #[test]
+    fn under_another_hypervisor_nothing_unknown_is_passed_on() {
+        let tables = [MSRS, &[NESTED]].concat();
+        let firsts = [0, 0xc000_0000, 0xc001_0000u32];
+        let covered = |index: u32| firsts.iter().any(|first| (*first..first + 0x2000).contains(&index));
+        let edges = (0..32).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + 1, !(1 << bit)]);
+        let inside =
+            firsts.into_iter().flat_map(|first| [first, first + 0x1fff, first + 0x2000, first + 0x15]);
+        for index in edges.chain(inside) {
+            if covered(index) {
+                assert!(!NESTED[0].contains(index), "{index:#x}");
+            } else {
+                assert!(matches!(policy(&tables, index), (Read::Refuse, Write::Refuse)), "{index:#x}");
+            }
+        }
+        assert!(matches!(policy(&tables, msr::GHCB), (Read::Refuse, Write::Refuse)));
+    }
+}

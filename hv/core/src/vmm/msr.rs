@@ -1,0 +1,167 @@
+//! RDMSR and WRMSR: asks the policy, and does what it says. Nothing here knows a single MSR but those of the MTRRs.
+
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+use super::exit::Immediate;
+use super::machine::Machine;
+use super::outcome::{Outcome, REFUSE};
+use super::vcpu::Vcpu;
+use super::{apic, microcode};
+use crate::mem::addr::{Gpa, Hpa};
+use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, Mtrrs};
+use crate::mem::stage2::{Format, TableMemory};
+use crate::policy::control::Controls;
+use crate::policy::msr::{Context, Effect, Read, Write, policy};
+use crate::x86::cpuid::Leaf;
+use crate::x86::msr::Fault;
+use crate::x86::registers::Register;
+
+/// The switch in [`IA32_MTRR_DEF_TYPE`].
+const MTRRS_ENABLED: u64 = 1 << 11;
+
+/// RDMSR with the MSR's number in ECX.
+#[cold]
+pub fn read<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
+    let index = vcpu.registers().low(Register::Rcx);
+    let Ok(value) = value(vcpu, machine, index) else { return REFUSE };
+    vcpu.registers().set_edx_eax(value);
+    Outcome::Advance
+}
+
+/// RDMSR with the MSR's number in the instruction.
+#[cold]
+pub fn read_immediate<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, operands: Immediate) -> Outcome {
+    let Ok(value) = value(vcpu, machine, operands.index) else { return REFUSE };
+    vcpu.set_register(operands.register, value);
+    Outcome::Advance
+}
+
+/// WRMSR with the MSR's number in ECX.
+#[cold]
+pub fn write<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
+    let (index, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
+    apply(vcpu, machine, index, value).unwrap_or(REFUSE)
+}
+
+/// WRMSR with the MSR's number in the instruction.
+#[cold]
+pub fn write_immediate<V: Vcpu, F: Format, T: TableMemory>(
+    vcpu: &mut V,
+    machine: &Machine<F, T>,
+    operands: Immediate,
+) -> Outcome {
+    let value = vcpu.registers().get(operands.register);
+    apply(vcpu, machine, operands.index, value).unwrap_or(REFUSE)
+}
+
+/// What the guest reads from the MSR `index`.
+fn value<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, index: u32) -> Result<u64, Fault> {
+    match policy(machine.msrs, index).0 {
+        Read::Native => vcpu.rdmsr(index),
+        Read::Refuse => Err(Fault),
+        Read::Without(bits) => vcpu.rdmsr(index).map(|value| value & !bits),
+        Read::Handled(handler) => handler(&mut Asked { vcpu, machine, index }),
+    }
+}
+
+/// Decides what a write of `value` to the MSR `index` does.
+fn decide<V: Vcpu, F, T>(
+    vcpu: &mut V,
+    machine: &Machine<F, T>,
+    index: u32,
+    value: u64,
+) -> Result<Effect, Fault> {
+    match policy(machine.msrs, index).1 {
+        Write::Native => Ok(Effect::Write(value)),
+        Write::Refuse => Err(Fault),
+        Write::Keep => vcpu.rdmsr(index).map(|_| Effect::Nothing),
+        Write::Without(bits) if value & bits != 0 => Err(Fault),
+        Write::Without(_) => Ok(Effect::Write(value)),
+        Write::Handled(handler) | Write::HandledIfWatched(handler) => {
+            handler(value, &mut Asked { vcpu, machine, index })
+        }
+    }
+}
+
+/// Does what the guest's write of `value` to the MSR `index` is to do.
+fn apply<V: Vcpu, F: Format, T: TableMemory>(
+    vcpu: &mut V,
+    machine: &Machine<F, T>,
+    index: u32,
+    value: u64,
+) -> Result<Outcome, Fault> {
+    match decide(vcpu, machine, index, value)? {
+        Effect::Nothing => {}
+        Effect::Write(value) => vcpu.wrmsr(index, value)?,
+        Effect::WriteMtrr(value) => {
+            vcpu.wrmsr(index, value)?;
+            follow_mtrrs(vcpu, machine);
+        }
+        Effect::SetControls(controls) => vcpu.set_controls(&controls),
+        Effect::DisableExecute { value, disabled } => {
+            vcpu.wrmsr(index, value)?;
+            vcpu.percpu().xd_disabled.store(disabled, Ordering::Relaxed);
+            vcpu.watch_efer(disabled);
+        }
+        Effect::SendIcr(value) => return Ok(apic::write_msr(vcpu, machine, value)),
+        Effect::LoadMicrocode { address, header } => {
+            return Ok(microcode::load(vcpu, machine, index, address, header));
+        }
+    }
+    Ok(Outcome::Advance)
+}
+
+/// Makes the memory types of the second stage follow the MTRRs.
+fn follow_mtrrs<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) {
+    let mut memory = machine.memory.lock();
+    // Several CPUs change their MTRRs in turn, each with its caches off (CR0.CD) while its MTRRs are: the types that hold
+    // then are not for the others. Intel SDM Vol. 3A, 12.11.8 "MTRR Considerations in MP Systems".
+    let enabled = vcpu.rdmsr(IA32_MTRR_DEF_TYPE).is_ok_and(|value| value & MTRRS_ENABLED != 0);
+    if memory.is_shared() && !enabled {
+        return;
+    }
+    let mtrrs = Mtrrs::read(machine.physical_address_bits, |index| vcpu.rdmsr(index).unwrap_or(0));
+    let changed = memory.follow(mtrrs);
+    // Another CPU may have been the first.
+    if changed || memory.is_shared() {
+        vcpu.flush_second_stage();
+    }
+}
+
+/// The answers for a handler, from the CPU and the machine that the access is on.
+struct Asked<'a, V, F, T> {
+    vcpu: &'a mut V,
+    machine: &'a Machine<F, T>,
+    index: u32,
+}
+
+impl<V: Vcpu, F, T> Context for Asked<'_, V, F, T> {
+    fn native(&mut self) -> Result<u64, Fault> {
+        self.vcpu.rdmsr(self.index)
+    }
+
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf {
+        self.vcpu.cpuid(leaf, subleaf)
+    }
+
+    fn controls(&self) -> Controls {
+        self.vcpu.controls()
+    }
+
+    fn efer_allowed(&self) -> u64 {
+        self.machine.efer_allowed
+    }
+
+    fn execute_is_disabled(&self) -> bool {
+        self.vcpu.percpu().xd_disabled.load(Ordering::Relaxed)
+    }
+
+    fn watched_apic(&self) -> Option<Gpa> {
+        self.machine.watched
+    }
+
+    fn keeps(&self, range: &Range<Hpa>) -> bool {
+        self.machine.keeps(range)
+    }
+}

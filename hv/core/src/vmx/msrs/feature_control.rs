@@ -1,0 +1,32 @@
+//! IA32_FEATURE_CONTROL as the guest has it: locked, with VMX and SMX off, as if firmware had switched them off. Intel SDM
+//! Vol. 3C, 24.7 "Enabling and Entering VMX Operation".
+
+use crate::policy::msr::{Context, Read, Row, Write};
+use crate::x86::msr::{FEATURE_CONTROL, Fault};
+
+/// The row for the table.
+pub const ROW: Row = Row::new(&[FEATURE_CONTROL..=FEATURE_CONTROL], Read::Handled(read), Write::Refuse);
+
+fn read(context: &mut dyn Context) -> Result<u64, Fault> {
+    const LOCK: u64 = 1;
+    const VMX_AND_SMX: u64 = 0b110 | 0xff << 8;
+    Ok(context.native()? & !VMX_AND_SMX | LOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::msr::context::Fixed;
+
+    #[test]
+    fn vmx_looks_switched_off() {
+        for (native, seen) in [(0b101, 1), (0, 1), (1 << 20 | 0xff07, 1 << 20 | 1)] {
+            assert_eq!(
+                read(&mut Fixed { native: Some(native), ..Fixed::default() }),
+                Ok(seen),
+                "{native:#x}"
+            );
+        }
+        assert_eq!(read(&mut Fixed::default()), Err(Fault), "a CPU without the MSR");
+    }
+}

@@ -1,0 +1,71 @@
+//! IA32_MISC_ENABLE as the guest has it: PEBS is unavailable, since Vidar refuses it, and XD Bit Disable never reaches the CPU.
+//! Intel SDM Vol. 4, 2.1 "Architectural MSRs".
+
+use crate::policy::msr::{Context, Effect, Read, Row, Write};
+use crate::x86::msr::{Fault, MISC_ENABLE};
+
+/// The row for the table.
+pub const ROW: Row = Row::new(&[MISC_ENABLE..=MISC_ENABLE], Read::Handled(read), Write::Handled(write));
+
+/// Processor Event Based Sampling Unavailable, which is read-only.
+const PEBS_UNAVAILABLE: u64 = 1 << 12;
+/// XD Bit Disable. In the CPU it would make the no-execute bit of Vidar's own pages a reserved one.
+const XD_DISABLE: u64 = 1 << 34;
+/// CPUID.01H:EDX.DS: the CPU has the debug store.
+const DEBUG_STORE: u32 = 1 << 21;
+
+/// The guest reads what it has written to XD Bit Disable. A CPU without the debug store has no PEBS, so there is nothing to say
+/// of it.
+fn read(context: &mut dyn Context) -> Result<u64, Fault> {
+    let native = context.native()?;
+    let pebs = if context.cpuid(1, 0).edx & DEBUG_STORE != 0 { PEBS_UNAVAILABLE } else { 0 };
+    let xd = if context.execute_is_disabled() { XD_DISABLE } else { 0 };
+    Ok(native & !XD_DISABLE | pebs | xd)
+}
+
+/// The CPU keeps its own values of both bits.
+fn write(value: u64, context: &mut dyn Context) -> Result<Effect, Fault> {
+    const OWN: u64 = PEBS_UNAVAILABLE | XD_DISABLE;
+    let to_cpu = value & !OWN | context.native()? & OWN;
+    Ok(Effect::DisableExecute { value: to_cpu, disabled: value & XD_DISABLE != 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::msr::context::Fixed;
+    use crate::x86::cpuid::Leaf;
+
+    #[test]
+    fn pebs_is_unavailable_on_a_cpu_with_the_debug_store() {
+        let leaf = Leaf { edx: DEBUG_STORE, ..Leaf::default() };
+        let mut context = Fixed { native: Some(1), leaf, ..Fixed::default() };
+        assert_eq!(read(&mut context), Ok(1 << 12 | 1));
+        context.leaf = Leaf::default();
+        assert_eq!(read(&mut context), Ok(1));
+    }
+
+    #[test]
+    fn xd_disable_reads_back_and_never_reaches_the_cpu() {
+        let mut context = Fixed { native: Some(0), ..Fixed::default() };
+        let effect = write(1 << 34 | 1 << 12 | 1, &mut context);
+        assert_eq!(effect, Ok(Effect::DisableExecute { value: 1, disabled: true }));
+        context.execute_is_disabled = true;
+        context.native = Some(1);
+        assert_eq!(read(&mut context), Ok(1 << 34 | 1));
+    }
+
+    #[test]
+    fn the_cpu_keeps_its_read_only_bit() {
+        let mut context = Fixed { native: Some(1 << 12), ..Fixed::default() };
+        let effect = write(1 << 12 | 1, &mut context);
+        assert_eq!(effect, Ok(Effect::DisableExecute { value: 1 << 12 | 1, disabled: false }));
+    }
+
+    #[test]
+    fn a_cpu_without_the_msr_gives_none() {
+        let mut context = Fixed::default();
+        assert_eq!(read(&mut context), Err(Fault));
+        assert_eq!(write(0, &mut context), Err(Fault));
+    }
+}

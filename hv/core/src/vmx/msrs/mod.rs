@@ -1,0 +1,89 @@
+//! The MSRs that Vidar filters on VT-x.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`feature_control`] | IA32_FEATURE_CONTROL: VMX and SMX look switched off. |
+//! | [`misc_enable`] | IA32_MISC_ENABLE: PEBS is unavailable, and XD Bit Disable never reaches the CPU. |
+//! | [`pebs`] | The MSRs that tell of PEBS or enable it. |
+
+pub mod feature_control;
+pub mod misc_enable;
+pub mod pebs;
+
+use crate::policy::msr::{COMMON, Read, Row, Write, efer, microcode};
+use crate::x86::msr;
+
+/// All tables that hold on VT-x.
+pub const MSRS: &[&[Row]] = &[COMMON, OWN];
+
+/// Those of VT-x and of CPUs that have it.
+const OWN: &[Row] = &[
+    feature_control::ROW,
+    microcode::INTEL,
+    misc_enable::ROW,
+    Row::new(&[msr::EFER..=msr::EFER], Read::Native, Write::HandledIfWatched(efer::write)),
+    pebs::CAPABILITIES,
+    pebs::ENABLE,
+    pebs::BUFFER,
+    HIDDEN,
+];
+
+/// MSRs of features that CPUID hides.
+const HIDDEN: Row = Row::new(
+    &[
+        // VT-x itself.
+        msr::SMM_MONITOR_CTL..=msr::SMM_MONITOR_CTL,
+        msr::VMX_BASIC..=msr::VMX_EXIT_CTLS2,
+        // USER_MSR, whose instructions would exit at CPL 3.
+        msr::USER_MSR_CTL..=msr::USER_MSR_CTL,
+        // FRED.
+        msr::FRED_RSP0..=msr::FRED_CONFIG,
+    ],
+    Read::Refuse,
+    Write::Refuse,
+);
+
+/// MSRs that are refused as well if a hypervisor is below Vidar: those that the bitmap does not cover. A bare CPU is asked for
+/// them, and gives #GP for those that it lacks. A hypervisor may have given them any meaning, and the value may be an address
+/// that it writes to.
+pub const NESTED: &[Row] =
+    &[Row::new(&[0x2000..=0xbfff_ffff, 0xc000_2000..=0xffff_ffff], Read::Refuse, Write::Refuse)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::msr::policy;
+    use crate::vmx::msr_bitmap;
+
+    #[test]
+    fn the_guest_cannot_reach_msrs_of_hidden_features() {
+        for index in (0x480..=0x493).chain(0x1cc..=0x1d4).chain([msr::SMM_MONITOR_CTL, msr::USER_MSR_CTL]) {
+            assert!(matches!(policy(MSRS, index), (Read::Refuse, Write::Refuse)), "{index:#x}");
+        }
+    }
+
+    /// What a hypervisor below could take as an address is not passed on, and what the bitmap covers stays as it is.
+    #[test]
+    fn under_another_hypervisor_nothing_unknown_is_passed_on() {
+        let tables = [MSRS, &[NESTED]].concat();
+        let covered = |index: u32| index < 0x2000 || (0xc000_0000..0xc000_2000).contains(&index);
+        let edges = (0..32).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + 1, !(1 << bit)]);
+        for index in edges.chain([0xbfff_ffff, 0xc000_0000, 0xc000_1fff, 0xc000_2000, 0xc001_0015]) {
+            if covered(index) {
+                assert!(!NESTED[0].contains(index), "{index:#x}");
+            } else {
+                assert!(matches!(policy(&tables, index), (Read::Refuse, Write::Refuse)), "{index:#x}");
+            }
+        }
+        for watched in [false, true] {
+            assert_eq!(msr_bitmap::derive(&tables, watched), msr_bitmap::derive(MSRS, watched));
+        }
+    }
+
+    #[test]
+    fn the_cpu_answers_for_the_guests_own_msrs() {
+        assert!(matches!(policy(MSRS, msr::PAT), (Read::Native, Write::Native)), "between the MTRRs");
+        assert!(matches!(policy(MSRS, msr::EFER), (Read::Native, Write::HandledIfWatched(_))));
+        assert!(matches!(policy(MSRS, 0x2ff), (Read::Native, Write::Handled(_))));
+    }
+}
