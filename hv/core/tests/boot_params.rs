@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use vidar_core::linux::boot_params::{
-    BootInfo, Channel, Efi, Framebuffer, SIZE, Screen, fill, more_regions, more_regions_size,
+    ColourField, Contents, Efi, FramebufferInfo, SIZE, ScreenInfo, fill, more_regions, more_regions_size,
 };
 use vidar_core::linux::bzimage::{BzImage, SetupHeader};
 use vidar_core::mem::addr::Hpa;
@@ -30,8 +30,8 @@ fn map(entries: &[(u64, u64, u32)]) -> MemoryMap<'static> {
     }))
 }
 
-fn info<'a>(header: &'a SetupHeader, map: &'a MemoryMap<'_>) -> BootInfo<'a> {
-    BootInfo {
+fn info<'a>(header: &'a SetupHeader, map: &'a MemoryMap<'_>) -> Contents<'a> {
+    Contents {
         header,
         kernel: Hpa(0x100_0000),
         command_line: Hpa(0x1_2000),
@@ -44,7 +44,7 @@ fn info<'a>(header: &'a SetupHeader, map: &'a MemoryMap<'_>) -> BootInfo<'a> {
     }
 }
 
-fn filled(info: &BootInfo<'_>) -> [u8; SIZE] {
+fn filled(info: &Contents<'_>) -> [u8; SIZE] {
     let mut page = [0xff; SIZE];
     fill(&mut page, info);
     page
@@ -140,7 +140,7 @@ fn a_long_map_is_joined_and_a_longer_one_goes_on_in_a_record() {
 fn a_text_screen() {
     let (header, map) = (header(), map(&[]));
     let mut info = info(&header, &map);
-    info.screen = Some(Screen::Text { columns: 80, rows: 25, cursor: (7, 12) });
+    info.screen = Some(ScreenInfo::Text { columns: 80, rows: 25, cursor: (7, 12) });
     let mut expected = [0; 0x40];
     expected[0x00] = 7; // orig_x
     expected[0x01] = 12; // orig_y
@@ -152,16 +152,16 @@ fn a_text_screen() {
     assert_eq!(filled(&info)[..0x40], expected);
 }
 
-fn framebuffer() -> Framebuffer {
-    Framebuffer {
+fn framebuffer() -> FramebufferInfo {
+    FramebufferInfo {
         base: Hpa(0x40_c000_0000),
         width: 1920,
         height: 1080,
         pitch: 8192,
         bits_per_pixel: 32,
-        red: Channel { position: 16, size: 8 },
-        green: Channel { position: 8, size: 8 },
-        blue: Channel { position: 0, size: 8 },
+        red: ColourField { position: 16, size: 8 },
+        green: ColourField { position: 8, size: 8 },
+        blue: ColourField { position: 0, size: 8 },
     }
 }
 
@@ -169,7 +169,7 @@ fn framebuffer() -> Framebuffer {
 fn a_framebuffer() {
     let (header, map) = (header(), map(&[]));
     let mut info = info(&header, &map);
-    info.screen = Some(Screen::Framebuffer(framebuffer()));
+    info.screen = Some(ScreenInfo::Framebuffer(framebuffer()));
     let page = filled(&info);
     assert_eq!(page[0x0f], 0x23); // VIDEO_TYPE_VLFB
     assert_eq!(number(&page, 0x12..0x14), 1920);
@@ -183,7 +183,7 @@ fn a_framebuffer() {
     assert_eq!(number(&page, 0x36..0x3a), 2); // the base has 64 bits
     assert_eq!(number(&page, 0x3a..0x3e), 0x40);
 
-    info.screen = Some(Screen::Framebuffer(Framebuffer { pitch: 0x1_0000, ..framebuffer() }));
+    info.screen = Some(ScreenInfo::Framebuffer(FramebufferInfo { pitch: 0x1_0000, ..framebuffer() }));
     assert_eq!(filled(&info)[..0x40], [0; 0x40]);
 }
 
@@ -191,7 +191,7 @@ fn a_framebuffer() {
 fn efi() {
     let (header, map) = (header(), map(&[]));
     let mut info = info(&header, &map);
-    info.screen = Some(Screen::Framebuffer(framebuffer()));
+    info.screen = Some(ScreenInfo::Framebuffer(framebuffer()));
     info.efi = Some(Efi {
         is_64bit: true,
         system_table: Hpa(0x1_7f5e_c018),

@@ -76,7 +76,7 @@ proptest! {
     #[test]
     fn joining_says_the_same_of_every_address(regions in regions()) {
         let before = MemoryMap::from_regions(regions);
-        let after: Vec<_> = before.listed(true).collect();
+        let after: Vec<_> = before.regions(true).collect();
         let kinds = |regions: &mut dyn Iterator<Item = MemoryRegion>, address| -> Vec<_> {
             let inside = regions.filter(|region| region.range.contains(&address));
             inside.map(|region| region.kind).collect()

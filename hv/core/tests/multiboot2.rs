@@ -1,7 +1,7 @@
 //! Multiboot2 information, as GRUB builds it and as nobody should.
 
 use proptest::prelude::*;
-use vidar_core::linux::boot_params::{Framebuffer, Screen};
+use vidar_core::linux::boot_params::{FramebufferInfo, ScreenInfo};
 use vidar_core::loader::info::BootInfo;
 use vidar_core::loader::multiboot2::{TEXT, parse};
 use vidar_core::loader::tags::Malformed;
@@ -92,7 +92,7 @@ fn a_framebuffer_and_efi_are_known() {
     let info = parsed(&words).expect("well formed");
     assert!(matches!(
         info.screen,
-        Some(Screen::Framebuffer(Framebuffer { width: 1024, bits_per_pixel: 32, .. }))
+        Some(ScreenInfo::Framebuffer(FramebufferInfo { width: 1024, bits_per_pixel: 32, .. }))
     ));
     let efi = info.efi.expect("both tags are there");
     assert_eq!((efi.system_table, efi.descriptor_size, efi.memory_map.len()), (Hpa(0x7f00_0000), 48, 96));

@@ -6,7 +6,7 @@ use vidar_core::boot::options::Options;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::console::framebuffer::{self, Format};
 use vidar_core::console::serial;
-use vidar_core::linux::boot_params::{Channel, Framebuffer, Screen};
+use vidar_core::linux::boot_params::{ColourField, FramebufferInfo, ScreenInfo};
 use vidar_core::loader::info::BootInfo;
 use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::layout::direct;
@@ -31,7 +31,7 @@ pub fn start() {
 pub fn choose(info: &BootInfo<'_>) -> Options {
     let options = Options::parse(info.command_line);
     let usual = options.console == Options::default().console && options.serial == Options::default().serial;
-    if !usual || !matches!(info.screen, Some(Screen::Text { .. })) {
+    if !usual || !matches!(info.screen, Some(ScreenInfo::Text { .. })) {
         let screen = info.screen.as_ref().filter(|_| options.console.screen).and_then(early);
         // SAFETY: as in `start`; the framebuffer is in the direct map as well.
         unsafe { console::start(options.console.serial.then_some(options.serial.port()), screen) };
@@ -49,16 +49,16 @@ pub fn choose(info: &BootInfo<'_>) -> Options {
 }
 
 /// Adds the framebuffer of a loader that is refused.
-pub fn add(framebuffer: &Framebuffer) {
-    if let Some(screen) = early(&Screen::Framebuffer(*framebuffer)) {
+pub fn add(framebuffer: &FramebufferInfo) {
+    if let Some(screen) = early(&ScreenInfo::Framebuffer(*framebuffer)) {
         // SAFETY: as in `choose`.
         unsafe { console::start(Some(serial::COM1), Some(screen)) };
     }
 }
 
 /// The screen while the trampoline's tables are in use; `None` where it is out of their reach.
-fn early(screen: &Screen) -> Option<console::Screen> {
-    let Screen::Framebuffer(framebuffer) = screen else {
+fn early(screen: &ScreenInfo) -> Option<console::Screen> {
+    let ScreenInfo::Framebuffer(framebuffer) = screen else {
         return Some(console::Screen::Text(direct(TEXT_MEMORY)));
     };
     let end = framebuffer.base.0.checked_add(bytes(framebuffer))?;
@@ -70,7 +70,7 @@ fn early(screen: &Screen) -> Option<console::Screen> {
 /// # Errors
 /// [`Refusal::TooMuchMemory`] where no frame is free.
 pub fn map_screen(info: &BootInfo<'_>, options: &Options, memory: &mut HostMemory) -> Result<(), Refusal> {
-    if let Some(Screen::Framebuffer(framebuffer)) = &info.screen
+    if let Some(ScreenInfo::Framebuffer(framebuffer)) = &info.screen
         && options.console.screen
         && format(framebuffer).is_usable()
     {
@@ -82,12 +82,13 @@ pub fn map_screen(info: &BootInfo<'_>, options: &Options, memory: &mut HostMemor
     Ok(())
 }
 
-fn bytes(framebuffer: &Framebuffer) -> u64 {
+fn bytes(framebuffer: &FramebufferInfo) -> u64 {
     u64::from(framebuffer.pitch) * u64::from(framebuffer.height)
 }
 
-fn format(framebuffer: &Framebuffer) -> Format {
-    let channel = |channel: Channel| framebuffer::Channel { position: channel.position, size: channel.size };
+fn format(framebuffer: &FramebufferInfo) -> Format {
+    let channel =
+        |channel: ColourField| framebuffer::Channel { position: channel.position, size: channel.size };
     Format {
         width: framebuffer.width as usize,
         height: framebuffer.height as usize,

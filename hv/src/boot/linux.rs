@@ -8,7 +8,7 @@ use core::ops::Range;
 use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::firmware::{efi_map, rsdp};
-use vidar_core::linux::boot_params::{self, BootInfo as Told, Efi, Screen};
+use vidar_core::linux::boot_params::{self, Contents, Efi, ScreenInfo};
 use vidar_core::linux::bzimage::{BzImage, release};
 use vidar_core::linux::handover::{CODE_SELECTOR, DATA_SELECTOR, GDT_LIMIT, Layout, Sizes};
 use vidar_core::linux::placement::{ALIGNMENT, Placement, Request, place};
@@ -92,7 +92,7 @@ fn boot_params(
     let mut page = Box::new([0; boot_params::SIZE]);
     boot_params::fill(
         &mut page,
-        &Told {
+        &Contents {
             header: &kernel.header,
             kernel: placement.kernel,
             command_line: layout.command_line(),
@@ -132,7 +132,7 @@ fn describe(kernel: &Module<'_>, initrds: usize, file: &[u8], placement: &Placem
 /// Moves the guest to its place and tells it of the machine; `cursor` is where Vidar's log ends on a text screen.
 pub fn hand_over(linux: Linux, info: &BootInfo<'_>, plan: &MemoryPlan<'_>, cursor: (u8, u8)) -> EntryState {
     let Linux { placement, layout, mut boot_params } = linux;
-    if matches!(info.screen, Some(Screen::Text { .. })) {
+    if matches!(info.screen, Some(ScreenInfo::Text { .. })) {
         boot_params::set_cursor(&mut boot_params, cursor);
     }
     let put = |at: &mut Hpa, bytes: &[u8]| {

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "the loader's information is found by its address")]
 
 use vidar_core::boot::refusal::Refusal;
-use vidar_core::linux::boot_params::Framebuffer;
+use vidar_core::linux::boot_params::FramebufferInfo;
 use vidar_core::loader::info::BootInfo;
 use vidar_core::loader::multiboot1::{self, SIZE};
 use vidar_core::loader::multiboot2;
@@ -12,7 +12,7 @@ use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::layout::direct;
 
 /// Returns the framebuffer that the Multiboot 1 information at physical address `address` speaks of.
-pub fn framebuffer_of_version_1(address: u32) -> Option<Framebuffer> {
+pub fn framebuffer_of_version_1(address: u32) -> Option<FramebufferInfo> {
     if address == 0 || address.checked_add(SIZE as u32).is_none() {
         return None;
     }

@@ -1,4 +1,4 @@
-//! ACPI tables: finding them from the root pointer, and changing them where they are. ACPI Specification 6.5, 5.2.6 "System
+//! Finds ACPI tables from the root pointer, and changes them in place. ACPI Specification 6.5, 5.2.6 "System
 //! Description Table Header", 5.2.7 "Root System Description Table (RSDT)" and 5.2.8 "Extended System Description Table
 //! (XSDT)".
 
@@ -6,31 +6,31 @@ use core::ops::Range;
 
 use crate::mem::addr::Hpa;
 
-/// Bytes of the header that every table begins with.
+/// Size in bytes of the header that every table begins with.
 pub const HEADER: usize = 36;
-/// Where in it the byte is that makes the sum of all bytes 0.
+/// Offset of the checksum in the header: the byte that makes the sum of all bytes of the table 0.
 pub const CHECKSUM: usize = 9;
 
-/// Bytes of a table that Vidar believes in.
+/// Largest size in bytes of a table that Vidar takes for one.
 const PLAUSIBLE: u32 = 16 << 20;
 
-/// A table in its place.
+/// A table at its place in memory.
 pub trait Table {
-    /// All of it.
+    /// Returns all bytes of the table.
     fn bytes(&self) -> &[u8];
 
-    /// Writes a byte, and returns true if it is there then: a table may be in ROM.
+    /// Writes `byte` at offset `at`. Returns true if the table holds it afterwards, and false if the table is in ROM.
     fn put(&mut self, at: usize, byte: u8) -> bool;
 }
 
-/// A table cannot be changed.
+/// The error for a table that cannot be changed, because it is in ROM or too short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadOnly;
 
-/// Changes a byte of a table, and the checksum with it.
+/// Changes the byte at offset `at` to `to`, and adapts the checksum.
 ///
 /// # Errors
-/// [`ReadOnly`] where the table stays what it was.
+/// [`ReadOnly`] if a byte could not be written, or lies beyond the end of the table.
 pub fn amend(table: &mut impl Table, at: usize, to: u8) -> Result<(), ReadOnly> {
     let byte = |at: usize| table.bytes().get(at).copied().ok_or(ReadOnly);
     let (before, checksum) = (byte(at)?, byte(CHECKSUM)?);
@@ -38,8 +38,8 @@ pub fn amend(table: &mut impl Table, at: usize, to: u8) -> Result<(), ReadOnly> 
     if both { Ok(()) } else { Err(ReadOnly) }
 }
 
-/// Where the tables with this signature are. `rsdp` are the root pointer's bytes, and `read` fills a buffer from memory, or
-/// says that nothing can be read there.
+/// Returns where the tables with this signature lie. `rsdp` holds the bytes of the root pointer. `read` fills a buffer
+/// from memory and returns true, or returns false if nothing can be read there.
 pub fn find(
     rsdp: &[u8],
     signature: [u8; 4],
@@ -58,14 +58,16 @@ pub fn find(
     })
 }
 
-/// Where the DSDT is, by the bytes of the FADT. ACPI Specification 6.5, 5.2.9 "Fixed ACPI Description Table (FADT)".
+/// Returns where the DSDT lies according to the bytes of the FADT; `None` if no DSDT is where they point. `read` is as
+/// for [`find`]. ACPI Specification 6.5, 5.2.9 "Fixed ACPI Description Table (FADT)".
 pub fn dsdt(fadt: &[u8], read: impl Fn(Hpa, &mut [u8]) -> bool) -> Option<Range<Hpa>> {
     let field = |at: Range<usize>| fadt.get(at).map(number).filter(|address| *address != 0);
     let address = field(140..148).or_else(|| field(40..44))?;
     table(Hpa(address), &read).filter(|(name, _)| name == b"DSDT").map(|(_, range)| range)
 }
 
-/// The table that lists the others, and the bytes of each of its entries.
+/// Returns where the RSDT or the XSDT lies, and the size of its entries in bytes. The XSDT is preferred if there is
+/// one.
 fn root(rsdp: &[u8], read: &impl Fn(Hpa, &mut [u8]) -> bool) -> Option<(Range<Hpa>, usize)> {
     let old = || rsdp.get(16..20).map(|bytes| (number(bytes), 4));
     let new = || rsdp.get(24..32).map(|bytes| (number(bytes), 8)).filter(|(address, _)| *address != 0);
@@ -74,7 +76,7 @@ fn root(rsdp: &[u8], read: &impl Fn(Hpa, &mut [u8]) -> bool) -> Option<(Range<Hp
     Some((table(Hpa(root), read)?.1, width))
 }
 
-/// Signature and extent of the table at `at`.
+/// Returns the signature and the extent of the table at `at`; `None` if its length is not plausible.
 fn table(at: Hpa, read: &impl Fn(Hpa, &mut [u8]) -> bool) -> Option<([u8; 4], Range<Hpa>)> {
     let mut start = [0; 8];
     if !read(at, &mut start) {
@@ -90,7 +92,7 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Tables of tests: in memory that can be written, and in ROM.
+/// Tables for tests: one in RAM, and one in ROM.
 #[cfg(test)]
 mod fakes {
     use alloc::vec::Vec;
@@ -108,7 +110,7 @@ mod fakes {
         }
     }
 
-    /// A table that stays as it is, whatever is written.
+    /// A table in ROM: writes do not change it.
     #[derive(Debug)]
     pub struct Rom(pub Vec<u8>);
 
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dsdt_by_either_pointer() {
+    fn dsdt_is_found_by_either_pointer_of_the_fadt() {
         let mut memory = vec![0; 0x1000];
         put(&mut memory, 0x100, b"DSDT", &[0; 4]);
         put(&mut memory, 0x200, b"DSDT", &[0; 8]);
@@ -160,15 +162,19 @@ mod tests {
         assert_eq!(dsdt(&fadt, reader(&memory)), None);
         fadt[41] = 1;
         assert_eq!(dsdt(&fadt, reader(&memory)), Some(Hpa(0x100)..Hpa(0x128)));
-        assert_eq!(dsdt(&fadt[..116], reader(&memory)), Some(Hpa(0x100)..Hpa(0x128)), "an old, short one");
+        assert_eq!(
+            dsdt(&fadt[..116], reader(&memory)),
+            Some(Hpa(0x100)..Hpa(0x128)),
+            "the FADT of ACPI 1.0 is shorter"
+        );
         fadt[141] = 2;
         assert_eq!(dsdt(&fadt, reader(&memory)), Some(Hpa(0x200)..Hpa(0x22c)));
         fadt[141] = 3;
-        assert_eq!(dsdt(&fadt, reader(&memory)), None, "another table");
+        assert_eq!(dsdt(&fadt, reader(&memory)), None, "no DSDT is there");
     }
 
     #[test]
-    fn through_either_root() {
+    fn tables_are_found_through_rsdt_and_xsdt() {
         let mut memory = vec![0; 0x1000];
         put(&mut memory, 0x100, b"RSDT", &[0x00, 3, 0, 0, 0x00, 4, 0, 0]);
         put(&mut memory, 0x200, b"XSDT", &[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0x00, 4, 0, 0, 0, 0, 0, 0]);
@@ -178,12 +184,16 @@ mod tests {
         rsdp[17] = 1;
         assert_eq!(look(&memory, &rsdp[..20], b"APIC"), Some(Hpa(0x400)..Hpa(0x42c)));
         rsdp[15] = 2;
-        assert_eq!(look(&memory, &rsdp, b"APIC"), Some(Hpa(0x400)..Hpa(0x42c)), "no new root: the old one");
+        assert_eq!(
+            look(&memory, &rsdp, b"APIC"),
+            Some(Hpa(0x400)..Hpa(0x42c)),
+            "without an XSDT the RSDT is used"
+        );
         rsdp[25] = 2;
         assert_eq!(
             look(&memory, &rsdp, b"APIC"),
             Some(Hpa(0x400)..Hpa(0x42c)),
-            "behind an entry that leads nowhere"
+            "an entry that points nowhere is skipped"
         );
         assert_eq!(look(&memory, &rsdp, b"FACP"), None);
         assert_eq!(look(&memory, &[], b"APIC"), None);

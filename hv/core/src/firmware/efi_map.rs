@@ -1,21 +1,21 @@
-//! The EFI memory map: what of it is RAM for the guest, and what the guest is told of it. UEFI Specification 2.10, 7.2.3
-//! "EFI_BOOT_SERVICES.GetMemoryMap()".
+//! The EFI memory map: which of it is RAM for the guest, and the copy that the guest is handed. UEFI Specification
+//! 2.10, 7.2.3 "EFI_BOOT_SERVICES.GetMemoryMap()".
 
 use core::ops::Range;
 
 use crate::mem::addr::{Hpa, PAGE_SIZE};
 use crate::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
 
-/// Bytes of a descriptor that are known; there may be more of each.
+/// Size in bytes of the part of a descriptor that is known; descriptors may be longer.
 const DESCRIPTOR: usize = 40;
 /// EfiReservedMemoryType.
 const RESERVED: u32 = 0;
-/// EFI_MEMORY_SP, an attribute: memory for a purpose of its own, to be left to the driver that knows it.
+/// EFI_MEMORY_SP, an attribute of memory with a specific purpose, which is left to the driver that knows it.
 const SPECIFIC_PURPOSE: u64 = 1 << 18;
-/// E820_TYPE_SOFT_RESERVED, a number of Linux' own.
+/// E820_TYPE_SOFT_RESERVED, an e820 type that only Linux defines.
 const SOFT_RESERVED: u32 = 0xefff_ffff;
 
-/// One descriptor.
+/// The known part of an EFI_MEMORY_DESCRIPTOR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Descriptor {
     kind: u32,
@@ -35,14 +35,14 @@ impl Descriptor {
         Hpa(self.start)..Hpa(end.unwrap_or(u64::MAX))
     }
 
-    /// As the Linux EFI stub has it: it leaves out types that it does not know, and memory that a guest of a confidential
-    /// machine would have to accept first.
+    /// Returns the e820 type as the Linux EFI stub chooses it. Returns `None` for unknown types, and for unaccepted
+    /// memory of confidential guests, both of which the stub leaves out.
     const fn memory_kind(&self) -> Option<MemoryKind> {
         Some(match self.kind {
-            // Loader, boot services, conventional memory.
+            // Loader and boot services code and data, and conventional memory.
             1..=4 | 7 if self.attributes & SPECIFIC_PURPOSE != 0 => MemoryKind::Other(SOFT_RESERVED),
             1..=4 | 7 => MemoryKind::Usable,
-            // Runtime services, devices, PAL code.
+            // Runtime services code and data, memory-mapped I/O and PAL code.
             RESERVED | 5 | 6 | 11..=13 => MemoryKind::Reserved,
             8 => MemoryKind::Unusable,
             9 => MemoryKind::AcpiReclaimable,
@@ -53,14 +53,14 @@ impl Descriptor {
     }
 }
 
-/// The descriptors of `map`, each of so many bytes; none if that cannot be.
+/// Returns the descriptors of `map`, each of `size` bytes, with their bytes; none if `size` is too small.
 fn descriptors(map: &[u8], size: u32) -> impl Iterator<Item = (&[u8], Descriptor)> + Clone {
     let size = size as usize;
     let whole = if size >= DESCRIPTOR { map } else { &[] };
     whole.chunks_exact(size.max(1)).filter_map(|bytes| Descriptor::read(bytes).map(|read| (bytes, read)))
 }
 
-/// The map as an e820 map.
+/// Returns the EFI memory map `map`, whose descriptors have `size` bytes, as an e820 map.
 pub fn memory_map(map: &[u8], size: u32) -> MemoryMap<'_> {
     let whole = if size as usize >= DESCRIPTOR { map } else { &[] };
     MemoryMap::new(whole, size as usize, |bytes| {
@@ -69,13 +69,14 @@ pub fn memory_map(map: &[u8], size: u32) -> MemoryMap<'_> {
     })
 }
 
-/// Memory of boot services, which some firmware goes on to use until the guest has told it of its virtual addresses.
+/// Returns the memory of boot services. Some firmware uses it until the guest has called SetVirtualAddressMap().
 pub fn boot_services(map: &[u8], size: u32) -> impl Iterator<Item = Range<Hpa>> + Clone {
     let kept = descriptors(map, size).filter(|(_, descriptor)| [3, 4].contains(&descriptor.kind));
     kept.map(|(_, descriptor)| descriptor.range())
 }
 
-/// Gives the map to `put`, piece by piece, with `hidden` reserved, which are whole pages.
+/// Passes the EFI memory map to `put`, piece by piece, with the ranges in `hidden` marked as reserved. `hidden` holds
+/// whole pages.
 pub fn hide(map: &[u8], size: u32, hidden: &[Range<Hpa>], mut put: impl FnMut(&[u8])) {
     for (bytes, descriptor) in descriptors(map, size) {
         let Range { mut start, end } = descriptor.range();
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_those_of_e820() {
+    fn efi_types_become_e820_types() {
         let kinds: Vec<_> = memory_map(
             &map(&[
                 (7, 0x1000, 1),
@@ -141,7 +142,7 @@ mod tests {
                 (10, 0x4000, 1),
                 (5, 0x5000, 1),
                 (11, 0x6000, 1),
-                (15, 0x7000, 1), // unaccepted memory, which is left out
+                (15, 0x7000, 1), // unaccepted memory is left out
             ]),
             SIZE as u32,
         )
@@ -149,18 +150,18 @@ mod tests {
         .map(|region| region.kind.to_raw())
         .collect();
         assert_eq!(kinds, [1, 1, 3, 4, 2, 2]);
-        assert!(memory_map(&[0; 96], 8).iter().next().is_none(), "no descriptor is so short");
+        assert!(memory_map(&[0; 96], 8).iter().next().is_none(), "descriptors have at least 40 bytes");
     }
 
     #[test]
-    fn boot_services_are_known() {
+    fn boot_services_code_and_data_are_found() {
         let map = map(&[(3, 0x1000, 1), (4, 0x2000, 2), (7, 0x4000, 1)]);
         let kept: Vec<_> = boot_services(&map, SIZE as u32).collect();
         assert_eq!(kept, [Hpa(0x1000)..Hpa(0x2000), Hpa(0x2000)..Hpa(0x4000)]);
     }
 
     #[test]
-    fn several_pieces_are_hidden_whatever_their_order() {
+    fn several_ranges_in_any_order_are_hidden() {
         let hidden = [Hpa(0x8000)..Hpa(0xa000), Hpa(0x2000)..Hpa(0x3000)];
         let mut shown = Vec::new();
         hide(&map(&[(7, 0x1000, 8), (4, 0x9000, 4)]), SIZE as u32, &hidden, |bytes| {
@@ -169,12 +170,15 @@ mod tests {
         let expected =
             [(7, 0x1000, 1), (0, 0x2000, 1), (7, 0x3000, 5), (0, 0x8000, 1), (0, 0x9000, 1), (4, 0xa000, 3)];
         assert_eq!(listed(&shown), expected);
-        assert!(shown.chunks(SIZE).all(|bytes| bytes[40..] == [0x77; 8]), "what is not known stays");
+        assert!(
+            shown.chunks(SIZE).all(|bytes| bytes[40..] == [0x77; 8]),
+            "the unknown part of a descriptor is copied"
+        );
     }
 
     proptest! {
         #[test]
-        fn hidden_pages_are_reserved_and_all_else_is_as_it_was(
+        fn hidden_pages_are_reserved_and_other_pages_keep_their_type(
             pieces in proptest::collection::vec((0u32..15, 1u64..8), 1..8),
             start in 0u64..20,
             length in 1u64..10,

@@ -1,45 +1,45 @@
-//! The firmware's list of CPUs: the MADT. ACPI Specification 6.5, 5.2.12 "Multiple APIC Description Table (MADT)".
+//! The firmware's list of CPUs, the MADT. ACPI Specification 6.5, 5.2.12 "Multiple APIC Description Table (MADT)".
 
 use alloc::vec::Vec;
 
 use super::acpi::{ReadOnly, Table, amend};
 
-/// CPUs that Vidar notes, more than any machine has that Linux runs on. The rest is only counted.
+/// Number of CPUs that [`Madt::cpus`] can hold, more than any known machine has. Further CPUs are only counted.
 pub const MOST: usize = 2048;
 
-/// Where the list of structures begins.
+/// Offset of the first structure.
 const LIST: usize = 44;
-/// Type of a processor local APIC structure, and of a processor local x2APIC structure.
+/// Types of the processor local APIC structure and of the processor local x2APIC structure.
 const LOCAL_APIC: u8 = 0;
 const LOCAL_X2APIC: u8 = 9;
-/// Flags of both: the CPU can be used.
+/// Flag in both structures: the CPU can be used.
 const ENABLED: u8 = 1;
-/// Flags: it could be added while the system runs.
+/// Flag in both structures: the CPU may be added while the system runs.
 const ONLINE_CAPABLE: u8 = 2;
 
-/// A CPU that can be used.
+/// A CPU that can be used, from a processor local APIC or x2APIC structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listed {
-    /// ID of its local APIC.
+pub struct LocalApic {
+    /// The ID of the CPU's local APIC.
     pub apic_id: u32,
 }
 
-/// What the table says.
+/// What the MADT says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Madt {
-    /// The CPUs that can be used, each once, in the table's order.
-    pub cpus: Vec<Listed>,
-    /// How many entries of further CPUs there are for which that list has no room.
+    /// The CPUs that can be used, each once, in the order of the table.
+    pub cpus: Vec<LocalApic>,
+    /// Number of entries for usable CPUs that `cpus` has no room for.
     pub beyond: usize,
-    /// A CPU is listed that cannot be used now: it may be added while the system runs.
+    /// True if a CPU is listed that cannot be used now: it may be added while the system runs.
     pub later: bool,
-    /// The checksum is wrong. Linux takes the list all the same, and waits for CPUs that do not start.
+    /// True if the checksum is wrong. Linux uses such a table all the same, and waits for CPUs that do not start.
     pub wrong_sum: bool,
-    /// What is wrong with the table; there may be more CPUs then.
+    /// What is wrong with the table, if anything. The machine may then have CPUs that are not in `cpus`.
     pub damage: Option<&'static str>,
 }
 
-/// Reads the table. Of a damaged one as much as can be trusted.
+/// Parses the MADT. Of a damaged table it returns what comes before the damage.
 pub fn parse(table: &[u8]) -> Madt {
     let damaged = |what| Madt { damage: Some(what), ..Madt::default() };
     let stated =
@@ -59,12 +59,12 @@ pub fn parse(table: &[u8]) -> Madt {
             break;
         };
         let Some((apic_id, flags)) = cpu(structure) else { continue };
-        // The flag that says "online capable" is newer than machines to which CPUs can be added: those list them with no
-        // flag at all.
+        // The "online capable" flag is newer than the first machines to which CPUs can be added. Those list such CPUs
+        // without any flag.
         madt.later |= flags & ENABLED == 0;
         if flags & ENABLED != 0 && madt.cpus.iter().all(|known| known.apic_id != apic_id) {
             if madt.cpus.len() < MOST {
-                madt.cpus.push(Listed { apic_id });
+                madt.cpus.push(LocalApic { apic_id });
             } else {
                 madt.beyond += 1;
             }
@@ -74,18 +74,19 @@ pub fn parse(table: &[u8]) -> Madt {
 }
 
 impl Madt {
-    /// The APIC IDs of all CPUs but the one that booted, which has `boot`. `None` if that is not among them: the IDs mean
-    /// something else then, and an INIT might reach its sender.
+    /// Returns the APIC IDs of all listed CPUs but the boot CPU, whose ID is `boot`; an empty list if the table lists
+    /// no CPU. Returns `None` if the boot CPU is missing: the IDs then mean something else, and an INIT might reach the
+    /// CPU that sends it.
     pub fn others(&self, boot: u32) -> Option<Vec<u32>> {
         let ids = || self.cpus.iter().map(|cpu| cpu.apic_id);
         (self.cpus.is_empty() || ids().any(|id| id == boot)).then(|| ids().filter(|id| *id != boot).collect())
     }
 }
 
-/// Takes the CPUs that `lost` names off the table, so that who reads it does not wait for them.
+/// Marks the CPUs for whose APIC ID `lost` returns true as unusable, so that the guest does not wait for them.
 ///
 /// # Errors
-/// [`ReadOnly`] where one of them stays on it.
+/// [`ReadOnly`] if one of them could not be marked.
 pub fn withdraw(table: &mut impl Table, lost: impl Fn(u32) -> bool) -> Result<(), ReadOnly> {
     let mut from = LIST;
     while let Some((flags, kept, next)) = next_lost(table.bytes(), from, &lost) {
@@ -95,8 +96,8 @@ pub fn withdraw(table: &mut impl Table, lost: impl Fn(u32) -> bool) -> Result<()
     Ok(())
 }
 
-/// In the structures from `from` on, the first that `lost` names: where its flags are, what is left of them without the CPU,
-/// and where the next structure begins.
+/// Finds the first usable CPU at or after offset `from` that `lost` names. Returns the offset of its flags, the flags
+/// that mark it as unusable, and the offset of the next structure.
 fn next_lost(table: &[u8], from: usize, lost: impl Fn(u32) -> bool) -> Option<(usize, u8, usize)> {
     structures_from(table, from).map_while(|structure| structure).find_map(|(at, structure)| {
         let (id, flags) = cpu(structure)?;
@@ -106,25 +107,25 @@ fn next_lost(table: &[u8], from: usize, lost: impl Fn(u32) -> bool) -> Option<(u
     })
 }
 
-/// The structures of the list with their places; `None` once, as the last, where one is damaged.
+/// Returns all structures with their offsets. A damaged structure yields `None` as the last item.
 fn structures(table: &[u8]) -> impl Iterator<Item = Option<(usize, &[u8])>> {
     structures_from(table, LIST)
 }
 
-/// Those from `from` on, where one begins.
+/// Returns the structures from offset `from` on, which is the start of a structure.
 fn structures_from(table: &[u8], from: usize) -> impl Iterator<Item = Option<(usize, &[u8])>> {
     let mut next = Some(from);
     core::iter::from_fn(move || {
         let at = next.filter(|at| *at < table.len())?;
         let structure = table.get(at + 1).and_then(|length| table.get(at..at + usize::from(*length)));
-        // A length that leads nowhere would never end.
+        // A length of 0 or 1 would make the walk endless.
         let structure = structure.filter(|structure| structure.len() >= 2 && is_whole(structure));
         next = structure.map(|structure| at + structure.len());
         Some(structure.map(|structure| (at, structure)))
     })
 }
 
-/// Returns true if a structure that is read has all its fields.
+/// Returns false if the structure is of a CPU and too short for its type.
 const fn is_whole(structure: &[u8]) -> bool {
     match structure[0] {
         LOCAL_APIC => structure.len() >= 8,
@@ -133,10 +134,10 @@ const fn is_whole(structure: &[u8]) -> bool {
     }
 }
 
-/// APIC ID and flags, if the structure is of a CPU.
+/// Returns the APIC ID and the flags, or `None` if the structure describes no CPU.
 fn cpu(structure: &[u8]) -> Option<(u32, u8)> {
     match structure {
-        // The ID that means all CPUs stands for none.
+        // The broadcast ID, 255 or 2^32 - 1, marks an entry without a CPU.
         [LOCAL_APIC, _, _, 0xff, ..] => None,
         [LOCAL_APIC, _, _, id, flags, ..] => Some(((*id).into(), *flags)),
         [LOCAL_X2APIC, _, _, _, a, b, c, d, flags, ..] => {
@@ -181,7 +182,7 @@ mod tests {
     const NONE: &[u8] = &[0, 8, 3, 0xff, 1, 0, 0, 0];
 
     #[test]
-    fn cpus_of_both_kinds_each_once() {
+    fn cpus_of_both_structures_are_listed_once() {
         let table = table(&[CPU_0, IO_APIC, CPU_6, OFF, NONE, X2_6, X2_300]);
         assert_eq!(ids(&table), [0, 6, 300]);
         assert!(parse(&table).later);
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_that_may_be_added_is_listed_with_and_without_a_flag() {
+    fn cpu_that_may_be_added_needs_no_online_capable_flag() {
         const ABSENT: &[u8] = &[0, 8, 3, 7, 0, 0, 0, 0];
         const ABSENT_X2: &[u8] = &[9, 16, 0, 0, 0x2c, 1, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0];
         for absent in [OFF, ABSENT, ABSENT_X2] {
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_structure_of_no_length_ends_the_walk() {
+    fn structure_with_a_bad_length_ends_the_walk() {
         for broken in [[0u8, 0, 0, 0], [0x80, 0, 0, 0], [0, 1, 0, 0], [0, 8, 2, 1], [9, 4, 0, 0]] {
             let table = table(&[CPU_0, &broken]);
             assert_eq!(ids(&table), [0]);
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_checksum_takes_no_cpu() {
+    fn table_with_a_wrong_checksum_is_used() {
         let good = table(&[CPU_0, CPU_6]);
         let mut bad = good.clone();
         bad[20] ^= 1;
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_boot_cpu_there_are_no_others() {
+    fn other_cpus_are_known_only_if_the_boot_cpu_is_listed() {
         let madt = parse(&table(&[CPU_0, CPU_6, X2_300]));
         assert_eq!(madt.others(6), Some(vec![0, 300]));
         assert_eq!(madt.others(16), None);
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_named() {
+    fn damage_is_described() {
         let good = table(&[CPU_0]);
         assert_eq!(parse(&good[..40]).damage, Some("its length is wrong"));
         assert_eq!(parse(&[]).damage, Some("its length is wrong"));
@@ -236,18 +237,18 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_is_withdrawn() {
+    fn withdrawn_cpus_are_no_longer_listed() {
         let mut table = table(&[CPU_0, IO_APIC, CPU_6, X2_6, X2_300]);
         withdraw(&mut table, |id| id != 0 && id != 300).unwrap();
         assert_eq!(ids(&table), [0, 300]);
-        assert_eq!(parse(&table).damage, None, "the checksum is right");
+        assert_eq!(parse(&table).damage, None, "the checksum has been adapted");
         assert_eq!(withdraw(&mut Rom(table.clone()), |id| id == 300), Err(ReadOnly));
-        assert_eq!(withdraw(&mut Rom(table), |id| id == 6), Ok(()), "it is gone already");
+        assert_eq!(withdraw(&mut Rom(table), |id| id == 6), Ok(()), "the CPU has been withdrawn before");
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "2,000 CPUs are compared with each other, which takes minutes there")]
-    fn more_cpus_than_can_be_noted_are_counted() {
+    fn cpus_beyond_the_limit_are_counted() {
         let cpu = |id: u32| {
             let [a, b, c, d] = id.to_le_bytes();
             [9, 16, 0, 0, a, b, c, d, 1, 0, 0, 0, 0, 0, 0, 0]
@@ -260,7 +261,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_there_can_be_read(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), sealed: bool) {
+        fn any_bytes_can_be_parsed(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), sealed: bool) {
             if sealed && bytes.len() >= LIST {
                 bytes[..4].copy_from_slice(b"APIC");
                 let length = (bytes.len() as u32).to_le_bytes();

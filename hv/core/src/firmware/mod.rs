@@ -1,4 +1,4 @@
-//! What firmware leaves in memory, parsed from bytes that may be anything.
+//! What firmware leaves in memory: ACPI tables and the EFI memory map. The parsers here accept any bytes.
 //!
 //! | file | what it is for |
 //! |---|---|

@@ -1,13 +1,14 @@
-//! The ACPI root pointer: the loader hands over a copy, and the guest is to be shown the original.
+//! The ACPI root pointer (RSDP): the boot loader hands over a copy, and the guest must find the original.
 
 use core::ops::Range;
 
 use crate::mem::addr::Hpa;
 
-/// Where a PC's BIOS keeps it. ACPI Specification 6.5, 5.2.5.1 "Finding the RSDP on IA-PC Systems".
+/// Where the BIOS of a PC keeps the RSDP. ACPI Specification 6.5, 5.2.5.1 "Finding the RSDP on IA-PC Systems".
 pub const BIOS_AREA: Range<Hpa> = Hpa(0xe_0000)..Hpa(0x10_0000);
 
-/// Where in `area`, whose bytes are `memory`, the original of `copy` is: on a 16-byte boundary.
+/// Returns the address of the original of `copy`: the first 16-byte boundary in `area` where the same bytes are.
+/// `memory` holds the bytes of `area`. Returns `None` if there is no such place or `copy` is empty.
 pub fn find(copy: &[u8], memory: &[u8], area: &Range<Hpa>) -> Option<Hpa> {
     if copy.is_empty() {
         return None;
@@ -21,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn found_on_a_boundary_or_not_at_all() {
+    fn rsdp_is_found_only_on_a_16_byte_boundary() {
         let mut memory = vec![0; 0x2_0000];
         memory[0x1_2340..0x1_2354].copy_from_slice(b"RSD PTR checksum etc");
         let copy = b"RSD PTR checksum etc";

@@ -1,20 +1,21 @@
-//! Suspend to RAM is not offered to the guest: the machine would wake up without Vidar, whose CPUs have lost all by then.
+//! Hides suspend to RAM (S2 and S3) from the guest: the machine would wake up in the guest without Vidar, because the
+//! CPUs have lost their state by then.
 //!
-//! An operating system finds the sleep states of a machine by their names among firmware's objects: ACPI Specification 6.5,
-//! 7.4.2 "\_Sx states". A name that is another is no state. S1 loses nothing, S4 and S5 go through the boot loader again,
-//! and suspend to idle is none of them: they stay.
+//! An operating system finds the sleep states of a machine by the names of objects in the firmware's AML tables: ACPI
+//! Specification 6.5, 7.4.2 "\_Sx states". An object with another name is no sleep state. S1 and suspend to idle keep
+//! the CPUs' state, and after S4 and S5 the machine boots through GRUB and Vidar again, so these stay.
 
 use super::acpi::{HEADER, ReadOnly, Table, amend};
 
-/// The states in which CPUs lose what they hold.
+/// The names of the states in which CPUs lose their state.
 const LOST: [&[u8; 4]; 2] = [b"_S2_", b"_S3_"];
-/// The first letter of their new names.
+/// The first letter of the new names.
 const LETTER: u8 = b'X';
 
-/// Renames the states in a table with code, and returns how many names there were.
+/// Renames the states in an AML table, and returns the number of names that it has changed.
 ///
 /// # Errors
-/// [`ReadOnly`] where a name stays what it was.
+/// [`ReadOnly`] if a name could not be changed.
 pub fn withdraw(table: &mut impl Table) -> Result<usize, ReadOnly> {
     let (mut renamed, mut from) = (0, HEADER);
     while let Some(at) = next(table.bytes(), from) {
@@ -24,7 +25,7 @@ pub fn withdraw(table: &mut impl Table) -> Result<usize, ReadOnly> {
     Ok(renamed)
 }
 
-/// Where the first of the names at or after `from` is.
+/// Returns the offset of the first such name at or after `from`.
 fn next(table: &[u8], from: usize) -> Option<usize> {
     let rest = table.get(from..)?;
     let at = rest.windows(4).position(|name| LOST.iter().any(|lost| name == *lost))?;
@@ -45,8 +46,8 @@ mod tests {
     }
 
     #[test]
-    fn the_names_go_and_nothing_else() {
-        // Name (_S1_, Package () { 1 }), and so on, then a name that only begins like one.
+    fn only_the_names_and_the_checksum_change() {
+        // The objects are Name (_S1_, Package () { 1 }), and so on. One name only begins like that of a state.
         let mut table = vec![0; HEADER];
         for state in [b"_S1_", b"_S2_", b"_S3_", b"_S4_", b"_S3D", b"_S3_"] {
             table.push(0x08);
@@ -67,7 +68,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_keep_their_sum(mut table in proptest::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>()) {
+        fn sum_of_any_bytes_is_kept(mut table in proptest::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>()) {
             if table.len() > HEADER + 4 {
                 let at = HEADER + at.index(table.len() - HEADER - 4);
                 table[at..at + 4].copy_from_slice(b"_S3_");

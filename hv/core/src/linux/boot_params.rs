@@ -1,4 +1,4 @@
-//! What the kernel is told at its start: boot_params, also called the zero page.
+//! boot_params, also called the zero page: the structure in which the boot loader describes the machine to the kernel.
 //!
 //! Linux, Documentation/arch/x86/boot.rst, "32-bit Boot Protocol", and zero-page.rst.
 
@@ -14,111 +14,113 @@ use super::bzimage::SetupHeader;
 use crate::mem::addr::Hpa;
 use crate::mem::map::{MemoryMap, MemoryRegion};
 
-/// Bytes in boot_params.
+/// Size of boot_params in bytes.
 pub const SIZE: usize = 4096;
-/// Entries that the e820 table has room for. More of them go into a record of their own.
+/// Number of entries in the e820 table of boot_params. Further entries go into a setup_data record, see
+/// [`more_regions`].
 pub const E820_ENTRIES: usize = 128;
-/// Bytes of an entry.
+/// Size of an e820 entry in bytes.
 const E820_ENTRY: usize = size_of::<boot_e820_entry>();
-/// Bytes of the head of a record that setup_data leads to.
+/// Size in bytes of the header of a setup_data record.
 const SETUP_DATA_HEAD: usize = size_of::<setup_data>();
 
 const _: () = assert!(size_of::<boot_params>() == SIZE && E820_ENTRY == 20 && SETUP_DATA_HEAD == 16);
 
-/// GRUB, which has loaded the kernel: the number that it writes itself when there is no Vidar.
+/// The boot loader ID of GRUB, which has loaded the kernel. GRUB writes the same number when it boots Linux without
+/// Vidar.
 const TYPE_OF_LOADER: u8 = 0x72;
-/// Normal video mode: the screen is left as it is.
+/// Normal video mode: the kernel leaves the screen as it is.
 const VID_MODE_NORMAL: u16 = 0xffff;
 
-/// efi_secureboot_mode_disabled of include/linux/efi.h.
+/// The value of efi_secureboot_mode_disabled in include/linux/efi.h.
 const SECURE_BOOT_DISABLED: u8 = 2;
 
-/// What is on the screen.
+/// What the screen shows when the kernel starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Screen {
-    /// VGA text, in mode 3 with characters 16 lines high.
+pub enum ScreenInfo {
+    /// VGA text mode 3, with characters 16 scan lines high.
     Text {
-        /// Characters in a line.
+        /// Number of columns.
         columns: u8,
-        /// Lines.
+        /// Number of rows.
         rows: u8,
-        /// Where the cursor is: column and line, from 0.
+        /// Column and row of the cursor, both counted from 0.
         cursor: (u8, u8),
     },
-    /// A linear framebuffer with a colour in each pixel.
-    Framebuffer(Framebuffer),
+    /// A linear framebuffer with direct colour.
+    Framebuffer(FramebufferInfo),
 }
 
-/// A linear framebuffer.
+/// A linear framebuffer with direct colour, as Multiboot and Linux's screen_info describe it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Framebuffer {
-    /// The first pixel.
+pub struct FramebufferInfo {
+    /// Address of the first pixel.
     pub base: Hpa,
-    /// Pixels in a line.
+    /// Width in pixels.
     pub width: u32,
-    /// Lines.
+    /// Height in pixels.
     pub height: u32,
-    /// Bytes from one line to the next.
+    /// Number of bytes from the start of one line to the start of the next.
     pub pitch: u32,
-    /// Bits of a pixel, with those that are not used.
+    /// Number of bits in a pixel, including unused ones.
     pub bits_per_pixel: u8,
-    /// Where red is in a pixel.
-    pub red: Channel,
-    /// Where green is in a pixel.
-    pub green: Channel,
-    /// Where blue is in a pixel.
-    pub blue: Channel,
+    /// The bits of a pixel that hold red.
+    pub red: ColourField,
+    /// The bits of a pixel that hold green.
+    pub green: ColourField,
+    /// The bits of a pixel that hold blue.
+    pub blue: ColourField,
 }
 
-/// Where a colour is in a pixel.
+/// The bits of a pixel that hold one colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Channel {
-    /// Its lowest bit.
+pub struct ColourField {
+    /// Number of the lowest bit.
     pub position: u8,
-    /// Its bits, in number.
+    /// Number of bits.
     pub size: u8,
 }
 
 /// The firmware's EFI tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Efi {
-    /// Whether the firmware is a 64-bit one.
+    /// True if the firmware is 64-bit.
     pub is_64bit: bool,
-    /// The EFI system table.
+    /// Address of the EFI system table.
     pub system_table: Hpa,
-    /// The EFI memory map.
+    /// Where the EFI memory map lies.
     pub memory_map: Range<Hpa>,
-    /// Bytes from one of its descriptors to the next.
+    /// Number of bytes from one descriptor of the memory map to the next.
     pub descriptor_size: u32,
-    /// The version of its descriptors.
+    /// Version of the descriptors.
     pub descriptor_version: u32,
 }
 
-/// Everything that boot_params tells.
+/// Everything that [`fill`] writes into boot_params.
 #[derive(Debug, Clone)]
-pub struct BootInfo<'a> {
-    /// The kernel's own header.
+pub struct Contents<'a> {
+    /// The setup header of the kernel file.
     pub header: &'a SetupHeader,
-    /// Where the kernel is loaded.
+    /// Load address of the kernel, below 4 GiB.
     pub kernel: Hpa,
-    /// The command line, ending in a zero byte.
+    /// Address of the command line, which ends with a zero byte.
     pub command_line: Hpa,
-    /// The initrd.
+    /// Where the initrd lies; `None` without one.
     pub initrd: Option<Range<Hpa>>,
-    /// The memory map, with Vidar's memory marked reserved.
+    /// The memory map, in which Vidar's memory is reserved.
     pub map: &'a MemoryMap<'a>,
-    /// Where the record of [`more_regions`] goes, if there is one.
+    /// Address of the record that [`more_regions`] writes. It is used only if [`more_regions_size`] is not 0.
     pub setup_data: Hpa,
-    /// The ACPI RSDP, or the copy of it that the boot loader made.
+    /// Address of the ACPI RSDP, or of the copy that the boot loader made; `None` if there is none.
     pub rsdp: Option<Hpa>,
-    /// What is on the screen, if anything is.
-    pub screen: Option<Screen>,
-    /// The EFI tables, if the firmware is EFI.
+    /// What the screen shows; `None` without a screen.
+    pub screen: Option<ScreenInfo>,
+    /// The EFI tables; `None` on a BIOS.
     pub efi: Option<Efi>,
 }
 
-/// Fills `page` with the boot_params for this kernel on this machine.
-pub fn fill(page: &mut [u8; SIZE], info: &BootInfo<'_>) {
+/// Writes boot_params for this kernel on this machine to `page`, over whatever it held.
+pub fn fill(page: &mut [u8; SIZE], info: &Contents<'_>) {
     page.fill(0);
     let mut page = Page(page);
     page.put(offset_of!(boot_params, hdr), info.header.bytes());
@@ -128,8 +130,8 @@ pub fn fill(page: &mut [u8; SIZE], info: &BootInfo<'_>) {
         page.put(offset_of!(boot_params, acpi_rsdp_addr), &rsdp.0.to_le_bytes());
     }
     match info.screen {
-        Some(Screen::Text { columns, rows, cursor }) => put_text(&mut page, columns, rows, cursor),
-        Some(Screen::Framebuffer(framebuffer)) => {
+        Some(ScreenInfo::Text { columns, rows, cursor }) => put_text(&mut page, columns, rows, cursor),
+        Some(ScreenInfo::Framebuffer(framebuffer)) => {
             put_framebuffer(&mut page, &framebuffer, info.efi.is_some());
         }
         None => {}
@@ -139,15 +141,16 @@ pub fn fill(page: &mut [u8; SIZE], info: &BootInfo<'_>) {
     }
 }
 
-/// Moves the cursor of a text screen in a page that [`fill`] has filled.
-pub fn set_cursor(page: &mut [u8; SIZE], (column, row): (u8, u8)) {
+/// Changes the cursor of a text screen in boot_params that [`fill`] has written. `position` holds column and row.
+pub fn set_cursor(page: &mut [u8; SIZE], position: (u8, u8)) {
+    let (column, row) = position;
     let mut page = Page(page);
     page.put(offset_of!(boot_params, screen_info.orig_x), &[column]);
     page.put(offset_of!(boot_params, screen_info.orig_y), &[row]);
 }
 
-/// The page with one way to write it. Offsets and sizes are constants that lie inside; a write that did not would be
-/// left out.
+/// The bytes of boot_params while they are written. All offsets and sizes are constants inside the page; a write beyond
+/// it would be dropped.
 struct Page<'a>(&'a mut [u8; SIZE]);
 
 impl Page<'_> {
@@ -158,18 +161,19 @@ impl Page<'_> {
         }
     }
 
-    /// Writes the two halves of an address or a size.
+    /// Writes the low and the high 32 bits of an address or a size to their two fields.
     fn put_halves(&mut self, low: usize, high: usize, value: u64) {
         self.put(low, &(value as u32).to_le_bytes());
         self.put(high, &((value >> 32) as u32).to_le_bytes());
     }
 }
 
-/// The fields of the header that are the boot loader's to write.
-fn put_header(page: &mut Page<'_>, info: &BootInfo<'_>) {
+/// Writes the fields of the setup header that the boot protocol leaves to the boot loader.
+fn put_header(page: &mut Page<'_>, info: &Contents<'_>) {
     page.put(offset_of!(boot_params, hdr.vid_mode), &VID_MODE_NORMAL.to_le_bytes());
     page.put(offset_of!(boot_params, hdr.type_of_loader), &[TYPE_OF_LOADER]);
-    // loadflags stay as the kernel has them: LOADED_HIGH was checked, and the rest is for the real-mode code.
+    // loadflags stay as the kernel file has them: LOADED_HIGH has been checked, and the other flags concern the
+    // real-mode code.
     page.put(offset_of!(boot_params, hdr.code32_start), &(info.kernel.0 as u32).to_le_bytes());
     let setup_data = if more_regions_size(info.map) == 0 { Hpa(0) } else { info.setup_data };
     page.put(offset_of!(boot_params, hdr.setup_data), &setup_data.0.to_le_bytes());
@@ -191,37 +195,40 @@ fn put_header(page: &mut Page<'_>, info: &BootInfo<'_>) {
     );
 }
 
-/// The entries that the kernel is told, each as the firmware gave it. Only where boot_params has no room for all are
-/// neighbours of one kind joined, as Linux' EFI stub does it (setup_e820 of drivers/firmware/efi/libstub/x86-stub.c).
-fn told<'a>(map: &'a MemoryMap<'_>) -> impl Iterator<Item = MemoryRegion> + 'a {
+/// Returns the e820 entries for the kernel, each as the firmware gave it. Only if there are more than boot_params has
+/// room for, neighbours of the same kind are joined, as Linux's EFI stub does (setup_e820 in
+/// drivers/firmware/efi/libstub/x86-stub.c).
+fn e820_regions<'a>(map: &'a MemoryMap<'_>) -> impl Iterator<Item = MemoryRegion> + 'a {
     let too_many = map.iter().nth(E820_ENTRIES).is_some();
-    map.listed(too_many)
+    map.regions(too_many)
 }
 
 fn put_e820(page: &mut Page<'_>, map: &MemoryMap<'_>) {
     let mut entries = 0;
-    for (index, region) in told(map).take(E820_ENTRIES).enumerate() {
+    for (index, region) in e820_regions(map).take(E820_ENTRIES).enumerate() {
         page.put(offset_of!(boot_params, e820_table) + index * E820_ENTRY, &e820_entry(&region));
         entries += 1;
     }
     page.put(offset_of!(boot_params, e820_entries), &[entries]);
 }
 
-/// Bytes of the record with the entries that boot_params has no room for; 0 if there are none.
+/// Returns the size in bytes of the setup_data record for the e820 entries that do not fit into boot_params; 0 if all
+/// of them fit.
 pub fn more_regions_size(map: &MemoryMap<'_>) -> usize {
-    match told(map).skip(E820_ENTRIES).count() {
+    match e820_regions(map).skip(E820_ENTRIES).count() {
         0 => 0,
         count => SETUP_DATA_HEAD + count * E820_ENTRY,
     }
 }
 
-/// Gives that record to `put`, piece by piece: Linux, Documentation/arch/x86/boot.rst, "setup_data", SETUP_E820_EXT.
+/// Passes the setup_data record for the e820 entries that do not fit into boot_params to `put`, piece by piece; nothing
+/// if all of them fit. Linux, Documentation/arch/x86/boot.rst, "setup_data", SETUP_E820_EXT.
 pub fn more_regions(map: &MemoryMap<'_>, mut put: impl FnMut(&[u8])) {
     let Some(length) = more_regions_size(map).checked_sub(SETUP_DATA_HEAD) else { return };
-    put(&0u64.to_le_bytes()); // the last record
+    put(&0u64.to_le_bytes()); // next: there is no further record
     put(&SETUP_E820_EXT.to_le_bytes());
     put(&(length as u32).to_le_bytes());
-    told(map).skip(E820_ENTRIES).for_each(|region| put(&e820_entry(&region)));
+    e820_regions(map).skip(E820_ENTRIES).for_each(|region| put(&e820_entry(&region)));
 }
 
 fn e820_entry(MemoryRegion { range, kind }: &MemoryRegion) -> [u8; E820_ENTRY] {
@@ -243,13 +250,14 @@ fn put_text(page: &mut Page<'_>, columns: u8, rows: u8, (column, row): (u8, u8))
     page.put(offset_of!(boot_params, screen_info.orig_video_points), &16u16.to_le_bytes());
 }
 
-/// A framebuffer with a dimension that its field cannot hold is left out: better no screen than a skewed one.
-fn put_framebuffer(page: &mut Page<'_>, framebuffer: &Framebuffer, efi: bool) {
+/// Writes screen_info for a framebuffer. Writes nothing if a dimension does not fit into its field: no screen is better
+/// than a garbled one.
+fn put_framebuffer(page: &mut Page<'_>, framebuffer: &FramebufferInfo, efi: bool) {
     let narrow = |value: u32| u16::try_from(value).ok();
     let dimensions = (narrow(framebuffer.width), narrow(framebuffer.height), narrow(framebuffer.pitch));
     let (Some(width), Some(height), Some(pitch)) = dimensions else { return };
     let bytes = u32::from(pitch) * u32::from(height);
-    // The EFI driver takes the size in bytes, the VESA driver in blocks of 64 KiB.
+    // The EFI framebuffer driver expects the size in bytes, the VESA driver in blocks of 64 KiB.
     let (kind, size) = if efi { (VIDEO_TYPE_EFI, bytes) } else { (VIDEO_TYPE_VLFB, bytes.div_ceil(1 << 16)) };
     let colours = [framebuffer.red, framebuffer.green, framebuffer.blue];
     let used = colours.iter().map(|channel| u32::from(channel.size)).sum::<u32>();
@@ -264,7 +272,7 @@ fn put_framebuffer(page: &mut Page<'_>, framebuffer: &Framebuffer, efi: bool) {
     page.put(offset_of!(boot_params, screen_info.lfb_size), &size.to_le_bytes());
     page.put(offset_of!(boot_params, screen_info.lfb_linelength), &pitch.to_le_bytes());
     page.put(offset_of!(boot_params, screen_info.pages), &1u16.to_le_bytes());
-    // Size and position of red, green, blue and what is left stand side by side.
+    // The size and the position of red, green, blue and the reserved bits follow each other.
     let masks = colours.map(|channel| [channel.size, channel.position]);
     page.put(offset_of!(boot_params, screen_info.red_size), masks.as_flattened());
     let rest = if reserved == 0 { [0, 0] } else { [reserved, top % framebuffer.bits_per_pixel.max(1)] };
@@ -297,6 +305,6 @@ fn put_efi(page: &mut Page<'_>, efi: &Efi) {
     page.put(offset_of!(boot_params, efi_info.efi_memmap_size), &size.to_le_bytes());
     page.put(offset_of!(boot_params, efi_info.efi_memdesc_size), &efi.descriptor_size.to_le_bytes());
     page.put(offset_of!(boot_params, efi_info.efi_memdesc_version), &efi.descriptor_version.to_le_bytes());
-    // With it on, GRUB would not have started Vidar, which nobody has signed.
+    // With Secure Boot on, GRUB would not have started Vidar, which is not signed.
     page.put(offset_of!(boot_params, secure_boot), &[SECURE_BOOT_DISABLED]);
 }

@@ -1,7 +1,7 @@
-//! The kernel file: a Linux bzImage, checked before anything in it is believed.
+//! The kernel file: a Linux bzImage, whose header is checked before any of it is used.
 //!
-//! Linux, Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header". Offsets in the file are those in
-//! boot_params, where the header is copied to.
+//! Linux, Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header". The header has the same offset in the file
+//! and in boot_params, so the offsets of boot_params are used for both.
 
 use core::mem::offset_of;
 use core::ops::Range;
@@ -10,76 +10,76 @@ use linux_raw_sys::bootparam::{LOADED_HIGH, boot_params};
 
 use crate::mem::addr::{Hpa, PAGE_SIZE};
 
-/// The unit that the size of the real-mode code is counted in.
+/// Unit of the real-mode code's size, in bytes.
 const SECTOR: usize = 512;
-/// The unit that the size of the protected-mode code is counted in.
+/// Unit of the protected-mode code's size, in bytes.
 const PARAGRAPH: u64 = 16;
-/// Where the header begins in the file and in boot_params.
+/// Offset of the header in the file and in boot_params.
 const HEADER: usize = offset_of!(boot_params, hdr);
-/// Where boot_params goes on after the room it has for the header.
+/// Offset of the end of the room that boot_params has for the header.
 const HEADER_LIMIT: usize = offset_of!(boot_params, edd_mbr_sig_buffer);
-/// The end of the last field that is needed here.
+/// Offset of the end of the last header field that Vidar reads.
 const NEEDED: usize = offset_of!(boot_params, hdr.init_size) + size_of::<u32>();
-/// Protocol 2.10 brought pref_address and init_size, without which no place for a kernel can be chosen.
+/// Protocol 2.10 introduced pref_address and init_size, which are needed to place a kernel.
 const OLDEST_PROTOCOL: u16 = 0x020a;
 
-// The offsets that boot.rst gives.
+// These offsets are the ones in boot.rst.
 const _: () = assert!(HEADER == 0x1f1 && HEADER_LIMIT == 0x290 && NEEDED == 0x264);
 
-/// Why a file is not a kernel that Vidar can start. Each is a sentence for the user.
+/// The reasons why a file is not a kernel that Vidar can start. Each is displayed as a sentence for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BzImageError {
-    /// Nothing is in it.
+    /// The file is empty.
     #[error("the kernel is an empty file: copy it again")]
     Empty,
-    /// It is compressed as a whole, by this program.
+    /// The whole file is compressed. The value names the program that unpacks it.
     #[error(
         "the kernel is compressed as a whole (by {0}), or it is an initrd: give GRUB the vmlinuz file itself as the first \
          module, unpacked"
     )]
     Compressed(&'static str),
-    /// It is a program of another format that kernels come in.
+    /// The file is a kernel or a program in another format, which the value names.
     #[error(
         "the kernel is {0}: give GRUB the vmlinuz file of the same kernel, a bzImage, as the first module"
     )]
     OtherFormat(&'static str),
-    /// It is an initrd.
+    /// The file is a cpio archive, as an initrd is.
     #[error(
         "the kernel is an initrd (a cpio archive): give GRUB the vmlinuz file as the first module, and the initrd after it"
     )]
     Initrd,
-    /// No signature, or too short to have one.
+    /// The file has no "HdrS" signature, or is too short to hold one.
     #[error(
         "the kernel is not a Linux bzImage (no \"HdrS\" signature): give GRUB the vmlinuz file of a Linux x86 kernel \
          as the first module"
     )]
     NotBzImage,
-    /// The protocol is too old.
+    /// The kernel's boot protocol is older than 2.10. The value is its version, major number in the high byte.
     #[error(
         "the kernel speaks boot protocol {}.{:02} and Vidar needs 2.10 or later: use Linux 2.6.31 or newer",
         .0 >> 8, .0 & 0xff
     )]
     OldProtocol(u16),
-    /// A zImage.
+    /// The kernel is a zImage.
     #[error("the kernel is a zImage, which loads below 1 MiB: use the bzImage of the same kernel")]
     LoadedLow,
-    /// The file ends too early.
+    /// The file is shorter than its header says.
     #[error(
         "the kernel is truncated: its header promises {promised} bytes and the module has {present}; \
          copy the file again"
     )]
     Truncated {
-        /// Bytes that the header speaks of.
+        /// Size of the file in bytes according to its header.
         promised: u64,
-        /// Bytes in the file.
+        /// Actual size of the file in bytes.
         present: u64,
     },
-    /// A field has a value that no kernel gives it.
+    /// A header field has a value that no kernel gives it. The value of this variant says which field.
     #[error("the kernel is damaged: {0}; copy the file again")]
     Damaged(&'static str),
 }
 
-/// The setup header of a kernel, byte for byte: what boot_params begins with.
+/// The setup header of a kernel, byte for byte.
 #[derive(Debug, Clone, Copy)]
 pub struct SetupHeader {
     bytes: [u8; HEADER_LIMIT - HEADER],
@@ -87,40 +87,45 @@ pub struct SetupHeader {
 }
 
 impl SetupHeader {
-    /// The bytes that belong at offset 0x1F1 of boot_params.
+    /// Returns the header's bytes, which belong at offset 0x1F1 of boot_params.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
-/// What a kernel file says of itself.
+/// What the header of a kernel file says.
 #[derive(Debug, Clone)]
 pub struct BzImage {
-    /// A copy of the header, so that the file may be overwritten.
+    /// A copy of the header, which stays valid when the file is overwritten.
     pub header: SetupHeader,
-    /// The boot protocol, major number in the high byte. At least 2.10.
+    /// The version of the boot protocol, major number in the high byte; at least 2.10.
     pub version: u16,
-    /// Where in the file the code is that is loaded and entered, in bytes.
+    /// The bytes of the file that are loaded and entered: the protected-mode code.
     pub payload: Range<usize>,
-    /// Whether the kernel runs elsewhere than at `pref_address`.
+    /// True if the kernel can run at other addresses than `pref_address`.
     pub relocatable: bool,
-    /// What a place for the kernel must be a multiple of: a power of two, at least a page.
+    /// The load address must be a multiple of this: a power of two, at least the size of a page.
     pub alignment: u64,
-    /// Where the kernel wants to be.
+    /// The load address that the kernel prefers.
     pub pref_address: Hpa,
-    /// Bytes from where it is on that the kernel uses before it reads the memory map; at least the payload.
+    /// Number of bytes from its load address on that the kernel uses before it reads the memory map; at least the size
+    /// of the payload.
     pub init_size: u64,
-    /// The highest address that a byte of the initrd may have.
+    /// The highest address that the last byte of the initrd may have.
     pub initrd_addr_max: Hpa,
-    /// Bytes in the longest command line, without the zero at its end.
+    /// Length in bytes of the longest command line, without the zero byte at its end.
     pub cmdline_size: u32,
 }
 
 impl BzImage {
     /// Reads and checks the header of a kernel file.
+    ///
+    /// # Errors
+    ///
+    /// A [`BzImageError`] that says why the file is not a kernel that Vidar can start.
     pub fn parse(file: &[u8]) -> Result<Self, BzImageError> {
         if bytes_at(file, offset_of!(boot_params, hdr.header)) != Some(*b"HdrS") {
-            return Err(recognised(file));
+            return Err(error_for(file));
         }
         let truncated = |promised: u64| BzImageError::Truncated { promised, present: file.len() as u64 };
         macro_rules! field {
@@ -162,10 +167,10 @@ impl BzImage {
         if payload_bytes == 0 {
             return Err(BzImageError::Damaged("its header promises no code"));
         }
-        // The boot sector is not counted in setup_sects.
+        // setup_sects does not count the boot sector.
         let start = (1 + sectors) * SECTOR;
         let promised = start as u64 + payload_bytes;
-        // Sizes are counted in paragraphs, rounded up: the last may end early.
+        // syssize is rounded up to whole paragraphs, so the last one may be incomplete.
         let end = usize::try_from(promised).ok().map(|end| end.min(file.len()));
         let end = end.filter(|end| promised - (*end as u64) < PARAGRAPH).ok_or(truncated(promised))?;
         let header = file.get(HEADER..header_end).ok_or(truncated(promised))?;
@@ -177,7 +182,7 @@ impl BzImage {
             relocatable,
             alignment: if relocatable { alignment.max(PAGE_SIZE) } else { PAGE_SIZE },
             pref_address: match field!(u64, pref_address)? {
-                0 => Hpa(0x10_0000), // where a kernel goes that has no wish
+                0 => Hpa(0x10_0000), // the protocol's usual address, for a kernel without a preference
                 address => Hpa(address),
             },
             init_size: u64::from(field!(u32, init_size)?).max(payload_bytes),
@@ -187,14 +192,15 @@ impl BzImage {
     }
 }
 
-/// The first bytes of files in a format, and the name of that format.
+/// The bytes that files in a format begin with, and the name of the format.
 type Format = (&'static [u8], &'static str);
 
-fn known(file: &[u8], formats: &[Format]) -> Option<&'static str> {
+fn format_of(file: &[u8], formats: &[Format]) -> Option<&'static str> {
     formats.iter().find(|(magic, _)| file.starts_with(magic)).map(|(_, name)| *name)
 }
 
-/// The program that unpacks the file, if it is compressed as a whole. The formats are those of Linux, lib/decompress.c.
+/// Returns the program that unpacks the file if all of it is compressed, and `None` otherwise. The formats are those in
+/// lib/decompress.c of Linux.
 pub fn compressed_by(file: &[u8]) -> Option<&'static str> {
     const FORMATS: [Format; 8] = [
         (b"\x1f\x8b", "gzip"),
@@ -206,11 +212,11 @@ pub fn compressed_by(file: &[u8]) -> Option<&'static str> {
         (b"\x04\x22\x4d\x18", "lz4"),
         (b"\x28\xb5\x2f\xfd", "zstd"),
     ];
-    known(file, &FORMATS)
+    format_of(file, &FORMATS)
 }
 
-/// What a file is that is no bzImage, as far as its first bytes tell.
-fn recognised(file: &[u8]) -> BzImageError {
+/// Returns the error for a file that is not a bzImage, by its first bytes.
+fn error_for(file: &[u8]) -> BzImageError {
     const OTHER: [Format; 2] = [
         (b"\x7fELF", "an ELF program, such as the vmlinux of a build"),
         (b"MZ", "an EFI program and no Linux kernel, such as a unified kernel image (UKI)"),
@@ -221,14 +227,14 @@ fn recognised(file: &[u8]) -> BzImageError {
         BzImageError::Initrd
     } else if let Some(name) = compressed_by(file) {
         BzImageError::Compressed(name)
-    } else if let Some(name) = known(file, &OTHER) {
+    } else if let Some(name) = format_of(file, &OTHER) {
         BzImageError::OtherFormat(name)
     } else {
         BzImageError::NotBzImage
     }
 }
 
-/// The release and build of the kernel, for people; `None` if the file does not say.
+/// Returns the release and build of the kernel as text for people; `None` if the file does not contain it.
 pub fn release(file: &[u8]) -> Option<&str> {
     let offset = u16::from_le_bytes(bytes_at(file, offset_of!(boot_params, hdr.kernel_version))?);
     let text = file.get(usize::from(offset).checked_add(SECTOR)?..)?;
@@ -255,7 +261,7 @@ mod tests {
 
     use super::*;
 
-    /// A kernel file as a distribution ships it, its fields at the offsets that boot.rst gives.
+    /// Returns a kernel file as a distribution ships it, with its fields at the offsets in boot.rst.
     fn kernel() -> Vec<u8> {
         let mut file = vec![0; 0x3000 + 0x10 * 0x100];
         let mut put = |offset: usize, bytes: &[u8]| file[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -280,11 +286,11 @@ mod tests {
     fn error_with(offset: usize, bytes: &[u8]) -> BzImageError {
         let mut file = kernel();
         file[offset..offset + bytes.len()].copy_from_slice(bytes);
-        BzImage::parse(&file).expect_err("the file is bad")
+        BzImage::parse(&file).expect_err("a damaged file must be refused")
     }
 
     #[test]
-    fn a_kernel_is_read() {
+    fn header_fields_are_read() {
         let file = kernel();
         let image = BzImage::parse(&file).unwrap();
         assert_eq!(image.version, 0x020f);
@@ -297,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_with_a_second_meaning() {
+    fn zero_and_unused_fields_have_defaults() {
         let mut file = kernel();
         file[0x1f1] = 0;
         file[0x234] = 0;
@@ -310,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_in_one_sentence() {
+    fn each_bad_field_has_its_error() {
         assert_eq!(BzImage::parse(b"no kernel").err(), Some(BzImageError::NotBzImage));
         assert_eq!(error_with(0x202, b"Hdr?"), BzImageError::NotBzImage);
         assert_eq!(error_with(0x206, &[9, 2]), BzImageError::OldProtocol(0x0209));
@@ -326,8 +332,8 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_named() {
-        let sentence = |file: &[u8]| BzImage::parse(file).expect_err("no kernel").to_string();
+    fn errors_name_the_format_of_other_files() {
+        let sentence = |file: &[u8]| BzImage::parse(file).expect_err("no bzImage").to_string();
         assert_eq!(sentence(b""), "the kernel is an empty file: copy it again");
         assert_eq!(
             sentence(b"\x1f\x8b\x08\0"),
@@ -341,7 +347,7 @@ mod tests {
         );
         assert!(sentence(b"MZ\x90\0").contains("unified kernel image"));
         assert!(sentence(b"070701").contains("an initrd"));
-        // A kernel with an EFI stub begins like an EFI program as well.
+        // A bzImage with an EFI stub also begins with the signature of an EFI program.
         let mut stub = kernel();
         stub[..2].copy_from_slice(b"MZ");
         assert!(BzImage::parse(&stub).is_ok());
@@ -349,7 +355,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "16,000 files take minutes there")]
-    fn a_file_cut_anywhere_is_refused_but_for_the_last_paragraph() {
+    fn truncated_file_is_refused_unless_only_its_last_paragraph_is_incomplete() {
         let file = kernel();
         for length in 0..file.len() - 15 {
             assert!(BzImage::parse(&file[..length]).is_err());

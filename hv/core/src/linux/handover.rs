@@ -1,35 +1,35 @@
-//! The hand-over block: the page of boot_params, a GDT, the command line, the EFI memory map and the part of the e820 map that
-//! boot_params has no room for, as the guest finds them in its memory.
+//! The hand-over block: boot_params, a GDT, the command line, the EFI memory map and the e820 entries that do not fit
+//! into boot_params. The guest finds it in its memory when it starts.
 
 use super::boot_params;
 use crate::mem::addr::{Hpa, PAGE_SIZE};
 
-/// Selector of the flat 32-bit code segment in the GDT: the boot protocol's __BOOT_CS.
+/// Selector of the flat 32-bit code segment in the GDT; the boot protocol calls it __BOOT_CS.
 pub const CODE_SELECTOR: u16 = 0x10;
-/// Selector of the flat 32-bit data segment: __BOOT_DS.
+/// Selector of the flat 32-bit data segment in the GDT; the boot protocol calls it __BOOT_DS.
 pub const DATA_SELECTOR: u16 = 0x18;
 
-/// Two null descriptors, then 4 GiB of 32-bit code and of data, both accessed.
+/// Two null descriptors, then a code and a data segment: 32-bit, base 0, limit 4 GiB, marked as accessed.
 const GDT: [u64; 4] = [0, 0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
 
-/// Limit of the GDT in bytes.
+/// Limit of the GDT in bytes, as GDTR takes it: its size less one.
 pub const GDT_LIMIT: u16 = size_of_val(&GDT) as u16 - 1;
 
-/// Offset of the command line in the block.
+/// Offset of the command line in the block, in bytes.
 const COMMAND_LINE: usize = boot_params::SIZE + size_of_val(&GDT);
 
-/// Bytes of what is in the block beside boot_params and the GDT.
+/// Sizes in bytes of the parts whose size varies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sizes {
-    /// The command line, without the zero byte at its end.
+    /// Size of the command line, without the zero byte at its end.
     pub command_line: usize,
-    /// The EFI memory map.
+    /// Size of the EFI memory map.
     pub efi_map: usize,
-    /// The record with more of the e820 map.
+    /// Size of the setup_data record: [`boot_params::more_regions_size`].
     pub setup_data: usize,
 }
 
-/// Where each part is in the block.
+/// Where each part of a hand-over block lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     base: Hpa,
@@ -39,7 +39,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of a block at `base`.
+    /// Lays out a block at `base`, which is page-aligned, for parts of these sizes.
     pub const fn new(base: Hpa, sizes: Sizes) -> Self {
         let efi_map = (COMMAND_LINE + sizes.command_line + 1).next_multiple_of(8);
         let setup_data = (efi_map + sizes.efi_map).next_multiple_of(8);
@@ -47,37 +47,37 @@ impl Layout {
         Self { base, efi_map, setup_data, size }
     }
 
-    /// Bytes in the block, whole pages.
+    /// Returns the size of the block in bytes, a whole number of pages.
     pub const fn size(&self) -> u64 {
         self.size as u64
     }
 
-    /// Where boot_params is.
+    /// Returns the address of boot_params.
     pub const fn boot_params(&self) -> Hpa {
         self.base
     }
 
-    /// Where the GDT is.
+    /// Returns the address of the GDT.
     pub fn gdt(&self) -> Hpa {
         self.base + boot_params::SIZE as u64
     }
 
-    /// Where the command line is.
+    /// Returns the address of the command line.
     pub fn command_line(&self) -> Hpa {
         self.base + COMMAND_LINE as u64
     }
 
-    /// Where the EFI memory map is.
+    /// Returns the address of the EFI memory map.
     pub fn efi_map(&self) -> Hpa {
         self.base + self.efi_map as u64
     }
 
-    /// Where the record with more of the e820 map is.
+    /// Returns the address of the setup_data record.
     pub fn setup_data(&self) -> Hpa {
         self.base + self.setup_data as u64
     }
 
-    /// Gives GDT and command line to `put`, each piece with its place.
+    /// Passes the GDT and the command line, with the zero byte at its end, to `put`, each piece with its address.
     pub fn write(&self, command_line: &[u8], mut put: impl FnMut(Hpa, &[u8])) {
         put(self.gdt(), GDT.map(u64::to_le_bytes).as_flattened());
         put(self.command_line(), command_line);
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_do_not_touch() {
+    fn parts_are_aligned_and_do_not_overlap() {
         let text = b"console=ttyS0,115200";
         let sizes = Sizes { command_line: text.len(), efi_map: 96, setup_data: 36 };
         let layout = Layout::new(Hpa(0x9_0000), sizes);

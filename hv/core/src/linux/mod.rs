@@ -1,4 +1,4 @@
-//! The Linux boot protocol: what a kernel says of itself, where it goes, and what it is told.
+//! The Linux boot protocol: what a kernel file says about itself, where the kernel is placed, and what it is handed.
 //!
 //! | file | what it is for |
 //! |---|---|

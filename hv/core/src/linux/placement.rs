@@ -1,6 +1,6 @@
-//! Where the kernel, its initrd and what they are told go in memory.
+//! Where the kernel, its initrd and the hand-over block go in memory.
 //!
-//! Decided before anything is copied, from the memory map and the modules alone.
+//! [`place`] decides this from the memory map and the modules alone, before anything is copied.
 
 use core::ops::Range;
 
@@ -10,65 +10,67 @@ use crate::mem::map::MemoryMap;
 use crate::mem::ranges::RangeSet;
 
 const MIB: u64 = 1 << 20;
-/// The kernel is entered in 32-bit mode, and so has to lie below 4 GiB with all that it is told.
+/// The kernel is entered in 32-bit mode, so the kernel and the hand-over block must lie below 4 GiB.
 const BELOW_4G: Hpa = Hpa(1 << 32);
-/// Conventional memory that neither the BIOS nor a real-mode trampoline uses: Linux,
-/// Documentation/arch/x86/boot.rst, "Memory Layout".
+/// Conventional memory that neither the BIOS nor a real-mode trampoline uses. Linux, Documentation/arch/x86/boot.rst,
+/// "Memory Layout".
 const CONVENTIONAL: Range<Hpa> = Hpa(0x1_0000)..Hpa(0xa_0000);
 
-/// What the parts of an initrd begin at a multiple of, counted from its start. Zero bytes may be between them: Linux,
-/// Documentation/driver-api/early-userspace/buffer-format.rst.
+/// Each part of an initrd begins at a multiple of this many bytes, counted from the initrd's start; zero bytes fill the
+/// gaps. Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
 pub const ALIGNMENT: u64 = 4;
 
-/// What there is to place, and what is in the way.
+/// What is to be placed, and what must not be overwritten.
 #[derive(Debug, Clone)]
 pub struct Request<'a, K, I> {
     /// The machine's memory.
     pub map: &'a MemoryMap<'a>,
-    /// Vidar's own memory, hidden from the guest.
+    /// Vidar's region, which is hidden from the guest.
     pub hidden: Range<Hpa>,
-    /// What must not be overwritten, not even by the guest's own start.
+    /// Memory that must not be overwritten at all, neither now nor while the kernel starts.
     pub keep: K,
-    /// What the loader says of all this. It is read until the last part of the initrd is moved; then the kernel may go there.
+    /// The boot loader's information. It is read until the last part of the initrd has been moved; after that the
+    /// kernel may be placed there.
     pub information: Range<Hpa>,
     /// The kernel.
     pub kernel: &'a BzImage,
     /// Where the kernel file lies.
     pub kernel_module: Range<Hpa>,
-    /// Where the parts of the initrd lie, in their order.
+    /// Where the parts of the initrd lie, in order.
     pub initrds: I,
-    /// Bytes for the hand-over block: boot_params, the command line and a GDT.
+    /// Size of the hand-over block in bytes.
     pub handover_size: u64,
 }
 
-/// One copy. Source and destination may overlap, so it must behave as memmove does.
+/// One copy of bytes. Source and destination may overlap, so it must work like memmove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
     /// The bytes to copy.
     pub from: Range<Hpa>,
-    /// Where the first of them goes.
+    /// Destination of the first byte.
     pub to: Hpa,
-    /// How many zero bytes follow them there.
+    /// Number of zero bytes to write after the copied ones.
     pub zeros: u64,
 }
 
-/// Where everything goes. All of it is usable RAM outside of Vidar, and nothing overlaps anything else.
+/// Where everything goes. Every place is usable RAM outside of Vidar's region, and no two places overlap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
-    /// Where the kernel is loaded and entered.
+    /// Address at which the kernel is loaded and entered.
     pub kernel: Hpa,
     /// The memory that the kernel uses before it reads the memory map; it begins at `kernel`.
     pub kernel_run: Range<Hpa>,
-    /// Where the initrd is in the end, to the byte: its parts one after another.
+    /// Where the initrd lies once its parts have been moved together, exact to the byte; `None` without one.
     pub initrd: Option<Range<Hpa>>,
-    /// The kernel's code, as it lies in its file.
+    /// Where the kernel's code lies in its file.
     payload: Range<Hpa>,
-    /// The hand-over block: below 4 GiB, page-aligned. No move reads or writes it.
+    /// Address of the hand-over block: below 4 GiB and page-aligned. No move reads or writes the block.
     pub handover: Hpa,
 }
 
 impl Placement {
-    /// What is to be copied, in this order, once the hand-over block is filled; `initrds` are those of the request.
+    /// Returns the copies to make, in order, once the hand-over block has been written. `initrds` are those of the
+    /// [`Request`].
     pub fn moves(&self, initrds: impl Iterator<Item = Range<Hpa>>) -> impl Iterator<Item = Move> {
         let start = self.initrd.as_ref().map_or(Hpa(0), |initrd| initrd.start);
         let end = self.initrd.as_ref().map_or(Hpa(0), |initrd| initrd.end);
@@ -79,74 +81,78 @@ impl Placement {
             Move { from, to, zeros }
         });
         let steps = steps.filter(|step| step.from.start != step.to || step.zeros > 0);
-        // Last, because the kernel may well go where the initrd was.
+        // The kernel comes last, because its destination may overlap the place where the initrd was.
         steps.chain([Move { from: self.payload.clone(), to: self.kernel, zeros: 0 }])
     }
 }
 
-/// Why there is no placement. Each is a sentence for the user; sizes are in bytes.
+/// The reasons why there is no placement. Each is displayed as a sentence for the user; all sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
-    /// No piece of memory is large enough for the kernel.
+    /// No free piece of memory is large enough for the kernel.
     #[error(
         "too little memory for the kernel: it needs {} MiB in one piece between {} MiB and 4 GiB, and of the machine's \
          {} MiB the largest free piece there has {} MiB: give the machine more memory or use a smaller kernel",
         .needed.div_ceil(MIB), .above.0.div_ceil(MIB), .machine / MIB, .largest / MIB
     )]
     Kernel {
-        /// What the kernel needs.
+        /// Size that the kernel needs.
         needed: u64,
-        /// The lowest place that it can run at.
+        /// Lowest address at which the kernel can run.
         above: Hpa,
-        /// The usable memory of the machine.
+        /// Usable memory of the machine.
         machine: u64,
-        /// The largest free piece where the kernel could go.
+        /// Largest free piece where the kernel could go.
         largest: u64,
     },
-    /// The memory that a kernel insists on is not there.
+    /// The only address at which the kernel can run is not free.
     #[error(
         "the kernel can run only at {at}, where {} MiB are not free: use a relocatable kernel (CONFIG_RELOCATABLE=y), \
          as distributions ship it",
         .needed.div_ceil(MIB)
     )]
     FixedKernel {
-        /// Where the kernel has to be.
+        /// The address at which the kernel must be loaded.
         at: Hpa,
-        /// What it needs there.
+        /// Size that the kernel needs there.
         needed: u64,
     },
-    /// No piece of memory is large enough for the initrd.
+    /// No free piece of memory is large enough for the initrd.
     #[error(
         "too little memory for the initrd: it needs {} MiB in one piece below {} MiB, and of the machine's {} MiB the \
          largest free piece there has {} MiB: give the machine more memory or use a smaller initrd",
         .needed.div_ceil(MIB), .below.0 / MIB, .machine / MIB, .largest / MIB
     )]
     Initrd {
-        /// What the initrd needs.
+        /// Size that the initrd needs.
         needed: u64,
-        /// Where the kernel wants it to end.
+        /// Address at which the initrd must end, as the kernel's header demands.
         below: Hpa,
-        /// The usable memory of the machine.
+        /// Usable memory of the machine.
         machine: u64,
-        /// The largest free piece below `below`.
+        /// Largest free piece below `below`.
         largest: u64,
     },
-    /// No piece of memory is large enough for the hand-over block.
+    /// No free piece of memory is large enough for the hand-over block.
     #[error(
-        "too little memory below 4 GiB: no {} KiB are free for what the kernel is told at its start: give the machine \
-         more memory",
+        "too little memory below 4 GiB: there are no {} KiB free for the data that the kernel is handed at its start: \
+         give the machine more memory",
         .needed.div_ceil(1024)
     )]
     Handover {
-        /// What the block needs.
+        /// Size that the block needs.
         needed: u64,
     },
 }
 
 /// Decides where everything goes.
 ///
-/// The kernel goes where it prefers to be if that is free, or else to the lowest place above. The initrd stays where
-/// it lies if the kernel can use it there, or else goes as high as it may.
+/// The kernel goes to its preferred address if that is free, and otherwise to the lowest suitable address above it. The
+/// initrd stays in its place if the kernel can use it there, and otherwise goes as high as the kernel allows.
+///
+/// # Errors
+///
+/// A [`PlacementError`] that says which part does not fit.
 pub fn place<K, I>(request: &Request<'_, K, I>) -> Result<Placement, PlacementError>
 where
     K: Iterator<Item = Range<Hpa>> + Clone,
@@ -158,7 +164,7 @@ where
     request.keep.clone().for_each(|range| free.remove(&range));
 
     // A kernel that is loaded below pref_address moves itself up there as it starts (Linux,
-    // arch/x86/boot/compressed/head_64.S, LOAD_PHYSICAL_ADDR), so only higher places are other places.
+    // arch/x86/boot/compressed/head_64.S, LOAD_PHYSICAL_ADDR), so only addresses above it are tried.
     let preferred = kernel.pref_address.max(Hpa(MIB)).align_up(kernel.alignment).unwrap_or(BELOW_4G);
     let window = preferred..BELOW_4G;
     if !kernel.relocatable {
@@ -175,14 +181,14 @@ where
         machine: request.map.usable_bytes(),
         largest: largest_piece(&free, &window),
     })?;
-    // If the initrd would have to make way and has nowhere to go, it is the kernel that must.
+    // If the initrd would have to move for the kernel and has nowhere to go, the kernel goes elsewhere instead.
     let mut beside_initrd = free.clone();
     request.initrds.clone().for_each(|module| beside_initrd.remove(&pages(&module)));
     let attempt = |at| place_around(request, &free, at..at + kernel.init_size);
     attempt(first).or_else(|error| lowest(&beside_initrd).map_or(Err(error), attempt))
 }
 
-/// Places the rest around the kernel.
+/// Places the initrd and the hand-over block around a kernel that will use `kernel_run`.
 fn place_around<K, I>(
     request: &Request<'_, K, I>,
     free: &RangeSet,
@@ -200,9 +206,10 @@ where
     let initrd_end = Hpa(kernel.initrd_addr_max.0.saturating_add(1));
     let initrd_size =
         parts(request.initrds.clone()).last().map(|(offset, last)| offset.saturating_add(size(&last)));
-    let stays = where_they_are(request, &kernel_run, initrd_end);
+    let stays = in_place(request, &kernel_run, initrd_end);
 
-    // What is left for the block, and then for the initrd: nothing that is still to be read, nothing that is final.
+    // The hand-over block, and after it the initrd, may go where nothing is that is still to be read, and nothing that
+    // has its final place.
     let mut left = free.clone();
     left.remove(&kernel_run);
     left.remove(source);
@@ -218,7 +225,7 @@ where
 
     let initrd = match (stays, initrd_size) {
         (None, Some(size)) => {
-            // One part may overlap itself as it is moved, but none may overlap another that is moved later.
+            // A part may overlap its own destination, but not the source of a part that is moved later.
             if parts(request.initrds.clone()).nth(1).is_some() {
                 request.initrds.clone().for_each(|module| left.remove(&pages(&module)));
             }
@@ -237,15 +244,15 @@ where
     Ok(Placement { kernel: kernel_run.start, kernel_run, initrd, payload, handover })
 }
 
-/// Where the initrd is if its first part stays where it lies and the others move down to it; `None` where it cannot be there,
-/// and where there is none.
-fn where_they_are<K, I>(request: &Request<'_, K, I>, kernel_run: &Range<Hpa>, end: Hpa) -> Option<Range<Hpa>>
+/// Returns where the initrd lies if its first part stays in its place and the others move down to it. Returns `None` if
+/// it cannot be there, or if there is no initrd.
+fn in_place<K, I>(request: &Request<'_, K, I>, kernel_run: &Range<Hpa>, end: Hpa) -> Option<Range<Hpa>>
 where
     K: Iterator<Item = Range<Hpa>> + Clone,
     I: Iterator<Item = Range<Hpa>> + Clone,
 {
     let (_, first) = parts(request.initrds.clone()).next()?;
-    // Each goes down or stays, and so overlaps none that is moved later.
+    // Each part moves down or stays, so it overlaps no part that is moved later.
     let mut before = first.start;
     let mut initrd = first.start..first.start;
     for (offset, part) in parts(request.initrds.clone()) {
@@ -269,7 +276,7 @@ where
     fits.then_some(initrd)
 }
 
-/// The parts of an initrd that are not empty, each with its offset in the whole.
+/// Returns the non-empty parts of an initrd, each with its offset in the whole.
 fn parts(initrds: impl Iterator<Item = Range<Hpa>>) -> impl Iterator<Item = (u64, Range<Hpa>)> {
     initrds.filter(|part| !part.is_empty()).scan(0u64, |next, part| {
         let offset = *next;
@@ -282,7 +289,8 @@ fn size(range: &Range<Hpa>) -> u64 {
     range.end.0.saturating_sub(range.start.0)
 }
 
-/// The pages that a module touches. The kernel gives whole pages back to itself when it is done with an initrd.
+/// Returns the pages that a module touches: the kernel frees the initrd's memory in whole pages once it has unpacked
+/// it.
 fn pages(module: &Range<Hpa>) -> Range<Hpa> {
     if module.is_empty() {
         return Hpa(0)..Hpa(0);
@@ -294,7 +302,7 @@ fn range(start: Hpa, size: u64) -> Option<Range<Hpa>> {
     Some(start..Hpa(start.0.checked_add(size)?))
 }
 
-/// Bytes in the largest piece of `set` inside `window`.
+/// Returns the size in bytes of the largest piece of `set` inside `window`.
 fn largest_piece(set: &RangeSet, window: &Range<Hpa>) -> u64 {
     let inside =
         |range: &Range<Hpa>| range.end.min(window.end).0.saturating_sub(range.start.max(window.start).0);

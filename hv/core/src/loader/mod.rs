@@ -1,4 +1,4 @@
-//! What the boot loader tells Vidar, by Multiboot information of both versions.
+//! The boot loader's information: Multiboot2, and the framebuffer of Multiboot 1.
 //!
 //! | file | what it is for |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The files that the loader put into memory.
+//! The modules: files that the boot loader has put into memory.
 
 use core::ops::Range;
 
@@ -9,16 +9,16 @@ use super::tags::Tags;
 use super::text::Text;
 use crate::mem::addr::Hpa;
 
-/// A file that the loader put into memory.
+/// A file that the boot loader has put into memory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Module<'a> {
-    /// Where its bytes are.
+    /// Where the file lies.
     pub range: Range<Hpa>,
-    /// The words after its name in the loader's configuration.
+    /// The words after the file's name in the loader's configuration.
     pub command_line: Text<'a>,
 }
 
-/// The files that the loader put into memory, in the order of its configuration.
+/// The modules, in the order of the loader's configuration.
 #[derive(Debug, Clone)]
 pub struct Modules<'a>(pub(super) Tags<'a>);
 

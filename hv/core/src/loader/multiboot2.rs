@@ -1,6 +1,6 @@
-//! Multiboot2 boot information, made into [`BootInfo`].
+//! Parses Multiboot2 boot information into [`BootInfo`].
 //!
-//! A tag may be shorter than its kind says, so its fields are read with that in mind.
+//! A tag may be too short for its type, so every field is read with a check.
 
 use multiboot2::{BootLoaderNameTag, CommandLineTag, MaybeDynSized, TagType};
 
@@ -11,17 +11,17 @@ use super::tags::{Malformed, Tags};
 use super::text::Text;
 use crate::console::screen::{COLUMNS, ROWS};
 use crate::firmware::efi_map;
-use crate::linux::boot_params::{Channel, Framebuffer, Screen};
+use crate::linux::boot_params::{ColourField, FramebufferInfo, ScreenInfo};
 use crate::mem::addr::Hpa;
 use crate::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
 
-/// What a Multiboot2 loader leaves in EAX.
+/// The value that a Multiboot2 loader leaves in EAX.
 pub const MAGIC: u32 = multiboot2::MAGIC;
 
-/// Reads the boot information that `bytes` begin with, and that is at physical address `start`.
+/// Parses the boot information at the start of `bytes`. `start` is its physical address.
 ///
 /// # Errors
-/// [`Malformed`] if it is no sequence of whole tags.
+/// [`Malformed`] if it is not a sequence of whole tags up to an end tag, see [`Tags::new`].
 pub fn parse(bytes: &[u8], start: Hpa) -> Result<BootInfo<'_>, Malformed> {
     let tags = Tags::new(bytes)?;
     let mut info = BootInfo {
@@ -53,7 +53,7 @@ pub fn parse(bytes: &[u8], start: Hpa) -> Result<BootInfo<'_>, Malformed> {
             }
             TagType::Efi64 => efi_system_table = u64_at(payload, 0).map(|address| (true, Hpa(address))),
             TagType::EfiMmap => efi_memory_map = Some(payload),
-            // The new root pointer replaces the old one, whichever comes first.
+            // The RSDP of ACPI 2.0 takes precedence over that of ACPI 1.0, in either order of the tags.
             TagType::AcpiV2 => info.rsdp = payload.get(..36),
             TagType::AcpiV1 if info.rsdp.is_none() => info.rsdp = payload.get(..20),
             _ => {}
@@ -69,17 +69,17 @@ pub fn parse(bytes: &[u8], start: Hpa) -> Result<BootInfo<'_>, Malformed> {
             memory_map: map.get(8..).unwrap_or_default(),
         }
     });
-    // A PC whose loader says nothing of a screen shows text, and EFI has no text screen.
+    // Without a framebuffer tag, a PC with a BIOS shows text. EFI has no text screen.
     info.screen = screen.unwrap_or_else(|| info.efi.is_none().then_some(TEXT));
-    // What the loader makes of the firmware's map knows less.
+    // The EFI memory map says more than the memory map that the loader derives from it.
     if let Some(efi) = info.efi.as_ref().filter(|efi| !efi.memory_map.is_empty()) {
         info.memory = efi_map::memory_map(efi.memory_map, efi.descriptor_size);
     }
     Ok(info)
 }
 
-/// Multiboot2 Specification 2.0, 3.6.8 "Memory map": entries are as long as the tag says, which may one day be more
-/// than is known of them. Their types are those of e820.
+/// Reads a memory map. Multiboot2 Specification 2.0, 3.6.8 "Memory map": the tag gives the size of its entries, which
+/// may grow in later versions. Their types are those of e820.
 fn memory_map(payload: &[u8]) -> MemoryMap<'_> {
     let entry_size = u32_at(payload, 0).map_or(24, |size| size.max(24) as usize);
     MemoryMap::new(payload.get(8..).unwrap_or_default(), entry_size, |entry| {
@@ -88,34 +88,36 @@ fn memory_map(payload: &[u8]) -> MemoryMap<'_> {
     })
 }
 
-/// The text screen of a PC.
-pub const TEXT: Screen = Screen::Text { columns: COLUMNS as u8, rows: ROWS as u8, cursor: (0, 0) };
+/// The VGA text screen of a PC.
+pub const TEXT: ScreenInfo = ScreenInfo::Text { columns: COLUMNS as u8, rows: ROWS as u8, cursor: (0, 0) };
 
-/// Multiboot2 Specification 2.0, 3.6.12 "Framebuffer info". A screen with a palette cannot be handed on.
-fn screen(payload: &[u8]) -> Option<Screen> {
+/// Reads a framebuffer tag. Multiboot2 Specification 2.0, 3.6.12 "Framebuffer info". Returns `None` for a palette,
+/// which Vidar does not support.
+fn screen(payload: &[u8]) -> Option<ScreenInfo> {
     const EGA_TEXT: u8 = 2;
     let (fixed, colours) = payload.split_at_checked(24)?;
     if fixed.get(21) == Some(&EGA_TEXT) {
         return Some(TEXT);
     }
-    direct_colour(fixed, colours).map(Screen::Framebuffer)
+    direct_colour(fixed, colours).map(ScreenInfo::Framebuffer)
 }
 
-/// A framebuffer by the fields that both versions of Multiboot have: only type 1, direct colour, can be handed on.
-pub fn direct_colour(fixed: &[u8], colours: &[u8]) -> Option<Framebuffer> {
+/// Returns the framebuffer that the fields describe which both versions of Multiboot have: `fixed` begins with the
+/// address, and `colours` with the position of red. Returns `None` unless the type is 1, direct colour.
+pub fn direct_colour(fixed: &[u8], colours: &[u8]) -> Option<FramebufferInfo> {
     const DIRECT_COLOUR: u8 = 1;
     let [bits_per_pixel, DIRECT_COLOUR, ..] = fixed.get(20..)? else { return None };
     let &[[red, red_size], [green, green_size], [blue, blue_size], ..] = colours.as_chunks().0 else {
         return None;
     };
-    Some(Framebuffer {
+    Some(FramebufferInfo {
         base: Hpa(u64_at(fixed, 0)?),
         pitch: u32_at(fixed, 8)?,
         width: u32_at(fixed, 12)?,
         height: u32_at(fixed, 16)?,
         bits_per_pixel: *bits_per_pixel,
-        red: Channel { position: red, size: red_size },
-        green: Channel { position: green, size: green_size },
-        blue: Channel { position: blue, size: blue_size },
+        red: ColourField { position: red, size: red_size },
+        green: ColourField { position: green, size: green_size },
+        blue: ColourField { position: blue, size: blue_size },
     })
 }

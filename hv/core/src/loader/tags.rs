@@ -4,28 +4,28 @@ use multiboot2::{DynSizedStructure, TagHeader, TagType};
 
 use super::bytes::u32_at;
 
-/// Bytes before the first tag: the total size, and a reserved field.
+/// Number of bytes before the first tag: the total size and a reserved field.
 const FIXED: usize = 8;
-/// Tags begin at multiples of this.
+/// Tags are aligned to this many bytes.
 const ALIGNMENT: usize = 8;
 
-/// The information is not what the Multiboot2 specification describes.
+/// The error for boot information that does not follow the Multiboot2 specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
-/// A tag: its header, and the bytes after that.
+/// A tag: a header and a payload.
 pub type Tag = DynSizedStructure<TagHeader>;
 
-/// The tags that are left to be read.
+/// An iterator over tags.
 #[derive(Debug, Clone)]
 pub struct Tags<'a>(&'a [u8]);
 
 impl<'a> Tags<'a> {
-    /// The tags of the boot information that begins at the start of `bytes`.
+    /// Returns the tags of the boot information at the start of `bytes`.
     ///
     /// # Errors
-    /// [`Malformed`] if it does not start at a multiple of 8 bytes, if it is longer than `bytes`, or if it is no sequence of whole
-    /// tags up to an end tag.
+    /// [`Malformed`] if the first tag is not aligned to 8 bytes, if the information is longer than `bytes`, or if it is
+    /// not a sequence of whole tags up to an end tag.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let size = u32_at(bytes, 0).ok_or(Malformed)?;
         let tags = Self(bytes.get(FIXED..size as usize).ok_or(Malformed)?);

@@ -1,8 +1,9 @@
-//! Text that a user or a firmware wrote.
+//! Text from outside, such as a command line.
 
 use core::fmt::{self, Write};
 
-/// Text that a user or a firmware wrote: bytes, of which most are UTF-8. What cannot be shown is shown as an escape.
+/// Text that a user or a firmware has written. Most of it is UTF-8. Control characters and bytes that are not UTF-8 are
+/// displayed as escapes.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Text<'a>(pub &'a [u8]);
 
@@ -27,7 +28,7 @@ impl fmt::Debug for Text<'_> {
 }
 
 impl<'a> Text<'a> {
-    /// The bytes before the zero byte that ends them, or all of them.
+    /// Returns the text up to the first zero byte, or all of `bytes` if there is none.
     pub fn until_zero(bytes: &'a [u8]) -> Self {
         Self(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
     }
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_that_is_not_utf8_can_be_shown() {
+    fn control_characters_and_other_bytes_are_escaped() {
         assert_eq!(Text("für quiet".as_bytes()).to_string(), "für quiet");
         assert_eq!(Text(b"f\xfcr \"x\"").to_string(), "f\\xfcr \"x\"");
         assert_eq!(Text(b"\x1b[2J\r").to_string(), "\\u{1b}[2J\\r");

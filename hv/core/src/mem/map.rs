@@ -115,7 +115,7 @@ impl<'a> MemoryMap<'a> {
 
     /// The regions in their order. With `join` empty ones are left out, and those are made one that follow each other, are of one
     /// kind and touch.
-    pub fn listed(&self, join: bool) -> impl Iterator<Item = MemoryRegion> {
+    pub fn regions(&self, join: bool) -> impl Iterator<Item = MemoryRegion> {
         let mut regions = self.iter().filter(move |region| !(join && region.range.is_empty())).peekable();
         core::iter::from_fn(move || {
             let mut region = regions.next()?;
@@ -372,6 +372,6 @@ mod tests {
             region(30, 40, MemoryKind::Usable),
             region(41, 50, MemoryKind::Usable),
         ];
-        assert_eq!(map.listed(true).collect::<Vec<_>>(), expected);
+        assert_eq!(map.regions(true).collect::<Vec<_>>(), expected);
     }
 }

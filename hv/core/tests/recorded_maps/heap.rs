@@ -172,7 +172,7 @@ fn boot(given: &mut Given, kernel: &BzImage) {
 }
 
 /// The ACPI tables are read and changed.
-fn walk_tables(memory: &mut [u8], rsdp: &[u8]) -> Vec<madt::Listed> {
+fn walk_tables(memory: &mut [u8], rsdp: &[u8]) -> Vec<madt::LocalApic> {
     let find = |memory: &[u8], signature: &[u8; 4], nth: usize| {
         let read = |from: Hpa, to: &mut [u8]| {
             let bytes = memory.get(from.0 as usize..).and_then(|rest| rest.get(..to.len()));
@@ -232,7 +232,7 @@ fn linux(info: &BootInfo<'_>, plan: &MemoryPlan<'_>, kernel: &BzImage) {
     let Ok(placement) = place(&request) else { return };
     let layout = Layout::new(placement.handover, sizes);
     let mut page = Box::new([0; boot_params::SIZE]);
-    let told = boot_params::BootInfo {
+    let told = boot_params::Contents {
         header: &kernel.header,
         kernel: placement.kernel,
         command_line: layout.command_line(),

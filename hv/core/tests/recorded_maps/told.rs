@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use vidar_core::linux::boot_params::{BootInfo, SIZE, fill, more_regions, more_regions_size};
+use vidar_core::linux::boot_params::{Contents, SIZE, fill, more_regions, more_regions_size};
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE};
 use vidar_core::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
 
@@ -18,7 +18,7 @@ fn table(map: &MemoryMap<'_>) -> Vec<MemoryRegion> {
     let mut page = [0; SIZE];
     fill(
         &mut page,
-        &BootInfo {
+        &Contents {
             header: &DEBIAN.header,
             kernel: Hpa(0),
             command_line: Hpa(0),

@@ -48,7 +48,7 @@ fn check(input: &[u8]) {
     let memory = memory_map(map, size);
     let regions = bounded(memory.iter(), most);
     assert!(memory.usable().iter().all(|range| range.start < range.end && range.end <= RAM_END));
-    assert!(bounded(memory.listed(true), regions.len()).iter().all(|region| !region.range.is_empty()));
+    assert!(bounded(memory.regions(true), regions.len()).iter().all(|region| !region.range.is_empty()));
     bounded(boot_services(map, size), most);
 
     let hidden = hidden(map);

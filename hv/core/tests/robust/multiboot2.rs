@@ -47,7 +47,7 @@ fn check(input: &[u8]) {
     // An entry of e820 has at least 24 bytes, a descriptor of EFI 40.
     let regions = bounded(info.memory.iter(), bytes.len() / 24);
     assert!(info.memory.usable().iter().all(|range| range.start < range.end && range.end <= RAM_END));
-    assert!(bounded(info.memory.listed(true), regions.len()).iter().all(|region| !region.range.is_empty()));
+    assert!(bounded(info.memory.regions(true), regions.len()).iter().all(|region| !region.range.is_empty()));
     bounded(info.boot_services(), bytes.len() / 40);
 }
 
