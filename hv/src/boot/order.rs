@@ -10,7 +10,7 @@ use vidar_core::boot::landing;
 use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::options::Options;
 use vidar_core::boot::refusal::Refusal;
-use vidar_core::boot::startup::Wish;
+use vidar_core::boot::startup::Preference;
 use vidar_core::console::ending;
 use vidar_core::loader::info::BootInfo;
 use vidar_core::loader::{multiboot1, multiboot2};
@@ -69,7 +69,7 @@ fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, R
     }
     let info = multiboot::read(information)?;
     let options = consoles::choose(&info);
-    ending::say(options.on_crash);
+    ending::set_choice(options.on_crash);
     if info.memory.usable_bytes() == 0 {
         return Err(Refusal::NoMemoryMap);
     }
@@ -129,12 +129,12 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         && landing::leaves_low_memory(linux::release_of(&info));
     add_memory(&extension, &listed, &info, &mut plan, &mut memory.frames, lands);
     let low_memory = if lands { memory.frames.allocate_run(landing::FRAMES) } else { None };
-    let wish = match low_memory {
-        Some(_) => Wish::Landing,
-        None if options.emulate_startup => Wish::Emulated,
-        None => Wish::Auto,
+    let preference = match low_memory {
+        Some(_) => Preference::Landing,
+        None if options.emulate_startup => Preference::Emulated,
+        None => Preference::Auto,
     };
-    let cpus = further::start(&extension, &listed, &info, &mut plan, wish, &mut memory, msr_map)?;
+    let cpus = further::start(&extension, &listed, &info, &mut plan, preference, &mut memory, msr_map)?;
     sleep::withdraw_all(&tables);
     let linux = linux::prepare(&info, &plan)?;
     let low_memory = low_memory.filter(|_| cpus.startup == Startup::Landing);
@@ -184,7 +184,7 @@ fn add_memory<E: Extension>(
         tables: Need::tables(plan.beside_region(), extension.largest_page())
             + if lands { landing::FRAMES as u64 } else { 0 },
     };
-    let Some((heap, rest)) = need.beside(frames.available() as u64) else { return };
+    let Some((heap, rest)) = need.beyond(frames.available() as u64) else { return };
     let taken = info.occupied().chain(info.boot_services()).chain([image::region()]);
     let Some(place) = annex::place(plan.beside_region(), taken, heap + rest) else { return };
     // SAFETY: the place is RAM that nothing is in, and the direct map covers it.

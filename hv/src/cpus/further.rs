@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use spin::Once;
 use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::refusal::Refusal;
-use vidar_core::boot::startup::{self, Found, Wish};
+use vidar_core::boot::startup::{self, Conditions, Preference};
 use vidar_core::loader::info::BootInfo;
 use vidar_core::mem::addr::Hpa;
 use vidar_core::vmm::entry::Begin;
@@ -79,8 +79,8 @@ pub const fn frames<E: Extension>() -> usize {
     cpu::FRAMES + E::FRAMES
 }
 
-/// Starts them. `plan` keeps the memory that is needed to start them again. `wish` says who is to start them for
-/// the guest; with [`Wish::Landing`] it is Vidar all the same where no page is free for the trampoline.
+/// Starts them. `plan` keeps the memory that is needed to start them again. `preference` says who is to start them for
+/// the guest; with [`Preference::Landing`] it is Vidar all the same where no page is free for the trampoline.
 ///
 /// # Errors
 /// [`Refusal`] where they are not all alike.
@@ -89,7 +89,7 @@ pub fn start<E: Extension>(
     listed: &Listed<'_>,
     info: &BootInfo<'_>,
     plan: &mut MemoryPlan<'_>,
-    wish: Wish,
+    preference: Preference,
     memory: &mut HostMemory,
     msr_map: Hpa,
 ) -> Result<Cpus<E>, Refusal> {
@@ -104,7 +104,7 @@ pub fn start<E: Extension>(
     }
     let shared: &'static mut Shared<E> =
         alloc::boxed::Box::leak(alloc::boxed::Box::new(Shared { further, task: Once::new() }));
-    let needed = !shared.further.is_empty() || wish == Wish::Landing;
+    let needed = !shared.further.is_empty() || preference == Preference::Landing;
     let trampoline = if needed { install(shared, info, plan, memory)? } else { None };
     let shared: &'static Shared<E> = shared;
     if let Some(trampoline) = &trampoline {
@@ -136,13 +136,13 @@ pub fn start<E: Extension>(
     }
     let lost = |id| all.iter().all(|cpu| cpu.apic_id != id);
     listed.withdraw(lost);
-    let found = Found {
+    let conditions = Conditions {
         trampoline: trampoline.as_ref().map(Trampoline::vector),
         waits_for_sipi: extension.waits_for_sipi(),
         has_further: listed.has_further(),
         guarded: listed.damaged || listed.any(lost),
     };
-    let startup = startup::choose(wish, found);
+    let startup = startup::choose(preference, conditions);
     let mut landing = None;
     if let Some(trampoline) = trampoline {
         match startup {

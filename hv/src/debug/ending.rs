@@ -1,7 +1,7 @@
 //! The end of a CPU that cannot go on: it halts, or it resets the machine.
 
 use spin::Once;
-use vidar_core::console::ending::{OnCrash, said};
+use vidar_core::console::ending::{OnCrash, choice};
 
 use super::log as console;
 use crate::arch::{instructions, reset, stop};
@@ -37,7 +37,7 @@ pub fn halt_for_another() -> ! {
 
 /// After the last words: what the user wants done. `who` halts if it is to.
 pub fn end(who: &str) -> ! {
-    match OnCrash::chosen(said(), stop::is_armed()) {
+    match OnCrash::or_default(choice(), stop::is_armed()) {
         OnCrash::Halt => {
             log::error!("{who} is halted (on-crash=halt)");
             console::drain();

@@ -6,7 +6,7 @@ use core::fmt::{self, Write};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use spin::Mutex;
-use vidar_core::console::framebuffer::{Format, Framebuffer};
+use vidar_core::console::framebuffer::{Format, FramebufferGrid};
 use vidar_core::console::ring::Ring;
 use vidar_core::console::screen::Teletype;
 use vidar_core::console::serial::Unusable;
@@ -28,7 +28,7 @@ pub enum Screen {
 /// What is written on.
 enum Writer {
     Text(Teletype<Vga>),
-    Graphics(Teletype<Framebuffer<Mapped>>),
+    Graphics(Teletype<FramebufferGrid<Mapped>>),
 }
 
 impl Writer {
@@ -43,7 +43,7 @@ impl Writer {
                 Screen::Text(cells) => Self::Text(Teletype::new(Vga::at(cells))),
                 Screen::Graphics(start, format) => {
                     let pixels = Mapped::at(start, format.pitch * format.height);
-                    Self::Graphics(Teletype::new(Framebuffer::new(pixels, format)?))
+                    Self::Graphics(Teletype::new(FramebufferGrid::new(pixels, format)?))
                 }
             }
         };

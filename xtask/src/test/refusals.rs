@@ -149,14 +149,14 @@ const REFUSALS: &[Refusal] = &[
     Refusal {
         name: "no-kernel",
         entry: "no-kernel",
-        sentence: "no kernel was given: add a line `module2 /path/to/vmlinuz` behind the `multiboot2` line in grub.cfg",
+        sentence: "no kernel was given: add a line `module2 /path/to/vmlinuz` below the `multiboot2` line in grub.cfg",
         ..USUAL
     },
     Refusal {
         name: "multiboot1",
         entry: "multiboot1",
-        sentence: "it was not started by a Multiboot2 loader (the magic number is 0x2badb002): in grub.cfg write \
-                   `multiboot2` and `module2`",
+        sentence: "Vidar was not started by a Multiboot2 loader (the magic number is 0x2badb002): use `multiboot2` and \
+                   `module2` in grub.cfg",
         ..USUAL
     },
     Refusal {

@@ -1,34 +1,36 @@
-//! More memory for Vidar than its region: a machine with many CPUs, or with much memory in small pages, needs it.
+//! The annex: memory that Vidar takes in addition to its region. A machine needs one if it has many CPUs, or much
+//! memory that is mapped in small pages.
 
 use core::ops::Range;
 
 use crate::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use crate::mem::map::MemoryMap;
 
-/// Heap that a CPU's block, segments and interrupt table take, and what is noted of it.
+/// Heap for each CPU in bytes: its per-CPU block, segments and interrupt table, and the data kept about it.
 const HEAP_PER_CPU: u64 = PAGE_SIZE;
-/// Frames that are for second-stage tables on any machine: devices, MTRRs and holes split large pages.
+/// Frames for second-stage tables on any machine: devices, MTRRs and holes in memory split large pages.
 const TABLES: u64 = 96;
-/// Second-stage tables that the two ends of a piece of memory may take.
+/// Number of second-stage tables that the two ends of a piece of memory may need.
 const TABLES_PER_PIECE: u64 = 4;
-/// The unit in which it is taken: so the guest's second stage stays large around it.
+/// Size and alignment of the annex are multiples of this, so that the second stage keeps its large pages around it.
 const UNIT: u64 = PageSize::Size2M.bytes();
-/// Where the BIOS, and starting CPUs, have theirs.
+/// End of the memory that the BIOS and starting CPUs use.
 const LEGACY: u64 = 1 << 20;
 
 /// What a machine needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
-    /// Further CPUs.
+    /// Number of further CPUs.
     pub cpus: u64,
-    /// Frames that each of them takes.
+    /// Number of frames for each further CPU.
     pub frames_per_cpu: u64,
-    /// Frames for the second stage.
+    /// Number of frames for second-stage tables, and for moved memory.
     pub tables: u64,
 }
 
 impl Need {
-    /// Frames for the second stage of a machine with this memory, in pages of at most `largest`.
+    /// Returns the number of frames for the second-stage tables of a machine with this memory, in pages of at most
+    /// `largest`.
     pub fn tables(map: &MemoryMap<'_>, largest: PageSize) -> u64 {
         let usable = map.usable();
         let of_pages =
@@ -36,8 +38,9 @@ impl Need {
         TABLES + TABLES_PER_PIECE * usable.len() as u64 + of_pages
     }
 
-    /// Bytes of heap and of frames, in this order, that are wanted beside `available` frames; `None` where they suffice.
-    pub fn beside(&self, available: u64) -> Option<(u64, u64)> {
+    /// Returns how many bytes of heap and of frames, in this order, are needed in addition to `available` frames;
+    /// `None` if these suffice.
+    pub fn beyond(&self, available: u64) -> Option<(u64, u64)> {
         let frames = self.cpus * self.frames_per_cpu + self.tables;
         let missing = frames.checked_sub(available).filter(|missing| *missing > 0)?;
         let heap = (self.cpus + 1) * HEAP_PER_CPU;
@@ -46,7 +49,8 @@ impl Need {
     }
 }
 
-/// Where `size` bytes are, as high as they can be: neither in the kernel's way nor where devices of little reach want memory.
+/// Returns the highest free place for `size` bytes that is outside of `taken`; `None` if there is none. High memory is
+/// in the way of neither the kernel nor devices that reach only low addresses.
 pub fn place(map: &MemoryMap<'_>, taken: impl Iterator<Item = Range<Hpa>>, size: u64) -> Option<Range<Hpa>> {
     let mut free = map.usable();
     taken.for_each(|range| free.remove(&range));
@@ -70,18 +74,18 @@ mod tests {
     }
 
     #[test]
-    fn a_small_machine_needs_none() {
+    fn small_machine_needs_no_annex() {
         let small = map(&[(0, 0x9_f000), (LEGACY, GIB)]);
         let tables = Need::tables(&small, PageSize::Size1G);
         assert_eq!(tables, 104);
-        assert_eq!(Need { cpus: 3, frames_per_cpu: 16, tables }.beside(370), None);
-        assert_eq!(Need { cpus: 3, frames_per_cpu: 16, tables: 322 }.beside(370), None);
+        assert_eq!(Need { cpus: 3, frames_per_cpu: 16, tables }.beyond(370), None);
+        assert_eq!(Need { cpus: 3, frames_per_cpu: 16, tables: 322 }.beyond(370), None);
     }
 
     #[test]
-    fn many_cpus_and_small_pages_want_more() {
+    fn many_cpus_and_small_pages_need_an_annex() {
         let need = Need { cpus: 255, frames_per_cpu: 16, tables: 104 };
-        let (heap, frames) = need.beside(370).expect("not enough");
+        let (heap, frames) = need.beyond(370).expect("370 frames do not suffice");
         assert_eq!(heap, 256 * PAGE_SIZE);
         assert!(frames / PAGE_SIZE + 370 >= 255 * 16 + 104);
         assert_eq!((heap + frames) % UNIT, 0);
@@ -91,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_high_and_into_nothing() {
+    fn annex_takes_the_highest_free_place() {
         let map = map(&[(0, 0x9_f000), (LEGACY, 3 * GIB), (4 * GIB, 6 * GIB + 0x1000)]);
         assert_eq!(place(&map, [].into_iter(), 2 * UNIT), Some(Hpa(6 * GIB - 2 * UNIT)..Hpa(6 * GIB)));
         let taken = [Hpa(4 * GIB)..Hpa(6 * GIB), Hpa(3 * GIB - 1)..Hpa(3 * GIB)];

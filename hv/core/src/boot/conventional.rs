@@ -1,25 +1,26 @@
-//! The page of conventional memory that further CPUs are started from: one that neither the BIOS nor EFI goes on to use.
+//! Finds the page below 1 MiB from which further CPUs are started: one that neither the BIOS nor EFI still uses.
 
 use core::ops::Range;
 
 use crate::mem::addr::{Hpa, PAGE_SIZE};
 use crate::mem::ranges::RangeSet;
 
-/// The BIOS's data, where it says how much memory is not its own.
+/// The BIOS data area, which says where the BIOS's memory begins.
 pub const BIOS_DATA: Range<Hpa> = Hpa(0x400)..Hpa(0x500);
-/// In it, the segment of the extended BIOS data area.
+/// Offset of the segment of the extended BIOS data area.
 const EXTENDED_AREA: usize = 0xe;
-/// In it, how many KiB of memory begin at 0.
+/// Offset of the size of base memory in KiB.
 const BASE_MEMORY: usize = 0x13;
 
-/// Where the BIOS's memory can begin: the words mean nothing on some machines, as with EFI. Where they say nothing, its last page
-/// below 640 KiB is the BIOS's.
+/// Addresses at which the BIOS's memory can begin. On some machines, such as those with EFI, the words mean nothing.
+/// Without a plausible word, the BIOS's memory is taken to begin at the last page below 640 KiB.
 const PLAUSIBLE: Range<u64> = 0x2_0000..0x9_f000;
 
-/// What a start-up IPI can lead to, without the interrupt vectors and the BIOS's data.
+/// The lowest page that may be chosen. The page below holds the interrupt vectors and the BIOS data area.
 const FIRST: Hpa = Hpa(0x1000);
 
-/// Where the BIOS's own memory begins, by what it says in [`BIOS_DATA`].
+/// Returns where the BIOS's own memory begins according to `data`, the bytes of [`BIOS_DATA`]: the lower one of two
+/// plausible words.
 pub fn bios_start(data: &[u8]) -> Hpa {
     let word =
         |at: usize| data.get(at..at + 2).map_or(0, |word| u64::from(word[0]) | u64::from(word[1]) << 8);
@@ -27,8 +28,8 @@ pub fn bios_start(data: &[u8]) -> Hpa {
     Hpa(says.into_iter().filter(|start| PLAUSIBLE.contains(start)).min().unwrap_or(PLAUSIBLE.end))
 }
 
-/// A page of `free` memory below `end`. What EFI's boot services had is taken only if there is nothing else, since some firmware
-/// goes on to use it.
+/// Returns the highest page of `free` memory below `end`, or `None` if there is none. Memory of EFI boot services is
+/// taken only if there is no other, because some firmware still uses it.
 pub fn page(
     mut free: RangeSet,
     boot_services: impl IntoIterator<Item = Range<Hpa>>,
@@ -52,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lower_word_counts_if_it_can_be_right() {
+    fn lower_plausible_word_is_used() {
         for (base, extended, start) in [
             (639, 0x9fc0, 0x9_f000),
             (631, 0x9dc0, 0x9_dc00),
@@ -69,16 +70,16 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_page_that_nobody_claims() {
+    fn highest_unused_page_is_chosen() {
         let free: RangeSet = [Hpa(0)..Hpa(0x9_f000)].into_iter().collect();
         let none = || [].into_iter();
         assert_eq!(page(free.clone(), none(), Hpa(0x9_f000)), Some(Hpa(0x9_e000)));
-        assert_eq!(page(free.clone(), none(), Hpa(0x9_dc00)), Some(Hpa(0x9_c000)), "whole pages");
+        assert_eq!(page(free.clone(), none(), Hpa(0x9_dc00)), Some(Hpa(0x9_c000)), "only whole pages");
         let services = || [Hpa(0x8_0000)..Hpa(0xa_0000)].into_iter();
         assert_eq!(page(free.clone(), services(), Hpa(0x9_f000)), Some(Hpa(0x7_f000)));
         let all = [Hpa(0)..Hpa(0xa_0000)].into_iter();
-        assert_eq!(page(free, all, Hpa(0x9_f000)), Some(Hpa(0x9_e000)), "better than none");
+        assert_eq!(page(free, all, Hpa(0x9_f000)), Some(Hpa(0x9_e000)), "boot services are the last resort");
         let low: RangeSet = [Hpa(0)..Hpa(0x1000)].into_iter().collect();
-        assert_eq!(page(low, none(), Hpa(0x9_f000)), None, "not the BIOS's data");
+        assert_eq!(page(low, none(), Hpa(0x9_f000)), None, "page 0 holds the BIOS's data");
     }
 }

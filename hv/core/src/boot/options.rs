@@ -1,4 +1,4 @@
-//! Vidar's own command line: the words after its name in GRUB's menu entry.
+//! Vidar's options: the words after its name in GRUB's menu entry.
 
 use core::fmt;
 
@@ -10,48 +10,51 @@ use crate::loader::text::Text;
 /// Where Vidar writes its log until the guest runs, and its crash reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Console {
-    /// On the serial line that [`Options::serial`] names.
+    /// True for the serial line that [`Options::serial`] names.
     pub serial: bool,
-    /// On the screen.
+    /// True for the screen.
     pub screen: bool,
 }
 
-/// A serial line, at the port where a PC has it.
+/// A serial line, by the first of its I/O ports on a PC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum SerialLine {
-    /// The first.
+    /// COM1, at port 3F8H.
     Com1 = 0x3f8,
-    /// The second.
+    /// COM2, at port 2F8H.
     Com2 = 0x2f8,
-    /// The third.
+    /// COM3, at port 3E8H.
     Com3 = 0x3e8,
-    /// The fourth.
+    /// COM4, at port 2E8H.
     Com4 = 0x2e8,
 }
 
 impl SerialLine {
-    /// The first of its I/O ports.
+    /// Returns the first I/O port of the line.
     pub const fn port(self) -> u16 {
         self as u16
     }
 }
 
-/// The options, each with what it is when the command line does not say.
+/// The options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// `log=`: the least that is logged. Info.
+    /// `log=`: the least severe level that is logged. The default is info.
     pub log: LevelFilter,
-    /// `console=`: where the log goes. To both.
+    /// `console=`: where the log goes. The default is both.
     pub console: Console,
-    /// `serial=`: the serial line. COM1.
+    /// `serial=`: the serial line. The default is COM1.
     pub serial: SerialLine,
-    /// `hypervisor-bit=`: whether CPUID tells the guest of Vidar. It does not: from that bit alone Linux concludes that
-    /// much of the machine is not there, such as PMUs, ECC reports and microcode updates.
+    /// `hypervisor-bit=`: true if CPUID tells the guest that there is a hypervisor. The default is false, because from
+    /// this bit alone Linux concludes that parts of the machine are missing, such as PMUs, ECC reports and microcode
+    /// updates.
     pub hypervisor_bit: bool,
-    /// `cpu-startup=`: whether Vidar starts CPUs for the guest where their local APICs could. They do where they can.
+    /// `cpu-startup=`: true if Vidar emulates the start of CPUs even where the hardware could do it. The default is
+    /// false.
     pub emulate_startup: bool,
-    /// `on-crash=`: what a crash ends in, of the guest or of Vidar. If nothing is said, in a reset once the guest runs.
+    /// `on-crash=`: what Vidar does after a crash of the guest or of Vidar. Without the option, see
+    /// [`OnCrash::or_default`].
     pub on_crash: Option<OnCrash>,
 }
 
@@ -68,12 +71,13 @@ impl Default for Options {
     }
 }
 
-/// A word of the command line that was not understood and has no effect: a sentence for the user.
+/// A warning about a word of the command line that was not understood and has no effect. It is displayed as a sentence
+/// for the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Warning<'a> {
-    /// There is no such option.
+    /// No option has this name.
     Name(Text<'a>),
-    /// An option of this place in the list of known ones does not take such a value.
+    /// The option at this index of the list of options does not take this value.
     Value(usize, Text<'a>),
 }
 
@@ -87,34 +91,34 @@ impl fmt::Display for Warning<'_> {
         match *self {
             Self::Name(name) => {
                 write!(f, "there is no option {name:?}; the options are ")?;
-                list(f, &mut KNOWN.iter().map(|known| known.name))
+                list(f, &mut OPTIONS.iter().map(|option| option.name))
             }
             Self::Value(at, value) => {
-                let Some(known) = KNOWN.get(at) else { return Ok(()) };
-                write!(f, "the option {:?} cannot be {value:?}; it can be ", known.name)?;
-                list(f, &mut known.values.iter().copied())
+                let Some(option) = OPTIONS.get(at) else { return Ok(()) };
+                write!(f, "the option {:?} cannot be {value:?}; it can be ", option.name)?;
+                list(f, &mut option.values.iter().copied())
             }
         }
     }
 }
 
-/// An option: its name, its values, and how it takes one of them.
-struct Known {
+/// An option: its name, its values, and a function that sets it.
+struct OptionSpec {
     name: &'static str,
     values: &'static [&'static str],
-    /// Sets the option to the value at this place in `values`.
+    /// Sets the option to the value at this index of `values`.
     set: fn(&mut Options, usize),
 }
 
-/// `items[at]`; the caller's `at` is a place in a list of the same length.
+/// Copies `items[at]` to `to`. The caller's `at` is an index of a list with the same length.
 fn pick<T: Copy>(to: &mut T, items: &[T], at: usize) {
     if let Some(item) = items.get(at) {
         *to = *item;
     }
 }
 
-static KNOWN: [Known; 6] = [
-    Known {
+static OPTIONS: [OptionSpec; 6] = [
+    OptionSpec {
         name: "log",
         values: &["error", "warn", "info", "debug", "trace"],
         set: |options, at| {
@@ -122,7 +126,7 @@ static KNOWN: [Known; 6] = [
             pick(&mut options.log, &[Error, Warn, Info, Debug, Trace], at);
         },
     },
-    Known {
+    OptionSpec {
         name: "console",
         values: &["serial", "screen", "both", "none"],
         set: |options, at| {
@@ -131,7 +135,7 @@ static KNOWN: [Known; 6] = [
             pick(&mut options.console, &consoles, at);
         },
     },
-    Known {
+    OptionSpec {
         name: "serial",
         values: &["com1", "com2", "com3", "com4"],
         set: |options, at| {
@@ -139,17 +143,17 @@ static KNOWN: [Known; 6] = [
             pick(&mut options.serial, &[Com1, Com2, Com3, Com4], at);
         },
     },
-    Known {
+    OptionSpec {
         name: "hypervisor-bit",
         values: &["on", "off"],
         set: |options, at| pick(&mut options.hypervisor_bit, &[true, false], at),
     },
-    Known {
+    OptionSpec {
         name: "cpu-startup",
         values: &["auto", "emulated"],
         set: |options, at| pick(&mut options.emulate_startup, &[false, true], at),
     },
-    Known {
+    OptionSpec {
         name: "on-crash",
         values: &["halt", "reset"],
         set: |options, at| pick(&mut options.on_crash, &[Some(OnCrash::Halt), Some(OnCrash::Reset)], at),
@@ -157,33 +161,33 @@ static KNOWN: [Known; 6] = [
 ];
 
 impl Options {
-    /// Reads a command line: words of the form `name=value` between white space. Of two words for one option the
-    /// later counts. A word that is not understood changes nothing.
+    /// Parses a command line of words `name=value` between white space. If an option occurs twice, its last value is
+    /// used. Words that are not understood are ignored; [`Options::warnings`] returns them.
     pub fn parse(line: Text<'_>) -> Self {
         let mut options = Self::default();
-        for (known, value) in words(line).filter_map(Result::ok) {
-            (known.set)(&mut options, value);
+        for (option, value) in words(line).filter_map(Result::ok) {
+            (option.set)(&mut options, value);
         }
         options
     }
 
-    /// What there is to say of words that are not understood.
+    /// Returns a warning for each word that is not understood.
     pub fn warnings(line: Text<'_>) -> impl Iterator<Item = Warning<'_>> {
         words(line).filter_map(Result::err)
     }
 }
 
-/// The words of a command line, each as an option with the place of its value.
-fn words(line: Text<'_>) -> impl Iterator<Item = Result<(&'static Known, usize), Warning<'_>>> {
+/// Returns the words of a command line, each as an option with the index of its value, or as a warning.
+fn words(line: Text<'_>) -> impl Iterator<Item = Result<(&'static OptionSpec, usize), Warning<'_>>> {
     let words = line.0.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     words.map(|word| {
         let mut parts = word.splitn(2, |byte| *byte == b'=');
         let name = parts.next().unwrap_or_default();
         let value = parts.next().unwrap_or_default();
-        let known = KNOWN.iter().zip(0..).find(|(known, _)| known.name.as_bytes() == name);
-        let (known, at) = known.ok_or(Warning::Name(Text(name)))?;
-        let place = known.values.iter().position(|allowed| allowed.as_bytes() == value);
-        place.map(|place| (known, place)).ok_or(Warning::Value(at, Text(value)))
+        let option = OPTIONS.iter().zip(0..).find(|(option, _)| option.name.as_bytes() == name);
+        let (option, at) = option.ok_or(Warning::Name(Text(name)))?;
+        let place = option.values.iter().position(|allowed| allowed.as_bytes() == value);
+        place.map(|place| (option, place)).ok_or(Warning::Value(at, Text(value)))
     })
 }
 
@@ -200,12 +204,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_is_the_default() {
+    fn empty_line_leaves_the_defaults() {
         assert_eq!(parse("  \t "), (Options::default(), Vec::new()));
     }
 
     #[test]
-    fn bytes_that_are_no_text_harm_nothing_else() {
+    fn words_that_are_not_utf8_do_not_affect_others() {
         let line = Text(b"log=debug f\xfcr=x console=s\xe9rial");
         assert_eq!(Options::parse(line), Options { log: LevelFilter::Debug, ..Options::default() });
         let warnings: Vec<_> = Options::warnings(line).map(|warning| warning.to_string()).collect();
@@ -214,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_and_value() {
+    fn every_option_takes_each_of_its_values() {
         let line =
             "log=trace console=serial serial=com2 hypervisor-bit=on cpu-startup=emulated on-crash=halt";
         let options = Options {
@@ -227,9 +231,9 @@ mod tests {
         };
         assert_eq!(parse(line), (options, Vec::new()));
         assert_eq!(options.serial.port(), 0x2f8);
-        for known in &KNOWN {
-            for value in known.values {
-                assert!(parse(&format!("{}={value}", known.name)).1.is_empty());
+        for option in &OPTIONS {
+            for value in option.values {
+                assert!(parse(&format!("{}={value}", option.name)).1.is_empty());
             }
         }
         let console = |line| parse(line).0.console;
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_named() {
+    fn warnings_name_the_word_and_what_is_allowed() {
         let (options, warnings) = parse("quiet log=loud log=debug log");
         assert_eq!(options, Options { log: LevelFilter::Debug, ..Options::default() });
         assert_eq!(

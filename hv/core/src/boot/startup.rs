@@ -1,38 +1,39 @@
-//! Who is to start CPUs for the guest: the decision, by what the boot has found.
+//! Decides who starts CPUs for the guest, from the user's choice and from what the boot order has found.
 
 use crate::vmm::machine::Startup;
 
-/// What is wanted.
+/// Who should start CPUs for the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// The local APICs, where the extension lets them; or else Vidar.
+pub enum Preference {
+    /// Let the local APICs start CPUs if the extension supports that, and emulate it otherwise.
     Auto,
-    /// The local APICs: every start-up IPI leads to Vidar.
+    /// Let the local APICs start CPUs at Vidar's stubs: [`landing`](super::landing).
     Landing,
-    /// Vidar.
+    /// Emulate the start of CPUs.
     Emulated,
 }
 
-/// What the boot has found.
+/// What the decision depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
-    /// The vector of the trampoline's page; `None` where there is none.
+pub struct Conditions {
+    /// The vector of the trampoline's page; `None` if no page is free for it.
     pub trampoline: Option<u8>,
-    /// A CPU can wait for a start-up IPI in the guest.
+    /// True if a CPU can wait for a start-up IPI inside the guest.
     pub waits_for_sipi: bool,
-    /// The guest could start a further CPU, now or once it has been added.
+    /// True if the guest could start a further CPU, now or after it has been added.
     pub has_further: bool,
-    /// There may be a CPU that the guest could start and that is not Vidar's: it would run beside Vidar.
+    /// True if there may be a CPU that the guest could start and that is not under Vidar's control: it would run beside
+    /// Vidar.
     pub guarded: bool,
 }
 
-/// Decides. Every start-up IPI can only lead to Vidar if there is something for it to lead to; where there is not, Vidar looks
-/// at the messages instead.
-pub const fn choose(wish: Wish, found: Found) -> Startup {
-    let by_vidar = !matches!(wish, Wish::Auto) || !found.waits_for_sipi;
-    match found.trampoline {
-        Some(_) if matches!(wish, Wish::Landing) => Startup::Landing,
-        vector if found.has_further && by_vidar || found.guarded => {
+/// Returns who starts CPUs. Landing needs a trampoline; without one, Vidar watches the messages between CPUs instead.
+/// The trampoline of [`Startup::Emulated`] is 0 if there is none.
+pub const fn choose(preference: Preference, conditions: Conditions) -> Startup {
+    let by_vidar = !matches!(preference, Preference::Auto) || !conditions.waits_for_sipi;
+    match conditions.trampoline {
+        Some(_) if matches!(preference, Preference::Landing) => Startup::Landing,
+        vector if conditions.has_further && by_vidar || conditions.guarded => {
             Startup::Emulated { trampoline: if let Some(vector) = vector { vector } else { 0 } }
         }
         _ => Startup::Hardware,
@@ -43,44 +44,44 @@ pub const fn choose(wish: Wish, found: Found) -> Startup {
 mod tests {
     use super::*;
 
-    /// A machine with further CPUs and a trampoline, of a CPU without the state in which it waits.
-    const AMD: Found =
-        Found { trampoline: Some(0x9e), waits_for_sipi: false, has_further: true, guarded: false };
-    const INTEL: Found = Found { waits_for_sipi: true, ..AMD };
-    const ALONE: Found = Found { trampoline: None, has_further: false, ..AMD };
+    /// A machine with further CPUs and a trampoline, whose CPUs cannot wait for a start-up IPI inside the guest.
+    const AMD: Conditions =
+        Conditions { trampoline: Some(0x9e), waits_for_sipi: false, has_further: true, guarded: false };
+    const INTEL: Conditions = Conditions { waits_for_sipi: true, ..AMD };
+    const ALONE: Conditions = Conditions { trampoline: None, has_further: false, ..AMD };
     const EMULATED: Startup = Startup::Emulated { trampoline: 0x9e };
-    /// No CPU is ever started: there is nothing that could do it.
-    const WATCHED: Startup = Startup::Emulated { trampoline: 0 };
+    /// Emulated start-up without a trampoline, which never starts a CPU.
+    const WITHOUT_TRAMPOLINE: Startup = Startup::Emulated { trampoline: 0 };
 
     #[test]
-    fn start_up_ipis_lead_to_vidar_on_one_cpu_as_well() {
-        assert_eq!(choose(Wish::Landing, AMD), Startup::Landing);
-        let alone = Found { trampoline: Some(0x9e), ..ALONE };
-        for found in [alone, Found { guarded: true, ..alone }] {
-            assert_eq!(choose(Wish::Landing, found), Startup::Landing);
+    fn landing_is_used_with_one_cpu_too() {
+        assert_eq!(choose(Preference::Landing, AMD), Startup::Landing);
+        let alone = Conditions { trampoline: Some(0x9e), ..ALONE };
+        for conditions in [alone, Conditions { guarded: true, ..alone }] {
+            assert_eq!(choose(Preference::Landing, conditions), Startup::Landing);
         }
     }
 
     #[test]
-    fn without_a_trampoline_messages_are_looked_at() {
-        for found in [Found { trampoline: None, ..AMD }, Found { guarded: true, ..ALONE }] {
-            assert_eq!(choose(Wish::Landing, found), WATCHED);
+    fn without_a_trampoline_landing_becomes_emulation() {
+        for conditions in [Conditions { trampoline: None, ..AMD }, Conditions { guarded: true, ..ALONE }] {
+            assert_eq!(choose(Preference::Landing, conditions), WITHOUT_TRAMPOLINE);
         }
-        assert_eq!(choose(Wish::Landing, ALONE), Startup::Hardware);
+        assert_eq!(choose(Preference::Landing, ALONE), Startup::Hardware);
     }
 
     #[test]
-    fn vidar_starts_cpus_where_they_cannot_wait_and_where_one_is_not_its_own() {
-        for (wish, found, expected) in [
-            (Wish::Auto, AMD, EMULATED),
-            (Wish::Auto, ALONE, Startup::Hardware),
-            (Wish::Auto, INTEL, Startup::Hardware),
-            (Wish::Auto, Found { guarded: true, ..INTEL }, EMULATED),
-            (Wish::Emulated, AMD, EMULATED),
-            (Wish::Emulated, INTEL, EMULATED),
-            (Wish::Emulated, Found { has_further: false, ..INTEL }, Startup::Hardware),
+    fn auto_emulates_only_if_hardware_cannot_or_a_cpu_is_not_controlled() {
+        for (preference, conditions, expected) in [
+            (Preference::Auto, AMD, EMULATED),
+            (Preference::Auto, ALONE, Startup::Hardware),
+            (Preference::Auto, INTEL, Startup::Hardware),
+            (Preference::Auto, Conditions { guarded: true, ..INTEL }, EMULATED),
+            (Preference::Emulated, AMD, EMULATED),
+            (Preference::Emulated, INTEL, EMULATED),
+            (Preference::Emulated, Conditions { has_further: false, ..INTEL }, Startup::Hardware),
         ] {
-            assert_eq!(choose(wish, found), expected, "{wish:?} {found:?}");
+            assert_eq!(choose(preference, conditions), expected, "{preference:?} {conditions:?}");
         }
     }
 }

@@ -1,45 +1,45 @@
-//! How the machine ends when the guest or Vidar itself cannot go on: after a crash report, a panic and a machine check it is
-//! the same.
+//! What Vidar does with the machine when the guest or Vidar itself cannot go on: after a crash report, a panic or a
+//! machine check.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-/// What to do when there is nothing more to say.
+/// What Vidar does after its last report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnCrash {
-    /// Stop, so that the report can be read.
+    /// Halt, so that the report can be read.
     Halt,
-    /// Reset the machine, as it would without Vidar.
+    /// Reset the machine, as it would happen without Vidar.
     Reset,
 }
 
 impl OnCrash {
-    /// What is done where the user has `said` something or not. A reset before the guest runs would end at the same place
-    /// again, and nobody could read why.
-    pub const fn chosen(said: Option<Self>, guest_runs: bool) -> Self {
-        match said {
-            Some(said) => said,
+    /// Returns what to do: the user's `choice` if there is one, otherwise a reset once the guest runs, and a halt
+    /// before. A reset during boot would lead to the same failure again, and nobody could read the report.
+    pub const fn or_default(choice: Option<Self>, guest_runs: bool) -> Self {
+        match choice {
+            Some(choice) => choice,
             None if guest_runs => Self::Reset,
             None => Self::Halt,
         }
     }
 }
 
-/// What the user has said: 0 is nothing.
-static SAID: AtomicU8 = AtomicU8::new(0);
+/// The user's choice as a number; 0 for none.
+static CHOICE: AtomicU8 = AtomicU8::new(0);
 
-/// Notes what the user has said.
-pub fn say(said: Option<OnCrash>) {
-    let number = match said {
+/// Stores the user's choice of `on-crash=`, or `None` without one.
+pub fn set_choice(choice: Option<OnCrash>) {
+    let number = match choice {
         None => 0,
         Some(OnCrash::Halt) => 1,
         Some(OnCrash::Reset) => 2,
     };
-    SAID.store(number, Ordering::Relaxed);
+    CHOICE.store(number, Ordering::Relaxed);
 }
 
-/// What the user has said.
-pub fn said() -> Option<OnCrash> {
-    match SAID.load(Ordering::Relaxed) {
+/// Returns the user's choice, or `None` without one.
+pub fn choice() -> Option<OnCrash> {
+    match CHOICE.load(Ordering::Relaxed) {
         1 => Some(OnCrash::Halt),
         2 => Some(OnCrash::Reset),
         _ => None,
@@ -51,21 +51,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_holds_always() {
-        for said in [OnCrash::Halt, OnCrash::Reset] {
+    fn choice_of_the_user_takes_precedence() {
+        for choice in [OnCrash::Halt, OnCrash::Reset] {
             for guest_runs in [false, true] {
-                assert_eq!(OnCrash::chosen(Some(said), guest_runs), said);
+                assert_eq!(OnCrash::or_default(Some(choice), guest_runs), choice);
             }
         }
-        assert_eq!(OnCrash::chosen(None, true), OnCrash::Reset);
-        assert_eq!(OnCrash::chosen(None, false), OnCrash::Halt);
+        assert_eq!(OnCrash::or_default(None, true), OnCrash::Reset);
+        assert_eq!(OnCrash::or_default(None, false), OnCrash::Halt);
     }
 
     #[test]
-    fn what_is_said_is_noted() {
-        for what in [Some(OnCrash::Halt), Some(OnCrash::Reset), None] {
-            say(what);
-            assert_eq!(said(), what);
+    fn choice_is_stored() {
+        for expected in [Some(OnCrash::Halt), Some(OnCrash::Reset), None] {
+            set_choice(expected);
+            assert_eq!(choice(), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A linear framebuffer as a grid of characters, drawn from a bitmap font.
+//! A linear framebuffer as a grid of characters, which are drawn with a bitmap font.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -10,28 +10,31 @@ use super::screen::Grid;
 
 const WEIGHT: FontWeight = FontWeight::Regular;
 const HEIGHT: RasterHeight = RasterHeight::Size16;
-/// Pixels of a character in the font.
+/// Width of a character in the font, in pixels.
 const CELL_WIDTH: usize = get_raster_width(WEIGHT, HEIGHT);
+/// Height of a character in the font, in pixels.
 const CELL_HEIGHT: usize = HEIGHT.val();
 
-/// A screen with so many pixels in a line has twice as many to the inch, and its characters are drawn twice as large.
+/// From this width in pixels on, a screen is taken to have twice the usual pixel density, and characters are drawn at
+/// twice the size.
 const DENSE: usize = 2560;
 
-/// The largest grid: more would be more than anyone reads, and more memory than there is to note it in.
+/// Size of the largest grid. A larger one would take more memory to keep track of than there is, and nobody reads that
+/// much.
 const MOST_COLUMNS: usize = 160;
 const MOST_ROWS: usize = 64;
 
-/// Where a colour is in a pixel.
+/// The bits of a pixel that hold one colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Channel {
-    /// Its lowest bit.
+    /// Number of the lowest bit.
     pub position: u8,
-    /// Its bits, in number.
+    /// Number of bits.
     pub size: u8,
 }
 
 impl Channel {
-    /// This much of 255 of the colour, in its place.
+    /// Returns the bits of a pixel for `intensity`, where 255 is the brightest.
     const fn of(self, intensity: u8) -> u32 {
         let value = intensity as u32;
         let value = if self.size < 8 { value >> (8 - self.size) } else { value << (self.size - 8) };
@@ -39,23 +42,24 @@ impl Channel {
     }
 }
 
-/// What a framebuffer is like.
+/// The format of a framebuffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Format {
-    /// Pixels in a line.
+    /// Width in pixels.
     pub width: usize,
-    /// Lines.
+    /// Height in pixels.
     pub height: usize,
-    /// Bytes from one line to the next.
+    /// Number of bytes from the start of one line to the start of the next.
     pub pitch: usize,
-    /// Bytes of a pixel.
+    /// Size of a pixel in bytes.
     pub pixel: usize,
-    /// Red, green and blue.
+    /// The channels of red, green and blue, in this order.
     pub channels: [Channel; 3],
 }
 
 impl Format {
-    /// Returns true if characters can be drawn in it.
+    /// Returns true if characters can be drawn in a framebuffer of this format: it has two to four bytes a pixel and
+    /// room for at least one character.
     pub const fn is_usable(&self) -> bool {
         matches!(self.pixel, 2..=4)
             && self.width >= CELL_WIDTH
@@ -63,34 +67,35 @@ impl Format {
             && self.pitch >= self.width * self.pixel
     }
 
-    /// Pixels of the screen in the width and the height of one of the font.
+    /// Returns the width and height in screen pixels of one pixel of the font.
     const fn scale(&self) -> usize {
         if self.width >= DENSE { 2 } else { 1 }
     }
 
-    /// A grey pixel.
+    /// Returns a grey pixel of this intensity, where 255 is white.
     fn grey(&self, intensity: u8) -> u32 {
         self.channels.iter().fold(0, |pixel, channel| pixel | channel.of(intensity))
     }
 }
 
-/// Where pixels go.
+/// Memory that pixels are written to.
 pub trait Pixels {
-    /// Writes `size` bytes of `pixel`, the lowest first, at this offset.
+    /// Writes the lowest `size` bytes of `pixel` at byte offset `offset`, the lowest byte first.
     fn put(&mut self, offset: usize, pixel: u32, size: usize);
 }
 
-/// A framebuffer on which characters stand.
+/// A framebuffer as a grid of characters.
 #[derive(Debug)]
-pub struct Framebuffer<P> {
+pub struct FramebufferGrid<P> {
     pixels: P,
     format: Format,
-    /// The characters that are drawn: reading them from the framebuffer would be slow. 0 is none yet.
+    /// The characters that have been drawn, since reading them back from the framebuffer would be slow. 0 stands for a
+    /// cell with unknown contents.
     shown: Vec<u8>,
 }
 
-impl<P: Pixels> Framebuffer<P> {
-    /// A grid on these pixels; `None` where none can be.
+impl<P: Pixels> FramebufferGrid<P> {
+    /// Returns a grid on these pixels; `None` unless the format is usable.
     pub fn new(pixels: P, format: Format) -> Option<Self> {
         format.is_usable().then(|| {
             let cells = Self::columns_of(&format) * Self::rows_of(&format);
@@ -98,7 +103,8 @@ impl<P: Pixels> Framebuffer<P> {
         })
     }
 
-    /// Forgets what is drawn: someone else has drawn meanwhile.
+    /// Forgets which characters have been drawn, so that each is drawn again. To be called after something else has
+    /// drawn on the screen.
     pub fn forget(&mut self) {
         self.shown.fill(0);
     }
@@ -126,7 +132,7 @@ impl<P: Pixels> Framebuffer<P> {
     }
 }
 
-impl<P: Pixels> Grid for Framebuffer<P> {
+impl<P: Pixels> Grid for FramebufferGrid<P> {
     fn columns(&self) -> usize {
         Self::columns_of(&self.format)
     }
@@ -170,19 +176,19 @@ mod tests {
         Channel { position: 0, size: 5 },
     ];
 
-    fn teletype(pixel: usize, channels: [Channel; 3]) -> Teletype<Framebuffer<Vec<u8>>> {
-        // A line has some bytes more than pixels, and there are pixels beside the last column and row.
+    fn teletype(pixel: usize, channels: [Channel; 3]) -> Teletype<FramebufferGrid<Vec<u8>>> {
+        // Lines have padding, and some pixels right of the last column and below the last row belong to no cell.
         let format =
             Format { width: 10 * CELL_WIDTH + 3, height: 3 * CELL_HEIGHT + 5, pitch: 600, pixel, channels };
         let memory = vec![0; format.pitch * format.height];
-        let mut teletype = Teletype::new(Framebuffer::new(memory, format).expect("a usable format"));
+        let mut teletype = Teletype::new(FramebufferGrid::new(memory, format).expect("a usable format"));
         teletype.clear();
         teletype
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "a whole screen takes minutes there")]
-    fn grey_has_all_colours_in_any_format() {
+    fn grey_sets_all_channels_in_any_format() {
         let format = |channels| Format { width: 80, height: 25, pitch: 320, pixel: 4, channels };
         assert_eq!(format(RGB).grey(0x80), 0x80_8080);
         assert_eq!(format(RGB565).grey(0xff), 0xffff);
@@ -193,10 +199,11 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "a whole screen takes minutes there")]
-    fn a_dense_screen_has_characters_of_twice_the_size() {
+    fn characters_on_a_dense_screen_are_twice_as_large() {
         let drawn = |width: usize| {
             let format = Format { width, height: 2 * CELL_HEIGHT, pitch: width * 4, pixel: 4, channels: RGB };
-            let mut grid = Framebuffer::new(vec![0; format.pitch * format.height], format).expect("usable");
+            let mut grid =
+                FramebufferGrid::new(vec![0; format.pitch * format.height], format).expect("usable");
             grid.set(0, b'#'.into());
             let lit = |(at, _): (usize, _)| (at % width, at / width);
             let pixels = grid.pixels.chunks(4).enumerate();
@@ -213,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_drawn_on_is_refused() {
+    fn unusable_formats_are_refused() {
         let good = Format { width: 80, height: 25, pitch: 320, pixel: 4, channels: RGB };
         assert!(good.is_usable());
         for bad in [
@@ -222,7 +229,7 @@ mod tests {
             Format { height: 1, ..good },
             Format { pitch: 300, ..good },
         ] {
-            assert!(Framebuffer::new(Vec::new(), bad).is_none(), "{bad:?}");
+            assert!(FramebufferGrid::new(Vec::new(), bad).is_none(), "{bad:?}");
         }
     }
 
@@ -232,15 +239,19 @@ mod tests {
         for (pixel, channels) in [(4, RGB), (3, RGB), (2, RGB565)] {
             let mut screen = teletype(pixel, channels);
             screen.write(b"top\n\n\nabc");
-            let text = |grid: &Framebuffer<Vec<u8>>| -> String {
+            let text = |grid: &FramebufferGrid<Vec<u8>>| -> String {
                 (0..30).map(|index| char::from(grid.get(index) as u8)).collect()
             };
             assert_eq!(text(screen.grid()), format!("{:30}", "                    abc"));
-            let lit = |grid: &Framebuffer<Vec<u8>>, row: usize| {
+            let lit = |grid: &FramebufferGrid<Vec<u8>>, row: usize| {
                 let lines = grid.pixels.chunks(600).skip(row * CELL_HEIGHT).take(CELL_HEIGHT);
                 lines.flatten().filter(|byte| **byte != 0).count()
             };
-            assert_eq!([0, 1].map(|row| lit(screen.grid(), row)), [0, 0], "the first line is gone");
+            assert_eq!(
+                [0, 1].map(|row| lit(screen.grid(), row)),
+                [0, 0],
+                "the first line has been scrolled out"
+            );
             assert!(lit(screen.grid(), 2) > 50);
             let before = screen.grid().pixels.clone();
             screen.grid().forget();

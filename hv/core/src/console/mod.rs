@@ -1,4 +1,4 @@
-//! What Vidar writes to, without the devices: those are in the shell's room `debug`.
+//! What Vidar writes to: the log ring, the serial line and the screen.
 //!
 //! | file | what it is for |
 //! |---|---|

@@ -1,23 +1,23 @@
-//! The log in memory: the last [`RING_BYTES`] bytes of all that was ever logged, at positions that only grow.
+//! The log in memory: a ring of the last [`RING_BYTES`] bytes of the log.
 
-/// Bytes that the log keeps.
+/// Size of the ring in bytes.
 pub const RING_BYTES: usize = 32 * 1024;
 
-/// A byte ring whose positions count from boot, so that a reader notices what it has missed.
+/// A ring of bytes. Positions count all bytes since boot, so that a reader notices which it has missed.
 #[derive(Debug)]
 pub struct Ring {
     bytes: [u8; RING_BYTES],
-    /// Position after the last byte written.
+    /// The position after the last byte.
     end: u64,
 }
 
 impl Ring {
-    /// An empty log.
+    /// Returns an empty ring.
     pub const fn new() -> Self {
         Self { bytes: [0; RING_BYTES], end: 0 }
     }
 
-    /// Appends, over the oldest bytes when full.
+    /// Appends `bytes`. A full ring loses its oldest bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.bytes[(self.end % RING_BYTES as u64) as usize] = byte;
@@ -25,8 +25,9 @@ impl Ring {
         }
     }
 
-    /// Copies from `position` on into `buffer`: where the first byte really was (later than asked if that part has
-    /// been overwritten, the end if `position` lies past it) and how many bytes were copied.
+    /// Copies bytes from `position` on into `buffer`. Returns the position of the first byte copied and the number of
+    /// bytes. The copy starts later than `position` if those bytes have been overwritten, and at the end of the log if
+    /// `position` is beyond it.
     pub fn read(&self, position: u64, buffer: &mut [u8]) -> (u64, usize) {
         let start = position.clamp(self.end.saturating_sub(RING_BYTES as u64), self.end);
         let length = buffer.len().min((self.end - start) as usize);
@@ -52,7 +53,7 @@ mod tests {
     proptest! {
         #[test]
         #[cfg_attr(miri, ignore = "100 KiB take minutes there")]
-        fn holds_the_tail_of_all_that_was_written(
+        fn ring_holds_the_last_bytes_written(
             writes in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..9000), 0..12),
             position in 0u64..100_000,
             length in 0usize..64,

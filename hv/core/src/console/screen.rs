@@ -1,26 +1,27 @@
-//! The screen: a teletype over a grid of cells.
+//! Text output on a grid of character cells.
 
-/// Columns of a VGA text screen.
+/// Number of columns of a VGA text screen.
 pub const COLUMNS: usize = 80;
-/// Rows of a VGA text screen.
+/// Number of rows of a VGA text screen.
 pub const ROWS: usize = 25;
 
-/// Light grey on black.
+/// The attribute byte of a cell: light grey on black.
 const ATTRIBUTE: u16 = 0x0700;
 
-/// A grid of character cells: VGA memory, or a framebuffer.
+/// A grid of character cells: VGA text memory, or a framebuffer.
 pub trait Grid {
-    /// Cells in a row.
+    /// Returns the number of columns.
     fn columns(&self) -> usize;
-    /// Rows.
+    /// Returns the number of rows.
     fn rows(&self) -> usize;
-    /// Writes the cell at `index`, counted row by row.
+    /// Writes the cell at `index`, which counts row by row. The low byte of `cell` is the character, the high byte its
+    /// attribute.
     fn set(&mut self, index: usize, cell: u16);
-    /// Reads the cell at `index`.
+    /// Returns the character of the cell at `index`, with its attribute if the grid keeps that.
     fn get(&self, index: usize) -> u16;
 }
 
-/// Writes text onto a [`Grid`], wrapping and scrolling.
+/// Writes text to a [`Grid`], and wraps and scrolls it.
 #[derive(Debug)]
 pub struct Teletype<G> {
     grid: G,
@@ -29,29 +30,30 @@ pub struct Teletype<G> {
 }
 
 impl<G: Grid> Teletype<G> {
-    /// A teletype at the top of an unknown screen.
+    /// Returns a teletype whose cursor is at the top left. The screen keeps its contents until [`Teletype::clear`].
     pub const fn new(grid: G) -> Self {
         Self { grid, column: 0, row: 0 }
     }
 
-    /// Empties the screen.
+    /// Clears the screen and moves the cursor to the top left.
     pub fn clear(&mut self) {
         (0..self.grid.columns() * self.grid.rows())
             .for_each(|index| self.grid.set(index, ATTRIBUTE | u16::from(b' ')));
         (self.column, self.row) = (0, 0);
     }
 
-    /// Column and row where the next character goes.
+    /// Returns the column and the row of the cursor.
     pub fn cursor(&self) -> (u8, u8) {
         (self.column as u8, self.row as u8)
     }
 
-    /// The grid.
+    /// Returns the grid.
     pub const fn grid(&mut self) -> &mut G {
         &mut self.grid
     }
 
-    /// Writes bytes; those that are not printable ASCII show as `?`.
+    /// Writes ASCII text. Line feeds and carriage returns move the cursor, and other bytes that cannot be printed show
+    /// as `?`.
     pub fn write(&mut self, text: &[u8]) {
         for &byte in text {
             match byte {
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn wraps_and_scrolls() {
+    fn long_lines_wrap_and_full_screens_scroll() {
         let mut screen = Teletype::new(vec![0; COLUMNS * ROWS]);
         screen.clear();
         for line in 0..30 {

@@ -1,42 +1,42 @@
-//! The serial line, as far as Vidar speaks before and after the guest: output only, and never waiting for ever.
+//! The serial line for Vidar's own output, before the guest runs and after it has ended. No wait is endless.
 
 use uart_16550::backend::Backend;
 use uart_16550::spec::registers::LSR;
 use uart_16550::{BaudRate, Config, Uart16550};
 
-/// The first I/O port of COM1.
+/// First I/O port of COM1.
 pub const COM1: u16 = 0x3f8;
 
-/// Looks at the UART before the line is taken for dead. Each takes about a microsecond, and at 9600 baud, as a loader may have it
-/// set, 16 bytes take 17 ms.
+/// Number of polls of the UART before the line is taken for dead. A poll takes about a microsecond, and 16 bytes take
+/// 17 ms at 9600 baud, to which a boot loader may have set the line.
 const PATIENCE: u32 = 200_000;
 
-/// Why there is no line.
+/// The reasons why a serial line cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unusable {
-    /// No UART answers at its ports.
+    /// No UART answers at the I/O ports.
     Absent,
-    /// It does not send what it is given.
+    /// The UART does not send what it holds.
     Stuck,
 }
 
-/// A line that works.
+/// A serial line that works, as far as [`Serial::on`] can tell.
 pub struct Serial<B: Backend> {
     uart: Uart16550<B>,
     dead: bool,
 }
 
 impl<B: Backend> Serial<B> {
-    /// Sets the line of this UART to 115,200 baud, 8 data bits, no parity.
+    /// Opens the line of this UART: 115,200 baud, 8 data bits, no parity.
     ///
     /// # Errors
-    /// [`Unusable`] where that cannot be.
+    /// [`Unusable`] if there is no UART or if it does not send.
     pub fn on(mut uart: Uart16550<B>) -> Result<Self, Unusable> {
         if !uart.check_present() {
             return Err(Unusable::Absent);
         }
-        // The driver waits for ever for what a loader has sent before, and some ports of management controllers never get rid
-        // of it.
+        // `Uart16550::init` waits until the bytes that the boot loader has written are sent, and some ports of
+        // management controllers never send them.
         if !drains(&mut uart) {
             return Err(Unusable::Stuck);
         }
@@ -45,7 +45,7 @@ impl<B: Backend> Serial<B> {
         Ok(Self { uart, dead: false })
     }
 
-    /// Sends `text`, each line feed with a carriage return before it.
+    /// Sends `text`, with a carriage return before each line feed. Drops it if the line is dead.
     pub fn write(&mut self, text: &[u8]) {
         for &byte in text {
             if byte == b'\n' {
@@ -55,7 +55,7 @@ impl<B: Backend> Serial<B> {
         }
     }
 
-    /// Waits until the last byte has left, so that another driver may reprogram the UART.
+    /// Waits until the last byte has been sent, so that another driver may reprogram the UART.
     pub fn drain(&mut self) {
         if !self.dead {
             drains(&mut self.uart);
@@ -71,7 +71,7 @@ impl<B: Backend> Serial<B> {
     }
 }
 
-/// Returns true if the last byte leaves the UART within some time.
+/// Returns true if the UART has sent its last byte before [`PATIENCE`] runs out.
 fn drains<B: Backend>(uart: &mut Uart16550<B>) -> bool {
     (0..PATIENCE).any(|_| uart.lsr().contains(LSR::TRANSMITTER_EMPTY))
 }

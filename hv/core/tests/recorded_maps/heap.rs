@@ -19,7 +19,7 @@ use vidar_core::mem::addr::{Hpa, PageSize};
 use vidar_core::mem::identity::Identity;
 use vidar_core::mem::layout::HEAP_BYTES;
 use vidar_core::mem::map::MemoryKind;
-use vidar_core::mem::moved::Moved;
+use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::mtrr::Mtrrs;
 use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmx::ept::Ept;
@@ -145,7 +145,7 @@ fn boot(given: &mut Given, kernel: &BzImage) {
         frames_per_cpu: 16,
         tables: Need::tables(&info.memory, PageSize::Size2M),
     };
-    if let Some((heap, rest)) = need.beside(350) {
+    if let Some((heap, rest)) = need.beyond(350) {
         let taken = info.occupied().chain(info.boot_services()).chain([region]);
         if let Some(place) = annex::place(&info.memory, taken, heap + rest) {
             plan.keep(place, "for all CPUs and all memory");
@@ -157,7 +157,7 @@ fn boot(given: &mut Given, kernel: &BzImage) {
     let ram = plan.guest_ram();
     let high = ram.clone();
     let hidden = plan.kept().iter().cloned().collect();
-    let moved = Some(Moved::new(&ram, &landing::WINDOW, Hpa(0x30_0000)));
+    let moved = Some(MovedPages::new(&ram, &landing::WINDOW, Hpa(0x30_0000)));
     let identity =
         Identity { mtrrs: Mtrrs::write_back(), hidden, watched: None, moved: moved.clone(), alias: 0 };
     let memory = GuestMemory::<Ept, _>::new(
