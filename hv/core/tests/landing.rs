@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use vidar_core::boot::landing::{WINDOW, stub};
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE};
-use vidar_core::mem::moved::Moved;
+use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::ranges::RangeSet;
 
 const TRAMPOLINE: u8 = 0x9e;
@@ -27,7 +27,7 @@ fn every_page_of_ram_leads_to_the_trampoline() {
     // As a PC has it: the BIOS's data at the end, and the trampoline's page, which is reserved.
     let mut ram = RangeSet::from([Hpa(0)..Hpa(0x9_fc00), Hpa(0x10_0000)..Hpa(0x4000_0000)]);
     ram.remove(&(Hpa(0x9_e000)..Hpa(0x9_f000)));
-    let moved = Moved::new(&ram, &WINDOW, Hpa(0x30_0000));
+    let moved = MovedPages::new(&ram, &WINDOW, Hpa(0x30_0000));
     let pages: HashSet<_> = moved.pages().map(|page| page.0).collect();
     for vector in 1..0x9e_u8 {
         let page = u64::from(vector) * PAGE_SIZE;

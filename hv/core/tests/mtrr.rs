@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE};
 use vidar_core::mem::mtrr::MemoryType::{self, Uncacheable, WriteBack, WriteProtected, WriteThrough};
-use vidar_core::mem::mtrr::{Combined, IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, Mtrrs};
+use vidar_core::mem::mtrr::{Combination, IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, Mtrrs};
 
 /// A small address space, so that every page of it can be looked at.
 const PHYS_BITS: u32 = 22;
@@ -107,7 +107,7 @@ proptest! {
         bounds in prop::collection::vec((0..END, 1..END), 20),
     ) {
         let own = read(&registers);
-        let combined = own.clone().combined(Some(Combined { write_back_to: 0 }));
+        let combined = own.clone().combined(Some(Combination { write_back_to: 0 }));
         for (start, length) in bounds {
             let range = Hpa(start)..Hpa((start + length).min(END));
             let expected = own.uniform_type(range.clone()).map(|_| WriteBack);
@@ -211,8 +211,9 @@ fn uniformity_of_a_usual_machine() {
 fn the_top_of_memory_is_a_border() {
     let top = 16 * GIB + 512 * MIB;
     let registers = |default: u64| move |index| if index == IA32_MTRR_DEF_TYPE { 0x800 | default } else { 0 };
-    let combined =
-        |default, syscfg| Mtrrs::read(48, registers(default)).combined(Some(Combined::from_raw(syscfg, top)));
+    let combined = |default, syscfg| {
+        Mtrrs::read(48, registers(default)).combined(Some(Combination::from_raw(syscfg, top)))
+    };
     let on = combined(0, 0b11 << 21);
     assert_eq!(uniform(&on, 15 * GIB, 16 * GIB), Some(WriteBack));
     assert_eq!(uniform(&on, 16 * GIB, 17 * GIB), None);

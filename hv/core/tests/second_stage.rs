@@ -6,9 +6,9 @@ use std::ops::Range;
 use proptest::prelude::*;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
-use vidar_core::mem::moved::Moved;
+use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
-use vidar_core::mem::stage2::{Access, ENTRIES, Format, Level, MapError, SecondStage, TableMemory};
+use vidar_core::mem::stage2::{ENTRIES, Format, Level, MapError, PageAccess, SecondStage, TableMemory};
 use vidar_core::svm::npt::Npt;
 use vidar_core::vmx::ept::Ept;
 
@@ -80,7 +80,7 @@ fn identity() -> impl Strategy<Value = Identity> {
     let moved = prop::option::of((1u64..0x90, 1u64..0x20).prop_map(|(page, pages)| {
         let start = Hpa(page * PAGE_SIZE);
         let window = Hpa(PAGE_SIZE)..Hpa(0xa_0000);
-        Moved::new(&[start..start + pages * PAGE_SIZE].into(), &window, ELSEWHERE)
+        MovedPages::new(&[start..start + pages * PAGE_SIZE].into(), &window, ELSEWHERE)
     }));
     (mtrrs(), 0..END / PAGE_SIZE, 1u64..2048, watched, moved, alias).prop_map(
         |(mtrrs, page, pages, watched, moved, alias)| {
@@ -164,7 +164,7 @@ impl Touches {
 }
 
 /// What the leaf for `gpa` allows, found by a walk of its own.
-fn access<F: Format>(stage2: &SecondStage<F>, tables: &Tables, gpa: Gpa) -> Option<Access> {
+fn access<F: Format>(stage2: &SecondStage<F>, tables: &Tables, gpa: Gpa) -> Option<PageAccess> {
     let (mut table, mut level) = (stage2.root(), Level::Pml4);
     loop {
         let entry = tables.read(table, level.index(gpa));
@@ -204,7 +204,7 @@ fn change_types<F: Format>(
         );
         let place = Gpa(gpa.0 & !identity.alias);
         let watched = identity.watched == Some(place.align_down(PAGE_SIZE));
-        let allowed = if watched { Access::READ } else { Access::all() };
+        let allowed = if watched { PageAccess::READ } else { PageAccess::all() };
         prop_assert_eq!(access(&stage2, &tables, gpa), old.map(|_| allowed));
     }
     Ok(())

@@ -12,7 +12,7 @@ use vidar_core::boot::options::Options;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use vidar_core::mem::identity::Identity;
-use vidar_core::mem::moved::Moved;
+use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::view::{Reader, View};
 use vidar_core::policy::cpuid::Policy;
@@ -36,7 +36,7 @@ use crate::host::window;
 const APIC_PAGE: Gpa = Gpa(0xfee0_0000);
 
 /// Where Vidar's pages for start-up IPIs are, as the guest's RAM there lies elsewhere.
-static MOVED: Once<Moved> = Once::new();
+static MOVED: Once<MovedPages> = Once::new();
 
 /// Loads an update of the microcode of this CPU: its pages are mapped while the CPU reads them.
 fn load_microcode(update: Update<'_>) -> Result<(), Fault> {
@@ -65,7 +65,7 @@ pub fn make<E: Extension>(
     let hidden: RangeSet = kept.iter().cloned().collect();
     let ram = plan.guest_ram();
     let emulated = matches!(cpus.startup, Startup::Emulated { .. });
-    let moved = low_memory.map(|to| MOVED.call_once(|| Moved::new(&ram, &landing::WINDOW, to)).clone());
+    let moved = low_memory.map(|to| MOVED.call_once(|| MovedPages::new(&ram, &landing::WINDOW, to)).clone());
     let watched = emulated.then_some(APIC_PAGE);
     let mut msrs = E::MSRS.to_vec();
     msrs.extend(emulated.then_some(msr::STARTUP));

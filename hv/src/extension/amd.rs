@@ -6,7 +6,7 @@ use vidar_abi::Vendor;
 use vidar_core::boot::refusal::{self, Difference, Names, Refusal};
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::encryption;
-use vidar_core::mem::mtrr::{Combined, Mtrrs};
+use vidar_core::mem::mtrr::{Combination, Mtrrs};
 use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
 use vidar_core::svm::capabilities::Capabilities;
@@ -74,7 +74,7 @@ impl Extension for Svm {
         } else {
             Mtrrs::write_back()
         };
-        own.combined(Some(Combined::from_raw(read(msr::SYSCFG), read(msr::TOP_MEM2))))
+        own.combined(Some(Combination::from_raw(read(msr::SYSCFG), read(msr::TOP_MEM2))))
     }
 
     fn alias(&self) -> u64 {

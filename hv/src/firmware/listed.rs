@@ -70,7 +70,7 @@ impl<'a> Listed<'a> {
         if madt.beyond > 0 {
             log::warn!(
                 "the firmware lists more than {} CPUs; the guest gets those, and Vidar looks at no others",
-                madt::MOST
+                madt::MAX_CPUS
             );
         }
         Self { boot, others, later: madt.later, damaged, tables, table }

@@ -2,7 +2,7 @@
 //!
 //! **Boot takes what it is given.** No size and no count that comes from firmware, from the loader or from the user decides how
 //! much of this heap is needed. What they hand over is read, and changed, where it lies: ACPI tables, memory maps, modules,
-//! command lines. What has to be noted of it has a bound ([`ranges::MOST`](vidar_core::mem::ranges::MOST), [`madt::MOST`](vidar_core::firmware::madt::MOST)), and what
+//! command lines. What has to be noted of it has a bound ([`ranges::MAX_RANGES`](vidar_core::mem::ranges::MAX_RANGES), [`madt::MAX_CPUS`](vidar_core::firmware::madt::MAX_CPUS)), and what
 //! is beyond it is left out or refused in one sentence. CPUs bring their own heap along, by [`add`]. `core/tests/recorded_maps/heap.rs` has
 //! the bound of all of it.
 

@@ -2,7 +2,7 @@
 //!
 //! AMD-V has no guest state in which a CPU waits for a start-up IPI. An INIT that is not intercepted resets the CPU,
 //! which then waits in hardware, outside of the guest. At the start-up IPI it executes the machine's page, not the
-//! guest's. So the guest's RAM below 640 KiB lies elsewhere ([`Moved`](crate::mem::moved::Moved)), and each page of the
+//! guest's. So the guest's RAM below 640 KiB lies elsewhere ([`MovedPages`](crate::mem::moved::MovedPages)), and each page of the
 //! machine there begins with a stub that leads to Vidar's trampoline. Vidar need not look at any message between CPUs.
 //! The trampoline itself is in one of these pages, so the guest loses none. The trampoline sends a CPU that Vidar does
 //! not manage back to waiting.

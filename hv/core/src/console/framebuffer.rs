@@ -21,8 +21,8 @@ const DENSE: usize = 2560;
 
 /// Size of the largest grid. A larger one would take more memory to keep track of than there is, and nobody reads that
 /// much.
-const MOST_COLUMNS: usize = 160;
-const MOST_ROWS: usize = 64;
+const MAX_COLUMNS: usize = 160;
+const MAX_ROWS: usize = 64;
 
 /// The bits of a pixel that hold one colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,11 +110,11 @@ impl<P: Pixels> FramebufferGrid<P> {
     }
 
     fn columns_of(format: &Format) -> usize {
-        (format.width / (CELL_WIDTH * format.scale())).min(MOST_COLUMNS)
+        (format.width / (CELL_WIDTH * format.scale())).min(MAX_COLUMNS)
     }
 
     fn rows_of(format: &Format) -> usize {
-        (format.height / (CELL_HEIGHT * format.scale())).min(MOST_ROWS)
+        (format.height / (CELL_HEIGHT * format.scale())).min(MAX_ROWS)
     }
 
     fn draw(&mut self, index: usize, character: u8) {
@@ -211,9 +211,9 @@ mod tests {
             (grid.columns(), grid.rows(), lit)
         };
         let (columns, rows, small) = drawn(DENSE / 2);
-        assert_eq!((columns, rows), (MOST_COLUMNS.min(DENSE / 2 / CELL_WIDTH), 2));
+        assert_eq!((columns, rows), (MAX_COLUMNS.min(DENSE / 2 / CELL_WIDTH), 2));
         let (columns, rows, large) = drawn(DENSE);
-        assert_eq!((columns, rows), (MOST_COLUMNS.min(DENSE / 2 / CELL_WIDTH), 1));
+        assert_eq!((columns, rows), (MAX_COLUMNS.min(DENSE / 2 / CELL_WIDTH), 1));
         let halves: std::collections::BTreeSet<_> = large.iter().map(|(x, y)| (x / 2, y / 2)).collect();
         assert_eq!(large.len(), 4 * small.len());
         assert_eq!(halves, small.into_iter().collect());

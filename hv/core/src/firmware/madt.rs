@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::acpi::{ReadOnly, Table, amend};
 
 /// Number of CPUs that [`Madt::cpus`] can hold, more than any known machine has. Further CPUs are only counted.
-pub const MOST: usize = 2048;
+pub const MAX_CPUS: usize = 2048;
 
 /// Offset of the first structure.
 const LIST: usize = 44;
@@ -63,7 +63,7 @@ pub fn parse(table: &[u8]) -> Madt {
         // without any flag.
         madt.later |= flags & ENABLED == 0;
         if flags & ENABLED != 0 && madt.cpus.iter().all(|known| known.apic_id != apic_id) {
-            if madt.cpus.len() < MOST {
+            if madt.cpus.len() < MAX_CPUS {
                 madt.cpus.push(LocalApic { apic_id });
             } else {
                 madt.beyond += 1;
@@ -253,10 +253,10 @@ mod tests {
             let [a, b, c, d] = id.to_le_bytes();
             [9, 16, 0, 0, a, b, c, d, 1, 0, 0, 0, 0, 0, 0, 0]
         };
-        let cpus: Vec<_> = (0..MOST as u32 + 3).map(cpu).collect();
+        let cpus: Vec<_> = (0..MAX_CPUS as u32 + 3).map(cpu).collect();
         let structures: Vec<_> = cpus.iter().map(|cpu| &cpu[..]).collect();
         let madt = parse(&table(&structures));
-        assert_eq!((madt.cpus.len(), madt.beyond, madt.damage), (MOST, 3, None));
+        assert_eq!((madt.cpus.len(), madt.beyond, madt.damage), (MAX_CPUS, 3, None));
     }
 
     proptest! {

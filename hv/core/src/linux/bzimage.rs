@@ -121,7 +121,6 @@ impl BzImage {
     /// Reads and checks the header of a kernel file.
     ///
     /// # Errors
-    ///
     /// A [`BzImageError`] that says why the file is not a kernel that Vidar can start.
     pub fn parse(file: &[u8]) -> Result<Self, BzImageError> {
         if bytes_at(file, offset_of!(boot_params, hdr.header)) != Some(*b"HdrS") {

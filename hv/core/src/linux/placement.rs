@@ -151,7 +151,6 @@ pub enum PlacementError {
 /// initrd stays in its place if the kernel can use it there, and otherwise goes as high as the kernel allows.
 ///
 /// # Errors
-///
 /// A [`PlacementError`] that says which part does not fit.
 pub fn place<K, I>(request: &Request<'_, K, I>) -> Result<Placement, PlacementError>
 where

@@ -1,9 +1,9 @@
-//! Addresses as types: a host-physical, a guest-physical and a host-virtual address are never mistaken for each other.
+//! Addresses as types, so that host-physical, guest-physical and host-virtual addresses cannot be confused.
 
 use core::fmt;
 use core::ops::{Add, Range};
 
-/// Bytes in a 4 KiB page.
+/// Size of a 4 KiB page in bytes.
 pub const PAGE_SIZE: u64 = 4096;
 
 macro_rules! address {
@@ -14,12 +14,13 @@ macro_rules! address {
         pub struct $name(pub u64);
 
         impl $name {
-            /// The address rounded down to a multiple of `align`, a power of two.
+            /// Returns the address rounded down to a multiple of `align`, a power of two.
             pub const fn align_down(self, align: u64) -> Self {
                 Self(self.0 & !(align - 1))
             }
 
-            /// The address rounded up to a multiple of `align`, a power of two; `None` past the end of the space.
+            /// Returns the address rounded up to a multiple of `align`, a power of two; `None` if that is beyond the
+            /// 64-bit space.
             pub const fn align_up(self, align: u64) -> Option<Self> {
                 match self.0.checked_add(align - 1) {
                     Some(sum) => Some(Self(sum & !(align - 1))),
@@ -55,38 +56,41 @@ macro_rules! address {
 }
 
 address! {
-    /// A host-physical address: what the memory bus sees.
+    /// A host-physical address, as it appears on the memory bus.
     Hpa
 }
 address! {
-    /// A guest-physical address: what the guest takes for the memory bus. Vidar maps it to the same [`Hpa`].
+    /// A guest-physical address. The second stage maps it to the [`Hpa`] with the same number, unless that memory is
+    /// hidden or moved.
     Gpa
 }
 address! {
-    /// A host-virtual address: a pointer in Vidar's own page tables.
+    /// A host-virtual address: a pointer in Vidar's own address space.
     Hva
 }
 
 impl Gpa {
-    /// The host-physical address behind this one: the second stage is an identity map.
+    /// Returns the host-physical address with the same number. The second stage maps the address there, unless that
+    /// memory is hidden or moved.
     pub const fn identity(self) -> Hpa {
         Hpa(self.0)
     }
 }
 
 impl Hpa {
-    /// The guest-physical address that shows this one: the second stage is an identity map.
+    /// Returns the guest-physical address with the same number. The second stage maps that address here, unless this
+    /// memory is hidden or moved.
     pub const fn identity(self) -> Gpa {
         Gpa(self.0)
     }
 }
 
-/// Returns true if two half-open ranges share an address. An empty range shares none.
+/// Returns true if two half-open ranges have an address in common. An empty range has none.
 pub fn overlaps<T: Ord>(a: &Range<T>, b: &Range<T>) -> bool {
     a.start < b.end && b.start < a.end && a.start < a.end && b.start < b.end
 }
 
-/// The sizes of a page in every paging structure that Vidar writes.
+/// The page sizes of all paging structures that Vidar writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PageSize {
     /// 4 KiB.
@@ -98,15 +102,15 @@ pub enum PageSize {
 }
 
 impl PageSize {
-    /// From the largest to the smallest.
+    /// All sizes from the largest to the smallest.
     pub const DESCENDING: [Self; 3] = [Self::Size1G, Self::Size2M, Self::Size4K];
 
-    /// The size in bytes.
+    /// Returns the size in bytes.
     pub const fn bytes(self) -> u64 {
         1 << self.shift()
     }
 
-    /// Bits of the address that lie inside the page.
+    /// Returns the number of low address bits that select a byte in the page.
     pub const fn shift(self) -> u32 {
         match self {
             Self::Size4K => 12,
@@ -131,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alignment() {
+    fn addresses_are_rounded_to_multiples() {
         assert_eq!(Hpa(0x1234).align_down(PAGE_SIZE), Hpa(0x1000));
         assert_eq!(Hpa(0x1234).align_up(PAGE_SIZE), Some(Hpa(0x2000)));
         assert_eq!(Hpa(0x1000).align_up(PAGE_SIZE), Some(Hpa(0x1000)));

@@ -1,13 +1,13 @@
-//! Memory encryption, where an address says how: the same memory answers with these bits set and without them. So whoever
-//! hides memory has to hide it at all of these addresses.
+//! Memory encryption with address bits that select how memory is encrypted: the same memory answers with these bits set
+//! and with them clear. Hidden memory must be hidden at all of these addresses.
 
 use crate::x86::cpuid::Leaf;
 
-/// CPUID leaf of AMD's memory encryption.
+/// The CPUID leaf of AMD's memory encryption.
 pub const AMD_LEAF: u32 = 0x8000_001f;
 
-/// The bit of an address that encrypts on a CPU of AMD whose CPUID is `cpuid`: the C-bit. AMD APM Vol. 2, 7.10.1
-/// "Determining Support for Secure Memory Encryption".
+/// Returns the address bit that selects encryption on an AMD CPU, the C-bit; 0 if the CPU has no memory encryption.
+/// `cpuid` returns the CPU's leaves. AMD APM Vol. 2, 7.10.1 "Determining Support for Secure Memory Encryption".
 pub fn alias_of_amd(cpuid: impl Fn(u32) -> Leaf) -> u64 {
     const SME_OR_SEV: u32 = 0b11;
     if cpuid(0x8000_0000).eax < AMD_LEAF {
@@ -17,16 +17,17 @@ pub fn alias_of_amd(cpuid: impl Fn(u32) -> Leaf) -> u64 {
     if leaf.eax & SME_OR_SEV == 0 { 0 } else { 1 << (leaf.ebx & 0x3f) }
 }
 
-/// By how many bits the physical addresses of a CPU of AMD whose CPUID is `cpuid` are narrower than CPUID 8000_0008 says: some
-/// are while `syscfg`, the MSR of that name, has memory encryption on, and the bits are reserved then. AMD APM Vol. 2, 7.10.1
-/// "Determining Support for Secure Memory Encryption".
+/// Returns by how many bits the physical addresses of an AMD CPU are narrower than CPUID 8000_0008 says. While
+/// `syscfg`, the MSR of that name, enables memory encryption, some CPUs reserve their highest address bits. `cpuid`
+/// returns the CPU's leaves. AMD APM Vol. 2, 7.10.1 "Determining Support for Secure Memory Encryption".
 pub fn narrower_on_amd(cpuid: impl Fn(u32) -> Leaf, syscfg: u64) -> u32 {
     const ENABLED: u64 = 1 << 23;
     if alias_of_amd(&cpuid) == 0 || syscfg & ENABLED == 0 { 0 } else { cpuid(AMD_LEAF).ebx >> 6 & 0x3f }
 }
 
-/// The bits of an address that choose a key on a CPU of Intel, out of IA32_TME_ACTIVATE and the width of a physical address:
-/// they are the highest of it. Intel SDM Vol. 4, 2.1 "Architectural MSRs", IA32_TME_ACTIVATE.
+/// Returns the address bits that select a key on an Intel CPU, the highest bits of a physical address; 0 if encryption
+/// is off. `activated` is the value of IA32_TME_ACTIVATE. Intel SDM Vol. 4, 2.1 "Architectural MSRs",
+/// IA32_TME_ACTIVATE.
 pub fn alias_of_intel(activated: u64, physical_address_bits: u32) -> u64 {
     const ENABLED: u64 = 1 << 1;
     let key_bits = (activated >> 32 & 0xf) as u32;
@@ -49,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_narrower_while_encryption_is_on() {
+    fn amd_addresses_are_narrower_while_encryption_is_enabled() {
         const ON: u64 = 1 << 23;
         assert_eq!(narrower_on_amd(cpu(0x8000_0020, 1, 0x16f), ON | 0xf << 18), 5);
         assert_eq!(narrower_on_amd(cpu(0x8000_0020, 1, 0x16f), !ON), 0, "not enabled");
@@ -58,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_c_bit_is_where_cpuid_says() {
+    fn c_bit_is_the_one_that_cpuid_reports() {
         assert_eq!(alias_of_amd(cpu(0x8000_0020, 1, 0x16f)), 1 << 47);
         assert_eq!(alias_of_amd(cpu(0x8000_0021, 2, 51)), 1 << 51, "SEV alone");
         assert_eq!(alias_of_amd(cpu(0x8000_0021, 0, 51)), 0, "no encryption");
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_the_highest_bits() {
+    fn intel_key_bits_are_the_highest_address_bits() {
         assert_eq!(alias_of_intel(6 << 32 | 0b11, 46), 0x3f << 40);
         assert_eq!(alias_of_intel(6 << 32 | 0b01, 46), 0, "not enabled");
         assert_eq!(alias_of_intel(0b11, 46), 0, "one key");

@@ -1,21 +1,22 @@
-//! Frames: the 4 KiB pieces of Vidar's region that page tables, VMX structures and stacks are made of.
+//! Frames: the 4 KiB pieces of Vidar's own memory, which hold page tables, VMX and SVM structures and stacks.
 
 use core::ops::Range;
 
 use super::addr::{Hpa, PAGE_SIZE};
 use super::stage2::TableMemory;
 
-/// The memory that frames are in. A frame has 512 words.
+/// The memory that frames lie in. A frame has 512 words of eight bytes.
 pub trait FrameMemory {
     /// Fills the frame at `frame` with zeros.
     fn zero(&mut self, frame: Hpa);
     /// Writes the word at `index` of the frame at `frame`.
     fn write(&mut self, frame: Hpa, index: usize, word: u64);
-    /// Reads the word at `index` of the frame at `frame`.
+    /// Returns the word at `index` of the frame at `frame`.
     fn read(&self, frame: Hpa, index: usize) -> u64;
 }
 
-/// Free frames: a range that has never been used, and a list of those given back, linked through their first words.
+/// A pool of free frames: a range of fresh frames, which have never been used, and a list of returned frames, which are
+/// linked by their first words.
 #[derive(Debug)]
 pub struct FramePool<M> {
     memory: M,
@@ -25,14 +26,14 @@ pub struct FramePool<M> {
 }
 
 impl<M: FrameMemory> FramePool<M> {
-    /// A pool of the whole pages in `range`.
+    /// Returns a pool of the whole pages in `range`.
     pub fn new(memory: M, range: Range<Hpa>) -> Self {
         let fresh = whole_pages(range);
         let free = ((fresh.end.0 - fresh.start.0) / PAGE_SIZE) as usize;
         Self { memory, fresh, returned: None, free }
     }
 
-    /// A zeroed frame, or `None` if all are in use.
+    /// Returns a zeroed frame, or `None` if all are in use.
     pub fn allocate(&mut self) -> Option<Hpa> {
         let frame = match self.returned {
             Some(frame) => {
@@ -54,7 +55,8 @@ impl<M: FrameMemory> FramePool<M> {
         Some(frame)
     }
 
-    /// `count` zeroed frames side by side, or `None` if so many that were never used are not left.
+    /// Returns the address of `count` zeroed frames that follow each other, or `None` if there are not that many fresh
+    /// frames.
     pub fn allocate_run(&mut self, count: usize) -> Option<Hpa> {
         let start = self.fresh.start;
         let end = start + count as u64 * PAGE_SIZE;
@@ -67,7 +69,7 @@ impl<M: FrameMemory> FramePool<M> {
         Some(start)
     }
 
-    /// Adds the whole pages in `range`, to be given out behind those that it has.
+    /// Adds the whole pages in `range`. The frames that the pool has already are handed out first.
     pub fn add(&mut self, range: Range<Hpa>) {
         let fresh = core::mem::replace(&mut self.fresh, Hpa(0)..Hpa(0));
         self.free -= ((fresh.end.0 - fresh.start.0) / PAGE_SIZE) as usize;
@@ -77,19 +79,19 @@ impl<M: FrameMemory> FramePool<M> {
         self.fresh = more;
     }
 
-    /// Takes back a frame that [`FramePool::allocate`] gave, or one that nothing uses any more.
+    /// Takes back a frame that this pool has handed out and that is no longer used.
     pub fn free(&mut self, frame: Hpa) {
         self.memory.write(frame, 0, self.returned.map_or(0, |next| next.0));
         self.returned = Some(frame);
         self.free += 1;
     }
 
-    /// Frames that are not in use.
+    /// Returns the number of free frames.
     pub fn available(&self) -> usize {
         self.free
     }
 
-    /// The memory behind the frames.
+    /// Returns the memory that the frames lie in.
     pub fn memory(&mut self) -> &mut M {
         &mut self.memory
     }
@@ -139,9 +141,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_comes_last() {
+    fn added_frames_are_handed_out_last() {
         let mut pool = FramePool::new(BTreeMap::new(), Hpa(0x1000)..Hpa(0x4000));
-        let first = pool.allocate().expect("one of three");
+        let first = pool.allocate().expect("three frames are free");
         pool.add(Hpa(0x10_0800)..Hpa(0x10_3000));
         assert_eq!(pool.available(), 4);
         let rest: Vec<_> = core::iter::from_fn(|| pool.allocate()).collect();
@@ -153,7 +155,7 @@ mod tests {
     proptest! {
         #[test]
         #[cfg_attr(miri, ignore = "hundreds of pages are cleared, which takes minutes there")]
-        fn no_frame_is_given_twice(steps in proptest::collection::vec(any::<Option<u8>>(), 0..200)) {
+        fn no_frame_is_handed_out_twice(steps in proptest::collection::vec(any::<Option<u8>>(), 0..200)) {
             let mut pool = FramePool::new(BTreeMap::new(), Hpa(0x1800)..Hpa(0x1_0fff));
             let mut held = Vec::new();
             let mut seen = BTreeSet::new();

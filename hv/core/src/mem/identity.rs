@@ -1,40 +1,43 @@
-//! What the second stage maps: the machine as it is, but for Vidar's own memory.
+//! What the second stage maps: every guest-physical address to the host-physical address with the same number, except
+//! for hidden and moved memory.
 //!
-//! The answer for an address follows from the address alone, so it does not matter whether a page is mapped
-//! before the guest starts or on the guest's first touch, nor in which order.
+//! The page for an address depends on that address alone. So pages may be mapped before the guest starts or on the
+//! guest's first touch, in any order.
 
 use core::ops::Range;
 
 use super::addr::{Gpa, Hpa, PAGE_SIZE, PageSize, overlaps};
-use super::moved::Moved;
+use super::moved::MovedPages;
 use super::mtrr::{MemoryType, Mtrrs};
 use super::ranges::RangeSet;
-use super::stage2::{Access, Format, MapError, SecondStage, TableMemory};
+use super::stage2::{Format, MapError, PageAccess, SecondStage, TableMemory};
 
-/// The identity map with the types of the MTRRs.
+/// The identity map, with the memory types of the MTRRs.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Where memory types come from.
+    /// The MTRRs, which determine the memory types.
     pub mtrrs: Mtrrs,
     /// Vidar's own memory, which no page of the map touches.
     pub hidden: RangeSet,
-    /// A page of 4 KiB that the guest may not write to: writes to it are Vidar's to look at.
+    /// A page of 4 KiB that the guest may not write to, so that Vidar sees the writes: the local APIC's page.
     pub watched: Option<Gpa>,
-    /// Pages that are not where the guest has them, if there are any.
-    pub moved: Option<Moved>,
-    /// Bits of an address that choose no other memory, but how it is encrypted: with them set or not, it is the same.
+    /// Guest pages that lie at other host-physical addresses.
+    pub moved: Option<MovedPages>,
+    /// Address bits that select only how memory is encrypted: with them set or clear, an address selects the same
+    /// memory.
     pub alias: u64,
 }
 
 impl Identity {
-    /// The largest naturally aligned page around `gpa`, at most `largest`, that has one memory type and does not
-    /// touch the hidden memory; `None` inside of it, and in the last page of the 64-bit space, which has no end.
+    /// Returns the largest naturally aligned page around `gpa`, at most `largest`, that has one memory type and touches
+    /// no hidden memory, with its address, size and type. Returns `None` if `gpa` is hidden, and in the last page of
+    /// the 64-bit space, whose end is no address.
     pub fn page_at(&self, gpa: Gpa, largest: PageSize) -> Option<(Gpa, PageSize, MemoryType)> {
         PageSize::DESCENDING.into_iter().filter(|&size| size <= largest).find_map(|size| {
             let base = gpa.align_down(size.bytes());
             let end = Hpa(base.0.checked_add(size.bytes())?);
             let page = base.identity()..end;
-            // No page is so large that it has one of those bits inside.
+            // No page is large enough to contain both values of an alias bit.
             let place = self.place(base);
             let place = place..place + size.bytes();
             if self.hidden.overlaps(&place) || size != PageSize::Size4K && self.is_special(&place) {
@@ -44,13 +47,14 @@ impl Identity {
         })
     }
 
-    /// The type of all of a page, if it has one, at whichever of its addresses: the MTRRs do not look at the alias bits.
+    /// Returns the memory type of a page if all of it has the same, and `None` otherwise. Alias bits in the address are
+    /// ignored, as the MTRRs ignore them.
     pub fn uniform_type(&self, page: Range<Hpa>) -> Option<MemoryType> {
         let start = self.place(page.start.identity());
         self.mtrrs.uniform_type(start..start + (page.end.0 - page.start.0))
     }
 
-    /// Returns true if a page of 4 KiB in the range is not mapped as its neighbours are.
+    /// Returns true if the range contains a watched or a moved page, which is not mapped like its neighbours.
     fn is_special(&self, range: &Range<Hpa>) -> bool {
         let watched = |page: Gpa| overlaps(range, &(page.identity()..page.identity() + PAGE_SIZE));
         self.watched.is_some_and(watched) || self.moved.as_ref().is_some_and(|moved| moved.overlaps(range))
@@ -61,12 +65,16 @@ impl Identity {
         self.hidden.contains(self.place(gpa))
     }
 
-    /// The address without the bits that choose no other memory.
+    /// Returns the address without its alias bits.
     const fn place(&self, gpa: Gpa) -> Hpa {
         Hpa(gpa.0 & !self.alias)
     }
 
-    /// Maps every page that touches `range`, but for the hidden ones, and what lies in the same large pages.
+    /// Maps every page that touches `range`, except for hidden ones. Where a large page reaches beyond the range, all
+    /// of it is mapped.
+    ///
+    /// # Errors
+    /// A [`MapError`] if a page cannot be mapped; the pages before it stay mapped.
     pub fn map_range<F: Format>(
         &self,
         stage2: &mut SecondStage<F>,
@@ -81,7 +89,7 @@ impl Identity {
                 Some(next) => gpa = Gpa(next),
                 None => break,
             }
-            // A larger page that begins before here was tried where it begins.
+            // A larger page that begins before this address has been tried at its beginning.
             largest = PageSize::DESCENDING
                 .into_iter()
                 .find(|size| *size <= stage2.largest() && gpa.is_aligned(size.bytes()))
@@ -90,7 +98,11 @@ impl Identity {
         Ok(())
     }
 
-    /// Maps the page around `gpa`, which the guest touched, and returns its size; `None` if it is hidden.
+    /// Maps the page around `gpa`, which the guest has touched, and returns its size; `None` if [`Identity::page_at`]
+    /// has no page there.
+    ///
+    /// # Errors
+    /// A [`MapError`] if the page cannot be mapped.
     pub fn map_on_touch<F: Format>(
         &self,
         stage2: &mut SecondStage<F>,
@@ -111,7 +123,7 @@ impl Identity {
         match self.page_at(gpa, largest) {
             Some((base, size, memory_type)) => {
                 let watched = self.watched.is_some_and(|watched| watched.identity() == self.place(base));
-                let access = if watched { Access::all() - Access::WRITE } else { Access::all() };
+                let access = if watched { PageAccess::all() - PageAccess::WRITE } else { PageAccess::all() };
                 let place = self.moved.as_ref().and_then(|moved| moved.place(self.place(gpa).identity()));
                 stage2
                     .map_with(memory, gpa, place.unwrap_or(gpa.identity()), size, memory_type, access)
@@ -128,7 +140,7 @@ mod tests {
     use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRR_PHYSBASE0, IA32_MTRRCAP};
 
     #[test]
-    fn hidden_memory_is_hidden_at_each_of_its_addresses() {
+    fn hidden_memory_is_hidden_at_its_alias_addresses_too() {
         const ALIAS: u64 = 1 << 47;
         let hidden = Hpa(0x20_0000)..Hpa(0x40_0000);
         let map = Identity {
@@ -154,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn types_are_those_of_the_memory_at_each_of_its_addresses() {
+    fn alias_addresses_have_the_memory_types_of_the_memory() {
         const ALIAS: u64 = 1 << 47;
-        // All is write-back, but the last 512 MiB below 4 GiB.
+        // All memory is write-back, except for the last 512 MiB below 4 GiB.
         let mtrrs = Mtrrs::read(48, |index| match index {
             IA32_MTRRCAP => 1,
             IA32_MTRR_DEF_TYPE => 0x806,

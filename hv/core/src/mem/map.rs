@@ -1,8 +1,9 @@
-//! The machine's memory as its firmware describes it: the e820 map.
+//! The memory map of the machine as its firmware describes it: the e820 map.
 //!
-//! The guest is handed what the firmware said, entry by entry; only what Vidar keeps is marked reserved in it.
-//! Firmware sorts nothing and promises nothing, so entries may overlap, be empty or run past the end of the space, and there
-//! may be any number of them: they are read from where the loader has left them each time.
+//! The guest is handed the firmware's entries one by one; only Vidar's own memory is marked as reserved in them.
+//!
+//! Firmware need not sort the entries. They may overlap, be empty or reach beyond the 64-bit space, and there may be
+//! any number of them. So they stay where the boot loader has put them, and are read from there each time.
 
 use alloc::borrow::Cow;
 use core::fmt;
@@ -11,29 +12,30 @@ use core::ops::Range;
 use super::addr::{Hpa, overlaps};
 use super::ranges::RangeSet;
 
-/// Where RAM ends at the latest: 64 TiB, as Linux has it with page tables of four levels (its MAX_PHYSMEM_BITS). Entries
-/// that promise more come from firmware with a fault.
+/// The highest address at which RAM may end: 64 TiB, as in Linux with four-level page tables (its MAX_PHYSMEM_BITS).
+/// Entries beyond it are firmware errors.
 pub const RAM_END: Hpa = Hpa(1 << 46);
 
-/// What a region of memory is for: ACPI 6.5, 15 "System Address Map Interfaces", table "Address Range Types".
+/// The type of a memory region. ACPI Specification 6.5, 15 "System Address Map Interfaces", table "Address Range
+/// Types".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryKind {
     /// RAM for the operating system.
     Usable,
-    /// Not for the operating system: firmware, devices, and Vidar.
+    /// Memory that the operating system must not use: the firmware's, devices' and Vidar's.
     Reserved,
-    /// RAM that holds the ACPI tables until the operating system has read them.
+    /// RAM that holds ACPI tables. The operating system may use it once it has read them.
     AcpiReclaimable,
     /// RAM that the firmware needs across a suspend.
     AcpiNvs,
     /// RAM in which errors have been found.
     Unusable,
-    /// Any other number. Not usable RAM for Vidar, but passed on to the guest, which may know it.
+    /// Any other type number. Vidar does not use such memory, but passes the number on to the guest.
     Other(u32),
 }
 
 impl MemoryKind {
-    /// The number that stands for this kind in an e820 entry.
+    /// Returns the type number of an e820 entry of this kind.
     pub const fn to_raw(self) -> u32 {
         match self {
             Self::Usable => 1,
@@ -45,7 +47,7 @@ impl MemoryKind {
         }
     }
 
-    /// The kind behind an e820 number.
+    /// Returns the kind for the type number of an e820 entry.
     pub const fn from_raw(raw: u32) -> Self {
         match raw {
             1 => Self::Usable,
@@ -58,63 +60,64 @@ impl MemoryKind {
     }
 }
 
-/// One entry of the map.
+/// An entry of the memory map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryRegion {
-    /// The addresses, byte by byte: firmware need not align them. An inverted range is empty.
+    /// The addresses, exact to the byte, because firmware need not align them. An inverted range is empty.
     pub range: Range<Hpa>,
-    /// What they are for.
+    /// The type of the memory.
     pub kind: MemoryKind,
 }
 
 impl MemoryRegion {
-    /// The region of `length` bytes from `base` on; one that runs past the end of the space is cut there.
+    /// Returns the region of `length` bytes from `base` on. A region that reaches beyond the 64-bit space is cut off
+    /// there.
     pub const fn new(base: Hpa, length: u64, kind: MemoryKind) -> Self {
         Self { range: base..Hpa(base.0.saturating_add(length)), kind }
     }
 }
 
-/// Pieces of memory that Vidar itself can reserve in a map.
-const MOST_RESERVED: usize = 8;
+/// Number of ranges that can be reserved in a map.
+const MAX_RESERVED: usize = 8;
 
-/// The memory map, in the order in which the firmware gave it.
+/// A memory map, in the order in which the firmware lists it.
 #[derive(Clone)]
 pub struct MemoryMap<'a> {
     entries: Cow<'a, [u8]>,
     entry_size: usize,
     read: fn(&[u8]) -> Option<MemoryRegion>,
-    /// What is reserved in it beside what the entries say: as many ranges as `count`.
-    reserved: [Range<Hpa>; MOST_RESERVED],
+    /// The ranges that are reserved in addition to the entries; the first `count` are valid.
+    reserved: [Range<Hpa>; MAX_RESERVED],
     count: usize,
 }
 
 impl<'a> MemoryMap<'a> {
-    /// The map whose entries lie side by side in `entries`, `entry_size` bytes each, and are read by `read`. One that it
-    /// gives nothing for is left out.
+    /// Returns the map of the entries in `entries`, which have `entry_size` bytes each. `read` decodes one entry, or
+    /// returns `None` for an entry that is to be left out.
     pub fn new(entries: &'a [u8], entry_size: usize, read: fn(&[u8]) -> Option<MemoryRegion>) -> Self {
         Self {
             entries: Cow::Borrowed(entries),
             entry_size: entry_size.max(1),
             read,
-            reserved: [const { Hpa(0)..Hpa(0) }; MOST_RESERVED],
+            reserved: [const { Hpa(0)..Hpa(0) }; MAX_RESERVED],
             count: 0,
         }
     }
 
-    /// The regions in firmware order. Where one reaches into what is reserved it is split around that; every other is as the
-    /// firmware gave it.
+    /// Returns the regions in the firmware's order. A region that overlaps a reserved range is split around it; all
+    /// other regions are returned unchanged.
     pub fn iter(&self) -> Regions<'_> {
         Regions {
             entries: self.entries.chunks_exact(self.entry_size),
             read: self.read,
             reserved: self.reserved.get(..self.count).unwrap_or_default(),
-            shown: [false; MOST_RESERVED],
+            shown: [false; MAX_RESERVED],
             current: None,
         }
     }
 
-    /// The regions in their order. With `join` empty ones are left out, and those are made one that follow each other, are of one
-    /// kind and touch.
+    /// Returns the regions in the firmware's order. With `join`, empty regions are left out, and regions of the same
+    /// kind that follow and touch each other are joined.
     pub fn regions(&self, join: bool) -> impl Iterator<Item = MemoryRegion> {
         let mut regions = self.iter().filter(move |region| !(join && region.range.is_empty())).peekable();
         core::iter::from_fn(move || {
@@ -128,8 +131,8 @@ impl<'a> MemoryMap<'a> {
         })
     }
 
-    /// The addresses below [`RAM_END`] that are RAM for the operating system. Where entries contradict each other, the
-    /// cautious one wins: what any of them calls something else is not usable.
+    /// Returns the addresses below [`RAM_END`] that are RAM for the operating system. An address counts as usable only
+    /// if every entry that contains it says so.
     pub fn usable(&self) -> RangeSet {
         let is_usable = |region: &MemoryRegion| region.kind == MemoryKind::Usable;
         let mut set: RangeSet = self.iter().filter(is_usable).map(below_end).collect();
@@ -137,29 +140,33 @@ impl<'a> MemoryMap<'a> {
         set
     }
 
-    /// The addresses that some entry calls memory, be it the operating system's or what firmware keeps tables in.
+    /// Returns the addresses below [`RAM_END`] that some entry calls memory: RAM for the operating system, and RAM that
+    /// holds the firmware's tables.
     pub fn memory(&self) -> RangeSet {
         use MemoryKind::{AcpiNvs, AcpiReclaimable, Usable};
         let is_memory = |region: &MemoryRegion| matches!(region.kind, Usable | AcpiReclaimable | AcpiNvs);
         self.iter().filter(is_memory).map(below_end).collect()
     }
 
-    /// Bytes of RAM for the operating system.
+    /// Returns the number of bytes of RAM for the operating system.
     pub fn usable_bytes(&self) -> u64 {
         self.usable().bytes()
     }
 
-    /// The end of the highest usable RAM; 0 if there is none.
+    /// Returns the end of the highest usable RAM; 0 if there is none.
     pub fn ram_top(&self) -> Hpa {
         self.usable().last().map_or(Hpa(0), |range| range.end)
     }
 
-    /// A copy in which `range` is [`MemoryKind::Reserved`].
+    /// Returns a copy of the map in which `range` is [`MemoryKind::Reserved`].
+    ///
+    /// # Panics
+    /// If more than 8 ranges are reserved.
     pub fn reserved(&self, range: &Range<Hpa>) -> Self {
         let mut map = self.clone();
         if !range.is_empty() {
             let Some(place) = map.reserved.get_mut(map.count) else {
-                panic!("Vidar reserves no more than {MOST_RESERVED} pieces of memory")
+                panic!("only {MAX_RESERVED} ranges can be reserved in a memory map")
             };
             *place = range.clone();
             map.count += 1;
@@ -188,20 +195,21 @@ impl<'a> IntoIterator for &'a MemoryMap<'_> {
     }
 }
 
-/// The regions of a map.
+/// An iterator over the regions of a map.
 #[derive(Clone)]
 pub struct Regions<'a> {
     entries: core::slice::ChunksExact<'a, u8>,
     read: fn(&[u8]) -> Option<MemoryRegion>,
     reserved: &'a [Range<Hpa>],
-    /// Which of `reserved` have been given.
-    shown: [bool; MOST_RESERVED],
-    /// What is left of the entry that is being given.
+    /// Whether each range of `reserved` has been returned.
+    shown: [bool; MAX_RESERVED],
+    /// The rest of the entry that is being split.
     current: Option<MemoryRegion>,
 }
 
 impl Regions<'_> {
-    /// The next piece of `region`, which may be in the way of what is reserved; the rest is kept for later.
+    /// Returns the first piece of `region`, which may overlap reserved ranges, and keeps the rest for later. Returns
+    /// `None` if that piece is reserved and has been returned before.
     fn piece(&mut self, region: MemoryRegion) -> Option<MemoryRegion> {
         let overlapping = self.reserved.iter().zip(&mut self.shown);
         let first = overlapping
@@ -215,7 +223,8 @@ impl Regions<'_> {
         }
         let above = reserved.end..range.end;
         self.current = (!above.is_empty()).then_some(MemoryRegion { range: above, kind });
-        // Between the halves of the first entry that it splits, so that a sorted map stays sorted.
+        // A reserved range is returned between the halves of the first entry that it splits, so that a sorted map stays
+        // sorted.
         let is_new = !core::mem::replace(shown, true);
         is_new.then(|| MemoryRegion { range: reserved.clone(), kind: MemoryKind::Reserved })
     }
@@ -249,11 +258,11 @@ fn below_end(region: MemoryRegion) -> Range<Hpa> {
     region.range.start..region.range.end.min(RAM_END)
 }
 
-/// Maps that are made of regions, and not of what firmware has left: those of tests.
-mod made_up {
+/// Maps that are made from regions instead of the firmware's entries, for tests.
+mod from_regions {
     use super::{Cow, Hpa, MemoryKind, MemoryMap, MemoryRegion};
 
-    /// Start, end and kind.
+    /// Size in bytes of such an entry: start, end and type.
     const ENTRY: usize = 20;
 
     fn read(entry: &[u8]) -> Option<MemoryRegion> {
@@ -265,7 +274,7 @@ mod made_up {
     }
 
     impl MemoryMap<'static> {
-        /// A map of these regions, whatever they are.
+        /// Returns a map of these regions.
         pub fn from_regions(regions: impl IntoIterator<Item = MemoryRegion>) -> Self {
             let entry = |MemoryRegion { range, kind }: MemoryRegion| {
                 let mut entry = [0; ENTRY];
@@ -291,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_keep_their_number() {
+    fn kinds_convert_to_type_numbers_and_back() {
         for raw in 0..=20 {
             assert_eq!(MemoryKind::from_raw(raw).to_raw(), raw);
         }
@@ -299,13 +308,13 @@ mod tests {
     }
 
     #[test]
-    fn a_region_past_the_end_of_the_space_is_cut() {
+    fn region_beyond_the_64_bit_space_is_cut_off() {
         let last = MemoryRegion::new(Hpa(u64::MAX - 1), 8, MemoryKind::Usable);
         assert_eq!(last.range, Hpa(u64::MAX - 1)..Hpa(u64::MAX));
     }
 
     #[test]
-    fn usable_yields_to_every_other_kind() {
+    fn memory_is_usable_only_if_all_entries_agree() {
         let map = MemoryMap::from_regions([
             region(0x10_0000, 0x40_0000, MemoryKind::Usable),
             region(0, 0x9_fc00, MemoryKind::Usable),
@@ -319,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn reserving_splits_the_entries_it_touches_alone() {
+    fn reserving_splits_only_overlapping_entries() {
         let map = MemoryMap::from_regions([
             region(0, 10, MemoryKind::Usable),
             region(7, 7, MemoryKind::Usable),
@@ -344,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn several_pieces_are_reserved_at_their_places() {
+    fn several_ranges_can_be_reserved() {
         let map = MemoryMap::from_regions([region(0, 10, MemoryKind::Usable)]);
         let map = map.reserved(&(Hpa(8)..Hpa(20))).reserved(&(Hpa(2)..Hpa(4)));
         let expected = [
@@ -357,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_of_one_kind_are_joined() {
+    fn adjacent_regions_of_the_same_kind_are_joined() {
         let map = MemoryMap::from_regions([
             region(0, 10, MemoryKind::Usable),
             region(5, 5, MemoryKind::Reserved),

@@ -1,4 +1,4 @@
-//! Memory: addresses, the memory map of the machine, memory types, and the page tables of the second stage.
+//! Memory: addresses, the machine's memory map, memory types, frames, and the page tables of the second stage.
 //!
 //! | file | what it is for |
 //! |---|---|

@@ -1,20 +1,20 @@
-//! Pages of the guest's that lie elsewhere in the machine's memory, because something of Vidar's is at their addresses.
+//! MovedPages memory: guest pages that lie at other host-physical addresses, because something of Vidar's is in their place.
 
 use core::ops::Range;
 
 use super::addr::{Gpa, Hpa, PAGE_SIZE};
 use super::ranges::RangeSet;
 
-/// Which pages they are, and where they lie: all by the same distance away.
+/// The guest pages that are moved, all by the same distance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moved {
+pub struct MovedPages {
     pages: RangeSet,
     first: Hpa,
     to: Hpa,
 }
 
-impl Moved {
-    /// The whole pages of `memory` within `window` lie at `to`, where there is room for all of the window.
+impl MovedPages {
+    /// Returns the whole pages of `memory` inside `window`, moved to `to`, where there is room for all of the window.
     pub fn new(memory: &RangeSet, window: &Range<Hpa>, to: Hpa) -> Self {
         let mut pages = RangeSet::new();
         for range in memory.iter() {
@@ -24,18 +24,18 @@ impl Moved {
         Self { pages, first: window.start, to }
     }
 
-    /// The pages, by the guest's addresses.
+    /// Returns the guest addresses of the moved pages, as host-physical addresses with the same number.
     pub fn pages(&self) -> impl Iterator<Item = Hpa> {
         self.pages.iter().flat_map(|range| (range.start.0..range.end.0).step_by(PAGE_SIZE as usize).map(Hpa))
     }
 
-    /// Where the byte at `address` lies; `None` where it is not moved.
+    /// Returns where the byte at `address` lies; `None` if it is not moved.
     pub fn place(&self, address: Gpa) -> Option<Hpa> {
         let here = address.identity();
         self.pages.contains(here).then(|| self.to + (here.0 - self.first.0))
     }
 
-    /// Returns true if a page of the range is moved.
+    /// Returns true if the range touches a moved page.
     pub fn overlaps(&self, range: &Range<Hpa>) -> bool {
         self.pages.overlaps(range)
     }
@@ -47,13 +47,13 @@ mod tests {
 
     const WINDOW: Range<Hpa> = Hpa(0x1000)..Hpa(0xa_0000);
 
-    fn moved(pieces: &[Range<u64>]) -> Moved {
+    fn moved(pieces: &[Range<u64>]) -> MovedPages {
         let memory = pieces.iter().map(|piece| Hpa(piece.start)..Hpa(piece.end)).collect();
-        Moved::new(&memory, &WINDOW, Hpa(0x30_0000))
+        MovedPages::new(&memory, &WINDOW, Hpa(0x30_0000))
     }
 
     #[test]
-    fn whole_pages_in_the_window_are_moved() {
+    fn only_whole_pages_in_the_window_are_moved() {
         let moved = moved(&[0..0x3800, 0x5800..0x7000, 0x9_e000..0x9_fc00, 0x10_0000..0x20_0000]);
         let pages: Vec<_> = moved.pages().map(|page| page.0).collect();
         assert_eq!(pages, [0x1000, 0x2000, 0x6000, 0x9_e000]);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_may_be_moved() {
+    fn memory_without_whole_pages_is_not_moved() {
         let moved = moved(&[0..0x1800, 0x10_0000..0x20_0000]);
         assert_eq!(moved.pages().count(), 0);
         assert_eq!(moved.place(Gpa(0x1000)), None);

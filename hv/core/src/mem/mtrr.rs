@@ -1,8 +1,9 @@
-//! Memory types as the MTRRs give them.
+//! Memory types as the MTRRs define them.
 //!
-//! On VT-x the second-stage table must repeat what the MTRRs say: with it in use, the CPU takes the type of a page from there
-//! and no longer from the MTRRs. On AMD-V the CPU combines both, so the table says write-back everywhere; but a page must not
-//! be so large that it has two types. AMD APM Vol. 2, 7.7.4 "MTRRs and Page Cache Controls" and 15.25.8 "Combining Memory Types, MTRRs".
+//! On VT-x the second-stage table must repeat what the MTRRs say, because the CPU takes a page's memory type from that
+//! table alone. On AMD-V the CPU combines both, so the table says write-back everywhere. There a page must still not be
+//! so large that the MTRRs divide it. AMD APM Vol. 2, 7.7.4 "MTRRs and Page Cache Controls" and 15.25.8 "Combining
+//! Memory Types, MTRRs".
 //!
 //! Intel SDM Vol. 3A 12.11 "Memory Type Range Registers (MTRRs)".
 
@@ -10,15 +11,15 @@ use core::ops::Range;
 
 use super::addr::{Hpa, PAGE_SIZE};
 
-/// IA32_MTRRCAP: how many of the registers below the CPU has. Read-only.
+/// IA32_MTRRCAP: which MTRRs the CPU has. Read-only.
 pub const IA32_MTRRCAP: u32 = 0xfe;
-/// IA32_MTRR_DEF_TYPE: the switches, and the type of memory that no range covers.
+/// IA32_MTRR_DEF_TYPE: the enable bits, and the type of memory that no range covers.
 pub const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
-/// IA32_MTRR_PHYSBASE0. Pairs of base and mask follow each other from here on.
+/// IA32_MTRR_PHYSBASE0: the first of the pairs of base and mask.
 pub const IA32_MTRR_PHYSBASE0: u32 = 0x200;
 
-/// The fixed-range registers with the address at which each begins and the bytes that each of its 8 fields stands for:
-/// Intel SDM Vol. 3A 12.11.2.2 "Fixed Range MTRRs".
+/// The fixed-range registers: the MSR, the address at which its range begins, and the number of bytes for each of its
+/// eight fields. Intel SDM Vol. 3A 12.11.2.2 "Fixed Range MTRRs".
 const FIXED: [(u32, u64, u64); 11] = [
     (0x250, 0x0_0000, 0x1_0000),
     (0x258, 0x8_0000, 0x4000),
@@ -33,31 +34,31 @@ const FIXED: [(u32, u64, u64); 11] = [
     (0x26f, 0xf_8000, 0x1000),
 ];
 
-/// Where the fixed ranges end.
+/// The end of the fixed ranges.
 const FIXED_END: u64 = 0x10_0000;
 
-/// The most pairs for which there are numbers below the first fixed-range register.
+/// The largest number of pairs: more would reach the number of the first fixed-range register.
 const MAX_PAIRS: usize = 40;
 
-/// A memory type, with the encoding that MTRRs and EPT entries share: Intel SDM Vol. 3A 12.11 "Memory Type Range Registers
+/// A memory type in the encoding of MTRRs and EPT entries. Intel SDM Vol. 3A 12.11 "Memory Type Range Registers
 /// (MTRRs)", table "Memory Types That Can Be Encoded in MTRRs".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum MemoryType {
-    /// UC: every access goes to memory, in order. For device registers.
+    /// UC: not cached; accesses reach memory in program order. For device registers.
     Uncacheable = 0,
-    /// WC: not cached, but writes are gathered. For frame buffers.
+    /// WC: not cached, but writes are combined. For framebuffers.
     WriteCombining = 1,
-    /// WT: reads are cached, writes go through.
+    /// WT: reads are cached, and writes also go to memory.
     WriteThrough = 4,
-    /// WP: reads are cached, writes go to memory and drop the line.
+    /// WP: reads are cached, and writes go to memory and invalidate the cache line.
     WriteProtected = 5,
-    /// WB: everything is cached. For RAM.
+    /// WB: reads and writes are cached. For RAM.
     WriteBack = 6,
 }
 
 impl MemoryType {
-    /// The type with this encoding; `None` for the reserved ones.
+    /// Returns the type with this encoding; `None` if it is reserved.
     pub const fn from_raw(raw: u8) -> Option<Self> {
         match raw {
             0 => Some(Self::Uncacheable),
@@ -69,9 +70,9 @@ impl MemoryType {
         }
     }
 
-    /// The type of memory that two variable ranges cover: Intel SDM Vol. 3A 12.11.4.1 "MTRR Precedences". UC wins, and WT
-    /// wins over WB. For every other pair the manual leaves the type undefined; UC is then the one that is never
-    /// wrong, only slow.
+    /// Returns the type of memory that two variable ranges cover: UC takes precedence, and WT takes precedence over WB.
+    /// Intel SDM Vol. 3A 12.11.4.1 "MTRR Precedences". For every other pair the manual leaves the type undefined; UC is
+    /// then always correct, though slow.
     fn with(self, other: Self) -> Self {
         use MemoryType::{Uncacheable, WriteBack, WriteThrough};
         match (self, other) {
@@ -82,16 +83,17 @@ impl MemoryType {
     }
 }
 
-/// What the CPU's MTRRs can do, from [`IA32_MTRRCAP`] and the width of a physical address.
+/// The abilities of the CPU's MTRRs.
 struct MtrrCap {
     pairs: usize,
     fixed: bool,
-    /// The bits of a physical address that the CPU does not have.
+    /// The address bits above the CPU's physical-address width.
     beyond: u64,
 }
 
 impl MtrrCap {
-    /// From the value of [`IA32_MTRRCAP`] and the bits in a physical address, bits 7:0 of CPUID.80000008H:EAX.
+    /// Decodes the value of [`IA32_MTRRCAP`]. `phys_bits` is the physical-address width, bits 7:0 of
+    /// CPUID.80000008H:EAX.
     const fn from_raw(raw: u64, phys_bits: u32) -> Self {
         let pairs = (raw & 0xff) as usize;
         Self {
@@ -105,7 +107,7 @@ impl MtrrCap {
     }
 }
 
-/// A variable range in use: every address that agrees with `base` in the bits of `mask`.
+/// An enabled variable range: all addresses that agree with `base` in the bits of `mask`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Variable {
     base: u64,
@@ -113,7 +115,7 @@ struct Variable {
     memory_type: MemoryType,
 }
 
-/// How a variable range lies to a block of addresses.
+/// How much of a block of addresses a variable range covers.
 enum Coverage {
     All,
     None,
@@ -121,8 +123,8 @@ enum Coverage {
 }
 
 impl Variable {
-    /// Exact for every mask: the block is naturally aligned, so the bits above `size` are the same in all of it, and
-    /// those below take on every value.
+    /// Returns how much of a naturally aligned block this range covers. This is exact for every mask: the address bits
+    /// above `size` are the same in the whole block, and those below take every value.
     fn coverage(&self, start: u64, size: u64) -> Coverage {
         let inside = size - 1;
         if (start ^ self.base) & self.mask & !inside != 0 {
@@ -134,36 +136,36 @@ impl Variable {
         }
     }
 
-    /// Returns true if the range is one stretch of addresses: its mask is ones above zeroes.
+    /// Returns true if the range is contiguous: its mask is ones above zeros.
     fn is_contiguous(&self) -> bool {
         self.mask.leading_ones() + self.mask.trailing_zeros() >= u64::BITS
     }
 }
 
-/// The memory types of one CPU, as its MTRRs were when they were read.
+/// The memory types that the MTRRs of a CPU defined when they were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mtrrs {
-    /// The type of memory that no range covers, or of all memory if the MTRRs are off.
+    /// The type of memory that no range covers, or of all memory if the MTRRs are disabled.
     default: MemoryType,
-    /// The fields of the fixed ranges in order of address, if they are in use.
+    /// The fields of the fixed-range registers in order of address, if these are enabled.
     fixed: Option<[[MemoryType; 8]; FIXED.len()]>,
     variable: [Variable; MAX_PAIRS],
-    /// How many of `variable` are in use.
+    /// Number of valid entries in `variable`.
     count: usize,
-    /// What else decides on AMD-V.
-    combined: Option<Combined>,
+    /// How the CPU combines the MTRRs with the second stage; `None` if it does not.
+    combined: Option<Combination>,
 }
 
-/// The CPU combines the MTRRs with the types of the second stage.
+/// How an AMD CPU combines the MTRRs with the memory types of the second stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Combined {
-    /// From 4 GiB up to here memory that no range covers is write-back, whatever the default type; 0 if there is no such
-    /// memory. AMD APM Vol. 2, 7.9.4 "Top of Memory".
+pub struct Combination {
+    /// The end of the memory above 4 GiB that is write-back if no range covers it, whatever the default type; 0 if
+    /// there is none. AMD APM Vol. 2, 7.9.4 "Top of Memory".
     pub write_back_to: u64,
 }
 
-impl Combined {
-    /// By SYSCFG and TOP_MEM2: MtrrTom2En and Tom2ForceMemTypeWB.
+impl Combination {
+    /// Decodes the values of SYSCFG, bits MtrrTom2En and Tom2ForceMemTypeWB, and of TOP_MEM2.
     pub const fn from_raw(syscfg: u64, top_mem2: u64) -> Self {
         const BOTH: u64 = 0b11 << 21;
         Self { write_back_to: if syscfg & BOTH == BOTH { top_mem2 & 0x000f_ffff_ff80_0000 } else { 0 } }
@@ -171,7 +173,8 @@ impl Combined {
 }
 
 impl Mtrrs {
-    /// All memory write-back: for a CPU without MTRRs, where the page tables alone give types.
+    /// Returns the types of a CPU without MTRRs, on which page tables alone define memory types: write-back for all
+    /// memory.
     pub const fn write_back() -> Self {
         Self::uniform(MemoryType::WriteBack)
     }
@@ -181,25 +184,26 @@ impl Mtrrs {
         Self { default, fixed: None, variable: [unused; MAX_PAIRS], count: 0, combined: None }
     }
 
-    /// The same where the CPU combines them with the types of the second stage: all that is uniform is write-back there.
-    pub const fn combined(self, combined: Option<Combined>) -> Self {
+    /// Returns these types for a CPU that combines them as `combined` says with those of the second stage. Every page
+    /// with one type is then write-back in the second stage.
+    pub const fn combined(self, combined: Option<Combination>) -> Self {
         Self { combined, ..self }
     }
 
-    /// How the CPU combines them with the types of the second stage; `None` if it takes the types from there alone.
-    pub const fn how_combined(&self) -> Option<Combined> {
+    /// Returns how the CPU combines them with the types of the second stage; `None` if it takes the types from the
+    /// second stage alone.
+    pub const fn how_combined(&self) -> Option<Combination> {
         self.combined
     }
 
-    /// Reads the MTRRs. `phys_bits` is the number of bits in a physical address; `rdmsr` is asked only for registers
-    /// that the CPU has, and must not be called for a CPU without MTRRs (CPUID.01H:EDX.MTRR).
-    /// A reserved type in a register, which no CPU holds, is taken as UC.
+    /// Reads the MTRRs. `phys_bits` is the physical-address width. `rdmsr` is called only for registers that the CPU
+    /// has. The CPU must have MTRRs (CPUID.01H:EDX.MTRR). A reserved type, which no CPU holds, is read as UC.
     pub fn read(phys_bits: u32, mut rdmsr: impl FnMut(u32) -> u64) -> Self {
         let cap = MtrrCap::from_raw(rdmsr(IA32_MTRRCAP), phys_bits);
         let def_type = rdmsr(IA32_MTRR_DEF_TYPE);
-        // AMD has two more bits in each field, which say whether it is memory at all.
+        // On AMD CPUs each field has two more bits, which select memory or memory-mapped I/O.
         let type_of = |raw: u8| MemoryType::from_raw(raw & 7).unwrap_or(MemoryType::Uncacheable);
-        // Without E (bit 11) all memory is UC: Intel SDM Vol. 3A 12.11.2.1 "IA32_MTRR_DEF_TYPE MSR".
+        // Without the E bit (bit 11) all memory is UC: Intel SDM Vol. 3A 12.11.2.1 "IA32_MTRR_DEF_TYPE MSR".
         if def_type & 1 << 11 == 0 {
             return Self::uniform(MemoryType::Uncacheable);
         }
@@ -213,7 +217,7 @@ impl Mtrrs {
                 continue;
             }
             let base = rdmsr(index);
-            // Bits that no address has are compared as well, so that nothing matches past the end of the space.
+            // Address bits above the width are compared as well, so that nothing beyond the address space matches.
             let mask = (mask | cap.beyond) & !(PAGE_SIZE - 1);
             mtrrs.variable[mtrrs.count] =
                 Variable { base: base & !cap.beyond & mask, mask, memory_type: type_of(base as u8) };
@@ -222,7 +226,7 @@ impl Mtrrs {
         mtrrs
     }
 
-    /// The type of the page that holds `address`, for the second stage.
+    /// Returns the memory type that the second stage needs for the page that contains `address`.
     pub fn type_at(&self, address: Hpa) -> MemoryType {
         if self.combined.is_some() { MemoryType::WriteBack } else { self.own_type_at(address) }
     }
@@ -240,7 +244,7 @@ impl Mtrrs {
             .unwrap_or(self.default)
     }
 
-    /// The type of the part of a block that no range covers, if it has one.
+    /// Returns the type of a block that no range covers, if all of it has the same.
     fn default_type(&self, start: u64, size: u64) -> Option<MemoryType> {
         const FROM: u64 = 4 << 30;
         let to = self.combined.map_or(0, |combined| combined.write_back_to);
@@ -254,10 +258,11 @@ impl Mtrrs {
         }
     }
 
-    /// The type of every page that `range` touches for the second stage, if they all have the same. An empty range has none.
+    /// Returns the memory type that the second stage needs for all pages that `range` touches. Returns `None` if the
+    /// MTRRs define different types there, or if the range is empty.
     ///
-    /// `None` for a uniform range is possible only where a variable range with a discontiguous mask covers a part
-    /// of it, which firmware does not set up.
+    /// The result can also be `None` for a uniform range, but only where a variable range with a discontiguous mask
+    /// covers a part of it, which firmware does not set up.
     pub fn uniform_type(&self, range: Range<Hpa>) -> Option<MemoryType> {
         let own = self.own_uniform_type(range)?;
         Some(if self.combined.is_some() { MemoryType::WriteBack } else { own })
@@ -271,7 +276,7 @@ impl Mtrrs {
         let mut start = range.start.align_down(PAGE_SIZE).0;
         let mut common = None;
         loop {
-            // The largest naturally aligned block that begins here and ends with or before the last page.
+            // The largest naturally aligned block that begins here and does not reach beyond the last page.
             let mut size = PAGE_SIZE;
             while start & size == 0 && size << 1 != 0 && last - start >= (size << 1) - PAGE_SIZE {
                 size <<= 1;
@@ -287,8 +292,8 @@ impl Mtrrs {
         }
     }
 
-    /// The type of a naturally aligned block, if it has one. Each level halves the block, and a contiguous variable
-    /// range covers a part of at most one block a level, so the search is short.
+    /// Returns the type of a naturally aligned block if all of it has the same. Each level halves the block, and a
+    /// contiguous variable range covers a part of at most one block a level, so the search is short.
     fn block_type(&self, start: u64, size: u64) -> Option<MemoryType> {
         if size == PAGE_SIZE {
             return Some(self.own_type_at(Hpa(start)));
@@ -308,7 +313,7 @@ impl Mtrrs {
                 }
             }
         }
-        // Nothing changes what is UC already.
+        // Memory that is UC by one range stays UC.
         if !divided || whole == Some(MemoryType::Uncacheable) {
             return whole.or_else(|| self.default_type(start, size));
         }
@@ -335,7 +340,7 @@ mod tests {
     use super::MemoryType::{Uncacheable, WriteBack, WriteCombining, WriteProtected, WriteThrough};
 
     #[test]
-    fn overlaps() {
+    fn overlapping_ranges_follow_the_precedences() {
         for (a, b, both) in [
             (WriteBack, WriteBack, WriteBack),
             (WriteBack, Uncacheable, Uncacheable),

@@ -1,10 +1,10 @@
-//! The page-attribute table: the memory types that entries of page tables choose from while Vidar runs. Intel SDM Vol. 3A,
+//! The page-attribute table (PAT): the memory types that page-table entries select while Vidar runs. Intel SDM Vol. 3A,
 //! 12.12 "Page Attribute Table (PAT)"; AMD APM Vol. 2, 7.8 "Page-Attribute Table Mechanism".
 
 use super::mtrr::MemoryType;
 
-/// The memory types by their index. The first four are those after reset, so that tables which use no others mean the same
-/// before it is loaded; UC- is never chosen here.
+/// The memory types by index. The first four are those after reset, so that page tables which use only these mean the
+/// same before this PAT is loaded. Vidar does not use UC-, which is `None` here.
 const TYPES: [Option<MemoryType>; 8] = [
     Some(MemoryType::WriteBack),
     Some(MemoryType::WriteThrough),
@@ -16,7 +16,7 @@ const TYPES: [Option<MemoryType>; 8] = [
     None,
 ];
 
-/// The PAT with which Vidar runs.
+/// The value of IA32_PAT while Vidar runs.
 pub const HOST_PAT: u64 = {
     const UNCACHED_MINUS: u8 = 7;
     let mut pat = [UNCACHED_MINUS; 8];
@@ -33,18 +33,18 @@ pub const HOST_PAT: u64 = {
 /// The PAT after reset begins with WB, WT, UC-, UC.
 const _: () = assert!(HOST_PAT as u32 == 0x0007_0406);
 
-/// The index of `memory_type`.
+/// Returns the index of `memory_type` in the PAT.
 pub fn index(memory_type: MemoryType) -> u64 {
     TYPES.iter().position(|entry| *entry == Some(memory_type)).unwrap_or(0) as u64
 }
 
-/// The type at `index`.
+/// Returns the memory type at `index`; UC for UC- and for indices that the PAT does not have.
 pub fn memory_type(index: u64) -> MemoryType {
     TYPES.get(index as usize).copied().flatten().unwrap_or(MemoryType::Uncacheable)
 }
 
-/// Returns true if Vidar can run with this PAT: its memory and the APIC's page have the types that they need. The framebuffer has
-/// another one, which only makes it slower.
+/// Returns true if Vidar can run with this PAT: RAM and the local APIC's page get their types. The framebuffer may get
+/// another type, which only makes it slower.
 pub const fn serves(pat: u64) -> bool {
     let types = pat.to_le_bytes();
     types[0] == MemoryType::WriteBack as u8 && types[3] == MemoryType::Uncacheable as u8
@@ -55,16 +55,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn which_pats_serve_vidar() {
+    fn pat_must_have_write_back_and_uncacheable_in_place() {
         assert!(serves(HOST_PAT));
         assert!(serves(0x0007_0406_0007_0406), "after reset");
-        assert!(serves(0x0407_0506_0007_0106), "that of Linux");
+        assert!(serves(0x0407_0506_0007_0106), "the PAT of Linux");
         assert!(!serves(0x0007_0406_0007_0400), "memory would be uncacheable");
         assert!(!serves(0x0007_0406_0607_0406), "the APIC would be cached");
     }
 
     #[test]
-    fn types_and_indices_belong_together() {
+    fn types_and_indices_convert_to_each_other() {
         assert_eq!(HOST_PAT, 0x0707_0501_0007_0406);
         for (index_of, entry) in TYPES.iter().enumerate() {
             if let Some(entry) = entry {

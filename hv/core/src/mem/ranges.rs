@@ -1,22 +1,22 @@
-//! Sets of physical addresses: what is left of memory when some of it is taken, and where in it something fits.
+//! Sets of physical addresses, to compute which memory is free and where something fits.
 
 use alloc::vec::Vec;
 use core::ops::{Deref, Range};
 
 use super::addr::{Hpa, overlaps};
 
-/// Ranges that a set holds at most. No machine that is known has a tenth of it.
-pub const MOST: usize = 512;
+/// Number of ranges that a set can hold. No known machine has a tenth of it.
+pub const MAX_RANGES: usize = 512;
 
-/// A set of addresses, kept as sorted, disjoint, non-empty ranges with a gap between any two.
+/// A set of addresses, stored as sorted, disjoint, non-empty ranges with a gap between any two.
 ///
-/// It reads as a slice of those ranges. Where they would be more than [`MOST`] the smallest are left out, so a set never has
-/// an address that it should not have.
+/// The set dereferences to a slice of these ranges. If there would be more than [`MAX_RANGES`], the smallest are left
+/// out, so that a set may lack addresses but never has wrong ones.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RangeSet(Vec<Range<Hpa>>);
 
 impl RangeSet {
-    /// The empty set.
+    /// Returns an empty set.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
@@ -27,7 +27,7 @@ impl RangeSet {
             return;
         }
         let mut joined = range;
-        // Neighbours that only touch are joined as well, so that `covers` has to look at one range alone.
+        // Ranges that only touch are joined as well, so that `covers` need look only at single ranges.
         self.0.retain(|other| {
             let apart = other.end < joined.start || joined.end < other.start;
             if !apart {
@@ -39,7 +39,7 @@ impl RangeSet {
         self.insert_apart(joined);
     }
 
-    /// Takes every address of `range` out.
+    /// Removes every address of `range`.
     pub fn remove(&mut self, range: &Range<Hpa>) {
         let mut divided = None;
         self.0.retain_mut(|other| {
@@ -55,14 +55,14 @@ impl RangeSet {
             }
             !other.is_empty()
         });
-        // Of disjoint ranges it can be inside of one alone.
+        // The ranges are disjoint, so at most one of them has `range` strictly inside.
         divided.into_iter().for_each(|above| self.insert_apart(above));
     }
 
-    /// Adds a range that touches none of the others.
+    /// Adds a range that touches no other range of the set.
     fn insert_apart(&mut self, range: Range<Hpa>) {
         let size = |range: &Range<Hpa>| range.end.0 - range.start.0;
-        if self.0.len() >= MOST {
+        if self.0.len() >= MAX_RANGES {
             let smallest = (0..self.0.len()).min_by_key(|at| self.0.get(*at).map(size));
             match smallest.filter(|at| self.0.get(*at).map(size) < Some(size(&range))) {
                 Some(at) => self.0.remove(at),
@@ -73,12 +73,12 @@ impl RangeSet {
         self.0.insert(at, range);
     }
 
-    /// Returns true if every address of `range` is in the set. Nothing is missing from an empty range.
+    /// Returns true if every address of `range` is in the set. This is true of an empty range.
     pub fn covers(&self, range: &Range<Hpa>) -> bool {
         range.is_empty() || self.0.iter().any(|other| other.start <= range.start && range.end <= other.end)
     }
 
-    /// Returns true if an address is in the set.
+    /// Returns true if `address` is in the set.
     pub fn contains(&self, address: Hpa) -> bool {
         self.0.iter().any(|range| range.contains(&address))
     }
@@ -88,12 +88,13 @@ impl RangeSet {
         self.0.iter().any(|other| overlaps(other, range))
     }
 
-    /// The addresses in the set, in number.
+    /// Returns the number of addresses in the set.
     pub fn bytes(&self) -> u64 {
         self.0.iter().map(|range| range.end.0 - range.start.0).sum()
     }
 
-    /// The lowest multiple of `align`, a power of two, where `size` bytes are in the set and inside `within`.
+    /// Returns the lowest multiple of `align`, a power of two, from which on `size` bytes are in the set and inside
+    /// `within`; `None` if there is none.
     pub fn lowest_fit(&self, size: u64, align: u64, within: &Range<Hpa>) -> Option<Hpa> {
         self.0.iter().find_map(|range| {
             let start = range.start.max(within.start).align_up(align)?;
@@ -101,7 +102,8 @@ impl RangeSet {
         })
     }
 
-    /// The highest multiple of `align`, a power of two, where `size` bytes are in the set and inside `within`.
+    /// Returns the highest multiple of `align`, a power of two, from which on `size` bytes are in the set and inside
+    /// `within`; `None` if there is none.
     pub fn highest_fit(&self, size: u64, align: u64, within: &Range<Hpa>) -> Option<Hpa> {
         self.0.iter().rev().find_map(|range| {
             let end = range.end.min(within.end);
@@ -158,13 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn touching_ranges_become_one() {
+    fn touching_ranges_are_joined() {
         assert_eq!(set(&[(4, 6), (0, 2), (2, 4), (9, 9), (8, 7)]), set(&[(0, 6)]));
         assert_eq!(set(&[(0, u64::MAX), (3, 4)]).bytes(), u64::MAX);
     }
 
     #[test]
-    fn taking_out_splits() {
+    fn removing_splits_ranges() {
         let mut left = set(&[(0, 10), (20, 30)]);
         left.remove(&(Hpa(5)..Hpa(22)));
         left.remove(&(Hpa(25)..Hpa(26)));
@@ -175,19 +177,19 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "500 pieces are sorted 500 times, which takes minutes there")]
-    fn the_smallest_are_left_out_of_too_many() {
+    fn set_that_is_full_loses_its_smallest_ranges() {
         let piece = |at: u64| (at * 1000, at * 1000 + 10 + at);
-        let pieces: Vec<_> = (0..MOST as u64 + 3).rev().map(piece).collect();
+        let pieces: Vec<_> = (0..MAX_RANGES as u64 + 3).rev().map(piece).collect();
         let mut many = set(&pieces);
-        assert_eq!(many.len(), MOST);
+        assert_eq!(many.len(), MAX_RANGES);
         assert_eq!(many.first(), Some(&(Hpa(3000)..Hpa(3013))));
         many.remove(&(Hpa(50_020)..Hpa(50_021)));
-        assert_eq!(many.len(), MOST, "one became two, and the smallest went");
+        assert_eq!(many.len(), MAX_RANGES, "a range was split, and the smallest one left out");
         assert!(!many.contains(Hpa(3000)) && many.covers(&(Hpa(50_021)..Hpa(50_060))));
     }
 
     #[test]
-    fn fits_from_either_end() {
+    fn lowest_and_highest_fit_are_found() {
         let space = set(&[(1, 7), (10, 40), (u64::MAX - 2, u64::MAX)]);
         let all = Hpa(0)..Hpa(u64::MAX);
         assert_eq!(space.lowest_fit(4, 2, &all), Some(Hpa(2)));

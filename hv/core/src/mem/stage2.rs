@@ -1,7 +1,8 @@
-//! The second-stage page table: guest-physical to host-physical, four levels of 512 entries.
+//! The second-stage page table: it translates guest-physical to host-physical addresses through four levels of tables
+//! with 512 entries.
 //!
-//! Written once for both vendors; how an entry is encoded is a [`Format`], and where tables live is a
-//! [`TableMemory`]. Nothing here says what is mapped: that is [`identity`](crate::mem::identity).
+//! The code is the same for both vendors: a [`Format`] encodes the entries, and a [`TableMemory`] holds the tables.
+//! What is mapped is decided in [`identity`](crate::mem::identity).
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -10,39 +11,39 @@ use super::addr::{Gpa, Hpa, PageSize};
 use super::mtrr::MemoryType;
 
 bitflags::bitflags! {
-    /// What the guest may do with a page. Its own page tables may forbid more.
+    /// The accesses that the second stage allows the guest in a page. The guest's own page tables may forbid more.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Access: u8 {
-        /// Reads.
+    pub struct PageAccess: u8 {
+        /// Data reads.
         const READ = 1 << 0;
-        /// Writes.
+        /// Data writes.
         const WRITE = 1 << 1;
         /// Instruction fetches.
         const EXECUTE = 1 << 2;
     }
 }
 
-/// Entries in a table of any level.
+/// Number of entries in a table of any level.
 pub const ENTRIES: usize = 512;
 
-/// Guest-physical addresses that four levels reach: 256 TiB.
+/// The end of the guest-physical addresses that four levels can translate: 256 TiB.
 pub const REACH: u64 = 1 << 48;
 
-/// A level of the table, named as the manuals name its tables.
+/// A level of tables, by the manuals' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// PML4: the root. Its entries only point to tables.
+    /// PML4, the root, whose entries only point to tables.
     Pml4,
-    /// Page-directory-pointer table: 1 GiB an entry.
+    /// Page-directory-pointer table, with 1 GiB for each entry.
     Pdpt,
-    /// Page directory: 2 MiB an entry.
+    /// Page directory, with 2 MiB for each entry.
     Pd,
-    /// Page table: 4 KiB an entry, and nothing below.
+    /// Page table, with 4 KiB for each entry, all of which map pages.
     Pt,
 }
 
 impl Level {
-    /// The index of the entry for `gpa` in a table of this level.
+    /// Returns the index of the entry for `gpa` in a table of this level.
     pub const fn index(self, gpa: Gpa) -> usize {
         let shift = match self {
             Self::Pml4 => 39,
@@ -53,7 +54,7 @@ impl Level {
         (gpa.0 >> shift) as usize % ENTRIES
     }
 
-    /// The size of the page that an entry can map; `None` for the root.
+    /// Returns the size of the page that an entry can map; `None` for the root.
     pub const fn page_size(self) -> Option<PageSize> {
         match self {
             Self::Pml4 => None,
@@ -63,7 +64,7 @@ impl Level {
         }
     }
 
-    /// The level of the tables that entries point to; `None` where they can only map pages.
+    /// Returns the level of the tables that entries can point to; `None` if they can only map pages.
     pub const fn below(self) -> Option<Self> {
         match self {
             Self::Pml4 => Some(Self::Pdpt),
@@ -74,13 +75,13 @@ impl Level {
     }
 }
 
-/// How a vendor encodes entries. The entry 0 must be one that is not present.
+/// A vendor's encoding of entries. The entry 0 must be one that is not present.
 pub trait Format {
-    /// The entry that points to a table. It forbids nothing: leaves do.
+    /// Returns an entry that points to a table and allows every access; leaves restrict accesses.
     fn table(table: Hpa) -> u64;
 
-    /// The entry that maps the page at `page`, aligned to `size`.
-    fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: Access) -> u64;
+    /// Returns the entry that maps the page at `page`, which is aligned to `size`.
+    fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: PageAccess) -> u64;
 
     /// Returns true if the entry points to a table or maps a page.
     fn is_present(entry: u64) -> bool;
@@ -88,63 +89,64 @@ pub trait Format {
     /// Returns true if a present entry of a table of `level` maps a page.
     fn is_leaf(entry: u64, level: Level) -> bool;
 
-    /// The table or the page that a present entry holds. Bits of a page's address below its size are ignored.
+    /// Returns the address of the table or the page in a present entry. Callers ignore bits of a page's address below
+    /// its size.
     fn address(entry: u64) -> Hpa;
 
-    /// The memory type of a leaf of this size.
+    /// Returns the memory type in a leaf of this size.
     fn memory_type(entry: u64, size: PageSize) -> MemoryType;
 
-    /// What a leaf allows.
-    fn access(entry: u64) -> Access;
+    /// Returns the accesses that a leaf allows.
+    fn access(entry: u64) -> PageAccess;
 }
 
-/// The memory that tables live in.
+/// The memory that tables lie in.
 pub trait TableMemory {
-    /// A frame of 4 KiB, zeroed; `None` if there is no more.
+    /// Returns a zeroed frame of 4 KiB, or `None` if none is left.
     fn allocate(&mut self) -> Option<Hpa>;
 
-    /// Takes a frame back that `allocate` gave.
+    /// Takes back a frame that [`TableMemory::allocate`] has returned.
     fn free(&mut self, table: Hpa);
 
-    /// The entry at `index`, less than [`ENTRIES`], of a table that `allocate` gave.
+    /// Returns the entry at `index`, less than [`ENTRIES`], of such a frame.
     fn read(&self, table: Hpa, index: usize) -> u64;
 
-    /// Replaces an entry, in one store: CPUs walk the table meanwhile.
+    /// Replaces an entry in a single store, because CPUs walk the table meanwhile.
     fn write(&mut self, table: Hpa, index: usize, entry: u64);
 }
 
-/// Why a page could not be mapped.
+/// The reasons why a page could not be mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
-    /// There is no frame for a table.
+    /// No frame is left for a table.
     #[error("no memory is left for second-stage tables")]
     OutOfTables,
-    /// The address has more bits than four levels translate.
+    /// The guest-physical address is at or above [`REACH`].
     #[error("guest-physical address {0} is beyond the 256 TiB that the second stage reaches")]
     OutOfReach(Gpa),
-    /// A larger page that says otherwise is in the way.
-    #[error("guest-physical address {0} is mapped already, with a larger page and differently")]
+    /// A larger page with another address or memory type is mapped there.
+    #[error("guest-physical address {0} is already mapped differently by a larger page")]
     Occupied(Gpa),
 }
 
-/// Tables in which every page is one and the same: any entry can lead to them, so they answer where no frame is left for
-/// tables of its own.
+/// Tables that translate every address to the same page. Any entry can point to them, so they serve where no frame is
+/// left for further tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Filler {
-    /// The page.
+    /// The page that every address is translated to.
     page: Hpa,
-    /// The tables: PDPT, PD and PT.
+    /// The PDPT, the PD and the PT.
     tables: [Hpa; 3],
 }
 
 impl Filler {
-    /// Returns true if `table` is one of these.
+    /// Returns true if `table` is one of these tables.
     fn has(&self, table: Hpa) -> bool {
         self.tables.contains(&table)
     }
 }
 
-/// A second-stage table. It does not own its memory: every call is given the same one.
+/// A second-stage table. It does not own its memory: all calls must be given the same `memory`.
 pub struct SecondStage<F> {
     root: Hpa,
     largest: PageSize,
@@ -153,18 +155,24 @@ pub struct SecondStage<F> {
 }
 
 impl<F: Format> SecondStage<F> {
-    /// An empty table. `largest` is the largest page that the CPU can map in it.
+    /// Returns an empty table. `largest` is the largest page that the CPU can map.
+    ///
+    /// # Errors
+    /// [`MapError::OutOfTables`] if no frame is left for the root.
     pub fn new(memory: &mut impl TableMemory, largest: PageSize) -> Result<Self, MapError> {
         let root = memory.allocate().ok_or(MapError::OutOfTables)?;
         Ok(Self { root, largest, filler: None, format: PhantomData })
     }
 
-    /// Gets ready for [`SecondStage::fill`] with the page at `page`.
+    /// Makes the tables that [`SecondStage::fill`] uses, which translate every address to the page at `page`.
+    ///
+    /// # Errors
+    /// [`MapError::OutOfTables`] if fewer than three frames are left.
     pub fn fill_with(&mut self, memory: &mut impl TableMemory, page: Hpa) -> Result<(), MapError> {
         let mut table = || memory.allocate().ok_or(MapError::OutOfTables);
         let tables = [table()?, table()?, table()?];
         let [pdpt, pd, pt] = tables;
-        let leaf = F::leaf(page, PageSize::Size4K, MemoryType::WriteBack, Access::all());
+        let leaf = F::leaf(page, PageSize::Size4K, MemoryType::WriteBack, PageAccess::all());
         for (table, entry) in [(pdpt, F::table(pd)), (pd, F::table(pt)), (pt, leaf)] {
             (0..ENTRIES).for_each(|index| memory.write(table, index, entry));
         }
@@ -172,8 +180,8 @@ impl<F: Format> SecondStage<F> {
         Ok(())
     }
 
-    /// Maps the page of [`SecondStage::fill_with`] at `gpa`, and everywhere around it where there is no table yet. This
-    /// takes no frame, and no page that is mapped is changed.
+    /// Maps the page of [`SecondStage::fill_with`] at `gpa`, and at all addresses around it that have no table yet.
+    /// This takes no frame and changes no page that is mapped. It does nothing before [`SecondStage::fill_with`].
     pub fn fill(&mut self, memory: &mut impl TableMemory, gpa: Gpa) {
         let Some(filler) = self.filler else { return };
         let (mut table, mut below) = (self.root, filler.tables.into_iter());
@@ -181,7 +189,7 @@ impl<F: Format> SecondStage<F> {
             let index = level.index(gpa);
             let entry = memory.read(table, index);
             let filling = below.next().map_or_else(
-                || F::leaf(filler.page, PageSize::Size4K, MemoryType::WriteBack, Access::all()),
+                || F::leaf(filler.page, PageSize::Size4K, MemoryType::WriteBack, PageAccess::all()),
                 F::table,
             );
             if !F::is_present(entry) {
@@ -199,22 +207,26 @@ impl<F: Format> SecondStage<F> {
         self.filler.is_some_and(|filler| filler.has(table))
     }
 
-    /// The table of the first level, for the register that holds it.
+    /// Returns the address of the root table, for the register that holds it.
     pub const fn root(&self) -> Hpa {
         self.root
     }
 
-    /// The largest page that the table can hold.
+    /// Returns the largest page that the table can map.
     pub const fn largest(&self) -> PageSize {
         self.largest
     }
 
-    /// Maps the page of `size` around `gpa` to the one around `hpa`, with every access allowed. The two addresses
-    /// must agree in the bits inside the page.
+    /// Maps the page of `size` around `gpa` to the page around `hpa`, with every access allowed. The two addresses must
+    /// agree in the bits inside the page. Returns the size of the page that maps `gpa` afterwards.
     ///
-    /// Where tables divide that page already, only the smaller page around `gpa` is mapped, so that what else they
-    /// hold is not lost. A page of the same size is replaced, and what [`SecondStage::fill`] has filled stays. Returns the size that is mapped around `gpa` in the
-    /// end. CPUs may go on using what they cached; only a change of a present page needs it flushed.
+    /// If tables divide that page already, only the smaller page around `gpa` is mapped, so that their other entries
+    /// are kept. A page of the same size is replaced. An address that [`SecondStage::fill`] has mapped stays as it is.
+    /// CPUs need to flush what they have cached only if a present page is changed.
+    ///
+    /// # Errors
+    /// A [`MapError`] if there is no frame for a table, if `gpa` is out of reach, or if a larger page maps it
+    /// differently.
     pub fn map(
         &mut self,
         memory: &mut impl TableMemory,
@@ -223,10 +235,10 @@ impl<F: Format> SecondStage<F> {
         size: PageSize,
         memory_type: MemoryType,
     ) -> Result<PageSize, MapError> {
-        self.map_with(memory, gpa, hpa, size, memory_type, Access::all())
+        self.map_with(memory, gpa, hpa, size, memory_type, PageAccess::all())
     }
 
-    /// As [`SecondStage::map`], with these accesses allowed.
+    /// Works like [`SecondStage::map`], with only the accesses in `access` allowed, and fails as that does.
     pub fn map_with(
         &mut self,
         memory: &mut impl TableMemory,
@@ -234,7 +246,7 @@ impl<F: Format> SecondStage<F> {
         hpa: Hpa,
         size: PageSize,
         memory_type: MemoryType,
-        access: Access,
+        access: PageAccess,
     ) -> Result<PageSize, MapError> {
         if gpa.0 >= REACH {
             return Err(MapError::OutOfReach(gpa));
@@ -267,13 +279,14 @@ impl<F: Format> SecondStage<F> {
             if self.fills(table) {
                 return Ok(PageSize::Size4K);
             }
-            // Every page size is at most `wanted` at the last level, so the loop ended there at the latest.
+            // The last level has the smallest pages, which are at most `wanted`, so the loop has ended there.
             let Some(below) = level.below() else { return Err(MapError::Occupied(gpa)) };
             level = below;
         }
     }
 
-    /// What `gpa` is translated to, and the page that does it; `None` where nothing is mapped.
+    /// Returns the address that `gpa` is translated to, and the size and memory type of its page; `None` if nothing is
+    /// mapped.
     pub fn translate(&self, memory: &impl TableMemory, gpa: Gpa) -> Option<(Hpa, PageSize, MemoryType)> {
         if gpa.0 >= REACH {
             return None;
@@ -295,11 +308,12 @@ impl<F: Format> SecondStage<F> {
         }
     }
 
-    /// Gives every page the type that `uniform` has for its addresses, and divides those for which it has none. A page
-    /// that cannot be divided for want of a table becomes uncacheable, which is never wrong, only slow.
+    /// Changes every page to the type that `uniform` returns for its addresses, and divides a page for which it returns
+    /// `None`. A page that cannot be divided because no frame is left becomes uncacheable, which is always correct,
+    /// though slow.
     ///
-    /// No address is translated differently and no table is freed, so CPUs may use the tables meanwhile; each has to
-    /// forget what it cached for the types to hold on it.
+    /// Addresses are translated as before and no table is freed, so CPUs may use the tables meanwhile. A CPU uses the
+    /// new types once it has flushed what it has cached.
     pub fn retype(
         &mut self,
         memory: &mut impl TableMemory,
@@ -343,7 +357,8 @@ impl<F: Format> SecondStage<F> {
         }
     }
 
-    /// A table that translates as the leaf `entry` of `level` does, or `None` where there is no smaller page or no frame.
+    /// Returns a table that translates like the leaf `entry` of `level`; `None` if there is no smaller page or no
+    /// frame.
     fn divide(memory: &mut impl TableMemory, entry: u64, level: Level, size: PageSize) -> Option<Hpa> {
         let below = level.below()?.page_size()?;
         let table = memory.allocate()?;
@@ -356,8 +371,8 @@ impl<F: Format> SecondStage<F> {
         Some(table)
     }
 
-    /// Unmaps everything and frees every table but the root and those of [`SecondStage::fill_with`]. CPUs must then forget what they cached of it
-    /// before they enter the guest again.
+    /// Unmaps everything, and frees every table except for the root and those of [`SecondStage::fill_with`]. CPUs must
+    /// flush what they have cached before they enter the guest again.
     pub fn clear(&mut self, memory: &mut impl TableMemory) {
         self.clear_table(memory, self.root, Level::Pml4);
     }
@@ -368,7 +383,7 @@ impl<F: Format> SecondStage<F> {
             if !F::is_present(entry) {
                 continue;
             }
-            // Out of the table first, so that no CPU walks into a table that is being freed.
+            // The entry is cleared first, so that no CPU walks into a table that is being freed.
             memory.write(table, index, 0);
             let next = F::address(entry);
             if let Some(below) = level.below().filter(|_| !F::is_leaf(entry, level) && !self.fills(next)) {

@@ -1,45 +1,46 @@
-//! The guest's own page tables, read to find the bytes of an instruction that its CPU has just executed. So nothing is
-//! checked that the CPU has checked: rights, reserved bits, accessed bits.
+//! Walks the guest's own page tables to find the bytes of an instruction that the CPU has just executed. The walk does
+//! not repeat the CPU's checks of rights, reserved bits and accessed bits.
 //!
 //! AMD APM Vol. 2, 5.2 "Legacy-Mode Page Translation" and 5.3 "Long-Mode Page Translation".
 
 use super::addr::{Gpa, Hpa, PAGE_SIZE};
 
-/// The guest's physical memory, to be read where one of its CPUs has read.
+/// The guest's physical memory, for reading.
 pub trait ReadGuest {
-    /// The eight bytes at `address`, a multiple of eight; `None` where there can be no memory.
+    /// Returns the eight bytes at `address`, a multiple of eight; `None` if there can be no memory.
     fn word(&self, address: Gpa) -> Option<u64>;
 
-    /// The machine's page that the guest has around `address`, never one of Vidar's own; `None` where there can be no memory.
+    /// Returns the host-physical page that the guest sees around `address`, which is never one of Vidar's own; `None`
+    /// if there can be no memory.
     fn page(&self, address: Gpa) -> Option<Hpa>;
 }
 
-/// How the guest's CPU translates.
+/// The paging mode of the guest's CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paging {
-    /// Not at all.
+    /// No paging.
     Off,
-    /// Two levels of 32-bit entries, with pages of 4 MiB if CR4.PSE is set.
+    /// 32-bit paging: two levels of 32-bit entries.
     Bits32 {
-        /// CR4.PSE.
+        /// CR4.PSE: there are pages of 4 MiB.
         large_pages: bool,
     },
-    /// Three levels, the first of four entries.
+    /// PAE paging: three levels, of which the first has four entries.
     Pae,
-    /// Four or five levels.
+    /// 4-level or 5-level paging.
     Long {
-        /// How many.
+        /// The number of levels.
         levels: u32,
     },
 }
 
 const PRESENT: u64 = 1 << 0;
 const LARGE: u64 = 1 << 7;
-/// The address in an entry of 64 bits: bits 51:12.
+/// The address in a 64-bit entry: bits 51:12.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// The guest-physical address of the byte at `linear`, or `None` where nothing is mapped or `read` cannot read. `read` is
-/// asked for words of eight bytes at aligned addresses.
+/// Returns the guest-physical address of the byte at `linear`; `None` if it is not mapped or `read` returns `None`.
+/// `read` returns a word of eight bytes at an aligned address.
 pub fn translate(
     paging: Paging,
     cr3: u64,
@@ -56,7 +57,7 @@ pub fn translate(
             };
             let directory = entry((cr3 & 0xffff_f000) + (linear >> 22 & 0x3ff) * 4)?;
             if large_pages && directory & LARGE != 0 {
-                // Bits 20:13 are bits 39:32 of the address.
+                // Bits 20:13 of the entry are bits 39:32 of the address.
                 return Some(Gpa(directory & 0xffc0_0000
                     | (directory >> 13 & 0xff) << 32
                     | linear & 0x3f_ffff));
@@ -64,8 +65,8 @@ pub fn translate(
             let table = entry((directory & 0xffff_f000) + (linear >> 12 & 0x3ff) * 4)?;
             Some(Gpa(table & 0xffff_f000 | linear & 0xfff))
         }
-        // Under nested paging the first four entries are read as they are needed, like any others: AMD APM Vol. 2,
-        // 15.25.10 "Legacy PAE Mode".
+        // Under nested paging the CPU reads the four page-directory-pointer entries when it needs them, like any
+        // others: AMD APM Vol. 2, 15.25.10 "Legacy PAE Mode".
         Paging::Pae => {
             let pointers = (cr3 & 0xffff_ffe0) + (linear >> 30 & 3) * 8;
             let directory = read(Gpa(pointers)).filter(|entry| entry & PRESENT != 0)?;
@@ -75,7 +76,7 @@ pub fn translate(
     }
 }
 
-/// Descends `levels` of tables with 512 entries, from the one at `table`.
+/// Walks `levels` levels of tables with 512 entries from the table at `table` on. Returns as [`translate`] does.
 fn descend(
     mut table: u64,
     levels: u32,
@@ -88,7 +89,7 @@ fn descend(
         if entry & PRESENT == 0 {
             return None;
         }
-        // Pages of 2 MiB and 1 GiB; the bit is reserved further up.
+        // Level 1 and 2 can map pages of 2 MiB and 1 GiB; the bit is reserved in higher levels.
         if level == 0 || level <= 2 && entry & LARGE != 0 {
             let inside = (1 << shift) - 1;
             return Some(Gpa(entry & ADDRESS & !inside | linear & inside));
@@ -98,22 +99,24 @@ fn descend(
     None
 }
 
-/// The bytes from a linear address on, each read when it is asked for; they end where nothing can be read.
+/// An iterator over the bytes from a linear address on. Each byte is read when it is needed, and the iterator ends at
+/// the first that cannot be read.
 pub struct Bytes<R> {
     paging: Paging,
     cr3: u64,
-    /// The linear address of the first byte that is wanted in the page that is translated next.
+    /// The linear address of the first byte of the next page.
     linear: u64,
-    /// The highest linear address, after which they wrap.
+    /// The highest linear address, after which addresses wrap to 0.
     mask: u64,
     read: R,
-    /// The guest-physical address of the next byte, unless it is in another page, and what is left of the word there.
+    /// The guest-physical address of the next byte, unless it is in the next page.
     physical: u64,
+    /// The bytes of the current word that have not been returned yet, the next one lowest.
     word: u64,
 }
 
 impl<R: FnMut(Gpa) -> Option<u64>> Bytes<R> {
-    /// The bytes from `linear` on; addresses wrap at `mask`. `read` is that of [`translate`].
+    /// Returns the bytes from `linear` on. Addresses wrap after `mask`, and `read` is as for [`translate`].
     pub const fn new(paging: Paging, cr3: u64, linear: u64, mask: u64, read: R) -> Self {
         Self { paging, cr3, linear, mask, read, physical: 0, word: 0 }
     }

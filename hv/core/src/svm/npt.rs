@@ -5,7 +5,7 @@
 use crate::mem::addr::{Hpa, PageSize};
 use crate::mem::mtrr::MemoryType;
 use crate::mem::pat;
-use crate::mem::stage2::{Access, Format, Level};
+use crate::mem::stage2::{Format, Level, PageAccess};
 
 /// The format of nested page-table entries.
 pub struct Npt;
@@ -34,8 +34,8 @@ impl Format for Npt {
         table.0 & ADDRESS | PRESENT | WRITABLE | USER | ACCESSED
     }
 
-    /// A page that is mapped can be read, whether [`Access::READ`] is among `access` or not.
-    fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: Access) -> u64 {
+    /// A page that is mapped can be read, whether [`PageAccess::READ`] is among `access` or not.
+    fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: PageAccess) -> u64 {
         let index = pat::index(memory_type);
         let (large, high) =
             if size == PageSize::Size4K { (0, PAT_HIGH_SMALL) } else { (LARGE, PAT_HIGH_LARGE) };
@@ -44,8 +44,8 @@ impl Format for Npt {
             | (PRESENT | USER | ACCESSED | DIRTY | large)
             | (index & 3) << PAT_LOW_SHIFT
             | bit(index & 4 != 0, high)
-            | bit(access.contains(Access::WRITE), WRITABLE)
-            | bit(!access.contains(Access::EXECUTE), NO_EXECUTE)
+            | bit(access.contains(PageAccess::WRITE), WRITABLE)
+            | bit(!access.contains(PageAccess::EXECUTE), NO_EXECUTE)
     }
 
     fn is_present(entry: u64) -> bool {
@@ -64,10 +64,10 @@ impl Format for Npt {
         Hpa(entry & ADDRESS)
     }
 
-    fn access(entry: u64) -> Access {
-        let mut access = Access::READ;
-        access.set(Access::WRITE, entry & WRITABLE != 0);
-        access.set(Access::EXECUTE, entry & NO_EXECUTE == 0);
+    fn access(entry: u64) -> PageAccess {
+        let mut access = PageAccess::READ;
+        access.set(PageAccess::WRITE, entry & WRITABLE != 0);
+        access.set(PageAccess::EXECUTE, entry & NO_EXECUTE == 0);
         access
     }
 
@@ -92,13 +92,13 @@ mod tests {
 
     #[test]
     fn entries_are_as_the_manual_draws_them() {
-        let all = Access::all();
+        let all = PageAccess::all();
         assert_eq!(Npt::table(Hpa(0x1234_5000)), 0x1234_5027);
         assert_eq!(Npt::leaf(Hpa(0x5000), PageSize::Size4K, MemoryType::WriteBack, all), 0x5067);
         assert_eq!(Npt::leaf(Hpa(0x20_0000), PageSize::Size2M, MemoryType::Uncacheable, all), 0x20_00ff);
         assert_eq!(Npt::leaf(Hpa(0x5000), PageSize::Size4K, MemoryType::WriteProtected, all), 0x50ef);
         assert_eq!(
-            Npt::leaf(Hpa(0x4000_0000), PageSize::Size1G, MemoryType::WriteCombining, Access::READ),
+            Npt::leaf(Hpa(0x4000_0000), PageSize::Size1G, MemoryType::WriteCombining, PageAccess::READ),
             1 << 63 | 0x4000_10e5
         );
     }
@@ -109,7 +109,7 @@ mod tests {
         for size in PageSize::DESCENDING {
             for memory_type in ALL {
                 let page = Hpa(0x000f_ffff_c000_0000);
-                let entry = Npt::leaf(page, size, memory_type, Access::READ);
+                let entry = Npt::leaf(page, size, memory_type, PageAccess::READ);
                 assert!(Npt::is_present(entry));
                 assert_eq!(Npt::address(entry).align_down(size.bytes()), page);
                 assert_eq!(Npt::memory_type(entry, size), memory_type);

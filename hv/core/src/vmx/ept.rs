@@ -3,7 +3,7 @@
 
 use crate::mem::addr::{Hpa, PageSize};
 use crate::mem::mtrr::MemoryType;
-use crate::mem::stage2::{Access, Format, Level};
+use crate::mem::stage2::{Format, Level, PageAccess};
 
 /// The format of EPT entries.
 pub struct Ept;
@@ -18,7 +18,8 @@ const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 // The bits of an access stand where EPT has them.
-const _: () = assert!(Access::READ.bits() == 1 && Access::WRITE.bits() == 2 && Access::EXECUTE.bits() == 4);
+const _: () =
+    assert!(PageAccess::READ.bits() == 1 && PageAccess::WRITE.bits() == 2 && PageAccess::EXECUTE.bits() == 4);
 
 impl Format for Ept {
     fn table(table: Hpa) -> u64 {
@@ -27,7 +28,7 @@ impl Format for Ept {
 
     /// "Ignore PAT" (bit 6) stays clear, so that the guest's own PAT goes on to be combined with the type:
     /// Intel SDM Vol. 3C 29.3.7.2 "Memory Type Used for Translated Guest-Physical Addresses".
-    fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: Access) -> u64 {
+    fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: PageAccess) -> u64 {
         let large = if size == PageSize::Size4K { 0 } else { LARGE };
         page.0 & ADDRESS | large | (memory_type as u64) << MEMORY_TYPE_SHIFT | u64::from(access.bits())
     }
@@ -48,8 +49,8 @@ impl Format for Ept {
         Hpa(entry & ADDRESS)
     }
 
-    fn access(entry: u64) -> Access {
-        Access::from_bits_truncate((entry & ACCESS) as u8)
+    fn access(entry: u64) -> PageAccess {
+        PageAccess::from_bits_truncate((entry & ACCESS) as u8)
     }
 
     fn memory_type(entry: u64, _size: PageSize) -> MemoryType {
@@ -71,12 +72,12 @@ mod tests {
 
     #[test]
     fn entries_are_as_the_manual_draws_them() {
-        let all = Access::all();
+        let all = PageAccess::all();
         assert_eq!(Ept::table(Hpa(0x1234_5000)), 0x1234_5007);
         assert_eq!(Ept::leaf(Hpa(0x5000), PageSize::Size4K, MemoryType::WriteBack, all), 0x5037);
         assert_eq!(Ept::leaf(Hpa(0x20_0000), PageSize::Size2M, MemoryType::Uncacheable, all), 0x20_0087);
         assert_eq!(
-            Ept::leaf(Hpa(0x4000_0000), PageSize::Size1G, MemoryType::WriteThrough, Access::READ),
+            Ept::leaf(Hpa(0x4000_0000), PageSize::Size1G, MemoryType::WriteThrough, PageAccess::READ),
             0x4000_00a1
         );
         assert_eq!(pointer(Hpa(0x7000)), 0x701e);
@@ -87,7 +88,7 @@ mod tests {
         assert!(!Ept::is_present(0) && !Ept::is_present(0xffff_f000));
         for size in PageSize::DESCENDING {
             for memory_type in [MemoryType::Uncacheable, MemoryType::WriteCombining, MemoryType::WriteBack] {
-                let entry = Ept::leaf(Hpa(0x000f_ffff_c000_0000), size, memory_type, Access::READ);
+                let entry = Ept::leaf(Hpa(0x000f_ffff_c000_0000), size, memory_type, PageAccess::READ);
                 assert!(Ept::is_present(entry));
                 assert_eq!(Ept::address(entry), Hpa(0x000f_ffff_c000_0000));
                 assert_eq!(Ept::memory_type(entry, size), memory_type);

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 
 use vidar_core::firmware::acpi::{CHECKSUM, ReadOnly, Table};
-use vidar_core::firmware::madt::{MOST, parse, withdraw};
+use vidar_core::firmware::madt::{MAX_CPUS, parse, withdraw};
 
 use crate::target::Target;
 
@@ -59,7 +59,7 @@ pub fn check(input: &[u8]) {
     let madt = parse(input);
     // The shortest structure of a CPU has 8 bytes.
     assert!(madt.cpus.len() + madt.beyond <= input.len() / 8);
-    assert!(madt.cpus.len() <= MOST && (madt.beyond == 0 || madt.cpus.len() == MOST));
+    assert!(madt.cpus.len() <= MAX_CPUS && (madt.beyond == 0 || madt.cpus.len() == MAX_CPUS));
     let ids: HashSet<_> = madt.cpus.iter().map(|cpu| cpu.apic_id).collect();
     assert_eq!(ids.len(), madt.cpus.len(), "a CPU is listed twice");
     for boot in madt.cpus.iter().map(|cpu| cpu.apic_id).chain([0, u32::MAX]) {
