@@ -8,7 +8,7 @@
 //! | [`boot`] | the decisions of the boot order: options, refusals, who starts CPUs, how much memory Vidar takes | [`boot::options`] |
 //! | [`loader`] | Multiboot information | [`loader::info`] |
 //! | [`firmware`] | ACPI tables, the EFI memory map | [`firmware::acpi`] |
-//! | [`linux`] | the Linux boot protocol: what a kernel says of itself, where it goes, and what it is told | [`linux::placement`] |
+//! | [`linux`] | the Linux boot protocol: the header of a kernel file, where the kernel is placed, and what it is handed | [`linux::placement`] |
 //! | [`console`] | the log ring, the serial line, characters on a screen | [`console::screen`] |
 //! | [`vmm`] | the virtual machine: exits, the answers to them, and the loop between them | [`vmm::run`] |
 //! | [`policy`] | what the guest may do and see: CPUID, MSRs, control registers, XCR0 | [`policy::msr`] |

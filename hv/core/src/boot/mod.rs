@@ -2,9 +2,9 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`annex`] | Decides how much memory Vidar takes beside its region: a machine with many CPUs, or with much memory in small pages, needs it. |
+//! | [`annex`] | Decides how much memory Vidar takes in addition to its region, for many CPUs or for much memory in small pages. |
 //! | [`conventional`] | Chooses the page below 640 KiB from which further CPUs are started. |
-//! | [`landing`] | Where the guest's start-up IPIs lead on AMD-V: each page below 640 KiB begins with a stub that jumps to Vidar. |
+//! | [`landing`] | Leads the guest's start-up IPIs to Vidar on AMD-V: each page below 640 KiB begins with a stub that jumps there. |
 //! | [`memory_plan`] | How the machine's memory is divided: what Vidar keeps, and what the guest gets. |
 //! | [`options`] | Parses Vidar's own command line. |
 //! | [`refusal`] | Says in one sentence why Vidar does not start, and what to do. |

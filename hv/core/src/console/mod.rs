@@ -1,12 +1,13 @@
-//! What Vidar writes to: the log ring, the serial line and the screen.
+//! What Vidar writes to: the log ring, the serial line and the screen. The devices themselves are in the shell's room
+//! `debug`.
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`ending`] | How the machine ends after a crash report, a panic or a fatal machine check. |
-//! | [`framebuffer`] | Draws characters into a linear framebuffer with a bitmap font. |
-//! | [`ring`] | The log in memory, which `vidarctl log` reads. |
-//! | [`screen`] | A teletype over a grid of characters: new lines, scrolling, wrapping. |
-//! | [`serial`] | Programs a UART and sends bytes, without ever waiting for ever. |
+//! | [`ending`] | What Vidar does with the machine after a crash report, a panic or a fatal machine check. |
+//! | [`framebuffer`] | Draws characters on a linear framebuffer with a bitmap font. |
+//! | [`ring`] | Holds the log in memory, which `vidarctl log` reads. |
+//! | [`screen`] | Writes text to a grid of characters, and wraps and scrolls it. |
+//! | [`serial`] | Programs a UART and sends bytes, without endless waits. |
 
 pub mod ending;
 pub mod framebuffer;

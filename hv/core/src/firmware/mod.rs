@@ -2,11 +2,11 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`acpi`] | Finds ACPI tables from the root pointer, and changes them in their places. |
-//! | [`efi_map`] | Reads the EFI memory map: which of it is RAM for the guest, and what the guest is told of it. |
+//! | [`acpi`] | Finds ACPI tables from the root pointer, and changes them in place. |
+//! | [`efi_map`] | Turns the EFI memory map into an e820 map, and copies it for the guest with Vidar's memory reserved. |
 //! | [`madt`] | Lists the CPUs that the MADT names. |
-//! | [`rsdp`] | Finds the original of the ACPI root pointer, of which the loader hands over a copy. |
-//! | [`sleep`] | Takes the names of the sleep states S2 and S3 out of the tables, since the machine would wake up without Vidar. |
+//! | [`rsdp`] | Finds the original of the ACPI root pointer, of which the boot loader hands over a copy. |
+//! | [`sleep`] | Hides the sleep states S2 and S3 from the guest, because the machine would wake up without Vidar. |
 
 pub mod acpi;
 pub mod efi_map;

@@ -2,13 +2,13 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`info`] | Holds what the loader tells, whatever protocol it speaks. |
-//! | [`multiboot2`] | Makes Multiboot2 information into `BootInfo`. |
-//! | [`tags`] | Walks over the tags of Multiboot2 information. |
-//! | [`multiboot1`] | Reads the little of Multiboot 1 that Vidar needs to refuse such a loader on the screen. |
-//! | [`modules`] | Lists the files that the loader has put into memory. |
-//! | [`text`] | Holds text that a user or a firmware wrote, and prints it safely. |
-//! | `bytes` | Reads numbers from bytes that may end too early. |
+//! | [`info`] | Holds the boot loader's information, whatever protocol the loader uses. |
+//! | [`multiboot2`] | Parses Multiboot2 information into `BootInfo`. |
+//! | [`tags`] | Iterates over the tags of Multiboot2 information. |
+//! | [`multiboot1`] | Reads the framebuffer of a Multiboot 1 loader, to show the refusal of that loader on it. |
+//! | [`modules`] | Lists the files that the boot loader has put into memory. |
+//! | [`text`] | Holds text from a user or a firmware, and displays it safely. |
+//! | `bytes` | Reads numbers from byte slices that may be too short. |
 
 mod bytes;
 pub mod info;
