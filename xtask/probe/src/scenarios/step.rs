@@ -171,6 +171,8 @@ pub fn hypercall(line: &mut Line) {
 /// that instruction.
 pub fn shadow(line: &mut Line) {
     const VECTOR: u8 = 0x41;
+    // An MSR that the CPU has, and whose read exits: EFER on AMD-V, and IA32_FEATURE_CONTROL on VT-x.
+    let msr = if vidar::amd() { 0xc000_0080_u64 } else { 0x3a };
     let apic = Apic::find();
     apic.enable();
     macro_rules! interrupted {
@@ -190,7 +192,7 @@ pub fn shadow(line: &mut Line) {
                     "cli",
                     "mov rbx, r13";
                     start = sym START, out("r13") _, out("r14") _,
-                    inout("rax") 0x8000_0000_u64 => _, inout("rcx") 0_u64 => _, inout("rdx") 0_u64 => _
+                    inout("rax") 0x8000_0000_u64 => _, inout("rcx") msr => _, inout("rdx") 0_u64 => _
                 )
             });
             Traps
@@ -199,7 +201,7 @@ pub fn shadow(line: &mut Line) {
     line.item("sti-nop", interrupted!("nop"));
     line.item("sti-cpuid", interrupted!("cpuid"));
     line.item("sti-sti-cpuid", interrupted!("sti", "cpuid"));
-    line.item("sti-rdmsr", interrupted!("mov ecx, 0x3a", "rdmsr"));
+    line.item("sti-rdmsr", interrupted!("rdmsr"));
 }
 
 /// Sets breakpoints on CPUID and on the next instruction. The resume flag that lets CPUID execute must be clear at the second
