@@ -47,11 +47,12 @@
 //! ## 3. What the loader says
 //!
 //! *45 minutes:* [`loader::multiboot2`](vidar_core::loader::multiboot2), [`loader::info`](vidar_core::loader::info),
-//! [`mem::map`](vidar_core::mem::map), [`host::heap`](crate::host::heap).
+//! [`mem::map`](vidar_core::mem::map), [`boot::memory_plan`](vidar_core::boot::memory_plan),
+//! [`host::heap`](crate::host::heap).
 //!
-//! No number that comes from outside decides how much memory Vidar needs. So memory maps and lists of modules are
-//! iterators over the loader's bytes and not vectors. The documentation of `host::heap` states this rule, and
-//! `hv/doc/decisions/0001-boot-takes-what-it-is-given.md` names the machines that made it necessary.
+//! No number that comes from outside decides how much memory Vidar needs. So memory maps and lists of modules are iterators
+//! over the loader's bytes and not vectors, and the memory plan is the map with what Vidar keeps. The documentation of
+//! `host::heap` states this rule, and `hv/doc/decisions/0001-boot-takes-what-it-is-given.md` says why.
 //!
 //! ## 4. Where Linux goes
 //!
@@ -96,11 +97,14 @@
 //! ## 8. Who asked for the exit
 //!
 //! *60 minutes:* [`vmx::capabilities`](vidar_core::vmx::capabilities), [`vmx::controls`](vidar_core::vmx::controls),
-//! [`vmx::setup`](vidar_core::vmx::setup), [`vmx::field`](vidar_core::vmx::field), [`vmx::enable`](crate::vmx::enable).
+//! [`vmx::setup`](vidar_core::vmx::setup), [`vmm::cpu_state`](vidar_core::vmm::cpu_state),
+//! [`vmx::guest_state`](vidar_core::vmx::guest_state), [`vmx::field`](vidar_core::vmx::field),
+//! [`vmx::enable`](crate::vmx::enable).
 //!
 //! The capabilities are asked for all at once, so that a refusal names everything that is missing. In `setup`, look at what is
-//! *not* set: no exit for interrupts, ports, HLT or page faults. A field of the VMCS is a constant with its width in its type,
-//! so a write of the wrong width does not compile.
+//! *not* set: no exit for interrupts, ports, HLT or page faults. The registers with which the guest starts are decided once,
+//! in `cpu_state`, and each backend has a file that writes them. A field of the VMCS is a constant with its width in its
+//! type, so a write of the wrong width does not compile.
 //!
 //! ## 9. Events at the wrong moment
 //!

@@ -10,7 +10,7 @@
 //! | [`percpu`] | The block that each CPU has for itself. |
 //! | [`machine`] | What all CPUs of the guest have in common. |
 //! | [`memory`] | The guest's memory: it maps a page on its first touch, shows the decoy, and follows the MTRRs. |
-//! | [`entry`] | The state in which each of the guest's CPUs starts. |
+//! | [`entry`] | How each of the guest's CPUs begins. |
 //! | [`startup`] | Whether a CPU waits for a start-up IPI, where Vidar starts CPUs. |
 //! | [`ipi`] | Sends INIT and start-up IPIs on behalf of the guest, where Vidar starts CPUs. |
 //! | [`apic`] | Executes the guest's stores to a watched local APIC. |
