@@ -1,6 +1,6 @@
-//! Where the log goes until the guest runs: the serial line and the screen, as loader and options have them.
+//! The consoles of the log until the guest runs: the serial line and the screen, as the loader and the options say.
 
-#![expect(unsafe_code, reason = "screens are claimed by their addresses")]
+#![expect(unsafe_code, reason = "screens are accessed by their addresses")]
 
 use vidar_core::boot::options::Options;
 use vidar_core::boot::refusal::Refusal;
@@ -14,26 +14,27 @@ use vidar_core::mem::layout::direct;
 use crate::debug::log as console;
 use crate::host::memory::HostMemory;
 
-/// VGA text memory.
+/// The address of VGA's text memory.
 const TEXT_MEMORY: Hpa = Hpa(0xb_8000);
-/// Words of the command line that are complained of one by one.
+/// The number of words of the command line that get a warning of their own. Any others are only counted.
 const MOST_WARNINGS: usize = 8;
-/// How far the trampoline's tables reach.
+/// The end of the memory that the trampoline's page tables map.
 const REACH: u64 = 4 << 30;
 
-/// Before anything is known: COM1, and the screen that every BIOS has.
+/// Starts the log on COM1 and on VGA's text screen, before the options and the loader's information are known.
 pub fn start() {
-    // SAFETY: text memory is in the direct map, in the trampoline's tables as in Vidar's.
+    // SAFETY: the trampoline's page tables and Vidar's own both have the text memory in the direct map.
     unsafe { console::start(Some(serial::COM1), Some(console::Screen::Text(direct(TEXT_MEMORY)))) };
 }
 
-/// Reads Vidar's options and moves the log to where they want it.
+/// Parses Vidar's options, moves the log to the consoles that they name, and warns of words that were not understood.
 pub fn choose(info: &BootInfo<'_>) -> Options {
     let options = Options::parse(info.command_line);
     let usual = options.console == Options::default().console && options.serial == Options::default().serial;
     if !usual || !matches!(info.screen, Some(ScreenInfo::Text { .. })) {
         let screen = info.screen.as_ref().filter(|_| options.console.screen).and_then(early);
-        // SAFETY: as in `start`; the framebuffer is in the direct map as well.
+        // SAFETY: `early` returns text memory, as in `start`, or a framebuffer below 4 GiB. Both stay in the direct
+        // map.
         unsafe { console::start(options.console.serial.then_some(options.serial.port()), screen) };
     }
     log::set_max_level(options.log);
@@ -48,15 +49,16 @@ pub fn choose(info: &BootInfo<'_>) -> Options {
     options
 }
 
-/// Adds the framebuffer of a loader that is refused.
+/// Moves the log from the text screen to `framebuffer`, so that the refusal of a Multiboot 1 loader can be read there.
+/// The log stays on COM1.
 pub fn add(framebuffer: &FramebufferInfo) {
     if let Some(screen) = early(&ScreenInfo::Framebuffer(*framebuffer)) {
-        // SAFETY: as in `choose`.
+        // SAFETY: the framebuffer is below 4 GiB, and so in the direct map for good.
         unsafe { console::start(Some(serial::COM1), Some(screen)) };
     }
 }
 
-/// The screen while the trampoline's tables are in use; `None` where it is out of their reach.
+/// Returns `screen` at its address in the trampoline's page tables, or `None` if they do not map all of it.
 fn early(screen: &ScreenInfo) -> Option<console::Screen> {
     let ScreenInfo::Framebuffer(framebuffer) = screen else {
         return Some(console::Screen::Text(direct(TEXT_MEMORY)));
@@ -65,10 +67,11 @@ fn early(screen: &ScreenInfo) -> Option<console::Screen> {
     (end <= REACH).then(|| console::Screen::Graphics(direct(framebuffer.base), format(framebuffer)))
 }
 
-/// Moves the log to the framebuffer's own mapping, which is fast, and reaches it wherever it is.
+/// Maps the framebuffer so that writes to it are fast, wherever it lies, and moves the log to that mapping. Does
+/// nothing if the log is not to go to a framebuffer.
 ///
 /// # Errors
-/// [`Refusal::TooMuchMemory`] where no frame is free.
+/// [`Refusal::TooMuchMemory`] if too few frames are free.
 pub fn map_screen(info: &BootInfo<'_>, options: &Options, memory: &mut HostMemory) -> Result<(), Refusal> {
     if let Some(ScreenInfo::Framebuffer(framebuffer)) = &info.screen
         && options.console.screen
@@ -76,16 +79,18 @@ pub fn map_screen(info: &BootInfo<'_>, options: &Options, memory: &mut HostMemor
     {
         let mapped = memory.map_screen(framebuffer.base, bytes(framebuffer));
         let mapped = mapped.map_err(|_| Refusal::TooMuchMemory)?;
-        // SAFETY: it is mapped there for good.
+        // SAFETY: `map_screen` has mapped the framebuffer for good.
         unsafe { console::show_on(console::Screen::Graphics(mapped, format(framebuffer))) };
     }
     Ok(())
 }
 
+/// Returns the size of the framebuffer in bytes.
 fn bytes(framebuffer: &FramebufferInfo) -> u64 {
     u64::from(framebuffer.pitch) * u64::from(framebuffer.height)
 }
 
+/// Converts the loader's description of the framebuffer to that of the console.
 fn format(framebuffer: &FramebufferInfo) -> Format {
     let channel =
         |channel: ColourField| framebuffer::Channel { position: channel.position, size: channel.size };

@@ -1,6 +1,6 @@
-# What makes the image loadable. A Multiboot 2 header is what GRUB's `multiboot2` looks for. The Multiboot 1 header is
-# there for one purpose: someone who writes `multiboot` gets a sentence from Vidar and not a riddle from GRUB.
-# Multiboot2 Specification 2.0, 3.1.1 "The layout of Multiboot2 header"; Multiboot Specification 0.6.96, 3.1.1.
+# The headers by which a loader recognises the image. GRUB's command `multiboot2` looks for the Multiboot2 header. The
+# Multiboot 1 header has one purpose: a user who writes `multiboot` instead gets an explanation from Vidar. Multiboot2
+# Specification 2.0, 3.1.1 "The layout of Multiboot2 header"; Multiboot Specification 0.6.96, 3.1.1.
 
 .section .multiboot, "a"
 
@@ -16,15 +16,15 @@ vidar_multiboot2_header:
     .long 12
     .long vidar_start32 - {image_base} + {link_address}
 
-    .balign 8                           # 3.1.11: relocatable, to any 2 MiB page below 4 GiB, the lowest that is free
-    .short 10, 1                        # optional: a loader that cannot move the image puts it where it was linked for
+    .balign 8                           # 3.1.11: relocatable, to the lowest free 2 MiB page below 4 GiB
+    .short 10, 1                        # optional: a loader that cannot relocate the image loads it at its link address
     .long 24
     .long {link_address}
     .long 0xffffffff
     .long {region_size}
     .long 1
 
-    .balign 8                           # 3.1.10: a framebuffer, of any size, optional: where there is none, text is good
+    .balign 8                           # 3.1.10: a framebuffer of any size, optional, since text mode will do
     .short 5, 1
     .long 20
     .long 0, 0, 0
@@ -40,5 +40,5 @@ vidar_multiboot2_end:
 
 .balign 4
     .long 0x1badb002                    # magic
-    .long 0                             # flags: nothing asked for
+    .long 0                             # flags: no requests
     .long -(0x1badb002 + 0)             # checksum

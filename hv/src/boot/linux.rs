@@ -1,6 +1,6 @@
-//! The guest's kernel: checked, placed, and told what it is told.
+//! Loading the guest's kernel: checks it, chooses its place, fills in its boot parameters, and moves it there.
 
-#![expect(unsafe_code, reason = "modules are read, and memory is filled that is the guest's from then on")]
+#![expect(unsafe_code, reason = "modules are read, and the guest's memory is filled")]
 
 use alloc::boxed::Box;
 use core::ops::Range;
@@ -20,26 +20,30 @@ use vidar_core::vmm::entry::EntryState;
 
 use crate::host::{image, physical};
 
-/// A kernel that has its place, and nothing moved yet.
+/// A kernel that has been checked and placed, but not moved yet.
 pub struct Linux {
     placement: Placement,
     layout: Layout,
     boot_params: Box<[u8; boot_params::SIZE]>,
 }
 
-/// The release of the kernel among the modules, if it says one.
+/// Returns the release string of the kernel, which is the first module, or `None` if there is no kernel or no such
+/// string in it.
 pub fn release_of(info: &BootInfo<'_>) -> Option<&'static str> {
-    // SAFETY: the loader put the module there, and nothing is moved before the guest is handed over.
+    // SAFETY: the loader has put the module into RAM that the direct map covers, and nothing is written there before
+    // `hand_over`.
     info.modules.clone().next().and_then(|kernel| release(unsafe { physical::bytes(&kernel.range) }))
 }
 
-/// Checks the kernel among the modules and decides where everything goes.
+/// Checks the kernel, which is the first module, and decides where everything goes. Nothing is moved yet.
 ///
 /// # Errors
-/// [`Refusal`] where there is no kernel, or none that can be started here.
+/// [`Refusal`] if there is no kernel, if it cannot be started, if its command line is too long, or if memory has no
+/// place for it.
 pub fn prepare(info: &BootInfo<'_>, plan: &MemoryPlan<'_>) -> Result<Linux, Refusal> {
     let Some(kernel) = info.modules.clone().next() else { return Err(Refusal::NoKernel) };
-    // SAFETY: the loader put the module there, and nothing is moved before this function has returned.
+    // SAFETY: the loader has put the module into RAM that the direct map covers, and nothing is written there before
+    // `hand_over`.
     let file = unsafe { physical::bytes(&kernel.range) };
     let parsed = BzImage::parse(file)?;
     let (length, limit) = (kernel.command_line.0.len(), parsed.cmdline_size as usize);
@@ -63,14 +67,15 @@ pub fn prepare(info: &BootInfo<'_>, plan: &MemoryPlan<'_>) -> Result<Linux, Refu
     Ok(Linux { placement, layout, boot_params })
 }
 
-/// Bytes of what the kernel is told, for a command line of so many.
+/// Returns the sizes of the parts of the hand-over block that vary, for a command line of `command_line` bytes.
 fn sizes(info: &BootInfo<'_>, plan: &MemoryPlan<'_>, command_line: usize) -> Sizes {
     let mut efi_map = 0;
     show_efi_map(info, plan, |bytes| efi_map += bytes.len());
     Sizes { command_line, efi_map, setup_data: boot_params::more_regions_size(&plan.guest_map()) }
 }
 
-/// Gives `put` the EFI memory map that the kernel is told, without what Vidar keeps.
+/// Passes the EFI memory map for the kernel to `put`, piece by piece. The memory that Vidar keeps is hidden in it. Does
+/// nothing if the machine has no EFI.
 fn show_efi_map(info: &BootInfo<'_>, plan: &MemoryPlan<'_>, put: impl FnMut(&[u8])) {
     if let Some(efi) = &info.efi {
         let kept: RangeSet = plan.kept().iter().cloned().collect();
@@ -78,7 +83,7 @@ fn show_efi_map(info: &BootInfo<'_>, plan: &MemoryPlan<'_>, put: impl FnMut(&[u8
     }
 }
 
-/// What the kernel is told.
+/// Returns the kernel's boot parameters: the page `boot_params` of the Linux boot protocol.
 fn boot_params(
     info: &BootInfo<'_>,
     plan: &MemoryPlan<'_>,
@@ -87,7 +92,7 @@ fn boot_params(
     layout: &Layout,
     efi_map: usize,
 ) -> Box<[u8; boot_params::SIZE]> {
-    // SAFETY: the BIOS area is memory or ROM that nothing of Vidar's writes.
+    // SAFETY: the BIOS area is below 1 MiB, and so in the direct map, and Vidar does not write to it.
     let bios = unsafe { physical::bytes(&rsdp::BIOS_AREA) };
     let mut page = Box::new([0; boot_params::SIZE]);
     boot_params::fill(
@@ -113,6 +118,7 @@ fn boot_params(
     page
 }
 
+/// Logs the kernel, its place, its initrd and its command line.
 fn describe(kernel: &Module<'_>, initrds: usize, file: &[u8], placement: &Placement) {
     let name = release(file).and_then(|text| text.split(' ').next()).unwrap_or("of unknown release");
     log::info!("kernel {name}, {} KiB, goes to {}", file.len() >> 10, placement.kernel);
@@ -129,14 +135,16 @@ fn describe(kernel: &Module<'_>, initrds: usize, file: &[u8], placement: &Placem
     log::info!("command line \"{}\"", kernel.command_line);
 }
 
-/// Moves the guest to its place and tells it of the machine; `cursor` is where Vidar's log ends on a text screen.
+/// Writes the hand-over block, moves the kernel and the initrds to their places, and returns the state in which the
+/// guest begins. `cursor` is where Vidar's log ends on a text screen.
 pub fn hand_over(linux: Linux, info: &BootInfo<'_>, plan: &MemoryPlan<'_>, cursor: (u8, u8)) -> EntryState {
     let Linux { placement, layout, mut boot_params } = linux;
     if matches!(info.screen, Some(ScreenInfo::Text { .. })) {
         boot_params::set_cursor(&mut boot_params, cursor);
     }
     let put = |at: &mut Hpa, bytes: &[u8]| {
-        // SAFETY: the block lies in RAM that neither Vidar nor the loader's information nor a module occupies.
+        // SAFETY: `place` has put the hand-over block into RAM that holds nothing of Vidar's, no information of the
+        // loader's and no module, so nothing in use is overwritten.
         unsafe { physical::write(*at, bytes) };
         *at = *at + bytes.len() as u64;
     };
@@ -146,8 +154,9 @@ pub fn hand_over(linux: Linux, info: &BootInfo<'_>, plan: &MemoryPlan<'_>, curso
     let (mut efi_map, mut setup_data) = (layout.efi_map(), layout.setup_data());
     show_efi_map(info, plan, |bytes| put(&mut efi_map, bytes));
     boot_params::more_regions(&plan.guest_map(), |bytes| put(&mut setup_data, bytes));
-    // SAFETY: the placement lies in RAM that neither Vidar nor a source of a later move occupies. The loader's information
-    // is overwritten by the last move at the earliest, and nothing asks for it any more.
+    // SAFETY: `place` has chosen RAM that holds nothing of Vidar's, and the moves come in an order in which none
+    // overwrites the source of a later one. Only the last move may overwrite the loader's information, which nothing
+    // reads after it.
     unsafe {
         placement.moves(info.initrds()).for_each(|step| {
             physical::copy(&step.from, step.to);

@@ -1,4 +1,4 @@
-//! The guest's machine, on whichever extension.
+//! Building the guest's machine: its memory, and what its CPUs share, on either extension.
 
 #![expect(unsafe_code, reason = "the guest's low memory is moved")]
 
@@ -32,26 +32,30 @@ use crate::host::physical::{self, GuestReader};
 use crate::host::tables::{self, Frames};
 use crate::host::window;
 
-/// Where local APICs have their page when no system has moved it.
+/// The address of the local APIC's page unless software has moved it.
 const APIC_PAGE: Gpa = Gpa(0xfee0_0000);
 
-/// Where Vidar's pages for start-up IPIs are, as the guest's RAM there lies elsewhere.
+/// The guest's pages below 640 KiB that are moved, so that start-up IPIs for their addresses lead to Vidar.
 static MOVED: Once<MovedPages> = Once::new();
 
-/// Loads an update of the microcode of this CPU: its pages are mapped while the CPU reads them.
+/// Loads an update of this CPU's microcode. Its pages are mapped while the CPU reads them.
+///
+/// # Errors
+/// [`Fault`] if WRMSR raises an exception.
 fn load_microcode(update: Update<'_>) -> Result<(), Fault> {
     window::with_pages(update.cpu, update.pages, |start| {
-        // SAFETY: the policy names the MSRs that load microcode alone. The CPU reads the update, refuses what is not signed by
-        // its maker, and faults where memory ends, which the fix-up catches.
+        // SAFETY: the policy passes only MSRs that load microcode. The CPU accepts an update only if its maker has
+        // signed it. If the CPU reads past the mapped pages, it faults, and the fix-up catches the fault.
         unsafe { arch::msr::write_checked(update.msr, start.0 + update.offset) }
     })
 }
 
-/// Makes the guest's memory out of `frames`, and what else its CPUs have in common; fills the MSR map at `msr_map`. The guest's
-/// RAM below 640 KiB is moved to `low_memory`, if that is there. Gives the machine, and what reads the guest's memory for it.
+/// Builds the guest's memory out of `frames`, and what else its CPUs share, and fills the MSR map at `msr_map`. If
+/// `low_memory` is given, the guest's RAM below 640 KiB is to be moved there. Returns the machine, and the reader of
+/// its memory.
 ///
 /// # Errors
-/// [`Refusal::TooMuchMemory`] where the frames do not suffice.
+/// [`Refusal::TooMuchMemory`] if there are too few frames.
 pub fn make<E: Extension>(
     extension: &E,
     frames: Frames,
@@ -113,7 +117,9 @@ pub fn make<E: Extension>(
     Ok((machine, reader))
 }
 
-/// Moves the guest's pages that are to be elsewhere, and has each of theirs lead to the trampoline, which is in one of them.
+/// Copies the guest's pages that are to be moved to their new places. Each page that they leave then gets a stub that
+/// leads to the trampoline, except for the page that gets the trampoline itself. Does nothing if no pages are to be
+/// moved.
 ///
 /// # Safety
 /// The guest's memory has been filled, and no CPU executes anything in those pages.
@@ -122,7 +128,8 @@ pub unsafe fn lay_landing(trampoline: Option<&Trampoline>) {
     let stub = landing::stub(trampoline.vector());
     for page in moved.pages() {
         if let Some(to) = moved.place(page.identity()) {
-            // SAFETY: the page is RAM of the guest's, its new place was allocated for it, and nobody uses either yet.
+            // SAFETY: the page is RAM of the guest, and its new place was allocated for it. The guest does not run yet,
+            // and the caller promises that no CPU executes in the page.
             unsafe {
                 physical::copy(&(page..page + PAGE_SIZE), to);
                 if trampoline.page().contains(&page) {

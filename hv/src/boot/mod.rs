@@ -5,11 +5,11 @@
 //! | `header.S` | The Multiboot headers, by which GRUB loads the image. |
 //! | `trampoline.S` | The first instructions: from 32-bit protected mode to Rust in long mode. |
 //! | [`trampoline`] | Includes both, and calls the boot order. |
-//! | [`order`] | The boot order: one readable function. |
+//! | [`order`] | The boot order, with one line for each step. |
 //! | [`multiboot`] | Finds the loader's information by its address. |
-//! | [`consoles`] | Opens the serial line and the screen, and later hands them to the guest. |
-//! | [`linux`] | Checks and places the guest's kernel, and writes what it is told. |
-//! | [`machine`] | Builds the guest's machine: its memory, and what its CPUs have in common. |
+//! | [`consoles`] | Opens the serial line and the screen for the log, as the loader and the options say. |
+//! | [`linux`] | Checks and places the guest's kernel, and fills in its boot parameters. |
+//! | [`machine`] | Builds the guest's machine: its memory, and what its CPUs share. |
 
 pub mod consoles;
 pub mod linux;

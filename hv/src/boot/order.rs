@@ -1,6 +1,6 @@
-//! The boot order: one line for each step, each with what it stands on.
+//! The boot order, with one line for each step.
 
-#![expect(unsafe_code, reason = "the stack is switched, and the boot's own memory is given away")]
+#![expect(unsafe_code, reason = "the stack is switched, and the memory of the trampoline is reused")]
 
 use alloc::boxed::Box;
 use core::convert::Infallible;
@@ -36,7 +36,7 @@ use crate::host::memory::HostMemory;
 use crate::host::tables::{Frames, reclaim_boot_frames};
 use crate::host::{heap, image};
 
-/// What the first half of the boot order leaves to the second, on another stack.
+/// What the first half of the boot order passes to the second, which runs on another stack.
 struct Boot {
     info: BootInfo<'static>,
     options: Options,
@@ -44,7 +44,9 @@ struct Boot {
     stacks: Stacks,
 }
 
-/// Where the trampoline ends: long mode, the trampoline's page tables and stack, interrupts off.
+/// Runs the boot order. The trampoline calls this function in long mode, on its own page tables and stack, with
+/// interrupts off. `magic` and `information` are the loader's EAX and EBX, and `loaded_at` is the physical address of
+/// the image.
 pub extern "C" fn start(magic: u32, information: u32, loaded_at: u32) -> ! {
     image::loaded_at(Hpa(loaded_at.into()));
     consoles::start();
@@ -53,13 +55,15 @@ pub extern "C" fn start(magic: u32, information: u32, loaded_at: u32) -> ! {
         Err(refusal) => refuse(&refusal),
         Ok(boot) => {
             let (stack, boot) = (boot.stacks.main, Box::into_raw(boot));
-            // SAFETY: the stack is new and mapped, and the box goes to `proceed` alone.
+            // SAFETY: the stack is new, mapped and aligned to a page, and the box goes to `proceed` alone, which may be
+            // called with it once.
             unsafe { instructions::switch_stack(stack, proceed, boot) }
         }
     }
 }
 
-/// The steps that need nothing but the heap.
+/// Runs the first half of the boot order, on the trampoline's page tables and stack, up to the loading of Vidar's own
+/// page tables.
 fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, Refusal> {
     if magic == multiboot1::MAGIC {
         multiboot::framebuffer_of_version_1(information).iter().for_each(consoles::add);
@@ -84,12 +88,12 @@ fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, R
     Ok(Box::new(Boot { info, options, memory, stacks }))
 }
 
-/// The second half, on Vidar's own tables and stack.
+/// Runs the second half of the boot order, on Vidar's own page tables and stack.
 ///
 /// # Safety
-/// `boot` comes from [`Box::into_raw`], and this is called once.
+/// `boot` comes from [`Box::into_raw`], and nothing else uses it.
 unsafe extern "C" fn proceed(boot: *mut Boot) -> ! {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the pointer comes from `Box::into_raw` and that nothing else uses it.
     let boot = unsafe { Box::from_raw(boot) };
     match run_guest(*boot) {
         Err(refusal) => refuse(&refusal),
@@ -97,7 +101,7 @@ unsafe extern "C" fn proceed(boot: *mut Boot) -> ! {
     }
 }
 
-/// Chooses the extension by what the CPU has, and runs the guest on it.
+/// Runs the guest on the extension that the CPU has. Returns only if Vidar refuses to start.
 fn run_guest(boot: Boot) -> Result<Infallible, Refusal> {
     if cpuid::has_vmx() {
         run_guest_on::<Vmx>(boot)
@@ -108,14 +112,14 @@ fn run_guest(boot: Boot) -> Result<Infallible, Refusal> {
     }
 }
 
-/// From an empty machine to the guest's last instruction.
+/// Builds the guest's machine on the extension `E` and runs the guest. Returns only if Vidar refuses to start.
 fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let Boot { info, options, mut memory, stacks } = boot;
     let mut plan = MemoryPlan::new(&info.memory, image::region());
-    // SAFETY: this CPU has left the trampoline's tables and its stack, and this is the only call.
+    // SAFETY: `proceed` runs on Vidar's own page tables and on another stack, and the boot order gets here once.
     unsafe { reclaim_boot_frames(&mut memory.frames) };
     let cpu = Box::leak(Box::new(Cpu::on(stacks, 0, apic::id())));
-    // SAFETY: this is the boot CPU, and the only call.
+    // SAFETY: this is the boot CPU, for which `cpu` was made, and nobody has asked `cpu` for its selectors yet.
     unsafe { cpu.load() };
     consoles::map_screen(&info, &options, &mut memory)?;
     let extension = E::probe()?;
@@ -153,14 +157,15 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         Hpa(region.end.0 - 1),
         free >> 10
     );
-    // For those who look at them from outside, without an exit.
+    // A debugger reads the counters at this address from outside, without causing an exit.
     let counters = Hva(&raw const cpu.percpu().counters as u64);
     log::debug!("the exits of the boot CPU are counted at {}", image::translate(counters));
     log::info!("the machine is the guest's now; `vidarctl` in it tells more");
     let cursor = console::hand_over();
-    // The point of no return: what the modules lay in is overwritten.
+    // The point of no return: from here on the memory in which the modules lay is overwritten.
     let state = linux::hand_over(linux, &info, &plan, cursor);
-    // SAFETY: nothing more is written to the guest's memory, and the further CPUs have left what they were started from.
+    // SAFETY: the guest's memory has been filled, and each further CPU has left the trampoline or has been sent an
+    // INIT.
     unsafe { machine::lay_landing(cpus.landing.as_ref()) };
     let begin = Begin::Kernel(state);
     let mut vcpu = extension.cpu(cpu_frames, root, reader, cpu.selectors(), cpu.percpu(), &begin)?;
@@ -169,7 +174,8 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     end(&mut vcpu, machine, stop, &exit)
 }
 
-/// Takes more memory for Vidar where its region does not suffice for all CPUs.
+/// Takes an annex for Vidar if its region has too little memory for all CPUs and all of the second stage. Does nothing
+/// if no place is free for it.
 fn add_memory<E: Extension>(
     extension: &E,
     listed: &Listed<'_>,
@@ -187,12 +193,13 @@ fn add_memory<E: Extension>(
     let Some((heap, rest)) = need.beyond(frames.available() as u64) else { return };
     let taken = info.occupied().chain(info.boot_services()).chain([image::region()]);
     let Some(place) = annex::place(plan.beside_region(), taken, heap + rest) else { return };
-    // SAFETY: the place is RAM that nothing is in, and the direct map covers it.
+    // SAFETY: the place is RAM that holds nothing, the direct map covers it, and the guest is not given it.
     unsafe { heap::add(direct(place.start), heap as usize) };
     frames.add(place.start + heap..place.end);
     plan.keep(place, "for all CPUs and all memory");
 }
 
+/// Logs the versions of Vidar and of the loader, the CPU, the size of memory, and the modules.
 fn greet(info: &BootInfo<'_>) {
     let brand = cpuid::brand();
     let brand = core::str::from_utf8(&brand).unwrap_or_default().trim_matches(['\0', ' ']);
@@ -204,7 +211,7 @@ fn greet(info: &BootInfo<'_>) {
     }
 }
 
-/// Says why Vidar does not start, and stops.
+/// Takes the consoles back, logs why Vidar does not start, and halts.
 fn refuse(refusal: &Refusal) -> ! {
     console::take_back();
     log::error!("cannot start: {refusal}");

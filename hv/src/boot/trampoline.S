@@ -2,10 +2,10 @@
 #
 # In:  EAX = what the loader says it is, EBX = physical address of its boot information, paging off.
 #      Multiboot2 Specification 2.0, 3.3 "I386 machine state"
-# Out: vidar_start(EAX, EBX, the image's physical address) on the boot stack, in the top 2 GiB, with the first 4 GiB mapped
+# Out: start(EAX, EBX, the image's physical address) on the boot stack, in the top 2 GiB, with the first 4 GiB mapped
 #      twice by 2 MiB pages, at 0 (for the jump alone) and at the direct map, and the image's 2 MiB at its own address.
 #
-# A symbol less the image base is its distance from where the image begins, which EBP has.
+# EBP holds the physical address of the image. A symbol minus the image base is the symbol's offset in the image.
 
 .section .boot.text, "ax"
 .code32
@@ -13,8 +13,8 @@
 vidar_start32:
     cli
     cld
-    # Only a call tells where this is, and a call wants a stack: the second word of the boot information, which nobody
-    # reads meanwhile.
+    # Only a call reveals the address of this code, and a call needs a stack. The second word of the boot information
+    # serves as one, since nobody reads it meanwhile, and is restored afterwards.
     mov ecx, [ebx + 4]
     lea esp, [ebx + 8]
     call vidar_here
@@ -38,8 +38,8 @@ vidar_here:
     bt edx, 29
     jnc vidar_no_long_mode
     mov ebx, edx
-    and ebx, 1 << 20                    # no-execute, of which Rust says what it needs
-    shr ebx, 9                          # to where EFER has it
+    and ebx, 1 << 20                    # no-execute; without it Rust refuses to start
+    shr ebx, 9                          # moved to the position of EFER.NXE
 
     # Four page directories of 2 MiB pages: present, writable, large.
     lea edx, [ebp + vidar_boot_pd - {image_base}]
@@ -52,7 +52,8 @@ vidar_here:
     cmp ecx, 2048
     jb 2b
 
-    # One directory-pointer table for the identity and the direct map, one for the image with a page of 2 MiB.
+    # One page-directory-pointer table serves both the identity map and the direct map. Another maps the image by one
+    # page of 2 MiB.
     lea eax, [edx + 3]
     lea edx, [ebp + vidar_boot_pdpt_low - {image_base}]
     mov ecx, 0
@@ -72,8 +73,8 @@ vidar_here:
     lea eax, [ebp + vidar_boot_pdpt_image - {image_base} + 3]
     mov [ebp + vidar_boot_pml4 - {image_base} + 511 * 8], eax
 
-    # The control registers get known values. Firmware may leave 5-level paging, process-context identifiers, or CET switched
-    # on, and a loader may take no more out of CR4 than PAE.
+    # The control registers get known values. Firmware may leave 5-level paging, process-context identifiers, or CET
+    # switched on, and the loader may have cleared nothing in CR4 but PAE.
     mov eax, 1 << 5                     # PAE
     mov cr4, eax
     lea eax, [ebp + vidar_boot_pml4 - {image_base}]
@@ -95,7 +96,7 @@ vidar_here:
     push eax
     retf
 
-# There is no Rust to say it in: the sentence goes to COM1 and to the text screen from here.
+# Rust needs long mode, so this code itself writes the message, to COM1 and to the text screen.
 vidar_no_long_mode:
     lea esi, [ebp + vidar_no_long_mode_text - {image_base}]
     mov edi, 0xb8000
@@ -103,13 +104,13 @@ vidar_no_long_mode:
     test al, al
     jz 7f
     mov bl, al
-    cmp al, ' '                         # the ends of the line are for the serial port alone
+    cmp al, ' '                         # CR and LF go to the serial port alone
     jb 8f
     mov [edi], al
     mov byte ptr [edi + 1], 0x0f
     add edi, 2
 8:
-    mov ecx, 100000                     # a line that is not there must not stop the screen
+    mov ecx, 100000                     # without a UART the text must still reach the screen
 6:  mov dx, 0x3fd
     in al, dx
     test al, 0x20
@@ -132,10 +133,10 @@ vidar_start64_low:
 .balign 8
 vidar_boot_gdt:
     .quad 0
-    .quad 0x00209b0000000000            # 64-bit code, for the way to the GDT that Rust builds
+    .quad 0x00209b0000000000            # 64-bit code, in use until Rust loads its own GDT
 vidar_boot_gdtr:
     .short 15
-    .long 0                             # where the table is
+    .long 0                             # address of the table
 
 .section .text.vidar_start64, "ax"
 .code64
@@ -146,14 +147,15 @@ vidar_start64:
     mov ss, eax
     mov fs, eax
     mov gs, eax
-    # EDI and ESI are what they are to be; the halves above them are undefined after a change of mode.
+    # EDI and ESI hold the arguments. The upper halves of RDI and RSI are undefined after the change of mode, and these
+    # moves clear them.
     mov edi, edi
     mov esi, esi
     mov edx, ebp
-    # The stack by its address in the direct map, where it stays until Vidar has its own tables and stacks.
+    # The stack, by its address in the direct map. It stays in use until Vidar has its own page tables and stacks.
     movabs rsp, offset vidar_boot_stack_top - {image_base} + {direct_map}
     add rsp, rdx
-    xor ebp, ebp                        # where a backtrace ends
+    xor ebp, ebp                        # backtraces end here
     call {start}
     ud2
 

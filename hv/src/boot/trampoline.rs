@@ -1,4 +1,4 @@
-//! The assembly that GRUB enters.
+//! The Multiboot headers, and the assembly at which GRUB enters the image.
 
 #![expect(unsafe_code, reason = "this is the assembly")]
 
