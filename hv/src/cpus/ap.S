@@ -1,13 +1,15 @@
-# What a start-up IPI leads to: from real mode to Rust, for every CPU but the one that booted.
+# Where a further CPU begins after a start-up IPI, and how it gets from real mode to Rust.
 #
-# The assembler knows no difference of two symbols as an address: where one is needed, the opcode is spelled out.
+# The assembler does not accept the difference of two symbols as an address. Instructions that need one are given as
+# bytes.
 #
-# The first part is copied to a page below 1 MiB, which is mapped at its own address, read-only and executable. `page` is
-# written by whoever copies it, as are the fields at its end.
+# The first part is copied to a page below 1 MiB, which is mapped at its own address, read-only and executable. Whoever
+# copies it fills in the fields at its end, in which `page` is the address of that page.
 #
-# In:  BP = CS of a page whose stub has led here, or 0, as INIT leaves it, if the start-up IPI named this page.
-# Out: {main}(number of the CPU, vector of its start-up IPI) on the CPU's own stack, found by its APIC ID. A CPU that has no
-#      stack takes an INIT, and so waits for a start-up IPI as before.
+# In:  BP = CS of the page whose stub has led here, or 0 (its value after INIT) if the start-up IPI named this
+#      page itself.
+# Out: {main}(index of the CPU's slot, vector of its start-up IPI) on the CPU's own stack, which is found by the APIC
+#      ID. A CPU without a slot sends itself an INIT, and so waits for a start-up IPI as before.
 
 .section .rodata.vidar_ap, "a"
 .balign 16
@@ -21,7 +23,7 @@ vidar_ap_start:
     test bp, bp
     jnz 1f
     mov bp, ax
-1:  # Known values, as in trampoline.S: not every CPU has come by a real INIT that cleared them.
+1:  # Known values, as in trampoline.S. A real INIT clears these registers, but not every CPU gets here by one.
     mov eax, 1 << 5                     # PAE
     mov cr4, eax
     # mov eax, [vidar_ap_cr3]
@@ -82,7 +84,7 @@ vidar_ap64:
     mov gs, eax
     movzx r8d, bp
     shr r8d, 8                          # the vector
-    # The APIC ID, as arch::apic::id has it: the APIC is on, or there had been no start-up IPI.
+    # The APIC ID, read as in arch::apic::id. The local APIC is enabled, since it has received a start-up IPI.
     mov ecx, 0x1b                       # IA32_APIC_BASE
     rdmsr
     bt eax, 10                          # x2APIC mode
@@ -110,13 +112,13 @@ vidar_ap64:
     inc edi
     jmp 4b
 5:  mov rsp, [rsi + {slot_stack}]
-    xor ebp, ebp                        # where a backtrace ends
+    xor ebp, ebp                        # backtraces end here
     mov esi, r8d
     call [rip + {main}]
-    # A CPU that is none of Vidar's. It cannot stay: it has no stack and no handlers, and an NMI would be its end and the
-    # machine's. After an INIT NMIs are held until a start-up IPI has come. It is sent to the CPU's own ID, since the
-    # shorthand for the sender does not go with INIT. AMD APM Vol. 2, 16.5 "Interprocessor Interrupts (IPI)", and Intel SDM
-    # Vol. 3A, 11.6.1 "Interrupt Command Register (ICR)".
+    # This CPU has no slot. It cannot stay here: it has no stack and no handlers, so an NMI would end in a triple fault,
+    # which resets the machine. After an INIT the CPU holds NMIs until a start-up IPI comes. The INIT is sent to the
+    # CPU's own ID, since the shorthand for the sender is not valid with INIT. AMD APM Vol. 2, 16.5 "Interprocessor
+    # Interrupts (IPI)", and Intel SDM Vol. 3A, 11.6.1 "Interrupt Command Register (ICR)".
 6:  mov eax, 0x4500                     # INIT, assert
     test r9, r9
     jz 7f

@@ -1,4 +1,4 @@
-//! The trampoline of the further CPUs: its page below 1 MiB, and what it looks up behind it.
+//! The trampoline of the further CPUs: its page below 1 MiB, and the table in which each CPU finds its stack.
 
 #![expect(unsafe_code, reason = "this is the assembly, and its page is written")]
 
@@ -17,18 +17,21 @@ use vidar_core::mem::layout::DIRECT_MAP;
 
 use crate::host::physical;
 
-/// What the assembly finds its stack with.
+/// An entry of the table in which the assembly finds the stack of its CPU.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Slot {
-    /// ID of the CPU's local APIC.
+    /// The ID of the CPU's local APIC.
     pub apic_id: u32,
-    /// Where its stack starts to grow down.
+    /// The address at which the CPU's stack starts to grow down.
     pub stack: u64,
 }
 
+/// The table of slots, for the assembly.
 static SLOTS: AtomicPtr<Slot> = AtomicPtr::new(core::ptr::null_mut());
+/// The number of slots, for the assembly.
 static COUNT: AtomicU64 = AtomicU64::new(0);
+/// The function that the assembly calls on the CPU's stack.
 static MAIN: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
 global_asm!(
@@ -50,20 +53,23 @@ unsafe extern "C" {
     safe static vidar_ap_end: [u8; 0];
 }
 
-/// The trampoline in its page.
+/// The trampoline, and the page that was chosen for it.
 #[derive(Debug)]
 pub struct Trampoline {
     page: Hpa,
+    /// The code, with its fields filled in for `page`.
     code: Vec<u8>,
+    /// What the page held before.
     kept: Vec<u8>,
 }
 
 impl Trampoline {
-    /// Writes the trampoline to a free page. `None` where there is none.
+    /// Writes the trampoline to a free page below 640 KiB, and publishes `slots` and `main` to it. Returns `None` if no
+    /// page is free.
     ///
     /// # Safety
-    /// The tables at `cr3` are to map the page at its own address, executable, before a CPU gets there; `main` may be
-    /// called with the index of a slot and a vector, on that slot's stack.
+    /// Before a CPU gets to the page, the page tables at `cr3` must map it at its own address, executable. For each
+    /// slot, `main` may be called with the slot's index and any vector, on that slot's stack.
     pub unsafe fn install(
         info: &BootInfo<'_>,
         plan: &MemoryPlan<'_>,
@@ -73,7 +79,7 @@ impl Trampoline {
     ) -> Option<Self> {
         let mut free = plan.beside_region().usable();
         info.occupied().for_each(|range| free.remove(&range));
-        // SAFETY: the BIOS's data are in the direct map, and only the BIOS changes them.
+        // SAFETY: the BIOS data area is in the direct map, and only the BIOS changes it.
         let end = conventional::bios_start(unsafe { physical::bytes(&conventional::BIOS_DATA) });
         let page = conventional::page(free, info.boot_services(), end)?;
         COUNT.store(slots.len() as u64, Ordering::Relaxed);
@@ -81,7 +87,7 @@ impl Trampoline {
         MAIN.store(main as *mut (), Ordering::Relaxed);
         let start = vidar_ap_start.as_ptr() as usize;
         let offset = |symbol: &[u8; 0]| symbol.as_ptr() as usize - start;
-        // SAFETY: the template lies between the two symbols; the page is free RAM.
+        // SAFETY: the template lies between the two symbols, and the page is free RAM that the direct map covers.
         let (mut code, kept) = unsafe {
             let template = core::slice::from_raw_parts(vidar_ap_start.as_ptr(), offset(&vidar_ap_end));
             (template.to_vec(), physical::bytes(&(page..page + template.len() as u64)).to_vec())
@@ -94,7 +100,7 @@ impl Trampoline {
         patch(offset(&vidar_ap_far), page.0 + offset(&vidar_ap_long) as u64);
         patch(offset(&vidar_ap_cr3), cr3.0);
         let trampoline = Self { page, code, kept };
-        // SAFETY: as above, and nothing else is there.
+        // SAFETY: the page is free, and what it held before has been copied.
         unsafe { trampoline.lay() };
         Some(trampoline)
     }
@@ -102,25 +108,25 @@ impl Trampoline {
     /// Writes the trampoline to its page.
     ///
     /// # Safety
-    /// Nothing else is in the page.
+    /// Nothing in the page is in use.
     pub unsafe fn lay(&self) {
-        // SAFETY: the page is RAM, and the caller's promise.
+        // SAFETY: the page is RAM in the direct map, and the caller promises that nothing in it is in use.
         unsafe { physical::write(self.page, &self.code) };
     }
 
-    /// Its page.
+    /// Returns the addresses of the trampoline's page.
     pub fn page(&self) -> Range<Hpa> {
         self.page..self.page + PAGE_SIZE
     }
 
-    /// The vector of a start-up IPI that leads there.
+    /// Returns the vector of the start-up IPI that starts a CPU in the trampoline's page.
     pub const fn vector(&self) -> u8 {
         (self.page.0 / PAGE_SIZE) as u8
     }
 
-    /// Gives the page back as it was. No CPU may be on its way there.
+    /// Restores what the page held before. No CPU may be about to execute the trampoline.
     pub fn remove(&self) {
-        // SAFETY: the page is RAM, and since it was written nobody has used it.
+        // SAFETY: the page is RAM in the direct map, and it has held nothing but the trampoline since `install`.
         unsafe { physical::write(self.page, &self.kept) };
     }
 }

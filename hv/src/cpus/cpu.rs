@@ -1,4 +1,4 @@
-//! Making a CPU Vidar's own: stacks, segments, exceptions, the per-CPU block.
+//! Setting a CPU up for Vidar: its stacks, segments, exceptions, and per-CPU block.
 
 #![expect(unsafe_code, reason = "a CPU's own tables are changed only by that CPU")]
 
@@ -13,29 +13,29 @@ use crate::host::exceptions;
 use crate::host::memory::HostMemory;
 use crate::host::tables::OutOfFrames;
 
-/// Pages of the stack that the boot CPU runs on, with all of the boot order.
+/// Pages of the main stack of the boot CPU, on which the second half of the boot order runs.
 const BOOT_PAGES: u64 = 8;
-/// Pages of that of a further CPU, which only runs the guest.
+/// Pages of the main stack of a further CPU, which only runs the guest.
 const MAIN_PAGES: u64 = 4;
 /// Pages of each interrupt stack.
 const IST_PAGES: u64 = 2;
 
-/// Frames that a further CPU's stacks and its window take, with what page tables they may need.
+/// The number of frames that a further CPU's stacks and window take, with the page tables that they may need.
 pub const FRAMES: usize = (MAIN_PAGES + IST_PAGES * IST_STACKS as u64) as usize + 2;
 
-/// The stacks of one CPU, by the addresses where they start to grow down.
+/// The stacks of one CPU. Each is given by the address at which it starts to grow down.
 #[derive(Debug, Clone, Copy)]
 pub struct Stacks {
-    /// The one that Vidar runs on.
+    /// The stack on which Vidar runs.
     pub main: u64,
     interrupt: [u64; IST_STACKS],
 }
 
 impl Stacks {
-    /// Maps the stacks of the boot CPU, each above a page that is not mapped, and makes its window.
+    /// Maps the stacks of the boot CPU, each above a page that is not mapped, and the page tables of its window.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where no frame is free.
+    /// [`OutOfFrames`] if too few frames are free.
     pub fn of_boot_cpu(memory: &mut HostMemory) -> Result<Self, OutOfFrames> {
         memory.map_window(0)?;
         Self::map(memory, BOOT_PAGES)
@@ -51,29 +51,30 @@ impl Stacks {
     }
 }
 
-/// What Vidar has for one CPU.
+/// What Vidar sets up for one CPU.
 pub struct Cpu {
-    /// Its stacks.
+    /// The stacks of the CPU.
     pub stacks: Stacks,
     segments: UnsafeCell<Segments>,
     selectors: UnsafeCell<Option<Selectors>>,
     percpu: &'static PerCpu,
 }
 
-// SAFETY: segments and selectors are for the CPU itself alone, as `load` demands.
+// SAFETY: `load` alone changes the segments and the selectors, and its callers promise that it runs on the CPU itself
+// while no reference to them is in use.
 unsafe impl Sync for Cpu {}
 
 impl Cpu {
-    /// All that the further CPU `index` needs.
+    /// Maps the stacks and the window of the further CPU `index`, and creates its segments and its per-CPU block.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where no frame is free.
+    /// [`OutOfFrames`] if too few frames are free.
     pub fn new(index: u32, apic_id: u32, memory: &mut HostMemory) -> Result<Self, OutOfFrames> {
         memory.map_window(index)?;
         Ok(Self::on(Stacks::map(memory, MAIN_PAGES)?, index, apic_id))
     }
 
-    /// As [`Cpu::new`], on stacks that are there already.
+    /// Creates the segments and the per-CPU block of a CPU whose stacks are mapped already.
     pub fn on(stacks: Stacks, index: u32, apic_id: u32) -> Self {
         Self {
             stacks,
@@ -83,17 +84,20 @@ impl Cpu {
         }
     }
 
-    /// Its block.
+    /// Returns the per-CPU block of the CPU.
     pub const fn percpu(&self) -> &'static PerCpu {
         self.percpu
     }
 
-    /// Loads segments, IDT, per-CPU block, PAT and control registers. Exceptions are caught from here on.
+    /// Loads the segments, the IDT, CR4, DR7, the per-CPU block and the PAT of this CPU. Exceptions are caught from
+    /// here on.
     ///
     /// # Safety
-    /// This is the CPU, and nothing else on it has what [`Cpu::selectors`] gave.
+    /// This code runs on the CPU that `self` was made for, and no reference that [`Cpu::selectors`] has returned is in
+    /// use.
     pub unsafe fn load(&'static self) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that this is the CPU itself and that no reference to the selectors is in use, so
+        // this is the only access to the two cells.
         unsafe { *self.selectors.get() = Some((*self.segments.get()).load()) };
         exceptions::load();
         instructions::set_known_registers();
@@ -101,9 +105,9 @@ impl Cpu {
         self.percpu.set_guest_pat(pat::load());
     }
 
-    /// What its segments are, once they are loaded.
+    /// Returns the selectors and table addresses of the CPU's segments. Panics if [`Cpu::load`] has not been called.
     pub fn selectors(&self) -> &Selectors {
-        // SAFETY: only `load` changes it, which asks that nobody has this.
+        // SAFETY: only `load` changes the cell, and its callers promise that no reference from here is in use then.
         match unsafe { &*self.selectors.get() } {
             Some(selectors) => selectors,
             None => panic!("the segments of CPU {} are not loaded", self.percpu.index),

@@ -1,4 +1,4 @@
-//! The end of a guest's CPU: what it was, and what the user wants done then.
+//! The end of the guest on a CPU: a crash report, and then what the user has chosen by `on-crash`.
 
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::machine::{Machine, RUNS_VIDAR};
@@ -8,15 +8,17 @@ use vidar_core::vmm::vcpu::Vcpu;
 use crate::arch::{apic, stop};
 use crate::debug::{ending, log as console};
 
-/// Reports what the guest was when it stopped, with all CPUs stopped, and does what the user wants done then.
+/// Ends the guest on this CPU, for the reason `stop`. After [`Stop::Init`] the CPU goes back to waiting for a start-up
+/// IPI, and after [`Stop::Elsewhere`] it halts. For any other reason this function stops the other CPUs, writes a crash
+/// report, and then halts or resets the machine, as the user has chosen.
 pub fn end<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, stop: Stop, exit: &Exit) -> ! {
     let percpu = vcpu.percpu();
     let what = match stop {
         Stop::TripleFault => "triple fault",
         Stop::TaskSwitch => {
-            "it switched tasks by hardware, as 32-bit kernels do for a double fault, and on VT-x Vidar does not do that"
+            "it made a hardware task switch, as 32-bit kernels do for a double fault, which Vidar does not support on VT-x"
         }
-        Stop::Unanswered => "an exit that Vidar has no answer for; please report it with what follows",
+        Stop::Unanswered => "an exit that Vidar cannot handle; please report it with what follows",
         Stop::EntryFailed => "the CPU refused to enter it",
         Stop::Init => {
             percpu.startup.taken_by_init();

@@ -1,7 +1,7 @@
-//! The further CPUs: found by the MADT, started by INIT and start-up IPIs, compared with the boot CPU, and put under Vidar
-//! before the guest's first instruction.
+//! The further CPUs: found in the MADT, started by INIT and start-up IPIs, compared with the boot CPU, and put under
+//! Vidar before the guest's first instruction.
 
-#![expect(unsafe_code, reason = "firmware's tables are read, and other CPUs run what is set up here")]
+#![expect(unsafe_code, reason = "other CPUs are started, and run what is set up here")]
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -28,34 +28,35 @@ use crate::host::memory::HostMemory;
 use crate::host::physical::GuestReader;
 use crate::host::tables::Frames;
 
-/// Frames that are not for further CPUs: second-stage tables need them.
+/// The number of frames that further CPUs do not get, since second-stage tables need them.
 const RESERVE: usize = 96;
 
-/// Ticks of the TSC between INIT and start-up IPI, and how long a CPU has to come up after it, in a first and in a second
-/// attempt. CPUs of this century need no pause; the second is 10 ms where the TSC ticks at 5 GHz, as old ones want it.
+/// The first and the second attempt to start CPUs: ticks of the TSC between INIT and start-up IPI, and ticks that a CPU
+/// then has to answer. Modern CPUs need no pause. The second pause is 10 ms if the TSC ticks at 5 GHz, as old CPUs
+/// require.
 const ATTEMPTS: [(u64, u64); 2] = [(1_000_000, 50_000_000), (50_000_000, 250_000_000)];
 
 /// One further CPU.
 struct Further<E: Extension> {
     cpu: Cpu,
     frames: E::Frames,
-    /// What it found out of its extension: it is there.
+    /// What [`Extension::probe`] has returned on the CPU. It is set once the CPU has started.
     probed: Once<Result<E, Refusal>>,
-    /// It waits in the guest.
+    /// Set once the CPU's virtual CPU is ready to run, or could not be made.
     ready: Once<Result<(), Refusal>>,
 }
 
-/// What CPUs need to run the guest.
+/// What the further CPUs need to run the guest.
 struct Task<E: Extension> {
     extension: E,
     machine: &'static Machine<E::Format, Frames>,
-    /// The second stage's root table, which stays where it is: an INIT may come at any time, and a CPU that it takes must
-    /// not hold the lock that it is behind.
+    /// The root of the second stage, which never moves. It has a copy here because an INIT may take the CPU away at any
+    /// time, when the CPU must not hold the lock of the guest's memory.
     root: Hpa,
     reader: GuestReader,
 }
 
-/// What the boot CPU and the others share.
+/// What the boot CPU and the further CPUs share.
 struct Shared<E: Extension> {
     further: Vec<Further<E>>,
     task: Once<Task<E>>,
@@ -63,27 +64,29 @@ struct Shared<E: Extension> {
 
 /// All CPUs of the guest.
 pub struct Cpus<E: Extension> {
-    /// Their blocks, by number.
+    /// The per-CPU blocks, by the CPUs' numbers.
     pub all: &'static [&'static PerCpu],
-    /// Who starts the further ones.
+    /// Who acts on the messages by which the guest starts further CPUs.
     pub startup: Startup,
-    /// What every start-up IPI is to lead to, with [`Startup::Landing`].
+    /// The trampoline to which every start-up IPI is to lead, with [`Startup::Landing`].
     pub landing: Option<Trampoline>,
     shared: &'static Shared<E>,
 }
 
+/// The [`Shared`] of the extension in use, for [`further_cpu`].
 static SHARED: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Frames that a further CPU takes.
+/// Returns the number of frames that a further CPU takes.
 pub const fn frames<E: Extension>() -> usize {
     cpu::FRAMES + E::FRAMES
 }
 
-/// Starts them. `plan` keeps the memory that is needed to start them again. `preference` says who is to start them for
-/// the guest; with [`Preference::Landing`] it is Vidar all the same where no page is free for the trampoline.
+/// Starts the further CPUs, compares them with the boot CPU, and decides who starts them for the guest.
+/// `preference` says what is wanted; [`Preference::Landing`] has no effect if no page is free for the trampoline. `plan`
+/// keeps the trampoline's page if the CPUs are started from it again.
 ///
 /// # Errors
-/// [`Refusal`] where they are not all alike.
+/// [`Refusal`] if a further CPU cannot use the extension or differs from the boot CPU, or if too few frames are free.
 pub fn start<E: Extension>(
     extension: &E,
     listed: &Listed<'_>,
@@ -97,7 +100,7 @@ pub fn start<E: Extension>(
         listed.others.iter().zip(1..).map_while(|(id, index)| take(*id, index, memory, msr_map)).collect();
     if further.len() < listed.others.len() {
         log::warn!(
-            "this machine has {} CPUs, more than the {} that Vidar's memory holds; the guest runs with those",
+            "this machine has {} CPUs, and Vidar's memory suffices for {} of them; the guest runs with those",
             listed.others.len() + 1,
             further.len() + 1
         );
@@ -129,7 +132,8 @@ pub fn start<E: Extension>(
                     percpu.index,
                     percpu.apic_id
                 );
-                // Late is never: it must not come up on a page that is another's by then.
+                // The CPU must not come up later, when its page has another use. After this INIT it waits for a
+                // start-up IPI.
                 apic::send(Message::Init, Destination::Physical(percpu.apic_id));
             }
         }
@@ -147,7 +151,8 @@ pub fn start<E: Extension>(
     if let Some(trampoline) = trampoline {
         match startup {
             Startup::Emulated { .. } => plan.keep(trampoline.page(), "to start CPUs from"),
-            // The guest has the page in another place, and until it runs the page is free.
+            // The guest will have its copy of the page elsewhere. `lay_landing` writes the trampoline to the page
+            // again.
             Startup::Landing => {
                 trampoline.remove();
                 landing = Some(trampoline);
@@ -165,7 +170,7 @@ pub fn start<E: Extension>(
     Ok(Cpus { all: all.leak(), startup, landing, shared })
 }
 
-/// Stacks and frames of one more CPU, or `None` where there is too little memory.
+/// Takes the stacks and frames of one more CPU. Returns `None` if too little memory is left.
 fn take<E: Extension>(apic_id: u32, index: u32, memory: &mut HostMemory, msr_map: Hpa) -> Option<Further<E>> {
     if memory.frames.available() < RESERVE + frames::<E>() {
         return None;
@@ -175,7 +180,8 @@ fn take<E: Extension>(apic_id: u32, index: u32, memory: &mut HostMemory, msr_map
     Some(Further { cpu, frames, probed: Once::new(), ready: Once::new() })
 }
 
-/// Puts the trampoline into its place.
+/// Installs the trampoline and maps its page. Returns `None` if no page is free, and warns of that if there are further
+/// CPUs.
 fn install<E: Extension>(
     shared: &'static Shared<E>,
     info: &BootInfo<'_>,
@@ -186,7 +192,8 @@ fn install<E: Extension>(
     let slot =
         |further: &Further<E>| Slot { apic_id: further.cpu.percpu().apic_id, stack: further.cpu.stacks.main };
     let slots = shared.further.iter().map(slot).collect();
-    // SAFETY: the page is mapped before a CPU is sent there; `further_cpu` is for the slots of `SHARED`.
+    // SAFETY: `map_identity` maps the page before a start-up IPI is sent. The slots are in the order of the CPUs in
+    // `SHARED`, so `further_cpu` finds each slot's own CPU there.
     let trampoline =
         unsafe { Trampoline::install(info, plan, memory.tables.root(), slots, further_cpu::<E>) };
     match &trampoline {
@@ -195,14 +202,14 @@ fn install<E: Extension>(
         }
         None if shared.further.is_empty() => {}
         None => log::warn!(
-            "no memory below 640 KiB is free to start the other CPUs from; the guest runs with one CPU: update \
-             the firmware, or boot the bare menu entry"
+            "no page below 640 KiB is free, and the other CPUs cannot be started without one; the guest runs with \
+             one CPU: update the firmware, or boot the bare menu entry"
         ),
     }
     Ok(trampoline)
 }
 
-/// Starts all of them at once, and waits until they are there, or have had the time to.
+/// Starts all further CPUs at once, and waits until all have answered or their time is up.
 fn wake<E: Extension>(further: &[Further<E>], vector: u8) {
     for (pause, patience) in ATTEMPTS {
         let missing = || further.iter().filter(|further| !further.probed.is_completed());
@@ -222,10 +229,11 @@ fn wake<E: Extension>(further: &[Further<E>], vector: u8) {
 }
 
 impl<E: Extension> Cpus<E> {
-    /// Has every CPU wait for its start-up IPI, with the machine that it is to run the guest on.
+    /// Puts every further CPU into the state in which it waits for the guest's start-up IPI, and tells it to run the
+    /// guest on `machine` after that.
     ///
     /// # Errors
-    /// [`Refusal::Extension`] where a CPU does not do as it said.
+    /// [`Refusal::Extension`] if a CPU does not work as its capabilities say.
     pub fn enter(
         &self,
         extension: E,
@@ -249,20 +257,23 @@ impl<E: Extension> Cpus<E> {
     }
 }
 
-/// Where a further CPU begins, on its own stack: at the boot, and after each INIT that it takes outside of the guest. `vector`
+/// Runs a further CPU from the trampoline on: at boot, and after each INIT that it takes outside of the guest. `vector`
 /// is that of its start-up IPI.
 ///
 /// # Safety
-/// This is the CPU of the slot, and runs nothing else.
+/// This code runs on the CPU of `slot`, on that slot's stack, and the CPU does not return to anything that it ran
+/// before.
 unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
-    // SAFETY: `install` has left it there, for the same extension.
+    // SAFETY: before the CPU was started, `install` stored the address of a `Shared` of the same extension, which is
+    // never freed.
     let shared = unsafe { &*SHARED.load(Ordering::Acquire).cast::<Shared<E>>() };
     let further = &shared.further[slot];
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that this is the slot's own CPU and that it does not return to what it ran before, so
+    // no reference to its selectors is in use.
     unsafe { further.cpu.load() };
     if let Some(task) = shared.task.get() {
         if task.machine.startup == Startup::Landing {
-            // One that did not answer at the boot is not of the guest's: the second stage is not made for it.
+            // A CPU that did not answer at boot is not part of the guest, and the second stage was not built for it.
             if !task.machine.host.cpus.iter().any(|cpu| cpu.apic_id == further.cpu.percpu().apic_id) {
                 apic::init_self();
             }
@@ -278,15 +289,16 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
     if task.machine.startup == Startup::Hardware {
         run_guest(task, further, &Begin::Waiting)
     } else {
-        // The boot CPU sends an INIT.
+        // The boot CPU will send this CPU an INIT, in `Cpus::enter`.
         instructions::halt_forever()
     }
 }
 
+/// Runs the guest on this CPU, from the state that `begin` describes. Halts if the virtual CPU cannot be made.
 fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: &Begin) -> ! {
     let Task { extension, machine, root, reader } = task;
     let cpu = &further.cpu;
-    // What need not be alike is as this CPU has it.
+    // Capabilities that may differ from CPU to CPU are those of this CPU.
     let own = further.probed.get().and_then(|probed| probed.as_ref().ok()).unwrap_or(extension);
     match own.cpu(further.frames, *root, *reader, cpu.selectors(), cpu.percpu(), begin) {
         Ok(mut vcpu) => {
@@ -295,7 +307,7 @@ fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: &Begin) 
             end(&mut vcpu, machine, stop, &exit)
         }
         Err(refusal) => {
-            // After the boot there is nobody any more to refuse to: the CPU does not come up.
+            // After boot nobody waits for the refusal, so the log alone reports that the CPU does not come up.
             log::error!("CPU {} cannot be started: {refusal}", further.cpu.percpu().index);
             further.ready.call_once(|| Err(refusal));
             instructions::halt_forever()
