@@ -55,7 +55,7 @@ fn number(page: &[u8; SIZE], field: Range<usize>) -> u64 {
 }
 
 #[test]
-fn the_header_is_the_kernels_but_for_what_a_loader_writes() {
+fn header_is_the_kernels_except_for_the_loaders_fields() {
     let (header, map) = (header(), map(&[]));
     let mut info = info(&header, &map);
     info.command_line = Hpa(0x5_1234_5678);
@@ -93,7 +93,7 @@ fn without_an_initrd_its_fields_are_zero() {
 }
 
 #[test]
-fn e820_is_what_the_firmware_said() {
+fn e820_table_repeats_the_firmwares_entries() {
     let entries = [(0, 0x9_fc00, 1), (0x10_0000, 0x8000_0000, 1), (0xfed0_0000, 0xfed0_0400, 2), (5, 5, 20)];
     let (header, map) = (header(), map(&entries));
     let mut info = info(&header, &map);
@@ -109,7 +109,7 @@ fn e820_is_what_the_firmware_said() {
 }
 
 #[test]
-fn a_long_map_is_joined_and_a_longer_one_goes_on_in_a_record() {
+fn long_map_is_joined_and_continued_in_a_setup_data_record() {
     let header = header();
     let joinable: Vec<_> = (0..300).map(|at| (at * 0x1000, (at + 1) * 0x1000, 1 + at as u32 / 100)).collect();
     let map_of_three = map(&joinable);
@@ -137,7 +137,7 @@ fn a_long_map_is_joined_and_a_longer_one_goes_on_in_a_record() {
 }
 
 #[test]
-fn a_text_screen() {
+fn text_screen_is_described() {
     let (header, map) = (header(), map(&[]));
     let mut info = info(&header, &map);
     info.screen = Some(ScreenInfo::Text { columns: 80, rows: 25, cursor: (7, 12) });
@@ -166,7 +166,7 @@ fn framebuffer() -> FramebufferInfo {
 }
 
 #[test]
-fn a_framebuffer() {
+fn framebuffer_is_described() {
     let (header, map) = (header(), map(&[]));
     let mut info = info(&header, &map);
     info.screen = Some(ScreenInfo::Framebuffer(framebuffer()));
@@ -188,7 +188,7 @@ fn a_framebuffer() {
 }
 
 #[test]
-fn efi() {
+fn efi_tables_are_described() {
     let (header, map) = (header(), map(&[]));
     let mut info = info(&header, &map);
     info.screen = Some(ScreenInfo::Framebuffer(framebuffer()));

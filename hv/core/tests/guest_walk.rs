@@ -1,4 +1,4 @@
-//! The walk of the guest's page tables, against tables that a builder of its own makes from a list of pages.
+//! The walk of the guest's page tables, compared with tables that a separate builder makes from a list of pages.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ impl Memory {
         self.words.get(&address.0).copied()
     }
 
-    /// A table with no entry that is present. What else is in its entries says nothing.
+    /// Returns a table without present entries; their other bits are arbitrary.
     fn table(&mut self) -> u64 {
         self.next += 0x1000;
         let absent = |address: u64| scramble(address) & !(1 << 32 | 1);
@@ -40,7 +40,7 @@ impl Memory {
     }
 }
 
-/// Bits that follow from `seed` and from nothing else.
+/// Returns bits that depend only on `seed`.
 fn scramble(seed: u64) -> u64 {
     (seed ^ seed >> 29).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -83,15 +83,17 @@ const SHAPES: &[Shape] = &[
     },
 ];
 
-/// A wish: the page around `linear` at the level `level`, or above it if only there can be pages.
-type Wish = (u64, usize, u64);
+/// A page to build: the linear address that it contains, the level that maps it, or a lower one if that level cannot
+/// map pages, and its physical address.
+type PageRequest = (u64, usize, u64);
 
-/// Builds tables for what can be had of `wishes`: the root, and base, size in bits and physical address of each page.
-fn build(shape: &Shape, memory: &mut Memory, wishes: &[Wish]) -> (u64, Vec<(u64, u32, u64)>) {
+/// Builds tables for those of the `requests` that do not collide. Returns the root, and base, size in bits and physical
+/// address of each page.
+fn build(shape: &Shape, memory: &mut Memory, requests: &[PageRequest]) -> (u64, Vec<(u64, u32, u64)>) {
     let root = memory.table();
     let mut pages = Vec::new();
     let bits: u32 = shape.levels[0].0 + shape.levels[0].1;
-    'wishes: for &(linear, depth, physical) in wishes {
+    'requests: for &(linear, depth, physical) in requests {
         let linear = linear & ((1u128 << bits) - 1) as u64;
         let mut table = root;
         for (level, &(shift, width, maps)) in shape.levels.iter().enumerate() {
@@ -101,7 +103,7 @@ fn build(shape: &Shape, memory: &mut Memory, wishes: &[Wish]) -> (u64, Vec<(u64,
             let last = level + 1 == shape.levels.len();
             let present = entry & 1 != 0;
             if present && (last || maps && entry & 0x80 != 0) {
-                continue 'wishes;
+                continue 'requests;
             }
             if !present && maps && (last || level >= depth) {
                 let limit = if shape.entry_size == 8 {
@@ -122,7 +124,7 @@ fn build(shape: &Shape, memory: &mut Memory, wishes: &[Wish]) -> (u64, Vec<(u64,
                 let noise = noise(physical, shape.entry_size);
                 memory.set(at, shape.entry_size, address | 1 | noise | large);
                 pages.push((linear & !((1 << shift) - 1), shift, page));
-                continue 'wishes;
+                continue 'requests;
             }
             if present {
                 table = entry & if shape.entry_size == 4 { 0xffff_f000 } else { 0x000f_ffff_ffff_f000 };
@@ -138,7 +140,7 @@ fn build(shape: &Shape, memory: &mut Memory, wishes: &[Wish]) -> (u64, Vec<(u64,
     (root, pages)
 }
 
-fn wishes() -> impl Strategy<Value = Vec<Wish>> {
+fn requests() -> impl Strategy<Value = Vec<PageRequest>> {
     // A few regions, so that pages come to lie in the same tables.
     let linear =
         (prop::sample::select(vec![0u64, 0x40_0000, 0xc000_0000, 0xff00_0000_0000]), 0..0x100_0000u64);
@@ -148,10 +150,10 @@ fn wishes() -> impl Strategy<Value = Vec<Wish>> {
 
 proptest! {
     #[test]
-    fn pages_are_found_where_they_were_put(wishes in wishes(), others in prop::collection::vec(any::<u64>(), 10)) {
+    fn built_pages_are_found(requests in requests(), others in prop::collection::vec(any::<u64>(), 10)) {
         for shape in SHAPES {
             let mut memory = Memory::default();
-            let (root, pages) = build(shape, &mut memory, &wishes);
+            let (root, pages) = build(shape, &mut memory, &requests);
             let bits = shape.levels[0].0 + shape.levels[0].1;
             let model = |linear: u64| {
                 let inside = |(base, shift, _): &&(u64, u32, u64)| linear >> shift == base >> shift;
@@ -175,9 +177,9 @@ proptest! {
         // Two pages of 4 KiB, the second somewhere else or nowhere.
         let shape = &SHAPES[3];
         let mut memory = Memory::default();
-        let mut wishes = vec![(0x7000_0000, 9, 0x10_0000)];
-        wishes.extend(second.map(|page| (0x7000_1000, 9, 0x10_0000 + page * 0x1000)));
-        let (root, _) = build(shape, &mut memory, &wishes);
+        let mut requests = vec![(0x7000_0000, 9, 0x10_0000)];
+        requests.extend(second.map(|page| (0x7000_1000, 9, 0x10_0000 + page * 0x1000)));
+        let (root, _) = build(shape, &mut memory, &requests);
         let byte = |address: u64| (address ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7];
         for address in (0x10_0000..0x10_9000u64).step_by(8) {
             let word = u64::from_le_bytes(std::array::from_fn(|index| byte(address + index as u64)));
@@ -192,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_ends(cr3: u64, linear: u64, seed: u64) {
+    fn walk_through_random_memory_ends(cr3: u64, linear: u64, seed: u64) {
         for shape in SHAPES {
             let reads = RefCell::new(0);
             let read = |address: Gpa| {

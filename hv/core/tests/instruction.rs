@@ -1,4 +1,4 @@
-//! The intercepted instructions, against a whole decoder.
+//! Lengths of the intercepted instructions, compared with a complete decoder.
 
 use iced_x86::{Code, Decoder, DecoderOptions};
 use proptest::prelude::*;
@@ -31,7 +31,7 @@ fn prefixes() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn as_the_decoder_says(prefixes in prefixes(), opcode in 0usize..6, tail in any::<[u8; 4]>(), cut in 0usize..24) {
+    fn lengths_agree_with_a_complete_decoder(prefixes in prefixes(), opcode in 0usize..6, tail in any::<[u8; 4]>(), cut in 0usize..24) {
         let mut bytes = [&prefixes, OPCODES[opcode], &tail[..]].concat();
         bytes.truncate(cut.max(1));
         for bits in [16, 32, 64] {
@@ -50,7 +50,7 @@ proptest! {
     }
 
     #[test]
-    fn only_a_lock_prefix_is_undefined(
+    fn instruction_is_undefined_only_with_a_lock_prefix(
         prefixes in prefixes(),
         lock in any::<prop::sample::Index>(),
         opcode in 0usize..6,

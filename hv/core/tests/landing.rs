@@ -1,5 +1,5 @@
-//! Start-up IPIs that lead to Vidar: every page, and every order in which messages, exits and the CPU that is started can come,
-//! against what a bare CPU does.
+//! Landing: start-up IPIs that lead to Vidar, for every page, and in every order of messages, exits and steps of the
+//! CPU that is started, compared with a bare CPU.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -158,7 +158,7 @@ const AS_LINUX: [Message; 4] =
     [Message::Init, Message::Startup(0x9a), Message::Pause, Message::Startup(0x9a)];
 
 #[test]
-fn a_cpu_that_linux_starts_is_up_whatever_it_did_before() {
+fn cpu_that_linux_starts_runs_whatever_its_state_was() {
     for end in explore(RUNNING, &AS_LINUX) {
         assert_eq!((end.ends(), end.bare), (Some(Some(0x9a)), Some(Some(0x9a))), "{end:?}");
     }
@@ -176,7 +176,7 @@ fn all_messages() -> impl Iterator<Item = Vec<Message>> {
 
 /// Without a pause one start-up IPI can come too early, as on a bare CPU that takes its time for an INIT: that alone differs.
 #[test]
-fn nothing_else_differs_from_a_bare_cpu() {
+fn only_a_lost_startup_ipi_differs_from_a_bare_cpu() {
     for messages in all_messages() {
         for end in explore(RUNNING, &messages) {
             assert!(end.lost || end.ends() == end.bare, "{messages:?} {end:?}");

@@ -45,7 +45,7 @@ fn assert_canonical(set: &RangeSet) {
 
 proptest! {
     #[test]
-    fn usable_is_what_every_entry_calls_usable(regions in regions()) {
+    fn memory_is_usable_only_if_all_entries_agree(regions in regions()) {
         let map = MemoryMap::from_regions(regions.clone());
         let usable = map.usable();
         assert_canonical(&usable);
@@ -74,7 +74,7 @@ proptest! {
     }
 
     #[test]
-    fn joining_says_the_same_of_every_address(regions in regions()) {
+    fn joining_keeps_the_kinds_of_every_address(regions in regions()) {
         let before = MemoryMap::from_regions(regions);
         let after: Vec<_> = before.regions(true).collect();
         let kinds = |regions: &mut dyn Iterator<Item = MemoryRegion>, address| -> Vec<_> {
@@ -91,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn a_fit_is_the_first_and_the_last_there_is(
+    fn lowest_and_highest_fit_match_a_search(
         ranges in prop::collection::vec((0..SPACE, 0..SPACE), 0..8),
         size in 1u64..20,
         shift in 0u32..5,

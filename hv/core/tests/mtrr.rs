@@ -1,4 +1,5 @@
-//! Memory types of a usual machine, and of any against a model that asks the registers for one page at a time.
+//! Memory types of an ordinary machine, and of random MTRRs against a model that evaluates the registers for one page
+//! at a time.
 
 use std::collections::BTreeMap;
 
@@ -79,7 +80,7 @@ fn read(registers: &Registers) -> Mtrrs {
 
 proptest! {
     #[test]
-    fn every_page_has_its_type(registers in registers(false)) {
+    fn type_of_each_page_follows_the_manual(registers in registers(false)) {
         let mtrrs = read(&registers);
         for page in (0..END).step_by(PAGE_SIZE as usize) {
             prop_assert_eq!(mtrrs.type_at(Hpa(page + 0xabc)) as u64, model(&registers, page), "at {:#x}", page);
@@ -102,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn where_the_cpu_combines_them_pages_end_at_the_same_borders(
+    fn combined_types_are_uniform_where_the_mtrrs_are(
         registers in registers(false),
         bounds in prop::collection::vec((0..END, 1..END), 20),
     ) {
@@ -171,7 +172,7 @@ fn uniform(mtrrs: &Mtrrs, start: u64, end: u64) -> Option<MemoryType> {
 }
 
 #[test]
-fn types_of_a_usual_machine() {
+fn types_of_an_ordinary_machine() {
     let mtrrs = Mtrrs::read(40, pc);
     for (address, memory_type) in [
         (0, WriteBack),
@@ -194,7 +195,7 @@ fn types_of_a_usual_machine() {
 }
 
 #[test]
-fn uniformity_of_a_usual_machine() {
+fn uniformity_in_an_ordinary_machine() {
     let mtrrs = Mtrrs::read(40, pc);
     assert_eq!(uniform(&mtrrs, GIB, 2 * GIB), Some(WriteBack));
     assert_eq!(uniform(&mtrrs, 0, GIB), None);
@@ -208,7 +209,7 @@ fn uniformity_of_a_usual_machine() {
 
 /// AMD: memory above 4 GiB has no range of its own, but a register that says where it ends.
 #[test]
-fn the_top_of_memory_is_a_border() {
+fn top_of_memory_divides_types() {
     let top = 16 * GIB + 512 * MIB;
     let registers = |default: u64| move |index| if index == IA32_MTRR_DEF_TYPE { 0x800 | default } else { 0 };
     let combined = |default, syscfg| {
@@ -241,7 +242,7 @@ fn neighbouring_ranges_of_one_type_are_uniform() {
 }
 
 #[test]
-fn a_cpu_with_its_mtrrs_off_caches_nothing() {
+fn disabled_mtrrs_make_all_memory_uncacheable() {
     let off = |index| if index == IA32_MTRR_DEF_TYPE { 0x406 } else { pc(index) };
     assert_eq!(uniform(&Mtrrs::read(40, off), 0, u64::MAX), Some(Uncacheable));
     assert_eq!(uniform(&Mtrrs::write_back(), 0, u64::MAX), Some(WriteBack));

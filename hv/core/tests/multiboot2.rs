@@ -1,4 +1,4 @@
-//! Multiboot2 information, as GRUB builds it and as nobody should.
+//! Multiboot2 information as GRUB builds it, and malformed information.
 
 use proptest::prelude::*;
 use vidar_core::linux::boot_params::{FramebufferInfo, ScreenInfo};
@@ -37,7 +37,7 @@ fn area(base: u64, length: u64, kind: u32) -> Vec<u8> {
 }
 
 #[test]
-fn what_grub_says() {
+fn information_of_grub_is_parsed() {
     let map = [words(&[24, 0]), area(0, 0x9_fc00, 1), area(0xf_0000, 0x1_0000, 2)].concat();
     let module = |start: u32, text: &[u8]| [words(&[start, start + 0x1000]), text.to_vec()].concat();
     let words = information(&[
@@ -62,7 +62,7 @@ fn what_grub_says() {
 }
 
 #[test]
-fn what_is_missing_is_said() {
+fn malformed_information_is_refused() {
     let nothing = information(&[]);
     assert_eq!(parsed(&nothing).expect("a whole frame").memory.usable_bytes(), 0);
     let broken = |words: &[u64]| assert_eq!(parsed(words).err(), Some(Malformed), "{words:x?}");
@@ -81,7 +81,7 @@ fn what_is_missing_is_said() {
 }
 
 #[test]
-fn a_framebuffer_and_efi_are_known() {
+fn framebuffer_and_efi_tables_are_parsed() {
     let screen = [words(&[0xe000_0000, 0, 4096, 1024, 768]), vec![32, 1, 0, 0, 16, 8, 8, 8, 0, 8]].concat();
     let words = information(&[
         (6, words(&[24, 0])),
@@ -99,7 +99,7 @@ fn a_framebuffer_and_efi_are_known() {
 }
 
 #[test]
-fn a_screen_is_what_is_said_or_what_the_firmware_has() {
+fn screen_follows_the_tag_or_the_firmware() {
     let of_kind = |kind: u8| (8, [words(&[0xb_8000, 0, 160, 80, 25]), vec![16, kind, 0, 0]].concat());
     let efi = (12, 0x7f00_0000u64.to_le_bytes().to_vec());
     let screen = |tags: &[(u32, Vec<u8>)]| {
@@ -121,14 +121,14 @@ fn look(words: &[u64]) {
 
 proptest! {
     #[test]
-    fn no_tags_panic(tags in proptest::collection::vec(
+    fn any_tags_can_be_parsed(tags in proptest::collection::vec(
         (0u32..24, proptest::collection::vec(any::<u8>(), 0..80)), 0..12)) {
         let words = information(&tags);
         look(&words);
     }
 
     #[test]
-    fn no_bytes_panic(mut words in proptest::collection::vec(any::<u64>(), 2..64), honest in any::<bool>()) {
+    fn any_bytes_can_be_parsed(mut words in proptest::collection::vec(any::<u64>(), 2..64), honest in any::<bool>()) {
         if honest {
             words[0] = words.len() as u64 * 8;
         }

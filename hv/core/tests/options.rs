@@ -1,4 +1,4 @@
-//! Whatever the user writes in GRUB's menu, reading it ends in options and warnings.
+//! Any command line can be parsed: it results in options and warnings.
 
 use proptest::prelude::*;
 use vidar_core::boot::options::{Options, Warning};
@@ -10,7 +10,7 @@ fn parse(line: &[u8]) -> (Options, Vec<Warning<'_>>) {
 
 proptest! {
     #[test]
-    fn any_line(line in prop_oneof![any::<String>().prop_map(String::into_bytes), any::<Vec<u8>>()]) {
+    fn any_line_can_be_parsed(line in prop_oneof![any::<String>().prop_map(String::into_bytes), any::<Vec<u8>>()]) {
         let (_, warnings) = parse(&line);
         prop_assert!(warnings.len() <= line.len().div_ceil(2));
         for warning in warnings {
@@ -20,7 +20,7 @@ proptest! {
     }
 
     #[test]
-    fn nearly_right_words(
+    fn words_with_a_warning_have_no_effect(
         words in prop::collection::vec(
             "(log|console|serial|hypervisor-bit|on-crash|lo g)=?(|on|off|halt|info|com1|x)",
             0..6,

@@ -195,7 +195,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
-    fn everything_arrives_and_nothing_is_lost(machine in machine()) {
+    fn moves_bring_everything_to_its_place(machine in machine()) {
         match machine.place() {
             Ok(placement) => check(&machine, &placement),
             Err(error) => {
@@ -206,7 +206,7 @@ proptest! {
     }
 
     #[test]
-    fn what_can_stay_or_have_its_wish_does(machine in machine()) {
+    fn preferred_places_are_used_if_they_are_free(machine in machine()) {
         let kernel = &machine.kernel;
         let preferred = kernel.pref_address.max(Hpa(MIB)).align_up(kernel.alignment).unwrap();
         let run = preferred..preferred + kernel.init_size;
@@ -280,7 +280,7 @@ fn usual() -> Machine {
 }
 
 #[test]
-fn the_usual_machine() {
+fn placement_in_an_ordinary_machine() {
     let placement = usual().place().unwrap();
     assert_eq!(placement.kernel, Hpa(16 * MIB));
     assert_eq!(placement.handover, Hpa(0x1_0000));
@@ -292,7 +292,7 @@ fn the_usual_machine() {
 }
 
 #[test]
-fn parts_of_an_initrd_become_one() {
+fn parts_of_an_initrd_are_joined() {
     let (first, empty, second) = (Hpa(30 * MIB), Hpa(31 * MIB), Hpa(32 * MIB));
     let initrds =
         vec![first..first + 5, empty..empty, second..second + MIB + 1, Hpa(40 * MIB)..Hpa(41 * MIB)];
@@ -319,7 +319,7 @@ fn parts_of_an_initrd_become_one() {
 }
 
 #[test]
-fn vidar_in_the_way_of_the_kernel() {
+fn kernel_is_placed_beside_vidar() {
     let machine = Machine { hidden: Hpa(16 * MIB)..Hpa(17 * MIB), initrds: Vec::new(), ..usual() };
     assert_eq!(machine.place().unwrap().kernel, Hpa(18 * MIB));
     let fixed = Machine { kernel: kernel(512, MIB, 16 * MIB, 0, false), ..machine };

@@ -1,4 +1,4 @@
-//! The second-stage table and the identity map, against the MTRRs asked page by page.
+//! The second-stage table and the identity map, against a model that asks the MTRRs page by page.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use vidar_core::mem::stage2::{ENTRIES, Format, Level, MapError, PageAccess, Seco
 use vidar_core::svm::npt::Npt;
 use vidar_core::vmx::ept::Ept;
 
-/// Tables in a map, with a limit on how many there are. Using one that is not there is a failure.
+/// Second-stage tables with a limit on their number. Using a table that does not exist is a failure.
 #[derive(Default)]
 struct Tables {
     tables: BTreeMap<u64, Vec<u64>>,
@@ -50,9 +50,9 @@ impl TableMemory for Tables {
 }
 
 const MIB: u64 = 1 << 20;
-/// The tests look at this much of the address space.
+/// The part of the address space that the tests use.
 const END: u64 = 3 << 30;
-/// Where pages lie that are moved.
+/// Where moved pages lie.
 const ELSEWHERE: Hpa = Hpa(END);
 
 /// MTRRs with ranges of all sizes, the fixed ones in use.
@@ -90,14 +90,14 @@ fn identity() -> impl Strategy<Value = Identity> {
     )
 }
 
-/// A bit that chooses no other memory.
+/// An address bit that selects only how memory is encrypted.
 const ALIAS: u64 = 1 << 47;
 
 fn largest() -> impl Strategy<Value = PageSize> {
     prop::sample::select(PageSize::DESCENDING.to_vec())
 }
 
-/// Addresses that a mistake would show at: any, and both sides of every kind of edge.
+/// Returns addresses at which a mistake would show: random ones, and both sides of every kind of edge.
 fn probes(identity: &Identity, random: &[u64]) -> Vec<Gpa> {
     let edges = [0, 0x8_0000, 0xa_0000, MIB, 2 * MIB, 1 << 30, END];
     let hidden = identity.hidden.iter().flat_map(|range| [range.start.0, range.end.0]);
@@ -110,7 +110,7 @@ fn probes(identity: &Identity, random: &[u64]) -> Vec<Gpa> {
     all.flat_map(|address| [address, address | ALIAS]).map(Gpa).collect()
 }
 
-/// What the table must say, from the MTRRs and the hidden range alone.
+/// Returns what the table must say, from the MTRRs and the hidden and moved ranges alone.
 fn model(identity: &Identity, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
     let page = gpa.identity();
     let own = Gpa(gpa.0 & !identity.alias);
@@ -163,7 +163,7 @@ impl Touches {
     }
 }
 
-/// What the leaf for `gpa` allows, found by a walk of its own.
+/// Returns what the leaf for `gpa` allows, by a walk of its own.
 fn access<F: Format>(stage2: &SecondStage<F>, tables: &Tables, gpa: Gpa) -> Option<PageAccess> {
     let (mut table, mut level) = (stage2.root(), Level::Pml4);
     loop {
@@ -239,7 +239,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_page_has_one_type_hides_nothing_and_is_the_largest(
+    fn pages_have_one_type_avoid_hidden_memory_and_are_the_largest(
         identity in identity(),
         largest in largest(),
         random in prop::collection::vec(0..END, 20),
@@ -272,7 +272,7 @@ proptest! {
     }
 
     #[test]
-    fn before_or_on_touch_in_any_order_the_answers_are_the_same(
+    fn translation_does_not_depend_on_when_pages_are_mapped(
         identity in identity(),
         largest in prop::sample::select(vec![PageSize::Size1G, PageSize::Size2M]),
         start in 0..END,
@@ -297,7 +297,7 @@ proptest! {
     }
 
     #[test]
-    fn without_frames_there_is_an_error_and_what_was_mapped_stays(
+    fn running_out_of_frames_is_an_error_and_keeps_mapped_pages(
         identity in identity(),
         limit in 0usize..8,
         random in prop::collection::vec(any::<u64>(), 20),
@@ -314,7 +314,7 @@ fn empty<F: Format>(largest: PageSize) -> (Tables, SecondStage<F>) {
 }
 
 #[test]
-fn a_large_page_goes_down_into_tables_that_are_there() {
+fn large_page_is_mapped_small_where_tables_exist() {
     go_down::<Ept>();
     go_down::<Npt>();
 }
@@ -336,7 +336,7 @@ fn go_down<F: Format>() {
 }
 
 #[test]
-fn a_larger_page_is_kept() {
+fn larger_page_that_is_mapped_is_kept() {
     keep::<Ept>();
     keep::<Npt>();
 }
@@ -358,7 +358,7 @@ fn keep<F: Format>() {
 }
 
 #[test]
-fn what_is_filled_needs_no_frame_and_stays() {
+fn filling_takes_no_frame_and_is_kept() {
     fill::<Ept>();
     fill::<Npt>();
 }

@@ -1,4 +1,4 @@
-//! The serial line, on a UART that a test makes up.
+//! The serial line on a fake UART.
 
 #![expect(unsafe_code, reason = "the driver's interface to a UART is unsafe")]
 
@@ -13,7 +13,7 @@ struct Fake {
     line_status: LSR,
 }
 
-// SAFETY: it is no memory that is read and written, so any register will do.
+// SAFETY: the fake accesses no memory, so any register may be read and written.
 impl Backend for Fake {
     unsafe fn read(&mut self, register: u8) -> u8 {
         match (usize::from(register), self.scratch) {
@@ -40,7 +40,7 @@ fn opened(scratch: Option<u8>, line_status: LSR) -> Result<(), Unusable> {
 }
 
 #[test]
-fn a_line_that_sends_nothing_is_not_waited_for() {
+fn line_that_does_not_send_is_not_used() {
     assert_eq!(opened(Some(0), LSR::empty()), Err(Unusable::Stuck));
     assert_eq!(opened(Some(0), LSR::TRANSMITTER_EMPTY), Ok(()));
     assert_eq!(opened(None, LSR::empty()), Err(Unusable::Absent));

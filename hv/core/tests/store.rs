@@ -1,4 +1,4 @@
-//! Stores to the APIC's page, against a whole decoder.
+//! Decoding of stores to the APIC's page, compared with a complete decoder.
 
 use iced_x86::{Code, Decoder, DecoderOptions, OpKind, Register as Iced};
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use vidar_core::x86::registers::Register;
 
 const WIDTHS: [(Width, u32); 3] = [(Width::Bits16, 16), (Width::Bits32, 32), (Width::Bits64, 64)];
 
-/// What the decoder makes of it.
+/// Returns the store that the complete decoder finds.
 fn expected(bits: u32, bytes: &[u8]) -> Option<Store> {
     let decoded = Decoder::new(bits, bytes, DecoderOptions::NONE).decode();
     // Hints say nothing about what is stored.
@@ -53,7 +53,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
-    fn as_the_decoder_says(bytes in bytes()) {
+    fn decoding_agrees_with_a_complete_decoder(bytes in bytes()) {
         for (width, bits) in WIDTHS {
             let got = decode(bytes.iter().copied(), width);
             prop_assert_eq!(got, expected(bits, &bytes), "{:02x?} in {} bits", bytes, bits);
@@ -62,7 +62,7 @@ proptest! {
 }
 
 #[test]
-fn as_linux_writes() {
+fn store_of_linux_is_decoded() {
     let linux = [0x89, 0x04, 0x25, 0x00, 0xc3, 0x5f, 0xff];
     let (operation, source) = (Operation::Replace, Source::Register(Register::Rax));
     let store = Store { operation, source, length: 7 };
@@ -71,7 +71,7 @@ fn as_linux_writes() {
 }
 
 #[test]
-fn as_a_register_is_changed_in_c() {
+fn locked_logical_operation_is_decoded() {
     // lock or dword ptr [rax + 0xf0], 0x100
     let or = [0xf0, 0x81, 0x88, 0xf0, 0, 0, 0, 0, 1, 0, 0];
     let store = Store { operation: Operation::Or, source: Source::Immediate(0x100), length: 11 };

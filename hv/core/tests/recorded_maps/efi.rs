@@ -95,7 +95,7 @@ fn check_hidden(before: &[Descriptor], after: &[Descriptor], hidden: &Range<Hpa>
 }
 
 #[test]
-fn e820_is_what_the_stub_makes_of_it() {
+fn e820_map_equals_that_of_the_linux_efi_stub() {
     for machine in machines() {
         let encoded = encode(&machine.descriptors);
         let map = memory_map(&encoded, DESCRIPTOR);
@@ -104,7 +104,7 @@ fn e820_is_what_the_stub_makes_of_it() {
 }
 
 #[test]
-fn vidar_is_hidden_wherever_it_is() {
+fn vidar_is_hidden_at_every_place() {
     for machine in machines() {
         let map = encode(&machine.descriptors);
         let usable = memory_map(&map, DESCRIPTOR).usable();
@@ -138,7 +138,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn disturbed_maps_are_what_the_stub_makes_of_them(descriptors in disturbed()) {
+    fn disturbed_maps_equal_those_of_the_linux_efi_stub(descriptors in disturbed()) {
         let encoded = encode(&descriptors);
         let map = memory_map(&encoded, DESCRIPTOR);
         prop_assert_eq!(joined(&map), stub(&descriptors));

@@ -1,4 +1,4 @@
-//! What Vidar makes of the memory of real machines.
+//! Tests with the memory maps of real machines.
 
 mod counting;
 mod efi;

@@ -174,7 +174,7 @@ fn check(loaded: &Loaded, placement: &Placement) {
     moved(&loaded.initrd_module, initrd.start);
 }
 
-/// Whether no place would do for the kernel.
+/// Returns true if the kernel fits nowhere.
 fn has_no_kernel_place(loaded: &Loaded) -> bool {
     let mut free = ram(loaded);
     loaded.keep.iter().for_each(|range| free.remove(range));

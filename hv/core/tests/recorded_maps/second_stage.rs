@@ -95,7 +95,7 @@ fn identity(mtrrs: Mtrrs, region: &Range<Hpa>) -> Identity {
 }
 
 #[test]
-fn all_is_where_it_was_but_for_vidar() {
+fn memory_is_mapped_to_itself_except_for_vidars() {
     for machine in recorded::all() {
         for (_, mtrrs) in machine.mtrrs() {
             for region in machine.places_of_vidar() {
@@ -108,7 +108,7 @@ fn all_is_where_it_was_but_for_vidar() {
 }
 
 #[test]
-fn without_huge_pages_it_is_the_same() {
+fn translation_is_the_same_without_1_gib_pages() {
     for machine in recorded::all() {
         let (Some((_, mtrrs)), Some(region)) = (machine.mtrrs().pop(), machine.places_of_vidar().pop())
         else {

@@ -121,7 +121,7 @@ fn kib(frames: usize) -> usize {
 }
 
 #[test]
-fn frames_are_as_many_as_counted() {
+fn number_of_frames_matches_a_count() {
     println!(
         "{:20}{:>10} {:15}{:>11}{:>11}{:>11}{:>11}",
         "", "RAM, MiB", "MTRRs", "guest 1G", "2M", "host 1G", "2M"
@@ -151,7 +151,7 @@ fn frames_are_as_many_as_counted() {
 }
 
 #[test]
-fn several_cpus_need_tables_for_all_ram_beforehand() {
+fn several_cpus_need_all_tables_in_advance() {
     for machine in recorded::all() {
         let Some(region) = machine.places_of_vidar().first().cloned() else { continue };
         let map = machine.map();

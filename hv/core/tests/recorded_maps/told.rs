@@ -1,4 +1,5 @@
-//! What is usable, and what the guest is told, whatever the order of entries and however they overlap.
+//! Which memory is usable and what e820 map the guest gets, whatever the order and the overlaps of the firmware's
+//! entries.
 
 use std::ops::Range;
 
@@ -12,7 +13,7 @@ use crate::model::{self, pieces};
 use crate::placing::DEBIAN;
 use crate::recorded;
 
-/// The e820 map that the guest is given for a map: the table of boot_params, and the record behind it.
+/// Returns the e820 map that the guest gets: the table in boot_params and the setup_data record.
 fn table(map: &MemoryMap<'_>) -> Vec<MemoryRegion> {
     const RECORD: u64 = 0x1_3000;
     let mut page = [0; SIZE];
@@ -104,7 +105,7 @@ fn usable_is_what_every_entry_calls_usable() {
 }
 
 #[test]
-fn vidar_is_the_only_difference() {
+fn guest_map_differs_only_in_vidars_memory() {
     for machine in recorded::all() {
         let name = &machine.name;
         for region in machine.places_of_vidar() {
@@ -114,7 +115,7 @@ fn vidar_is_the_only_difference() {
 }
 
 #[test]
-fn an_entry_that_wraps_promises_no_ram_that_cannot_be() {
+fn entry_beyond_the_address_space_adds_no_ram_there() {
     let wrapping = MemoryRegion::new(Hpa(1 << 32), u64::MAX, MemoryKind::Usable);
     let nowhere = MemoryRegion::new(Hpa(u64::MAX - 0xfff), 0x2000, MemoryKind::Usable);
     for machine in recorded::all() {
@@ -132,7 +133,7 @@ proptest! {
     }
 
     #[test]
-    fn disturbed_maps_are_told_as_they_are(regions in disturbed(), at: Index, pages in 1u64..1024) {
+    fn disturbed_maps_are_handed_to_the_guest_unchanged(regions in disturbed(), at: Index, pages in 1u64..1024) {
         let usable = MemoryMap::from_regions(regions.iter().cloned()).usable();
         prop_assume!(!usable.is_empty());
         let range = at.get(&usable);

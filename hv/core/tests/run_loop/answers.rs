@@ -1,4 +1,4 @@
-//! Every exit has its answer, and each is applied once.
+//! The answer to each exit, and that its outcome is applied once.
 
 use vidar_abi::{Call, ExitKind, MAGIC, Status, VERSION, Vendor};
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
@@ -11,27 +11,27 @@ use vidar_core::vmm::outcome::{Exception, Outcome, Stop};
 use vidar_core::x86::msr::{self, EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME};
 use vidar_core::x86::registers::Register::{self, Rax, Rbx, Rcx, Rdi, Rdx, Rsi};
 
-use crate::bench::{Bench, Did, REGION, XCR0_SUPPORTED, native_cpuid};
+use crate::bench::{Action, Bench, REGION, XCR0_SUPPORTED, native_cpuid};
 use crate::{ABSENT, APIC, HIGH, REFUSED, TSC, denied, indexed, touch};
 
 /// An exit of each variant with ECX: the outcome, and what it does to the CPU. EDX:EAX holds 7, CR0 protected mode.
-pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Did>)> {
+pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Action>)> {
     use Outcome::{Advance, Init, Inject, Resume, Startup};
     let protected = CR0_PE | CR0_ET | CR0_NE;
-    let controls = |cr0, cr4| vec![Did::SetControls(Controls { cr0, cr4, ..Controls::default() })];
+    let controls = |cr0, cr4| vec![Action::SetControls(Controls { cr0, cr4, ..Controls::default() })];
     vec![
         (Exit::Cpuid, 0, Advance, vec![]),
         (Exit::Rdmsr, TSC, Advance, vec![]),
         (Exit::Rdmsr, ABSENT, REFUSED, vec![]),
-        (Exit::Wrmsr, TSC, Advance, vec![Did::Wrmsr(TSC, 7)]),
-        (Exit::Wrmsr, ABSENT, REFUSED, vec![Did::Wrmsr(ABSENT, 7)]),
+        (Exit::Wrmsr, TSC, Advance, vec![Action::Wrmsr(TSC, 7)]),
+        (Exit::Wrmsr, ABSENT, REFUSED, vec![Action::Wrmsr(ABSENT, 7)]),
         (Exit::RdmsrImmediate(Immediate { index: TSC, register: Rbx }), 0, Advance, vec![]),
         (Exit::RdmsrImmediate(Immediate { index: ABSENT, register: Rbx }), 0, REFUSED, vec![]),
         (
             Exit::WrmsrImmediate(Immediate { index: TSC, register: Rdx }),
             0,
             Advance,
-            vec![Did::Wrmsr(TSC, HIGH)],
+            vec![Action::Wrmsr(TSC, HIGH)],
         ),
         (Exit::WrmsrImmediate(Immediate { index: msr::VMX_BASIC, register: Rdx }), 0, REFUSED, vec![]),
         (Exit::ControlWrite(ControlWrite::Cr0(Rax)), 0, Advance, controls(7 | CR0_ET, 0)),
@@ -41,14 +41,14 @@ pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Did>)> {
         (Exit::ControlWrite(ControlWrite::Cr4(Rcx)), CR4_VMXE as u32, REFUSED, vec![]),
         // CR4.OSXSAVE is 0.
         (Exit::Xsetbv, 0, Inject(Exception::InvalidOpcode), vec![]),
-        (Exit::Invd, 0, Advance, vec![Did::Wbinvd]),
+        (Exit::Invd, 0, Advance, vec![Action::Wbinvd]),
         (Exit::Hypercall, 0, Advance, vec![]),
         (Exit::Virtualization, 0, Inject(Exception::InvalidOpcode), vec![]),
         (Exit::Undefined, 0, Inject(Exception::InvalidOpcode), vec![]),
         (Exit::Changed, 0, Resume, vec![]),
         (touch(APIC), 0, Resume, vec![]),
         (touch(REGION.start.identity()), 0, Resume, vec![]),
-        (denied(APIC), 0, Resume, vec![Did::Flush]),
+        (denied(APIC), 0, Resume, vec![Action::Flush]),
         (touch(Gpa(REACH)), 0, REFUSED, vec![]),
         (Exit::Init, 0, Init { waits: false }, vec![]),
         (Exit::Sipi(0x9f), 0, Startup(0x9f), vec![]),
@@ -75,7 +75,7 @@ pub fn every_exit_has_its_answer() {
 }
 
 #[test]
-fn a_machine_check_is_the_guests_if_it_has_them_switched_on() {
+fn machine_check_is_injected_only_if_the_guest_has_cr4_mce_set() {
     let mut bench = Bench::with(&[]);
     bench.cpu.controls.cr4 = CR4_MCE;
     let injected = Outcome::Inject(Exception::MachineCheck);
@@ -91,18 +91,18 @@ fn the_loop_applies_each_outcome_once() {
         let next = Exit::Unknown { code: u32::MAX, qualification: 0 };
         let (end, did) = bench.run(&[exit, next]);
         let applied = match outcome {
-            Outcome::Advance => vec![Did::Advance, Did::Run],
-            Outcome::Resume => vec![Did::Run],
-            Outcome::Inject(exception) => vec![Did::Inject(exception), Did::Run],
-            Outcome::Init { waits } => vec![Did::Init { waits }, Did::Run],
-            Outcome::Skip(length) => vec![Did::Skip(length), Did::Run],
-            Outcome::Startup(vector) => vec![Did::Startup(vector), Did::Run],
+            Outcome::Advance => vec![Action::Advance, Action::Run],
+            Outcome::Resume => vec![Action::Run],
+            Outcome::Inject(exception) => vec![Action::Inject(exception), Action::Run],
+            Outcome::Init { waits } => vec![Action::Init { waits }, Action::Run],
+            Outcome::Skip(length) => vec![Action::Skip(length), Action::Run],
+            Outcome::Startup(vector) => vec![Action::Startup(vector), Action::Run],
             Outcome::Stop(stop) => {
                 assert_eq!(end, (stop, exit));
                 vec![]
             }
         };
-        assert_eq!(did, [vec![Did::Run], effects, applied].concat(), "{exit:?}");
+        assert_eq!(did, [vec![Action::Run], effects, applied].concat(), "{exit:?}");
         if !matches!(outcome, Outcome::Stop(_)) {
             assert_eq!(end, (Stop::Unanswered, next), "{exit:?}");
         }
@@ -145,7 +145,7 @@ fn cpuid_fills_whole_registers() {
 }
 
 #[test]
-fn rdmsr_by_policy() {
+fn rdmsr_follows_the_policy() {
     for (index, read) in [
         (TSC, Some(0x1234_5678_9abc_def0)),
         (msr::APIC_BASE, Some(0xfee0_0900)),
@@ -191,7 +191,7 @@ fn msr_instructions_with_an_immediate_follow_the_policy() {
         let mut bench = Bench::with(&[(Rsi, 0x0007_0406_0007_0406), (Rcx, TSC.into())]);
         let exit = Exit::WrmsrImmediate(Immediate { index, register: Rsi });
         let expected = if tried {
-            (Outcome::Advance, vec![Did::Wrmsr(index, 0x0007_0406_0007_0406)])
+            (Outcome::Advance, vec![Action::Wrmsr(index, 0x0007_0406_0007_0406)])
         } else {
             (REFUSED, vec![])
         };
@@ -200,7 +200,7 @@ fn msr_instructions_with_an_immediate_follow_the_policy() {
 }
 
 #[test]
-fn wrmsr_by_policy() {
+fn wrmsr_follows_the_policy() {
     let base = REGION.start.0;
     for (index, value, outcome, tried) in [
         (TSC, 0x1_0000_0002, Outcome::Advance, true),
@@ -235,7 +235,7 @@ fn wrmsr_by_policy() {
     ] {
         let mut bench = Bench::with(&indexed(index, value));
         let before = (bench.cpu.registers, bench.pages());
-        let did = if tried { vec![Did::Wrmsr(index, value)] } else { vec![] };
+        let did = if tried { vec![Action::Wrmsr(index, value)] } else { vec![] };
         assert_eq!(bench.answer(Exit::Wrmsr), (outcome, did), "{index:#x} = {value:#x}");
         assert_eq!((bench.cpu.registers, bench.pages()), before);
     }
@@ -273,7 +273,7 @@ fn no_execute_leaves_the_guest_while_it_is_disabled() {
     bench.cpu.cpuid_edx = 1 << 20;
     assert_eq!(nx(&mut bench), 1);
     for (disable, allowed) in [(XD_DISABLE, false), (0, true)] {
-        let did = vec![Did::Wrmsr(msr::MISC_ENABLE, 1), Did::WatchEfer(disable != 0)];
+        let did = vec![Action::Wrmsr(msr::MISC_ENABLE, 1), Action::WatchEfer(disable != 0)];
         assert_eq!(
             write(&mut bench, msr::MISC_ENABLE, disable | 1),
             (Outcome::Advance, did),
@@ -304,7 +304,7 @@ fn pebs_is_not_advertised() {
 }
 
 #[test]
-fn efer_is_the_guests_own() {
+fn guest_writes_and_reads_its_own_efer() {
     let paging = Controls { cr0: CR0_PE | CR0_PG | CR0_ET, cr4: CR4_PAE, ..Controls::default() };
     let long = Controls { efer: EFER_LME | EFER_LMA, cs_l: true, ..paging };
     let off = Controls { cr0: CR0_PE | CR0_ET, ..Controls::default() };
@@ -319,7 +319,7 @@ fn efer_is_the_guests_own() {
         let mut bench = Bench::with(&indexed(msr::EFER, value));
         bench.cpu.controls = before;
         let expected = efer.map_or((REFUSED, vec![]), |efer| {
-            (Outcome::Advance, vec![Did::SetControls(Controls { efer, ..before })])
+            (Outcome::Advance, vec![Action::SetControls(Controls { efer, ..before })])
         });
         assert_eq!(bench.answer(Exit::Wrmsr), expected, "{value:#x}");
         assert_eq!(bench.answer(Exit::Rdmsr), (Outcome::Advance, vec![]));
@@ -328,7 +328,7 @@ fn efer_is_the_guests_own() {
 }
 
 #[test]
-fn xsetbv_as_the_cpu_takes_it() {
+fn xsetbv_faults_as_on_the_cpu() {
     let all = u64::from(XCR0_SUPPORTED);
     for (register, value, good) in [
         (0, 1, true),
@@ -340,12 +340,16 @@ fn xsetbv_as_the_cpu_takes_it() {
     ] {
         let mut bench = with_xsave(&indexed(register, value));
         let expected =
-            if good { (Outcome::Advance, vec![Did::Xsetbv(register, value)]) } else { (REFUSED, vec![]) };
+            if good { (Outcome::Advance, vec![Action::Xsetbv(register, value)]) } else { (REFUSED, vec![]) };
         assert_eq!(bench.answer(Exit::Xsetbv), expected, "{register}: {value:#x}");
     }
     let mut bench = with_xsave(&indexed(0, 7));
     bench.cpu.faults = true;
-    assert_eq!(bench.answer(Exit::Xsetbv), (REFUSED, vec![Did::Xsetbv(0, 7)]), "the CPU has the last word");
+    assert_eq!(
+        bench.answer(Exit::Xsetbv),
+        (REFUSED, vec![Action::Xsetbv(0, 7)]),
+        "the CPU refuses the value"
+    );
     let mut bench = with_xsave(&indexed(0, 7));
     bench.cpu.cpl = 3;
     assert_eq!(bench.answer(Exit::Xsetbv), (REFUSED, vec![]), "only at privilege level 0");
@@ -362,13 +366,13 @@ fn with_xsave(registers: &[(Register, u64)]) -> Bench {
 }
 
 #[test]
-fn hypercalls_tell_of_the_machine() {
+fn hypercalls_describe_the_machine() {
     let call = |bench: &mut Bench, call: u64, rbx, rcx| {
         [(Rax, call), (Rbx, rbx), (Rcx, rcx)]
             .iter()
             .for_each(|(r, value)| bench.cpu.registers.set(*r, *value));
         let (_, did) = bench.run(&[Exit::Hypercall, Exit::TripleFault]);
-        assert_eq!(did, [Did::Run, Did::Advance, Did::Run]);
+        assert_eq!(did, [Action::Run, Action::Advance, Action::Run]);
         [Rax, Rbx, Rcx, Rdx, Rsi, Rdi].map(|register| bench.get(register))
     };
     let mut bench = Bench::with(&[]);

@@ -1,4 +1,4 @@
-//! Any exits in any mode with any registers.
+//! Property test: any exit in any CPU mode with any registers.
 
 use std::ops::Range;
 
@@ -16,11 +16,11 @@ use vidar_core::x86::msr::{self, EFER_LMA, EFER_LME};
 use vidar_core::x86::registers::Register::{self, Rcx};
 
 use crate::bench::{
-    Bench, CR4_ALLOWED, Did, EFER_ALLOWED, INSTRUCTION, LOADED, MSRS, PHYSICAL_ADDRESS_BITS, REGION,
+    Action, Bench, CR4_ALLOWED, EFER_ALLOWED, INSTRUCTION, LOADED, MSRS, PHYSICAL_ADDRESS_BITS, REGION,
 };
 use crate::{APIC, denied, touch};
 
-/// CPU modes that a guest can be in.
+/// Returns control registers for the CPU modes of a guest.
 fn controls() -> impl Strategy<Value = Controls> {
     let modes = [
         (CR0_ET, 0, 0, false),
@@ -39,7 +39,7 @@ fn controls() -> impl Strategy<Value = Controls> {
     })
 }
 
-/// Contents of a register that something may hinge on.
+/// Returns register contents at which behaviour may change.
 fn value() -> impl Strategy<Value = u64> {
     let near = |range: Range<u64>| (range, -2i64..3).prop_map(|(at, off)| at.wrapping_add_signed(off));
     let special = [1, 7, 0xd, 0x19, 0x4000_0000, 0x8000_0001, CR0_PG | CR0_PE, CR4_PAE, CR4_PAE | CR4_LA57];
@@ -95,11 +95,13 @@ fn exit() -> impl Strategy<Value = Exit> {
     ]
 }
 
-/// What may be done to the CPU, whatever the exit was.
-fn check_effects(exit: &Exit, did: &[Did], before: &Controls, decoy: Hpa) -> Result<(), TestCaseError> {
+/// Checks that an exit has had only permitted effects on the CPU.
+fn check_effects(exit: &Exit, did: &[Action], before: &Controls, decoy: Hpa) -> Result<(), TestCaseError> {
     let moves = did
         .iter()
-        .filter(|did| matches!(did, Did::Advance | Did::Inject(_) | Did::Init { .. } | Did::Startup(_)))
+        .filter(|did| {
+            matches!(did, Action::Advance | Action::Inject(_) | Action::Init { .. } | Action::Startup(_))
+        })
         .count();
     prop_assert!(moves <= 1, "{:?}", did);
     for (.., pages) in LOADED.take() {
@@ -107,7 +109,7 @@ fn check_effects(exit: &Exit, did: &[Did], before: &Controls, decoy: Hpa) -> Res
     }
     for did in did {
         match *did {
-            Did::Wrmsr(index, value) => {
+            Action::Wrmsr(index, value) => {
                 let allowed = match (policy(MSRS, index).1, index) {
                     (Write::Refuse | Write::Keep, _) => false,
                     (_, msr::EFER | msr::BIOS_UPDT_TRIG | msr::PATCH_LOADER) => false,
@@ -122,7 +124,7 @@ fn check_effects(exit: &Exit, did: &[Did], before: &Controls, decoy: Hpa) -> Res
                 let page = Hpa(value & 0xf_ffff_ffff_f000);
                 prop_assert!(index != msr::APIC_BASE || !REGION.contains(&page), "{:#x}", value);
             }
-            Did::SetControls(Controls { cr0, cr3, cr4, efer, cs_l }) => {
+            Action::SetControls(Controls { cr0, cr3, cr4, efer, cs_l }) => {
                 let has = |bit| cr0 & bit != 0;
                 prop_assert_eq!((cr3, cs_l), (before.cr3, before.cs_l));
                 prop_assert!(cr0 >> 32 == 0 && has(CR0_ET) && (has(CR0_PE) || !has(CR0_PG)), "{:#x}", cr0);
@@ -140,7 +142,7 @@ fn check_effects(exit: &Exit, did: &[Did], before: &Controls, decoy: Hpa) -> Res
                 }
                 prop_assert!(lma == 0 || cr4 & CR4_PAE != 0);
             }
-            Did::SetPdptes(entries) => prop_assert!(valid_pdptes(&entries, PHYSICAL_ADDRESS_BITS)),
+            Action::SetPdptes(entries) => prop_assert!(valid_pdptes(&entries, PHYSICAL_ADDRESS_BITS)),
             _ => {}
         }
     }
@@ -163,7 +165,7 @@ fn check_memory(bench: &Bench) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Whether the guest may stop for `stop` at `exit`: the ways that ARCHITECTURE.md lists.
+/// Returns true if the guest may stop for `stop` at `exit`: ARCHITECTURE.md lists these ways.
 fn may_stop(stop: Stop, exit: Exit) -> bool {
     match exit {
         Exit::TripleFault => stop == Stop::TripleFault,
@@ -175,14 +177,17 @@ fn may_stop(stop: Stop, exit: Exit) -> bool {
     }
 }
 
-/// Whether the guest gets on after an exit that was answered: it does not leave again for the same reason at once, unless
-/// the CPU itself has changed its mind.
-fn gets_on(bench: &Bench, exit: &Exit, did: &[Did]) -> bool {
+/// Returns true if the guest makes progress after an exit: it does not exit at once for the same reason again, unless
+/// the CPU decides otherwise the next time.
+fn makes_progress(bench: &Bench, exit: &Exit, did: &[Action]) -> bool {
     let moved = did.iter().any(|did| {
-        matches!(did, Did::Advance | Did::Skip(_) | Did::Inject(_) | Did::Init { .. } | Did::Startup(_))
+        matches!(
+            did,
+            Action::Advance | Action::Skip(_) | Action::Inject(_) | Action::Init { .. } | Action::Startup(_)
+        )
     });
     match exit {
-        Exit::SecondStage(Violation { mapped: true, .. }) => moved || did.contains(&Did::Flush),
+        Exit::SecondStage(Violation { mapped: true, .. }) => moved || did.contains(&Action::Flush),
         Exit::SecondStage(Violation { address, .. }) => {
             moved || address.0 < REACH && bench.translate(*address).is_some()
         }
@@ -196,7 +201,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn whatever_the_guest_does(
+    fn every_exit_is_answered_or_stops_the_guest_as_listed(
         modes in prop::collection::vec(controls(), 12),
         steps in prop::collection::vec((exit(), prop::collection::vec(value(), 16), prop::option::of(msr_index()), prop::bool::weighted(0.1), instruction()), 12),
         limit in 5usize..40,
@@ -218,11 +223,11 @@ proptest! {
             check_memory(&bench)?;
             if bench.cpu.script.is_empty() {
                 prop_assert_eq!((stop, last), (Stop::TripleFault, Exit::TripleFault));
-                prop_assert!(gets_on(&bench, &exit, &did), "{:?} comes again after {:?}", exit, did);
+                prop_assert!(makes_progress(&bench, &exit, &did), "{:?} comes again after {:?}", exit, did);
             } else {
                 prop_assert_eq!(last, exit);
                 prop_assert!(may_stop(stop, exit), "{:?} at {:?}", stop, exit);
-                prop_assert_eq!(did, [Did::Run]);
+                prop_assert_eq!(did, [Action::Run]);
             }
         }
     }

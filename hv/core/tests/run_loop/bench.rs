@@ -34,7 +34,7 @@ use vidar_core::x86::msr::{EFER_LME, EFER_NXE, Fault};
 use vidar_core::x86::registers::Register;
 
 use crate::APIC;
-pub use crate::cpu::{Did, FakeCpu, native_cpuid};
+pub use crate::cpu::{Action, FakeCpu, native_cpuid};
 
 /// What Vidar keeps for itself, in the middle of RAM.
 pub const REGION: Range<Hpa> = Hpa(0xc0_0000)..Hpa(0x100_0000);
@@ -181,13 +181,13 @@ impl Bench {
     }
 
     /// Answers `exit`: the outcome, and what was done to the CPU before it is applied.
-    pub fn answer(&mut self, exit: Exit) -> (Outcome, Vec<Did>) {
+    pub fn answer(&mut self, exit: Exit) -> (Outcome, Vec<Action>) {
         let outcome = run::answer(&mut self.cpu, &self.machine, &exit);
         (outcome, std::mem::take(&mut self.cpu.did))
     }
 
     /// Runs the loop through `exits`: how it ended, and what was done to the CPU.
-    pub fn run(&mut self, exits: &[Exit]) -> ((Stop, Exit), Vec<Did>) {
+    pub fn run(&mut self, exits: &[Exit]) -> ((Stop, Exit), Vec<Action>) {
         self.cpu.script = exits.iter().copied().collect();
         let end = run::run(&mut self.cpu, &self.machine);
         (end, std::mem::take(&mut self.cpu.did))

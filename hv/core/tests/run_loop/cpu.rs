@@ -1,4 +1,4 @@
-//! A CPU that leaves its guest for what a test says, and notes down what is done to it.
+//! A fake CPU, which exits as a script says and records what is done to it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,9 +19,9 @@ use vidar_core::x86::registers::Registers;
 
 use crate::bench::{CODE, XCR0_SUPPORTED};
 
-/// What was done to the CPU, in order.
+/// Something that was done to the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Did {
+pub enum Action {
     Run,
     Advance,
     Inject(Exception),
@@ -40,26 +40,26 @@ pub enum Did {
     SetPdptes([u64; 4]),
 }
 
-/// A CPU that follows a script. Its MSRs hold whatever is written to them; those that are not there give #GP.
+/// A CPU that follows a script. Its MSRs hold what is written to them; MSRs that it lacks raise #GP.
 pub struct FakeCpu {
     pub script: VecDeque<Exit>,
-    pub did: Vec<Did>,
+    pub did: Vec<Action>,
     pub registers: Registers,
     pub controls: Controls,
     pub cpl: u8,
     pub task_is_16_bit: bool,
     pub msrs: BTreeMap<u32, u64>,
-    /// What most leaves of CPUID have in EDX.
+    /// The value that most CPUID leaves return in EDX.
     pub cpuid_edx: u32,
-    /// Every access to an MSR and XCR0 gives #GP.
+    /// True if every access to an MSR or XCR0 raises #GP.
     pub faults: bool,
     pub percpu: &'static PerCpu,
     pub apic_mode: Option<Mode>,
-    /// What the registers of the APIC's page hold.
+    /// The contents of the registers in the APIC's page.
     pub apic: BTreeMap<u16, u32>,
-    /// A start-up IPI of Vidar's has the CPU with this block come up.
+    /// The CPU that starts when Vidar sends a start-up IPI.
     pub comes_up: Option<&'static PerCpu>,
-    /// Where [`FakeCpu::comes_up`] came up.
+    /// The vector at which [`FakeCpu::comes_up`] has started.
     pub started_at: Option<u8>,
     pub doubt: Doubt,
 }
@@ -118,7 +118,7 @@ impl FakeCpu {
 /// What most leaves of CPUID have in EDX.
 const CPUID_EDX: u32 = 0x8745_4321;
 
-/// The CPU's own CPUID: outputs that tell the inputs.
+/// The CPU's own CPUID, whose outputs depend on the inputs.
 pub fn native_cpuid(leaf: u32, subleaf: u32) -> Leaf {
     match (leaf, subleaf) {
         (0xd, 0) => Leaf { eax: XCR0_SUPPORTED, ..Leaf::default() },
@@ -128,8 +128,8 @@ pub fn native_cpuid(leaf: u32, subleaf: u32) -> Leaf {
 
 impl Vcpu for FakeCpu {
     fn run(&mut self) -> Exit {
-        self.did.push(Did::Run);
-        self.script.pop_front().expect("the guest is run although it stopped")
+        self.did.push(Action::Run);
+        self.script.pop_front().expect("the script has no further exit")
     }
 
     fn registers(&mut self) -> &mut Registers {
@@ -158,27 +158,27 @@ impl Vcpu for FakeCpu {
 
     fn set_controls(&mut self, controls: &Controls) {
         self.controls = *controls;
-        self.did.push(Did::SetControls(*controls));
+        self.did.push(Action::SetControls(*controls));
     }
 
     fn watch_efer(&mut self, watch: bool) {
-        self.did.push(Did::WatchEfer(watch));
+        self.did.push(Action::WatchEfer(watch));
     }
 
     fn set_pdptes(&mut self, entries: [u64; 4]) {
-        self.did.push(Did::SetPdptes(entries));
+        self.did.push(Action::SetPdptes(entries));
     }
 
     fn advance(&mut self) {
-        self.did.push(Did::Advance);
+        self.did.push(Action::Advance);
     }
 
     fn skip(&mut self, length: u8) {
-        self.did.push(Did::Skip(length));
+        self.did.push(Action::Skip(length));
     }
 
     fn set_flags(&mut self, mask: u64, flags: u64) {
-        self.did.push(Did::SetFlags(mask, flags));
+        self.did.push(Action::SetFlags(mask, flags));
     }
 
     fn code(&self) -> Code {
@@ -186,19 +186,19 @@ impl Vcpu for FakeCpu {
     }
 
     fn inject(&mut self, exception: Exception) {
-        self.did.push(Did::Inject(exception));
+        self.did.push(Action::Inject(exception));
     }
 
     fn init(&mut self, waits: bool) {
-        self.did.push(Did::Init { waits });
+        self.did.push(Action::Init { waits });
     }
 
     fn startup(&mut self, vector: u8) {
-        self.did.push(Did::Startup(vector));
+        self.did.push(Action::Startup(vector));
     }
 
     fn flush_second_stage(&mut self) {
-        self.did.push(Did::Flush);
+        self.did.push(Action::Flush);
     }
 
     fn doubt(&mut self) -> &mut Doubt {
@@ -225,18 +225,18 @@ impl Processor for FakeCpu {
     }
 
     fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault> {
-        self.did.push(Did::Wrmsr(index, value));
+        self.did.push(Action::Wrmsr(index, value));
         *self.msrs.get_mut(&index).filter(|_| !self.faults).ok_or(Fault)? = value;
         Ok(())
     }
 
     fn xsetbv(&mut self, register: u32, value: u64) -> Result<(), Fault> {
-        self.did.push(Did::Xsetbv(register, value));
+        self.did.push(Action::Xsetbv(register, value));
         if self.faults { Err(Fault) } else { Ok(()) }
     }
 
     fn wbinvd(&mut self) {
-        self.did.push(Did::Wbinvd);
+        self.did.push(Action::Wbinvd);
     }
 
     fn apic_mode(&self) -> Option<Mode> {
@@ -248,12 +248,12 @@ impl Processor for FakeCpu {
     }
 
     fn write_apic(&mut self, offset: u16, value: u32) {
-        self.did.push(Did::WriteApic(offset, value));
+        self.did.push(Action::WriteApic(offset, value));
         self.apic.insert(offset, value);
     }
 
     fn send(&mut self, message: Message, destination: Destination) {
-        self.did.push(Did::Send(message, destination));
+        self.did.push(Action::Send(message, destination));
         if let (Message::Startup(_), Some(cpu)) = (message, self.comes_up) {
             self.started_at = cpu.startup.take();
         }

@@ -7,7 +7,7 @@ use vidar_core::mem::stage2::REACH;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::outcome::Outcome;
 
-use crate::bench::{Bench, Did, HOST_ROOT, REGION, warnings};
+use crate::bench::{Action, Bench, HOST_ROOT, REGION, warnings};
 use crate::{APIC, FAR, REFUSED, indexed, touch};
 
 #[test]
@@ -20,7 +20,7 @@ fn memory_types_follow_a_write_to_an_mtrr() {
     bench.answer(touch(APIC));
     // 4 MiB to 6 MiB WC. The pair is not in use yet.
     let before = bench.pages();
-    assert_eq!(bench.answer(Exit::Wrmsr), (Outcome::Advance, vec![Did::Wrmsr(0x202, 0x40_0001)]));
+    assert_eq!(bench.answer(Exit::Wrmsr), (Outcome::Advance, vec![Action::Wrmsr(0x202, 0x40_0001)]));
     assert_eq!(bench.pages(), before);
     for (index, value, expected) in [
         (0x203, 0xff_ffe0_0800, [Some(WriteBack), Some(WriteCombining), Some(WriteBack)]),
@@ -28,7 +28,7 @@ fn memory_types_follow_a_write_to_an_mtrr() {
         (IA32_MTRR_DEF_TYPE, 0, [Some(Uncacheable); 3]),
     ] {
         indexed(index, value).iter().for_each(|(register, value)| bench.cpu.registers.set(*register, *value));
-        let did = vec![Did::Wrmsr(index, value), Did::Flush];
+        let did = vec![Action::Wrmsr(index, value), Action::Flush];
         assert_eq!(bench.answer(Exit::Wrmsr), (Outcome::Advance, did));
         assert_eq!(types(&bench), expected, "{index:#x} = {value:#x}");
         assert_eq!(bench.translate(APIC), None, "what is no RAM is mapped again when it is touched");
@@ -41,7 +41,7 @@ fn writing_back_what_an_mtrr_holds_changes_no_page() {
         let mut bench = Bench::with(&indexed(index, value));
         bench.answer(touch(APIC));
         let before = bench.pages();
-        assert_eq!(bench.answer(Exit::Wrmsr), (Outcome::Advance, vec![Did::Wrmsr(index, value)]));
+        assert_eq!(bench.answer(Exit::Wrmsr), (Outcome::Advance, vec![Action::Wrmsr(index, value)]));
         assert_eq!(bench.pages(), before);
     }
 }
@@ -53,7 +53,7 @@ fn an_mtrr_that_faults_changes_no_memory_type() {
         bench.answer(touch(APIC));
         bench.cpu.faults = true;
         let before = bench.pages();
-        assert_eq!(bench.answer(Exit::Wrmsr), (REFUSED, vec![Did::Wrmsr(index, value)]));
+        assert_eq!(bench.answer(Exit::Wrmsr), (REFUSED, vec![Action::Wrmsr(index, value)]));
         assert_eq!(bench.pages(), before);
     }
 }
@@ -80,7 +80,7 @@ fn a_device_is_mapped_when_it_is_touched() {
 }
 
 #[test]
-fn vidars_memory_is_shown_as_a_decoy_and_reported_once() {
+fn touch_of_vidars_memory_maps_the_decoy_and_is_reported_once() {
     let mut bench = Bench::new();
     warnings();
     let last = REGION.end.0 - 1;
@@ -107,12 +107,12 @@ fn vidars_memory_is_shown_as_a_decoy_and_reported_once() {
 }
 
 #[test]
-fn without_frames_the_tables_are_remade() {
+fn tables_are_rebuilt_when_frames_run_out() {
     let mut bench = Bench::new();
     let ram = Gpa(0x180_0000);
     bench.frames(|frames| frames.limit(frames.used()));
     assert!(bench.translate(ram).is_some());
-    assert_eq!(bench.answer(touch(FAR)), (Outcome::Resume, vec![Did::Flush]));
+    assert_eq!(bench.answer(touch(FAR)), (Outcome::Resume, vec![Action::Flush]));
     assert_eq!(bench.translate(FAR), Some((FAR.identity(), WriteBack)));
     assert_eq!(bench.translate(ram), None);
     assert_eq!(bench.answer(touch(ram)), (Outcome::Resume, vec![]), "there are frames again");
@@ -121,7 +121,7 @@ fn without_frames_the_tables_are_remade() {
 }
 
 #[test]
-fn without_frames_for_one_page_the_decoy_is_shown() {
+fn decoy_is_mapped_if_no_frame_is_left_for_one_page() {
     let mut bench = Bench::new();
     let decoy = bench.decoy();
     // The root, the decoy and the tables that lead to it are all there is.
@@ -142,7 +142,7 @@ fn addresses_beyond_the_second_stage_fault() {
 }
 
 #[test]
-fn a_cpu_that_runs_vidar_as_the_guest_is_named() {
+fn touch_with_vidars_own_cr3_is_reported_as_such() {
     for (cr3, named) in [(HOST_ROOT.0, true), (HOST_ROOT.0 | 0x18, true), (0x1000, false)] {
         let mut bench = Bench::new();
         warnings();

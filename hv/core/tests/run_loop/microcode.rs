@@ -1,4 +1,4 @@
-//! Updates of the microcode: which pages the CPU is shown, and what the guest gets.
+//! Microcode updates: which pages the CPU reads, and the outcome for the guest.
 
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE};
 use vidar_core::mem::layout::WINDOW_RUN;
@@ -9,7 +9,8 @@ use vidar_core::x86::msr::{BIOS_UPDT_TRIG, PATCH_LOADER};
 use crate::bench::{Bench, LOADED, Loaded, PHYSICAL_ADDRESS_BITS, RAM, REGION};
 use crate::{REFUSED, indexed};
 
-/// Has the guest, which has paging off, load an update at `address`: what it gets, what the CPU was shown, and the decoy.
+/// Lets the guest, with paging off, load an update at `address`. Returns the outcome, what the CPU has read, and the
+/// decoy.
 fn load(msr: u32, address: u64) -> (Outcome, Vec<Loaded>, Hpa) {
     let mut bench = Bench::with(&indexed(msr, address));
     let before = bench.cpu.registers;
@@ -18,7 +19,7 @@ fn load(msr: u32, address: u64) -> (Outcome, Vec<Loaded>, Hpa) {
     (outcome, LOADED.take(), bench.decoy())
 }
 
-/// As many pages from `first` on as a window holds.
+/// Returns as many pages from `first` on as a window holds.
 fn pages(first: u64) -> Vec<Hpa> {
     (first..).step_by(PAGE_SIZE as usize).take(WINDOW_RUN).map(Hpa).collect()
 }
@@ -40,7 +41,7 @@ fn the_cpu_reads_the_update_from_the_guests_pages() {
 }
 
 #[test]
-fn memory_that_was_added_is_memory() {
+fn update_may_lie_in_memory_that_was_added() {
     for first in [RAM[2].end.0, 1 << 32, (1 << PHYSICAL_ADDRESS_BITS) - (4 << 20)] {
         let (outcome, loaded, _) = load(PATCH_LOADER, first + 16);
         assert_eq!((outcome, loaded), (Outcome::Advance, vec![(0, PATCH_LOADER, 16, pages(first))]));
@@ -48,7 +49,7 @@ fn memory_that_was_added_is_memory() {
 }
 
 #[test]
-fn vidars_memory_is_never_shown() {
+fn decoy_is_read_in_place_of_vidars_memory() {
     for first in [REGION.start, Hpa(REGION.start.0 - 3 * PAGE_SIZE), Hpa(REGION.end.0 - PAGE_SIZE)] {
         let (_, loaded, decoy) = load(PATCH_LOADER, first.0 + 16);
         let mut expected = pages(first.0);
@@ -59,7 +60,7 @@ fn vidars_memory_is_never_shown() {
 }
 
 #[test]
-fn beyond_all_memory_nothing_is_loaded() {
+fn update_beyond_the_address_width_faults() {
     for address in [1 << PHYSICAL_ADDRESS_BITS, 0xffff_ffff_8123_4567] {
         for msr in [BIOS_UPDT_TRIG, PATCH_LOADER] {
             let (outcome, loaded, _) = load(msr, address + 48);
@@ -69,7 +70,7 @@ fn beyond_all_memory_nothing_is_loaded() {
 }
 
 #[test]
-fn what_the_cpu_refuses_faults() {
+fn update_that_the_cpu_refuses_faults() {
     // One page, and what reads as ones.
     for address in [(1 << PHYSICAL_ADDRESS_BITS) - PAGE_SIZE, REGION.start.0] {
         let (outcome, loaded, _) = load(PATCH_LOADER, address);

@@ -10,7 +10,7 @@ use vidar_core::x86::icr::{Destination, Message, Mode, register};
 use vidar_core::x86::msr::{APIC_BASE, X2APIC_ICR};
 use vidar_core::x86::registers::Register::Rax;
 
-use crate::bench::{Bench, Did, INSTRUCTION, warnings};
+use crate::bench::{Action, Bench, INSTRUCTION, warnings};
 use crate::{APIC, FAR, REFUSED, denied, indexed, touch};
 
 const EMULATED: Startup = Startup::Emulated { trampoline: 0x9e };
@@ -30,7 +30,7 @@ fn store(bench: &mut Bench, value: u32) {
     bench.cpu.registers.set(Rax, 0xffff_ffff_0000_0000 | u64::from(value));
 }
 
-fn send(bench: &mut Bench, value: u32, to: u8) -> Vec<Did> {
+fn send(bench: &mut Bench, value: u32, to: u8) -> Vec<Action> {
     store(bench, value);
     bench.cpu.apic.insert(register::ICR_HIGH, u32::from(to) << 24);
     let (outcome, did) = bench.answer(denied(APIC + u64::from(register::ICR_LOW)));
@@ -42,7 +42,7 @@ fn send(bench: &mut Bench, value: u32, to: u8) -> Vec<Did> {
 fn other_registers_of_the_apic_are_simply_written() {
     for offset in [0xb0, 0x380, register::LOGICAL_DESTINATION] {
         let (mut bench, exit) = writing(offset, 0x1234_5678, EMULATED);
-        assert_eq!(bench.answer(exit), (Outcome::Skip(6), vec![Did::WriteApic(offset, 0x1234_5678)]));
+        assert_eq!(bench.answer(exit), (Outcome::Skip(6), vec![Action::WriteApic(offset, 0x1234_5678)]));
     }
 }
 
@@ -52,7 +52,7 @@ fn a_register_can_be_changed_where_it_is() {
     // or dword ptr [APIC + 0xf0], 0x100
     INSTRUCTION.set([0x81, 0x0d, 0xf0, 0, 0xe0, 0xfe, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
     bench.cpu.apic.insert(0xf0, 0xff);
-    let did = vec![Did::SetFlags(0x8d5, 4), Did::WriteApic(0xf0, 0x1ff)];
+    let did = vec![Action::SetFlags(0x8d5, 4), Action::WriteApic(0xf0, 0x1ff)];
     assert_eq!(bench.answer(exit), (Outcome::Skip(10), did));
 }
 
@@ -60,7 +60,7 @@ fn a_register_can_be_changed_where_it_is() {
 fn interrupts_are_sent_as_they_are() {
     let (mut bench, _) = writing(0, 0, EMULATED);
     for icr in [0x40fd, 0xc_00f6, 0x0400] {
-        assert_eq!(send(&mut bench, icr, 1), [Did::WriteApic(register::ICR_LOW, icr)], "{icr:#x}");
+        assert_eq!(send(&mut bench, icr, 1), [Action::WriteApic(register::ICR_LOW, icr)], "{icr:#x}");
     }
 }
 
@@ -71,10 +71,10 @@ fn a_cpu_is_started_by_vidar() {
     bench.cpu.comes_up = Some(cpu);
     let to = Destination::Physical(5);
     assert_eq!(send(&mut bench, STARTUP, 5), [], "it runs");
-    assert_eq!(send(&mut bench, INIT, 5), [Did::Send(Message::Init, to)]);
+    assert_eq!(send(&mut bench, INIT, 5), [Action::Send(Message::Init, to)]);
     assert_eq!(send(&mut bench, INIT, 5), [], "it waits already");
     assert_eq!(send(&mut bench, 0x8500, 5), [], "de-assert");
-    assert_eq!(send(&mut bench, STARTUP, 5), [Did::Send(Message::Startup(0x9e), to)]);
+    assert_eq!(send(&mut bench, STARTUP, 5), [Action::Send(Message::Startup(0x9e), to)]);
     assert_eq!(bench.cpu.started_at, Some(0x9a));
     assert_eq!(send(&mut bench, STARTUP, 5), [], "it runs again");
 }
@@ -85,7 +85,7 @@ fn a_start_up_ipi_is_repeated_until_the_cpu_is_up_but_not_for_ever() {
     send(&mut bench, INIT, 1);
     let sent = send(&mut bench, STARTUP, 1);
     assert!((2..1000).contains(&sent.len()), "{}", sent.len());
-    let again = Did::Send(Message::Startup(0x9e), Destination::Physical(1));
+    let again = Action::Send(Message::Startup(0x9e), Destination::Physical(1));
     assert!(sent.iter().all(|did| *did == again));
 }
 
@@ -95,23 +95,23 @@ fn a_cpu_that_is_not_vidars_is_left_alone() {
     for icr in [INIT, STARTUP] {
         assert_eq!(send(&mut bench, icr, 3), []);
     }
-    let all_others = [1, 5].map(|id| Did::Send(Message::Init, Destination::Physical(id)));
+    let all_others = [1, 5].map(|id| Action::Send(Message::Init, Destination::Physical(id)));
     assert_eq!(send(&mut bench, INIT | 0xc_0000, 0), all_others);
 }
 
 #[test]
-fn the_boot_cpu_takes_its_init_as_it_is() {
+fn init_to_the_boot_cpu_is_sent_unchanged() {
     let (mut bench, _) = writing(0, 0, EMULATED);
-    let to_boot_cpu = [Did::Send(Message::Init, Destination::Physical(0))];
+    let to_boot_cpu = [Action::Send(Message::Init, Destination::Physical(0))];
     assert_eq!(send(&mut bench, INIT, 0), to_boot_cpu);
     assert_eq!(send(&mut bench, STARTUP, 0), []);
 }
 
 #[test]
-fn logical_ids_are_those_that_were_written() {
+fn logical_destinations_are_those_that_the_guest_wrote() {
     let (mut bench, _) = writing(0, 0, EMULATED);
     bench.machine.host.cpus[1].set_logical_destination(0x0200_0000);
-    assert_eq!(send(&mut bench, INIT | 1 << 11, 2), [Did::Send(Message::Init, Destination::Physical(1))]);
+    assert_eq!(send(&mut bench, INIT | 1 << 11, 2), [Action::Send(Message::Init, Destination::Physical(1))]);
     assert_eq!(send(&mut bench, INIT | 1 << 11, 4), []);
 }
 
@@ -119,13 +119,13 @@ fn logical_ids_are_those_that_were_written() {
 const UNKNOWN: [[u8; 16]; 2] = [[0x0f; 16], [0x89, 0x25, 0, 3, 0xe0, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
 
 #[test]
-fn an_unknown_instruction_is_refused_in_the_end() {
+fn unknown_store_is_refused_after_some_retries() {
     for bytes in UNKNOWN {
         let (mut bench, exit) = writing(register::ICR_LOW, INIT, EMULATED);
         INSTRUCTION.set(bytes);
         for _ in 0..2 {
             for _ in 1..PATIENCE {
-                assert_eq!(bench.answer(exit), (Outcome::Resume, vec![Did::Flush]));
+                assert_eq!(bench.answer(exit), (Outcome::Resume, vec![Action::Flush]));
             }
             assert_eq!(bench.answer(exit), (REFUSED, vec![]));
         }
@@ -138,25 +138,25 @@ fn a_store_whose_bytes_another_cpu_changes_is_executed_again() {
         let (mut bench, exit) = writing(0xb0, 0, EMULATED);
         for round in 0..2 * PATIENCE {
             INSTRUCTION.set(bytes);
-            assert_eq!(bench.answer(exit), (Outcome::Resume, vec![Did::Flush]), "{round}");
+            assert_eq!(bench.answer(exit), (Outcome::Resume, vec![Action::Flush]), "{round}");
             store(&mut bench, round);
-            assert_eq!(bench.answer(exit), (Outcome::Skip(6), vec![Did::WriteApic(0xb0, round)]));
+            assert_eq!(bench.answer(exit), (Outcome::Skip(6), vec![Action::WriteApic(0xb0, round)]));
         }
     }
 }
 
 #[test]
-fn without_an_apic_there_it_is_memory() {
+fn store_is_carried_out_if_the_apic_is_not_at_its_page() {
     for mode in [None, Some(Mode::X2Apic)] {
         let (mut bench, exit) = writing(register::ICR_LOW, INIT, EMULATED);
         bench.cpu.apic_mode = mode;
-        let written = vec![Did::WriteApic(register::ICR_LOW, INIT)];
+        let written = vec![Action::WriteApic(register::ICR_LOW, INIT)];
         assert_eq!(bench.answer(exit), (Outcome::Skip(6), written));
     }
 }
 
 #[test]
-fn the_msr_of_x2apic_mode() {
+fn writes_to_the_x2apic_icr_are_sent_as_messages() {
     let msr = |value: u64, mode, startup| {
         let mut bench = Bench::with_others(&[1, 5], startup);
         bench.cpu.apic_mode = Some(mode);
@@ -165,7 +165,7 @@ fn the_msr_of_x2apic_mode() {
         bench.answer(Exit::Wrmsr)
     };
     let init = 5 << 32 | u64::from(INIT);
-    let sent = vec![Did::Send(Message::Init, Destination::Physical(5))];
+    let sent = vec![Action::Send(Message::Init, Destination::Physical(5))];
     assert_eq!(msr(init, Mode::X2Apic, EMULATED), (Outcome::Advance, sent));
     assert_eq!(msr(init | 1 << 12, Mode::X2Apic, EMULATED), (REFUSED, vec![]));
     for (value, mode, startup) in [
@@ -173,7 +173,7 @@ fn the_msr_of_x2apic_mode() {
         (init, Mode::XApic, EMULATED),
         (init, Mode::X2Apic, Startup::Hardware),
     ] {
-        assert_eq!(msr(value, mode, startup), (Outcome::Advance, vec![Did::Wrmsr(X2APIC_ICR, value)]));
+        assert_eq!(msr(value, mode, startup), (Outcome::Advance, vec![Action::Wrmsr(X2APIC_ICR, value)]));
     }
 }
 
@@ -212,7 +212,7 @@ fn with_several_cpus_types_change_and_nothing_is_unmapped() {
         let (outcome, did) = bench.answer(Exit::Wrmsr);
         assert_eq!(outcome, Outcome::Advance);
         (
-            did.contains(&Did::Flush),
+            did.contains(&Action::Flush),
             bench.translate(FAR),
             bench.translate(Gpa(0x10_0000)),
             bench.pages().len(),
@@ -266,9 +266,9 @@ fn the_watched_page_is_never_filled() {
 }
 
 #[test]
-fn an_access_that_was_denied_by_what_a_cpu_remembered_is_tried_again() {
+fn access_denied_by_a_stale_tlb_entry_is_retried() {
     let (mut bench, _) = writing(0, 0, EMULATED);
     for address in [Gpa(0x10_0000), FAR, APIC + PAGE_SIZE] {
-        assert_eq!(bench.answer(denied(address)), (Outcome::Resume, vec![Did::Flush]));
+        assert_eq!(bench.answer(denied(address)), (Outcome::Resume, vec![Action::Flush]));
     }
 }
