@@ -1,4 +1,4 @@
-//! How the machine's memory is divided: what Vidar keeps, and what the guest gets.
+//! The division of the machine's memory: what Vidar keeps, and what the guest gets.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -7,7 +7,7 @@ use crate::mem::addr::Hpa;
 use crate::mem::map::MemoryMap;
 use crate::mem::ranges::RangeSet;
 
-/// The division of memory. It begins with the region of Vidar's image, and the boot order keeps more where that is too small.
+/// The division of memory. Vidar keeps the region of its image, and the boot order adds more where that is too small.
 #[derive(Debug, Clone)]
 pub struct MemoryPlan<'a> {
     free: MemoryMap<'a>,
@@ -15,34 +15,37 @@ pub struct MemoryPlan<'a> {
 }
 
 impl<'a> MemoryPlan<'a> {
-    /// The plan for a machine with this memory map, in which Vidar keeps `region`.
+    /// Returns the plan for a machine with this memory map, in which Vidar keeps only `region`.
     pub fn new(firmware: &MemoryMap<'a>, region: Range<Hpa>) -> Self {
         Self { free: firmware.clone(), kept: Vec::from([region]) }
     }
 
-    /// Keeps `range` from the guest, and logs why.
+    /// Keeps `range` for Vidar, and logs it with the reason `why`.
+    ///
+    /// # Panics
+    /// If a memory map cannot hold another reserved range: [`MemoryMap::reserved`].
     pub fn keep(&mut self, range: Range<Hpa>, why: &str) {
         log::info!("keeps {} to {} as well, {why}", range.start, Hpa(range.end.0.saturating_sub(1)));
         self.free = self.free.reserved(&range);
         self.kept.push(range);
     }
 
-    /// All that Vidar keeps: the region of the image first.
+    /// Returns all ranges that Vidar keeps, the region of the image first.
     pub fn kept(&self) -> &[Range<Hpa>] {
         &self.kept
     }
 
-    /// Firmware's memory map, in which what Vidar keeps beside the region of its image is reserved.
+    /// Returns the firmware's memory map with everything reserved that Vidar keeps, except for the region of its image.
     pub fn beside_region(&self) -> &MemoryMap<'a> {
         &self.free
     }
 
-    /// The memory map that the guest is given: firmware's map, in which all that Vidar keeps is reserved.
+    /// Returns the memory map for the guest: the firmware's map with everything reserved that Vidar keeps.
     pub fn guest_map(&self) -> MemoryMap<'a> {
         self.kept.first().map_or_else(|| self.free.clone(), |region| self.free.reserved(region))
     }
 
-    /// The RAM that the guest may use.
+    /// Returns the RAM that the guest may use.
     pub fn guest_ram(&self) -> RangeSet {
         let mut ram = self.free.usable();
         self.kept.iter().for_each(|kept| ram.remove(kept));
@@ -56,7 +59,7 @@ mod tests {
     use crate::mem::map::{MemoryKind, MemoryRegion};
 
     #[test]
-    fn the_guest_gets_what_is_not_kept() {
+    fn guest_gets_all_memory_that_vidar_does_not_keep() {
         let ram = MemoryRegion { range: Hpa(0)..Hpa(0x80_0000), kind: MemoryKind::Usable };
         let firmware = MemoryMap::from_regions([ram]);
         let mut plan = MemoryPlan::new(&firmware, Hpa(0x20_0000)..Hpa(0x40_0000));

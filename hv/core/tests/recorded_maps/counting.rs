@@ -1,9 +1,9 @@
-//! An allocator that counts what a thread has in use.
+//! A global allocator that counts what a thread has allocated.
 
 use std::alloc::{GlobalAlloc, Layout as Allocation, System};
 use std::cell::Cell;
 
-/// Counts what this thread allocates while [`COUNTED`] says so.
+/// Counts the allocations of a thread while its [`COUNTED`] is true.
 struct Counting;
 
 thread_local! {
@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Runs `steps` and returns what they had in use at most.
+/// Runs `steps` and returns the largest number of bytes that they had allocated at one time.
 pub fn peak(steps: impl FnOnce()) -> isize {
     USED.set(0);
     PEAK.set(0);
@@ -49,7 +49,7 @@ pub fn peak(steps: impl FnOnce()) -> isize {
     PEAK.get()
 }
 
-/// Frames are no heap.
+/// Runs `work` without counting, for the memory of frames, which is no heap.
 pub fn uncounted<T>(work: impl FnOnce() -> T) -> T {
     let counted = COUNTED.replace(false);
     let result = work();

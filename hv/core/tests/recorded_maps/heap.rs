@@ -29,15 +29,16 @@ use crate::placing::DEBIAN;
 use crate::recorded::{self, DESCRIPTOR, Descriptor, GIB, MIB, Machine, encode};
 use crate::tables::Tables;
 
-/// What the path may take at any time: half of the heap, so that the CPUs that Vidar's region holds have theirs in the rest.
+/// The largest amount of heap that the boot order may use: half of it, so that the CPUs in Vidar's region have the
+/// rest.
 const BOUND: isize = (HEAP_BYTES / 2) as isize;
 
-/// What a machine hands over.
+/// What a machine hands to Vidar.
 #[derive(Default)]
 struct Given {
     /// Boot information.
     words: Vec<u64>,
-    /// Memory with ACPI tables in it, from address 0 on, and the root pointer.
+    /// Memory with ACPI tables, from address 0 on, and the root pointer.
     tables: Vec<u8>,
     rsdp: Vec<u8>,
 }
@@ -56,7 +57,7 @@ fn information(tags: &[(u32, Vec<u8>)]) -> Vec<u64> {
     bytes.as_chunks().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect()
 }
 
-/// The tag of a memory map, of e820 or of EFI.
+/// Returns the tags of a memory map, of e820 or of EFI.
 fn map_tag(machine: &Machine) -> Vec<(u32, Vec<u8>)> {
     if machine.descriptors.is_empty() {
         let entry = |region: &vidar_core::mem::map::MemoryRegion| {
@@ -71,13 +72,13 @@ fn map_tag(machine: &Machine) -> Vec<(u32, Vec<u8>)> {
     }
 }
 
-/// A module's tag.
+/// Returns the tag of a module.
 fn module(range: Range<u64>, command_line: &[u8]) -> (u32, Vec<u8>) {
     let words = [range.start as u32, range.end as u32].map(u32::to_le_bytes).concat();
     (3, [&words[..], command_line, &[0]].concat())
 }
 
-/// A table with its header. ACPI Specification 6.5, 5.2.6 "System Description Table Header".
+/// Returns an ACPI table with its header. ACPI Specification 6.5, 5.2.6 "System Description Table Header".
 fn table(signature: &[u8; 4], content: &[u8]) -> Vec<u8> {
     let mut table = signature.to_vec();
     table.extend_from_slice(&(36 + content.len() as u32).to_le_bytes());
@@ -87,7 +88,8 @@ fn table(signature: &[u8; 4], content: &[u8]) -> Vec<u8> {
     table
 }
 
-/// Memory with a DSDT of so many bytes, as many SSDTs with sleep states in them, and a MADT with so many CPUs.
+/// Returns memory with a DSDT of `dsdt` bytes, `ssdts` SSDTs of the same size with sleep states in them, and a MADT
+/// with `cpus` CPUs; and the root pointer.
 fn acpi_tables(dsdt: usize, ssdts: usize, cpus: u32) -> (Vec<u8>, Vec<u8>) {
     let mut memory = vec![0; 0x1000];
     let mut put = |table: Vec<u8>| {
@@ -192,14 +194,14 @@ fn walk_tables(memory: &mut [u8], rsdp: &[u8]) -> Vec<madt::LocalApic> {
     let madt = find(memory, b"APIC", 0);
     let cpus = madt.clone().map(|at| madt::parse(&memory[at])).unwrap_or_default();
     if let Some(at) = madt {
-        madt::withdraw(&mut InMemory(&mut memory[at]), |id| id > 1).expect("it is no ROM");
+        madt::withdraw(&mut InMemory(&mut memory[at]), |id| id > 1).expect("the table is in RAM");
     }
     if let Some(at) = find(memory, b"DSDT", 0) {
-        sleep::withdraw(&mut InMemory(&mut memory[at])).expect("it is no ROM");
+        sleep::withdraw(&mut InMemory(&mut memory[at])).expect("the table is in RAM");
     }
     let mut nth = 0;
     while let Some(at) = find(memory, b"SSDT", nth) {
-        sleep::withdraw(&mut InMemory(&mut memory[at])).expect("it is no ROM");
+        sleep::withdraw(&mut InMemory(&mut memory[at])).expect("the table is in RAM");
         nth += 1;
     }
     cpus.cpus
@@ -278,7 +280,7 @@ impl Drop for Frames {
     }
 }
 
-/// The peak of a machine that hands over these tags beside its kernel's.
+/// Checks the peak of heap use for a machine that hands over these tags and tables.
 fn check(name: &str, tags: Vec<(u32, Vec<u8>)>, tables: (Vec<u8>, Vec<u8>)) {
     let (tables, rsdp) = tables;
     let mut given = Given { words: information(&tags), tables, rsdp };
@@ -300,7 +302,8 @@ fn heap_of_recorded_machines() {
     }
 }
 
-/// A map with so many entries: every other is RAM that Linux may have, but for 1 GiB in one piece at the start.
+/// Returns a map with `count` entries: 1 GiB of RAM in one piece, then small entries, of which every other is usable
+/// RAM.
 fn scattered(count: u64, kind: MemoryKind) -> Vec<(Range<u64>, MemoryKind)> {
     let small = (1..count).map(|at| {
         let start = GIB + at * 0x10_0000;

@@ -1,4 +1,4 @@
-//! What a map says, by asking every entry about one piece of memory after the other.
+//! A model of a memory map, which asks every entry about one piece of memory after the other.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ pub struct Piece {
     pub kinds: Vec<MemoryKind>,
 }
 
-/// The pieces that a map divides memory into, from 0 to the end of the space; `edges` divide it as well.
+/// Returns the pieces into which a map and `edges` divide memory, from 0 to the end of the address space.
 pub fn pieces(regions: &[MemoryRegion], edges: &[Hpa]) -> Vec<Piece> {
     let own = regions.iter().flat_map(|region| [region.range.start, region.range.end]);
     let mut edges: Vec<_> =
@@ -30,7 +30,7 @@ pub fn pieces(regions: &[MemoryRegion], edges: &[Hpa]) -> Vec<Piece> {
     edges.windows(2).map(piece).collect()
 }
 
-/// Those for which `wanted` holds, joined where they touch.
+/// Returns the pieces for which `wanted` is true, joined where they touch.
 fn runs(pieces: &[Piece], wanted: impl Fn(&Piece) -> bool) -> Vec<Range<Hpa>> {
     let mut runs: Vec<Range<Hpa>> = Vec::new();
     for piece in pieces.iter().filter(|piece| wanted(piece)) {
@@ -42,7 +42,7 @@ fn runs(pieces: &[Piece], wanted: impl Fn(&Piece) -> bool) -> Vec<Range<Hpa>> {
     runs
 }
 
-/// What is RAM for an operating system.
+/// Returns the RAM for an operating system.
 pub fn usable(regions: &[MemoryRegion]) -> Vec<Range<Hpa>> {
     runs(&pieces(regions, &[]), |piece| piece.kinds == [MemoryKind::Usable] && piece.range.start < RAM_END)
 }
