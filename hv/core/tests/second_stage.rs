@@ -123,7 +123,7 @@ fn answer<F: Format>(stage2: &SecondStage<F>, tables: &Tables, gpa: Gpa) -> Opti
     stage2.translate(tables, gpa).map(|(hpa, _, memory_type)| (hpa, memory_type))
 }
 
-/// An order in which the guest's memory comes to be mapped.
+/// The order in which pages are mapped: a range in advance, before or after touches at random addresses.
 struct Touches {
     identity: Identity,
     largest: PageSize,

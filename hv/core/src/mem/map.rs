@@ -201,7 +201,7 @@ pub struct Regions<'a> {
     entries: core::slice::ChunksExact<'a, u8>,
     read: fn(&[u8]) -> Option<MemoryRegion>,
     reserved: &'a [Range<Hpa>],
-    /// Whether each range of `reserved` has been returned.
+    /// True for each range of `reserved` that has been returned.
     shown: [bool; MAX_RESERVED],
     /// The rest of the entry that is being split.
     current: Option<MemoryRegion>,

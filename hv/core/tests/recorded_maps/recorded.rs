@@ -83,7 +83,7 @@ impl Machine {
         machine
     }
 
-    /// Its memory, as Vidar comes to know it.
+    /// Returns the machine's memory regions as Vidar reads them.
     pub fn regions(&self) -> Vec<MemoryRegion> {
         if self.descriptors.is_empty() {
             self.regions.clone()

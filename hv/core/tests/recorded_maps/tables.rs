@@ -57,7 +57,7 @@ fn identity(mtrrs: Mtrrs, region: Range<Hpa>) -> Identity {
     Identity { mtrrs, hidden: [region].into(), watched: None, moved: None, alias: 0 }
 }
 
-/// The guest's memory, with at most so many frames for its tables.
+/// Returns the guest's memory, with at most `limit` frames for its tables.
 pub fn guest(
     map: &MemoryMap<'_>,
     identity: Identity,
