@@ -29,7 +29,7 @@ use crate::debug::log as console;
 use crate::extension::Extension;
 use crate::extension::amd::Svm;
 use crate::extension::intel::Vmx;
-use crate::firmware::listed::Listed;
+use crate::firmware::cpu_list::CpuList;
 use crate::firmware::sleep;
 use crate::firmware::tables::Tables;
 use crate::host::memory::HostMemory;
@@ -127,7 +127,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let msr_map = E::msr_map(&mut memory.frames).ok_or(Refusal::TooMuchMemory)?;
     let cpu_frames = E::frames(&mut memory.frames, msr_map).ok_or(Refusal::TooMuchMemory)?;
     let tables = Tables::new(&info);
-    let listed = Listed::read(&tables, cpu.percpu());
+    let listed = CpuList::read(&tables, cpu.percpu());
     let lands = extension.leaves_init_to_the_cpu()
         && !options.emulate_startup
         && landing::leaves_low_memory(linux::release_of(&info));
@@ -178,7 +178,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
 /// if no place is free for it.
 fn add_memory<E: Extension>(
     extension: &E,
-    listed: &Listed<'_>,
+    listed: &CpuList<'_>,
     info: &BootInfo<'_>,
     plan: &mut MemoryPlan<'_>,
     frames: &mut Frames,

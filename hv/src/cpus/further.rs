@@ -23,7 +23,7 @@ use super::cpu::{self, Cpu};
 use super::end::end;
 use crate::arch::{apic, instructions};
 use crate::extension::Extension;
-use crate::firmware::listed::Listed;
+use crate::firmware::cpu_list::CpuList;
 use crate::host::memory::HostMemory;
 use crate::host::physical::GuestReader;
 use crate::host::tables::Frames;
@@ -89,7 +89,7 @@ pub const fn frames<E: Extension>() -> usize {
 /// [`Refusal`] if a further CPU cannot use the extension or differs from the boot CPU, or if too few frames are free.
 pub fn start<E: Extension>(
     extension: &E,
-    listed: &Listed<'_>,
+    listed: &CpuList<'_>,
     info: &BootInfo<'_>,
     plan: &mut MemoryPlan<'_>,
     preference: Preference,

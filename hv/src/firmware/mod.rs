@@ -1,11 +1,11 @@
-//! Firmware's tables in their places: read and changed there.
+//! The firmware's tables, which are read and changed where they lie.
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`tables`] | Reaches the ACPI tables by the direct map. |
-//! | [`listed`] | The CPUs that firmware lists in its MADT. |
-//! | [`sleep`] | Takes suspend to RAM out of the tables of this machine. |
+//! | [`tables`] | Finds the ACPI tables, and accesses them through the direct map. |
+//! | [`cpu_list`] | The CPUs that the firmware lists in its MADT. |
+//! | [`sleep`] | Removes suspend to RAM from the tables of this machine. |
 
-pub mod listed;
+pub mod cpu_list;
 pub mod sleep;
 pub mod tables;

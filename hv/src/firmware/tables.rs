@@ -1,7 +1,7 @@
-//! Firmware's ACPI tables, as Vidar reaches them: by the direct map, where that covers them. They are read and changed where
-//! they are, since they may be of any size.
+//! The firmware's ACPI tables, as far as the direct map covers them. They are read and changed where they lie, since
+//! they may be of any size.
 
-#![expect(unsafe_code, reason = "firmware's tables are read and changed by their addresses")]
+#![expect(unsafe_code, reason = "the firmware's tables are read and changed by their addresses")]
 
 use core::ops::Range;
 
@@ -12,7 +12,7 @@ use vidar_core::mem::ranges::RangeSet;
 
 use crate::host::{physical, tables};
 
-/// The tables of this machine.
+/// The ACPI tables of this machine.
 #[derive(Debug)]
 pub struct Tables<'a> {
     rsdp: &'a [u8],
@@ -20,19 +20,19 @@ pub struct Tables<'a> {
 }
 
 impl<'a> Tables<'a> {
-    /// Those that the root pointer of `info` leads to.
+    /// Returns the tables that the root pointer in `info` leads to.
     pub fn new(info: &BootInfo<'a>) -> Self {
         let rsdp = info.rsdp.unwrap_or_default();
         Self { rsdp, reachable: tables::in_direct_map(&info.memory) }
     }
 
-    /// Where the tables with this signature are.
+    /// Returns the addresses of the tables with this signature.
     pub fn find(&self, signature: [u8; 4]) -> impl Iterator<Item = Range<Hpa>> {
         acpi::find(self.rsdp, signature, |from, to| self.read(from, to))
             .filter(|table| self.reachable.covers(table))
     }
 
-    /// Where the DSDT is, and every SSDT: the tables with code in them.
+    /// Returns the addresses of the tables that contain code: the DSDT and every SSDT.
     pub fn with_code(&self) -> impl Iterator<Item = Range<Hpa>> {
         let fadt = self.find(*b"FACP").next().map(|fadt| self.in_place(fadt));
         let dsdt = fadt.and_then(|fadt| {
@@ -42,36 +42,38 @@ impl<'a> Tables<'a> {
         dsdt.into_iter().chain(self.find(*b"SSDT"))
     }
 
-    /// One of them, where it is.
+    /// Returns the table at the addresses `table`, which one of the other functions must have found.
     pub fn in_place(&self, table: Range<Hpa>) -> InPlace {
-        assert!(self.reachable.covers(&table), "a table that was not found here");
+        assert!(self.reachable.covers(&table), "the table is not in the direct map");
         InPlace(table)
     }
 
+    /// Copies memory to `to`. Returns false, and copies nothing, if the direct map does not cover it.
     fn read(&self, from: Hpa, to: &mut [u8]) -> bool {
         let range = from..Hpa(from.0.saturating_add(to.len() as u64));
         let readable = self.reachable.covers(&range);
         if readable {
-            // SAFETY: the range is in the direct map.
+            // SAFETY: the range is in the direct map, and nothing writes to the firmware's tables while they are read.
             to.copy_from_slice(unsafe { physical::bytes(&range) });
         }
         readable
     }
 }
 
-/// A table in the direct map. Nothing else reads or writes firmware's tables before the guest runs.
+/// A table in the direct map. Nothing else reads or writes the firmware's tables before the guest runs.
 #[derive(Debug)]
 pub struct InPlace(Range<Hpa>);
 
 impl acpi::Table for InPlace {
     fn bytes(&self) -> &[u8] {
-        // SAFETY: the table is in the direct map, and is written by `put` alone, which has it to itself.
+        // SAFETY: `in_place` has checked that the table is in the direct map. Only `put` writes to it, and that needs
+        // the only reference to the table.
         unsafe { physical::bytes(&self.0) }
     }
 
     fn put(&mut self, at: usize, byte: u8) -> bool {
         let at = self.0.start + at as u64;
-        // SAFETY: the byte is in the direct map, and nothing reads it meanwhile.
+        // SAFETY: the byte is in the table, and so in the direct map, and no reference to it exists while `put` runs.
         self.0.contains(&at) && unsafe { physical::put(at, byte) }
     }
 }

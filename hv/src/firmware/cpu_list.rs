@@ -1,4 +1,4 @@
-//! The CPUs that firmware lists, in the ACPI table MADT.
+//! The CPUs that the firmware lists in the ACPI table MADT.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -11,23 +11,24 @@ use vidar_core::vmm::percpu::PerCpu;
 use super::tables::Tables;
 use crate::arch::apic;
 
-/// The CPUs of the machine, as far as the list is whole.
+/// The CPUs of the machine, as far as the firmware lists them.
 #[derive(Debug)]
-pub struct Listed<'a> {
-    /// The one that booted.
+pub struct CpuList<'a> {
+    /// The per-CPU block of the boot CPU.
     pub boot: &'static PerCpu,
-    /// APIC IDs of all but the one that booted.
+    /// The APIC IDs of all listed CPUs that can be used, except for the boot CPU.
     pub others: Vec<u32>,
-    /// There are CPUs on it that may be added while the guest runs.
+    /// True if the list has CPUs that may be added while the guest runs.
     pub later: bool,
-    /// Something is wrong with the list, or it is too long, or not all on it can be reached: so there may be others.
+    /// True if the machine may have CPUs that are not in `others`, because the list is damaged or too long, or names
+    /// CPUs that cannot be started.
     pub damaged: bool,
     tables: &'a Tables<'a>,
     table: Option<Range<Hpa>>,
 }
 
-impl<'a> Listed<'a> {
-    /// Reads the list, on the CPU that booted. What is wrong with it is said in the log.
+impl<'a> CpuList<'a> {
+    /// Reads the list on the boot CPU, and logs what is wrong with it.
     pub fn read(tables: &'a Tables<'a>, boot: &'static PerCpu) -> Self {
         let table = tables.find(*b"APIC").next();
         let madt = match &table {
@@ -44,7 +45,7 @@ impl<'a> Listed<'a> {
             damaged = true;
             Vec::new()
         });
-        // Other IDs would be cut to those of other CPUs.
+        // In xAPIC mode a larger ID would be cut to that of another CPU.
         let reached = |id: &u32| apic::mode().is_none_or(|mode| mode.reaches(*id));
         for id in others.iter().filter(|id| !reached(id)) {
             log::warn!(
@@ -81,12 +82,13 @@ impl<'a> Listed<'a> {
         !self.others.is_empty() || self.later
     }
 
-    /// Returns true if any of them is `lost`.
+    /// Returns true if `lost` is true for the APIC ID of any of the other CPUs.
     pub fn any(&self, lost: impl Fn(u32) -> bool) -> bool {
         self.others.iter().any(|id| lost(*id))
     }
 
-    /// Takes those CPUs off firmware's list that are `lost`, so that the guest does not wait for them.
+    /// Removes the CPUs for which `lost` is true from the firmware's list, so that the guest does not wait for them.
+    /// Warns if the list cannot be changed.
     pub fn withdraw(&self, lost: impl Fn(u32) -> bool) {
         if let Some(table) = &self.table
             && (self.damaged || self.any(&lost))
