@@ -1,6 +1,6 @@
 //! AMD-V as the boot order's [`Extension`].
 
-#![expect(unsafe_code, reason = "the virtual CPU is made here")]
+#![expect(unsafe_code, reason = "the virtual CPU is created, and the MSR map is filled")]
 
 use vidar_abi::Vendor;
 use vidar_core::boot::refusal::{self, Difference, Names, Refusal};
@@ -24,7 +24,7 @@ use crate::host::tables::Frames;
 use crate::svm::cpu::{CpuFrames, SvmCpu};
 use crate::svm::enable::{self, Unavailable};
 
-/// AMD-V with its capabilities.
+/// AMD-V, with the capabilities of a CPU.
 #[derive(Clone)]
 pub struct Svm(Capabilities);
 
@@ -56,7 +56,7 @@ impl Extension for Svm {
     }
 
     fn waits_for_sipi(&self) -> bool {
-        false // it has no such state
+        false // AMD-V has no activity state in which a guest waits
     }
 
     fn leaves_init_to_the_cpu(&self) -> bool {
@@ -87,7 +87,7 @@ impl Extension for Svm {
     }
 
     fn features(&self) -> Features {
-        Features::all() // none of them needs a control
+        Features::all() // none of them needs a control in the VMCB
     }
 
     fn cr4_allowed(&self) -> u64 {
@@ -103,7 +103,7 @@ impl Extension for Svm {
     }
 
     fn fill_msr_map(map: Hpa, tables: &[&[Row]]) {
-        // SAFETY: the frames were allocated for this.
+        // SAFETY: `msr_map` has allocated the frames for this map, and no CPU uses it yet.
         unsafe { physical::write(map, &permissions_map::derive(tables)) };
     }
 
@@ -125,8 +125,8 @@ impl Extension for Svm {
         percpu: &'static PerCpu,
         begin: &Begin,
     ) -> Result<SvmCpu<GuestReader>, Refusal> {
-        // SAFETY: the capabilities are this CPU's, whose segments and block are loaded; the frames were allocated for
-        // it, and the second stage leaves out Vidar's region.
+        // SAFETY: `probe` has found the capabilities, which are alike on all CPUs. The segments and the per-CPU block
+        // of this CPU are loaded, the frames were allocated for it, and the second stage does not map Vidar's memory.
         Ok(unsafe { SvmCpu::new(self.0, frames, root, percpu, begin, reader) })
     }
 }

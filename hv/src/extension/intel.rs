@@ -1,6 +1,6 @@
 //! Intel VT-x as the boot order's [`Extension`].
 
-#![expect(unsafe_code, reason = "the virtual CPU is made here")]
+#![expect(unsafe_code, reason = "the virtual CPU is created, and the MSR map is filled")]
 
 use alloc::format;
 
@@ -30,7 +30,7 @@ use crate::vmx::cpu::VmxCpu;
 use crate::vmx::enable::{self, Unavailable};
 use crate::vmx::vmcs::SetupError;
 
-/// VT-x with its capabilities.
+/// VT-x, with the capabilities of a CPU.
 #[derive(Clone)]
 pub struct Vmx(Capabilities);
 
@@ -68,7 +68,7 @@ impl Extension for Vmx {
     }
 
     fn leaves_init_to_the_cpu(&self) -> bool {
-        false // in VMX non-root operation it always exits, and in root operation it waits
+        false // an INIT always exits in VMX non-root operation, and is blocked in root operation
     }
 
     fn largest_page(&self) -> PageSize {
@@ -97,7 +97,7 @@ impl Extension for Vmx {
     }
 
     fn efer_allowed(&self) -> u64 {
-        EFER_SCE | EFER_LME | EFER_NXE // what every 64-bit CPU of Intel has
+        EFER_SCE | EFER_LME | EFER_NXE // every 64-bit CPU of Intel has these bits
     }
 
     fn msr_map(frames: &mut Frames) -> Option<Hpa> {
@@ -105,7 +105,7 @@ impl Extension for Vmx {
     }
 
     fn fill_msr_map(map: Hpa, tables: &[&[Row]]) {
-        // SAFETY: the frames were allocated for this.
+        // SAFETY: `msr_map` has allocated the two frames for the bitmaps, and no CPU uses them yet.
         unsafe {
             physical::write(map, &msr_bitmap::derive(tables, false));
             physical::write(map + PAGE_SIZE, &msr_bitmap::derive(tables, true));
@@ -129,8 +129,8 @@ impl Extension for Vmx {
         percpu: &'static PerCpu,
         begin: &Begin,
     ) -> Result<VmxCpu, Refusal> {
-        // SAFETY: the capabilities are this CPU's, as are selectors and block; the frames were allocated for it, and
-        // the second stage leaves out Vidar's region.
+        // SAFETY: `probe` has found the capabilities on this CPU, which has loaded the selectors and the per-CPU block.
+        // The frames were allocated for it, and the second stage does not map Vidar's memory.
         unsafe { VmxCpu::new(self.0.clone(), frames, root, selectors, percpu, begin) }.map_err(|error| {
             let how = match error {
                 SetupError::Instruction(name, failure) => format!("{name}: {failure:?}"),

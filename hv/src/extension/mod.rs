@@ -1,4 +1,4 @@
-//! What the boot order needs of a virtualization extension. Only the files of this room name both vendors.
+//! What the boot order needs from a virtualization extension. Only the files of this room name both vendors.
 //!
 //! | file | what it is for |
 //! |---|---|
@@ -23,82 +23,83 @@ use crate::arch::segments::Selectors;
 use crate::host::physical::GuestReader;
 use crate::host::tables::Frames;
 
-/// An extension that this CPU has and Vidar can use, with what it can do. Two CPUs whose extensions do not differ can run the
-/// same guest.
+/// A virtualization extension that this CPU has and that Vidar can use, with its capabilities. Two CPUs whose
+/// extensions do not differ can run the same guest.
 pub trait Extension: Clone + Send + Sync + 'static {
-    /// What the guest is told of it.
+    /// The name of the extension in hypercalls.
     const VENDOR: Vendor;
-    /// What people call it.
+    /// The names of the extension in messages.
     const NAMES: Names;
-    /// The MSRs that are not simply the guest's on it.
+    /// The tables of MSRs for which the policy of this extension has a rule.
     const MSRS: &'static [&'static [Row]];
-    /// The MSRs that are refused as well where a hypervisor is below Vidar.
+    /// The MSRs that the guest is also refused if another hypervisor runs below Vidar.
     const NESTED: &'static [Row];
-    /// Frames that a further CPU takes.
+    /// The number of frames that [`Extension::frames`] takes.
     const FRAMES: usize;
-    /// How it encodes the second stage.
+    /// The format of the second stage's tables.
     type Format: Format;
-    /// The frames that a virtual CPU takes beside it.
+    /// The frames of a virtual CPU, without the second stage.
     type Frames: Copy + Send + Sync;
-    /// A virtual CPU.
+    /// The virtual CPU of this extension.
     type Cpu: Vcpu;
 
-    /// Finds out what it can do on this CPU.
+    /// Reads the capabilities of the extension on this CPU.
     ///
     /// # Errors
-    /// [`Refusal`] where it cannot be used.
+    /// [`Refusal`] if the extension cannot be used.
     fn probe() -> Result<Self, Refusal>;
 
-    /// What is not the same on `other`, another CPU; `None` if all that matters is.
+    /// Returns the first difference to `other`, the extension of another CPU, or `None` if nothing that matters
+    /// differs.
     fn difference(&self, other: &Self) -> Option<Difference>;
 
-    /// Tells the log of it.
+    /// Logs the main capabilities.
     fn describe(&self);
 
     /// Returns true if a CPU can wait for a start-up IPI in the guest.
     fn waits_for_sipi(&self) -> bool;
 
-    /// Returns true if an INIT in the guest can be left to the CPU, which then waits for its start-up IPI outside of the
-    /// extension, as a bare one does.
+    /// Returns true if Vidar need not intercept an INIT that arrives in the guest. The CPU then waits for its start-up
+    /// IPI outside of the guest, as a bare CPU does.
     fn leaves_init_to_the_cpu(&self) -> bool;
 
-    /// The largest page of the second stage.
+    /// Returns the size of the largest page that the second stage can map.
     fn largest_page(&self) -> PageSize;
 
-    /// Where the second stage's memory types come from.
+    /// Returns the MTRRs that determine the memory types of the second stage.
     fn memory_types(&self) -> Mtrrs;
 
-    /// Bits of physical addresses that choose no other memory, but how it is encrypted.
+    /// Returns the bits of a physical address that do not select other memory, but how it is encrypted.
     fn alias(&self) -> u64;
 
-    /// By how many bits physical addresses are narrower than CPUID says.
+    /// Returns by how many bits physical addresses are narrower than CPUID reports.
     fn narrower(&self) -> u32 {
         0
     }
 
-    /// Features that work in the guest.
+    /// Returns the features that work in the guest.
     fn features(&self) -> Features;
 
-    /// Bits of CR4 that the guest may set.
+    /// Returns the bits of CR4 that the guest may set.
     fn cr4_allowed(&self) -> u64;
 
-    /// Bits of EFER that the guest may set.
+    /// Returns the bits of EFER that the guest may set.
     fn efer_allowed(&self) -> u64;
 
-    /// Takes the frames of the MSR map, which all CPUs share, or gives `None` where there are too few.
+    /// Takes the frames of the MSR map, which all CPUs share. Returns `None` if too few are free.
     fn msr_map(frames: &mut Frames) -> Option<Hpa>;
 
-    /// Fills it, by the policy's tables.
+    /// Fills the MSR map at `map` from the policy's tables.
     fn fill_msr_map(map: Hpa, tables: &[&[Row]]);
 
-    /// Takes a virtual CPU's frames, beside the MSR map at `map`, or gives `None` where there are too few.
+    /// Takes the frames of a virtual CPU that uses the MSR map at `map`. Returns `None` if too few are free.
     fn frames(frames: &mut Frames, map: Hpa) -> Option<Self::Frames>;
 
-    /// This CPU's virtual CPU, ready to run a guest that begins as `begin` says, with the second stage at `root`; `reader`
-    /// reads the guest's memory.
+    /// Creates the virtual CPU of this CPU, ready to run a guest that begins as `begin` says, with the second stage at
+    /// `root`. `reader` reads the guest's memory.
     ///
     /// # Errors
-    /// [`Refusal::Extension`] where the CPU does not do as it said.
+    /// [`Refusal::Extension`] if the CPU does not work as its capabilities say.
     fn cpu(
         &self,
         frames: Self::Frames,
