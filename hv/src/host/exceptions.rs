@@ -1,8 +1,8 @@
-//! Vidar's own exceptions: the IDT, its entry stubs, and what each means.
+//! Vidar's own exceptions: the IDT, its entry stubs, and the handler.
 //!
-//! Interrupts stay off while Vidar runs, so only faults, NMIs and machine checks arrive here. An NMI is the guest's and is
-//! kept for it, and so is a machine check that Vidar can go on after; a fault in an instruction with a fix-up goes on there;
-//! any other is a bug in Vidar and panics.
+//! Interrupts stay off while Vidar runs, so only faults, NMIs and machine checks arrive here. An NMI belongs to the
+//! guest and is kept for it. So is a machine check after which Vidar can continue. After a fault in an instruction that
+//! has a fix-up, execution continues at the fix-up. Any other exception is a bug in Vidar and panics.
 
 #![expect(unsafe_code, reason = "naked entry stubs and the IDT are here")]
 
@@ -21,17 +21,17 @@ use crate::arch::segments::Ist;
 use crate::arch::{fixup, msr, percpu};
 use crate::debug::panic;
 
-/// What the entry stub leaves on the stack.
+/// What the CPU and the entry stubs push onto the stack at an exception.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct Frame {
-    /// R15 to R8, RBP, RDI, RSI, RDX, RCX, RBX, RAX, in the order of the pushes backwards.
+pub struct ExceptionFrame {
+    /// R15 to R8, RBP, RDI, RSI, RDX, RCX, RBX, RAX: the register that is pushed last comes first.
     pub registers: [u64; 15],
-    /// Vector of the exception.
+    /// The vector of the exception.
     pub vector: u64,
-    /// Its error code, or 0.
+    /// The error code, or 0 for an exception without one.
     pub error_code: u64,
-    /// RIP, CS, RFLAGS, RSP, SS as the CPU pushed them.
+    /// RIP. The CPU pushes this field and those after it.
     pub rip: u64,
     /// CS.
     pub cs: u64,
@@ -43,7 +43,7 @@ pub struct Frame {
     pub ss: u64,
 }
 
-impl fmt::Display for Frame {
+impl fmt::Display for ExceptionFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMES: [&str; 15] = [
             "r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8", "rbp", "rdi", "rsi", "rdx", "rcx", "rbx",
@@ -61,40 +61,42 @@ impl fmt::Display for Frame {
     }
 }
 
-/// Code that the handler of a kept event must not return into: between the last look at what is kept and VM entry.
-/// It goes on at `abort` instead.
+/// The code between the entry assembly's last check for kept events and VM entry. If the handler of an event returned
+/// into it, the guest would be entered without the event. So the handler returns to `abort` instead.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryWindow {
     /// First address of the window.
     pub start: u64,
     /// First address after it.
     pub end: u64,
-    /// Where an event in the window goes on.
+    /// The address to which the handler returns after an event in the window.
     pub abort: u64,
 }
 
 static WINDOW: Once<EntryWindow> = Once::new();
 static IDT: Once<InterruptDescriptorTable> = Once::new();
 
-/// Tells the handler where VM entry is; a backend does so once, before its first entry.
+/// Tells the handler where VM entry is. A backend does so before its first entry; later calls have no effect.
 pub fn set_entry_window(window: EntryWindow) {
     WINDOW.call_once(|| window);
 }
 
-/// Linear address of the IDT.
+/// Returns the linear address of the IDT, or 0 before the first [`load`].
 pub fn idt_address() -> u64 {
     IDT.get().map_or(0, |idt| &raw const *idt as u64)
 }
 
-/// Builds the IDT, once, and loads it on this CPU, whose [`Segments`](crate::arch::segments::Segments) must be loaded.
+/// Builds the IDT at the first call, and loads it on this CPU, whose [`Segments`](crate::arch::segments::Segments) must
+/// be loaded.
 pub fn load() {
     IDT.call_once(build).load();
 }
 
+/// Returns an IDT with a stub for every exception of the CPU.
 fn build() -> InterruptDescriptorTable {
     let mut idt = InterruptDescriptorTable::new();
-    // SAFETY: each stub matches its vector and whether the CPU pushes an error code, and the IST stacks exist once
-    // the segments are loaded.
+    // SAFETY: each stub is set for its own vector and knows whether the CPU pushes an error code, and the interrupt
+    // stacks exist once the segments are loaded.
     unsafe {
         macro_rules! set {
             ($($field:ident: $vector:literal $code:literal),*) => {
@@ -123,7 +125,8 @@ fn build() -> InterruptDescriptorTable {
     idt
 }
 
-/// Entry of one vector: makes the stack the same whether the CPU pushed an error code or not.
+/// The entry point for one vector. It pushes 0 if the CPU pushes no error code, so that the stack looks the same for
+/// every vector.
 #[unsafe(naked)]
 extern "C" fn stub<const VECTOR: u8, const ERROR_CODE: bool>() {
     naked_asm!(
@@ -138,12 +141,12 @@ extern "C" fn stub<const VECTOR: u8, const ERROR_CODE: bool>() {
     )
 }
 
-/// Saves the registers, calls [`exception`], restores them. The CPU aligned the stack before its five words; with the
-/// stub's two and these fifteen it is aligned again, as a call wants it.
+/// Saves the registers, calls [`exception`], and restores the registers. The CPU aligns the stack before it pushes its
+/// five words. With the two words of the stub and these fifteen it is aligned again, as a call requires.
 ///
-/// The way back is IRET for an NMI alone: IRET ends the blocking of NMIs, and on AMD-V that may be the guest's, which
-/// is still in its handler. Any other exception came from code of the same segments, so RSP, RFLAGS and RIP are all
-/// that changes: the last two are put where RSP is to be, and taken from there.
+/// Only an NMI returns by IRET. IRET ends the blocking of NMIs, and on AMD-V the blocking may be the guest's, whose NMI
+/// handler has not returned yet. Any other exception came from code with the same segments, so only RIP, RFLAGS and RSP
+/// have to be restored. RIP and RFLAGS are written below the interrupted stack pointer and popped from there.
 #[unsafe(naked)]
 extern "C" fn common() {
     naked_asm!(
@@ -198,10 +201,10 @@ extern "C" fn common() {
         "3: iretq",
         exception = sym exception,
         nmi = const NMI,
-        vector = const offset_of!(Frame, vector),
-        rip = const offset_of!(Frame, rip),
-        rflags = const offset_of!(Frame, rflags),
-        rsp = const offset_of!(Frame, rsp),
+        vector = const offset_of!(ExceptionFrame, vector),
+        rip = const offset_of!(ExceptionFrame, rip),
+        rflags = const offset_of!(ExceptionFrame, rflags),
+        rsp = const offset_of!(ExceptionFrame, rsp),
     )
 }
 
@@ -215,26 +218,28 @@ const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
 /// Vector of the security exception of AMD-V.
 const SECURITY: u8 = 30;
-/// Its error code for an INIT that VM_CR.R_INIT has redirected. AMD APM Vol. 2, 8.2.23 "#SX-Security Exception (Vector
-/// 30)".
+/// The error code of the security exception for an INIT that VM_CR.R_INIT has redirected. AMD APM Vol. 2, 8.2.23
+/// "#SX-Security Exception (Vector 30)".
 const REDIRECTED_INIT: u64 = 1;
 
-extern "C" fn exception(frame: &mut Frame) {
+/// Handles the exception that `frame` describes. The stub returns to `frame.rip`, which this function may change.
+extern "C" fn exception(frame: &mut ExceptionFrame) {
     match frame.vector as u8 {
         NMI => keep(frame, kept::NMI),
         GENERAL_PROTECTION | PAGE_FAULT if let Some(landing) = fixup::landing(frame.rip) => {
             frame.rip = landing;
         }
-        // Taken off the CPU, which is all that was wanted.
+        // The exception has taken the pending INIT off the CPU, which is its only purpose.
         SECURITY if frame.error_code == REDIRECTED_INIT => {}
         MACHINE_CHECK => machine_check(frame),
         vector => panic!("exception {vector} (error code {:#x}) in Vidar: {frame}", frame.error_code),
     }
 }
 
-/// One that Vidar can go on after is the guest's, whose handler finds all in the CPU's registers as they are. The other CPUs
-/// are let be in any case: they may be meeting in the guest's handler over the same error.
-fn machine_check(frame: &mut Frame) {
+/// Keeps the machine check for the guest if Vidar can continue after it. The guest's handler then finds everything in
+/// the CPU's registers. Otherwise Vidar reports it and ends. The other CPUs are not stopped in either case: they may be
+/// meeting in the guest's handler for the same error.
+fn machine_check(frame: &mut ExceptionFrame) {
     let banks = Banks::new(msr::read_checked);
     let has_guest = percpu::current().is_some_and(PerCpu::takes_machine_checks);
     match machine_check::owner(banks.status(), has_guest) {
@@ -243,8 +248,8 @@ fn machine_check(frame: &mut Frame) {
     }
 }
 
-/// The event is the guest's. If it came after the entry path's last look at what is kept, the entry is called off.
-fn keep(frame: &mut Frame, event: u8) {
+/// Keeps `event` for the guest. If it came after the entry assembly's last check for kept events, the entry is aborted.
+fn keep(frame: &mut ExceptionFrame, event: u8) {
     if let Some(cpu) = percpu::current() {
         cpu.keep(event);
     }

@@ -1,10 +1,11 @@
-//! The heap: for the boot order and for what lives as long as Vidar. The exit path allocates nothing.
+//! The heap, for the boot order and for objects that live as long as Vidar. The exit path allocates nothing.
 //!
-//! **Boot takes what it is given.** No size and no count that comes from firmware, from the loader or from the user decides how
-//! much of this heap is needed. What they hand over is read, and changed, where it lies: ACPI tables, memory maps, modules,
-//! command lines. What has to be noted of it has a bound ([`ranges::MAX_RANGES`](vidar_core::mem::ranges::MAX_RANGES), [`madt::MAX_CPUS`](vidar_core::firmware::madt::MAX_CPUS)), and what
-//! is beyond it is left out or refused in one sentence. CPUs bring their own heap along, by [`add`]. `core/tests/recorded_maps/heap.rs` has
-//! the bound of all of it.
+//! **Boot takes what it is given.** No size and no count that comes from the firmware, from the loader or from the user
+//! decides how much of this heap is needed. ACPI tables, memory maps, modules and command lines are read, and changed,
+//! where they lie. Where Vidar must note something about them, the number of notes has a bound
+//! ([`ranges::MOST`](vidar_core::mem::ranges::MOST), [`madt::MOST`](vidar_core::firmware::madt::MOST)). What exceeds
+//! the bound is left out, or Vidar refuses to start with a message. Further CPUs need more heap, which [`add`] takes
+//! from other memory. `core/tests/recorded_maps/heap.rs` tests how much heap all of this needs at most.
 
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
 
@@ -16,38 +17,41 @@ use spin::Mutex;
 use vidar_core::mem::addr::Hva;
 use vidar_core::mem::layout::HEAP_BYTES;
 
+/// The memory of the heap in the image.
 #[repr(C, align(16))]
 struct Arena([u8; HEAP_BYTES]);
 
-/// The arena, and what was added to it.
+/// The heap in the image, and the heap that [`add`] has added.
 static HEAPS: Mutex<[Heap; 2]> = Mutex::new([Heap::empty(), Heap::empty()]);
 
 /// The allocator that the image installs. Interrupts are off wherever Vidar runs, and the NMI handler allocates
-/// nothing, so the lock cannot be taken twice by one CPU.
+/// nothing, so no CPU can wait for a lock that it holds itself.
 pub struct GlobalHeap;
 
-/// Gives the heap its memory; before the first allocation.
+/// Gives the heap its memory. Must be called before the first allocation; later calls do nothing.
 pub fn init() {
     static mut ARENA: Arena = Arena([0; HEAP_BYTES]);
     let [heap, _] = &mut *HEAPS.lock();
     if heap.size() == 0 {
-        // SAFETY: the arena is visible only here, and a heap that has memory is not given it again.
+        // SAFETY: only this function can name the arena, and it gives the arena to the heap only once, while the heap
+        // has no memory.
         unsafe { heap.init((&raw mut ARENA).cast(), HEAP_BYTES) };
     }
 }
 
-/// Adds so many bytes at `start`, for a machine that has more to note; once.
+/// Adds `bytes` bytes at `start` to the heap, for a machine that needs more. Panics at a second call.
 ///
 /// # Safety
-/// They are mapped there, writable, for good, and used for nothing else.
+/// The bytes are mapped, writable, for good, and used for nothing else.
 pub unsafe fn add(start: Hva, bytes: usize) {
     let [_, more] = &mut *HEAPS.lock();
-    assert!(more.size() == 0, "the heap is added to once");
-    // SAFETY: the caller's promise.
+    assert!(more.size() == 0, "the heap has been added to already");
+    // SAFETY: the caller promises that the bytes are mapped and writable for good and used for nothing else.
     unsafe { more.init(start.0 as *mut u8, bytes) };
 }
 
-// SAFETY: the list allocators behind the lock hand out disjoint, aligned pieces of what they were given.
+// SAFETY: the list allocators, under their lock, hand out disjoint and aligned pieces of the memory that they were
+// given.
 unsafe impl GlobalAlloc for GlobalHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let heaps = &mut *HEAPS.lock();
@@ -60,7 +64,8 @@ unsafe impl GlobalAlloc for GlobalHeap {
             let heaps = &mut *HEAPS.lock();
             let owns = |heap: &&mut Heap| (heap.bottom()..heap.top()).contains(&pointer.as_ptr());
             if let Some(heap) = heaps.iter_mut().find(owns) {
-                // SAFETY: the caller promises that `alloc` returned the pointer for the same layout, and it is this heap's.
+                // SAFETY: the caller promises that `alloc` has returned the pointer for the same layout, and the
+                // pointer lies in this heap.
                 unsafe { heap.deallocate(pointer, layout) };
             }
         }

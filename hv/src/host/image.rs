@@ -1,4 +1,4 @@
-//! The image's place in physical memory, by the symbols of the linker script.
+//! The image's place in physical memory, from the symbols of the linker script.
 
 #![expect(unsafe_code, reason = "linker symbols are named here")]
 
@@ -8,16 +8,16 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use vidar_core::mem::addr::{Hpa, Hva};
 use vidar_core::mem::layout::{DIRECT_MAP, IMAGE_BASE, LINK_ADDRESS, REGION_SIZE};
 
-/// A piece of the image and what may be done with it.
+/// A part of the image, with the rights of its mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// Its physical addresses, whole pages.
+    /// The physical addresses of the section, in whole pages.
     pub range: Range<Hpa>,
-    /// Where it is mapped.
+    /// The address at which the section is mapped.
     pub at: Hva,
-    /// It may be written.
+    /// True if the section is writable.
     pub writable: bool,
-    /// It may be executed.
+    /// True if the section is executable.
     pub executable: bool,
 }
 
@@ -42,20 +42,25 @@ symbols! {
     BOOT_FRAMES_END = "vidar_boot_frames_end",
 }
 
-/// Where the loader put the image.
+/// The physical address at which the loader has put the image.
 static LOADED_AT: AtomicU64 = AtomicU64::new(LINK_ADDRESS);
 
-/// Says where the loader put the image; before anything else here is asked.
+/// Notes where the loader has put the image. Must be called before any other function of this module. Panics if the
+/// address is not a multiple of 2 MiB.
 pub fn loaded_at(address: Hpa) {
-    assert!(address.is_aligned(REGION_SIZE), "the image was loaded at {address}, inside a 2 MiB page");
+    assert!(
+        address.is_aligned(REGION_SIZE),
+        "the image was loaded at {address}, which is not a multiple of 2 MiB"
+    );
     LOADED_AT.store(address.0, Ordering::Relaxed);
 }
 
+/// Returns the physical address of a symbol of the image.
 fn physical(symbol: &'static [u8; 0]) -> Hpa {
     translate(Hva(symbol.as_ptr() as u64))
 }
 
-/// Where an address in the image or in the direct map is in physical memory.
+/// Returns the physical address of `address`, which must be in the image or in the direct map.
 pub fn translate(address: Hva) -> Hpa {
     match address.0.checked_sub(IMAGE_BASE) {
         Some(offset) => Hpa(offset + LOADED_AT.load(Ordering::Relaxed)),
@@ -63,26 +68,27 @@ pub fn translate(address: Hva) -> Hpa {
     }
 }
 
+/// Returns the physical addresses from one symbol of the image to another.
 fn between(start: &'static [u8; 0], end: &'static [u8; 0]) -> Range<Hpa> {
     physical(start)..physical(end)
 }
 
-/// The image and the frames behind it.
+/// Returns the region: the image and the frames after it.
 pub fn region() -> Range<Hpa> {
     between(&REGION_START, &REGION_END)
 }
 
-/// The frames that are free from the first instruction of Rust on.
+/// Returns the frames that are free from the first instruction of Rust on.
 pub fn free_frames() -> Range<Hpa> {
     between(&BOOT_FRAMES_END, &REGION_END)
 }
 
-/// The trampoline's page tables and stack, free once Vidar runs on its own.
+/// Returns the frames of the trampoline's page tables and stack, which are free once Vidar uses its own.
 pub fn boot_frames() -> Range<Hpa> {
     between(&FRAMES_START, &BOOT_FRAMES_END)
 }
 
-/// The sections that stay mapped at the image's own addresses.
+/// Returns the sections that stay mapped at the image's own addresses.
 pub fn sections() -> [Section; 3] {
     let section = |start: &'static [u8; 0], end, writable, executable| Section {
         range: between(start, end),

@@ -1,11 +1,11 @@
-//! Vidar's own memory while it boots: the free frames, and the page tables that are made of them.
+//! Vidar's own memory while it boots: the free frames, and the page tables that are made from them.
 
 use vidar_core::mem::addr::{Hpa, Hva, PageSize};
 use vidar_core::mem::map::MemoryMap;
 
 use super::tables::{self, Frames, HostTables, OutOfFrames};
 
-/// The frames of Vidar's region that are free, and Vidar's page tables.
+/// The free frames of Vidar's memory, and Vidar's page tables.
 #[derive(Debug)]
 pub struct HostMemory {
     /// The free frames.
@@ -15,45 +15,45 @@ pub struct HostMemory {
 }
 
 impl HostMemory {
-    /// Builds tables with the image and the direct map: the first 4 GiB, and above them what `map` says is memory. This is to be
-    /// called once.
+    /// Builds page tables that map the image and the direct map: the first 4 GiB, and above them what `map` says is
+    /// memory. Panics at a second call.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where the region has too few frames.
+    /// [`OutOfFrames`] if the region has too few frames.
     pub fn build(map: &MemoryMap<'_>, largest: PageSize) -> Result<Self, OutOfFrames> {
         let mut frames = tables::frames();
         let tables = HostTables::build(&mut frames, map, largest)?;
         Ok(Self { frames, tables })
     }
 
-    /// Maps a new stack, as [`HostTables::map_stack`].
+    /// Maps a new stack, as [`HostTables::map_stack`] does.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where no frame is free.
+    /// [`OutOfFrames`] if too few frames are free.
     pub fn map_stack(&mut self, pages: u64) -> Result<u64, OutOfFrames> {
         self.tables.map_stack(&mut self.frames, pages)
     }
 
-    /// Makes the window of a CPU, as [`HostTables::map_window`].
+    /// Makes the page tables of a CPU's window, as [`HostTables::map_window`] does.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where no frame is free.
+    /// [`OutOfFrames`] if too few frames are free.
     pub fn map_window(&mut self, cpu: u32) -> Result<(), OutOfFrames> {
         self.tables.map_window(&mut self.frames, cpu)
     }
 
-    /// Maps the framebuffer, as [`HostTables::map_screen`].
+    /// Maps the framebuffer, as [`HostTables::map_screen`] does.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where no frame is free.
+    /// [`OutOfFrames`] if too few frames are free.
     pub fn map_screen(&mut self, base: Hpa, bytes: u64) -> Result<Hva, OutOfFrames> {
         self.tables.map_screen(&mut self.frames, base, bytes)
     }
 
-    /// Maps a page at its own address, as [`HostTables::map_identity`].
+    /// Maps a page at its own address, as [`HostTables::map_identity`] does.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where no frame is free.
+    /// [`OutOfFrames`] if too few frames are free.
     pub fn map_identity(&mut self, page: Hpa) -> Result<(), OutOfFrames> {
         self.tables.map_identity(&mut self.frames, page)
     }

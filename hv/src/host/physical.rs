@@ -1,5 +1,5 @@
-//! Physical memory by its addresses: what the boot order reads and places, and the words of guest RAM that the guest's
-//! CPU would read.
+//! Access to physical memory by its addresses, for the boot order, and for reading words of the guest's memory that the
+//! guest's CPU has read or could read.
 
 #![expect(unsafe_code, reason = "memory is reached through the direct map")]
 
@@ -13,49 +13,52 @@ use vidar_core::mem::walk::ReadGuest;
 use super::window;
 use crate::arch::{instructions, percpu};
 
-/// The bytes at `range`.
+/// Returns the bytes at `range`.
 ///
 /// # Safety
-/// The range is RAM in the direct map, and nothing writes it while the result is in use.
+/// The range is memory in the direct map, and nothing writes to it while the result is in use.
 pub unsafe fn bytes<'a>(range: &Range<Hpa>) -> &'a [u8] {
     let length = range.end.0.saturating_sub(range.start.0) as usize;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the range is in the direct map and that nothing writes to it while the result is
+    // in use.
     unsafe { core::slice::from_raw_parts(direct(range.start).0 as *const u8, length) }
 }
 
 /// Copies `from` to `to`; the two may overlap.
 ///
 /// # Safety
-/// Both are RAM in the direct map, and nothing that lives there is in use.
+/// Both are RAM in the direct map. Nothing writes to the source meanwhile, and nothing at the destination is in use.
 pub unsafe fn copy(from: &Range<Hpa>, to: Hpa) {
     let length = from.end.0.saturating_sub(from.start.0) as usize;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that both are RAM in the direct map, that the source does not change, and that
+    // nothing at the destination is in use. `ptr::copy` allows an overlap.
     unsafe { core::ptr::copy(direct(from.start).0 as *const u8, direct(to).0 as *mut u8, length) };
 }
 
-/// Writes `bytes` to `to`.
+/// Copies `bytes` to the memory at `to`.
 ///
 /// # Safety
-/// As for [`copy`].
+/// The destination is RAM in the direct map, and nothing there is in use.
 pub unsafe fn write(to: Hpa, bytes: &[u8]) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the destination is RAM in the direct map and that nothing there is in use.
     unsafe { core::ptr::copy(bytes.as_ptr(), direct(to).0 as *mut u8, bytes.len()) };
 }
 
-/// Writes one byte, and returns true if it is there then, as it is not in ROM.
+/// Writes one byte. Returns true if memory then holds it, and false if it does not, as in ROM.
 ///
 /// # Safety
-/// As for [`copy`], but that the address may be that of ROM.
+/// The address is that of RAM or ROM in the direct map, and nothing there is in use.
 pub unsafe fn put(at: Hpa, byte: u8) -> bool {
     let place = direct(at).0 as *mut u8;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the address is in the direct map and that nothing there is in use. A write to
+    // ROM has no effect.
     unsafe {
         place.write_volatile(byte);
         place.read_volatile() == byte
     }
 }
 
-/// The guest's memory, read where a [`Reader`] finds it.
+/// Reads the guest's memory at the host-physical addresses that a [`Reader`] finds.
 #[derive(Debug, Clone, Copy)]
 pub struct GuestReader(pub Reader);
 
@@ -63,8 +66,8 @@ impl ReadGuest for GuestReader {
     #[inline]
     fn word(&self, address: Gpa) -> Option<u64> {
         match self.0.place(address.align_down(8))? {
-            // SAFETY: the word is in the direct map, where the guest's memory is read and never borrowed. It may be a device's:
-            // then reading it does no more than the guest's CPU could do, or has just done.
+            // SAFETY: the word is in the direct map, and Vidar has no references into the guest's memory. The word may
+            // belong to a device. Reading it then does nothing that the guest's CPU could not do, or has not just done.
             Place::Direct(word) => Some(unsafe { read(direct(word)) }),
             Place::Window(word) => through_window(word),
         }
@@ -75,24 +78,26 @@ impl ReadGuest for GuestReader {
     }
 }
 
-/// Reads a word that is not in the direct map.
+/// Reads a word that is not in the direct map. Returns `None` if the CPU faults, or has no per-CPU block yet.
 #[cold]
 fn through_window(word: Hpa) -> Option<u64> {
     let page = word.align_down(PAGE_SIZE);
     let cpu = percpu::current()?.index;
     let read = |at: Hva| {
-        // SAFETY: the page is mapped meanwhile, and the rest is as above. An address that comes from the guest may have
-        // bits that the CPU reserves, such as those that choose a key for encryption: then the window's entry faults.
+        // SAFETY: the page is mapped while this runs, and Vidar has no references into the guest's memory. An address
+        // that comes from the guest may have bits that the CPU reserves, such as those that select an encryption key.
+        // The read then faults, and the fix-up catches the fault.
         unsafe { instructions::read_checked(at.0 + word.0 % PAGE_SIZE) }
     };
     window::with_page(cpu, page, read).ok()
 }
 
-/// Reads a word that other CPUs and devices may write meanwhile.
+/// Reads a word that other CPUs and devices may write at the same time.
 ///
 /// # Safety
-/// It is mapped, and no reference to it exists.
+/// The word is mapped, and no reference to it exists.
 unsafe fn read(at: Hva) -> u64 {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the word is mapped and that no reference to it exists. The read is volatile, so
+    // a concurrent write is harmless.
     unsafe { (at.0 as *const u64).read_volatile() }
 }

@@ -1,9 +1,11 @@
-//! Vidar's own page tables: the image with W^X, the direct map without execution, stacks with guard pages.
+//! Vidar's own page tables: they map the image with W^X, the direct map without execution, and stacks with guard pages.
 
 #![expect(
     unsafe_code,
     reason = "page tables are built and loaded here, and frames are reached through the direct map"
 )]
+
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use vidar_core::mem::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
 use vidar_core::mem::frame::{FrameMemory, FramePool};
@@ -22,14 +24,15 @@ use x86_64::{PhysAddr, VirtAddr};
 
 use super::image;
 
-/// Frames of Vidar's region, reached through the direct map.
+/// The frames of Vidar's own memory, which is accessed through the direct map.
 pub type Frames = FramePool<Direct>;
 
-/// The direct map as [`FrameMemory`]. Only frames of Vidar's own region go through it.
+/// The direct map as [`FrameMemory`]. Only frames of Vidar's own memory are accessed through it.
 #[derive(Debug)]
 pub struct Direct(());
 
 impl Direct {
+    /// Returns the address of the word at `index` of a frame.
     fn word(frame: Hpa, index: usize) -> *mut u64 {
         (direct(frame).0 as *mut u64).wrapping_add(index & 511)
     }
@@ -37,46 +40,50 @@ impl Direct {
 
 impl FrameMemory for Direct {
     fn zero(&mut self, frame: Hpa) {
-        // SAFETY: frames come from the pool, which owns its part of the region, and are mapped writable.
+        // SAFETY: the frame comes from a pool of Vidar's own memory, which the direct map has writable.
         unsafe { Self::word(frame, 0).write_bytes(0, 512) };
     }
 
     fn read(&self, frame: Hpa, index: usize) -> u64 {
-        // SAFETY: as above. The CPU may read tables at the same time, but only Vidar writes them.
+        // SAFETY: the frame is in the direct map, as in `zero`. The CPU may read page tables at the same time, but only
+        // Vidar writes to them.
         unsafe { Self::word(frame, index).read_volatile() }
     }
 
     fn write(&mut self, frame: Hpa, index: usize, word: u64) {
-        // SAFETY: as above.
+        // SAFETY: the frame is in the direct map, as in `zero`, and the CPU reads each word as a whole.
         unsafe { Self::word(frame, index).write_volatile(word) };
     }
 }
 
-/// The pool as the allocator of the mapper.
+/// The pool of frames as the allocator of the mapper.
 struct Allocator<'a>(&'a mut Frames);
 
-// SAFETY: the pool gives out each frame once.
+// SAFETY: the pool hands out no frame that is in use.
 unsafe impl FrameAllocator<Size4KiB> for Allocator<'_> {
     fn allocate_frame(&mut self) -> Option<PhysFrame> {
         self.0.allocate().map(|frame| PhysFrame::containing_address(PhysAddr::new(frame.0)))
     }
 }
 
-/// The pool of all frames that are free while the trampoline's tables are still in use; call it once.
+/// Returns the pool of all frames that are free while the trampoline's page tables are still in use. Panics at a second
+/// call, since two pools would hand out the same frames.
 pub fn frames() -> Frames {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    assert!(!TAKEN.swap(true, Ordering::Relaxed), "the free frames are in a pool already");
     FramePool::new(Direct(()), image::free_frames())
 }
 
-/// Gives the trampoline's tables and stack to `pool`.
+/// Adds the frames of the trampoline's page tables and stack to `pool`.
 ///
 /// # Safety
-/// This CPU runs on Vidar's own tables and on another stack, and this is the first call.
+/// This CPU runs on Vidar's own page tables and on another stack, and this is the first call.
 pub unsafe fn reclaim_boot_frames(pool: &mut Frames) {
     let boot = image::boot_frames();
     (boot.start.0..boot.end.0).step_by(PAGE_SIZE as usize).for_each(|frame| pool.free(Hpa(frame)));
 }
 
-/// Vidar's region has too few frames for its own tables.
+/// Vidar's memory has too few free frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutOfFrames;
 
@@ -84,20 +91,22 @@ impl<S: HardwarePageSize + core::fmt::Debug> From<MapToError<S>> for OutOfFrames
     fn from(error: MapToError<S>) -> Self {
         match error {
             MapToError::FrameAllocationFailed => Self,
-            other => panic!("mapping Vidar's own memory: {other:?}"),
+            other => panic!("cannot map Vidar's own memory: {other:?}"),
         }
     }
 }
 
+/// The flags of memory that may be read and written, but not executed.
 const READ_WRITE: PageTableFlags =
     PageTableFlags::PRESENT.union(PageTableFlags::WRITABLE).union(PageTableFlags::NO_EXECUTE);
 
-/// Bit 12 of an entry for a large page is the high bit of its index into the PAT.
+/// The flag that makes a large page write-combining. It is the high bit of the page's index into the PAT, so the index
+/// is 4.
 const LARGE_WRITE_COMBINING: u64 = 1 << 12;
 const _: () = assert!(HOST_PAT >> (4 * 8) & 0xff == MemoryType::WriteCombining as u64);
 
-/// What of the machine's memory the direct map of [`HostTables`] covers: all that is below 4 GiB, and above it what is
-/// memory of some kind.
+/// Returns the part of the machine's memory that [`HostTables`] has in the direct map: everything below 4 GiB, and
+/// above it memory of any kind. Vidar's region is not in the result.
 pub fn in_direct_map(map: &MemoryMap<'_>) -> RangeSet {
     let mut covered = map.memory();
     covered.insert(Hpa(0)..Hpa(FOUR_GIB));
@@ -107,7 +116,7 @@ pub fn in_direct_map(map: &MemoryMap<'_>) -> RangeSet {
 
 const FOUR_GIB: u64 = 4 << 30;
 
-/// Vidar's page tables, built beside the trampoline's and then loaded.
+/// Vidar's page tables, which are built while the trampoline's are in use, and then loaded.
 #[derive(Debug)]
 pub struct HostTables {
     mapper: OffsetPageTable<'static>,
@@ -116,14 +125,15 @@ pub struct HostTables {
 }
 
 impl HostTables {
-    /// Tables with the image and the direct map: the first 4 GiB, and above them what `map` says is memory.
+    /// Builds tables that map the image and the direct map: the first 4 GiB, and above them what `map` says is memory.
+    /// `largest` is the largest page that the CPU supports.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where `frames` runs out.
+    /// [`OutOfFrames`] if `frames` runs out.
     pub fn build(frames: &mut Frames, map: &MemoryMap<'_>, largest: PageSize) -> Result<Self, OutOfFrames> {
         let root = frames.allocate().ok_or(OutOfFrames)?;
-        // SAFETY: the frame is zeroed, ours for good, and mapped at the direct map, as are all frames that the
-        // mapper will take from the pool.
+        // SAFETY: the frame is zeroed, belongs to the tables for good, and is in the direct map. So are all frames that
+        // the mapper will take from the pool.
         let mapper = unsafe {
             let table = &mut *(direct(root).0 as *mut PageTable);
             OffsetPageTable::new(table, VirtAddr::new(DIRECT_MAP))
@@ -143,7 +153,8 @@ impl HostTables {
         Ok(tables)
     }
 
-    /// The direct map leaves out the image, so that no section can be written past its own mapping.
+    /// Builds the direct map. It leaves out the sections of the image, so that none can be written through another
+    /// mapping.
     fn map_direct(
         &mut self,
         frames: &mut Frames,
@@ -177,6 +188,7 @@ impl HostTables {
         Ok(())
     }
 
+    /// Maps the page at `at` to the memory at `to`. Panics if the page is mapped already.
     fn map<S>(
         &mut self,
         frames: &mut Frames,
@@ -190,15 +202,16 @@ impl HostTables {
     {
         let page = Page::<S>::containing_address(VirtAddr::new(at));
         let frame = PhysFrame::<S>::containing_address(PhysAddr::new(to.0));
-        // SAFETY: the tables are not loaded, or the page is new to them: no reference is affected.
+        // SAFETY: the mapper refuses a page that is mapped already, so no existing reference changes its meaning.
         unsafe { self.mapper.map_to(page, frame, flags, &mut Allocator(frames)) }?.ignore();
         Ok(())
     }
 
-    /// A new stack of `pages` pages with an unmapped page below it: the address where it starts to grow down.
+    /// Maps a new stack of `pages` pages, above a page that is not mapped. Returns the address at which the stack
+    /// starts to grow down.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where `frames` runs out.
+    /// [`OutOfFrames`] if `frames` runs out.
     pub fn map_stack(&mut self, frames: &mut Frames, pages: u64) -> Result<u64, OutOfFrames> {
         self.next_stack += PAGE_SIZE;
         for _ in 0..pages {
@@ -209,23 +222,23 @@ impl HostTables {
         Ok(self.next_stack)
     }
 
-    /// Makes the tables for the window of `cpu`, with nothing in it.
+    /// Makes the page tables for the window of `cpu`, and maps nothing in the window.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where `frames` runs out.
+    /// [`OutOfFrames`] if `frames` runs out.
     pub fn map_window(&mut self, frames: &mut Frames, cpu: u32) -> Result<(), OutOfFrames> {
         let at = layout::window(cpu).0;
         self.map::<Size4KiB>(frames, at, self.root, READ_WRITE)?;
         let page = Page::<Size4KiB>::containing_address(VirtAddr::new(at));
-        self.mapper.unmap(page).expect("it has just been mapped").1.flush();
+        self.mapper.unmap(page).expect("the page has just been mapped").1.flush();
         Ok(())
     }
 
-    /// Maps the framebuffer, of so many bytes at `base`, so that writes to it are combined: uncached, as the MTRRs have it,
-    /// each would take its time.
+    /// Maps the framebuffer, `bytes` bytes at `base`, as write-combining, and returns its address. The MTRRs make
+    /// framebuffers uncached, so that each write would be slow otherwise.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where `frames` runs out.
+    /// [`OutOfFrames`] if `frames` runs out.
     pub fn map_screen(&mut self, frames: &mut Frames, base: Hpa, bytes: u64) -> Result<Hva, OutOfFrames> {
         let flags = READ_WRITE | PageTableFlags::from_bits_retain(LARGE_WRITE_COMBINING);
         let size = PageSize::Size2M.bytes();
@@ -236,30 +249,30 @@ impl HostTables {
         Ok(Hva(SCREEN + base.0 - first.0))
     }
 
-    /// Their root.
+    /// Returns the address of the root table.
     pub const fn root(&self) -> Hpa {
         self.root
     }
 
-    /// Maps the page at `page`, below 1 MiB, at its own address as well, executable and not writable: a CPU that turns
-    /// paging on there goes on there.
+    /// Maps the page at `page`, below 1 MiB, at its own address as well, executable and read-only. A CPU that enables
+    /// paging in that page can so continue there.
     ///
     /// # Errors
-    /// [`OutOfFrames`] where `frames` runs out.
+    /// [`OutOfFrames`] if `frames` runs out.
     pub fn map_identity(&mut self, frames: &mut Frames, page: Hpa) -> Result<(), OutOfFrames> {
         self.map::<Size4KiB>(frames, page.0, page, PageTableFlags::PRESENT)
     }
 
-    /// Takes all back that [`HostTables::map_identity`] mapped. No CPU may be there.
+    /// Removes all that [`HostTables::map_identity`] has mapped. No CPU may be executing there.
     pub fn unmap_identity(&mut self) {
         self.mapper.level_4_table_mut()[0].set_unused();
         x86_64::instructions::tlb::flush_all();
     }
 
-    /// Makes these the tables of this CPU.
+    /// Makes this CPU use these tables.
     pub fn load(&self) {
-        // SAFETY: the tables map the image and the direct map where they were. The stack in use is in one of them: the
-        // trampoline's in the direct map, any later one among the stacks.
+        // SAFETY: the tables map the image and the direct map at the same addresses as those in use. They also map the
+        // stack in use: the trampoline's in the direct map, and any later one among the stacks.
         unsafe { Cr3::write(PhysFrame::containing_address(PhysAddr::new(self.root.0)), Cr3Flags::empty()) };
     }
 }

@@ -1,5 +1,5 @@
-//! Windows: for each CPU a place in Vidar's address space, where it maps pages that it chooses, one after another, for as
-//! long as it needs them.
+//! The windows: each CPU has a part of Vidar's address space in which it maps pages of its choice, for as long as it
+//! needs them.
 
 #![expect(unsafe_code, reason = "page tables that are in use are changed here")]
 
@@ -11,29 +11,31 @@ use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
 use x86_64::registers::control::Cr3;
 
-/// The address in an entry.
+/// The bits of a page-table entry that hold the address.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-/// Present and no-execute; so the page can be read alone.
+/// The flags of an entry for a page that can only be read: present and no-execute.
 const READ_ONLY: u64 = 1 | 1 << 63;
 
-/// Runs `then` while `pages` are mapped in the window of `cpu`, which this CPU is, from the address on that `then` gets. No
-/// more than [`WINDOW_RUN`] are mapped. To find the next of them, `pages` may use [`with_page`].
+/// Maps `pages` in the window of `cpu`, which must be this CPU, calls `then` with the address of the first, and unmaps
+/// them again. Returns what `then` returns. At most [`WINDOW_RUN`] pages are mapped. The iterator may itself use
+/// [`with_page`].
 pub fn with_pages<R>(cpu: u32, pages: impl Iterator<Item = Hpa>, then: impl FnOnce(Hva) -> R) -> R {
     with(cpu, 0, pages.take(WINDOW_RUN), then)
 }
 
-/// Runs `then` while `page` is mapped in the window of `cpu`, which this CPU is, at the address that `then` gets.
+/// Maps `page` in the window of `cpu`, which must be this CPU, calls `then` with its address, and unmaps it again.
+/// Returns what `then` returns.
 pub fn with_page<R>(cpu: u32, page: Hpa, then: impl FnOnce(Hva) -> R) -> R {
     with(cpu, WINDOW_RUN, iter::once(page), then)
 }
 
-/// Maps `pages` from the entry `first` on, one after another, and none of them any more when `then` has run.
+/// Maps `pages` from the entry `first` on, calls `then` with the address of that entry, and unmaps the pages again.
 fn with<R>(cpu: u32, first: usize, pages: impl Iterator<Item = Hpa>, then: impl FnOnce(Hva) -> R) -> R {
     let entries = table(window(cpu));
     let at = |index: usize| Hva(window(cpu).0 + index as u64 * PAGE_SIZE);
     let set = |index: usize, entry: u64| {
-        // SAFETY: the table is that of this CPU's window, where Vidar has no references, and the callers keep `index` below
-        // its length.
+        // SAFETY: the table belongs to this CPU's window, into which Vidar has no references, and the callers keep
+        // `index` below the number of its entries.
         unsafe { entries.wrapping_add(index).write_volatile(entry) };
         tlb::flush(VirtAddr::new(at(index).0));
     };
@@ -47,13 +49,13 @@ fn with<R>(cpu: u32, first: usize, pages: impl Iterator<Item = Hpa>, then: impl 
     result
 }
 
-/// The entries of the window at `at`, out of the tables that this CPU uses.
+/// Returns the entries of the window at `at`, found in the page tables that this CPU uses.
 fn table(at: Hva) -> *mut u64 {
     let mut table = Hpa(Cr3::read().0.start_address().as_u64());
     for shift in [39, 30, 21] {
         let entries = direct(table).0 as *const u64;
-        // SAFETY: Vidar's tables are in its own frames, which are in the direct map, and `HostTables::map_window` has made
-        // those of every window. Nobody changes a window's but its CPU.
+        // SAFETY: Vidar's page tables are in its own frames, which are in the direct map, and `HostTables::map_window`
+        // has made those of every window. Only the CPU of a window changes them.
         let entry = unsafe { entries.wrapping_add((at.0 >> shift & 511) as usize).read_volatile() };
         table = Hpa(entry & ADDRESS);
     }
