@@ -6,36 +6,37 @@ use vidar_core::console::ending::{OnCrash, choice};
 use super::log as console;
 use crate::arch::{instructions, reset, stop};
 
-/// What a CPU has to do in an extension's mode of operation, from wherever it is.
+/// What a CPU must do before it halts or resets the machine, if it may be in an extension's mode of operation.
 #[derive(Debug, Clone, Copy)]
-pub struct Ways {
-    /// Before it halts for good: firmware must be able to interrupt it.
+pub struct Hooks {
+    /// Called before the CPU halts for good, so that firmware can interrupt it.
     pub before_halt: fn(),
-    /// Before it resets the machine.
+    /// Called before the CPU resets the machine.
     pub before_reset: fn(),
 }
 
-static WAYS: Once<Ways> = Once::new();
+static HOOKS: Once<Hooks> = Once::new();
 
-/// Tells them; a backend does so before its CPU enters that mode.
-pub fn set_ways(ways: Ways) {
-    WAYS.call_once(|| ways);
+/// Registers the hooks. A backend does so before its CPU enters that mode; later calls have no effect.
+pub fn set_hooks(hooks: Hooks) {
+    HOOKS.call_once(|| hooks);
 }
 
-/// Lets firmware interrupt this CPU, which is to halt.
+/// Lets firmware interrupt this CPU, which is about to halt.
 pub fn let_firmware_in() {
-    if let Some(ways) = WAYS.get() {
-        (ways.before_halt)();
+    if let Some(hooks) = HOOKS.get() {
+        (hooks.before_halt)();
     }
 }
 
-/// Halts this CPU, because another has something to report.
+/// Halts this CPU, because another one writes a crash report.
 pub fn halt_for_another() -> ! {
     let_firmware_in();
     instructions::halt_forever()
 }
 
-/// After the last words: what the user wants done. `who` halts if it is to.
+/// Ends after a report, as the user has chosen: halts this CPU, or resets the machine. If the CPU halts, the log says
+/// that `who` is halted.
 pub fn end(who: &str) -> ! {
     match OnCrash::or_default(choice(), stop::is_armed()) {
         OnCrash::Halt => {
@@ -47,8 +48,8 @@ pub fn end(who: &str) -> ! {
         OnCrash::Reset => {
             log::error!("the machine is reset (on-crash=reset)");
             console::drain();
-            if let Some(ways) = WAYS.get() {
-                (ways.before_reset)();
+            if let Some(hooks) = HOOKS.get() {
+                (hooks.before_reset)();
             }
             reset::reset()
         }

@@ -1,6 +1,6 @@
-//! The log: always into the ring; to the serial line and the screen too, until they are the guest's.
+//! The log. It always goes to the ring. Until the guest gets the serial line and the screen, it goes to them as well.
 
-#![expect(unsafe_code, reason = "claims the screen, and the lock in a panic")]
+#![expect(unsafe_code, reason = "the screen's memory is accessed, and a panic takes the lock by force")]
 
 use core::fmt::{self, Write};
 
@@ -13,36 +13,36 @@ use vidar_core::console::serial::Unusable;
 use vidar_core::mem::addr::Hva;
 
 use super::line::{self, Line};
-use super::pixels::Mapped;
+use super::pixels::FramebufferMemory;
 use super::vga::Vga;
 
-/// A screen, where it is mapped.
+/// A screen, with the address at which it is mapped.
 #[derive(Debug, Clone, Copy)]
 pub enum Screen {
-    /// VGA's text memory.
+    /// VGA's text memory, at this address.
     Text(Hva),
-    /// A framebuffer.
+    /// A framebuffer, at this address and in this format.
     Graphics(Hva, Format),
 }
 
-/// What is written on.
+/// An open screen.
 enum Writer {
     Text(Teletype<Vga>),
-    Graphics(Teletype<FramebufferGrid<Mapped>>),
+    Graphics(Teletype<FramebufferGrid<FramebufferMemory>>),
 }
 
 impl Writer {
-    /// A clear screen; `None` where nothing can be written on it.
+    /// Opens a screen and clears it. Returns `None` if its format cannot be written.
     ///
     /// # Safety
-    /// It is mapped for good.
+    /// The screen is mapped for good, and nothing else in Vidar writes to it.
     unsafe fn open(screen: Screen) -> Option<Self> {
-        // SAFETY: the caller's promise; Vidar writes the screen nowhere else.
+        // SAFETY: the caller promises that the screen is mapped for good and that nothing else in Vidar writes to it.
         let mut writer = unsafe {
             match screen {
                 Screen::Text(cells) => Self::Text(Teletype::new(Vga::at(cells))),
                 Screen::Graphics(start, format) => {
-                    let pixels = Mapped::at(start, format.pitch * format.height);
+                    let pixels = FramebufferMemory::at(start, format.pitch * format.height);
                     Self::Graphics(Teletype::new(FramebufferGrid::new(pixels, format)?))
                 }
             }
@@ -79,13 +79,13 @@ impl Writer {
     }
 }
 
-/// Where the log goes beside the ring.
+/// The ring, and the consoles to which the log goes as well.
 struct Consoles {
     ring: Ring,
     serial_port: Option<u16>,
     serial: Option<Line>,
     screen: Option<Writer>,
-    /// The consoles are the guest's.
+    /// True while the consoles belong to the guest.
     silent: bool,
 }
 
@@ -122,45 +122,46 @@ impl Log for Logger {
             Level::Debug => "debug: ",
             Level::Trace => "trace: ",
         };
-        // The consoles never fail.
+        // Writing to the consoles cannot fail.
         let _ = writeln!(CONSOLES.lock(), "vidar: {label}{}", record.args());
     }
 
     fn flush(&self) {}
 }
 
-/// Starts the log on the serial line at `serial_port` and on `screen`, where given.
+/// Starts the log on the serial line at `serial_port` and on `screen`, if they are given. A later call moves the log to
+/// other consoles.
 ///
 /// # Safety
-/// The screen is mapped for good.
+/// The screen is mapped for good, and nothing else in Vidar writes to it.
 pub unsafe fn start(serial_port: Option<u16>, screen: Option<Screen>) {
     let mut consoles = CONSOLES.lock();
     consoles.serial_port = serial_port;
     let serial = serial_port.map(line::open);
     let stuck = matches!(serial, Some(Err(Unusable::Stuck)));
     consoles.serial = serial.and_then(Result::ok);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the screen is mapped for good and that nothing else in Vidar writes to it.
     consoles.screen = screen.and_then(|screen| unsafe { Writer::open(screen) });
     drop(consoles);
-    // A second start only moves the consoles.
+    // At a later call the logger is set already, which is no error.
     let _ = log::set_logger(&Logger);
     log::set_max_level(LevelFilter::Info);
     if let Some(port) = serial_port.filter(|_| stuck) {
         log::warn!(
-            "the serial line at port {port:#x} does not send what it is given, and is not used: choose another one by serial=, or \
-             console=screen"
+            "the serial line at port {port:#x} does not transmit and is not used: choose another one with serial=, or \
+             use console=screen"
         );
     }
 }
 
-/// Has the log on `screen` from now on, with all that it holds to begin with.
+/// Writes the log to `screen` from now on, and first all that the ring holds.
 ///
 /// # Safety
-/// The screen is mapped for good.
+/// The screen is mapped for good, and nothing else in Vidar writes to it.
 pub unsafe fn show_on(screen: Screen) {
     let mut consoles = CONSOLES.lock();
     let Consoles { ring, screen: writer, .. } = &mut *consoles;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the screen is mapped for good and that nothing else in Vidar writes to it.
     *writer = unsafe { Writer::open(screen) };
     let (mut position, mut piece) = (0, [0; 256]);
     while let Some(writer) = writer {
@@ -173,7 +174,8 @@ pub unsafe fn show_on(screen: Screen) {
     }
 }
 
-/// Leaves the consoles to the guest: from now on the log goes to the ring alone. Returns where the cursor stands.
+/// Leaves the consoles to the guest: from now on the log goes to the ring alone. Returns the position of the cursor as
+/// column and row, or zeros if there is no screen.
 pub fn hand_over() -> (u8, u8) {
     let mut consoles = CONSOLES.lock();
     if let Some(serial) = &mut consoles.serial {
@@ -183,31 +185,35 @@ pub fn hand_over() -> (u8, u8) {
     consoles.screen.as_ref().map_or((0, 0), Writer::cursor)
 }
 
-/// Takes the consoles back from the guest, for last words. Works with the log's lock held, as in a panic while logging.
+/// Takes the consoles back from the guest, for a report. This works even if the log's lock is held, as in a panic while
+/// logging.
 pub fn take_back() {
     if CONSOLES.is_locked() {
-        // SAFETY: last words are spoken by one CPU that never returns to whoever held the lock.
+        // SAFETY: the code that held the lock does not continue: it ran on this CPU, which never returns to it, or on a
+        // CPU that has been stopped. A machine check in Vidar does not stop the others, so a record that one of them
+        // writes at this moment may be garbled.
         unsafe { CONSOLES.force_unlock() };
     }
     let mut consoles = CONSOLES.lock();
     if consoles.silent {
         consoles.silent = false;
         consoles.serial = consoles.serial_port.and_then(|port| line::open(port).ok());
-        // The guest may have put the screen into a graphics mode; in text mode this is readable, in others harmless.
+        // The guest may have switched the screen to a graphics mode. What is written then is readable in text mode, and
+        // harmless in any other.
         if let Some(screen) = &mut consoles.screen {
             screen.clear();
         }
     }
 }
 
-/// Waits until all that was logged has left the serial line.
+/// Waits until the serial line has sent all that was logged.
 pub fn drain() {
     if let Some(serial) = &mut CONSOLES.lock().serial {
         serial.drain();
     }
 }
 
-/// Reads from the ring, as [`Ring::read`].
+/// Reads from the ring, as [`Ring::read`] does.
 pub fn read(position: u64, buffer: &mut [u8]) -> (u64, usize) {
     CONSOLES.lock().ring.read(position, buffer)
 }

@@ -1,12 +1,12 @@
-//! What Vidar says and where it says it.
+//! What Vidar reports, and where it reports it.
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`log`] | The log: always to the ring; to serial line and screen until these are the guest's. |
+//! | [`log`] | The log, which goes to the ring, and until the guest runs also to the serial line and the screen. |
 //! | [`line`](mod@line) | The I/O ports of the serial line. |
 //! | [`vga`] | VGA's text memory as a grid of characters. |
 //! | [`pixels`] | The memory of a framebuffer. |
-//! | [`panic`](mod@panic) | The last words after a bug of Vidar's, or after a fatal machine check. |
+//! | [`panic`](mod@panic) | The report after a bug in Vidar, or after a fatal machine check. |
 //! | [`ending`] | Halts this CPU or resets the machine. |
 
 pub mod ending;

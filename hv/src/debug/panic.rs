@@ -1,4 +1,4 @@
-//! The last words of Vidar's own: of its bugs, and of a machine check that it cannot go on after.
+//! Vidar's reports about itself: about its bugs, and about a machine check after which it cannot continue.
 
 #![expect(unsafe_code, reason = "walks the frame pointers of the stack")]
 
@@ -11,14 +11,15 @@ use super::{ending, log as console};
 use crate::arch::instructions::halt_forever;
 use crate::arch::{percpu, stop};
 
-/// Bytes in the largest of Vidar's stacks.
+/// The size in bytes of the largest of Vidar's stacks.
 const LARGEST_STACK: u64 = 32 * 1024;
-/// Return addresses shown at most.
+/// The largest number of return addresses that are reported.
 const BACKTRACE_DEPTH: usize = 24;
 
+/// True once a CPU has begun a report.
 static SPEAKING: AtomicBool = AtomicBool::new(false);
 
-/// Says what went wrong, on every console, with all other CPUs stopped, and ends as the user wants.
+/// Stops all other CPUs, reports the panic on every console, and halts or resets the machine as the user has chosen.
 pub fn report(info: &PanicInfo<'_>) -> ! {
     speak_once();
     stop::others(percpu::current().map_or(0, |cpu| cpu.apic_id));
@@ -29,8 +30,9 @@ pub fn report(info: &PanicInfo<'_>) -> ! {
     ending::end("the machine")
 }
 
-/// Says what `banks` of machine-check registers hold and what was interrupted, and ends as the user wants. The other CPUs may
-/// be in the guest's handler for the same error, which waits for all and takes down what they know: they go on.
+/// Reports what the machine-check registers in `banks` hold and what was `interrupted`, and halts this CPU or resets
+/// the machine as the user has chosen. The other CPUs are not stopped: they may be in the guest's handler for the same
+/// error, which waits for all CPUs and records what each of them reports.
 pub fn machine_check(banks: &impl fmt::Display, interrupted: &impl fmt::Display) -> ! {
     speak_once();
     console::take_back();
@@ -42,25 +44,25 @@ pub fn machine_check(banks: &impl fmt::Display, interrupted: &impl fmt::Display)
     ending::end("this CPU")
 }
 
-/// A panic while reporting a panic has nothing more to say.
+/// Halts this CPU if a report has begun already: a panic during a report has nothing more to say.
 fn speak_once() {
     if SPEAKING.swap(true, Ordering::Relaxed) {
         halt_forever();
     }
 }
 
-/// Logs the return addresses on the stack; `addr2line -e` on the image tells their names.
+/// Logs the return addresses on the stack. `addr2line -e` finds their names in the image.
 fn backtrace() {
     let (mut frame, stack): (u64, u64);
-    // SAFETY: reads two registers.
+    // SAFETY: the instructions only read two registers.
     unsafe { asm!("mov {}, rbp", "mov {}, rsp", out(reg) frame, out(reg) stack, options(nomem, nostack)) };
     for _ in 0..BACKTRACE_DEPTH {
-        // What does not lie on this stack is the end: at VM entry RBP is the guest's for a moment.
+        // A frame pointer outside of this stack ends the trace: near VM entry RBP holds the guest's value for a moment.
         if !(stack..stack + LARGEST_STACK).contains(&frame) || !frame.is_multiple_of(8) {
             break;
         }
-        // SAFETY: code built with frame pointers keeps the caller's RBP and the return address here; both lie on a
-        // stack of Vidar's, which is mapped. A wild RBP faults into a second panic, which stops quietly.
+        // SAFETY: code that is built with frame pointers keeps the caller's RBP and the return address here, on a stack
+        // of Vidar's, which is mapped. If RBP is wrong, a second panic may follow, and it halts the CPU.
         let [next, address] = unsafe { *(frame as *const [u64; 2]) };
         if address == 0 {
             break;

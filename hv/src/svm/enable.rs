@@ -13,7 +13,7 @@ use super::instructions::{clgi, stgi, vmsave};
 use crate::arch::cpuid::{self, Leaf};
 use crate::arch::instructions;
 use crate::arch::msr::{self, EFER_SVME};
-use crate::debug::ending::{self, Ways};
+use crate::debug::ending::{self, Hooks};
 
 /// Why AMD-V cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub fn leave() {
 /// # Safety
 /// [`probe`] found `capabilities` here; segments and the per-CPU block are loaded; the two frames are used for nothing else.
 pub unsafe fn enable(capabilities: &Capabilities, host_save: Hpa, host: Hpa, keeps_init: bool) {
-    ending::set_ways(Ways { before_halt: leave, before_reset: leave });
+    ending::set_hooks(Hooks { before_halt: leave, before_reset: leave });
     // SAFETY: OSXSAVE changes nothing for code that does not use XSAVE; the frames are the caller's promise.
     unsafe {
         if let Decision::Write(value) = vm_cr() {

@@ -12,7 +12,7 @@ use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 
 use super::vmcs::{self, Failure};
 use crate::arch::{cpuid, msr};
-use crate::debug::ending::{self, Ways};
+use crate::debug::ending::{self, Hooks};
 
 /// Why VT-x cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +98,7 @@ pub unsafe fn enable(capabilities: &Capabilities, region: Hpa) -> Result<(), Fai
         });
     }
     // SMIs come in VMX operation as ever, and an INIT is better blocked there as long as the CPU halts.
-    ending::set_ways(Ways { before_halt: || {}, before_reset: leave });
+    ending::set_hooks(Hooks { before_halt: || {}, before_reset: leave });
     // SAFETY: the caller's promise; the revision makes the frame a VMXON region.
     unsafe {
         write_revision(region, capabilities.revision);
