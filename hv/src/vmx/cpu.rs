@@ -38,37 +38,41 @@ use crate::arch::segments::Selectors;
 use crate::arch::{apic_init, cpuid, instructions};
 use crate::host::exceptions::set_entry_window;
 
-/// Bits of RFLAGS.
+/// RFLAGS.TF.
 const TRAP: u64 = 1 << 8;
+/// RFLAGS.RF.
 const RESUME: u64 = 1 << 16;
-/// IA32_DEBUGCTL.BTF: TF steps over branches, not instructions.
+/// IA32_DEBUGCTL.BTF: with TF set, the CPU stops after branches, not after instructions.
 const BRANCH_STEP: u64 = 1 << 1;
 
-/// The type of a busy 16-bit task state, in the rights of TR.
+/// The type of a busy 16-bit TSS, in the access rights of TR.
 const BUSY_TASK_16: u32 = 3;
-/// VM-instruction error: VMRESUME with a VMCS that is not launched. Intel SDM Vol. 3C, 31.4 "VM Instruction Error Numbers".
+/// VM-instruction error 5: VMRESUME with a VMCS that is not launched. Intel SDM Vol. 3C, 31.4 "VM Instruction Error
+/// Numbers".
 const NOT_LAUNCHED: u32 = 5;
 
-/// A virtual CPU, bound to the physical CPU that it was made on.
+/// A virtual CPU, bound to the physical CPU on which it was created.
 pub struct VmxCpu {
     pub(super) block: EntryBlock,
     pub(super) vmcs: Vmcs,
     pub(super) capabilities: Capabilities,
     frames: CpuFrames,
     pub(super) percpu: &'static PerCpu,
-    /// What was taken over from `percpu` and could not be injected yet.
+    /// The events that were taken from `percpu` and could not be injected yet.
     pub(super) kept: Kept,
     doubt: Doubt,
 }
 
 impl VmxCpu {
-    /// Enters VMX operation and makes a VMCS for a guest that begins as `begin` says.
+    /// Enters VMX operation and sets up a VMCS for a guest that begins as `begin` says.
     ///
     /// # Errors
-    /// [`SetupError`] where the CPU does not do as its capabilities said.
+    /// [`SetupError`] if the CPU does not work as its capabilities say.
     ///
     /// # Safety
-    /// [`enable::probe`] found `capabilities` on this CPU; the frames are this CPU's alone but for the bitmap; `ept_root` is a second-stage table that does not map Vidar; `selectors` and `percpu` are this CPU's.
+    /// [`enable::probe`] has returned `capabilities` on this CPU. No other CPU uses the frames, except for the bitmaps.
+    /// `ept_root` is the root of a second stage that does not map Vidar's memory. `selectors` and `percpu` are those of
+    /// this CPU.
     pub unsafe fn new(
         capabilities: Capabilities,
         frames: CpuFrames,
@@ -77,7 +81,8 @@ impl VmxCpu {
         percpu: &'static PerCpu,
         begin: &Begin,
     ) -> Result<Self, SetupError> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `probe` has found VT-x usable on this CPU and that the frames are for this
+        // CPU alone. VMXON comes before VMPTRLD, and the revision identifier is written before either needs it.
         let mut vmcs = unsafe {
             enable::enable(&capabilities, frames.vmxon)
                 .map_err(|failure| SetupError::Instruction("VMXON", failure))?;
@@ -114,15 +119,15 @@ impl VmxCpu {
         Ok(cpu)
     }
 
-    /// Makes the guest's registers those of `state`.
+    /// Loads `state` into the guest's registers.
     #[cold]
     fn load(&mut self, state: &CpuState) {
         guest_state::load(&mut self.vmcs, &self.capabilities, state);
         self.block.registers = state.registers;
     }
 
-    /// Returns true if the entry failed because the first one had been ended by a machine check, after which the VMCS is not launched
-    /// yet. It is to be entered again then.
+    /// Returns true if the entry failed only because the VMCS is not launched, as after a machine check during the
+    /// first entry. The next entry then uses VMLAUNCH.
     #[cold]
     fn was_not_launched(&mut self, status: u32) -> bool {
         let wrong = status == status::FAILED_VALID
@@ -134,7 +139,7 @@ impl VmxCpu {
         wrong
     }
 
-    /// Why the guest was not entered.
+    /// Returns the exit that says why the guest was not entered.
     #[cold]
     fn entry_failed(&self, status: u32) -> Exit {
         let valid = status == status::FAILED_VALID;
@@ -144,13 +149,15 @@ impl VmxCpu {
         }
     }
 
+    /// Copies the guest's RSP from the VMCS to the guest's registers.
     #[cold]
     fn fetch_rsp(&mut self) {
         let rsp = self.vmcs.read(GUEST_RSP).0;
         self.block.registers.set(Register::Rsp, rsp);
     }
 
-    /// RF and TF after an instruction: RF ends, and TF makes a debug exception due.
+    /// Completes RFLAGS after an instruction: clears RF, and makes a debug exception pending if TF is set and BTF is
+    /// not.
     #[cold]
     fn finish_flags(&mut self, flags: u64) {
         self.vmcs.write(GUEST_RFLAGS, Natural(flags & !RESUME));
@@ -160,18 +167,21 @@ impl VmxCpu {
         }
     }
 
-    /// The instruction pointer `next` where it has crossed a multiple of 4 GiB.
+    /// Returns the instruction pointer `next` after it has crossed a multiple of 4 GiB: outside of 64-bit mode only its
+    /// lower 32 bits count.
     #[cold]
     fn wrapped(&self, next: u64) -> u64 {
         let is_64_bit = self.vmcs.read(GUEST_EFER) & EFER_LMA != 0 && self.cs_l();
         if is_64_bit { next } else { next & 0xffff_ffff }
     }
 
+    /// Returns CR0 as the guest sees it.
     fn cr0(&self) -> u64 {
         let mask = guest_state::cr0_mask(&self.capabilities);
         self.vmcs.read(GUEST_CR0).0 & !mask | self.vmcs.read(CR0_READ_SHADOW).0 & mask
     }
 
+    /// Returns the L bit of the guest's CS, which selects 64-bit code.
     fn cs_l(&self) -> bool {
         self.vmcs.read(GUEST_CS_RIGHTS) & 1 << 13 != 0
     }
@@ -188,12 +198,13 @@ impl RunsOn for VmxCpu {
 impl Vcpu for VmxCpu {
     fn run(&mut self) -> Exit {
         if self.kept.waits()
-            && let Some(exit) = self.window()
+            && let Some(exit) = self.retry_kept()
         {
             return exit;
         }
         loop {
-            // SAFETY: `new` set the current VMCS up, with a second stage that leaves out Vidar's memory.
+            // SAFETY: `new` has set up the current VMCS, with a second stage that does not map Vidar's memory, and the
+            // block belongs to it.
             match unsafe { enter(&mut self.block) } {
                 status::LEFT => break,
                 status::EVENT_KEPT => {
@@ -209,7 +220,7 @@ impl Vcpu for VmxCpu {
         let exit = exit::decode(reason, &self.vmcs);
         match exit {
             Exit::SecondStage(_) => self.redeliver(),
-            // A register can be written from RSP, which the processor keeps in the VMCS.
+            // The source of the write may be RSP, which the CPU keeps in the VMCS.
             Exit::ControlWrite(_) | Exit::WrmsrImmediate(_) => self.fetch_rsp(),
             _ => {}
         }
@@ -261,7 +272,8 @@ impl Vcpu for VmxCpu {
         // VM entry leaves CD and NW as they are in the CPU.
         instructions::set_cache_bits(controls.cr0);
         guest_state::load_controls(&mut self.vmcs, &self.capabilities, controls);
-        // The instruction would have flushed what the change makes stale; without VPID the entry does.
+        // The guest's instruction would have flushed the translations that the change makes stale. Without VPID, VM
+        // entry flushes them.
         if self.capabilities.has(secondary::VPID) {
             vmcs::invvpid(GUEST_VPID);
         }
@@ -285,7 +297,7 @@ impl Vcpu for VmxCpu {
         self.skip(self.vmcs.read(EXIT_INSTRUCTION_LENGTH) as u8);
     }
 
-    #[inline(always)] // into `advance`, which nearly every exit takes
+    #[inline(always)] // into `advance`, which runs at nearly every exit
     fn skip(&mut self, length: u8) {
         let rip = self.vmcs.read(GUEST_RIP).0;
         let mut next = rip.wrapping_add(length.into());
@@ -310,7 +322,7 @@ impl Vcpu for VmxCpu {
             self.percpu.keep(kept::MACHINE_CHECK);
             return;
         }
-        // Both are faults: the saved RFLAGS have RF set, and a shadow ends.
+        // #UD and #GP are faults: the saved RFLAGS have RF set, and a shadow of STI or MOV SS ends.
         let flags = self.vmcs.read(GUEST_RFLAGS).0;
         self.vmcs.write(GUEST_RFLAGS, Natural(flags | RESUME));
         let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
@@ -369,8 +381,8 @@ impl Vcpu for VmxCpu {
     }
 
     fn leave(&mut self) {
-        // SAFETY: the caller stops using the virtual CPU. The MSRs get what the guest had in them, as INIT would find them;
-        // Vidar's own pages keep their type with any PAT, at worst uncached.
+        // SAFETY: the caller does not use the virtual CPU again. The MSRs get the guest's values, as INIT would find
+        // them. Vidar's own memory stays usable with any PAT, at worst uncached.
         unsafe {
             msr::write(msr::PAT, self.vmcs.read(GUEST_PAT));
             msr::write(msr::SYSENTER_CS, self.vmcs.read(GUEST_SYSENTER_CS).into());

@@ -1,4 +1,4 @@
-//! Events that go into the guest of a virtual CPU: those that are kept for it, and those that an exit interrupted.
+//! Delivering events to the guest: those that are kept for it, and those whose delivery an exit has interrupted.
 
 #![expect(unsafe_code, reason = "the entry assembly is called")]
 
@@ -18,8 +18,9 @@ use super::entry::{enter, status};
 use crate::debug::ending;
 
 impl VmxCpu {
-    /// Takes over what is kept: one event goes in with the next entry, and for any other the guest leaves shortly to try again.
-    /// `Some` where there is no guest to take it.
+    /// Takes over the events that are kept in the per-CPU block. One of them is injected with the next entry. For any
+    /// other, the preemption timer makes the guest exit shortly, to try again. Returns an exit if the guest cannot take
+    /// a machine check because CR4.MCE is 0.
     #[cold]
     pub(super) fn deliver_kept(&mut self) -> Option<Exit> {
         self.kept.add(self.percpu.take_kept());
@@ -39,23 +40,26 @@ impl VmxCpu {
         None
     }
 
-    /// After the guest has run for that time, or less.
+    /// Tries again to deliver kept events, after the guest has run until the preemption timer expired, or exited
+    /// before.
     #[cold]
-    pub(super) fn window(&mut self) -> Option<Exit> {
+    pub(super) fn retry_kept(&mut self) -> Option<Exit> {
         self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
         self.deliver_kept()
     }
 
-    /// Drops an INIT that came while the CPU waited for the start-up IPI which it has just got. Such an INIT is blocked: Intel SDM
-    /// Vol. 3C, 26.5.2 "Other Causes of VM Exits", INIT signals. A CPU may keep it until the guest runs, as Bochs does, and it would
-    /// then undo the start. So the guest is entered with no time to execute an instruction, and the INIT exits before the timer does.
+    /// Drops an INIT that arrived while the CPU waited for the start-up IPI which it has just received. Such an INIT is
+    /// blocked: Intel SDM Vol. 3C, 26.5.2 "Other Causes of VM Exits", INIT signals. A CPU may keep it until the guest
+    /// runs, as Bochs does, and it would then undo the start. So the guest is entered with no time to execute an
+    /// instruction, and the INIT causes an exit before the timer does.
     #[cold]
     pub(super) fn drop_blocked_init(&mut self) {
         self.vmcs.write(PREEMPTION_TIMER, 0);
         self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin | pin::PREEMPTION_TIMER);
-        // There is one at most, but Bochs 2.7 has it exit again and again.
+        // At most one INIT is pending, but in Bochs 2.7 it causes one exit after another.
         for _ in 0..2 {
-            // SAFETY: the guest that has just exited is entered again, with the state of a CPU that starts.
+            // SAFETY: the current VMCS is the one that has just exited, which `startup` has given the state of a CPU
+            // that starts.
             if unsafe { enter(&mut self.block) } != status::LEFT {
                 break;
             }
@@ -66,15 +70,16 @@ impl VmxCpu {
             }
         }
         self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
-        // Bochs 2.7 goes on to report what wait-for-SIPI blocks.
+        // Bochs 2.7 still reports the blocking that belongs to wait-for-SIPI.
         self.vmcs.write(GUEST_INTERRUPTIBILITY, 0);
-        // The INIT may have been another CPU's, which wants all to stop and does not send it twice.
+        // The INIT may have come from another CPU that stops all CPUs for a report, and it is not sent twice.
         if self.stop_is_wanted() {
             ending::halt_for_another();
         }
     }
 
-    /// Injects what the last exit interrupted.
+    /// Injects the event whose delivery the last exit has interrupted. If the exit has interrupted an IRET that had
+    /// unblocked NMIs, blocks NMIs again.
     #[cold]
     pub(super) fn redeliver(&mut self) {
         let information = self.vmcs.read(IDT_VECTORING_INFO);
@@ -87,12 +92,13 @@ impl VmxCpu {
             }
             self.set_injection(&interrupted.injection);
         } else if self.vmcs.read(EXIT_QUALIFICATION).0 & 1 << 12 != 0 {
-            // An IRET that had unblocked NMIs is to be executed again.
+            // The IRET will be executed again, and NMIs are blocked until then.
             let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
             self.vmcs.write(GUEST_INTERRUPTIBILITY, blocking | interruptibility::NMI);
         }
     }
 
+    /// Has the next entry inject `injection`.
     pub(super) fn set_injection(&mut self, injection: &Injection) {
         self.vmcs.write(ENTRY_INTERRUPTION_INFO, injection.information);
         if let Some(error_code) = injection.error_code {

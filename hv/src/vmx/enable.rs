@@ -1,4 +1,4 @@
-//! Turning VT-x on: what the CPU can do, firmware's lock, the fixed bits, VMXON.
+//! Switching VT-x on: its capabilities, firmware's lock, the fixed bits, and VMXON.
 
 #![expect(unsafe_code, reason = "control registers and MSRs are written, and VMXON is executed")]
 
@@ -17,18 +17,18 @@ use crate::debug::ending::{self, Hooks};
 /// Why VT-x cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
-    /// The CPU does not have it.
+    /// The CPU does not have VT-x.
     Absent,
-    /// Firmware has locked it off.
+    /// Firmware has locked VT-x off.
     LockedOff,
-    /// The CPU's lacks what Vidar needs: these.
+    /// The CPU's VT-x lacks these capabilities, which Vidar needs.
     Missing(Vec<&'static str>),
 }
 
-/// What this CPU's VT-x can do.
+/// Returns the capabilities of this CPU's VT-x. If firmware has limited the leaves of CPUID, the limit is removed.
 ///
 /// # Errors
-/// [`Unavailable`] where it is not there or not enough.
+/// [`Unavailable`] if the CPU has no VT-x, if it is locked off, or if it lacks a capability that Vidar needs.
 pub fn probe() -> Result<Capabilities, Unavailable> {
     if !cpuid::has_vmx() {
         return Err(Unavailable::Absent);
@@ -41,25 +41,25 @@ pub fn probe() -> Result<Capabilities, Unavailable> {
     Ok(capabilities.with_cpuid(cpuid::cpuid))
 }
 
-/// Ends firmware's limit on the leaves of CPUID, as Linux does when it starts: what Vidar allows the guest depends on leaf 7.
-/// Intel SDM Vol. 4, 2.1 "Architectural MSRs", IA32_MISC_ENABLE.
+/// Removes firmware's limit on the leaves of CPUID, as Linux does when it starts: what Vidar allows the guest depends
+/// on leaf 7. Intel SDM Vol. 4, 2.1 "Architectural MSRs", IA32_MISC_ENABLE.
 fn show_all_leaves() {
     const LIMIT_CPUID_MAXVAL: u64 = 1 << 22;
     if let Ok(value) = msr::read_checked(msr::MISC_ENABLE)
         && value & LIMIT_CPUID_MAXVAL != 0
     {
-        // SAFETY: the bit changes nothing but what CPUID returns. A CPU that does not take it keeps its limit.
+        // SAFETY: the bit affects nothing but what CPUID returns. A CPU that refuses the write keeps its limit.
         let _ = unsafe { msr::write_checked(msr::MISC_ENABLE, value & !LIMIT_CPUID_MAXVAL) };
     }
 }
 
-/// What this CPU's IA32_FEATURE_CONTROL asks for.
+/// Returns what must be done about IA32_FEATURE_CONTROL on this CPU.
 fn feature_control() -> Decision {
     let features = Features { sgx: cpuid::has_sgx(), sgx_launch_control: cpuid::has_sgx_launch_control() };
     decide(msr::read_checked(msr::FEATURE_CONTROL).ok(), features)
 }
 
-/// Reads the capability MSRs; those that the CPU lacks read as if they allowed nothing.
+/// Reads the capability MSRs. An MSR that the CPU lacks reads as 0, which allows nothing.
 fn read_capabilities() -> RawCapabilities {
     let read = |index| msr::read_checked(index).unwrap_or(0);
     RawCapabilities {
@@ -79,17 +79,17 @@ fn read_capabilities() -> RawCapabilities {
 /// Enters VMX operation on this CPU, with `region` as its VMXON region.
 ///
 /// # Errors
-/// [`Failure`] where VMXON fails.
+/// [`Failure`] if VMXON fails.
 ///
 /// # Safety
-/// [`probe`] found VT-x usable here; `region` is a zeroed frame that is not used for anything else.
+/// [`probe`] has found VT-x usable on this CPU, and nothing else uses the frame `region`.
 pub unsafe fn enable(capabilities: &Capabilities, region: Hpa) -> Result<(), Failure> {
     if let Decision::Write(value) = feature_control() {
-        // SAFETY: the value opens VMX and SGX, as far as the CPU has it, and locks.
+        // SAFETY: the value enables VMX, and SGX if the CPU has it, and locks the register.
         unsafe { msr::write(msr::FEATURE_CONTROL, value) };
     }
-    // SAFETY: NE, VMXE and OSXSAVE change nothing for code that uses neither x87 nor XSAVE; what else CR0 and CR4
-    // need in VMX operation is on already in a 64-bit kernel with write protection.
+    // SAFETY: NE, VMXE and OSXSAVE change nothing for code that uses neither x87 nor XSAVE. The other bits that VMX
+    // operation needs in CR0 and CR4 are on already in a 64-bit kernel with write protection.
     unsafe {
         Cr0::update(|cr0| cr0.insert(Cr0Flags::NUMERIC_ERROR));
         Cr4::update(|cr4| {
@@ -97,20 +97,22 @@ pub unsafe fn enable(capabilities: &Capabilities, region: Hpa) -> Result<(), Fai
             cr4.set(Cr4Flags::OSXSAVE, cpuid::has_xsave());
         });
     }
-    // SMIs come in VMX operation as ever, and an INIT is better blocked there as long as the CPU halts.
+    // Nothing is to be done before a halt: SMIs are delivered in VMX operation as usual, and INIT may stay blocked
+    // while the CPU halts.
     ending::set_hooks(Hooks { before_halt: || {}, before_reset: leave });
-    // SAFETY: the caller's promise; the revision makes the frame a VMXON region.
+    // SAFETY: the caller promises that VT-x is usable here and that nothing else uses the frame, and the revision
+    // identifier makes the frame a VMXON region. VMXE is set.
     unsafe {
         write_revision(region, capabilities.revision);
         vmcs::vmxon(region)
     }
 }
 
-/// Leaves VMX operation, if this CPU is in it: INIT is blocked there, and under another hypervisor it would survive a reset.
-/// The VMCS is lost.
+/// Leaves VMX operation, if this CPU is in it. INIT is blocked in VMX operation, which under another hypervisor would
+/// even survive a reset. The current VMCS is lost.
 pub fn leave() {
     if Cr4::read().contains(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS) {
-        // SAFETY: `enable` sets VMXE together with VMXON, and no guest runs any more.
+        // SAFETY: VMXE is set only where `enable` has executed VMXON, and the guest does not run on this CPU any more.
         unsafe {
             vmcs::vmxoff();
             Cr4::update(|cr4| cr4.remove(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS));
@@ -118,11 +120,12 @@ pub fn leave() {
     }
 }
 
-/// Puts the revision identifier into the first word of a VMXON region or a VMCS.
+/// Writes the revision identifier to the first word of a VMXON region or a VMCS.
 ///
 /// # Safety
-/// `region` is a frame of Vidar's that is not in use yet.
+/// `region` is a frame of Vidar's that the CPU does not use as a region or as a current VMCS.
 pub unsafe fn write_revision(region: Hpa, revision: u32) {
-    // SAFETY: the frame is mapped in the direct map, and the caller's alone.
+    // SAFETY: the caller promises that the frame is Vidar's, so it is in the direct map, and that the CPU does not use
+    // it.
     unsafe { (direct(region).0 as *mut u32).write(revision) };
 }

@@ -1,12 +1,13 @@
-# VM entry and exit as a call that returns: loads the guest's registers, enters it, saves them when it leaves.
+# VM entry and exit as a function that returns: it loads the guest's registers, enters the guest, and saves the
+# registers at the exit.
 #
 # In:  RDI = address of the EntryBlock.
-# Out: EAX = 0: the guest has left
+# Out: EAX = 0: the guest has exited
 #            1: VMfailInvalid, 2: VMfailValid
-#            3: not entered, an event is kept for the guest
-#      RBX, RBP and RSP as they were; every other register is lost, which the caller knows and the C ABI does not.
+#            3: not entered, because an event is kept for the guest
+#      RBX, RBP and RSP are preserved. Every other register is lost, unlike in the C ABI, and the caller declares that.
 #
-# SSE, AVX and x87 state are the guest's all the time: Vidar is compiled without them.
+# The state of SSE, AVX and x87 is the guest's at all times, since Vidar is compiled without them.
 
 .section .text.vidar_vmx_enter, "ax"
 .code64
@@ -18,7 +19,8 @@ vidar_vmx_enter:
     push rbx
     push rdi
 
-    # HOST_RSP changes only if the caller's stack depth does: then alone is the VMWRITE worth its price.
+    # HOST_RSP changes only with the depth of the caller's stack. VMWRITE is slow, so it is executed only if the value
+    # has changed.
     cmp rsp, [rdi + {host_rsp}]
     je 2f
     mov [rdi + {host_rsp}], rsp
@@ -26,13 +28,13 @@ vidar_vmx_enter:
     vmwrite rax, rsp
     jna vidar_vmx_entry_failed
 2:
-    # From this look on, the handler of what is kept calls the entry off (arch::exceptions::EntryWindow): no register
-    # that matters is lost, since the guest's are all in the block and the stack pointer stays.
+    # From this check on, the handler of a kept event aborts the entry (host::exceptions::EntryWindow). No register that
+    # matters is lost, since the guest's registers are all in the block and RSP does not change.
 .global vidar_vmx_window_start
 vidar_vmx_window_start:
     cmp byte ptr gs:[{kept}], 0
     jne vidar_vmx_entry_aborted
-    cmp byte ptr [rdi + {launched}], 0      # the flags live until the jump: MOV changes none
+    cmp byte ptr [rdi + {launched}], 0      # for the jump below, since MOV leaves the flags alone
     mov rax, [rdi + {rax}]
     mov rcx, [rdi + {rcx}]
     mov rdx, [rdi + {rdx}]
@@ -67,7 +69,7 @@ vidar_vmx_entry_aborted:
     mov eax, 3
     jmp 4f
 
-    # HOST_RIP. The CPU has loaded HOST_RSP, where the block's address is on top.
+    # HOST_RIP. The CPU has loaded HOST_RSP, and the block's address is on top of that stack.
 .global vidar_vmx_exit
 vidar_vmx_exit:
     push rdi

@@ -1,4 +1,4 @@
-//! VM entry and exit: the assembly, and what it works on.
+//! VM entry and exit: the assembly, and the block that it uses.
 
 #![expect(unsafe_code, reason = "the entry assembly is here")]
 
@@ -11,15 +11,15 @@ use vidar_core::x86::registers::{Register, Registers};
 
 use crate::host::exceptions::EntryWindow;
 
-/// What the entry assembly works on.
+/// The data that the entry assembly uses.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct EntryBlock {
     /// The guest's registers.
     pub registers: Registers,
-    /// HOST_RSP as it is in the VMCS.
+    /// The value of HOST_RSP in the VMCS.
     host_rsp: u64,
-    /// The VMCS has been launched: VMRESUME from now on.
+    /// True if the VMCS is launched, so that VMRESUME enters the guest.
     pub launched: bool,
 }
 
@@ -55,22 +55,23 @@ unsafe extern "C" {
 
 /// What the entry assembly returns.
 pub mod status {
-    /// The guest has left.
+    /// The guest has exited.
     pub const LEFT: u32 = 0;
-    /// VMfailValid: the VMCS says why the guest was not entered. Any other value is VMfailInvalid.
+    /// VMfailValid: the VMCS says why the guest was not entered. A value that is not in this list is VMfailInvalid.
     pub const FAILED_VALID: u32 = 2;
-    /// The guest was not entered, since an event is kept for it.
+    /// The guest was not entered, because an event is kept for it.
     pub const EVENT_KEPT: u32 = 3;
 }
 
-/// Enters the guest and returns when it has left, or why it was not entered.
+/// Enters the guest. Returns a [`status`] when the guest has exited, or if it was not entered.
 ///
 /// # Safety
-/// The current VMCS is set up for a guest that cannot reach Vidar's memory, and `block` is its own.
-#[inline(always)] // into `run`, which every exit takes
+/// The current VMCS is set up for a guest that cannot access Vidar's memory, and `block` belongs to it.
+#[inline(always)] // into `run`, which runs at every exit
 pub unsafe fn enter(block: &mut EntryBlock) -> u32 {
     let status;
-    // SAFETY: the caller's promise; all that the call loses is named here, and the block may change.
+    // SAFETY: the caller promises that the VMCS is set up, that its guest cannot access Vidar's memory, and that the
+    // block belongs to it. All registers that the call changes are named here, and the block is borrowed mutably.
     unsafe {
         asm!(
             "call vidar_vmx_enter",
@@ -83,12 +84,12 @@ pub unsafe fn enter(block: &mut EntryBlock) -> u32 {
     status
 }
 
-/// HOST_RIP.
+/// Returns the address for HOST_RIP, at which the CPU continues after an exit.
 pub fn exit_address() -> u64 {
     vidar_vmx_exit.as_ptr() as u64
 }
 
-/// The code that the handler of a kept event must not return into.
+/// Returns the code into which the handler of a kept event must not return.
 pub fn window() -> EntryWindow {
     EntryWindow {
         start: vidar_vmx_window_start.as_ptr() as u64,

@@ -5,11 +5,11 @@
 //! | [`enable`] | Finds out what the CPU can do, and switches VT-x on by VMXON. |
 //! | [`vmcs`] | The VMX instructions, and the current VMCS of this CPU. |
 //! | [`cpu`] | The virtual CPU: it implements [`Vcpu`](vidar_core::vmm::vcpu::Vcpu). |
-//! | `delivery` | Delivers kept NMIs and machine checks, and events that an exit has interrupted. |
+//! | `delivery` | Delivers kept NMIs and machine checks, and events whose delivery an exit has interrupted. |
 //! | `entry.S` | VM entry and exit as a call that returns. |
-//! | [`entry`] | Includes the assembly, and has the block that it works on. |
-//! | [`physical`] | What a VMCS is told about this CPU, and what an INIT that exits clears in it. |
-//! | [`put_away`] | Moves what firmware left in the MSRs that only the guest uses, into the guest and back. |
+//! | [`entry`] | Includes the assembly, and defines the block that it uses. |
+//! | [`physical`] | Reads the state of this CPU for a VMCS, and clears what INIT clears outside of the VMCS. |
+//! | [`put_away`] | Moves the contents of MSRs that only the guest uses into the guest, and back. |
 
 pub mod cpu;
 mod delivery;

@@ -1,4 +1,4 @@
-//! What a VMCS is told of the CPU that it is for, and what an INIT that exits has to clear in it.
+//! The state of this CPU that a VMCS needs, and what INIT clears in this CPU outside of the VMCS.
 
 #![expect(unsafe_code, reason = "MSRs are reset")]
 
@@ -12,7 +12,7 @@ use crate::arch::segments::Selectors;
 use crate::arch::{apic_init, cpuid, msr};
 use crate::host::exceptions::idt_address;
 
-/// The state of this CPU, to which the guest's exits return.
+/// Returns the state of this CPU that exits are to load.
 pub fn host(selectors: &Selectors, percpu: &PerCpu) -> Host {
     Host {
         cr0: Cr0::read_raw(),
@@ -29,7 +29,7 @@ pub fn host(selectors: &Selectors, percpu: &PerCpu) -> Host {
     }
 }
 
-/// What firmware has left in the MSRs of this CPU.
+/// Returns the values of this CPU's MSRs with which the guest begins: firmware's, or the guest's own after an INIT.
 pub fn inherited(percpu: &PerCpu) -> Inherited {
     Inherited {
         pat: percpu.guest_pat(),
@@ -39,8 +39,8 @@ pub fn inherited(percpu: &PerCpu) -> Inherited {
     }
 }
 
-/// Does to this CPU what INIT does to a bare one, outside of the VMCS. With `waits` the local APIC is only disabled: its start-up
-/// IPI may come some microseconds later.
+/// Does to this CPU, outside of the VMCS, what INIT does to a bare one. With `waits` the local APIC is only disabled:
+/// the start-up IPI may come some microseconds later.
 pub fn init(capabilities: &Capabilities, waits: bool) {
     if waits {
         apic_init::disable();
@@ -48,7 +48,8 @@ pub fn init(capabilities: &Capabilities, waits: bool) {
         apic_init::reset();
     }
     clear_msrs(capabilities, cpuid::has_cet(), cpuid::has_mpx(), |index| {
-        // SAFETY: these are the guest's, and 0 is what INIT leaves in them. A CPU without the one or the other refuses.
+        // SAFETY: these MSRs belong to the guest, and INIT sets them to 0. A CPU that lacks one of them refuses the
+        // write.
         let _ = unsafe { msr::write_checked(index, 0) };
     });
 }

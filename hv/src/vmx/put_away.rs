@@ -1,4 +1,4 @@
-//! Putting away the MSRs that are the guest's while Vidar does not run: see [`vidar_core::vmx::put_away`].
+//! Putting away the MSRs that hold the guest's values only while the guest runs: see [`vidar_core::vmx::put_away`].
 
 #![expect(unsafe_code, reason = "MSRs are written")]
 
@@ -9,19 +9,21 @@ use vidar_core::vmx::put_away::rows;
 use super::vmcs::Vmcs;
 use crate::arch::msr;
 
-/// Moves what firmware left in the MSRs to the guest: with Intel PT on, the first entry would fail.
+/// Moves the contents of these MSRs to the guest's fields, and sets the MSRs to 0. Firmware may have left Intel PT on,
+/// and then the first entry would fail.
 pub fn take_over(vmcs: &mut Vmcs, capabilities: &Capabilities) {
     for row in rows(capabilities) {
         vmcs.write(row.field, msr::read_checked(row.msr).unwrap_or(0));
-        // SAFETY: 0 switches each of them off, as every exit will.
+        // SAFETY: 0 switches the feature of each MSR off, as every exit will.
         let _ = unsafe { msr::write_checked(row.msr, 0) };
     }
 }
 
-/// Gives the MSRs what the guest had in them.
+/// Writes the guest's values back to these MSRs.
 pub fn give_back(vmcs: &Vmcs, capabilities: &Capabilities) {
     for row in rows(capabilities) {
-        // SAFETY: the guest's value harms Vidar as little as it would without the controls.
+        // SAFETY: these features do no harm to Vidar: on a CPU without the controls, the guest's values are in the MSRs
+        // while Vidar runs.
         let _ = unsafe { msr::write_checked(row.msr, vmcs.read(row.field)) };
     }
 }

@@ -12,22 +12,22 @@ use vidar_core::vmx::field::{
 /// A VMX instruction failed. Intel SDM Vol. 3C, 31.2 "Conventions".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// VMfailInvalid: there is no current VMCS to say why.
+    /// VMfailInvalid: there is no current VMCS that could hold an error number.
     Invalid,
     /// VMfailValid, with the VM-instruction error. Intel SDM Vol. 3C, 31.4 "VM Instruction Error Numbers".
     Valid(u32),
 }
 
-/// Why a virtual CPU could not be made.
+/// Why a virtual CPU could not be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetupError {
-    /// An instruction failed.
+    /// This instruction failed.
     Instruction(&'static str, Failure),
     /// The VMCS lacks this field.
     NoField(&'static str),
 }
 
-/// Wraps an instruction with one memory operand that reports failure in CF and ZF.
+/// Executes an instruction with one memory operand that reports failure in CF and ZF, and returns its result.
 macro_rules! vmx_instruction {
     ($instruction:literal, $operand:expr) => {{
         let operand: u64 = $operand;
@@ -45,6 +45,7 @@ macro_rules! vmx_instruction {
     }};
 }
 
+/// Returns the result of an instruction that has set CF to `invalid` and ZF to `valid`.
 fn check(invalid: u8, valid: u8) -> Result<(), Failure> {
     match (invalid, valid) {
         (0, 0) => Ok(()),
@@ -53,34 +54,35 @@ fn check(invalid: u8, valid: u8) -> Result<(), Failure> {
     }
 }
 
-/// VMXON: enters VMX operation with the region at `region`.
+/// Executes VMXON: enters VMX operation with the VMXON region at `region`.
 ///
 /// # Errors
-/// [`Failure`] where the instruction fails.
+/// [`Failure`] if the instruction fails.
 ///
 /// # Safety
-/// CR0, CR4 and IA32_FEATURE_CONTROL allow it, or it raises an exception; the region is a page that only VMX uses,
+/// CR0, CR4 and IA32_FEATURE_CONTROL allow VMXON, or it raises an exception. The region is a page that only VMX uses,
 /// with the revision identifier in its first word.
 pub unsafe fn vmxon(region: Hpa) -> Result<(), Failure> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the registers allow VMXON and that only VMX uses the page.
     unsafe { vmx_instruction!("vmxon", region.0) }
 }
 
-/// VMXOFF: leaves VMX operation.
+/// Executes VMXOFF: leaves VMX operation.
 ///
 /// # Safety
-/// No VMCS of this CPU is used again.
+/// No VMCS is used on this CPU until it enters VMX operation again.
 pub unsafe fn vmxoff() {
-    // SAFETY: the caller's promise; where it fails the CPU was not in VMX operation.
+    // SAFETY: the caller promises that no VMCS is used after this.
     unsafe { asm!("vmxoff", options(nomem, nostack)) };
 }
 
-/// VMCLEAR: writes what the CPU keeps of the VMCS at `region` back and ends its use.
+/// Executes VMCLEAR: writes the VMCS at `region` back to memory, after which it is not current.
 ///
 /// # Safety
-/// The CPU is in VMX operation, and the VMCS is not used again before it is loaded.
+/// The CPU is in VMX operation, and the VMCS is not used again before [`Vmcs::load`].
 pub unsafe fn vmclear(region: Hpa) {
-    // SAFETY: the caller's promise; it fails for a region that was never a VMCS alone.
+    // SAFETY: the caller promises that the CPU is in VMX operation and that the VMCS is loaded again before it is used.
+    // VMCLEAR cannot fail for the region of a VMCS.
     let _ = unsafe { vmx_instruction!("vmclear", region.0) };
 }
 
@@ -89,16 +91,16 @@ pub unsafe fn vmclear(region: Hpa) {
 pub struct Vmcs(());
 
 impl Vmcs {
-    /// Makes the page at `region` the current VMCS, in the clear state.
+    /// Makes the page at `region` the current VMCS, with the launch state clear.
     ///
     /// # Errors
-    /// [`Failure`] where the instructions fail.
+    /// [`Failure`] if VMCLEAR or VMPTRLD fails.
     ///
     /// # Safety
-    /// The CPU is in VMX operation; the region is a page that only VMX uses, with the revision identifier in its
-    /// first word; no other VMCS is used on this CPU afterwards.
+    /// The CPU is in VMX operation. The region is a page that only VMX uses, with the revision identifier in its first
+    /// word. No other VMCS is used on this CPU from now on.
     pub unsafe fn load(region: Hpa) -> Result<Self, Failure> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the CPU is in VMX operation and that only VMX uses the page.
         unsafe {
             vmx_instruction!("vmclear", region.0)?;
             vmx_instruction!("vmptrld", region.0)?;
@@ -106,12 +108,12 @@ impl Vmcs {
         Ok(Self(()))
     }
 
-    /// Checks that the CPU has every field that Vidar uses, so that [`Vmcs::read`] need not. Returns the name of one
-    /// that it lacks.
+    /// Returns the name of a field that Vidar needs and the CPU lacks, or `None` if there is none. After that,
+    /// [`Vmcs::read`] of a needed field cannot fail.
     pub fn lacks(&self) -> Option<&'static str> {
         let absent = |encoding: u32| {
             let failed: u8;
-            // SAFETY: VMREAD changes nothing but its destination and the flags.
+            // SAFETY: VMREAD changes nothing but its destination and the flags. A field that does not exist sets ZF.
             unsafe {
                 asm!(
                     "vmread {value}, {field}",
@@ -129,24 +131,24 @@ impl Vmcs {
             .map(|(name, _)| *name)
     }
 
-    /// The reason of the last exit.
+    /// Returns the reason of the last exit.
     pub fn exit_reason(&self) -> u32 {
         self.read(EXIT_REASON)
     }
 }
 
 impl FieldsMut for Vmcs {
-    /// Writes `field`.
+    /// Writes `field`. Panics if VMWRITE fails.
     fn write<W: Width>(&mut self, field: Field<W, ReadWrite>, value: W) {
-        // SAFETY: a field of the current VMCS affects the guest and what Vidar finds after its exit; `setup` and the
-        // backend answer for the values.
+        // SAFETY: a field of the current VMCS affects only the guest, and the state in which an exit returns to Vidar.
+        // `setup` and the rest of this room answer for the values.
         unsafe {
             asm!(
                 "vmwrite {field}, {value}",
                 "jna {failed}",
                 field = in(reg) u64::from(field.encoding()),
                 value = in(reg) value.to_u64(),
-                failed = label { panic!("VMWRITE of field {:#x}", field.encoding()) },
+                failed = label { panic!("VMWRITE of field {:#x} failed", field.encoding()) },
                 options(nostack),
             );
         }
@@ -154,7 +156,8 @@ impl FieldsMut for Vmcs {
 }
 
 impl Fields for Vmcs {
-    /// Reads `field`. This cannot fail: there is a current VMCS, and [`Vmcs::lacks`] has tried every field.
+    /// Returns the value of `field`. VMREAD cannot fail: there is a current VMCS, and [`Vmcs::lacks`] has checked the
+    /// fields, except for optional ones, which are read only where the CPU has them.
     fn read<W: Width, A: Access>(&self, field: Field<W, A>) -> W {
         let value: u64;
         // SAFETY: VMREAD changes nothing but its destination and the flags.
@@ -170,26 +173,30 @@ impl Fields for Vmcs {
     }
 }
 
-/// INVEPT of all contexts: forgets every translation that came through any EPT.
+/// Executes INVEPT for all contexts, which invalidates every translation that came through any EPT.
 pub fn invept_all() {
     invalidate(Invalidation::Ept, 2, 0);
 }
 
-/// INVVPID of a single context: forgets the linear translations of the guest with this VPID.
+/// Executes INVVPID for a single context, which invalidates the linear and combined translations of the guest with this
+/// VPID.
 pub fn invvpid(vpid: u16) {
     invalidate(Invalidation::Vpid, 1, u64::from(vpid));
 }
 
+/// An instruction that invalidates translations.
 enum Invalidation {
     Ept,
     Vpid,
 }
 
+/// Executes the instruction `what` with the type `kind`, for `context`. Panics if it fails.
 fn invalidate(what: Invalidation, kind: u64, context: u64) {
     let descriptor = [context, 0];
     let pointer = &raw const descriptor;
     let failed: u8;
-    // SAFETY: forgetting translations is always allowed; the descriptor is 128 bits that live through the call.
+    // SAFETY: translations may be invalidated at any time, and the descriptor of 128 bits lives until after the
+    // instruction.
     unsafe {
         match what {
             Invalidation::Ept => asm!(
@@ -202,5 +209,5 @@ fn invalidate(what: Invalidation, kind: u64, context: u64) {
             ),
         }
     }
-    assert!(failed == 0, "INVEPT or INVVPID of a type that the CPU reported");
+    assert!(failed == 0, "INVEPT or INVVPID failed with a type that the CPU supports");
 }
