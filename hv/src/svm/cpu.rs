@@ -30,47 +30,48 @@ use crate::arch::msr::{self, EFER_SVME};
 use crate::arch::processor::Hardware;
 use crate::arch::{cpuid, instructions, pat};
 
-/// Bits of RFLAGS.
+/// RFLAGS.TF.
 const TRAP: u64 = 1 << 8;
+/// RFLAGS.RF.
 const RESUME: u64 = 1 << 16;
 /// DR6.BS: the debug exception is a single step.
 const DR6_SINGLE_STEP: u64 = 1 << 14;
-/// DebugCtl.BTF: TF steps over branches, not instructions.
+/// DebugCtl.BTF: with TF set, the CPU stops after branches, not after instructions.
 const BRANCH_STEP: u64 = 1 << 1;
 
-/// Frames that a virtual CPU needs beside the second stage.
+/// The frames of a virtual CPU, without the second stage.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuFrames {
-    /// VMCB.
+    /// The VMCB of the guest.
     pub vmcb: Hpa,
-    /// VMCB of Vidar's own state.
+    /// A VMCB for the state of Vidar that VMRUN does not switch.
     pub host: Hpa,
-    /// Host state-save area of the CPU.
+    /// The host state-save area of the CPU.
     pub host_save: Hpa,
-    /// MSR permissions map, filled: two frames.
+    /// The MSR permissions map, which is filled already: two frames.
     pub permissions_map: Hpa,
 }
 
-/// A virtual CPU, bound to the physical CPU that it was made on.
+/// A virtual CPU, bound to the physical CPU on which it was created.
 pub struct SvmCpu<R> {
     block: EntryBlock,
     vmcb: Vmcb,
     capabilities: Capabilities,
     percpu: &'static PerCpu,
     memory: R,
-    /// Where the guest goes on behind the instruction that exited.
+    /// The address of the instruction after the one that exited.
     next_rip: u64,
     doubt: Doubt,
 }
 
 impl<R: ReadGuest> SvmCpu<R> {
-    /// Turns AMD-V on and makes a VMCB for a guest that begins as `begin` says. `memory` is asked where the CPU does not give
-    /// the length of an instruction.
+    /// Switches AMD-V on and sets up a VMCB for a guest that begins as `begin` says. `memory` reads the guest's
+    /// instructions if the CPU does not report their length.
     ///
     /// # Safety
-    /// [`enable::probe`] found `capabilities` on this CPU; the frames are this CPU's alone but for the map, and zeroed or
-    /// those that it had before an INIT; `root` is a nested page table that does not map Vidar; `percpu` and the segments
-    /// are loaded.
+    /// The CPU has `capabilities`, as [`enable::probe`] returns them. No other CPU uses the frames, except for the map;
+    /// they are zeroed, or have been this CPU's since before an INIT. `root` is the root of a second stage that does
+    /// not map Vidar's memory. `percpu` and the segments of this CPU are loaded.
     pub unsafe fn new(
         capabilities: Capabilities,
         frames: CpuFrames,
@@ -79,13 +80,15 @@ impl<R: ReadGuest> SvmCpu<R> {
         begin: &Begin,
         memory: R,
     ) -> Self {
-        // SAFETY: the caller's promise; SVME is set when VMSAVE is executed.
+        // SAFETY: the caller promises that the CPU has AMD-V, that the frames are for this CPU alone, and that its
+        // segments and block are loaded. `enable` sets SVME before VMSAVE is executed.
         let vmcb = unsafe {
             let mut vmcb = Vmcb::at(direct(frames.vmcb));
             enable::enable(&capabilities, frames.host_save, frames.host, percpu.is_boot_cpu());
-            // INIT leaves the MSRs. One that exited has found Vidar's in the CPU, and the guest's are in the VMCB. One that did not
-            // exit has found the guest's in the CPU, where it may have written them since its last exit. The PAT alone is not
-            // there any more: AMD APM Vol. 2, 15.25.2 "Replicated State".
+            // VMSAVE takes over the values with which the guest begins: those that firmware has left, or those that the
+            // guest had at an INIT that did not exit, which does not change them. After an INIT that exited, the CPU
+            // holds Vidar's values, and the guest's are in the VMCB already. The guest's PAT is not in the CPU but in
+            // the VMCB: AMD APM Vol. 2, 15.25.2 "Replicated State".
             let first = vmcb.control.guest_asid == 0;
             if first || matches!(begin, Begin::Landed(_)) {
                 vmsave(frames.vmcb);
@@ -96,7 +99,7 @@ impl<R: ReadGuest> SvmCpu<R> {
             vmcb
         };
         if cpuid::has_hypervisor() {
-            // KVM's nested AMD-V does not look at G_PAT. The nested tables are write-back throughout, so they do not mind.
+            // KVM's nested AMD-V ignores G_PAT. The nested tables are write-back throughout, so any PAT suits them.
             pat::lend(percpu.guest_pat());
         }
         let block = EntryBlock::new(frames.vmcb, frames.host);
@@ -120,7 +123,7 @@ impl<R: ReadGuest> SvmCpu<R> {
         cpu
     }
 
-    /// Puts the CPU into the state after INIT.
+    /// Puts the virtual CPU into the state after INIT.
     fn reset(&mut self) {
         let state = CpuState::after_init(cpuid::cpuid(1, 0).eax);
         setup::init(&mut self.vmcb, &state);
@@ -129,7 +132,7 @@ impl<R: ReadGuest> SvmCpu<R> {
         self.flush();
     }
 
-    /// Injects an NMI that came before GIF was 0. Those after wait in the CPU.
+    /// Injects an NMI that arrived before GIF was cleared. Any later NMI waits in the CPU.
     #[cold]
     fn deliver_nmi(&mut self) {
         if self.percpu.take_kept() & kept::NMI != 0 {
@@ -137,8 +140,9 @@ impl<R: ReadGuest> SvmCpu<R> {
         }
     }
 
-    /// The address behind the intercepted instruction, or `None` where neither the CPU nor the guest's memory has it.
-    fn behind(&self, instruction: Instruction) -> Option<u64> {
+    /// Returns the address after the intercepted instruction, or `None` if the CPU does not report it and the
+    /// instruction is not found in the guest's memory.
+    fn after(&self, instruction: Instruction) -> Option<u64> {
         if self.capabilities.nrip_save {
             return Some(self.vmcb.control.nrip);
         }
@@ -148,7 +152,8 @@ impl<R: ReadGuest> SvmCpu<R> {
         Some(code.after(&controls, length))
     }
 
-    /// What becomes of an exit at an `instruction` that [`SvmCpu::behind`] did not find. AMD APM Vol. 2, 15.16.1 "TLB Flush".
+    /// Returns the exit to handle instead, if [`SvmCpu::after`] has not found the `instruction` that exited. AMD APM
+    /// Vol. 2, 15.16.1 "TLB Flush".
     #[cold]
     fn not_found(&mut self, instruction: Instruction) -> Exit {
         let exit = exit::decode(&self.vmcb.control);
@@ -169,19 +174,19 @@ impl<R: ReadGuest> SvmCpu<R> {
         }
     }
 
-    /// What VMRUN flushes before the next entry: the guest's translations.
+    /// Has the next VMRUN flush the guest's translations.
     fn flush(&mut self) {
         let flush = if self.capabilities.flush_by_asid { tlb_control::THIS_ASID } else { tlb_control::ALL };
         self.vmcb.control_mut(Clean::empty()).tlb_control = flush;
     }
 
-    /// RF and TF behind an instruction: RF ends, and TF raises a debug exception.
+    /// Completes RFLAGS after an instruction: clears RF, and injects a debug exception if TF is set and BTF is not.
     #[cold]
     fn finish_flags(&mut self) {
         let save = self.vmcb.save_mut(Clean::empty());
         let flags = save.rflags;
         save.rflags = flags & !RESUME;
-        // The guest's DebugCtl is the CPU's, since LBR virtualization is off.
+        // The guest's DebugCtl is in the CPU, since LBR virtualization is off.
         let steps_over_branches =
             || msr::read_checked(msr::DEBUGCTL).is_ok_and(|value| value & BRANCH_STEP != 0);
         if flags & TRAP != 0 && !steps_over_branches() {
@@ -191,7 +196,7 @@ impl<R: ReadGuest> SvmCpu<R> {
     }
 }
 
-/// The instruction behind which an exit of this kind goes on.
+/// Returns the instruction that causes an exit of this kind, if the guest continues after it.
 const fn instruction(exit: &Exit) -> Option<Instruction> {
     match exit {
         Exit::Cpuid => Some(Instruction::Cpuid),
@@ -214,12 +219,13 @@ impl<R> RunsOn for SvmCpu<R> {
 
 impl<R: ReadGuest> Vcpu for SvmCpu<R> {
     fn run(&mut self) -> Exit {
-        // SAFETY: `new` turned AMD-V on and set the VMCB up, with a second stage that leaves out Vidar's memory.
+        // SAFETY: `new` has switched AMD-V on and set up the VMCB, with a second stage that does not map Vidar's
+        // memory.
         unsafe { enter(&mut self.block) };
         self.vmcb.left(setup::clean(&self.capabilities));
         let exit = exit::decode(&self.vmcb.control);
         if let Some(instruction) = instruction(&exit) {
-            match self.behind(instruction) {
+            match self.after(instruction) {
                 Some(next) => self.next_rip = next,
                 None => return self.not_found(instruction),
             }
@@ -259,19 +265,19 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
     }
 
     fn task_is_16_bit(&self) -> bool {
-        false // the CPU has looked: writes of CR0 do not exit
+        false // writes of CR0 do not exit, so the CPU itself checks this
     }
 
     #[cold]
     fn set_controls(&mut self, controls: &Controls) {
         let save = self.vmcb.save_mut(Clean::CONTROLS);
         (save.cr0, save.cr4, save.efer) = (controls.cr0, controls.cr4, controls.efer | EFER_SVME);
-        // The instruction would have flushed what the change makes stale.
+        // The guest's instruction would have flushed the translations that the change makes stale.
         self.flush();
     }
 
     fn set_pdptes(&mut self, _: [u64; 4]) {
-        // The CPU reads them from memory when it needs them: AMD APM Vol. 2, 15.25.10 "Legacy PAE Mode".
+        // The CPU reads these entries from memory when it needs them: AMD APM Vol. 2, 15.25.10 "Legacy PAE Mode".
     }
 
     fn advance(&mut self) {
@@ -292,7 +298,7 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
 
     #[cold]
     fn inject(&mut self, exception: Exception) {
-        // Both are faults: the saved RFLAGS have RF set, and a shadow ends.
+        // #UD and #GP are faults: the saved RFLAGS have RF set, and a shadow of STI or MOV SS ends.
         let save = self.vmcb.save_mut(Clean::empty());
         save.rflags |= RESUME;
         let protected_mode = save.cr0 & CR0_PE != 0;
@@ -314,8 +320,8 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
 
     #[cold]
     fn init(&mut self, _: bool) {
-        // The INIT that was intercepted is still pending: it comes as an exception, and NMIs may come with it.
-        // SAFETY: SVME is set and Vidar's exceptions are loaded.
+        // The intercepted INIT is still pending. It is delivered here, as an exception, and NMIs may be delivered as well.
+        // SAFETY: EFER.SVME is set, and Vidar's IDT is loaded.
         unsafe {
             stgi();
             clgi();
@@ -343,7 +349,7 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
     }
 
     fn leave(&mut self) {
-        // SAFETY: SVME is set. An INIT that waits, or the one that resets the machine, may come from here on.
+        // SAFETY: EFER.SVME is set. A pending INIT, or the one that resets the machine, may be delivered from here on.
         unsafe { stgi() };
     }
 }

@@ -1,4 +1,4 @@
-//! Turning AMD-V on: what the CPU can do, firmware's lock, EFER.SVME, the host's state-save area.
+//! Switching AMD-V on: its capabilities, firmware's lock, EFER.SVME, and the host state-save area.
 
 #![expect(unsafe_code, reason = "MSRs and control registers are written")]
 
@@ -18,16 +18,16 @@ use crate::debug::ending::{self, Hooks};
 /// Why AMD-V cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
-    /// Firmware has switched it off.
+    /// Firmware has switched AMD-V off and locked it.
     LockedOff,
-    /// The CPU's lacks what Vidar needs: these.
+    /// The CPU's AMD-V lacks these capabilities, which Vidar needs.
     Missing(Vec<&'static str>),
 }
 
-/// What this CPU's AMD-V can do; it has it.
+/// Returns the capabilities of this CPU's AMD-V. The CPU must have AMD-V.
 ///
 /// # Errors
-/// [`Unavailable`] where it is switched off or not enough.
+/// [`Unavailable`] if AMD-V is locked off, or if it lacks a capability that Vidar needs.
 pub fn probe() -> Result<Capabilities, Unavailable> {
     if vm_cr() == Decision::LockedOff {
         return Err(Unavailable::LockedOff);
@@ -35,54 +35,58 @@ pub fn probe() -> Result<Capabilities, Unavailable> {
     Capabilities::choose(features()).map_err(Unavailable::Missing)
 }
 
-/// TSC_RATIO: the guest's TSC is the CPU's. 32 bits before the point, and 32 after it.
+/// The value of TSC_RATIO with which the guest's TSC is the CPU's: 1, with 32 bits after the binary point.
 const TSC_RATIO_1: u64 = 1 << 32;
-/// SYSCFG.MtrrFixDramModEn.
+/// SYSCFG.MtrrFixDramModEn, which makes the RdMem and WrMem bits of the fixed-range MTRRs writable.
 const SYSCFG_MODIFY_FIXED: u64 = 1 << 19;
 
-/// CPUID Fn8000_000A, which a CPU with AMD-V has.
+/// Returns CPUID Fn8000_000A, a leaf that every CPU with AMD-V has.
 fn features() -> Leaf {
     cpuid::cpuid(0x8000_000a, 0)
 }
 
-/// A CPU without VM_CR has nothing to switch off.
+/// Returns what must be done about VM_CR. On a CPU without this MSR firmware cannot have switched AMD-V off.
 fn vm_cr() -> Decision {
     decide(msr::read_checked(msr::VM_CR).unwrap_or(0), features())
 }
 
-/// The bits of EFER that this CPU lets the guest set.
+/// Returns the bits of EFER that the guest may set on this CPU.
 pub fn efer_allowed() -> u64 {
     efer::allowed(|leaf| cpuid::cpuid(leaf, 0))
 }
 
-/// Sets GIF, if this CPU can have it at 0: SMIs, an INIT and the reset that may come by it would wait for ever. AMD APM Vol. 2,
-/// 15.17 "Global Interrupt Flag, STGI and CLGI Instructions".
+/// Sets GIF, if AMD-V is on, so that GIF can be 0. Otherwise SMIs, and an INIT that is to reset the machine, would wait
+/// forever. AMD APM Vol. 2, 15.17 "Global Interrupt Flag, STGI and CLGI Instructions".
 pub fn leave() {
     if msr::read(msr::EFER) & EFER_SVME != 0 {
-        // SAFETY: SVME is set, and exceptions have been caught for longer.
+        // SAFETY: EFER.SVME is set, and Vidar's IDT was loaded before that.
         unsafe { stgi() };
     }
 }
 
-/// Makes this CPU one that can execute VMRUN: `host_save` is where the CPU keeps what VMRUN switches of Vidar's state,
-/// `host` where it finds the rest again. With `keeps_init` an INIT that was intercepted can be taken off it as an exception,
-/// without it is a real one. GIF is 0 afterwards.
+/// Prepares this CPU for VMRUN. `host_save` is the host state-save area, where the CPU saves the state of Vidar that
+/// VMRUN switches. The rest of that state is saved in the VMCB at `host`. With `keeps_init`, an intercepted INIT stays
+/// pending and becomes an exception; without it, an INIT resets the CPU as usual. GIF is 0 afterwards.
 ///
 /// # Safety
-/// [`probe`] found `capabilities` here; segments and the per-CPU block are loaded; the two frames are used for nothing else.
+/// This CPU has `capabilities`, as [`probe`] returns them. Its segments and per-CPU block are loaded, and nothing else
+/// uses the two frames.
 pub unsafe fn enable(capabilities: &Capabilities, host_save: Hpa, host: Hpa, keeps_init: bool) {
     ending::set_hooks(Hooks { before_halt: leave, before_reset: leave });
-    // SAFETY: OSXSAVE changes nothing for code that does not use XSAVE; the frames are the caller's promise.
+    // SAFETY: OSXSAVE changes nothing for code that does not use XSAVE. The MSRs that are written affect only the
+    // guest, or are part of AMD-V, which the caller promises to be available. The caller also promises that nothing
+    // else uses the frames.
     unsafe {
         if let Decision::Write(value) = vm_cr() {
-            // QEMU has no VM_CR, and then no firmware's lock in it either.
+            // QEMU has no VM_CR, so there the write fails, and nothing is lost by that.
             let value = if keeps_init { value } else { value & !R_INIT };
             let _ = msr::write_checked(msr::VM_CR, value);
         }
         if capabilities.tsc_ratio {
             msr::write(msr::TSC_RATIO, TSC_RATIO_1);
         }
-        // Where firmware has left it on, the guest could say of the first MiB by its MTRRs that it is no memory.
+        // If firmware has left the bit on, the guest could use the fixed-range MTRRs to direct accesses below 1 MiB
+        // away from memory.
         if let Ok(value) = msr::read_checked(msr::SYSCFG)
             && value & SYSCFG_MODIFY_FIXED != 0
         {

@@ -1,11 +1,13 @@
-# VMRUN as a call that returns: loads the guest's registers, enters it, saves them when it leaves.
+# VMRUN as a function that returns: it loads the guest's registers, enters the guest, and saves the registers at the
+# exit.
 #
 # In:  RDI = address of the EntryBlock.
-# Out: RBX, RBP and RSP as they were; every other register is lost, which the caller knows and the C ABI does not.
+# Out: RBX, RBP and RSP are preserved. Every other register is lost, unlike in the C ABI, and the caller declares that.
 #
-# GIF is 0 all the time but in the guest: VMRUN sets it and #VMEXIT clears it. So an NMI waits, and is the guest's with
-# no help of ours. RAX and RSP are switched by the CPU; what VMRUN does not switch is by VMLOAD and VMSAVE, before any
-# Rust runs. SSE, AVX and x87 state are the guest's all the time: Vidar is compiled without them.
+# GIF is 1 only in the guest: VMRUN sets it, and #VMEXIT clears it. So an NMI that arrives outside waits for the guest,
+# and Vidar need not do anything for it. The CPU itself switches RAX and RSP. VMLOAD and VMSAVE switch what VMRUN does
+# not, before any Rust runs. The state of SSE, AVX and x87 is the guest's at all times, since Vidar is compiled without
+# them.
 
 .section .text.vidar_svm_enter, "ax"
 .code64

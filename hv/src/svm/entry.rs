@@ -1,4 +1,4 @@
-//! VMRUN: the assembly, and what it works on.
+//! VMRUN: the assembly, and the block that it uses.
 
 #![expect(unsafe_code, reason = "the entry assembly is here")]
 
@@ -10,22 +10,22 @@ use vidar_core::mem::layout::direct;
 use vidar_core::svm::vmcb;
 use vidar_core::x86::registers::{Register, Registers};
 
-/// What the entry assembly works on.
+/// The data that the entry assembly uses.
 #[derive(Debug)]
 #[repr(C)]
 pub struct EntryBlock {
     /// The guest's registers.
     pub registers: Registers,
-    /// Physical address of the VMCB.
+    /// The physical address of the VMCB.
     vmcb: u64,
-    /// Its address in the direct map.
+    /// The address of the VMCB in the direct map.
     vmcb_page: u64,
-    /// Physical address of a VMCB that VMSAVE has filled with what VMRUN does not switch of Vidar's own state.
+    /// The physical address of a VMCB in which VMSAVE has saved the state of Vidar that VMRUN does not switch.
     host: u64,
 }
 
 impl EntryBlock {
-    /// The block for the VMCB at `vmcb`, with registers of zero.
+    /// Returns the block for the guest's VMCB at `vmcb` and Vidar's at `host`. All registers are 0.
     pub fn new(vmcb: Hpa, host: Hpa) -> Self {
         Self { registers: Registers::default(), vmcb: vmcb.0, vmcb_page: direct(vmcb).0, host: host.0 }
     }
@@ -54,13 +54,14 @@ global_asm!(
     r15 = const Register::R15.offset(),
 );
 
-/// Enters the guest and returns when it has left.
+/// Enters the guest, and returns when the guest has exited.
 ///
 /// # Safety
-/// `block` names the VMCB of a guest that cannot reach Vidar's memory, and one with this CPU's own state; EFER.SVME and
-/// VM_HSAVE_PA are set, and GIF is 0.
+/// `block` names the VMCB of a guest that cannot access Vidar's memory, and a VMCB with this CPU's own state. EFER.SVME
+/// and VM_HSAVE_PA are set, and GIF is 0.
 pub unsafe fn enter(block: &mut EntryBlock) {
-    // SAFETY: the caller's promise; all that the call loses is named here, and the block may change.
+    // SAFETY: the caller promises that both VMCBs are set up, that the guest cannot access Vidar's memory, and that
+    // AMD-V is on. All registers that the call changes are named here, and the block is borrowed mutably.
     unsafe {
         asm!(
             "call vidar_svm_enter",

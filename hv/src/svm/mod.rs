@@ -5,8 +5,8 @@
 //! | [`enable`] | Finds out what the CPU can do, and switches AMD-V on. |
 //! | [`vmcb`] | The page of a VMCB, which the CPU writes as well. |
 //! | [`cpu`] | The virtual CPU: it implements [`Vcpu`](vidar_core::vmm::vcpu::Vcpu). |
-//! | `entry.S` | VMRUN as a call that returns. |
-//! | [`entry`] | Includes the assembly, and has the block that it works on. |
+//! | `entry.S` | VMRUN as a function that returns. |
+//! | [`entry`] | Includes the assembly, and defines the block that it uses. |
 //! | [`instructions`] | The SVM instructions outside of the entry. |
 
 pub mod cpu;
