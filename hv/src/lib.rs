@@ -1,5 +1,5 @@
-//! Vidar, a thin type-1 hypervisor for x86-64. `ARCHITECTURE.md` beside this crate is the map, and [`tour`] leads through
-//! the code in numbered stops.
+//! Vidar, a thin type-1 hypervisor for x86-64. `ARCHITECTURE.md` beside this crate is the map, and [`tour`] leads
+//! through the code in numbered stops.
 //!
 //! This crate is the shell, which runs on the bare machine alone: it queries the CPU, and it carries out what the crate
 //! [`vidar_core`] decides. On any other target it is empty. `main` is the image that GRUB loads.

@@ -13,7 +13,7 @@ use super::msr::Fault;
 /// CR0.CD and CR0.NW.
 const CACHE_BITS: Cr0Flags = Cr0Flags::CACHE_DISABLE.union(Cr0Flags::NOT_WRITE_THROUGH);
 
-/// WBINVD: writes every dirty cache line back, then empties the caches.
+/// Executes WBINVD, which writes every modified cache line back and then empties the caches.
 pub fn wbinvd() {
     // SAFETY: unlike INVD, WBINVD writes modified lines back, so no data is lost.
     unsafe { asm!("wbinvd", options(nostack, preserves_flags)) };

@@ -65,9 +65,9 @@ impl fmt::Display for ExceptionFrame {
 /// into it, the guest would be entered without the event. So the handler returns to `abort` instead.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryWindow {
-    /// First address of the window.
+    /// The first address of the window.
     pub start: u64,
-    /// First address after it.
+    /// The first address after the window.
     pub end: u64,
     /// The address to which the handler returns after an event in the window.
     pub abort: u64,

@@ -6,7 +6,7 @@
 //! | [`vmcs`] | The VMX instructions, and the current VMCS of this CPU. |
 //! | [`cpu`] | The virtual CPU: it implements [`Vcpu`](vidar_core::vmm::vcpu::Vcpu). |
 //! | `delivery` | Delivers kept NMIs and machine checks, and events whose delivery an exit has interrupted. |
-//! | `entry.S` | VM entry and exit as a call that returns. |
+//! | `entry.S` | VM entry and exit as a function that returns. |
 //! | [`entry`] | Includes the assembly, and defines the block that it uses. |
 //! | [`physical`] | Reads the state of this CPU for a VMCS, and clears what INIT clears outside of the VMCS. |
 //! | [`put_away`] | Moves the contents of MSRs that only the guest uses into the guest, and back. |
