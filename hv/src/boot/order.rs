@@ -160,7 +160,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     // A debugger reads the counters at this address from outside, without causing an exit.
     let counters = Hva(&raw const cpu.percpu().counters as u64);
     log::debug!("the exits of the boot CPU are counted at {}", image::translate(counters));
-    log::info!("the machine is the guest's now; `vidarctl` in it tells more");
+    log::info!("the machine is the guest's now; run `vidarctl` in it for details");
     let cursor = console::hand_over();
     // The point of no return: from here on the memory in which the modules lay is overwritten.
     let state = linux::hand_over(linux, &info, &plan, cursor);

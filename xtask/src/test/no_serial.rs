@@ -162,7 +162,7 @@ fn vidar(machine: &mut Machine) -> Result<()> {
         "vidar: AMD-V with nested pages".to_owned(),
         format!("vidar: kernel {}, ", machine.release),
         format!("vidar: command line \"{} {ADDED}\"", machine.guest.cmdline),
-        "vidar: the machine is the guest's now; `vidarctl` in it tells more".to_owned(),
+        "vidar: the machine is the guest's now; run `vidarctl` in it for details".to_owned(),
     ];
     machine
         .screen
