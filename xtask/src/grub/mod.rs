@@ -179,11 +179,11 @@ mod tests {
         let text = config(TEMPLATE, &[guest], &menu, true).unwrap();
         let expected = "set default=\"0\"\nset timeout=5\nset port=0x3f8\n\
             menuentry 'The a under Vidar' --id a {\n    multiboot2 /boot/vidar.elf log=debug \
-            $vidar_log $vidar_crash $vidar_bit $vidar_cpus\n    \
+            @VARIABLES@\n    \
             set gfxpayload=$screen\n    module2 --nounzip /boot/guests/a/vmlinuz console=ttyS0 $tty\n    module2 --nounzip /boot/guests/a/initrd\n    module2 --nounzip /boot/guests/a/initrd2\n}\n\
             menuentry 'The a, bare (without Vidar)' --id a:bare {\n    linux /boot/guests/a/vmlinuz console=ttyS0 $tty\n    \
             initrd /boot/guests/a/initrd /boot/guests/a/initrd2\n}\n";
-        assert_eq!(text, expected);
+        assert_eq!(text, expected.replace("@VARIABLES@", &options::variables()));
     }
 
     #[test]

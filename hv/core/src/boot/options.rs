@@ -37,37 +37,107 @@ impl SerialLine {
     }
 }
 
-/// The options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
-    /// `log=`: the least severe level that is logged. The default is info.
-    pub log: LevelFilter,
-    /// `console=`: where the log goes. The default is both.
-    pub console: Console,
-    /// `serial=`: the serial line. The default is COM1.
-    pub serial: SerialLine,
-    /// `hypervisor-bit=`: true if CPUID tells the guest that there is a hypervisor. The default is false, because from
-    /// this bit alone Linux concludes that parts of the machine are missing, such as PMUs, ECC reports and microcode
-    /// updates.
-    pub hypervisor_bit: bool,
-    /// `cpu-startup=`: true if Vidar emulates the start of CPUs even where the hardware could do it. The default is
-    /// false.
-    pub emulate_startup: bool,
-    /// `on-crash=`: what Vidar does after a crash of the guest or of Vidar. Without the option, see
-    /// [`OnCrash::or_default`].
-    pub on_crash: Option<OnCrash>,
+/// A boot option: what the parser, GRUB's menu of options and the test of the README's table know of it.
+pub struct BootOption {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// The values that it can have.
+    pub values: &'static [Value],
+    /// What holds if the command line does not say.
+    pub default: &'static str,
+    /// One sentence about what it is for.
+    pub help: &'static str,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            log: LevelFilter::Info,
-            console: Console { serial: true, screen: true },
-            serial: SerialLine::Com1,
-            hypervisor_bit: false,
-            emulate_startup: false,
-            on_crash: None,
+/// A value of an option.
+pub struct Value {
+    /// The word on the command line.
+    pub word: &'static str,
+    /// What GRUB's menu of options calls it, if it can be chosen there.
+    pub title: Option<&'static str>,
+    set: fn(&mut Options),
+}
+
+/// Defines [`Options`] and [`OPTIONS`]. The doc comment of an option is its help. The default is given as a value and in words. A
+/// value may have a title, with which GRUB's menu of options offers it.
+macro_rules! options {
+    ($(
+        #[doc = $help:literal]
+        $name:literal => $field:ident: $type:ty = $default:expr, $said:literal {
+            $($word:literal => $value:expr $(, $title:literal)?;)+
         }
+    )+) => {
+        /// The options of one start.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct Options {
+            $(#[doc = concat!("`", $name, "=`:", $help)] pub $field: $type,)+
+        }
+
+        impl Default for Options {
+            fn default() -> Self {
+                Self { $($field: $default,)+ }
+            }
+        }
+
+        /// All options.
+        pub static OPTIONS: &[BootOption] = &[$(BootOption {
+            name: $name,
+            values: &[$(Value {
+                word: $word,
+                // The title, if there is one.
+                title: [$(Some($title),)? None][0],
+                set: |options| options.$field = $value,
+            },)+],
+            default: $said,
+            help: $help,
+        },)+];
+    };
+}
+
+options! {
+    /// Vidar logs messages of this level and of those before it.
+    "log" => log: LevelFilter = LevelFilter::Info, "info" {
+        "error" => LevelFilter::Error;
+        "warn" => LevelFilter::Warn;
+        "info" => LevelFilter::Info;
+        "debug" => LevelFilter::Debug, "Log more";
+        "trace" => LevelFilter::Trace, "Log everything";
+    }
+
+    /// Where Vidar writes its log until the guest runs, and its crash reports.
+    "console" => console: Console = Console { serial: true, screen: true }, "both" {
+        "serial" => Console { serial: true, screen: false };
+        "screen" => Console { serial: false, screen: true };
+        "both" => Console { serial: true, screen: true };
+        "none" => Console { serial: false, screen: false };
+    }
+
+    /// The serial port that Vidar writes to.
+    "serial" => serial: SerialLine = SerialLine::Com1, "com1" {
+        "com1" => SerialLine::Com1;
+        "com2" => SerialLine::Com2;
+        "com3" => SerialLine::Com3;
+        "com4" => SerialLine::Com4;
+    }
+
+    // The default is off, because from this bit alone Linux concludes that parts of the machine are missing, such as PMUs, ECC
+    // reports and microcode updates.
+    /// With `on` CPUID tells the guest of Vidar.
+    "hypervisor-bit" => hypervisor_bit: bool = false, "off" {
+        "on" => true, "Show Vidar to those who ask CPUID";
+        "off" => false;
+    }
+
+    /// With `emulated` Vidar starts CPUs for the guest, even if the hardware can.
+    "cpu-startup" => emulate_startup: bool = false, "auto" {
+        "auto" => false;
+        "emulated" => true, "Have Vidar start the guest's CPUs";
+    }
+
+    /// What follows the report of a crash.
+    "on-crash" => on_crash: Option<OnCrash> = None, "reset once the guest runs, halt before" {
+        "halt" => Some(OnCrash::Halt), "Stop when the guest crashes, to read the report";
+        "reset" => Some(OnCrash::Reset), "Reset when the guest crashes, as usual";
     }
 }
 
@@ -96,77 +166,19 @@ impl fmt::Display for Warning<'_> {
             Self::Value(at, value) => {
                 let Some(option) = OPTIONS.get(at) else { return Ok(()) };
                 write!(f, "the option {:?} cannot be {value:?}; it can be ", option.name)?;
-                list(f, &mut option.values.iter().copied())
+                list(f, &mut option.values.iter().map(|value| value.word))
             }
         }
     }
 }
-
-/// An option: its name, its values, and a function that sets it.
-struct OptionSpec {
-    name: &'static str,
-    values: &'static [&'static str],
-    /// Sets the option to the value at this index of `values`.
-    set: fn(&mut Options, usize),
-}
-
-/// Copies `items[at]` to `to`. The caller's `at` is an index of a list with the same length.
-fn pick<T: Copy>(to: &mut T, items: &[T], at: usize) {
-    if let Some(item) = items.get(at) {
-        *to = *item;
-    }
-}
-
-static OPTIONS: [OptionSpec; 6] = [
-    OptionSpec {
-        name: "log",
-        values: &["error", "warn", "info", "debug", "trace"],
-        set: |options, at| {
-            use LevelFilter::{Debug, Error, Info, Trace, Warn};
-            pick(&mut options.log, &[Error, Warn, Info, Debug, Trace], at);
-        },
-    },
-    OptionSpec {
-        name: "console",
-        values: &["serial", "screen", "both", "none"],
-        set: |options, at| {
-            let on = |serial, screen| Console { serial, screen };
-            let consoles = [on(true, false), on(false, true), on(true, true), on(false, false)];
-            pick(&mut options.console, &consoles, at);
-        },
-    },
-    OptionSpec {
-        name: "serial",
-        values: &["com1", "com2", "com3", "com4"],
-        set: |options, at| {
-            use SerialLine::{Com1, Com2, Com3, Com4};
-            pick(&mut options.serial, &[Com1, Com2, Com3, Com4], at);
-        },
-    },
-    OptionSpec {
-        name: "hypervisor-bit",
-        values: &["on", "off"],
-        set: |options, at| pick(&mut options.hypervisor_bit, &[true, false], at),
-    },
-    OptionSpec {
-        name: "cpu-startup",
-        values: &["auto", "emulated"],
-        set: |options, at| pick(&mut options.emulate_startup, &[false, true], at),
-    },
-    OptionSpec {
-        name: "on-crash",
-        values: &["halt", "reset"],
-        set: |options, at| pick(&mut options.on_crash, &[Some(OnCrash::Halt), Some(OnCrash::Reset)], at),
-    },
-];
 
 impl Options {
     /// Parses a command line of words `name=value` between white space. If an option occurs twice, its last value is
     /// used. Words that are not understood are ignored; [`Options::warnings`] returns them.
     pub fn parse(line: Text<'_>) -> Self {
         let mut options = Self::default();
-        for (option, value) in words(line).filter_map(Result::ok) {
-            (option.set)(&mut options, value);
+        for value in words(line).filter_map(Result::ok) {
+            (value.set)(&mut options);
         }
         options
     }
@@ -177,8 +189,8 @@ impl Options {
     }
 }
 
-/// Returns the words of a command line, each as an option with the index of its value, or as a warning.
-fn words(line: Text<'_>) -> impl Iterator<Item = Result<(&'static OptionSpec, usize), Warning<'_>>> {
+/// Returns the words of a command line, each as the value that it gives an option, or as a warning.
+fn words(line: Text<'_>) -> impl Iterator<Item = Result<&'static Value, Warning<'_>>> {
     let words = line.0.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     words.map(|word| {
         let mut parts = word.splitn(2, |byte| *byte == b'=');
@@ -186,8 +198,8 @@ fn words(line: Text<'_>) -> impl Iterator<Item = Result<(&'static OptionSpec, us
         let value = parts.next().unwrap_or_default();
         let option = OPTIONS.iter().zip(0..).find(|(option, _)| option.name.as_bytes() == name);
         let (option, at) = option.ok_or(Warning::Name(Text(name)))?;
-        let place = option.values.iter().position(|allowed| allowed.as_bytes() == value);
-        place.map(|place| (option, place)).ok_or(Warning::Value(at, Text(value)))
+        let value_of = option.values.iter().find(|allowed| allowed.word.as_bytes() == value);
+        value_of.ok_or(Warning::Value(at, Text(value)))
     })
 }
 
@@ -219,23 +231,34 @@ mod tests {
 
     #[test]
     fn every_option_takes_each_of_its_values() {
+        for option in OPTIONS {
+            let set = option.values.iter().map(|value| parse(&format!("{}={}", option.name, value.word)));
+            let set: Vec<_> = set.collect();
+            assert!(set.iter().all(|(_, warnings)| warnings.is_empty()), "{}", option.name);
+            for (index, (options, _)) in set.iter().enumerate() {
+                assert!(set[..index].iter().all(|(other, _)| other != options), "{}", option.name);
+            }
+            // A default that is a value is the one that holds.
+            let default = option.values.iter().zip(&set).find(|(value, _)| value.word == option.default);
+            assert!(
+                default.is_none_or(|(_, (options, _))| *options == Options::default()),
+                "{}",
+                option.name
+            );
+        }
+    }
+
+    #[test]
+    fn several_options_at_once() {
         let line =
             "log=trace console=serial serial=com2 hypervisor-bit=on cpu-startup=emulated on-crash=halt";
-        let options = Options {
-            log: LevelFilter::Trace,
-            console: Console { serial: true, screen: false },
-            serial: SerialLine::Com2,
-            hypervisor_bit: true,
-            emulate_startup: true,
-            on_crash: Some(OnCrash::Halt),
-        };
-        assert_eq!(parse(line), (options, Vec::new()));
+        let (options, warnings) = parse(line);
+        assert_eq!(warnings, Vec::<String>::new());
+        assert_eq!((options.log, options.serial), (LevelFilter::Trace, SerialLine::Com2));
+        assert_eq!(options.console, Console { serial: true, screen: false });
+        assert_eq!((options.hypervisor_bit, options.emulate_startup), (true, true));
+        assert_eq!(options.on_crash, Some(OnCrash::Halt));
         assert_eq!(options.serial.port(), 0x2f8);
-        for option in &OPTIONS {
-            for value in option.values {
-                assert!(parse(&format!("{}={value}", option.name)).1.is_empty());
-            }
-        }
         let console = |line| parse(line).0.console;
         assert_eq!(console("console=none"), Console { serial: false, screen: false });
         assert_eq!(console("console=screen console=both"), Console { serial: true, screen: true });
@@ -243,14 +266,16 @@ mod tests {
 
     #[test]
     fn warnings_name_the_word_and_what_is_allowed() {
-        let (options, warnings) = parse("quiet log=loud log=debug log");
+        let (options, warnings) = parse("silent log=loud log=debug log");
         assert_eq!(options, Options { log: LevelFilter::Debug, ..Options::default() });
+        let names: Vec<_> = OPTIONS.iter().map(|option| option.name).collect();
         assert_eq!(
             warnings,
             [
-                "there is no option \"quiet\"; the options are log, console, serial, hypervisor-bit, cpu-startup, on-crash",
-                "the option \"log\" cannot be \"loud\"; it can be error, warn, info, debug, trace",
-                "the option \"log\" cannot be \"\"; it can be error, warn, info, debug, trace",
+                format!("there is no option \"silent\"; the options are {}", names.join(", ")),
+                "the option \"log\" cannot be \"loud\"; it can be error, warn, info, debug, trace"
+                    .to_string(),
+                "the option \"log\" cannot be \"\"; it can be error, warn, info, debug, trace".to_string(),
             ]
         );
     }
