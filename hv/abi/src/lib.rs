@@ -44,36 +44,103 @@ impl Version {
     }
 }
 
-/// The calls: what goes in RAX.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-pub enum Call {
-    /// Out: RBX = [`MAGIC`], RCX = [`VERSION`], RDX = Vidar's own version as `major << 32 | minor << 16 | patch`.
-    Version = 0,
-    /// Out: RBX = base and RCX = size in bytes of the memory that Vidar's image is in, RDX = [`Vendor`], RSI = CPUs,
-    /// RDI = exits of all kinds and CPUs so far.
-    Status = 1,
-    /// In: RBX = index of a CPU, RCX = an [`ExitKind`]. Out: RBX = how many exits of that kind the CPU has had.
-    Exits = 2,
-    /// In: RBX = position in the log, counted in bytes since boot. Out: RBX = position of the first byte returned
-    /// (later than asked for if that part has been overwritten), RCX = bytes returned, 0 at the end,
-    /// at most [`LOG_CHUNK`], RDX = 0, R8 to R11 = the bytes, little-endian, the rest zero.
-    Log = 3,
-    /// In: RBX = index of a piece of memory that Vidar keeps, from 0 for that of the image. Out: RBX = its base and RCX =
-    /// its size in bytes. There since 1.1.
-    Memory = 4,
+/// Defines [`Call`]. A row has the call's number, its name for messages, the ABI's minor version that it came with, and its
+/// arguments and results.
+macro_rules! calls {
+    ($(
+        $(#[doc = $doc:literal])+
+        $call:ident = $number:literal, $name:literal, minor $since:literal {
+            in { $($in:ident: $argument:literal,)* }
+            out { $($out:ident: $result:literal,)* }
+        }
+    )+) => {
+        /// The calls: what goes in RAX. The number of a call never changes its meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u64)]
+        pub enum Call {
+            $(
+                $(#[doc = $doc])+
+                #[doc = concat!("\n\nThere since 1.", $since, ".\n")]
+                $(#[doc = concat!("* In: ", stringify!($in), " = ", $argument)])*
+                $(#[doc = concat!("* Out: ", stringify!($out), " = ", $result)])*
+                $call = $number,
+            )+
+        }
+
+        impl Call {
+            /// All calls.
+            pub const ALL: &[Self] = &[$(Self::$call,)+];
+
+            /// The call with the number `raw`, if there is one.
+            pub const fn from_raw(raw: u64) -> Option<Self> {
+                match raw {
+                    $($number => Some(Self::$call),)+
+                    _ => None,
+                }
+            }
+
+            /// A short name for messages.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$call => $name,)+ }
+            }
+
+            /// The version of the ABI that the call came with.
+            pub const fn since(self) -> Version {
+                match self { $(Self::$call => Version { major: 1, minor: $since },)+ }
+            }
+        }
+    };
 }
 
-impl Call {
-    /// The call with the number `raw`, if there is one.
-    pub const fn from_raw(raw: u64) -> Option<Self> {
-        match raw {
-            0 => Some(Self::Version),
-            1 => Some(Self::Status),
-            2 => Some(Self::Exits),
-            3 => Some(Self::Log),
-            4 => Some(Self::Memory),
-            _ => None,
+calls! {
+    /// Tells Vidar from another hypervisor, and one Vidar from another.
+    Version = 0, "version", minor 0 {
+        in {}
+        out {
+            RBX: "[`MAGIC`].",
+            RCX: "[`VERSION`].",
+            RDX: "Vidar's own version as `major << 32 | minor << 16 | patch`.",
+        }
+    }
+
+    /// Says how Vidar is.
+    Status = 1, "status", minor 0 {
+        in {}
+        out {
+            RBX: "the base of the memory that Vidar's image is in.",
+            RCX: "its size in bytes.",
+            RDX: "the [`Vendor`].",
+            RSI: "the number of CPUs.",
+            RDI: "the number of exits so far, of all kinds and CPUs.",
+        }
+    }
+
+    /// Counts the exits of a CPU.
+    Exits = 2, "exits", minor 0 {
+        in {
+            RBX: "the index of a CPU.",
+            RCX: "an [`ExitKind`].",
+        }
+        out { RBX: "how many exits of that kind the CPU has had.", }
+    }
+
+    /// Reads a part of the log.
+    Log = 3, "log", minor 0 {
+        in { RBX: "a position in the log, counted in bytes since boot.", }
+        out {
+            RBX: "the position of the first byte returned. It is later than asked for if that part has been overwritten.",
+            RCX: "the number of bytes returned, at most [`LOG_CHUNK`], and 0 at the end.",
+            RDX: "0.",
+            R8_to_R11: "the bytes, little-endian, with zeros after them.",
+        }
+    }
+
+    /// Names a piece of the memory that Vidar keeps.
+    Memory = 4, "memory", minor 1 {
+        in { RBX: "the index of a piece, from 0 for that of the image.", }
+        out {
+            RBX: "its base.",
+            RCX: "its size in bytes.",
         }
     }
 }
@@ -205,10 +272,17 @@ mod tests {
         }
         assert_eq!(ExitKind::from_raw(ExitKind::COUNT as u64), None);
         assert_eq!(ExitKind::from_raw(u64::MAX), None);
-        for call in [Call::Version, Call::Status, Call::Exits, Call::Log, Call::Memory] {
-            assert_eq!(Call::from_raw(call as u64), Some(call));
+        for call in Call::ALL {
+            assert_eq!(Call::from_raw(*call as u64), Some(*call));
         }
-        assert_eq!(Call::from_raw(5), None);
+        assert_eq!(Call::from_raw(Call::ALL.len() as u64), None);
         assert_eq!(Version::from_raw(VERSION.to_raw()), VERSION);
+    }
+    #[test]
+    fn the_version_is_that_of_the_newest_call_or_later() {
+        for call in Call::ALL {
+            let since = call.since();
+            assert!(since.major == VERSION.major && since.minor <= VERSION.minor, "{}", call.name());
+        }
     }
 }

@@ -31,7 +31,8 @@ impl fmt::Display for Failure {
             ),
             Self::Malformed(call) => write!(
                 f,
-                "Vidar's answer to the call {call:?} does not follow the ABI: use the vidarctl that came with this Vidar"
+                "Vidar's answer to the call \"{}\" does not follow the ABI: use the vidarctl that came with this Vidar",
+                call.name()
             ),
         }
     }

@@ -391,6 +391,9 @@ fn hypercalls_describe_the_machine() {
         (&got[..4], bench.get(Register::R8)),
         (&[ok, 77, 2, 0][..], u64::from_le_bytes(*b"ok\0\0\0\0\0\0"))
     );
+    for known in Call::ALL {
+        assert_eq!(call(&mut bench, *known as u64, 0, 0)[0], ok, "{}", known.name());
+    }
     let got = call(&mut bench, 1 << 32, 8, 9);
     assert_eq!(got[..3], [Status::UnknownCall as u64, 8, 9], "all of RAX is the number");
 }
