@@ -16,6 +16,7 @@ impl Apic {
         msr::X2APIC + u32::from(offset >> 4)
     }
 
+    /// Returns the register at `offset`, or 0 if the MSR for it does not exist.
     fn read(&self, offset: u16) -> u32 {
         match self.0 {
             Mode::XApic => apic::read(offset),
@@ -23,6 +24,7 @@ impl Apic {
         }
     }
 
+    /// Writes the register at `offset`. A value that the MSR for it refuses is not written.
     fn write(&self, offset: u16, value: u32) {
         match self.0 {
             Mode::XApic => apic::write(offset, value),

@@ -60,6 +60,7 @@ pub fn has_sgx_launch_control() -> bool {
     has_leaf_7() && cpuid(7, 0).ecx & 1 << 30 != 0
 }
 
+/// Returns true if CPUID has leaf 7.
 fn has_leaf_7() -> bool {
     cpuid(0, 0).eax >= 7
 }

@@ -41,6 +41,7 @@ impl Stacks {
         Self::map(memory, BOOT_PAGES)
     }
 
+    /// Maps the stacks of one CPU, with a main stack of `main_pages` pages.
     fn map(memory: &mut HostMemory, main_pages: u64) -> Result<Self, OutOfFrames> {
         let main = memory.map_stack(main_pages)?;
         let mut interrupt = [0; IST_STACKS];

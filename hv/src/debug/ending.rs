@@ -15,6 +15,7 @@ pub struct Hooks {
     pub before_reset: fn(),
 }
 
+/// The hooks of the extension in use, if its mode of operation has been entered.
 static HOOKS: Once<Hooks> = Once::new();
 
 /// Registers the hooks. A backend does so before its CPU enters that mode; later calls have no effect.

@@ -51,6 +51,7 @@ impl Writer {
         Some(writer)
     }
 
+    /// Clears the screen. A framebuffer is redrawn as a whole, since the guest may have written to it.
     fn clear(&mut self) {
         match self {
             Self::Text(screen) => screen.clear(),
@@ -61,6 +62,7 @@ impl Writer {
         }
     }
 
+    /// Writes `text` at the cursor, and moves the cursor.
     fn write(&mut self, text: &[u8]) {
         match self {
             Self::Text(screen) => {
@@ -71,6 +73,7 @@ impl Writer {
         }
     }
 
+    /// Returns the column and the row of the cursor.
     fn cursor(&self) -> (u8, u8) {
         match self {
             Self::Text(screen) => screen.cursor(),
@@ -107,6 +110,7 @@ impl Write for Consoles {
     }
 }
 
+/// The logger of the crate `log`, which writes each record as a line to the ring and the consoles.
 struct Logger;
 
 impl Log for Logger {

@@ -73,7 +73,9 @@ pub struct EntryWindow {
     pub abort: u64,
 }
 
+/// The code around VM entry, if a backend has one into which handlers must not return.
 static WINDOW: Once<EntryWindow> = Once::new();
+/// The IDT, which all CPUs use.
 static IDT: Once<InterruptDescriptorTable> = Once::new();
 
 /// Tells the handler where VM entry is. A backend does so before its first entry; later calls have no effect.

@@ -114,6 +114,7 @@ pub fn in_direct_map(map: &MemoryMap<'_>) -> RangeSet {
     covered
 }
 
+/// The end of the memory that is in the direct map whatever the memory map says.
 const FOUR_GIB: u64 = 4 << 30;
 
 /// Vidar's page tables, which are built while the trampoline's are in use, and then loaded.

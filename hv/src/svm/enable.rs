@@ -55,7 +55,7 @@ pub fn efer_allowed() -> u64 {
     efer::allowed(|leaf| cpuid::cpuid(leaf, 0))
 }
 
-/// Sets GIF, if AMD-V is on, so that GIF can be 0. Otherwise SMIs, and an INIT that is to reset the machine, would wait
+/// Sets GIF if AMD-V is on, since GIF may then be 0: SMIs, and an INIT that is to reset the machine, would wait
 /// forever. AMD APM Vol. 2, 15.17 "Global Interrupt Flag, STGI and CLGI Instructions".
 pub fn leave() {
     if msr::read(msr::EFER) & EFER_SVME != 0 {
