@@ -68,10 +68,10 @@
 //! *60 minutes:* `hv/src/vmx/entry.S`, [`vmx::entry`](crate::vmx::entry), [`vmx::cpu`](crate::vmx::cpu),
 //! [`vmx::vmcs`](crate::vmx::vmcs).
 //!
-//! The entry is a function that returns: the guest is what happens in between. Find the three ways out (the guest has left,
-//! the entry failed, an event is kept) and the window in which an NMI would come too late to be seen:
-//! [`host::exceptions`](crate::host::exceptions) sends the entry back from there. Then read `run` in `vmx::cpu`, up to the
-//! line that decodes the exit.
+//! The entry is a function that returns: the guest is what happens in between. Find the three ways out (the guest has
+//! exited, the entry failed, an event is kept) and the window in which an NMI would come too late to be seen:
+//! [`host::exceptions`](crate::host::exceptions) sends the entry back from there. Then read `run` in `vmx::cpu`, up to
+//! the line that decodes the exit.
 //!
 //! # Saturday afternoon: the answer
 //!
@@ -79,20 +79,20 @@
 //!
 //! *30 minutes:* [`vmx::exit`](vidar_core::vmx::exit), [`vmm::exit`](vidar_core::vmm::exit).
 //!
-//! `decode` turns Intel's numbers into an [`Exit`](vidar_core::vmm::exit::Exit). It reads a field of the VMCS only for the
-//! reasons that need it, since each read costs time, and it has no effect, so a test can feed it any numbers. From here on
-//! nothing names a vendor.
+//! `decode` turns Intel's numbers into an [`Exit`](vidar_core::vmm::exit::Exit). It reads a field of the VMCS only for
+//! the reasons that need the field, since each read costs time. It has no side effects, so a test can feed it any
+//! numbers. From here on nothing names a vendor.
 //!
 //! ## 7. The answer
 //!
 //! *60 minutes:* [`vmm::run`](vidar_core::vmm::run), [`vmm::outcome`](vidar_core::vmm::outcome),
 //! [`vmm::vcpu`](vidar_core::vmm::vcpu).
 //!
-//! This is the heart: `run` runs the guest, `answer` decides, and `apply` moves the guest on. Follow CPUID first, as it is
-//! the exit that comes most often: [`policy::cpuid`](vidar_core::policy::cpuid) computes the four registers, and the outcome
-//! is `Advance`. Then follow `advance` to `skip` in `vmx::cpu`: going on after an instruction means more than a new RIP. RF
-//! ends, the shadow of STI and MOV SS ends, and TF makes a debug exception due. The loop goes round, VMRESUME is executed,
-//! and the guest goes on. **An exit has been answered.**
+//! This is the heart: `run` runs the guest, `answer` decides, and `apply` moves the guest on. Follow CPUID first, as it
+//! is the exit that comes most often: [`policy::cpuid`](vidar_core::policy::cpuid) computes the four registers, and the
+//! outcome is `Advance`. Then follow `advance` to `skip` in `vmx::cpu`: continuing after an instruction takes more than
+//! a new RIP. RF is cleared, the shadow of STI and MOV SS ends, and TF makes a debug exception due. The loop goes
+//! round, VMRESUME is executed, and the guest goes on. **An exit has been answered.**
 //!
 //! ## 8. Who asked for the exit
 //!
@@ -101,10 +101,9 @@
 //! [`vmx::guest_state`](vidar_core::vmx::guest_state), [`vmx::field`](vidar_core::vmx::field),
 //! [`vmx::enable`](crate::vmx::enable).
 //!
-//! The capabilities are asked for all at once, so that a refusal names everything that is missing. In `setup`, look at what is
-//! *not* set: no exit for interrupts, ports, HLT or page faults. The registers with which the guest starts are decided once,
-//! in `cpu_state`, and each backend has a file that writes them. A field of the VMCS is a constant with its width in its
-//! type, so a write of the wrong width does not compile.
+//! The capabilities are checked all at once, so that a refusal names everything that is missing. In `setup`, look at
+//! what is *not* set: no exit for interrupts, ports, HLT or page faults. A field of the VMCS is a constant with its
+//! width in its type, so a write of the wrong width does not compile.
 //!
 //! ## 9. Events at the wrong moment
 //!

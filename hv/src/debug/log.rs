@@ -92,6 +92,7 @@ struct Consoles {
     silent: bool,
 }
 
+/// The ring and the consoles of the whole machine.
 static CONSOLES: Mutex<Consoles> =
     Mutex::new(Consoles { ring: Ring::new(), serial_port: None, serial: None, screen: None, silent: false });
 
