@@ -19,7 +19,7 @@ use vidar_core::policy::cpuid::Policy;
 use vidar_core::policy::msr;
 use vidar_core::vmm::machine::{Host, Machine, Startup};
 use vidar_core::vmm::memory::GuestMemory;
-use vidar_core::vmm::update::Update;
+use vidar_core::vmm::update::MicrocodeUpdate;
 use x86_64::registers::control::Cr3;
 
 use crate::arch::msr::Fault;
@@ -42,7 +42,7 @@ static MOVED: Once<MovedPages> = Once::new();
 ///
 /// # Errors
 /// [`Fault`] if WRMSR raises an exception.
-fn load_microcode(update: Update<'_>) -> Result<(), Fault> {
+fn load_microcode(update: MicrocodeUpdate<'_>) -> Result<(), Fault> {
     window::with_pages(update.cpu, update.pages, |start| {
         // SAFETY: the policy passes only MSRs that load microcode. The CPU accepts an update only if its maker has
         // signed it. If the CPU reads past the mapped pages, it faults, and the fix-up catches the fault.

@@ -1,4 +1,5 @@
-//! Writes to the local APIC's page, where Vidar starts CPUs for the guest: looked at, and then done.
+//! The guest's writes to its local APIC, with emulated start-up. Vidar decodes each write. It sends INITs and start-up
+//! IPIs itself, and does every other write for the guest.
 
 use vidar_abi::ExitKind;
 
@@ -13,19 +14,20 @@ use crate::x86::icr::{Icr, Mode, register};
 use crate::x86::msr;
 use crate::x86::registers::Register;
 
-/// The last offset of 32 bits in the page.
+/// The offset of the page's last 32 bits.
 const LAST: u16 = 0xffc;
 
-/// What becomes of the instruction that wants to write to `address`, in the page.
+/// Emulates the instruction that writes to `address`, which is in the local APIC's page.
 ///
-/// What is not known as a store of 32 bits is tried again, as [`doubt`](crate::vmm::doubt) says, and then gets #GP. Software is to
-/// use those alone: any other size, a store by the FPU or a vector unit, or one that touches bytes 4 to 15 of a register may
-/// do anything, unexpected exceptions among it. Intel SDM Vol. 3A, 11.4.1 "The Local APIC Block Diagram".
+/// An instruction that [`store::decode`] does not know is executed again, as [`doubt`](crate::vmm::doubt) describes,
+/// and in the end gets #GP. Software must use aligned loads and stores of 32 bits: accesses of another size, by the FPU
+/// or by vector instructions, or to bytes 4 to 15 of a register have undefined results, and may cause unexpected
+/// exceptions. Intel SDM Vol. 3A, 11.4.1 "The Local APIC Block Diagram".
 #[cold]
 pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa) -> Outcome {
     let (code, controls) = (vcpu.code(), vcpu.controls());
     let bytes = code.bytes(&controls, |address| machine.guest.word(address));
-    // The extension keeps RSP elsewhere, and nobody sends it anywhere.
+    // RSP is not among `registers`, since the VMCS or VMCB holds it. No software writes it to the APIC.
     let has_rsp =
         |source| matches!(source, Source::Register(Register::Rsp) | Source::Exchange(Register::Rsp));
     let store = store::decode(bytes, code.width(&controls)).filter(|store| !has_rsp(store.source));
@@ -55,7 +57,7 @@ pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa)
     if store.operation != Operation::Replace {
         vcpu.set_flags(store::FLAGS, store::flags(value));
     }
-    // In x2APIC mode, or with the APIC switched off, what is at the page is no APIC.
+    // In x2APIC mode, and while the APIC is disabled, the page is not the APIC's.
     if vcpu.apic_mode() == Some(Mode::XApic) {
         let percpu = vcpu.percpu();
         match offset {
@@ -74,10 +76,11 @@ pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa)
     Outcome::Skip(store.length)
 }
 
-/// What becomes of a write of `value` to IA32_X2APIC_ICR.
+/// Emulates a write of `value` to IA32_X2APIC_ICR. The guest gets #GP if a reserved bit is set, or if the CPU refuses
+/// the write.
 #[cold]
 pub fn write_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, value: u64) -> Outcome {
-    // Outside of x2APIC mode the MSR is not there.
+    // Outside x2APIC mode the MSR does not exist, and the CPU refuses the write.
     if vcpu.apic_mode() == Some(Mode::X2Apic) {
         let Some(icr) = Icr::decode_msr(value) else { return REFUSE };
         if !sends(vcpu, machine, Mode::X2Apic, icr) {
@@ -87,7 +90,7 @@ pub fn write_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, value: u6
     if vcpu.wrmsr(msr::X2APIC_ICR, value).is_ok() { Outcome::Advance } else { REFUSE }
 }
 
-/// Returns true if the APIC is to send the message itself.
+/// Returns true if the CPU's own APIC is to send the message, and false if Vidar has dealt with it.
 fn sends<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, mode: Mode, icr: Icr) -> bool {
     let Startup::Emulated { trampoline } = machine.startup else { return true };
     let sender = vcpu.percpu();

@@ -1,5 +1,5 @@
-//! The state of the guest's CPU, whichever extension runs it: what INIT, a start-up IPI and the kernel's entry make of it, and what a
-//! crash report shows of it.
+//! The state of a guest's CPU, in the same form for both extensions: after INIT, after a start-up IPI, at the kernel's
+//! entry, and in a crash report.
 
 use super::entry::EntryState;
 use crate::policy::control::{CR0_ET, CR0_PE, Controls};
@@ -25,7 +25,7 @@ pub mod rights {
     pub const BUSY_TSS: u32 = 0x008b;
     /// LDT.
     pub const LDT: u32 = 0x0082;
-    /// The segment cannot be used.
+    /// The segment is unusable.
     pub const UNUSABLE: u32 = 1 << 16;
 }
 
@@ -43,8 +43,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// CS of a CPU that starts at the page which the vector of a start-up IPI names. Intel SDM Vol. 3A, 9.4.3 "MP Initialization
-    /// Protocol Algorithm for MP Systems".
+    /// Returns CS of a CPU that starts by a start-up IPI with this vector: its base address is `vector` times 4 KiB.
+    /// Intel SDM Vol. 3A, 9.4.3 "MP Initialization Protocol Algorithm for MP Systems".
     pub const fn started_at(vector: u8) -> Self {
         let selector = (vector as u16) << 8;
         Self { selector, base: (selector as u64) << 4, limit: 0xffff, rights: rights::REAL_MODE_CODE }
@@ -55,7 +55,7 @@ impl Segment {
     }
 }
 
-/// The registers with a segment, in the order of [`CpuState::segments`].
+/// The registers that hold a segment, in the order of [`CpuState::segments`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentRegister {
     /// CS.
@@ -72,7 +72,7 @@ pub enum SegmentRegister {
     Gs,
     /// The task register.
     Tr,
-    /// The register of the local descriptor table.
+    /// The local descriptor table register.
     Ldtr,
 }
 
@@ -88,7 +88,7 @@ pub struct TableRegister {
 /// The state of a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CpuState {
-    /// The general-purpose registers, with RSP.
+    /// The general-purpose registers, including RSP.
     pub registers: Registers,
     /// RIP.
     pub rip: u64,
@@ -100,18 +100,20 @@ pub struct CpuState {
     pub cr2: u64,
     /// DR7.
     pub dr7: u64,
-    /// The segments, by [`SegmentRegister`].
+    /// The segments, indexed by [`SegmentRegister`].
     pub segments: [Segment; 8],
-    /// The register of the global descriptor table.
+    /// The global descriptor table register.
     pub gdtr: TableRegister,
-    /// The register of the interrupt descriptor table.
+    /// The interrupt descriptor table register.
     pub idtr: TableRegister,
 }
 
 impl CpuState {
-    /// The state after INIT of a CPU with this signature, which CPUID.01H has in EAX. Intel SDM Vol. 3A, 10.1.1 "Processor State After
-    /// Reset", table "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT"; AMD APM Vol. 2, 14.1.3 "Processor
-    /// Initialization State". INIT leaves CR0.CD and CR0.NW as they are; here they are 0.
+    /// Returns the state of a CPU after INIT. `signature` is the CPU's signature, which CPUID.01H returns in EAX and
+    /// INIT puts into EDX. INIT does not change CR0.CD and CR0.NW; here they are 0.
+    ///
+    /// Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset", table "IA-32 and Intel 64 Processor States Following
+    /// Power-up, Reset, or INIT"; AMD APM Vol. 2, 14.1.3 "Processor Initialization State".
     pub fn after_init(signature: u32) -> Self {
         let data = Segment::new(0, 0xffff, rights::REAL_MODE_DATA);
         let mut state = Self { rip: 0xfff0, ..Self::reset(data) };
@@ -123,7 +125,8 @@ impl CpuState {
         state
     }
 
-    /// The state of the boot CPU at the kernel's 32-bit entry. Linux, Documentation/arch/x86/boot.rst, "32-bit Boot Protocol".
+    /// Returns the state of the boot CPU at the kernel's 32-bit entry. Linux, Documentation/arch/x86/boot.rst, "32-bit
+    /// Boot Protocol".
     pub fn at_kernel(entry: &EntryState) -> Self {
         let data = Segment::new(entry.data, u32::MAX, rights::FLAT_DATA);
         let mut state = Self { rip: entry.entry.0, ..Self::reset(data) };
@@ -135,7 +138,8 @@ impl CpuState {
         state
     }
 
-    /// What both have in common, with `data` in every segment register but TR.
+    /// Returns what the state after INIT and that at the kernel's entry have in common, with `data` in every segment
+    /// register but TR.
     fn reset(data: Segment) -> Self {
         let mut state = Self { rflags: RFLAGS_RESET, dr7: DR7_RESET, segments: [data; 8], ..Self::default() };
         state.controls.cr0 = CR0_ET;
@@ -164,7 +168,7 @@ mod tests {
     use crate::mem::addr::Gpa;
 
     #[test]
-    fn init_leads_to_the_reset_vector() {
+    fn a_cpu_starts_at_the_reset_vector_after_init() {
         let state = CpuState::after_init(0x506e3);
         assert_eq!(state[SegmentRegister::Cs].base + state.rip, 0xffff_fff0);
         assert_eq!((state.controls.cr0, state.rflags, state.dr7), (0x10, 2, 0x400));
@@ -175,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn a_start_up_ipi_names_a_page() {
+    fn the_vector_of_a_start_up_ipi_is_the_number_of_a_page() {
         let cs = Segment::started_at(0x9a);
         assert_eq!((cs.selector, cs.base), (0x9a00, 0x9_a000));
     }
 
     #[test]
-    fn the_kernel_gets_flat_segments_and_boot_params() {
+    fn the_kernel_starts_with_flat_segments_and_boot_params_in_esi() {
         let entry = EntryState {
             entry: Gpa(0x100_0000),
             boot_params: Gpa(0x1_0000),

@@ -1,4 +1,4 @@
-//! The guest's state in words, for when it cannot go on.
+//! The guest's state as the text of a crash report.
 
 use core::fmt;
 
@@ -6,12 +6,12 @@ use super::cpu_state::{CpuState, Segment};
 use crate::policy::control::Controls;
 use crate::x86::registers::Register;
 
-/// All that a report shows.
+/// Everything that a crash report shows of a virtual CPU.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// The state of the CPU.
     pub state: CpuState,
-    /// Numbers of the extension: the name and the value of each. Those without a name are not shown.
+    /// The names and values of fields of the VMCS or VMCB. A pair with an empty name is not shown.
     pub vendor: [(&'static str, u64); 6],
 }
 

@@ -1,29 +1,30 @@
 //! Exits at an instruction that is not the one in memory.
 //!
-//! What Vidar reads after an exit is not always what exited: another CPU may have changed the bytes, or the page tables, in
-//! between, and this CPU may have executed what it remembered of either. So what the CPU remembers is dropped, the guest goes
-//! on at the same RIP, and the CPU decides what is there.
+//! The bytes that Vidar reads after an exit are not always the instruction that exited. Another CPU may have changed
+//! the bytes or the page tables in the meantime, and this CPU may have executed from stale cached translations. So
+//! Vidar flushes these translations and resumes the guest at the same RIP, and the CPU executes what is there now.
 //!
-//! That always ends. An instruction that exits [`PATIENCE`] times in a row is one that Vidar does not know or cannot read, as in
-//! the memory of a device. What becomes of it then is for the caller to say.
+//! This must end. If an instruction exits [`PATIENCE`] times in a row, Vidar does not know the instruction or cannot
+//! read it, as in the memory of a device. The caller decides what happens to it then.
 
 use vidar_abi::ExitKind;
 
-/// How often in a row an instruction may exit and not be found.
+/// The number of exits in a row at one instruction, which Vidar does not find in memory, after which Vidar gives up.
 pub const PATIENCE: u32 = 16;
 
 /// An exit at an instruction that was not found in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Site {
-    /// What the CPU says of the instruction.
+    /// The kind of the exit, as the CPU reports it.
     pub kind: ExitKind,
-    /// RIP.
+    /// RIP of the instruction.
     pub rip: u64,
-    /// Exits of the kind that this CPU has answered before it, where nobody calls [`Doubt::found`] for them.
+    /// The number of exits of this kind that this CPU has emulated before, if the caller does not report them to
+    /// [`Doubt::found`]; otherwise 0. An emulated exit in between thus begins a new count.
     pub answered: u64,
 }
 
-/// What a CPU remembers of such exits.
+/// The count of exits in a row at one site. Each CPU has its own.
 #[derive(Debug, Default)]
 pub struct Doubt {
     last: Option<Site>,
@@ -31,7 +32,8 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    /// Returns true if the guest is to execute the instruction at `site` once more, and false if that has been enough.
+    /// Counts an exit at `site`. Returns true if the guest is to execute the instruction once more, and false at the
+    /// exit number [`PATIENCE`] in a row, after which the count begins anew.
     #[cold]
     pub fn tries_again(&mut self, site: Site) -> bool {
         self.tries = if self.last == Some(site) { self.tries + 1 } else { 1 };
@@ -43,8 +45,9 @@ impl Doubt {
         again
     }
 
-    /// The instruction at `rip` was found: what it has exited before counts no more. Others go on to count, as a handler may store
-    /// between two tries of what it has interrupted.
+    /// Resets the count if it is that of the instruction at `rip`, which was found in memory. The count of another
+    /// instruction stays: an interrupt handler may run, and be found, between two exits at the instruction that it
+    /// interrupted.
     pub fn found(&mut self, rip: u64) {
         if self.last.is_some_and(|last| last.rip == rip) {
             self.last = None;
@@ -59,7 +62,7 @@ mod tests {
     const SITE: Site = Site { kind: ExitKind::Cpuid, rip: 0x1000, answered: 7 };
 
     #[test]
-    fn patience_ends_and_begins_anew() {
+    fn retries_are_bounded_and_the_count_begins_anew() {
         let mut doubt = Doubt::default();
         for _ in 0..3 {
             for _ in 1..PATIENCE {
@@ -70,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_very_same_exits_are_counted_together() {
+    fn only_consecutive_exits_at_the_same_site_count() {
         let mut doubt = Doubt::default();
         for count in 0..u64::from(3 * PATIENCE) {
             assert!(doubt.tries_again(Site { answered: count, ..SITE }));

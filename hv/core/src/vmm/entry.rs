@@ -1,34 +1,35 @@
-//! The state in which the guest's boot CPU starts: 32-bit protected mode with flat segments and paging off, as the
-//! 32-bit boot protocol of Linux wants it.
+//! The states in which the guest's CPUs start. The boot CPU starts as the 32-bit boot protocol of Linux requires: in
+//! protected mode, with flat segments and with paging off.
 
 use crate::mem::addr::Gpa;
 
-/// How a virtual CPU begins.
+/// Where a virtual CPU starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
-    /// The boot CPU, at the kernel's entry.
+    /// At the kernel's entry: the boot CPU.
     Kernel(EntryState),
-    /// Waiting for a start-up IPI in the guest, as after INIT.
+    /// In the state after INIT: it waits in the guest for a start-up IPI.
     Waiting,
-    /// At this vector, as a start-up IPI has it.
+    /// At the page that this vector of a start-up IPI names.
     Startup(u8),
-    /// The same, where the next INIT is not Vidar's business.
+    /// As [`Begin::Startup`], with [`Startup::Landing`](super::machine::Startup::Landing): the next INIT takes the CPU
+    /// out of the guest without an exit.
     Landed(u8),
 }
 
-/// What varies of it; interrupts are off, and all other registers are zero.
+/// The parts of the boot CPU's state that vary. Interrupts are off, and all other general-purpose registers are 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryState {
-    /// Where execution starts.
+    /// EIP: the address at which execution starts.
     pub entry: Gpa,
     /// ESI: the address of boot_params.
     pub boot_params: Gpa,
-    /// A GDT that holds the two descriptors below.
+    /// The address of a GDT that holds the descriptors of `code` and `data`.
     pub gdt: Gpa,
-    /// Its limit in bytes.
+    /// The limit of the GDT: its size in bytes, less 1.
     pub gdt_limit: u16,
-    /// Selector of a flat 32-bit code segment: CS.
+    /// CS: the selector of a flat 32-bit code segment.
     pub code: u16,
-    /// Selector of a flat 32-bit data segment: DS, ES, FS, GS, SS.
+    /// DS, ES, FS, GS and SS: the selector of a flat 32-bit data segment.
     pub data: u16,
 }

@@ -1,4 +1,4 @@
-//! Why the guest left: each backend decodes its own exit into this.
+//! The reasons for exits. Each extension's decoder turns its own exit codes into an [`Exit`].
 
 use vidar_abi::ExitKind;
 
@@ -6,7 +6,8 @@ use crate::mem::addr::Gpa;
 use crate::policy::control::ControlWrite;
 use crate::x86::registers::Register;
 
-/// An exit, decoded. Operands that are registers of the guest are read from there.
+/// A decoded exit. Operands in fixed registers, such as ECX of RDMSR, are not part of it: the handler reads them from
+/// the virtual CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// CPUID.
@@ -15,11 +16,11 @@ pub enum Exit {
     Rdmsr,
     /// WRMSR of the MSR in ECX.
     Wrmsr,
-    /// RDMSR of an MSR that the instruction names, into a register.
+    /// RDMSR with an immediate: the instruction encodes the MSR and the destination register.
     RdmsrImmediate(Immediate),
-    /// WRMSRNS of an MSR that the instruction names, from a register.
+    /// WRMSRNS with an immediate: the instruction encodes the MSR and the source register.
     WrmsrImmediate(Immediate),
-    /// A write to CR0 or CR4 that touches bits which the guest does not own.
+    /// A write to CR0 or CR4 that changes bits which the guest does not own.
     ControlWrite(ControlWrite),
     /// XSETBV.
     Xsetbv,
@@ -29,44 +30,44 @@ pub enum Exit {
     Hypercall,
     /// Another instruction of VMX, SMX or SVM.
     Virtualization,
-    /// An instruction in a form that does not exist, which the CPU should have refused.
+    /// An undefined form of an intercepted instruction, which the CPU should have refused with #UD.
     Undefined,
-    /// Memory has changed since the instruction that exited was fetched: the guest is to execute what is there now.
+    /// Memory no longer holds the instruction that exited: the guest is to execute what is there now.
     Changed,
     /// The second-stage table does not allow an access.
     SecondStage(Violation),
-    /// INIT arrived.
+    /// An INIT arrived.
     Init,
     /// A start-up IPI with this vector arrived.
     Sipi(u8),
-    /// An NMI arrived in the guest, where the backend has them exit.
+    /// An NMI arrived while the guest ran, on an extension where NMIs exit.
     Nmi,
-    /// The guest can take the event that was kept for it.
+    /// It is time to try again to inject an event that is kept for the guest.
     Window,
-    /// A machine check that the guest has still to take.
+    /// A machine check arrived that the guest has not taken yet.
     MachineCheck,
-    /// Triple fault or shutdown.
+    /// A triple fault (VT-x) or a shutdown (AMD-V).
     TripleFault,
-    /// The guest switches to the task with this TSS selector, where the extension leaves that to the hypervisor.
+    /// A hardware task switch to the TSS with this selector, on an extension where task switches always exit.
     TaskSwitch(u16),
-    /// The extension refused to enter the guest, for a reason in its own words.
+    /// VM entry or VMRUN failed. The numbers are the extension's own.
     EntryFailed {
-        /// VM-instruction error or exit reason.
+        /// VM-instruction error, exit reason, or the low half of EXITCODE.
         code: u32,
-        /// Exit qualification, where there is one.
+        /// Exit qualification, or 0.
         qualification: u64,
     },
-    /// Anything else, in the extension's own numbers.
+    /// Any other exit. The numbers are the extension's own.
     Unknown {
-        /// Exit reason or code.
+        /// Basic exit reason, or the low half of EXITCODE.
         code: u32,
-        /// Exit qualification or its like.
+        /// Exit qualification, or EXITINFO1.
         qualification: u64,
     },
 }
 
 impl Exit {
-    /// The kind that the exit is counted as.
+    /// Returns the kind under which the exit is counted.
     pub const fn kind(&self) -> ExitKind {
         match self {
             Self::Cpuid => ExitKind::Cpuid,
@@ -96,17 +97,17 @@ impl Exit {
 /// The operands of an MSR instruction with an immediate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Immediate {
-    /// The MSR.
+    /// The index of the MSR.
     pub index: u32,
-    /// The register, whose 64 bits are read or written.
+    /// The general-purpose register, of which all 64 bits are read or written.
     pub register: Register,
 }
 
 /// An access that the second-stage table does not allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Violation {
-    /// The guest-physical address.
+    /// The guest-physical address of the access.
     pub address: Gpa,
-    /// Something is mapped there, with fewer rights than the access wants.
+    /// True if a page is mapped there, but with fewer rights than the access needs.
     pub mapped: bool,
 }

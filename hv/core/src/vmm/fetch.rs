@@ -5,7 +5,7 @@ use crate::mem::walk::{Bytes, Paging};
 use crate::policy::control::{CR0_PG, CR4_LA57, CR4_PAE, CR4_PSE, Controls};
 use crate::x86::msr::EFER_LMA;
 
-/// Where the next instruction is, and what its code segment says.
+/// The location of the guest's next instruction, and what decides how it is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Code {
     /// RIP.
@@ -16,7 +16,7 @@ pub struct Code {
     pub default_32: bool,
 }
 
-/// Default sizes of operands and addresses.
+/// The default sizes of operands and addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
     /// Both 16 bits.
@@ -28,7 +28,7 @@ pub enum Width {
 }
 
 impl Code {
-    /// How the code is to be read.
+    /// Returns the default sizes with which the code is decoded.
     pub const fn width(&self, controls: &Controls) -> Width {
         match (is_64_bit(controls), self.default_32) {
             (true, _) => Width::Bits64,
@@ -37,19 +37,19 @@ impl Code {
         }
     }
 
-    /// The address of so many bytes behind the instruction.
+    /// Returns RIP after an instruction of `length` bytes: 64 bits in 64-bit mode, and otherwise 32.
     pub const fn after(&self, controls: &Controls, length: u8) -> u64 {
         self.rip.wrapping_add(length as u64) & Self::mask(controls)
     }
 
-    /// Where addresses wrap.
+    /// Returns the largest address, at which addresses wrap.
     const fn mask(controls: &Controls) -> u64 {
         if is_64_bit(controls) { u64::MAX } else { 0xffff_ffff }
     }
 
-    /// The bytes from the instruction on, through the guest's page tables. `read` is that of
-    /// [`walk::translate`](crate::mem::walk::translate).
-    #[inline(always)] // most of a round trip where the CPU does not say how long an instruction is
+    /// Returns the bytes from the instruction on, read through the guest's page tables. They end where memory is not
+    /// mapped or cannot be read. `read` is that of [`walk::translate`](crate::mem::walk::translate).
+    #[inline(always)] // most of an exit's time on a CPU without nrip_save
     pub fn bytes(
         &self,
         controls: &Controls,
@@ -66,7 +66,7 @@ pub const fn is_64_bit(controls: &Controls) -> bool {
     controls.efer & EFER_LMA != 0 && controls.cs_l
 }
 
-/// How the guest's own page tables are to be read.
+/// Returns the mode of the guest's own paging.
 pub const fn paging(controls: &Controls) -> Paging {
     let Controls { cr0, cr4, efer, .. } = *controls;
     match (cr0 & CR0_PG != 0, efer & EFER_LMA != 0, cr4 & CR4_PAE != 0) {

@@ -1,4 +1,4 @@
-//! Hypercalls: the calls of `vidar_abi`. All of them only read, so any privilege level may make them.
+//! The hypercalls of the crate `vidar_abi`. They only read, so any privilege level may make them.
 
 use core::ops::Range;
 
@@ -8,7 +8,8 @@ use super::machine::Host;
 use crate::mem::addr::Hpa;
 use crate::x86::registers::{Register, Registers};
 
-/// Answers the call in `registers`, in the registers that it names.
+/// Executes the call whose number is in RAX. The status goes to RAX, and the results to the registers that `vidar_abi`
+/// names for the call. A call that fails changes RAX alone.
 pub fn answer(registers: &mut Registers, host: &Host) {
     let status = match Call::from_raw(registers.get(Register::Rax)) {
         Some(call) => dispatch(call, registers, host),
@@ -68,12 +69,12 @@ fn set_range(registers: &mut Registers, range: &Range<Hpa>) {
     registers.set(Register::Rcx, range.end.0 - range.start.0);
 }
 
-/// Vidar's version as the ABI packs it.
+/// Vidar's version, packed as `vidar_abi` defines it: major, minor and patch from bits 32, 16 and 0 on.
 const PACKAGE_VERSION: u64 = {
     const fn number(text: &str) -> u64 {
         match u64::from_str_radix(text, 10) {
             Ok(number) => number,
-            Err(_) => panic!("a version number of the package"),
+            Err(_) => panic!("the package's version is not made of numbers"),
         }
     }
     number(env!("CARGO_PKG_VERSION_MAJOR")) << 32
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn version_and_status() {
+    fn version_returns_the_magic_number_and_status_the_region_and_exits() {
         let mut registers = with(&[]);
         call(&mut registers);
         assert_eq!(registers.get(Register::Rax), 0);
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_comes_piece_by_piece() {
+    fn memory_returns_one_range_for_each_index() {
         for (index, range) in (0..).zip(KEPT) {
             let mut registers = with(&[(Register::Rax, 4), (Register::Rbx, index)]);
             call(&mut registers);
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn log_comes_in_chunks() {
+    fn log_returns_the_whole_log_in_chunks() {
         let mut position = 0;
         let mut all = Vec::new();
         loop {

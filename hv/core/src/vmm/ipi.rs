@@ -1,17 +1,18 @@
-//! Messages that start CPUs, where the guest's local APICs are not let to send them: Vidar sends INIT itself, and a
-//! start-up IPI that leads through its own trampoline.
+//! INITs and start-up IPIs with emulated start-up. The guest's local APICs do not send them: Vidar sends the INIT
+//! itself, and a start-up IPI with the vector of its own trampoline.
 
 use super::percpu::PerCpu;
 use super::processor::Processor;
 use crate::x86::icr::{Destination, Icr, Message, Mode};
 
-/// How often a start-up IPI is sent to a CPU that does not come up. One is lost if the CPU is still taking its INIT.
+/// The most start-up IPIs that are sent to a CPU until it comes up. One is lost if the CPU is still taking its INIT.
 const ATTEMPTS: u32 = 50;
-/// Looks at it between two of them: some ten microseconds.
+/// How often Vidar checks whether the CPU has come up before it sends the next: some ten microseconds.
 const PATIENCE: u32 = 2000;
 
-/// What the guest's write to the interrupt command register of `sender` comes to. Whether its own APIC is to send the
-/// message: all that start no CPU. A CPU that is not among `cpus` gets none of the others.
+/// Acts on the guest's write to the interrupt command register of `sender`. Returns true if the guest's own APIC is to
+/// send the message, which holds for all but INITs and start-up IPIs. Vidar sends these to the CPUs among `cpus` that
+/// the destination names, and to no others.
 pub fn write(
     cpu: &mut impl Processor,
     cpus: &[&PerCpu],

@@ -1,4 +1,4 @@
-//! The guest's memory: the whole machine's at its own addresses, with Vidar's region behind a decoy.
+//! The guest's memory: the machine's memory at its own addresses, with a decoy in place of Vidar's memory.
 
 use core::iter;
 use core::ops::Range;
@@ -9,45 +9,46 @@ use crate::mem::mtrr::{MemoryType, Mtrrs};
 use crate::mem::ranges::RangeSet;
 use crate::mem::stage2::{ENTRIES, Format, MapError, SecondStage, TableMemory};
 
-/// The first MiB, where a PC has its BIOS, its ROMs and its text screen: operating systems search all of it, page by
-/// page, and the fixed-range MTRRs make its pages small.
+/// The first MiB, where a PC has its BIOS, its ROMs and its text screen. Operating systems search all of it, and the
+/// fixed-range MTRRs require pages of 4 KiB there, so it is mapped at the start.
 const LEGACY: Range<Gpa> = Gpa(0)..Gpa(0x10_0000);
 
-/// What a CPU reads where nothing answers on the bus. The decoy holds it at first, and then what the guest writes there.
+/// The value that a CPU reads at an address where no device answers. The decoy holds it until the guest writes there.
 const OPEN_BUS: u64 = u64::MAX;
 
-/// The second stage and what it is made from.
+/// The second stage, and what it is made from: the identity map, the RAM and the memory for tables.
 pub struct GuestMemory<F, T> {
     stage2: SecondStage<F>,
     tables: T,
     identity: Identity,
     ram: RangeSet,
-    /// More than one CPU uses the tables, and none can be told to forget what it cached of them.
+    /// More than one CPU uses the tables, and Vidar cannot make another CPU flush its translations.
     shared: bool,
-    /// The page that the guest sees wherever Vidar's memory is, and where nothing else can be mapped.
+    /// The page that the guest sees in place of Vidar's memory, and wherever no table is left to map anything else.
     decoy: Hpa,
 }
 
-/// What is at an address that the guest touched.
+/// What [`GuestMemory::touch`] has mapped at an address that the guest touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Touch {
-    /// What a bare machine has there, mapped now.
+    /// The memory or the device that a bare machine has there.
     Mapped,
-    /// Vidar's memory: the guest is shown the decoy.
+    /// The decoy, since the address is in Vidar's memory.
     Hidden,
-    /// No frame was left for tables: the guest is shown the decoy there and around it.
+    /// The decoy, at this address and around it, since no frame was left for tables.
     Filled,
-    /// Nothing: the address has more bits than the second stage translates.
+    /// Nothing, since the address has more bits than the second stage translates.
     Beyond,
 }
 
 impl<F: Format, T: TableMemory> GuestMemory<F, T> {
-    /// Maps all RAM and the first MiB. Devices follow as the guest touches them. With `shared` more than one CPU uses the
-    /// tables: nothing is unmapped then, so no CPU can hold on to a table that has become another.
+    /// Builds the second stage, and maps all RAM and the first MiB. Devices are mapped when the guest touches them.
+    /// `largest` is the largest page that the CPU can map. `shared` says that more than one CPU uses the tables: then
+    /// nothing is ever unmapped, so that no CPU uses a cached table whose frame has become another table.
     ///
     /// # Errors
-    /// [`MapError`] where not even an empty table fits in what `tables` has; with `shared`, where not all RAM does: there
-    /// is no good way then to make room once the guest touches the rest.
+    /// Returns a [`MapError`] if `tables` has too few frames for the empty second stage. With `shared`, it also returns
+    /// one if `tables` has too few frames to map all RAM, since tables cannot be freed later.
     pub fn new(
         mut tables: T,
         largest: PageSize,
@@ -64,12 +65,12 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         Ok(memory)
     }
 
-    /// The second stage's root table.
+    /// Returns the address of the second stage's root table.
     pub fn root(&self) -> Hpa {
         self.stage2.root()
     }
 
-    /// The memory that tables live in.
+    /// Returns the memory that the tables are allocated from.
     pub fn tables(&self) -> &T {
         &self.tables
     }
@@ -79,13 +80,13 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         self.shared
     }
 
-    /// The page that the guest sees wherever Vidar's memory is.
+    /// Returns the address of the page that the guest sees in place of Vidar's memory.
     pub const fn decoy(&self) -> Hpa {
         self.decoy
     }
 
-    /// Maps the page around an address that the guest touched. Whether a table was taken for it from others, so that what
-    /// CPUs remember must be flushed, is the second of what it returns.
+    /// Maps the page around an address that the guest touched. Returns what it has mapped, and true if it has unmapped
+    /// everything else to free frames for tables: the CPU must then flush its second-stage translations.
     pub fn touch(&mut self, address: Gpa) -> (Touch, bool) {
         let hidden = self.identity.hides(address);
         let touch = if hidden { Touch::Hidden } else { Touch::Mapped };
@@ -96,7 +97,7 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
             mapped = self.map(address, hidden);
         }
         let touch = match mapped {
-            // A page that is mapped with another type is one that could not be divided.
+            // A larger page with another memory type covers the address: no frame was left to split it.
             Ok(()) | Err(MapError::Occupied(_)) => touch,
             Err(MapError::OutOfReach(_)) => Touch::Beyond,
             Err(MapError::OutOfTables) => {
@@ -107,24 +108,25 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         (touch, flush)
     }
 
-    /// Makes the memory types follow the MTRRs. Returns true if anything changed: what CPUs remember must then be flushed.
+    /// Changes the memory types of the second stage to those of `mtrrs`. Returns true if anything changed: CPUs must
+    /// then flush their second-stage translations.
     pub fn follow(&mut self, mtrrs: Mtrrs) -> bool {
         let mtrrs = mtrrs.combined(self.identity.mtrrs.how_combined());
-        // Linux writes back what it read, and sets up ranges before it switches them on.
+        // Linux often writes values back unchanged, and sets up ranges before it enables them.
         if self.identity.mtrrs == mtrrs {
             return false;
         }
         self.identity.mtrrs = mtrrs;
         if self.shared {
             let Self { stage2, tables, identity, decoy, .. } = self;
-            // The decoy's place has no type of its own.
+            // The decoy is always write-back, since it stands for addresses of any type.
             let uniform = |page: Range<Hpa>| {
                 if page.start == *decoy { Some(MemoryType::WriteBack) } else { identity.uniform_type(page) }
             };
             stage2.retype(tables, &uniform);
         } else {
             self.stage2.clear(&mut self.tables);
-            // What cannot be mapped at once is mapped as it is touched.
+            // What cannot be mapped now is mapped when the guest touches it.
             let _ = self.map_ram();
         }
         true
@@ -140,10 +142,11 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         identity.map_on_touch(stage2, tables, address)?.map(|_| ()).ok_or(MapError::OutOfReach(address))
     }
 
-    /// Maps what the guest will surely use; what the tables cannot hold is mapped as it is touched, if it can be.
+    /// Maps the watched page, the first MiB and all RAM. If no frames are left for tables and `shared` is false, the
+    /// rest is mapped when the guest touches it.
     fn map_ram(&mut self) -> Result<(), MapError> {
         let Self { stage2, tables, identity, ram, shared, .. } = self;
-        // The watched page must never be filled.
+        // The watched page comes first, since the decoy must never take its place.
         let watched = identity.watched.map(|page| page..page + PAGE_SIZE);
         let ranges = ram.iter().map(|range| range.start.identity()..range.end.identity());
         let mut all = watched.into_iter().chain(iter::once(LEGACY)).chain(ranges);

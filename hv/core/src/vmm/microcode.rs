@@ -1,24 +1,27 @@
-//! Updates of the CPU's microcode by the guest: they are loaded as on a bare machine.
+//! Microcode updates that the guest loads. They are loaded as on a bare machine.
 //!
-//! The guest writes the linear address of an update to an MSR, and the CPU reads the update from there. Intel SDM Vol. 3A,
-//! 10.11.6 "Microcode Update Loader". After the exit that address is one of Vidar's; so Vidar maps the guest's pages into
-//! its own address space and writes the address that the update has there.
+//! The guest writes the linear address of an update to an MSR, and the CPU reads the update from there. Intel SDM Vol.
+//! 3A, 10.11.6 "Microcode Update Loader". After the exit the CPU would read that address in Vidar's address space. So
+//! Vidar maps the guest's pages into a window of its own address space, and writes the update's address in the window
+//! to the MSR.
 //!
-//! Nothing is copied or checked. The CPU takes nothing that its maker has not signed, so a damaged update does what it does
-//! on a bare machine, and so does one that another CPU changes meanwhile. How long it is the CPU knows; a header could lie.
+//! Vidar neither copies nor checks the update. The CPU loads only what its maker has signed, so a damaged update does
+//! what it does on a bare machine, and so does one that another CPU changes in the meantime. Vidar does not read the
+//! update's length either, since a header may be wrong: the CPU determines it.
 //!
-//! It may lie wherever the guest can read: in memory that was added while the machine runs, and in the memory of a device,
-//! whose type the MTRRs give here as they do there. Where Vidar's own memory would be, the CPU is shown the same page as the
-//! guest. So Vidar need not know what is memory and what is not.
+//! The update may be anywhere that the guest can read: also in memory that was added while the machine runs, or in a
+//! device's memory, whose type the MTRRs decide in Vidar as in the guest. In place of Vidar's own memory the CPU reads
+//! the same decoy that the guest sees. So Vidar need not know which addresses are memory.
 //!
 //! After an update the guest reads the revision as always: it clears IA32_BIOS_SIGN_ID, executes CPUID, for which Vidar
-//! executes CPUID with the same leaf, and reads the MSR. A feature that comes with an update shows in CPUID from then on,
-//! as on a bare machine, but for those that need a control of the extension: what Vidar found at its start holds.
+//! executes CPUID with the same leaf, and reads the MSR. CPUID shows the features that come with an update from then
+//! on, as on a bare machine. The exceptions are features that need a control of the extension, which Vidar chooses once
+//! at its start.
 
 use super::fetch;
 use super::machine::Machine;
 use super::outcome::{Outcome, REFUSE};
-use super::update::Update;
+use super::update::MicrocodeUpdate;
 use super::vcpu::Vcpu;
 use crate::mem::addr::{Gpa, PAGE_SIZE};
 use crate::mem::layout::WINDOW_RUN;
@@ -26,10 +29,10 @@ use crate::mem::stage2::{Format, TableMemory};
 use crate::mem::walk::{self, Paging};
 use crate::x86::msr::Fault;
 
-/// What becomes of a write of `address` to `msr`, which loads the update that begins `before` bytes below that.
+/// Emulates a write of `address` to `msr`, which loads the update that begins `before` bytes below `address`.
 ///
-/// The guest gets #GP where a bare CPU gives #PF: where its tables map nothing at the address, or not enough. An update that
-/// does not fit into a window, of nearly 2 MiB, ends in the same way.
+/// The guest gets #GP if its page tables do not map the whole update, where a bare CPU raises #PF. It also gets #GP if
+/// the update does not fit into a window, which holds nearly 2 MiB.
 #[cold]
 pub fn load<V: Vcpu, F: Format, T: TableMemory>(
     vcpu: &mut V,
@@ -47,15 +50,20 @@ pub fn load<V: Vcpu, F: Format, T: TableMemory>(
     if pages.peek().is_none() {
         return REFUSE;
     }
-    let update =
-        Update { cpu: vcpu.percpu().index, msr, offset: address.wrapping_sub(first), pages: &mut pages };
+    let update = MicrocodeUpdate {
+        cpu: vcpu.percpu().index,
+        msr,
+        offset: address.wrapping_sub(first),
+        pages: &mut pages,
+    };
     match (machine.load_microcode)(update) {
         Ok(()) => Outcome::Advance,
         Err(Fault) => REFUSE,
     }
 }
 
-/// The guest's pages from the linear address `first` on, to the first that is not mapped or does not fit into a window.
+/// Returns the guest's pages from the linear address `first` on, up to the first that is not mapped, and no more than a
+/// window holds.
 fn pages(
     paging: Paging,
     cr3: u64,
@@ -77,10 +85,10 @@ mod tests {
 
     const LONG: Paging = Paging::Long { levels: 4 };
     const ROOT: u64 = 0x1000;
-    /// The last page below an address whose tables are others.
+    /// An address at which another page table begins.
     const BORDER: u64 = 0xffff_8000_0020_0000;
 
-    /// Tables that map three pages: two below [`BORDER`] and one at it, none beside another in memory.
+    /// Returns tables that map three pages: two below [`BORDER`] and one at it. No two of them are adjacent in memory.
     fn tables() -> BTreeMap<u64, u64> {
         BTreeMap::from([
             (0x1000 + 256 * 8, 0x2001),
@@ -108,12 +116,12 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_more_than_a_window_holds() {
-        // One page of 1 GiB.
+    fn there_are_no_more_pages_than_a_window_holds() {
+        // The tables map one page of 1 GiB.
         let read = |address: Gpa| Some(if address.0 < 0x2000 { 0x2001 } else { 0x4000_0081 });
         let all: Vec<_> = pages(LONG, ROOT, 0x3f_f000, read).collect();
         assert_eq!((all.len(), all[0], all[1]), (WINDOW_RUN, Gpa(0x403f_f000), Gpa(0x4040_0000)));
-        // Without paging, up to where memory ends for the caller.
+        // Without paging, linear addresses are the guest's physical addresses.
         assert_eq!(pages(Paging::Off, 0, 0x1000, |_| None).next(), Some(Gpa(0x1000)));
     }
 }

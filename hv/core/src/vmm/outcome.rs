@@ -1,55 +1,58 @@
-//! What is to be done about an exit. Handlers return it; `run::apply` alone does it.
+//! The outcome of an exit: how the guest goes on.
+//!
+//! Handlers change the guest's registers, MSRs and translations themselves, and return an outcome. RIP, exceptions,
+//! INIT and start-up are different: `run::apply` alone moves RIP, injects an exception, and resets or starts the CPU.
 
-/// An exception that the guest gets, as if the CPU had raised it.
+/// An exception that is injected into the guest, as if the CPU had raised it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exception {
     /// #UD.
     InvalidOpcode,
     /// #GP(0).
     GeneralProtection,
-    /// #MC, which waits for its turn where another event is due.
+    /// #MC. It waits if the next entry injects another event.
     MachineCheck,
 }
 
 /// Why the guest stops for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// The guest's own doing: triple fault or shutdown. What the CPU would have done is a reset.
+    /// A triple fault (VT-x) or a shutdown (AMD-V) in the guest, which resets a bare machine.
     TripleFault,
-    /// The guest switched tasks by hardware, which Vidar does not do for it.
+    /// The guest attempted a hardware task switch, which Vidar does not emulate.
     TaskSwitch,
-    /// A machine check while CR4.MCE is 0. What the CPU would have done is a shutdown, which resets the machine.
+    /// A machine check came while CR4.MCE is 0. A bare CPU shuts down, which resets the machine.
     MachineCheck,
-    /// An exit that Vidar has no answer for.
+    /// Vidar does not handle this exit.
     Unanswered,
-    /// The extension refused the guest's state.
+    /// VM entry failed, because the guest's state is not valid.
     EntryFailed,
-    /// An INIT has reached a CPU that waits for its start-up IPI outside of the guest.
+    /// An INIT has reached the CPU, and it is to wait for its start-up IPI outside the guest, in Vidar.
     Init,
-    /// Another CPU has stopped, and all others with it.
+    /// Another CPU has stopped for good and asks all others to stop as well.
     Elsewhere,
 }
 
-/// What a refused instruction gets.
+/// The outcome of an instruction that Vidar refuses: #GP(0).
 pub const REFUSE: Outcome = Outcome::Inject(Exception::GeneralProtection);
 
-/// The answer to an exit.
+/// How the guest goes on after an exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The instruction is done: go on behind it.
+    /// The instruction has been emulated: go on after it.
     Advance,
-    /// Go on where the guest was: the instruction is to be tried again, or was none.
+    /// Go on at the same RIP: the instruction is executed again, or the exit was not caused by an instruction.
     Resume,
-    /// The instruction faults.
+    /// The instruction raises this exception.
     Inject(Exception),
-    /// The CPU takes an INIT: its state is that after INIT.
+    /// The CPU is put into the state after INIT.
     Init {
-        /// It then waits for a start-up IPI.
+        /// True if it then waits for a start-up IPI.
         waits: bool,
     },
-    /// The CPU starts at this vector.
+    /// The CPU starts at the page that this vector of a start-up IPI names.
     Startup(u8),
-    /// An instruction of so many bytes has been done for the guest: go on behind it.
+    /// The instruction, which has this length in bytes, has been emulated: go on after it.
     Skip(u8),
     /// The guest cannot go on.
     Stop(Stop),

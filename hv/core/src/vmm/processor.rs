@@ -1,57 +1,58 @@
-//! What the guest is given of the physical CPU when it asks through Vidar: the very instructions that exited.
+//! The seam to the physical CPU: the instructions that Vidar executes for the guest, and the CPU's local APIC.
 
 use crate::x86::cpuid::Leaf;
 use crate::x86::icr::{Destination, Message, Mode};
 use crate::x86::msr::Fault;
 
-/// The CPU that runs this code, as far as the guest has a say in it.
+/// The physical CPU that runs this code, as far as Vidar uses it for the guest.
 pub trait Processor {
-    /// CPUID.
+    /// Executes CPUID.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf;
 
-    /// RDMSR.
+    /// Executes RDMSR.
     ///
     /// # Errors
-    /// [`Fault`] where the CPU gives #GP.
+    /// Returns [`Fault`] if the CPU raises #GP.
     fn rdmsr(&mut self, index: u32) -> Result<u64, Fault>;
 
-    /// WRMSR, of an MSR that the policy lets through.
+    /// Executes WRMSR of an MSR that the policy lets through.
     ///
     /// # Errors
-    /// [`Fault`] where the CPU gives #GP.
+    /// Returns [`Fault`] if the CPU raises #GP.
     fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault>;
 
-    /// XSETBV.
+    /// Executes XSETBV.
     ///
     /// # Errors
-    /// [`Fault`] where the CPU gives #GP.
+    /// Returns [`Fault`] if the CPU raises #GP.
     fn xsetbv(&mut self, register: u32, value: u64) -> Result<(), Fault>;
 
-    /// WBINVD.
+    /// Executes WBINVD.
     fn wbinvd(&mut self);
 
-    /// How its local APIC is reached; `None` while that is switched off.
+    /// Returns the mode of the local APIC, or `None` while it is disabled.
     fn apic_mode(&self) -> Option<Mode>;
 
     /// Reads the register at `offset` of the local APIC's page.
     fn read_apic(&self, offset: u16) -> u32;
 
-    /// Writes it.
+    /// Writes `value` to the register at `offset` of the local APIC's page.
     fn write_apic(&mut self, offset: u16, value: u32);
 
-    /// Sends INIT or a start-up IPI of Vidar's.
+    /// Sends an INIT or a start-up IPI.
     fn send(&mut self, message: Message, destination: Destination);
 
-    /// Returns true if another CPU has last words to say and wants this one to stop.
+    /// Returns true if another CPU writes a crash report and wants this one to stop.
     fn stop_is_wanted(&self) -> bool;
 }
 
-/// A virtual CPU that leaves all of this to the CPU on which it runs. The virtual CPUs of tests answer by themselves.
+/// A virtual CPU that implements [`Processor`] by the physical CPU on which it runs. The virtual CPUs of tests
+/// implement [`Processor`] themselves.
 pub trait RunsOn {
-    /// The CPU on which it runs.
+    /// The type of the physical CPU.
     type Processor: Processor;
 
-    /// Returns that CPU, which has no state of its own.
+    /// Returns the physical CPU. The value has no state.
     fn processor(&self) -> Self::Processor;
 }
 

@@ -1,4 +1,4 @@
-//! The loop: run the guest, answer its exit, apply the answer. Every exit takes this way.
+//! The loop that runs the guest, answers each exit, and applies the answer.
 
 use core::sync::atomic::Ordering;
 
@@ -15,13 +15,13 @@ use crate::policy::{cpuid, xcr0};
 use crate::x86::msr::EFER_LMA;
 use crate::x86::registers::Register;
 
-/// Runs the guest on `vcpu` until it cannot go on.
+/// Runs the guest on `vcpu` until it cannot go on. Returns the reason, and the last exit.
 pub fn run<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> (Stop, Exit) {
     loop {
         let exit = vcpu.run();
         vcpu.percpu().counters.count(exit.kind());
         let outcome = answer(vcpu, machine, &exit);
-        // Looked at here, where it is known for the exits that come often.
+        // Checked here and not in `apply`, because the compiler knows the outcome of frequent exits here.
         if let Outcome::Stop(stop) = outcome {
             return (stop, exit);
         }
@@ -29,7 +29,8 @@ pub fn run<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F
     }
 }
 
-/// Does what the outcome says: the only place that moves the guest's RIP or raises something in it.
+/// Applies the outcome: moves RIP, injects an exception, or resets or starts the CPU. No handler does any of these.
+/// [`Vcpu::run`] injects the events that are kept for the guest.
 fn apply<V: Vcpu>(vcpu: &mut V, outcome: Outcome) {
     match outcome {
         Outcome::Advance => vcpu.advance(),
@@ -41,7 +42,7 @@ fn apply<V: Vcpu>(vcpu: &mut V, outcome: Outcome) {
     }
 }
 
-/// Decides what is to be done about `exit`.
+/// Handles `exit`, and returns how the guest goes on.
 pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
     vcpu: &mut V,
     machine: &Machine<F, T>,
@@ -77,7 +78,7 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
         Exit::ControlWrite(write) => control_write(vcpu, machine, write),
         Exit::Xsetbv => xsetbv(vcpu),
         Exit::Invd => {
-            vcpu.wbinvd(); // INVD would lose Vidar's own dirty lines
+            vcpu.wbinvd(); // INVD would discard Vidar's own modified cache lines
             Outcome::Advance
         }
         Exit::SecondStage(violation) => second_stage(vcpu, machine, violation),
@@ -85,10 +86,10 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
         Exit::Init => init(vcpu, machine),
         Exit::Sipi(vector) => Outcome::Startup(vector),
         Exit::Changed => Outcome::Resume,
-        // Kept events are delivered by `run`.
+        // `Vcpu::run` delivers kept events.
         Exit::Nmi | Exit::Window => Outcome::Resume,
-        // With CR4.MCE at 0 a CPU shuts down: Intel SDM Vol. 3A, 2.5 "Control Registers", and AMD APM Vol. 2, 9.4 "Initializing
-        // the Machine-Check Mechanism".
+        // A CPU whose CR4.MCE is 0 shuts down: Intel SDM Vol. 3A, 2.5 "Control Registers", and AMD APM Vol. 2, 9.4
+        // "Initializing the Machine-Check Mechanism".
         Exit::MachineCheck if vcpu.cr4() & CR4_MCE == 0 => Outcome::Stop(Stop::MachineCheck),
         Exit::MachineCheck => Outcome::Inject(Exception::MachineCheck),
         Exit::TripleFault => Outcome::Stop(Stop::TripleFault),
@@ -98,7 +99,8 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
     }
 }
 
-/// INIT: the boot CPU begins at the reset vector, any other waits for a start-up IPI.
+/// Handles an INIT. The boot CPU goes on at the reset vector; any other CPU waits for a start-up IPI, in the guest or
+/// in Vidar. If another CPU has stopped for good, this one stops as well.
 #[cold]
 fn init<V: Vcpu, F, T>(vcpu: &V, machine: &Machine<F, T>) -> Outcome {
     if vcpu.stop_is_wanted() {
@@ -123,14 +125,15 @@ fn control_write<V: Vcpu, F: Format, T: TableMemory>(
     else {
         return REFUSE;
     };
-    // Intel SDM Vol. 3A, 10.8.5 "Initializing IA-32e Mode". VM entry refuses that state as well.
+    // The write raises #GP if TR holds a 16-bit TSS, and VM entry would fail: Intel SDM Vol. 3A, 10.8.5 "Initializing
+    // IA-32e Mode".
     let activates_long_mode = controls.efer & !old.efer & EFER_LMA != 0;
     if activates_long_mode && vcpu.task_is_16_bit() {
         return REFUSE;
     }
     if reload_pdptes {
         let table = Gpa(controls.cr3 & 0xffff_ffe0);
-        // The CPU reads them wherever they are, and so does Vidar. There is no address below 4 GiB that it cannot read.
+        // The CPU reads the entries at any address, and so does Vidar, which can read every address below 4 GiB.
         let entries = [0, 1, 2, 3].map(|index| machine.guest.word(table + index * 8).unwrap_or(0));
         if !control::valid_pdptes(&entries, machine.physical_address_bits) {
             return REFUSE;
@@ -146,9 +149,9 @@ fn xsetbv<V: Vcpu>(vcpu: &mut V) -> Outcome {
     let (register, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
     let features = vcpu.cpuid(0xd, 0);
     let supported = u64::from(features.edx) << 32 | u64::from(features.eax);
-    // CPUs look at CR4 and at the privilege level before they exit. On AMD-V, QEMU 10.0 looks at neither, and Bochs not at the latter.
-    // Vidar's own CR4 has the bit. Intel SDM Vol. 3C, 26.1.1 "Relative Priority of Faults and VM Exits"; AMD APM Vol. 2, 15.9
-    // "Instruction Intercepts".
+    // A CPU checks CR4.OSXSAVE and the privilege level before the exit. On AMD-V, QEMU 10.0 checks neither, and Bochs
+    // does not check the privilege level. Vidar's own CR4 has OSXSAVE set, so XSETBV would not raise #UD below. Intel
+    // SDM Vol. 3C, 26.1.1 "Relative Priority of Faults and VM Exits"; AMD APM Vol. 2, 15.9 "Instruction Intercepts".
     if vcpu.cr4() & CR4_OSXSAVE == 0 {
         return Outcome::Inject(Exception::InvalidOpcode);
     }
@@ -169,8 +172,8 @@ fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
         return apic::write(vcpu, machine, violation.address);
     }
     if violation.mapped {
-        // Every other page is mapped with all rights. So the CPU denied the access by what it remembered of the tables
-        // before another CPU changed them.
+        // Every page but the watched one is mapped with all rights. So the CPU has denied the access by a cached
+        // translation, from before another CPU changed the tables.
         vcpu.flush_second_stage();
         return Outcome::Resume;
     }
@@ -190,16 +193,17 @@ fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
                 );
             }
         }
-        // A CPU has four levels of nested paging, though its physical addresses may have more bits. One that has no memory
-        // there reads ones or raises an exception, as the chip set has it; with this exception the guest finds out.
+        // The second stage has four levels and translates 48 bits, but physical addresses may have more. On a bare
+        // machine an access to an address without memory reads ones or raises an exception, depending on the chip set.
+        // Vidar raises an exception, so that the guest notices.
         Touch::Beyond => return REFUSE,
     }
     Outcome::Resume
 }
 
-/// Says once that the guest touched Vidar's memory.
+/// Reports that the guest touched Vidar's region, once. The guest's accesses to Vidar's other memory are not reported.
 fn report_touch<V: Vcpu, F, T>(vcpu: &V, machine: &Machine<F, T>, address: Gpa) {
-    // The page that CPUs are started from is among what Linux looks through for firmware's tables.
+    // Linux searches low memory, where the trampoline's page is, for firmware's tables.
     let region = machine.host.kept.first();
     if !region.is_some_and(|region| region.contains(&address.identity()))
         || machine.touch_reported.swap(true, Ordering::Relaxed)

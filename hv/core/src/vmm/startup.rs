@@ -1,34 +1,39 @@
-//! Whether a CPU waits for a start-up IPI, where its local APIC is not let to decide that by itself: what INIT and
-//! start-up IPIs come to. Intel SDM Vol. 3A, 9.4.4 "MP Initialization Example".
+//! The state of a CPU between INIT and start-up IPI, if Vidar starts CPUs and not the local APICs by themselves. Intel
+//! SDM Vol. 3A, 9.4.4 "MP Initialization Example".
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Above all vectors.
+/// The CPU runs. Values below this are vectors at which the CPU is about to start.
 const RUNNING: u32 = 0x100;
+/// The CPU waits for a start-up IPI.
 const WAITING: u32 = 0x200;
 
-/// The state of one CPU: running, waiting, or about to start at a vector. Senders and the CPU itself change it.
+/// The state of one CPU: it runs, waits for a start-up IPI, or is about to start at a vector. The CPUs that send
+/// messages change it, and so does the CPU itself.
 #[derive(Debug)]
-pub struct Startup(AtomicU32);
+pub struct StartupState(AtomicU32);
 
-impl Startup {
-    /// A CPU that runs.
+impl StartupState {
+    /// Returns the state of a CPU that runs.
     pub const fn running() -> Self {
         Self(AtomicU32::new(RUNNING))
     }
 
-    /// An INIT for the CPU: from now on it waits. Whether it has to be told: it is running, or about to.
+    /// Marks the CPU as waiting, since another CPU sends it an INIT. Returns true if Vidar must send the INIT, that is,
+    /// if the CPU was not waiting already.
     pub fn init(&self) -> bool {
         self.0.swap(WAITING, Ordering::SeqCst) != WAITING
     }
 
-    /// An INIT has reached the CPU: it waits, unless it is known already that it does.
+    /// Marks the CPU as waiting if it runs, since an INIT has reached it. A CPU that is about to start stays so: the
+    /// start-up IPI came after the INIT.
     pub fn taken_by_init(&self) {
         let _ = self.0.compare_exchange(RUNNING, WAITING, Ordering::SeqCst, Ordering::SeqCst);
     }
 
-    /// A start-up IPI for the CPU. Whether it is to be woken up: a CPU that runs takes no notice. Of several before it is
-    /// up the first counts, as it would start there at once.
+    /// Marks a CPU that waits as about to start at `vector`, since another CPU sends it a start-up IPI. Returns true if
+    /// Vidar must send the CPU a start-up IPI, that is, if the CPU does not run yet. A CPU that runs ignores start-up
+    /// IPIs. If several arrive before the CPU runs, the first decides, since a bare CPU would start with it.
     pub fn startup(&self, vector: u8) -> bool {
         match self.0.compare_exchange(WAITING, vector.into(), Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => true,
@@ -36,14 +41,16 @@ impl Startup {
         }
     }
 
-    /// The CPU is up: where it is to start. `None` where another INIT has overtaken the start-up IPI.
+    /// Marks a CPU that is about to start as running, and returns the vector at which it starts. The CPU calls it when
+    /// it has reached Vidar. Returns `None` if another INIT was sent after the start-up IPI, so that the CPU waits
+    /// again.
     pub fn take(&self) -> Option<u8> {
         let state = self.0.load(Ordering::SeqCst);
         let vector = u8::try_from(state).ok()?;
         self.0.compare_exchange(state, RUNNING, Ordering::SeqCst, Ordering::SeqCst).ok().map(|_| vector)
     }
 
-    /// Returns true if a start-up IPI has come and the CPU has not taken it yet.
+    /// Returns true if a start-up IPI was sent and the CPU has not taken it yet.
     pub fn is_starting(&self) -> bool {
         self.0.load(Ordering::SeqCst) < RUNNING
     }
@@ -55,7 +62,7 @@ mod tests {
 
     use super::*;
 
-    /// What a bare CPU does: INIT always takes it, a start-up IPI only when it waits.
+    /// The model: a bare CPU takes every INIT at once, and a start-up IPI only while it waits.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum Bare {
         Running { since: Option<u8> },
@@ -65,10 +72,10 @@ mod tests {
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Init,
-        /// An INIT that nobody has announced.
+        /// An INIT that reaches the CPU without a call of `init`.
         Wire,
         Startup(u8),
-        /// The CPU gets as far as to ask.
+        /// The CPU reaches Vidar and calls `take`.
         Take,
     }
 
@@ -82,12 +89,12 @@ mod tests {
     }
 
     proptest! {
-        /// The CPU that is behind in time ends where a bare CPU is at once, whenever it asks.
+        /// A CPU that takes its messages late ends in the same state as a bare CPU, which takes them at once.
         #[test]
-        fn ends_where_a_bare_cpu_ends(steps in proptest::collection::vec(step(), 0..40)) {
-            let startup = Startup::running();
+        fn a_cpu_ends_in_the_state_of_a_bare_cpu(steps in proptest::collection::vec(step(), 0..40)) {
+            let startup = StartupState::running();
             let mut bare = Bare::Running { since: None };
-            // The CPU itself: where it runs, or `None` while it waits to be woken up.
+            // The CPU itself, which waits until it takes a start-up IPI.
             let mut cpu = Bare::Running { since: None };
             for step in steps {
                 match step {
@@ -97,7 +104,7 @@ mod tests {
                         bare = Bare::Waiting;
                         cpu = Bare::Waiting;
                     }
-                    // It takes a CPU that runs; one that is not up yet has taken its INIT already.
+                    // The INIT takes a CPU that runs. A CPU that is still to start has taken its INIT already.
                     Step::Wire => {
                         startup.taken_by_init();
                         if cpu != Bare::Waiting {
@@ -110,7 +117,7 @@ mod tests {
                             bare = Bare::Running { since: Some(vector) };
                             prop_assert!(woken);
                         } else {
-                            // Woken up again only as long as it is not up.
+                            // The CPU is woken up again only until it has taken a start-up IPI.
                             prop_assert_eq!(woken, cpu == Bare::Waiting);
                         }
                     }

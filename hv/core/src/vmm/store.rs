@@ -1,5 +1,5 @@
-//! Instructions that store 32 bits, decoded as far as compilers write to the local APIC's page with them: MOV, XCHG, and
-//! AND, OR and XOR with memory.
+//! A decoder of instructions that store 32 bits: MOV, XCHG, and AND, OR and XOR with memory. These are the instructions
+//! with which compilers write to the local APIC's page.
 //!
 //! Intel SDM Vol. 2A, 2.1 "Instruction Format for Protected Mode, Real-Address Mode, and Virtual-8086 Mode" and 2.2
 //! "IA-32e Mode".
@@ -7,21 +7,21 @@
 use super::fetch::Width;
 use crate::x86::registers::Register;
 
-/// What is stored.
+/// The operand that is not in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The low half of a register.
+    /// The low 32 bits of a register.
     Register(Register),
-    /// As XCHG does it: the register is given what was in memory.
+    /// The low 32 bits of a register, into which XCHG loads the old value of the memory operand.
     Exchange(Register),
-    /// A number in the instruction.
+    /// An immediate. One of 8 bits is sign-extended.
     Immediate(u32),
 }
 
-/// What the instruction does with what was in memory.
+/// How the stored value is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// It is replaced.
+    /// It is the source operand.
     Replace,
     /// AND.
     And,
@@ -32,7 +32,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// What is stored where `old` was in memory and `source` is the other operand.
+    /// Returns the value to be stored. `old` is the value in memory, and `source` is the other operand.
     pub const fn result(self, old: u32, source: u32) -> u32 {
         match self {
             Self::Replace => source,
@@ -42,7 +42,8 @@ impl Operation {
         }
     }
 
-    /// That of the opcodes and ModRM fields with this number, if it is one of these.
+    /// Returns the operation that has this number in bits 5:3 of its opcodes and in the reg field of ModRM, or `None`
+    /// for ADD, ADC, SBB, SUB and CMP.
     const fn numbered(number: u8) -> Option<Self> {
         match number {
             1 => Some(Self::Or),
@@ -56,18 +57,18 @@ impl Operation {
 /// An instruction that stores 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Store {
-    /// What it does with them.
+    /// How the stored value is computed.
     pub operation: Operation,
     /// The operand that is not in memory.
     pub source: Source,
-    /// Its bytes in number.
+    /// The length of the instruction in bytes.
     pub length: u8,
 }
 
 /// The bits of RFLAGS that AND, OR and XOR change: OF, SF, ZF, AF, PF, CF.
 pub const FLAGS: u64 = 0x8d5;
 
-/// Those bits after an operation with this result. AF is undefined, and clear here.
+/// Returns [`FLAGS`] after AND, OR or XOR with this result. AF is undefined, and 0 here.
 pub const fn flags(result: u32) -> u64 {
     let sign = (result >> 31) as u64;
     let zero = (result == 0) as u64;
@@ -75,16 +76,16 @@ pub const fn flags(result: u32) -> u64 {
     sign << 7 | zero << 6 | even << 2
 }
 
-/// The most bytes that an instruction has.
+/// The longest instruction in bytes. Intel SDM Vol. 2A, 2.3.11 "AVX Instruction Length".
 const MAX_LENGTH: u8 = 15;
 
-/// Bytes that are counted as they are taken.
-struct Counted<I> {
+/// A reader of the bytes of one instruction, which counts them.
+struct Reader<I> {
     bytes: I,
     count: u8,
 }
 
-impl<I: Iterator<Item = u8>> Counted<I> {
+impl<I: Iterator<Item = u8>> Reader<I> {
     fn take(&mut self) -> Option<u8> {
         self.count += 1;
         if self.count > MAX_LENGTH { None } else { self.bytes.next() }
@@ -99,7 +100,7 @@ impl<I: Iterator<Item = u8>> Counted<I> {
         (0..bytes).try_for_each(|_| self.take().map(drop))
     }
 
-    /// Takes what follows the ModRM byte of a memory operand.
+    /// Skips the SIB byte and the displacement that follow the ModRM byte of a memory operand.
     fn skip_operand(&mut self, modrm: u8, address_bits: u8) -> Option<()> {
         let (mode, base) = (modrm >> 6, modrm & 7);
         let displacement = match (mode, address_bits) {
@@ -131,9 +132,10 @@ impl<I: Iterator<Item = u8>> Counted<I> {
     }
 }
 
-/// The store that `bytes` begin with, if it is one of those.
+/// Decodes the store that `bytes` begin with. Returns `None` for any other instruction, for stores of 16 or 64 bits,
+/// and if the bytes end within the instruction.
 pub fn decode(bytes: impl Iterator<Item = u8>, width: Width) -> Option<Store> {
-    let mut bytes = Counted { bytes, count: 0 };
+    let mut bytes = Reader { bytes, count: 0 };
     let (mut operand_size, mut address_size, mut lock, mut rex) = (false, false, false, 0);
     let opcode = loop {
         match bytes.take()? {

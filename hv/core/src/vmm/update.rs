@@ -1,19 +1,19 @@
-//! An update of the CPU's microcode, as it is handed to what loads it.
+//! An update of the CPU's microcode, as the core hands it to the shell, which loads it.
 
 use crate::mem::addr::Hpa;
 use crate::x86::msr::Fault;
 
-/// An update, as it is to be loaded.
-pub struct Update<'a> {
-    /// Number of the CPU.
+/// An update to be loaded.
+pub struct MicrocodeUpdate<'a> {
+    /// The number of the CPU that loads it.
     pub cpu: u32,
-    /// The MSR that loads it.
+    /// The index of the MSR whose write loads it.
     pub msr: u32,
-    /// Where the address that the MSR takes is, in bytes from the start of the first page.
+    /// The offset, in bytes from the start of the first page, of the address that is to be written to the MSR.
     pub offset: u64,
-    /// The pages.
+    /// The pages that hold the update, in the order of their linear addresses.
     pub pages: &'a mut dyn Iterator<Item = Hpa>,
 }
 
-/// Loads an update.
-pub type Load = fn(Update<'_>) -> Result<(), Fault>;
+/// A function that loads an update. It returns [`Fault`] if the CPU cannot read the update or raises #GP.
+pub type LoadMicrocode = fn(MicrocodeUpdate<'_>) -> Result<(), Fault>;

@@ -1,4 +1,4 @@
-//! The seam between vendors: what a virtual CPU can do, with no word of how.
+//! The seam between vendors: what a virtual CPU can do, whichever extension runs it.
 
 use super::crash::Snapshot;
 use super::doubt::Doubt;
@@ -10,74 +10,77 @@ use super::processor::Processor;
 use crate::policy::control::Controls;
 use crate::x86::registers::{Register, Registers};
 
-/// A virtual CPU of one extension, on the physical CPU that it is bound to.
+/// A virtual CPU of one extension. It stays on one physical CPU.
 pub trait Vcpu: Processor {
-    /// Runs the guest until it leaves, delivering what is kept for it first.
+    /// Delivers the events that are kept for the guest, runs the guest until it exits, and returns the decoded exit.
     fn run(&mut self) -> Exit;
 
-    /// The general-purpose registers.
+    /// Returns the general-purpose registers except RSP, whose slot is not used.
     fn registers(&mut self) -> &mut Registers;
 
-    /// Sets all 64 bits of `register`. A backend whose exits can name RSP here, which [`Vcpu::registers`] does not have, sets
-    /// that as well.
+    /// Sets all 64 bits of `register`. An extension whose exits can name RSP overrides this method, so that it sets RSP
+    /// as well.
     fn set_register(&mut self, register: Register, value: u64) {
         self.registers().set(register, value);
     }
 
-    /// The CPU's own block.
+    /// Returns the per-CPU block.
     fn percpu(&self) -> &'static PerCpu;
 
-    /// CR0, CR3, CR4 and EFER as the guest sees them.
+    /// Returns CR0, CR3, CR4 and EFER as the guest sees them.
     fn controls(&self) -> Controls;
 
-    /// CR4 as the guest sees it: a part of [`Vcpu::controls`], for the exits that come often.
+    /// Returns CR4 as the guest sees it. It is a part of [`Vcpu::controls`], and faster for frequent exits.
     fn cr4(&self) -> u64;
 
-    /// The current privilege level.
+    /// Returns the current privilege level, 0 to 3.
     fn cpl(&self) -> u8;
 
-    /// Returns true if the task register has a 16-bit task state.
+    /// Returns true if the task register holds a 16-bit TSS.
     fn task_is_16_bit(&self) -> bool;
 
-    /// Makes CR0, CR4 and EFER those of `controls`, which must be consistent.
+    /// Sets CR0, CR4 and EFER to those of `controls`, which must be a valid combination.
     fn set_controls(&mut self, controls: &Controls);
 
-    /// Makes writes of EFER exit, or not, where the backend otherwise leaves them to the CPU.
+    /// Decides whether writes of EFER exit, on an extension where they do not always exit.
     fn watch_efer(&mut self, _watch: bool) {}
 
     /// Loads the four page-directory-pointer-table entries of PAE paging.
     fn set_pdptes(&mut self, entries: [u64; 4]);
 
-    /// Goes behind the instruction that exited: RIP, RF, the STI and MOV-SS shadow, and #DB if TF is set.
+    /// Completes the instruction that exited: sets RIP to the address after it, clears RF and the shadow of STI and MOV
+    /// SS, and raises #DB if TF is set.
     fn advance(&mut self);
 
-    /// As [`Vcpu::advance`], for an instruction of `length` bytes whose length the CPU does not tell.
+    /// Completes an instruction of `length` bytes as [`Vcpu::advance`] does, after an exit for which the CPU does not
+    /// report the length.
     fn skip(&mut self, length: u8);
 
-    /// Raises an exception with the next entry.
+    /// Injects an exception with the next entry.
     fn inject(&mut self, exception: Exception);
 
-    /// Replaces the bits in `mask` of RFLAGS by those of `flags`.
+    /// Replaces the bits of RFLAGS that `mask` selects by those of `flags`.
     fn set_flags(&mut self, mask: u64, flags: u64);
 
-    /// Where the next instruction is.
+    /// Returns the location of the next instruction.
     fn code(&self) -> Code;
 
-    /// Puts the CPU into the state after INIT; with `waits` it then waits for a start-up IPI, in the guest.
+    /// Puts the CPU into the state after INIT. With `waits` the CPU then waits in the guest for a start-up IPI.
     fn init(&mut self, waits: bool);
 
-    /// Starts the CPU, which is in the state after INIT, at the page that `vector` names.
+    /// Starts the CPU at the page that `vector` names. The CPU must be in the state after INIT.
     fn startup(&mut self, vector: u8);
 
-    /// Drops what the CPU remembers of the second-stage table, and with it of the guest's own tables.
+    /// Flushes the CPU's cached translations of the second stage, and with them those of the guest's own page tables.
     fn flush_second_stage(&mut self);
 
-    /// Exits at instructions that were not found in memory.
+    /// Returns the count of exits at an instruction that was not found in memory.
     fn doubt(&mut self) -> &mut Doubt;
 
-    /// The whole state, for a crash report.
+    /// Returns the state of the virtual CPU for a crash report.
     fn snapshot(&self) -> Snapshot;
 
-    /// Leaves the extension's mode of operation, before the machine is reset.
+    /// Lets INIT reach the CPU again, by VMXOFF on VT-x and by STGI on AMD-V, before the CPU or the machine is reset.
+    /// The guest cannot run afterwards.
     fn leave(&mut self);
 }

@@ -27,7 +27,7 @@ use vidar_core::vmm::outcome::{Outcome, Stop};
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::processor::Processor;
 use vidar_core::vmm::run;
-use vidar_core::vmm::update::Update;
+use vidar_core::vmm::update::MicrocodeUpdate;
 use vidar_core::vmx::ept::Ept;
 use vidar_core::vmx::msrs::MSRS as VMX;
 use vidar_core::x86::msr::{EFER_LME, EFER_NXE, Fault};
@@ -290,7 +290,7 @@ impl ReadGuest for Ram {
 pub type Loaded = (u32, u32, u64, Vec<Hpa>);
 
 /// A CPU that takes an update of at least two pages, none of which is [`Bench::decoy`], which reads as ones.
-fn load_microcode(update: Update<'_>) -> Result<(), Fault> {
+fn load_microcode(update: MicrocodeUpdate<'_>) -> Result<(), Fault> {
     let pages: Vec<_> = update.pages.collect();
     let takes = pages.len() > 1 && !REGION.contains(&pages[0]);
     LOADED.with_borrow_mut(|loaded| loaded.push((update.cpu, update.msr, update.offset, pages)));
