@@ -22,7 +22,7 @@ use vidar_core::vmx::event::{Injection, PENDING_SINGLE_STEP, interruptibility};
 use vidar_core::vmx::field::Fields;
 use vidar_core::vmx::field::*;
 use vidar_core::vmx::guest_state::{self, CR4_SHADOWED};
-use vidar_core::vmx::kept::Kept;
+use vidar_core::vmx::kept::KeptEvents;
 use vidar_core::vmx::setup::{self, CpuFrames, GUEST_VPID};
 use vidar_core::vmx::{exit, snapshot};
 use vidar_core::x86::registers::{Register, Registers};
@@ -59,7 +59,7 @@ pub struct VmxCpu {
     frames: CpuFrames,
     pub(super) percpu: &'static PerCpu,
     /// The events that were taken from `percpu` and could not be injected yet.
-    pub(super) kept: Kept,
+    pub(super) kept: KeptEvents,
     doubt: Doubt,
 }
 
@@ -94,7 +94,7 @@ impl VmxCpu {
         }
         setup::controls(&mut vmcs, &capabilities, frames.msr_bitmaps[0], ept_root);
         setup::host_state(&mut vmcs, &capabilities, &physical::host(selectors, percpu));
-        setup::inherited_state(&mut vmcs, &capabilities, &physical::inherited(percpu));
+        setup::initial_msrs(&mut vmcs, &capabilities, &physical::initial_msrs(percpu));
         put_away::take_over(&mut vmcs, &capabilities);
         set_entry_window(entry::window());
         vmcs::invept_all();
@@ -102,7 +102,7 @@ impl VmxCpu {
             vmcs::invvpid(GUEST_VPID);
         }
         let block = EntryBlock::default();
-        let (kept, doubt) = (Kept::default(), Doubt::default());
+        let (kept, doubt) = (KeptEvents::default(), Doubt::default());
         let mut cpu = Self { block, vmcs, capabilities, frames, percpu, kept, doubt };
         cpu.watch_efer(percpu.xd_disabled.load(Ordering::Relaxed));
         match begin {

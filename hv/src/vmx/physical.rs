@@ -4,7 +4,7 @@
 
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmx::capabilities::Capabilities;
-use vidar_core::vmx::setup::{Host, Inherited, clear_msrs};
+use vidar_core::vmx::setup::{Host, InitialMsrs, clear_msrs};
 use x86_64::registers::control::{Cr0, Cr3, Cr4};
 
 use super::entry::exit_address;
@@ -30,8 +30,8 @@ pub fn host(selectors: &Selectors, percpu: &PerCpu) -> Host {
 }
 
 /// Returns the values of this CPU's MSRs with which the guest begins: firmware's, or the guest's own after an INIT.
-pub fn inherited(percpu: &PerCpu) -> Inherited {
-    Inherited {
+pub fn initial_msrs(percpu: &PerCpu) -> InitialMsrs {
+    InitialMsrs {
         pat: percpu.guest_pat(),
         sysenter_cs: msr::read(msr::SYSENTER_CS) as u32,
         sysenter_esp: msr::read(msr::SYSENTER_ESP),

@@ -1,4 +1,5 @@
-//! What the CPU's VT-x can do: required, used where present, or done without.
+//! The capabilities of the CPU's VT-x, and the controls that Vidar chooses from them. Some are required, others are
+//! used if present.
 //!
 //! The capability MSRs are in Intel SDM Vol. 3D, Appendix A "VMX Capability Reporting Facility".
 
@@ -11,7 +12,7 @@ use crate::policy::cr4;
 use crate::policy::features::Features;
 use crate::x86::cpuid::Leaf;
 
-/// The capability MSRs as they are read.
+/// The values of the capability MSRs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RawCapabilities {
     /// IA32_VMX_BASIC.
@@ -36,11 +37,12 @@ pub struct RawCapabilities {
     pub cr4_fixed: [u64; 2],
 }
 
-/// Bits of IA32_VMX_BASIC: the TRUE control MSRs exist.
+/// IA32_VMX_BASIC: the TRUE control MSRs exist.
 const BASIC_TRUE_CONTROLS: u64 = 1 << 55;
 
-/// What exits put away of the guest's state and entries load again, by controls for exits and for entries: all of a row or
-/// none, since what is put away must come back. So nothing that Vidar does is counted, traced or recorded for the guest.
+/// The controls by which exits clear or replace a part of the guest's state and entries load it again: exit controls,
+/// and entry controls. Vidar sets all controls of a row or none, since entries must load what exits clear. So the CPU
+/// does not count, trace or record for the guest what Vidar does.
 const PUT_AWAY: [(u32, u32); 5] = [
     (exit::LOAD_CET, entry::LOAD_CET),
     (exit::LOAD_PERF_GLOBAL | exit::SAVE_PERF_GLOBAL, entry::LOAD_PERF_GLOBAL),
@@ -49,7 +51,7 @@ const PUT_AWAY: [(u32, u32); 5] = [
     (exit::CLEAR_BNDCFGS, entry::LOAD_BNDCFGS),
 ];
 
-/// All controls of [`PUT_AWAY`]: those for exits, and those for entries.
+/// All exit controls and all entry controls of [`PUT_AWAY`].
 const OPTIONAL: (u32, u32) = {
     let (mut all, mut index) = ((0, 0), 0);
     while index < PUT_AWAY.len() {
@@ -59,7 +61,7 @@ const OPTIONAL: (u32, u32) = {
     all
 };
 
-/// IA32_VMX_EPT_VPID_CAP.
+/// Bits of IA32_VMX_EPT_VPID_CAP.
 mod ept_vpid {
     pub const WALK_LENGTH_4: u64 = 1 << 6;
     pub const WRITE_BACK: u64 = 1 << 14;
@@ -69,7 +71,7 @@ mod ept_vpid {
     pub const INVVPID_SINGLE: u64 = 1 << 32 | 1 << 41;
 }
 
-/// IA32_VMX_MISC: rate of the preemption timer.
+/// IA32_VMX_MISC: the rate of the preemption timer, bits 4:0.
 const MISC_TIMER_RATE: u64 = 0x1f;
 /// IA32_VMX_MISC: VM exits store EFER.LMA into "IA-32e mode guest".
 const MISC_STORES_LMA: u64 = 1 << 5;
@@ -81,10 +83,10 @@ const MISC_INTEL_PT: u64 = 1 << 14;
 /// CR0.PE and CR0.PG, which an unrestricted guest may clear.
 const UNRESTRICTED_CR0: u64 = 1 << 31 | 1;
 
-/// The controls that Vidar sets, as the CPU allows them.
+/// The controls that Vidar has chosen, and what else it uses of the CPU's VT-x.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Revision identifier of VMXON region and VMCS.
+    /// The revision identifier of the VMXON region and the VMCS.
     pub revision: u32,
     /// Pin-based controls.
     pub pin: u32,
@@ -94,27 +96,27 @@ pub struct Capabilities {
     pub secondary: u32,
     /// VM-exit controls.
     pub exit: u32,
-    /// VM-entry controls, but for "IA-32e mode guest".
+    /// VM-entry controls, except "IA-32e mode guest".
     pub entry: u32,
-    /// The preemption timer counts down when this bit of the TSC changes.
+    /// The number of the bit of the TSC at whose changes the preemption timer counts down by 1.
     pub timer_rate: u32,
-    /// The guest can wait for a start-up IPI.
+    /// True if the guest can be in the activity state wait-for-SIPI.
     pub waits_for_sipi: bool,
-    /// The largest page that EPT maps.
+    /// The largest page that EPT can map.
     pub largest_page: PageSize,
-    /// Bits of CR0 that are 1 in the guest whatever it writes.
+    /// Bits of CR0 that must be 1 in the guest.
     pub cr0_forced: u64,
     /// Bits of CR0 that must be 0 in the guest.
     pub cr0_forbidden: u64,
     /// Bits of CR4 that the guest may set.
     pub cr4_allowed: u64,
-    /// Features that work in the guest.
+    /// Features that depend on controls and that the guest can use.
     pub features: Features,
 }
 
 impl Capabilities {
-    /// What all CPUs of a machine must have alike, by what it is called. The controls of `PUT_AWAY` are not in it: each CPU
-    /// uses those that it has, and the cores of a hybrid CPU may differ in them.
+    /// Returns the names and values of what must be the same on all CPUs of a machine. It leaves out the controls of
+    /// `PUT_AWAY`: each CPU uses those that it has, and the cores of a hybrid CPU may differ in them.
     pub const fn fields(&self) -> [(&'static str, u64); 13] {
         let Self {
             revision,
@@ -148,15 +150,16 @@ impl Capabilities {
         ]
     }
 
-    /// Returns true if a secondary control is on.
+    /// Returns true if any of the secondary controls in `control` is set.
     pub const fn has(&self, control: u32) -> bool {
         self.secondary & control != 0
     }
 
-    /// Chooses the controls.
+    /// Chooses the controls: those that Vidar requires, those that it uses if present, and those that the CPU forces to
+    /// 1.
     ///
     /// # Errors
-    /// The names of all that is missing, where something is.
+    /// Returns the names of all required capabilities that the CPU lacks.
     pub fn choose(raw: &RawCapabilities) -> Result<Self, Vec<&'static str>> {
         let mut missing = Vec::new();
         let mut require = |present: bool, name| {
@@ -164,7 +167,7 @@ impl Capabilities {
                 missing.push(name);
             }
         };
-        // Without them CR3 accesses exit, whatever is asked for.
+        // Without the TRUE control MSRs, "CR3-load exiting" and "CR3-store exiting" cannot be cleared.
         require(raw.basic & BASIC_TRUE_CONTROLS != 0, "TRUE control MSRs");
         require(allows(raw.pin, pin::PREEMPTION_TIMER), "preemption timer");
         for (control, name) in
@@ -251,8 +254,8 @@ impl Capabilities {
         })
     }
 
-    /// Takes the bits of CR4 back that belong to features which the guest does not see; `native` is the CPU's CPUID. VMX
-    /// operation allows all that the CPU has.
+    /// Removes from `cr4_allowed` the bits of features that the guest does not see. IA32_VMX_CR4_FIXED1 allows all bits
+    /// that the CPU has. `native` executes CPUID.
     #[must_use]
     pub fn with_cpuid(self, native: impl Fn(u32, u32) -> Leaf) -> Self {
         let policy = Policy { features: self.features, hypervisor_bit: false, narrower: 0 };
@@ -260,12 +263,13 @@ impl Capabilities {
     }
 }
 
-/// Returns true if a capability MSR allows all of `controls` to be 1: bits 63:32.
+/// Returns true if a capability MSR allows all of `controls` to be 1. Its bits 63:32 are the allowed 1-settings.
 const fn allows(msr: u64, controls: u32) -> bool {
     (msr >> 32) as u32 & controls == controls
 }
 
-/// The required and as many of the optional controls as the MSR allows, with those that must be 1: bits 31:0.
+/// Returns the required controls, those of the optional controls that the MSR allows, and the controls that must be 1,
+/// which are bits 31:0 of the MSR.
 const fn granted(msr: u64, required: u32, optional: u32) -> u32 {
     (required | optional | msr as u32) & (msr >> 32) as u32
 }
@@ -291,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_has_a_name() {
+    fn fields_name_the_capability_that_differs() {
         let chosen = |raw: &RawCapabilities| Capabilities::choose(raw).expect("nothing is missing").fields();
         let other = RawCapabilities { misc: !MISC_WAIT_FOR_SIPI, ..everything() };
         let differences: Vec<_> = chosen(&everything())
@@ -303,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_can_be_used_is_used() {
+    fn optional_controls_are_set_if_the_cpu_allows_them() {
         let chosen = Capabilities::choose(&everything()).expect("nothing is missing");
         assert_eq!(chosen.largest_page, PageSize::Size1G);
         assert_eq!(chosen.cr0_forced, 0x20);
@@ -316,7 +320,7 @@ mod tests {
 
     #[test]
     fn every_missing_requirement_is_named() {
-        let nothing = Capabilities::choose(&RawCapabilities::default()).expect_err("nothing is there");
+        let nothing = Capabilities::choose(&RawCapabilities::default()).expect_err("everything is missing");
         for name in ["TRUE control MSRs", "MSR bitmaps", "EPT", "EPT pages of 2 MiB", "unrestricted guest"] {
             assert!(nothing.contains(&name), "{name}");
         }
@@ -326,18 +330,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_granted_is_hidden() {
+    fn features_without_their_control_are_hidden() {
         let mut raw = everything();
         raw.secondary = u64::from(secondary::EPT | secondary::UNRESTRICTED_GUEST) << 32;
         raw.ept_vpid &= !ept_vpid::PAGES_1G;
         raw.misc &= !MISC_INTEL_PT;
-        let chosen = Capabilities::choose(&raw).expect("the rest is optional");
+        let chosen = Capabilities::choose(&raw).expect("only optional capabilities are missing");
         assert_eq!(chosen.features, Features::empty());
         assert_eq!(chosen.largest_page, PageSize::Size2M);
     }
 
     #[test]
-    fn cr4_has_the_bits_of_features_that_the_guest_sees() {
+    fn the_guest_may_set_the_cr4_bits_of_features_that_it_sees() {
         const LASS: u64 = 1 << 27;
         const FRED: u64 = 1 << 32;
         let raw = RawCapabilities {
@@ -352,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn state_is_put_away_at_exits_and_loaded_at_entries_or_neither() {
+    fn exits_put_state_away_only_if_entries_can_load_it() {
         let all = Capabilities::choose(&everything()).expect("nothing is missing");
         for (at_exit, at_entry) in PUT_AWAY {
             assert_eq!((all.exit & at_exit, all.entry & at_entry), (at_exit, at_entry));
@@ -363,9 +367,9 @@ mod tests {
                 if raw == everything() {
                     continue;
                 }
-                let chosen = Capabilities::choose(&raw).expect("they are optional");
+                let chosen = Capabilities::choose(&raw).expect("these controls are optional");
                 assert_eq!((chosen.exit & at_exit, chosen.entry & at_entry), (0, 0), "{at_exit:#x} {bit:#x}");
-                assert_eq!(chosen.fields(), all.fields(), "CPUs may differ in it");
+                assert_eq!(chosen.fields(), all.fields(), "CPUs may differ in these controls");
             }
         }
     }

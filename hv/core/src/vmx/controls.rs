@@ -1,9 +1,10 @@
-//! The bits of the VM-execution, VM-exit and VM-entry controls that Vidar knows. Intel SDM Vol. 3C, 25.6 "VM-Execution
-//! Control Fields" to 25.8 "VM-Entry Control Fields".
+//! The bits of the VM-execution, VM-exit and VM-entry controls that Vidar uses. Their documentation gives the manual's
+//! names. Intel SDM Vol. 3C, 25.6 "VM-Execution Control Fields" to 25.8 "VM-Entry Control Fields".
 
 /// Pin-based controls.
 pub mod pin {
-    /// Activate VMX-preemption timer; on only while a kept NMI waits for its turn, and for the look at a blocked INIT after a start-up IPI.
+    /// Activate VMX-preemption timer. It is set only while a kept event waits, and after a start-up IPI to check for a
+    /// blocked INIT.
     pub const PREEMPTION_TIMER: u32 = 1 << 6;
 }
 

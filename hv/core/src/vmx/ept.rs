@@ -1,5 +1,4 @@
-//! Extended page tables: how VT-x encodes the second stage.
-//! Intel SDM Vol. 3C 29.3.2 "EPT Translation Mechanism".
+//! The format of extended page tables, the second stage of VT-x. Intel SDM Vol. 3C, 29.3.2 "EPT Translation Mechanism".
 
 use crate::mem::addr::{Hpa, PageSize};
 use crate::mem::mtrr::MemoryType;
@@ -8,16 +7,16 @@ use crate::mem::stage2::{Format, Level, PageAccess};
 /// The format of EPT entries.
 pub struct Ept;
 
-/// Read, write and execute access, in this order from bit 0 on. An entry with none of them is not present.
+/// Read, write and execute access: bits 0, 1 and 2. An entry with none of them is not present.
 const ACCESS: u64 = 0b111;
-/// EPT memory type of a leaf, bits 5:3.
+/// The lowest bit of the EPT memory type of a leaf, bits 5:3.
 const MEMORY_TYPE_SHIFT: u32 = 3;
 /// The entry of a PDPT or PD maps a page.
 const LARGE: u64 = 1 << 7;
 /// The address of a table or a page, bits 51:12.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-// The bits of an access stand where EPT has them.
+// The bits of `PageAccess` have the positions that EPT gives them.
 const _: () =
     assert!(PageAccess::READ.bits() == 1 && PageAccess::WRITE.bits() == 2 && PageAccess::EXECUTE.bits() == 4);
 
@@ -26,8 +25,8 @@ impl Format for Ept {
         table.0 & ADDRESS | ACCESS
     }
 
-    /// "Ignore PAT" (bit 6) stays clear, so that the guest's own PAT goes on to be combined with the type:
-    /// Intel SDM Vol. 3C 29.3.7.2 "Memory Type Used for Translated Guest-Physical Addresses".
+    /// "Ignore PAT" (bit 6) is 0, so that the CPU combines the memory type with that of the guest's own PAT: Intel SDM
+    /// Vol. 3C, 29.3.7.2 "Memory Type Used for Translated Guest-Physical Addresses".
     fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: PageAccess) -> u64 {
         let large = if size == PageSize::Size4K { 0 } else { LARGE };
         page.0 & ADDRESS | large | (memory_type as u64) << MEMORY_TYPE_SHIFT | u64::from(access.bits())
@@ -54,13 +53,13 @@ impl Format for Ept {
     }
 
     fn memory_type(entry: u64, _size: PageSize) -> MemoryType {
-        // A reserved type is a misconfiguration, and never written here.
+        // A reserved memory type is an EPT misconfiguration. Vidar never writes one.
         MemoryType::from_raw((entry >> MEMORY_TYPE_SHIFT & 0b111) as u8).unwrap_or(MemoryType::Uncacheable)
     }
 }
 
-/// The EPT pointer for the tables below `root`: four levels, walked in write-back memory, without accessed and dirty
-/// flags. Intel SDM Vol. 3C 25.6.11 "Extended-Page-Table Pointer (EPTP)".
+/// Returns the EPT pointer for the tables whose PML4 table is at `root`: four levels, write-back as the memory type of
+/// the tables, and no accessed and dirty flags. Intel SDM Vol. 3C, 25.6.11 "Extended-Page-Table Pointer (EPTP)".
 pub const fn pointer(root: Hpa) -> u64 {
     const WALK_LENGTH_LESS_1: u64 = 3;
     root.0 & ADDRESS | WALK_LENGTH_LESS_1 << 3 | MemoryType::WriteBack as u64
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_as_the_manual_draws_them() {
+    fn entries_have_the_format_of_the_manual() {
         let all = PageAccess::all();
         assert_eq!(Ept::table(Hpa(0x1234_5000)), 0x1234_5007);
         assert_eq!(Ept::leaf(Hpa(0x5000), PageSize::Size4K, MemoryType::WriteBack, all), 0x5037);
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_read_back() {
+    fn decoding_an_entry_returns_what_was_encoded() {
         assert!(!Ept::is_present(0) && !Ept::is_present(0xffff_f000));
         for size in PageSize::DESCENDING {
             for memory_type in [MemoryType::Uncacheable, MemoryType::WriteCombining, MemoryType::WriteBack] {

@@ -1,4 +1,4 @@
-//! Events: what a VM entry injects, and what an exit interrupted.
+//! The format of the events that a VM entry injects, and of those whose delivery an exit interrupted.
 //!
 //! Intel SDM Vol. 3C, 25.8.3 "VM-Entry Controls for Event Injection" and 28.2.4 "Information for VM Exits During Event
 //! Delivery".
@@ -6,20 +6,21 @@
 use crate::vmm::outcome::Exception;
 use crate::vmm::percpu::kept;
 
-/// The information is valid.
+/// The interruption information is valid.
 const VALID: u32 = 1 << 31;
 /// An error code is delivered.
 const ERROR_CODE: u32 = 1 << 11;
-/// Hardware exception, in bits 10:8.
+/// The type of a hardware exception, in bits 10:8.
 const HARDWARE_EXCEPTION: u32 = 3 << 8;
-/// Vector, type and error-code bit: what entry and vectoring information have in common.
+/// The vector, the type and the error-code bit, which VM-entry interruption information and IDT-vectoring information
+/// have in common.
 const EVENT: u32 = 0xfff;
 
-/// An NMI, for injection.
+/// The VM-entry interruption information of an NMI.
 pub const NMI: u32 = VALID | 2 << 8 | 2;
 
-/// A machine check, for injection. Nothing blocks it but another event, and it has no error code: Intel SDM Vol. 3C, 27.3.1.5
-/// "Checks on Guest Non-Register State".
+/// The VM-entry interruption information of a machine check. It has no error code, and it can be injected unless the
+/// entry injects another event: Intel SDM Vol. 3C, 27.3.1.5 "Checks on Guest Non-Register State".
 pub const MACHINE_CHECK: u32 = Injection::of(Exception::MachineCheck, true).information;
 
 /// Bits of the interruptibility state.
@@ -40,23 +41,23 @@ pub mod activity {
     pub const WAIT_FOR_SIPI: u32 = 3;
 }
 
-/// BS of the pending debug exceptions: a single step is due.
+/// BS of the pending debug exceptions: a single-step #DB is pending.
 pub const PENDING_SINGLE_STEP: u64 = 1 << 14;
 
-/// What the fields for event injection are to hold.
+/// The values of the fields for event injection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Injection {
     /// VM-entry interruption information.
     pub information: u32,
-    /// Its error code, if it has one.
+    /// The error code, if the event has one.
     pub error_code: Option<u32>,
-    /// Length of the instruction that raised it, for software interrupts and exceptions.
+    /// The length in bytes of the instruction that raised the event, for software interrupts and software exceptions.
     pub instruction_length: Option<u32>,
 }
 
 impl Injection {
-    /// The injection of `exception`. In real mode none has an error code, and VM entry refuses one: Intel SDM Vol. 3C,
-    /// 27.2.1.3 "VM-Entry Control Fields".
+    /// Returns the injection of `exception`. In real mode exceptions have no error code, and VM entry fails with one:
+    /// Intel SDM Vol. 3C, 27.2.1.3 "VM-Entry Control Fields".
     pub const fn of(exception: Exception, protected_mode: bool) -> Self {
         let (vector, error_code) = match exception {
             Exception::InvalidOpcode => (6, None),
@@ -73,22 +74,28 @@ impl Injection {
     }
 }
 
-/// What an exit during the delivery of an event leaves to be done.
+/// An event whose delivery an exit interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Interrupted {
+pub struct InterruptedEvent {
     /// The event, to be injected again.
     pub injection: Injection,
-    /// It is an NMI, whose delivery has begun to block NMIs: that must be taken back, since it begins anew.
+    /// True if the event is an NMI. Its delivery has already set blocking by NMI, which must be cleared before the NMI
+    /// is injected again.
     pub is_nmi: bool,
 }
 
-/// What the IDT-vectoring information says, with the fields that go with it.
-pub const fn interrupted(information: u32, error_code: u32, instruction_length: u32) -> Option<Interrupted> {
+/// Decodes the IDT-vectoring information and its error code and instruction length. Returns `None` if the exit did not
+/// interrupt the delivery of an event.
+pub const fn interrupted(
+    information: u32,
+    error_code: u32,
+    instruction_length: u32,
+) -> Option<InterruptedEvent> {
     if information & VALID == 0 {
         return None;
     }
     let kind = information >> 8 & 7;
-    Some(Interrupted {
+    Some(InterruptedEvent {
         injection: Injection {
             information: VALID | information & EVENT,
             error_code: if information & ERROR_CODE != 0 { Some(error_code) } else { None },
@@ -99,8 +106,9 @@ pub const fn interrupted(information: u32, error_code: u32, instruction_length: 
     })
 }
 
-/// Which of the `waiting` events goes in with the next entry: what its injection is, and what still waits. A machine check
-/// comes first, as in the CPU. Intel SDM Vol. 3A, 6.9 "Prioritization of Concurrent Events".
+/// Chooses which of the `waiting` events of [`kept`] the next entry injects. Returns the interruption information of
+/// that event, or `None`, and the events that still wait. A machine check comes before an NMI, as in the CPU. Intel SDM
+/// Vol. 3A, 6.9 "Prioritization of Concurrent Events".
 pub const fn next_kept(waiting: u8, interruptibility: u32, entry_information: u32) -> (Option<u32>, u8) {
     if entry_information & VALID != 0 {
         (None, waiting)
@@ -113,7 +121,8 @@ pub const fn next_kept(waiting: u8, interruptibility: u32, entry_information: u3
     }
 }
 
-/// Returns true if an NMI can be injected: nothing blocks it and no other event is to be injected.
+/// Returns true if an NMI can be injected: no shadow and no other NMI blocks it, and the next entry does not inject
+/// another event.
 pub const fn nmi_allowed(interruptibility: u32, entry_information: u32) -> bool {
     let blocking = interruptibility::STI | interruptibility::MOV_SS | interruptibility::NMI;
     interruptibility & blocking == 0 && entry_information & VALID == 0
@@ -124,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exceptions() {
+    fn exceptions_have_an_error_code_in_protected_mode_alone() {
         assert_eq!(Injection::of(Exception::InvalidOpcode, true).information, 0x8000_0306);
         let fault = Injection::of(Exception::GeneralProtection, true);
         assert_eq!((fault.information, fault.error_code), (0x8000_0b0d, Some(0)));
@@ -159,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_nmi_waits_for_its_turn() {
+    fn an_nmi_waits_while_something_blocks_it_or_another_event_is_injected() {
         assert!(nmi_allowed(0, 0));
         for blocking in [interruptibility::STI, interruptibility::MOV_SS, interruptibility::NMI] {
             assert!(!nmi_allowed(blocking, 0));

@@ -1,4 +1,4 @@
-//! VM exits, decoded into the neutral [`Exit`]. Fields are read only for the reasons that need them.
+//! The decoder of VM exits into the neutral [`Exit`]. It reads a field only for the exit reasons that need it.
 //!
 //! Reasons: Intel SDM Vol. 3D, Appendix C "VMX Basic Exit Reasons". Qualifications: Vol. 3C, 28.2.1 "Basic VM-Exit
 //! Information".
@@ -9,14 +9,16 @@ use crate::policy::control::ControlWrite;
 use crate::vmm::exit::{Exit, Immediate, Violation};
 use crate::x86::registers::Register;
 
-/// Bit 31 of the exit reason: the VM entry failed, in its checks of guest state or in loading MSRs.
+/// Bit 31 of the exit reason: the VM entry failed while it checked the guest's state or loaded MSRs, or by a machine
+/// check.
 const ENTRY_FAILURE: u32 = 1 << 31;
 
-/// An entry that a machine check has ended: the guest is to get it. Intel SDM Vol. 3C, 27.9 "Machine-Check Events During VM
-/// Entry".
+/// The exit reason of a VM entry that failed by a machine check, which the guest is to take. Intel SDM Vol. 3C, 27.9
+/// "Machine-Check Events During VM Entry".
 pub const ENTRY_MACHINE_CHECK: u32 = ENTRY_FAILURE | 41;
 
-/// The exit reason of an INIT. `run` alone decodes exits, so that the compiler takes the decoding into it.
+/// The exit reason of an INIT, for code that compares it without decoding the exit. Only `run` calls [`decode`], so
+/// that the compiler inlines it there.
 pub const INIT: u32 = reason::INIT;
 
 /// Basic exit reasons.
@@ -48,7 +50,7 @@ mod reason {
     pub const WRMSRNS_IMMEDIATE: u32 = 85;
 }
 
-/// What the exit with this exit reason is.
+/// Decodes the exit whose exit reason is `exit_reason`, and whose other fields `fields` reads.
 pub fn decode(exit_reason: u32, fields: &impl Fields) -> Exit {
     let qualification = || fields.read(EXIT_QUALIFICATION).0;
     let basic = exit_reason & 0xffff;
@@ -65,7 +67,7 @@ pub fn decode(exit_reason: u32, fields: &impl Fields) -> Exit {
         reason::WRMSR => Exit::Wrmsr,
         reason::EPT_VIOLATION => Exit::SecondStage(Violation {
             address: Gpa(fields.read(GUEST_PHYSICAL_ADDRESS)),
-            // Bits 5:3: the access that the entries allow.
+            // Bits 5:3 are the accesses that the EPT entries allow.
             mapped: qualification() & 0b11_1000 != 0,
         }),
         reason::CONTROL_REGISTER => control_register(qualification()).map_or_else(
@@ -89,23 +91,23 @@ pub fn decode(exit_reason: u32, fields: &impl Fields) -> Exit {
     }
 }
 
-/// The reasons that hardly come: apart from the others, so that those cost no more.
+/// Decodes the rare exit reasons. They are in a function of their own to keep the decoding of the others fast.
 #[cold]
 fn rare(basic: u32, fields: &impl Fields) -> Exit {
     let qualification = fields.read(EXIT_QUALIFICATION).0;
     match basic {
-        // CPUID hides these, so a guest has not been able to enable them.
+        // The instructions of the MSR lists and of USER_MSR, which CPUID hides from the guest.
         reason::RDMSRLIST..=reason::UWRMSR => Exit::Virtualization,
         reason::RDMSR_IMMEDIATE => Exit::RdmsrImmediate(immediate(fields)),
         reason::WRMSRNS_IMMEDIATE => Exit::WrmsrImmediate(immediate(fields)),
-        // Bits 15:0: the selector of the new TSS.
+        // Bits 15:0 are the selector of the new TSS.
         reason::TASK_SWITCH => Exit::TaskSwitch(qualification as u16),
         _ => Exit::Unknown { code: basic, qualification },
     }
 }
 
-/// The operands of an MSR instruction with an immediate: the qualification is the MSR, and bits 6:3 of the instruction
-/// information are the register.
+/// Reads the operands of an MSR instruction with an immediate. The qualification is the index of the MSR, and bits 6:3
+/// of the instruction information are the register.
 fn immediate(fields: &impl Fields) -> Immediate {
     Immediate {
         index: fields.read(EXIT_QUALIFICATION).0 as u32,
@@ -113,8 +115,9 @@ fn immediate(fields: &impl Fields) -> Immediate {
     }
 }
 
-/// Decodes the qualification of a control-register access: the register in bits 3:0, the kind of access in 5:4, the
-/// general-purpose register in 11:8, the source of LMSW in 31:16. Reads of control registers never exit.
+/// Decodes the qualification of a control-register access: bits 3:0 are the control register, bits 5:4 the type of
+/// access, bits 11:8 the general-purpose register, and bits 31:16 the source of LMSW. Returns `None` for accesses that
+/// never exit under Vidar, such as reads.
 fn control_register(qualification: u64) -> Option<ControlWrite> {
     let register = Register::from_number(qualification >> 8);
     match (qualification & 0xf, qualification >> 4 & 3) {
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons() {
+    fn exit_reasons_decode() {
         assert_eq!(decoded(10, 0), Exit::Cpuid);
         assert_eq!(decoded(2, 0), Exit::TripleFault);
         assert_eq!(decoded(4, 0x9f), Exit::Sipi(0x9f));
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn control_register_accesses() {
+    fn control_register_accesses_decode() {
         assert_eq!(decoded(28, 0x300), Exit::ControlWrite(ControlWrite::Cr0(Register::Rbx)));
         assert_eq!(decoded(28, 0xf04), Exit::ControlWrite(ControlWrite::Cr4(Register::R15)));
         assert_eq!(decoded(28, 0x20), Exit::ControlWrite(ControlWrite::Clts));
@@ -182,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn msr_instructions_with_an_immediate() {
+    fn msr_instructions_with_an_immediate_decode() {
         let operands = Immediate { index: 0xc000_0080, register: Register::R13 };
         assert_eq!(decoded(84, 0xc000_0080), Exit::RdmsrImmediate(operands));
         assert_eq!(decoded(85, 0xc000_0080), Exit::WrmsrImmediate(operands));
     }
 
     #[test]
-    fn violations() {
+    fn a_violation_is_of_a_mapped_page_if_its_entries_allow_any_access() {
         let address = Gpa(0xfee0_0300);
         assert_eq!(decoded(48, 0b1), Exit::SecondStage(Violation { address, mapped: false }));
         assert_eq!(decoded(48, 0b10_1010), Exit::SecondStage(Violation { address, mapped: true }));
@@ -197,7 +200,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_cpu_says_has_an_answer(reason in any::<u32>(), qualification in any::<u64>()) {
+        fn decoding_never_panics(reason in any::<u32>(), qualification in any::<u64>()) {
             decoded(reason, qualification);
         }
     }

@@ -1,10 +1,10 @@
-//! IA32_FEATURE_CONTROL: whether firmware lets VMX be used, and what it is locked with where firmware left it open.
+//! IA32_FEATURE_CONTROL: decides if VMX can be used, and the value to lock the MSR with if firmware has not locked it.
 
-/// The lock: until reset the MSR cannot be written again.
+/// The lock bit: until the next reset, writes to the MSR raise #GP.
 const LOCK: u64 = 1 << 0;
 /// VMXON is allowed outside SMX operation.
 const VMX_OUTSIDE_SMX: u64 = 1 << 2;
-/// The hashes of the key for SGX's launch enclave may be written.
+/// SGX launch control: the MSRs with the hash of the launch enclave's key can be written.
 const SGX_LAUNCH_CONTROL: u64 = 1 << 17;
 /// SGX is enabled.
 const SGX: u64 = 1 << 18;
@@ -12,29 +12,30 @@ const SGX: u64 = 1 << 18;
 /// What to do before VMXON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing: it is allowed and locked.
+    /// Nothing: VMXON is allowed.
     Ready,
-    /// Firmware left it open: write this value.
+    /// Write this value to the MSR, which firmware has not locked.
     Write(u64),
-    /// Firmware has locked it off.
+    /// Refuse to start: firmware has locked the MSR with VMX disabled.
     LockedOff,
 }
 
-/// Features of the CPU that the MSR switches.
+/// The CPU's features, besides VMX, that the MSR enables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Features {
-    /// SGX.
+    /// The CPU has SGX.
     pub sgx: bool,
-    /// SGX launch control.
+    /// The CPU has SGX launch control.
     pub sgx_launch_control: bool,
 }
 
-/// Decides from the value of the MSR, or `None` where the CPU has none (some emulators), in which case VMXON asks
-/// for nothing. Intel SDM Vol. 3C, 24.7 "Enabling and Entering VMX Operation".
+/// Decides what to do before VMXON from the value of the MSR. `value` is `None` if the MSR does not exist, as in some
+/// emulators, where VMXON does not depend on it. Intel SDM Vol. 3C, 24.7 "Enabling and Entering VMX Operation".
 ///
-/// An open MSR gets what Linux would lock it with on the bare machine (`init_ia32_feat_ctl`), since the guest can no longer
-/// do so: VMX, SGX and its launch control. Whatever else firmware left in it is dropped there as well, such as local machine
-/// checks, which Linux uses only where firmware has locked them on.
+/// If the MSR is not locked, the value to write is that with which Linux locks it on a bare machine
+/// (`init_ia32_feat_ctl`), since the guest can no longer do so. It enables VMX, SGX and SGX launch control. Like Linux,
+/// it drops all other bits that firmware has set, such as that of local machine checks, which Linux uses only if
+/// firmware has locked the MSR.
 pub const fn decide(value: Option<u64>, features: Features) -> Decision {
     match value {
         None => Decision::Ready,
@@ -55,17 +56,21 @@ mod tests {
     const NONE: Features = Features { sgx: false, sgx_launch_control: false };
 
     #[test]
-    fn what_is_locked_stays() {
+    fn a_locked_msr_is_not_written() {
         for features in [NONE, Features { sgx: true, sgx_launch_control: true }] {
             assert_eq!(decide(Some(0b001), features), Decision::LockedOff);
-            assert_eq!(decide(Some(0b011), features), Decision::LockedOff, "allowed inside SMX alone");
+            assert_eq!(
+                decide(Some(0b011), features),
+                Decision::LockedOff,
+                "VMXON is allowed inside SMX alone"
+            );
             assert_eq!(decide(Some(0b101), features), Decision::Ready);
             assert_eq!(decide(None, features), Decision::Ready);
         }
     }
 
     #[test]
-    fn what_is_open_is_locked_as_linux_would() {
+    fn an_unlocked_msr_is_locked_with_the_value_that_linux_writes() {
         for (sgx, sgx_launch_control, value) in [
             (false, false, 0b101),
             (true, false, 1 << 18 | 0b101),
@@ -78,7 +83,7 @@ mod tests {
             assert_eq!(
                 decide(Some(1 << 20 | 0b010), features),
                 Decision::Write(value),
-                "firmware's own is dropped"
+                "bits that firmware has set are dropped"
             );
         }
     }

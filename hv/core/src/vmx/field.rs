@@ -1,22 +1,23 @@
 // tidy: long because it is the table of VMCS fields.
-//! The fields of a VMCS, as typed constants: a field of the wrong width, or a write to a read-only one, does not compile.
+//! The fields of a VMCS, as typed constants: access with the wrong width, or a write to a read-only field, does not
+//! compile.
 //!
-//! Encodings: Intel SDM Vol. 3D, Appendix B "Field Encoding in VMCS"; their make-up: Vol. 3C, 25.11.2 "VMREAD,
-//! VMWRITE, and Encodings of VMCS Fields".
+//! The encodings are in Intel SDM Vol. 3D, Appendix B "Field Encoding in VMCS", and their structure is in Vol. 3C,
+//! 25.11.2 "VMREAD, VMWRITE, and Encodings of VMCS Fields".
 
 use core::marker::PhantomData;
 
-/// A width that fields have.
+/// The type of a field's value, which has the width of the field.
 pub trait Width: Copy {
-    /// Bits 14:13 of the encodings of such fields.
+    /// Bits 14:13 of the encodings of fields with this width.
     const CODE: u32;
-    /// From what VMREAD gives.
+    /// Returns the value of the field from the 64 bits that VMREAD returns.
     fn from_u64(value: u64) -> Self;
-    /// For VMWRITE.
+    /// Returns the value of the field as the 64 bits that VMWRITE takes.
     fn to_u64(self) -> u64;
 }
 
-/// As wide as the machine: 64 bits for Vidar.
+/// The value of a natural-width field, which has 64 bits on CPUs with 64-bit mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Natural(pub u64);
 
@@ -46,16 +47,16 @@ impl Width for Natural {
     }
 }
 
-/// Fields that may be read and written.
+/// The access of fields that can be read and written.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadWrite;
-/// Fields of the exit information: read-only.
+/// The access of read-only fields, which hold exit information.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadOnly;
 
-/// Whether fields may be written.
+/// The access that a field allows.
 pub trait Access: Copy {
-    /// They may not.
+    /// True for read-only fields.
     const READ_ONLY: bool;
 }
 impl Access for ReadWrite {
@@ -65,7 +66,7 @@ impl Access for ReadOnly {
     const READ_ONLY: bool = true;
 }
 
-/// A field of width `W`.
+/// A field of width `W` and access `A`.
 #[derive(Debug, Clone, Copy)]
 pub struct Field<W, A = ReadWrite> {
     encoding: u32,
@@ -73,28 +74,31 @@ pub struct Field<W, A = ReadWrite> {
 }
 
 impl<W: Width, A: Access> Field<W, A> {
-    /// The field with this encoding, whose width and access must be those of the type.
+    /// Returns the field with this encoding.
+    ///
+    /// # Panics
+    /// Panics if the encoding has a width or an access other than `W` and `A`. In constants it does so at compile time.
     const fn new(encoding: u32) -> Self {
-        assert!(encoding >> 13 & 3 == W::CODE, "the encoding says another width");
-        assert!((encoding >> 10 & 3 == 1) == A::READ_ONLY, "the encoding says another access");
+        assert!(encoding >> 13 & 3 == W::CODE, "the encoding has another width than the type");
+        assert!((encoding >> 10 & 3 == 1) == A::READ_ONLY, "the encoding has another access than the type");
         Self { encoding, kind: PhantomData }
     }
 
-    /// The encoding.
+    /// Returns the encoding, as VMREAD and VMWRITE take it.
     pub const fn encoding(self) -> u32 {
         self.encoding
     }
 }
 
-/// Something that fields can be read from: the current VMCS, or a test's idea of one.
+/// A source of field values: the current VMCS, or a fake in tests.
 pub trait Fields {
-    /// The value of `field`.
+    /// Returns the value of `field`.
     fn read<W: Width, A: Access>(&self, field: Field<W, A>) -> W;
 }
 
-/// Something that fields can be written to as well.
+/// A VMCS, or a fake in tests, whose fields can also be written.
 pub trait FieldsMut: Fields {
-    /// Makes `value` the value of `field`.
+    /// Sets `field` to `value`.
     fn write<W: Width>(&mut self, field: Field<W, ReadWrite>, value: W);
 }
 
@@ -104,7 +108,7 @@ macro_rules! fields {
             #[doc = concat!("Encoding ", stringify!($encoding), ".")]
             pub const $name: Field<$width $(, $access)?> = Field::new($encoding);
         )*
-        /// Every field above, by name: for the check that the CPU has them.
+        /// The name and the encoding of every field above, for the check that the CPU has them.
         pub const ALL: &[(&str, u32)] = &[$((stringify!($name), $encoding),)*];
     };
 }
@@ -232,11 +236,11 @@ fields! {
     HOST_RIP: Natural = 0x6c16;
 }
 
-/// Fields that exist only with a control that Vidar does without where the CPU lacks it.
+/// The encodings of the fields that exist only if the CPU has a control which Vidar does not require.
 pub const OPTIONAL: &[u32] =
     &[VPID.encoding(), XSS_EXITING_BITMAP.encoding(), PCONFIG_EXITING_BITMAP.encoding()];
 
-/// Fields that are kept while CR4.CET passes through to the guest; they exist with the "load CET state" controls.
+/// The fields of the CET state. They exist only if the CPU has the "load CET state" controls.
 pub mod cet {
     use super::{Field, Natural};
 
@@ -254,7 +258,8 @@ pub mod cet {
     pub const HOST_INTERRUPT_SSP_TABLE: Field<Natural> = Field::new(0x6c1c);
 }
 
-/// Fields of MSRs that exits put away; each exists with its controls. See `vmx::put_away`.
+/// The fields of the MSRs that exits put away. Each exists only if the CPU has the controls for it. See
+/// `vmx::put_away`.
 pub mod put_away {
     use super::Field;
 
@@ -275,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encodings_are_full_accesses_and_differ() {
+    fn encodings_are_of_full_access_and_unique() {
         for (i, (name, encoding)) in ALL.iter().enumerate() {
             assert_eq!(encoding & 1, 0, "{name} must not name the high half of a 64-bit field");
             assert!(ALL[i + 1..].iter().all(|(_, other)| other != encoding), "{name}");

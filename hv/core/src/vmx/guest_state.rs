@@ -1,5 +1,5 @@
-//! The guest's registers in the VMCS: writing them all, and reading them for a report. Intel SDM Vol. 3C, 25.4.1 "Guest Register
-//! State".
+//! The guest's registers in the VMCS: writes them all at the guest's start, and reads them for a crash report. Intel
+//! SDM Vol. 3C, 25.4.1 "Guest Register State".
 
 use super::capabilities::Capabilities;
 use super::controls::entry;
@@ -10,21 +10,21 @@ use crate::vmm::cpu_state::{CpuState, Segment, SegmentRegister, TableRegister};
 use crate::x86::msr::EFER_LMA;
 use crate::x86::registers::{Register, Registers};
 
-/// Bits of CR0 that the guest does not own: those that VMX operation fixes.
+/// Returns the bits of CR0 that the guest does not own: those that VMX operation fixes to 0 or to 1.
 pub const fn cr0_mask(capabilities: &Capabilities) -> u64 {
     capabilities.cr0_forced | capabilities.cr0_forbidden
 }
 
-/// Bits of CR4 that are not in the CPU as the guest wrote them: VMXE is on behind its back.
+/// The bits of CR4 whose value in the CPU is not the value that the guest sees: VMXE is 1 in the CPU.
 pub const CR4_SHADOWED: u64 = CR4_VMXE;
 
-/// Bits of CR4 that the guest does not own: those that it may not set, so that each write which tries exits.
+/// Returns the bits of CR4 that the guest does not own: those that it may not set. A write that sets one exits.
 pub const fn cr4_mask(capabilities: &Capabilities) -> u64 {
     !capabilities.cr4_allowed
 }
 
-/// Makes the control registers those of `controls`, as far as the guest sees them. CR0.CD and CR0.NW are the CPU's own: VM entry
-/// leaves them as they are there.
+/// Writes CR0, CR4 and EFER, so that the guest sees those of `controls`, and the entry control "IA-32e mode guest". It
+/// cannot change CR0.CD and CR0.NW in the CPU, since VM entry does not load them.
 pub fn load_controls(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, controls: &Controls) {
     let cr0 = controls.cr0 & !capabilities.cr0_forbidden | capabilities.cr0_forced;
     vmcs.write(GUEST_CR0, Natural(cr0));
@@ -36,8 +36,9 @@ pub fn load_controls(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, con
     vmcs.write(ENTRY_CONTROLS, capabilities.entry | ia32e);
 }
 
-/// Makes the guest's state that of `state`. The CPU is active, and nothing is pending or blocked but NMIs that were blocked before.
-/// The general-purpose registers but RSP, and CR2, are not in the VMCS.
+/// Writes `state` to the VMCS, except CR2 and the general-purpose registers other than RSP, which the VMCS does not
+/// hold. Makes the CPU active, and clears all pending events and all blocking but blocking by NMI, which stays as it
+/// is.
 pub fn load(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, state: &CpuState) {
     load_controls(vmcs, capabilities, &state.controls);
     vmcs.write(GUEST_CR3, Natural(state.controls.cr3));
@@ -59,7 +60,8 @@ pub fn load(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, state: &CpuS
     vmcs.write(ENTRY_INTERRUPTION_INFO, 0);
 }
 
-/// Reads the guest's state, with what is not in the VMCS given.
+/// Reads the guest's state from the VMCS. The caller passes what the VMCS does not hold: `registers`, of which RSP is
+/// not used, and `cr2`. It also passes `controls`, as the guest sees them.
 pub fn read(vmcs: &impl Fields, registers: &Registers, controls: Controls, cr2: u64) -> CpuState {
     let mut registers = *registers;
     registers.set(Register::Rsp, vmcs.read(GUEST_RSP).0);
@@ -92,7 +94,7 @@ pub struct SegmentFields {
 }
 
 impl SegmentFields {
-    /// Writes all four.
+    /// Writes `segment` to the four fields.
     pub fn write(&self, vmcs: &mut impl FieldsMut, segment: &Segment) {
         vmcs.write(self.selector, segment.selector);
         vmcs.write(self.base, Natural(segment.base));
@@ -100,7 +102,7 @@ impl SegmentFields {
         vmcs.write(self.rights, segment.rights);
     }
 
-    /// Reads all four.
+    /// Returns the segment that the four fields hold.
     pub fn read(&self, vmcs: &impl Fields) -> Segment {
         Segment {
             selector: vmcs.read(self.selector),
@@ -117,7 +119,7 @@ macro_rules! segments {
     };
 }
 
-/// The fields of the segment registers, by [`SegmentRegister`].
+/// The fields of the segment registers, indexed by [`SegmentRegister`].
 static SEGMENTS: [SegmentFields; 8] = segments![
     GUEST_CS_SELECTOR GUEST_CS_BASE GUEST_CS_LIMIT GUEST_CS_RIGHTS,
     GUEST_SS_SELECTOR GUEST_SS_BASE GUEST_SS_LIMIT GUEST_SS_RIGHTS,
@@ -129,7 +131,7 @@ static SEGMENTS: [SegmentFields; 8] = segments![
     GUEST_LDTR_SELECTOR GUEST_LDTR_BASE GUEST_LDTR_LIMIT GUEST_LDTR_RIGHTS,
 ];
 
-/// The fields of `register`.
+/// Returns the fields of `register`.
 pub const fn fields(register: SegmentRegister) -> &'static SegmentFields {
     &SEGMENTS[register as usize]
 }
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_loaded_reads_back() {
+    fn a_state_that_was_loaded_reads_back() {
         let mut vmcs = FakeVmcs::default();
         let mut state = CpuState::after_init(0x506e3);
         state.registers.set(Register::Rsp, 0x7000);
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guest_does_not_see_what_the_extension_needs() {
+    fn the_guest_does_not_see_bits_that_vmx_operation_fixes() {
         let mut vmcs = FakeVmcs::default();
         let controls = Controls { cr0: CR0_PE | CR0_ET, cr4: 0x20, efer: EFER_LMA, ..Controls::default() };
         load_controls(&mut vmcs, &capabilities(), &controls);
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn blocked_nmis_stay_blocked_and_nothing_else_does() {
+    fn loading_keeps_blocking_by_nmi_alone() {
         let mut vmcs = FakeVmcs::default();
         vmcs.write(GUEST_INTERRUPTIBILITY, interruptibility::NMI | interruptibility::STI);
         vmcs.write(GUEST_PENDING_DEBUG, Natural(1 << 14));

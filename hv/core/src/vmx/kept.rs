@@ -1,56 +1,62 @@
-//! The events that are kept for the guest: when each goes in, and how long the guest runs until it is tried again.
+//! The events that are kept for the guest: decides when each is injected, and how long the guest runs before Vidar
+//! tries again.
 
 use super::event::{activity, next_kept};
 use crate::vmm::percpu::kept;
 
-/// Ticks of the TSC that the guest runs at first: long enough for some instructions, so that the shadow of STI or MOV SS
-/// ends.
+/// The ticks of the TSC for which the guest runs before the second try. They suffice for some instructions, so that the
+/// shadow of STI or MOV SS ends.
 const PATIENCE: u32 = 1 << 11;
 
-/// The most that it runs. Under another hypervisor an entry may take longer than the first patience, and the guest would
-/// make no progress; each try doubles it, so that one suffices, and this is more than any entry takes.
+/// The most ticks of the TSC for which the guest runs before the next try. Under another hypervisor an entry alone may
+/// take longer than [`PATIENCE`], and the guest would make no progress. So each try doubles the ticks, up to this
+/// number, which exceeds the time of any entry.
 const MOST_PATIENCE: u32 = 1 << 20;
 
-/// The events of one CPU that could not be injected yet.
+/// The events of one CPU that have not been injected yet.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct KeptEvents {
     waiting: u8,
     tries: u32,
 }
 
-/// What is to be done with them now.
+/// What to do with the kept events before the next entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery {
-    /// The event that goes in with the next entry.
+    /// The VM-entry interruption information of the event to inject with the next entry, if one can be injected.
     pub inject: Option<u32>,
-    /// The guest runs for so many ticks of the TSC, and then it is tried again.
+    /// The ticks of the TSC after which the guest must exit, so that Vidar tries again. `None` if no event waits, or if
+    /// the CPU waits for a start-up IPI.
     pub retry: Option<u32>,
 }
 
-impl Kept {
-    /// Adds events of [`kept`].
+impl KeptEvents {
+    /// Adds `events`, which are bits of [`kept`].
     pub const fn add(&mut self, events: u8) {
         self.waiting |= events;
     }
 
-    /// Returns true if an event is still to be injected.
+    /// Returns true if an event waits to be injected.
     pub const fn waits(&self) -> bool {
         self.waiting != 0
     }
 
-    /// Returns true if a machine check is.
+    /// Returns true if a machine check waits to be injected.
     pub const fn has_machine_check(&self) -> bool {
         self.waiting & kept::MACHINE_CHECK != 0
     }
 
-    /// Decides by the activity state, the interruptibility state and the event that the next entry injects anyway.
+    /// Decides which event the next entry injects, and removes it from those that wait. The arguments are the guest's
+    /// activity state, its interruptibility state, and the VM-entry interruption information, which may already hold
+    /// another event.
     pub const fn deliver(
         &mut self,
         activity: u32,
         interruptibility: u32,
         entry_information: u32,
     ) -> Delivery {
-        // Entry with an event to inject would fail there, and the timer does not run: they wait until the CPU starts.
+        // In this state VM entry with an event fails, and the preemption timer does not run. The events wait until the
+        // CPU starts.
         if activity == activity::WAIT_FOR_SIPI {
             self.tries = 0;
             return Delivery { inject: None, retry: None };
@@ -70,7 +76,7 @@ impl Kept {
         Delivery { inject, retry: Some(doubled) }
     }
 
-    /// Drops them, as INIT does: no event that is pending outlives that.
+    /// Drops all events, as INIT drops pending events.
     pub const fn forget(&mut self) {
         *self = Self { waiting: 0, tries: 0 };
     }
@@ -84,22 +90,22 @@ mod tests {
 
     const ACTIVE: u32 = 0;
 
-    fn with(events: u8) -> Kept {
-        Kept { waiting: events, tries: 0 }
+    fn with(events: u8) -> KeptEvents {
+        KeptEvents { waiting: events, tries: 0 }
     }
 
     #[test]
-    fn an_nmi_goes_in_when_nothing_blocks_it() {
+    fn an_nmi_is_injected_when_nothing_blocks_it() {
         let mut kept = with(kept::NMI);
         let retry = Delivery { inject: None, retry: Some(PATIENCE) };
-        assert_eq!(kept.deliver(ACTIVE, 0, 0x8000_0b0e), retry, "another event goes first");
+        assert_eq!(kept.deliver(ACTIVE, 0, 0x8000_0b0e), retry, "the next entry injects another event");
         assert!(kept.waits());
         assert_eq!(kept.deliver(ACTIVE, 0, 0), Delivery { inject: Some(event::NMI), retry: None });
         assert!(!kept.waits());
     }
 
     #[test]
-    fn a_machine_check_goes_in_first_and_the_nmi_is_tried_again() {
+    fn a_machine_check_is_injected_first_and_the_nmi_is_tried_again() {
         let mut kept = with(kept::NMI);
         kept.add(kept::MACHINE_CHECK);
         assert!(kept.has_machine_check());
@@ -120,18 +126,22 @@ mod tests {
         assert_eq!(last, MOST_PATIENCE);
         assert_eq!(kept.deliver(ACTIVE, 0, 0).inject, Some(event::NMI));
         kept.add(kept::NMI);
-        assert_eq!(kept.deliver(ACTIVE, NMI, 0).retry, Some(PATIENCE), "the next one begins anew");
+        assert_eq!(
+            kept.deliver(ACTIVE, NMI, 0).retry,
+            Some(PATIENCE),
+            "the ticks begin anew with the next event"
+        );
     }
 
     #[test]
-    fn init_drops_them() {
+    fn init_drops_kept_events() {
         let mut kept = with(kept::NMI | kept::MACHINE_CHECK);
         kept.deliver(ACTIVE, NMI, 0x8000_0b0e);
         kept.forget();
-        assert_eq!(kept, Kept::default());
+        assert_eq!(kept, KeptEvents::default());
         kept.add(kept::NMI);
         let none = Delivery { inject: None, retry: None };
         assert_eq!(kept.deliver(activity::WAIT_FOR_SIPI, 0, 0), none);
-        assert!(kept.waits(), "one that comes after it waits for the start");
+        assert!(kept.waits(), "an event after the INIT waits until the CPU starts");
     }
 }

@@ -1,9 +1,10 @@
-//! VT-x, as far as it can be decided without the CPU. The numbers and rules are those of Intel SDM Vol. 3C, chapters 24
+//! The part of VT-x that needs no CPU: numbers, formats and decisions. They follow Intel SDM Vol. 3C, chapters 24
 //! "Introduction to Virtual Machine Extensions" to 28 "VM Exits".
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`capabilities`] | What a CPU's VT-x must have, what is used where it is present, and the controls that follow. |
+//! | [`capabilities`] | The VT-x features that Vidar requires or uses if present, and the controls that follow from
+//! them. |
 //! | [`controls`] | The bits of the control fields. |
 //! | [`field`] | The fields of a VMCS as typed constants. |
 //! | [`setup`] | The first contents of a VMCS, in the order of the manual's chapters. |
@@ -12,8 +13,8 @@
 //! | [`kept`] | Decides when a kept NMI or machine check goes into the guest. |
 //! | [`msrs`] | The rows of the MSR policy that only VT-x needs. |
 //! | [`msr_bitmap`] | Derives the MSR bitmap from the policy's tables. |
-//! | [`feature_control`] | IA32_FEATURE_CONTROL: whether firmware lets VT-x be used. |
-//! | [`put_away`] | Which MSRs hold 0 while Vidar runs, where the CPU can switch them. |
+//! | [`feature_control`] | Decides from IA32_FEATURE_CONTROL if VT-x can be used. |
+//! | [`put_away`] | The MSRs that hold 0 while Vidar runs, if the CPU can switch them. |
 //! | [`ept`] | The format of extended page tables. |
 //! | [`guest_state`] | Writes the guest's registers to a VMCS, and reads them. |
 //! | [`snapshot`] | Reads the guest's state out of a VMCS for a crash report. |

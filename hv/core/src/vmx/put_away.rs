@@ -1,6 +1,6 @@
-//! MSRs that hold the guest's value in the guest and 0 in Vidar, where the CPU has the controls: performance counters, Intel
-//! PT, branch records and MPX see nothing of Vidar then. Intel SDM Vol. 3C, 25.7.1 "VM-Exit Controls" and 25.8.1 "VM-Entry
-//! Controls".
+//! The MSRs that hold the guest's value in the guest and 0 in Vidar, if the CPU has the controls for that. So
+//! performance counters, Intel PT, branch records and MPX do not observe Vidar. Intel SDM Vol. 3C, 25.7.1 "VM-Exit
+//! Controls" and 25.8.1 "VM-Entry Controls".
 
 use super::capabilities::Capabilities;
 use super::controls::entry;
@@ -8,7 +8,7 @@ use super::field::Field;
 use super::field::put_away::{GUEST_BNDCFGS, GUEST_LBR_CTL, GUEST_PERF_GLOBAL_CTRL, GUEST_RTIT_CTL};
 use crate::x86::msr;
 
-/// An MSR, its field, and the control with which entries load it.
+/// An MSR, the VMCS field with the guest's value, and the control with which entries load it.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     /// The index of the MSR.
@@ -25,7 +25,7 @@ const ROWS: [Row; 4] = [
     Row { msr: msr::BNDCFGS, field: GUEST_BNDCFGS, control: entry::LOAD_BNDCFGS },
 ];
 
-/// The MSRs that a CPU with these capabilities puts away.
+/// Returns the MSRs that exits put away on a CPU with these capabilities.
 pub fn rows(capabilities: &Capabilities) -> impl Iterator<Item = &'static Row> {
     let entry = capabilities.entry;
     ROWS.iter().filter(move |row| entry & row.control != 0)

@@ -1,4 +1,4 @@
-//! The first contents of a VMCS, in the order of the manual's chapters: controls, host state, guest state.
+//! The first contents of a VMCS: controls, host state, and the guest's state other than its registers.
 
 use super::capabilities::Capabilities;
 use super::controls::{entry, exit, secondary};
@@ -12,21 +12,21 @@ use crate::mem::pat;
 use crate::vmm::cpu_state::{Segment, SegmentRegister};
 use crate::x86::msr;
 
-/// The VPID of the guest's translations; 0 is Vidar's own.
+/// The VPID that tags the guest's translations. VPID 0 tags Vidar's own.
 pub const GUEST_VPID: u16 = 1;
 
-/// Frames that a virtual CPU needs beside the second stage.
+/// The frames that a virtual CPU needs besides the second stage.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuFrames {
-    /// VMXON region.
+    /// The VMXON region.
     pub vmxon: Hpa,
-    /// VMCS.
+    /// The VMCS.
     pub vmcs: Hpa,
-    /// MSR bitmaps, filled, which all CPUs share: the usual one, and the one in which writes of EFER exit.
+    /// The MSR bitmaps, which all CPUs share: the usual one, and the one with which writes of EFER exit.
     pub msr_bitmaps: [Hpa; 2],
 }
 
-/// Intel SDM Vol. 3C, 25.6 "VM-Execution Control Fields" to 25.8 "VM-Entry Control Fields".
+/// Writes the controls. Intel SDM Vol. 3C, 25.6 "VM-Execution Control Fields" to 25.8 "VM-Entry Control Fields".
 pub fn controls(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, msr_bitmap: Hpa, ept_root: Hpa) {
     vmcs.write(PIN_BASED_CONTROLS, capabilities.pin);
     vmcs.write(PRIMARY_CONTROLS, capabilities.primary);
@@ -46,7 +46,7 @@ pub fn controls(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, msr_bitm
     }
     vmcs.write(TSC_OFFSET, 0);
     vmcs.write(EXCEPTION_BITMAP, 0);
-    // With no page faults in the exception bitmap these two have no effect, as long as they are equal.
+    // Page faults are not in the exception bitmap. With equal mask and match no page fault exits.
     vmcs.write(PAGE_FAULT_ERROR_CODE_MASK, 0);
     vmcs.write(PAGE_FAULT_ERROR_CODE_MATCH, 0);
     vmcs.write(CR3_TARGET_COUNT, 0);
@@ -60,7 +60,7 @@ pub fn controls(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, msr_bitm
     vmcs.write(ENTRY_INSTRUCTION_LENGTH, 0);
 }
 
-/// What the CPU is to be when the guest has left.
+/// The values that exits load into the CPU's registers.
 #[derive(Debug, Clone, Copy)]
 pub struct Host {
     /// CR0.
@@ -83,7 +83,7 @@ pub struct Host {
     pub gdt: u64,
     /// Base address of the IDT.
     pub idt: u64,
-    /// Where the CPU goes on.
+    /// The address at which the CPU goes on after an exit.
     pub rip: u64,
 }
 
@@ -118,9 +118,10 @@ pub fn host_state(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, host: 
     }
 }
 
-/// What firmware has left in the MSRs that VM entries load: the guest finds it there, as it would without Vidar.
+/// The values of MSRs which VM entries load, as firmware, or the guest before an INIT, has left them in the CPU. The guest
+/// starts with them, as on a bare machine.
 #[derive(Debug, Clone, Copy)]
-pub struct Inherited {
+pub struct InitialMsrs {
     /// IA32_PAT.
     pub pat: u64,
     /// IA32_SYSENTER_CS.
@@ -131,21 +132,21 @@ pub struct Inherited {
     pub sysenter_eip: u64,
 }
 
-/// Writes what a guest finds in its MSRs when it begins, and what it has no say in. Intel SDM Vol. 3C, 25.4 "Guest-State
+/// Writes the guest's MSRs and its non-register state, for the start of a guest. Intel SDM Vol. 3C, 25.4 "Guest-State
 /// Area".
-pub fn inherited_state(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, inherited: &Inherited) {
-    vmcs.write(GUEST_PAT, inherited.pat);
-    vmcs.write(GUEST_SYSENTER_CS, inherited.sysenter_cs);
-    vmcs.write(GUEST_SYSENTER_ESP, Natural(inherited.sysenter_esp));
-    vmcs.write(GUEST_SYSENTER_EIP, Natural(inherited.sysenter_eip));
+pub fn initial_msrs(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, initial: &InitialMsrs) {
+    vmcs.write(GUEST_PAT, initial.pat);
+    vmcs.write(GUEST_SYSENTER_CS, initial.sysenter_cs);
+    vmcs.write(GUEST_SYSENTER_ESP, Natural(initial.sysenter_esp));
+    vmcs.write(GUEST_SYSENTER_EIP, Natural(initial.sysenter_eip));
     vmcs.write(GUEST_DEBUGCTL, 0);
     reset_cet(vmcs, capabilities);
     vmcs.write(GUEST_INTERRUPTIBILITY, 0);
-    // No shadow VMCS.
+    // This value means that there is no shadow VMCS.
     vmcs.write(VMCS_LINK_POINTER, u64::MAX);
 }
 
-/// The state of CET that the VMCS has.
+/// Clears the guest's CET state in the VMCS, if the VMCS has it.
 fn reset_cet(vmcs: &mut impl FieldsMut, capabilities: &Capabilities) {
     if capabilities.entry & entry::LOAD_CET != 0 {
         vmcs.write(cet::GUEST_S_CET, Natural(0));
@@ -154,8 +155,8 @@ fn reset_cet(vmcs: &mut impl FieldsMut, capabilities: &Capabilities) {
     }
 }
 
-/// Does to the rest of the guest's state what INIT does, once its registers are those after INIT. With `waits` the CPU then waits
-/// for a start-up IPI in the guest. CET and MPX are all that INIT takes from the extended state.
+/// Resets the rest of the guest's state as INIT does, after [`guest_state::load`] has reset the registers. With `waits`
+/// the CPU then waits in the guest for a start-up IPI. Of the extended state INIT resets only CET and MPX.
 pub fn init(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, waits: bool) {
     if waits {
         vmcs.write(GUEST_ACTIVITY_STATE, activity::WAIT_FOR_SIPI);
@@ -166,17 +167,18 @@ pub fn init(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, waits: bool)
     }
 }
 
-/// Starts a CPU, which is in the state after INIT, at the page that the vector of a start-up IPI names. Intel SDM Vol. 3C, 26.5.2
-/// "Other Causes of VM Exits", start-up IPIs.
+/// Starts a CPU at the page that the vector of a start-up IPI names. The CPU must be in the state after INIT. Intel SDM
+/// Vol. 3C, 26.5.2 "Other Causes of VM Exits", start-up IPIs.
 pub fn startup(vmcs: &mut impl FieldsMut, vector: u8) {
     guest_state::fields(SegmentRegister::Cs).write(vmcs, &Segment::started_at(vector));
     vmcs.write(GUEST_RIP, Natural(0));
     vmcs.write(GUEST_ACTIVITY_STATE, activity::ACTIVE);
-    // Bochs 2.7 reports what wait-for-SIPI blocks as blocked by an SMI and by an NMI; nothing is any more.
+    // After wait-for-SIPI, Bochs 2.7 reports blocking by SMI and by NMI, although the start-up IPI has ended the
+    // blocking.
     vmcs.write(GUEST_INTERRUPTIBILITY, 0);
 }
 
-/// Gives `clear` the MSRs of CET and MPX that INIT clears and that the VMCS does not have, on a CPU with the one or the other.
+/// Calls `clear` with each MSR of CET and MPX that INIT clears, that the CPU has, and that the VMCS does not hold.
 pub fn clear_msrs(capabilities: &Capabilities, has_cet: bool, has_mpx: bool, clear: impl FnMut(u32)) {
     const USER: [u32; 5] = [msr::U_CET, msr::PL0_SSP, msr::PL0_SSP + 1, msr::PL0_SSP + 2, msr::PL3_SSP];
     const SUPERVISOR: [u32; 2] = [msr::S_CET, msr::INTERRUPT_SSP_TABLE];

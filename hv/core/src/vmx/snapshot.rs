@@ -1,4 +1,4 @@
-//! The guest's state out of the VMCS, for a crash report.
+//! Reads the guest's state from the VMCS, for a crash report.
 
 use super::field::*;
 use super::guest_state;
@@ -6,7 +6,8 @@ use crate::policy::control::Controls;
 use crate::vmm::crash::Snapshot;
 use crate::x86::registers::Registers;
 
-/// Reads everything that a report shows; `cr2` is in the CPU alone.
+/// Returns everything that a crash report shows. The caller passes what the VMCS does not hold: the general-purpose
+/// registers, the control registers as the guest sees them, and CR2.
 pub fn take(vmcs: &impl Fields, registers: &Registers, controls: Controls, cr2: u64) -> Snapshot {
     Snapshot {
         state: guest_state::read(vmcs, registers, controls, cr2),
