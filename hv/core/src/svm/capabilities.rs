@@ -1,4 +1,4 @@
-//! What a CPU's AMD-V can do, out of CPUID and VM_CR: what Vidar needs of it, and what makes it faster.
+//! The capabilities of the CPU's AMD-V, from CPUID and VM_CR. Some are required, others are used if present.
 
 use alloc::vec::Vec;
 
@@ -9,33 +9,33 @@ use crate::x86::cpuid::Leaf;
 mod feature {
     /// Nested paging.
     pub const NESTED_PAGING: u32 = 1 << 0;
-    /// VM_CR.SVMDIS can be locked, and so written where it is not locked.
+    /// VM_CR.SVMDIS can be locked. While it is not locked, software can write it.
     pub const SVM_LOCK: u32 = 1 << 2;
-    /// The address of the next instruction is saved at an exit.
+    /// nRIP: an exit saves the address of the next instruction.
     pub const NRIP_SAVE: u32 = 1 << 3;
-    /// The guest's TSC has a ratio to the CPU's, in TSC_RATIO.
+    /// The MSR TSC_RATIO exists. It is the ratio of the guest's TSC to the CPU's.
     pub const TSC_RATIO: u32 = 1 << 4;
     /// VMCB clean bits.
     pub const CLEAN_BITS: u32 = 1 << 5;
-    /// TLB flushes of one ASID.
+    /// The TLB entries of one ASID can be flushed.
     pub const FLUSH_BY_ASID: u32 = 1 << 6;
 }
 
-/// What matters of it.
+/// The optional features of the CPU's AMD-V that Vidar uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// The VMCB says behind which address the guest goes on after an intercepted instruction.
+    /// An exit at an intercepted instruction saves the address of the next instruction (nRIP) in the VMCB.
     pub nrip_save: bool,
-    /// The CPU keeps parts of the VMCB that are marked as unchanged.
+    /// The VMCB has clean bits: the CPU may keep the parts of the VMCB that are marked as unchanged.
     pub clean_bits: bool,
-    /// The TLB can be flushed of the guest's translations alone.
+    /// The CPU can flush the guest's TLB entries alone, and keep Vidar's.
     pub flush_by_asid: bool,
-    /// The guest's TSC has a ratio to the CPU's, which may have been left as another hypervisor wanted it.
+    /// The MSR TSC_RATIO exists. An earlier hypervisor may have left another ratio than 1 in it.
     pub tsc_ratio: bool,
 }
 
 impl Capabilities {
-    /// All of it, by what it is called.
+    /// Returns the name and the value of each feature. They must be the same on all CPUs of a machine.
     pub const fn fields(self) -> [(&'static str, u64); 4] {
         let Self { nrip_save, clean_bits, flush_by_asid, tsc_ratio } = self;
         [
@@ -46,17 +46,17 @@ impl Capabilities {
         ]
     }
 
-    /// Reads them out of CPUID Fn8000_000A.
+    /// Reads the features from `svm`, which CPUID Fn8000_000A returned.
     ///
     /// # Errors
-    /// The names of what Vidar needs and the CPU lacks.
+    /// Returns the names of all required features that the CPU lacks.
     pub fn choose(svm: Leaf) -> Result<Self, Vec<&'static str>> {
         let has = |feature| svm.edx & feature != 0;
         let mut missing = Vec::new();
         if !has(feature::NESTED_PAGING) {
             missing.push("nested paging");
         }
-        // ASID 0 is Vidar's own, and the guest needs one.
+        // EBX is the number of ASIDs. ASID 0 is Vidar's own, and the guest needs one as well.
         if svm.ebx < 2 {
             missing.push("address space identifiers");
         }
@@ -72,22 +72,23 @@ impl Capabilities {
     }
 }
 
-/// VM_CR.R_INIT.
+/// VM_CR.R_INIT: an INIT raises #SX in place of resetting the CPU.
 pub const R_INIT: u64 = 1 << 1;
 
-/// What VM_CR says about turning AMD-V on.
+/// What to do before Vidar sets EFER.SVME.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// It can be used, once VM_CR has this value.
+    /// Write this value to VM_CR.
     Write(u64),
-    /// Firmware has switched it off, and only firmware can switch it on.
+    /// Refuse to start: firmware has disabled AMD-V, and only firmware can enable it.
     LockedOff,
 }
 
-/// Decides by VM_CR and CPUID Fn8000_000A. AMD APM Vol. 2, 15.4 "Enabling SVM" and 15.30.1 "VM_CR MSR (C001_0114h)": where
-/// SVMDIS cannot be locked, software cannot clear it.
+/// Decides from the value of VM_CR and from `svm`, which CPUID Fn8000_000A returned. On a CPU where SVMDIS cannot be
+/// locked, software cannot clear it. AMD APM Vol. 2, 15.4 "Enabling SVM" and 15.30.1 "VM_CR MSR (C001_0114h)".
 ///
-/// An INIT that was intercepted stays pending: R_INIT turns it into an exception, so that it can be taken off the CPU.
+/// The value to write has R_INIT set. An intercepted INIT stays pending after the exit, and with R_INIT it becomes an
+/// exception that Vidar can take.
 pub const fn decide(vm_cr: u64, svm: Leaf) -> Decision {
     const LOCK: u64 = 1 << 3;
     const SVMDIS: u64 = 1 << 4;
@@ -103,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_required_features_are_named() {
         let good = Leaf { ebx: 16, edx: 0x49, ..Leaf::default() };
         let capabilities =
             Capabilities { nrip_save: true, clean_bits: false, flush_by_asid: true, tsc_ratio: false };
@@ -113,13 +114,17 @@ mod tests {
     }
 
     #[test]
-    fn firmware_has_its_say() {
+    fn amd_v_is_enabled_unless_svmdis_is_set_and_cannot_be_cleared() {
         let lockable = Leaf { edx: 1 << 2, ..Leaf::default() };
         assert_eq!(decide(0, lockable), Decision::Write(0b10));
-        assert_eq!(decide(0b1000, lockable), Decision::Write(0b1010), "locked with SVM on");
-        assert_eq!(decide(0b1_0000, lockable), Decision::Write(0b10), "off, and not locked");
+        assert_eq!(decide(0b1000, lockable), Decision::Write(0b1010), "locked with SVM enabled");
+        assert_eq!(decide(0b1_0000, lockable), Decision::Write(0b10), "disabled, and not locked");
         assert_eq!(decide(0b1_1000, lockable), Decision::LockedOff);
         assert_eq!(decide(0, Leaf::default()), Decision::Write(0b10));
-        assert_eq!(decide(0b1_0000, Leaf::default()), Decision::LockedOff, "off, and it cannot be locked");
+        assert_eq!(
+            decide(0b1_0000, Leaf::default()),
+            Decision::LockedOff,
+            "disabled, and SVMDIS cannot be locked"
+        );
     }
 }

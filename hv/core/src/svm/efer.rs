@@ -1,12 +1,12 @@
-//! EFER on AMD-V: which bits the guest may set.
+//! The bits of EFER that the guest may set on AMD-V.
 //!
-//! CPUID decides, never a trial. What RDMSR and WRMSR let through says nothing about VMRUN, which refuses a guest whose EFER
-//! has a bit that the CPU lacks: a hypervisor below Vidar may judge the two by different rules. AMD APM Vol. 2, 3.1.7
+//! Vidar takes them from CPUID, and does not try them with WRMSR. VMRUN fails if EFER of the guest has a bit set that
+//! the CPU lacks, and a hypervisor below Vidar may allow a bit in WRMSR but not in VMRUN. AMD APM Vol. 2, 3.1.7
 //! "Extended Feature Enable Register (EFER)" and 15.5.1 "Basic Operation", canonicalization and consistency checks.
 
 use crate::x86::cpuid::Leaf;
 
-/// A register that CPUID returns.
+/// A register in which CPUID returns a value.
 #[derive(Debug, Clone, Copy)]
 enum Output {
     Eax,
@@ -15,7 +15,7 @@ enum Output {
     Edx,
 }
 
-/// A bit of EFER, and the CPUID bit of the feature that it enables: leaf, register, bit.
+/// The number of a bit of EFER, and the CPUID bit of the feature that it enables: leaf, register and number of the bit.
 struct Row {
     efer: u32,
     leaf: u32,
@@ -27,8 +27,8 @@ const fn row(efer: u32, leaf: u32, output: Output, bit: u32) -> Row {
     Row { efer, leaf, output, bit }
 }
 
-/// The bits that software may set. SVME is Vidar's and LMA is the CPU's, so neither is here. LMSLE (bit 13) is refused:
-/// CPUID Fn8000_0008_EBX\[20\] tells where it is gone, but nothing tells where it exists.
+/// The bits that software may set. Vidar controls SVME and the CPU controls LMA, so neither is here. LMSLE (bit 13) is
+/// not here either: CPUID Fn8000_0008_EBX\[20\] reports its absence, but no bit reports its presence.
 const ROWS: [Row; 9] = [
     row(0, 0x8000_0001, Output::Edx, 11),  // SCE: SYSCALL and SYSRET
     row(8, 0x8000_0001, Output::Edx, 29),  // LME: long mode
@@ -41,7 +41,7 @@ const ROWS: [Row; 9] = [
     row(21, 0x8000_0021, Output::Eax, 8),  // AIBRSE: automatic IBRS
 ];
 
-/// The bits of EFER that a CPU whose CPUID is `cpuid` lets the guest set.
+/// Returns the bits of EFER that the guest may set. `cpuid` executes CPUID with subleaf 0.
 pub fn allowed(cpuid: impl Fn(u32) -> Leaf) -> u64 {
     let highest = cpuid(0x8000_0000).eax;
     let has = |row: &&Row| {
@@ -65,7 +65,7 @@ mod tests {
     const SCE: u64 = 1;
     const LMSLE: u64 = 1 << 13;
 
-    /// A CPU with all features, whose highest extended leaf is this.
+    /// Returns the CPUID of a CPU that has all features and whose highest extended leaf is `highest`.
     fn all(highest: u32) -> impl Fn(u32) -> Leaf {
         move |leaf| {
             let ones = Leaf { eax: !0, ebx: !0, ecx: !0, edx: !0 };
@@ -74,22 +74,22 @@ mod tests {
     }
 
     #[test]
-    fn every_feature_has_its_bit() {
+    fn a_cpu_with_all_features_allows_all_bits() {
         assert_eq!(allowed(all(0x8000_0021)), 0x36_c901);
         assert_eq!(allowed(all(0x8000_0008)), 0x6_c901, "no leaf 80000021H");
         assert_eq!(allowed(|_| Leaf { eax: 0x8000_0021, ..Leaf::default() }), 0);
     }
 
     #[test]
-    fn what_vmrun_refuses_is_never_allowed() {
-        // The hypervisor below takes LMSLE in WRMSR whether the CPU has it or not, and says nothing in CPUID.
+    fn bits_that_vmrun_refuses_are_never_allowed() {
+        // A hypervisor below may allow LMSLE in WRMSR although the CPU lacks it, and CPUID does not report it.
         for highest in [0x8000_0001, 0x8000_0008, 0x8000_0021, u32::MAX] {
             assert_eq!(allowed(all(highest)) & (LMSLE | EFER_SVME | EFER_LMA), 0);
         }
     }
 
     #[test]
-    fn features_decide_one_by_one() {
+    fn each_bit_is_allowed_by_its_own_feature() {
         let cpuid = |leaf| match leaf {
             0x8000_0000 => Leaf { eax: 0x8000_0020, ..Leaf::default() },
             0x8000_0001 => Leaf { ecx: 1 << 17, edx: 1 << 11 | 1 << 20 | 1 << 29, ..Leaf::default() },

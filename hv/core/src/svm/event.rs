@@ -1,4 +1,5 @@
-//! Events: what VMRUN injects, and what an exit interrupted. Both have one format.
+//! The format of the events that VMRUN injects (EVENTINJ), and of those whose delivery an exit interrupted
+//! (EXITINTINFO). The two have the same format.
 //!
 //! AMD APM Vol. 2, 15.20 "Event Injection" and 15.7.2 "Intercepts During IDT Interrupt Delivery".
 
@@ -6,10 +7,10 @@ use crate::vmm::outcome::Exception;
 
 /// The event is valid.
 const VALID: u64 = 1 << 31;
-/// An error code, in bits 63:32, is pushed.
+/// The event has an error code, in bits 63:32.
 const ERROR_CODE: u64 = 1 << 11;
 
-/// Types, in bits 10:8.
+/// The types of events, in bits 10:8.
 mod kind {
     pub const INTERRUPT: u64 = 0;
     pub const NMI: u64 = 2 << 8;
@@ -18,13 +19,13 @@ mod kind {
     pub const MASK: u64 = 7 << 8;
 }
 
-/// An NMI.
+/// EVENTINJ for an NMI.
 pub const NMI: u64 = VALID | kind::NMI | 2;
 
-/// The debug exception that is due behind an instruction, with TF set.
+/// EVENTINJ for the #DB that a CPU raises after an instruction if TF is set.
 pub const SINGLE_STEP: u64 = VALID | kind::EXCEPTION | 1;
 
-/// The injection of `exception`. In real mode none has an error code.
+/// Returns EVENTINJ for `exception`. In real mode exceptions have no error code.
 pub const fn inject(exception: Exception, protected_mode: bool) -> u64 {
     let (vector, with_code) = match exception {
         Exception::InvalidOpcode => (6, false),
@@ -34,8 +35,9 @@ pub const fn inject(exception: Exception, protected_mode: bool) -> u64 {
     VALID | kind::EXCEPTION | vector | if with_code { ERROR_CODE } else { 0 }
 }
 
-/// What is to be injected again after an exit that interrupted the delivery of `exitintinfo`; `None` if there was none,
-/// or if the guest executes the instruction again that raised it: RIP is still there for INT n, INT3 and INTO.
+/// Returns EVENTINJ for the event whose delivery an exit interrupted, so that it is delivered again. Returns `None` if
+/// `exitintinfo` holds no event. It also returns `None` for INT n, INT3 and INTO: RIP still points to the instruction,
+/// and the guest executes it again.
 pub const fn interrupted(exitintinfo: u64) -> Option<u64> {
     if exitintinfo & VALID == 0 {
         return None;
@@ -43,13 +45,13 @@ pub const fn interrupted(exitintinfo: u64) -> Option<u64> {
     let vector = exitintinfo & 0xff;
     let kind = match (exitintinfo & kind::MASK, vector) {
         (kind::SOFTWARE_INTERRUPT, _) | (kind::EXCEPTION, 3 | 4) => return None,
-        // QEMU calls all that no instruction raised an exception, and then refuses to inject an exception of such a
-        // vector, as every CPU does.
+        // QEMU reports NMIs and external interrupts with the type of an exception. Like every CPU, it refuses to inject
+        // an exception with such a vector.
         (kind::EXCEPTION, 2) => kind::NMI,
         (kind::EXCEPTION, 32..) => kind::INTERRUPT,
         (kind, _) => kind,
     };
-    // The error code counts where there is one.
+    // The error code is valid only if its bit is set.
     let error_code = if exitintinfo & ERROR_CODE != 0 { exitintinfo >> 32 << 32 | ERROR_CODE } else { 0 };
     Some(VALID | kind | vector | error_code)
 }
@@ -59,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exceptions() {
+    fn general_protection_has_an_error_code_in_protected_mode_alone() {
         assert_eq!(inject(Exception::InvalidOpcode, true), 0x8000_0306);
         assert_eq!(inject(Exception::GeneralProtection, true), 0x8000_0b0d);
         assert_eq!(inject(Exception::GeneralProtection, false), 0x8000_030d);
@@ -74,12 +76,12 @@ mod tests {
         assert_eq!(interrupted(0x5_8000_0301), Some(0x8000_0301), "#DB has no error code");
         assert_eq!(interrupted(0x8000_0030), Some(0x8000_0030), "an external interrupt");
         assert_eq!(interrupted(0x8000_0202), Some(NMI));
-        assert_eq!(interrupted(0x8000_0302), Some(NMI), "as QEMU has it");
-        assert_eq!(interrupted(0x8000_0342), Some(0x8000_0042), "as QEMU has it");
+        assert_eq!(interrupted(0x8000_0302), Some(NMI), "an NMI as QEMU reports it");
+        assert_eq!(interrupted(0x8000_0342), Some(0x8000_0042), "an external interrupt as QEMU reports it");
     }
 
     #[test]
-    fn instructions_are_executed_again() {
+    fn events_of_instructions_are_not_injected_again() {
         for event in [0x8000_0480, 0x8000_0303, 0x8000_0304] {
             assert_eq!(interrupted(event), None, "{event:#x}");
         }

@@ -1,4 +1,5 @@
-//! #VMEXITs, decoded into the neutral [`Exit`]. The codes are those of appendix C, "SVM Intercept Exit Codes".
+//! The decoder of #VMEXITs into the neutral [`Exit`]. The exit codes are in AMD APM Vol. 2, appendix C "SVM Intercept
+//! Exit Codes".
 
 use super::vmcb::Control;
 use crate::mem::addr::Gpa;
@@ -6,7 +7,7 @@ use crate::vmm::exit::{Exit, Violation};
 
 /// Exit codes.
 mod code {
-    /// Of the exception with vector 18.
+    /// The exit code of the exception with vector 18.
     pub const MACHINE_CHECK: u64 = 0x52;
     pub const INIT: u64 = 0x63;
     pub const CPUID: u64 = 0x72;
@@ -20,11 +21,11 @@ mod code {
     pub const SKINIT: u64 = 0x86;
     pub const XSETBV: u64 = 0x8d;
     pub const NPF: u64 = 0x400;
-    /// -1, of which some emulators write the lower half alone.
+    /// VMEXIT_INVALID is -1. Some emulators write its low 32 bits alone.
     pub const INVALID: u64 = 0xffff_ffff;
 }
 
-/// What the exit is that `control` tells of.
+/// Decodes the exit that `control` describes.
 pub fn decode(control: &Control) -> Exit {
     match control.exitcode {
         code::CPUID => Exit::Cpuid,
@@ -33,7 +34,8 @@ pub fn decode(control: &Control) -> Exit {
     }
 }
 
-/// The exits that are not those of CPUID and VMMCALL: apart, so that these two are told by two comparisons.
+/// Decodes all exits but those of CPUID and VMMCALL. They are in a function of their own, so that those two take only
+/// two comparisons.
 #[cold]
 fn decode_other(control: &Control) -> Exit {
     match control.exitcode {
@@ -41,15 +43,15 @@ fn decode_other(control: &Control) -> Exit {
         code::MSR => Exit::Wrmsr,
         code::NPF => Exit::SecondStage(Violation {
             address: Gpa(control.exitinfo2),
-            // The present bit of the error code: AMD APM Vol. 2, 15.25.6 "Nested versus Guest Page Faults, Fault
-            // Ordering".
+            // Bit 0 of EXITINFO1 is the present bit of the error code: AMD APM Vol. 2, 15.25.6 "Nested versus Guest
+            // Page Faults, Fault Ordering".
             mapped: control.exitinfo1 & 1 != 0,
         }),
         code::XSETBV => Exit::Xsetbv,
         code::INVD => Exit::Invd,
         code::VMRUN | code::VMLOAD..=code::SKINIT | code::INVLPGA => Exit::Virtualization,
         code::INIT => Exit::Init,
-        // Not asked for: it comes where the guest has machine checks switched off and Vidar has not.
+        // Vidar does not intercept machine checks. The exit comes if CR4.MCE is 0 in the guest, while it is 1 in Vidar.
         code::MACHINE_CHECK => Exit::MachineCheck,
         code::SHUTDOWN => Exit::TripleFault,
         invalid if invalid & code::INVALID == code::INVALID => {
@@ -73,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn codes() {
+    fn exit_codes_decode() {
         assert_eq!(decoded(0x72, 0, 0), Exit::Cpuid);
         assert_eq!(decoded(0x7c, 0, 0), Exit::Rdmsr);
         assert_eq!(decoded(0x7c, 1, 0), Exit::Wrmsr);
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_page_faults() {
+    fn a_nested_page_fault_is_of_a_mapped_page_if_its_present_bit_is_set() {
         let address = Gpa(0xfee0_0300);
         assert_eq!(
             decoded(0x400, 0x1_0000_0006, address.0),
@@ -104,7 +106,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_cpu_says_has_an_answer(code in any::<u64>(), info in any::<u64>()) {
+        fn decoding_never_panics(code in any::<u64>(), info in any::<u64>()) {
             decoded(code, info, info);
         }
     }

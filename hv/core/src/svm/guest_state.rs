@@ -1,4 +1,4 @@
-//! The guest's registers in the VMCB: writing them all, and reading them for a report.
+//! The guest's registers in the VMCB: writes them all at the guest's start, and reads them for a crash report.
 
 use super::vmcb::{Clean, Page, Segment};
 use crate::policy::control::Controls;
@@ -9,7 +9,8 @@ use crate::x86::registers::{Register, Registers};
 /// DR6 after INIT.
 const DR6_RESET: u64 = 0xffff_0ff0;
 
-/// Makes the guest's state that of `state`. The general-purpose registers but RSP are not in the VMCB, as far as Vidar uses it.
+/// Writes `state` to the state-save area, except the general-purpose registers other than RSP, which the entry assembly
+/// loads. Resets DR6 and the CET state as INIT does.
 pub fn load(vmcb: &mut Page, state: &CpuState) {
     let save = vmcb.save_mut(Clean::ALL);
     let Controls { cr0, cr3, cr4, efer, .. } = state.controls;
@@ -19,7 +20,7 @@ pub fn load(vmcb: &mut Page, state: &CpuState) {
     (save.rip, save.rflags) = (state.rip, state.rflags);
     (save.rsp, save.rax) = (state.registers.get(Register::Rsp), 0);
     (save.s_cet, save.ssp, save.isst_addr) = (0, 0, 0);
-    // The current privilege level is the DPL of SS.
+    // The current privilege level is the DPL of SS, bits 6:5 of the access rights.
     save.cpl = (state[SegmentRegister::Ss].rights >> 5 & 3) as u8;
     let [cs, ss, ds, es, fs, gs, tr, ldtr] = state.segments.each_ref().map(Segment::from);
     (save.cs, save.ss, save.ds, save.es) = (cs, ss, ds, es);
@@ -32,7 +33,8 @@ pub fn load(vmcb: &mut Page, state: &CpuState) {
     (save.gdtr, save.idtr) = (table(state.gdtr), table(state.idtr));
 }
 
-/// Reads the guest's state, with what is not in the VMCB given.
+/// Reads the guest's state from the VMCB. The caller passes the general-purpose registers, of which RSP is not used,
+/// and `controls`, as the guest sees them.
 pub fn read(vmcb: &Page, registers: &Registers, controls: Controls) -> CpuState {
     let save = &vmcb.save;
     let mut registers = *registers;
@@ -52,7 +54,8 @@ pub fn read(vmcb: &Page, registers: &Registers, controls: Controls) -> CpuState 
     }
 }
 
-/// A VMCB has bits 7:0 and 15:12 of the access rights side by side. A segment that cannot be used is one that is not present.
+/// The attributes of a VMCB segment are bits 15:12 and 7:0 of the access rights, without the gap between them. An
+/// unusable segment becomes one that is not present.
 impl From<&cpu_state::Segment> for Segment {
     fn from(segment: &cpu_state::Segment) -> Self {
         let cpu_state::Segment { selector, base, limit, rights } = *segment;
@@ -89,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn a_state_that_was_loaded_reads_back() {
         let mut vmcb = Page::new_zeroed();
         let mut state = CpuState::after_init(0);
         state.registers.set(Register::Rsp, 0x7000);

@@ -1,15 +1,15 @@
-//! The intercepted instructions, for CPUs that do not save the address of the next one: their lengths, and what to do where
-//! the bytes in memory are not the instruction that exited.
+//! The lengths of intercepted instructions, for CPUs without nrip_save. Also decides what to do if the bytes in memory
+//! are not the instruction that exited.
 
 use crate::vmm::doubt::{Doubt, Site};
 
-/// The most bytes that an instruction has.
+/// The longest instruction in bytes.
 pub const MAX_LENGTH: u8 = 15;
 
-/// The prefix of an instruction that is to be atomic.
+/// The LOCK prefix.
 const LOCK: u8 = 0xf0;
 
-/// An instruction behind which the guest goes on after its exit.
+/// An intercepted instruction that Vidar emulates, so that the guest goes on after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instruction {
     /// CPUID.
@@ -22,7 +22,7 @@ pub enum Instruction {
     Xsetbv,
     /// INVD.
     Invd,
-    /// VMMCALL, or VMGEXIT, which is the same where no guest is encrypted.
+    /// VMMCALL, also as VMGEXIT: VMMCALL with a prefix, which is the same in a guest that is not encrypted.
     Vmmcall,
 }
 
@@ -31,7 +31,8 @@ impl Instruction {
     pub const ALL: [Self; 6] =
         [Self::Cpuid, Self::Rdmsr, Self::Wrmsr, Self::Xsetbv, Self::Invd, Self::Vmmcall];
 
-    /// Its bytes behind the prefixes, the first one lowest. None of them is 0, so nothing is left behind the last.
+    /// Returns the bytes of the opcode, after the prefixes, with the first byte in bits 7:0. None of them is 0, so that
+    /// 0 means that no byte is left.
     const fn opcode(self) -> u32 {
         match self {
             Self::Cpuid => 0xa2_0f,
@@ -43,22 +44,23 @@ impl Instruction {
         }
     }
 
-    /// The length of the instruction without prefixes.
+    /// Returns the length in bytes of the instruction without prefixes.
     pub const fn shortest(self) -> u8 {
         (u32::BITS - self.opcode().leading_zeros()).div_ceil(8) as u8
     }
 
-    /// Its length with all prefixes, where `bytes` begin at it; `None` where they are not it. AMD APM Vol. 3, 1.2
-    /// "Instruction Prefixes".
+    /// Returns the length of the instruction in bytes, including its prefixes, if `bytes` begin with it; otherwise
+    /// `None`. AMD APM Vol. 3, 1.2 "Instruction Prefixes".
     pub fn length(self, bytes: impl IntoIterator<Item = u8>, long_mode_64: bool) -> Option<u8> {
         self.length_with(bytes, |byte| is_prefix(byte, long_mode_64))
     }
 
-    /// Decides about an exit at `site`, where [`Instruction::length`] found something else. `bytes` are read anew. An
-    /// instruction that has exited often enough, as [`doubt`](crate::vmm::doubt) has it, is taken for its shortest form.
+    /// Decides about an exit at `site`, where [`Instruction::length`] did not find the instruction. `bytes` have been
+    /// read again since. After so many exits in a row that [`doubt`](crate::vmm::doubt) gives up, the instruction is
+    /// assumed to have its shortest form.
     ///
-    /// A LOCK prefix is undefined with each of these instructions, and no CPU exits with one; QEMU's does. AMD APM Vol. 3,
-    /// 1.2.5 "Lock Prefix".
+    /// Each of these instructions raises #UD with a LOCK prefix. A CPU does not exit then, but QEMU does. AMD APM Vol.
+    /// 3, 1.2.5 "Lock Prefix".
     #[cold]
     pub fn decide(
         self,
@@ -84,7 +86,7 @@ impl Instruction {
         if doubt.tries_again(site) { Verdict::Again } else { Verdict::Length(self.shortest()) }
     }
 
-    #[inline(always)] // a part of a round trip where the CPU does not say how long an instruction is
+    #[inline(always)] // a part of each exit's time on a CPU without nrip_save
     fn length_with(self, bytes: impl IntoIterator<Item = u8>, is_prefix: impl Fn(u8) -> bool) -> Option<u8> {
         let mut left = self.opcode();
         let mut length = 0;
@@ -106,12 +108,12 @@ impl Instruction {
     }
 }
 
-/// Returns true for a prefix that the instructions take.
+/// Returns true if `byte` is a prefix that is allowed before these instructions.
 fn is_prefix(byte: u8, long_mode_64: bool) -> bool {
     match byte {
-        // Operand and address size, segments, repetition.
+        // Operand size, address size, segment overrides, REPNE and REP.
         0x66 | 0x67 | 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0xf2 | 0xf3 => true,
-        // REX; one that another prefix follows is ignored.
+        // REX. The CPU ignores it if another prefix follows it.
         0x40..=0x4f => long_mode_64,
         _ => false,
     }
@@ -120,11 +122,11 @@ fn is_prefix(byte: u8, long_mode_64: bool) -> bool {
 /// What to do about an exit at an instruction that was not found in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The instruction has this length.
+    /// The instruction has this length in bytes.
     Length(u8),
-    /// #UD: it has a LOCK prefix, which it does not take.
+    /// The instruction has a LOCK prefix, so it raises #UD.
     Undefined,
-    /// Drop what the CPU remembers of the guest's page tables, and go on at the same RIP.
+    /// The CPU's cached translations are flushed, and the guest goes on at the same RIP.
     Again,
 }
 
@@ -139,7 +141,7 @@ mod tests {
     const SITE: Site = Site { kind: ExitKind::Cpuid, rip: 0x1000, answered: 7 };
 
     #[test]
-    fn prefixes_count() {
+    fn the_length_includes_prefixes() {
         assert_eq!(Instruction::Cpuid.length([0x0f, 0xa2, 0x90], true), Some(2));
         assert_eq!(Instruction::Vmmcall.length([0xf3, 0x66, 0x48, 0x0f, 0x01, 0xd9], true), Some(6));
         assert_eq!(Instruction::Rdmsr.length([0x48, 0x0f, 0x32], false), None, "DEC EAX");
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn shortest_forms() {
+    fn the_shortest_form_is_the_opcode() {
         assert_eq!(Instruction::ALL.map(Instruction::shortest), [2, 2, 2, 3, 2, 3]);
     }
 
@@ -169,12 +171,12 @@ mod tests {
         };
         assert_eq!(decide(&[0xf0, 0x0f, 0xa2]), Verdict::Undefined);
         assert_eq!(decide(&[0x66, 0xf0, 0x48, 0x0f, 0xa2]), Verdict::Undefined);
-        assert_eq!(decide(&[0xf0, 0x0f, 0x32]), Verdict::Again, "LOCK before something else");
-        assert_eq!(decide(&[0x2e, 0x0f, 0xa2]), Verdict::Length(3), "it is there again");
+        assert_eq!(decide(&[0xf0, 0x0f, 0x32]), Verdict::Again, "LOCK before another instruction");
+        assert_eq!(decide(&[0x2e, 0x0f, 0xa2]), Verdict::Length(3), "the instruction is in memory again");
     }
 
     #[test]
-    fn what_cannot_be_read_comes_to_an_end() {
+    fn an_instruction_that_is_never_found_is_retried_a_bounded_number_of_times() {
         for bytes in [&[][..], &[0x0f], &[0x90; 15]] {
             let mut doubt = Doubt::default();
             let mut decide = || Instruction::Cpuid.decide(&mut doubt, SITE, bytes.iter().copied(), true);
@@ -188,7 +190,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_exit_comes_again_for_ever(
+        fn no_bytes_are_retried_for_ever(
             bytes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..18), PATIENCE as usize),
             instruction in prop::sample::select(&Instruction::ALL[..]),
             rip in any::<u64>(),

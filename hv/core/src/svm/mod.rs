@@ -1,9 +1,9 @@
-//! AMD-V, as far as it can be decided without the CPU. The numbers and rules are those of AMD APM Vol. 2, chapter 15 "Secure
-//! Virtual Machine" and its appendices B "Layout of VMCB" and C "SVM Intercept Exit Codes".
+//! The part of AMD-V that needs no CPU: numbers, formats and decisions. They follow AMD APM Vol. 2, chapter 15 "Secure
+//! Virtual Machine" and appendices B "Layout of VMCB" and C "SVM Intercept Exit Codes".
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`capabilities`] | What a CPU's AMD-V must have, and what makes it faster. |
+//! | [`capabilities`] | The AMD-V features that Vidar requires or uses if present. |
 //! | [`vmcb`] | The fields of the VMCB. Each change names what the CPU must read again. |
 //! | [`setup`] | The first contents of a VMCB: what exits, and the guest's state. |
 //! | [`exit`] | Decodes an exit into the neutral `Exit`. |

@@ -1,6 +1,6 @@
-//! Nested page tables: how AMD-V encodes the second stage. The entries are those of long-mode paging, and choose their types
-//! from the PAT with which Vidar runs. AMD APM Vol. 2, 15.25 "Nested Paging", 15.25.8 "Combining Memory Types, MTRRs" and 5.3
-//! "Long-Mode Page Translation".
+//! The format of nested page tables, the second stage of AMD-V. The entries have the format of long-mode paging, and
+//! select their memory types from Vidar's PAT. AMD APM Vol. 2, 15.25 "Nested Paging", 15.25.8 "Combining Memory Types,
+//! MTRRs" and 5.3 "Long-Mode Page Translation".
 
 use crate::mem::addr::{Hpa, PageSize};
 use crate::mem::mtrr::MemoryType;
@@ -12,10 +12,11 @@ pub struct Npt;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
-/// Every access of the guest counts as one of user mode here.
+/// The nested walk treats every access of the guest as one of user mode.
 const USER: u64 = 1 << 2;
-/// Set beforehand, so that the CPU never writes to the tables.
+/// Accessed. Vidar sets it in every entry, so that the CPU never writes to the tables.
 const ACCESSED: u64 = 1 << 5;
+/// Dirty. Vidar sets it in every leaf, so that the CPU never writes to the tables.
 const DIRTY: u64 = 1 << 6;
 /// The entry of a PDPT or PD maps a page.
 const LARGE: u64 = 1 << 7;
@@ -23,9 +24,10 @@ const NO_EXECUTE: u64 = 1 << 63;
 /// The address of a table or a page, bits 51:12.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// Where PWT and PCD, the low bits of the index into the PAT, stand.
+/// The position of PWT and PCD, bits 4:3, which are the low two bits of the index into the PAT.
 const PAT_LOW_SHIFT: u32 = 3;
-/// Its high bit stands where a large page has PS, or else in bit 12, where the address of a large page has none.
+/// The high bit of the index into the PAT: bit 7 in the entry of a 4 KiB page, and bit 12 in that of a large page,
+/// where bit 7 is PS.
 const PAT_HIGH_SMALL: u64 = 1 << 7;
 const PAT_HIGH_LARGE: u64 = 1 << 12;
 
@@ -34,7 +36,7 @@ impl Format for Npt {
         table.0 & ADDRESS | PRESENT | WRITABLE | USER | ACCESSED
     }
 
-    /// A page that is mapped can be read, whether [`PageAccess::READ`] is among `access` or not.
+    /// A present page can always be read, even if `access` lacks [`PageAccess::READ`].
     fn leaf(page: Hpa, size: PageSize, memory_type: MemoryType, access: PageAccess) -> u64 {
         let index = pat::index(memory_type);
         let (large, high) =
@@ -91,7 +93,7 @@ mod tests {
     ];
 
     #[test]
-    fn entries_are_as_the_manual_draws_them() {
+    fn entries_have_the_format_of_the_manual() {
         let all = PageAccess::all();
         assert_eq!(Npt::table(Hpa(0x1234_5000)), 0x1234_5027);
         assert_eq!(Npt::leaf(Hpa(0x5000), PageSize::Size4K, MemoryType::WriteBack, all), 0x5067);
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_read_back() {
+    fn decoding_an_entry_returns_what_was_encoded() {
         assert!(!Npt::is_present(0) && !Npt::is_present(0xffff_f000));
         for size in PageSize::DESCENDING {
             for memory_type in ALL {

@@ -1,4 +1,4 @@
-//! The first contents of a VMCB: what exits, and the guest's state.
+//! The first contents of a VMCB: the intercepts, and the guest's state.
 
 use super::capabilities::Capabilities;
 use super::guest_state;
@@ -8,12 +8,13 @@ use crate::mem::pat;
 use crate::policy::control::{CR0_CD, CR0_NW};
 use crate::vmm::cpu_state::{self, CpuState};
 
-/// The ASID of the guest's translations; 0 is Vidar's own.
+/// The ASID that tags the guest's translations. ASID 0 tags Vidar's own.
 const GUEST_ASID: u32 = 1;
 
-/// What exits and where the guest's memory is. NMIs and interrupts are not among it, nor are SMIs: they find the guest
-/// as they would find the bare machine's system. Without `init_exits` the same holds for INIT: AMD APM Vol. 2, 15.17
-/// "Global Interrupt Flag, STGI and CLGI Instructions".
+/// Writes the control area: the intercepts, and the addresses of the permissions map and of the second stage's root
+/// table. NMIs, interrupts and SMIs are not intercepted, so the guest takes them as the system of a bare machine does.
+/// INIT is intercepted only with `init_exits`. AMD APM Vol. 2, 15.17 "Global Interrupt Flag, STGI and CLGI
+/// Instructions".
 pub fn controls(vmcb: &mut Page, permissions_map: Hpa, root: Hpa, init_exits: bool) {
     let control: &mut Control = vmcb.control_mut(Clean::ALL);
     let init = if init_exits { intercept::INIT } else { 0 };
@@ -27,7 +28,8 @@ pub fn controls(vmcb: &mut Page, permissions_map: Hpa, root: Hpa, init_exits: bo
     control.n_cr3 = root.0;
 }
 
-/// Makes the guest's state that after INIT, which `state` has. CD and NW of CR0 stay, as do the MSRs.
+/// Puts the guest into the state after INIT. `state` is that state, as [`CpuState::after_init`] returns it. CR0.CD,
+/// CR0.NW and the MSRs stay as they are.
 pub fn init(vmcb: &mut Page, state: &CpuState) {
     let cache_bits = vmcb.save.cr0 & (CR0_CD | CR0_NW);
     guest_state::load(vmcb, state);
@@ -36,18 +38,18 @@ pub fn init(vmcb: &mut Page, state: &CpuState) {
     (control.interrupt_shadow, control.eventinj) = (0, 0);
 }
 
-/// Starts a CPU, which is in the state after INIT, at the page that the vector of a start-up IPI names. AMD APM Vol. 2, 16.5
-/// "Interprocessor Interrupts (IPI)".
+/// Starts a CPU at the page that the vector of a start-up IPI names. The CPU must be in the state after INIT. AMD APM
+/// Vol. 2, 16.5 "Interprocessor Interrupts (IPI)".
 pub fn startup(vmcb: &mut Page, vector: u8) {
     let save = vmcb.save_mut(Clean::ALL);
     save.cs = Segment::from(&cpu_state::Segment::started_at(vector));
     save.rip = 0;
 }
 
-/// Parts that are clean after an exit.
+/// Returns the parts of the VMCB that are clean after an exit: all, or none if the CPU has no clean bits.
 pub const fn clean(capabilities: &Capabilities) -> Clean {
     if capabilities.clean_bits { Clean::ALL } else { Clean::empty() }
 }
 
-// Vidar's own pages have the type that the first entry names.
+// Vidar's own pages use entry 0 of the PAT, which must be write-back.
 const _: () = assert!(pat::HOST_PAT & 0xff == 6);

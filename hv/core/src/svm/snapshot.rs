@@ -1,4 +1,4 @@
-//! The guest's state out of the VMCB, for a crash report.
+//! Reads the guest's state from the VMCB, for a crash report.
 
 use super::guest_state;
 use super::vmcb::Page;
@@ -6,7 +6,8 @@ use crate::policy::control::Controls;
 use crate::vmm::crash::Snapshot;
 use crate::x86::registers::Registers;
 
-/// Reads everything that a report shows.
+/// Returns everything that a crash report shows. The caller passes the general-purpose registers, and the control
+/// registers as the guest sees them.
 pub fn take(vmcb: &Page, registers: &Registers, controls: Controls) -> Snapshot {
     let control = &vmcb.control;
     Snapshot {

@@ -1,17 +1,18 @@
-//! The VMCB: the guest's state and what of it exits, in one page that the CPU reads and writes as memory. What is changed of it
-//! must be named, so that the CPU does not go on with what it kept.
+//! The VMCB: the intercepts and the guest's state, in one page of memory that the CPU reads and writes. Code that
+//! changes a part must name the part, so that the CPU does not use a cached value of it.
 //!
-//! The offsets are those of appendix B, "Layout of VMCB". Fields that Vidar never uses are part of the reserved ones.
+//! The offsets are in AMD APM Vol. 2, appendix B "Layout of VMCB". Fields that Vidar does not use are in the reserved
+//! ones.
 
 use bitflags::bitflags;
 use zerocopy::FromZeros;
 
 bitflags! {
-    /// Parts of the VMCB that the CPU may take from the last run, where it has clean bits. AMD APM Vol. 2, 15.15.3
-    /// "VMCB Clean Field".
+    /// The parts of the VMCB that a CPU with clean bits may keep from the last VMRUN. AMD APM Vol. 2, 15.15.3 "VMCB
+    /// Clean Field".
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Clean: u32 {
-        /// Intercepts, TSC offset.
+        /// Intercepts and TSC offset.
         const INTERCEPTS = 1 << 0;
         /// Addresses of the permission maps.
         const PERMISSION_MAPS = 1 << 1;
@@ -19,32 +20,33 @@ bitflags! {
         const ASID = 1 << 2;
         /// Virtual interrupts.
         const INTERRUPTS = 1 << 3;
-        /// Nested paging: the root, G_PAT.
+        /// Nested paging: N_CR3 and G_PAT.
         const NESTED_PAGING = 1 << 4;
-        /// CR0, CR3, CR4, EFER.
+        /// CR0, CR3, CR4 and EFER.
         const CONTROLS = 1 << 5;
-        /// DR6, DR7.
+        /// DR6 and DR7.
         const DEBUG = 1 << 6;
-        /// GDTR, IDTR.
+        /// GDTR and IDTR.
         const DESCRIPTOR_TABLES = 1 << 7;
-        /// CS, DS, SS, ES, CPL.
+        /// CS, DS, SS, ES and CPL.
         const SEGMENTS = 1 << 8;
         /// CR2.
         const CR2 = 1 << 9;
-        /// DebugCtl and the last branch.
+        /// DebugCtl and the last-branch records.
         const LAST_BRANCH = 1 << 10;
         /// The virtual interrupt controller.
         const AVIC = 1 << 11;
-        /// S_CET, SSP, ISST_ADDR.
+        /// S_CET, SSP and ISST_ADDR.
         const SHADOW_STACK = 1 << 12;
-        /// All of these. The other bits stay 0: what they stand for on a CPU to come, Vidar does not know to have changed.
+        /// All of these parts. The other bits stay 0: Vidar cannot tell if a part that a future CPU defines has
+        /// changed.
         const ALL = (1 << 13) - 1;
     }
 }
 
-/// Intercept vectors, by their place in [`Control::intercepts`]. The bits are numbered as the exit codes.
+/// The words of [`Control::intercepts`] and their bits. Bit n of word w intercepts what has the exit code 32 * w + n.
 pub mod intercept {
-    /// The word with exit codes 60H to 7FH.
+    /// The index of the word with exit codes 60H to 7FH.
     pub const GENERAL: usize = 3;
     /// INIT.
     pub const INIT: u32 = 1 << 3;
@@ -59,9 +61,9 @@ pub mod intercept {
     /// Shutdown.
     pub const SHUTDOWN: u32 = 1 << 31;
 
-    /// The word with exit codes 80H to 9FH.
+    /// The index of the word with exit codes 80H to 9FH.
     pub const MORE: usize = 4;
-    /// VMRUN, which must be intercepted, VMMCALL, VMLOAD, VMSAVE, STGI, CLGI, SKINIT.
+    /// VMRUN, VMMCALL, VMLOAD, VMSAVE, STGI, CLGI and SKINIT. VMRUN fails if it is not intercepted itself.
     pub const SVM: u32 = 0x7f;
     /// XSETBV.
     pub const XSETBV: u32 = 1 << 13;
@@ -69,63 +71,63 @@ pub mod intercept {
 
 /// Values of [`Control::tlb_control`]. AMD APM Vol. 2, 15.16.1 "TLB Flush".
 pub mod tlb_control {
-    /// Nothing is flushed.
+    /// Flush nothing.
     pub const NOTHING: u32 = 0;
-    /// Everything.
+    /// Flush the whole TLB.
     pub const ALL: u32 = 1;
-    /// The translations of this ASID.
+    /// Flush the translations of the guest's ASID. It requires flush by ASID.
     pub const THIS_ASID: u32 = 3;
 }
 
-/// Bit of [`Control::nested_control`]: nested paging.
+/// Bit 0 of [`Control::nested_control`]: nested paging is enabled.
 pub const NP_ENABLE: u64 = 1;
 
 /// The control area.
 #[derive(Debug, Clone, FromZeros)]
 #[repr(C)]
 pub struct Control {
-    /// What exits.
+    /// The intercept vectors, as [`intercept`] describes them.
     pub intercepts: [u32; 6],
     reserved_18: [u32; 10],
-    /// Physical address of the I/O permissions map; of no effect while ports are not intercepted.
+    /// Physical address of the I/O permissions map. It has no effect, since Vidar does not intercept I/O ports.
     pub iopm_base_pa: u64,
     /// Physical address of the MSR permissions map.
     pub msrpm_base_pa: u64,
-    /// Added to the guest's TSC.
+    /// The offset that the CPU adds to the TSC when the guest reads it.
     pub tsc_offset: u64,
-    /// Tags the guest's translations; not 0.
+    /// The ASID that tags the guest's translations. It must not be 0.
     pub guest_asid: u32,
-    /// What VMRUN flushes first.
+    /// What VMRUN flushes, as a value of [`tlb_control`].
     pub tlb_control: u32,
-    /// Virtual interrupts.
+    /// The control of virtual interrupts, which Vidar does not use.
     pub interrupt_control: u64,
     /// Bit 0: the guest is in the shadow of STI or MOV SS.
     pub interrupt_shadow: u64,
-    /// Why the guest left.
+    /// The exit code: the reason for the exit.
     pub exitcode: u64,
-    /// More about it.
+    /// Information about the exit that depends on the exit code.
     pub exitinfo1: u64,
-    /// Still more.
+    /// Further information about the exit that depends on the exit code.
     pub exitinfo2: u64,
-    /// The event whose delivery the exit interrupted.
+    /// The event whose delivery the exit interrupted, in the format of [`event`](super::event).
     pub exitintinfo: u64,
-    /// Nested paging and what belongs to encrypted guests.
+    /// The controls of nested paging and of encrypted guests.
     pub nested_control: u64,
     reserved_98: [u64; 2],
-    /// The event that VMRUN injects.
+    /// The event that VMRUN injects, in the format of [`event`](super::event).
     pub eventinj: u64,
     /// Physical address of the nested page table.
     pub n_cr3: u64,
     reserved_b8: u64,
-    /// Parts that have not changed since the last run.
+    /// The parts that have not changed since the last VMRUN, as bits of [`Clean`].
     pub clean: u32,
     reserved_c4: u32,
-    /// The address behind the intercepted instruction, where the CPU saves it.
+    /// The address of the instruction after the intercepted one, on a CPU with nrip_save.
     pub nrip: u64,
     reserved_d0: [u64; 102],
 }
 
-/// A segment register. The attributes are those of a descriptor, bits 55:52 and 47:40, side by side.
+/// A segment register. The attributes are bits 55:52 and 47:40 of a descriptor, without the gap between them.
 #[derive(Debug, Clone, Copy, Default, FromZeros)]
 #[repr(C)]
 pub struct Segment {
@@ -139,9 +141,9 @@ pub struct Segment {
     pub base: u64,
 }
 
-/// [`Segment::attributes`] of CS: L, 64-bit code.
+/// The L bit of [`Segment::attributes`] of CS: 64-bit code.
 pub const LONG_CODE: u16 = 1 << 9;
-/// [`Segment::attributes`] of CS: D, operands and addresses of 32 bits.
+/// The D bit of [`Segment::attributes`] of CS: operands and addresses have 32 bits by default.
 pub const DEFAULT_32: u16 = 1 << 10;
 
 /// The state-save area.
@@ -156,23 +158,23 @@ pub struct Save {
     pub ss: Segment,
     /// DS.
     pub ds: Segment,
-    /// FS: of VMLOAD and VMSAVE.
+    /// FS. VMLOAD loads it and VMSAVE saves it.
     pub fs: Segment,
-    /// GS: of VMLOAD and VMSAVE.
+    /// GS. VMLOAD loads it and VMSAVE saves it.
     pub gs: Segment,
-    /// GDTR: base and limit.
+    /// GDTR. Only the base and the limit are used.
     pub gdtr: Segment,
-    /// LDTR: of VMLOAD and VMSAVE.
+    /// LDTR. VMLOAD loads it and VMSAVE saves it.
     pub ldtr: Segment,
-    /// IDTR: base and limit.
+    /// IDTR. Only the base and the limit are used.
     pub idtr: Segment,
-    /// TR: of VMLOAD and VMSAVE.
+    /// TR. VMLOAD loads it and VMSAVE saves it.
     pub tr: Segment,
     reserved_0a0: [u8; 43],
     /// The current privilege level.
     pub cpl: u8,
     reserved_0cc: u32,
-    /// EFER, with SVME set.
+    /// EFER. SVME must be set.
     pub efer: u64,
     reserved_0d8: [u64; 14],
     /// CR4.
@@ -209,17 +211,17 @@ pub struct Save {
     reserved_270: [u64; 306],
 }
 
-/// One VMCB, a page.
+/// A VMCB, which is one page of 4 KiB.
 #[derive(Debug, Clone, FromZeros)]
 #[repr(C)]
 pub struct Page {
-    /// Offset 0.
+    /// The control area, at offset 0.
     pub control: Control,
-    /// Offset 400H.
+    /// The state-save area, at offset 400H.
     pub save: Save,
 }
 
-/// Asserts where the manual has a field.
+/// Asserts that fields have the offsets of the manual.
 macro_rules! assert_offsets {
     ($structure:ty: $($field:ident $offset:literal)*) => {
         const _: () = {
@@ -242,24 +244,26 @@ assert_offsets!(Save:
 );
 const _: () = assert!(size_of::<Page>() == 4096);
 
-/// Offset of RAX in the page, for assembly.
+/// The offset in bytes of RAX in the VMCB, for assembly.
 pub const RAX: usize = core::mem::offset_of!(Page, save) + core::mem::offset_of!(Save, rax);
 
 impl Page {
-    /// The control area, of which the parts `changed` may be changed; what has no part of its own always may. The CPU does not go on
-    /// with what it kept of them.
+    /// Returns the control area to be changed, and marks the parts `changed` as not clean. The caller may change these
+    /// parts, and fields that belong to no part.
     pub fn control_mut(&mut self, changed: Clean) -> &mut Control {
         self.control.clean &= !changed.bits();
         &mut self.control
     }
 
-    /// The state-save area, of which the parts `changed` may be changed; what has no part of its own always may.
+    /// Returns the state-save area to be changed, and marks the parts `changed` as not clean. The caller may change
+    /// these parts, and fields that belong to no part.
     pub fn save_mut(&mut self, changed: Clean) -> &mut Save {
         self.control.clean &= !changed.bits();
         &mut self.save
     }
 
-    /// After an exit: all is as the CPU left it, no event is to be injected and nothing to be flushed.
+    /// Prepares the VMCB for the next VMRUN, after an exit: marks the parts `clean` as clean, and requests neither an
+    /// injection nor a TLB flush.
     pub const fn left(&mut self, clean: Clean) {
         self.control.clean = clean.bits();
         self.control.eventinj = 0;
@@ -272,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_marked() {
+    fn changed_parts_are_not_clean() {
         let mut vmcb = Page::new_zeroed();
         vmcb.left(Clean::ALL);
         assert_eq!(vmcb.control.clean, 0x1fff, "reserved bits are 0");
