@@ -1,10 +1,11 @@
-//! The state of the local APIC after INIT, for a CPU whose INIT exited: such an INIT resets nothing by itself.
+//! The state of the local APIC after INIT. An INIT that exits does not reset the local APIC, so Vidar writes this
+//! state.
 //!
 //! Intel SDM Vol. 3A, 11.4.7.3 "Local APIC State After an INIT Reset (Wait-for-SIPI State)" and 11.12.5.1 "x2APIC States".
 
 use super::icr::{Mode, register};
 
-/// Offsets of further registers in the page.
+/// Offsets of registers in the local APIC's page, besides those of [`register`].
 pub mod offset {
     /// Local APIC version.
     pub const VERSION: u16 = 0x30;
@@ -38,12 +39,13 @@ pub mod offset {
     pub const DIVIDE: u16 = 0x3e0;
 }
 
-/// An entry of the local vector table that is masked, and 0 otherwise.
+/// The value after INIT of an entry of the local vector table: masked, and 0 otherwise.
 const MASKED: u32 = 1 << 16;
-/// The spurious-interrupt vector register: its reset value, with the APIC disabled by software.
+/// The value after INIT of the spurious-interrupt vector register, which disables the APIC.
 pub const SPURIOUS: u32 = 0xff;
 
-/// The local vector table, each entry with the number of the highest entry from which on an APIC has it.
+/// The entries of the local vector table. An APIC has an entry if Max LVT Entry of its version register is at least the
+/// number beside it.
 const LOCAL_VECTORS: [(u16, u32); 7] = [
     (offset::TIMER, 0),
     (offset::LINT0, 0),
@@ -54,11 +56,13 @@ const LOCAL_VECTORS: [(u16, u32); 7] = [
     (offset::CMCI, 6),
 ];
 
-/// The registers that are to be written, in this order, for an APIC whose version register reads `version`. First it is
-/// disabled, so that nothing fires on the way.
+/// Returns the registers to write, by their offsets, and their values. They must be written in this order. `version` is
+/// the value of the version register. The first write disables the APIC, so that it delivers no interrupt in the
+/// meantime.
 ///
-/// The APIC's ID stays, and in x2APIC mode the logical one with it. What is requested and not yet in service stays as well,
-/// since software cannot take it back. So does the interrupt command register: a write would send.
+/// The APIC keeps its ID, and in x2APIC mode also its logical ID. It keeps the interrupts that are requested and not
+/// yet in service, since software cannot clear them. It keeps the low half of the interrupt command register, since a
+/// write would send a message.
 pub fn writes(mode: Mode, version: u32) -> impl Iterator<Item = (u16, u32)> {
     let highest = version >> 16 & 0xff;
     let entries = LOCAL_VECTORS.into_iter().filter(move |(_, from)| highest >= *from);
@@ -89,8 +93,8 @@ mod tests {
     }
 
     #[test]
-    fn it_is_disabled_first_and_masked() {
-        // Seven entries, as CPUs of today have them.
+    fn the_apic_is_disabled_before_its_entries_are_masked() {
+        // The version register of a recent CPU, whose local vector table has seven entries.
         let all: Vec<_> = writes(Mode::XApic, 0x0006_0015).collect();
         assert_eq!(all[0], (0xf0, 0xff));
         for offset in [0x2f0, 0x320, 0x330, 0x340, 0x350, 0x360, 0x370] {
@@ -104,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_sent_and_the_id_stays() {
+    fn neither_the_id_nor_the_low_half_of_the_icr_is_written() {
         for mode in [Mode::XApic, Mode::X2Apic] {
             for offset in [register::ID, register::ICR_LOW] {
                 assert_eq!(written(mode, 0x0006_0015, offset), None);
@@ -113,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn x2apic_has_no_logical_destination_to_reset() {
+    fn registers_that_x2apic_mode_lacks_are_not_written() {
         for offset in [register::LOGICAL_DESTINATION, register::DESTINATION_FORMAT, register::ICR_HIGH] {
             assert_eq!(written(Mode::X2Apic, 0x0006_0015, offset), None, "{offset:#x}");
         }
     }
 
     #[test]
-    fn older_ones_have_fewer_entries() {
+    fn entries_that_an_older_apic_lacks_are_not_written() {
         assert_eq!(written(Mode::XApic, 0x0004_0014, 0x340), Some(MASKED));
         assert_eq!(written(Mode::XApic, 0x0004_0014, 0x330), None);
         assert_eq!(written(Mode::XApic, 0x0005_0014, 0x2f0), None);

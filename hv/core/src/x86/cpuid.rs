@@ -1,6 +1,6 @@
-//! What CPUID returns.
+//! The registers that CPUID returns.
 
-/// What one CPUID leaf returns.
+/// The registers that CPUID returns for one leaf and subleaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Leaf {
     /// EAX.

@@ -1,19 +1,19 @@
-//! The interrupt command register of the local APIC: which message goes to whom.
+//! The interrupt command register (ICR) of the local APIC: messages and their destinations.
 //!
 //! Intel SDM Vol. 3A, 11.6.1 "Interrupt Command Register (ICR)" and 11.12.9 "ICR Operation in x2APIC Mode".
 
-/// How the local APIC is reached.
+/// The mode of the local APIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Through its page.
+    /// xAPIC mode: software accesses the registers in the APIC's page.
     XApic,
-    /// Through MSRs.
+    /// x2APIC mode: software accesses the registers as MSRs.
     X2Apic,
 }
 
 impl Mode {
-    /// Returns true if a message can be for the CPU with this ID alone. The register of xAPIC mode has 8 bits for it, and all ones mean
-    /// all CPUs.
+    /// Returns true if a message can be sent to the CPU with this APIC ID alone. The destination field has 8 bits in
+    /// xAPIC mode and 32 in x2APIC mode, and all ones address all CPUs.
     pub const fn reaches(self, id: u32) -> bool {
         match self {
             Self::XApic => id < 0xff,
@@ -22,7 +22,7 @@ impl Mode {
     }
 }
 
-/// Offsets in the page of xAPIC mode.
+/// Offsets of registers in the APIC's page of xAPIC mode.
 pub mod register {
     /// Local APIC ID.
     pub const ID: u16 = 0x20;
@@ -30,18 +30,18 @@ pub mod register {
     pub const LOGICAL_DESTINATION: u16 = 0xd0;
     /// Destination format register.
     pub const DESTINATION_FORMAT: u16 = 0xe0;
-    /// Interrupt command register, bits 31:0: a write sends.
+    /// Interrupt command register, bits 31:0. A write sends the message.
     pub const ICR_LOW: u16 = 0x300;
     /// Interrupt command register, bits 63:32.
     pub const ICR_HIGH: u16 = 0x310;
 }
 
-/// What matters of the message.
+/// The messages that Vidar tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
     /// INIT.
     Init,
-    /// INIT level de-assert, which nothing since the Pentium takes for more than a word about arbitration.
+    /// INIT level de-assert. CPUs since the Pentium 4 ignore it.
     Deassert,
     /// A start-up IPI with this vector.
     Startup(u8),
@@ -49,7 +49,7 @@ pub enum Message {
     Other,
 }
 
-/// For whom it is.
+/// The destination of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
     /// The sender.
@@ -64,31 +64,33 @@ pub enum Destination {
     Logical(u32),
 }
 
-/// The register's content, decoded.
+/// The decoded content of the ICR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Icr {
-    /// What is sent.
+    /// The message to send.
     pub message: Message,
-    /// To whom.
+    /// The CPUs to send it to.
     pub destination: Destination,
 }
 
-/// Delivery modes, bits 10:8.
+/// Delivery mode, bits 10:8: INIT.
 const INIT: u32 = 5;
+/// Delivery mode, bits 10:8: start-up IPI.
 const STARTUP: u32 = 6;
 /// Destination mode: logical.
 const LOGICAL: u32 = 1 << 11;
-/// Delivery status, in the register of xAPIC mode: the last message is still on its way.
+/// Delivery status, in xAPIC mode alone: the last message has not been sent yet.
 pub const PENDING: u32 = 1 << 12;
 /// Level: assert.
 const ASSERT: u32 = 1 << 14;
 /// Trigger mode: level.
 const LEVEL: u32 = 1 << 15;
-/// Bits that must be 0 in x2APIC mode.
+/// The reserved bits in x2APIC mode, which must be 0.
 const RESERVED: u64 = 0xfff3_3000;
 
 impl Icr {
-    /// Decodes bits 31:0 and the destination field behind them.
+    /// Decodes bits 31:0 of the ICR, `low`, and its destination field, `destination`, which has 8 bits in xAPIC mode
+    /// and 32 in x2APIC mode.
     pub const fn decode(mode: Mode, low: u32, destination: u32) -> Self {
         let broadcast = match mode {
             Mode::XApic => 0xff,
@@ -111,7 +113,7 @@ impl Icr {
         Self { message, destination }
     }
 
-    /// Decodes the MSR of x2APIC mode; `None` where a reserved bit is set, which is #GP.
+    /// Decodes the ICR of x2APIC mode. Returns `None` if a reserved bit is set, so that the write raises #GP.
     pub const fn decode_msr(value: u64) -> Option<Self> {
         if value & RESERVED != 0 {
             return None;
@@ -119,7 +121,8 @@ impl Icr {
         Some(Self::decode(Mode::X2Apic, value as u32, (value >> 32) as u32))
     }
 
-    /// Bits 31:0 of a message to a physical destination, or to all others.
+    /// Returns bits 31:0 of the ICR for an INIT, an INIT level de-assert or a start-up IPI, with the destination mode
+    /// physical or with a shorthand. The destination field is not among these bits.
     pub const fn encode(self) -> u32 {
         let message = match self.message {
             Message::Init => INIT << 8 | ASSERT,
@@ -136,23 +139,23 @@ impl Icr {
     }
 }
 
-/// What a local APIC answers to.
+/// The registers of a local APIC that decide which messages are for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {
-    /// Its ID.
+    /// The APIC ID.
     pub id: u32,
-    /// Logical destination register, as in xAPIC mode.
+    /// The logical destination register of xAPIC mode.
     pub logical: u32,
-    /// Destination format register.
+    /// The destination format register of xAPIC mode.
     pub format: u32,
 }
 
 impl Address {
-    /// Logical destination and destination format after INIT.
+    /// The values of the logical destination and destination format registers after INIT.
     pub const RESET: (u32, u32) = (0, u32::MAX);
 
-    /// Returns true if a message to `destination`, sent in `mode`, is for this one; `sender` says that it is the sender.
-    /// Intel SDM Vol. 3A, 11.6.2 "Determining IPI Destination".
+    /// Returns true if a message to `destination`, sent in `mode`, is for this APIC. `sender` is true if this APIC
+    /// sends the message. Intel SDM Vol. 3A, 11.6.2 "Determining IPI Destination".
     pub const fn answers(&self, destination: Destination, mode: Mode, sender: bool) -> bool {
         match (destination, mode) {
             (Destination::Itself, _) => sender,
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn as_linux_starts_a_cpu() {
+    fn the_messages_with_which_linux_starts_a_cpu_decode() {
         let to = Destination::Physical(3);
         assert_eq!(decoded(0xc500, 3), Icr { message: Message::Init, destination: to });
         assert_eq!(decoded(0x8500, 3), Icr { message: Message::Deassert, destination: to });
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn destinations() {
+    fn shorthands_and_broadcasts_decode() {
         for (low, to, expected) in [
             (0x4_0500, 3, Destination::Itself),
             (0x8_0500, 3, Destination::All),
@@ -205,12 +208,12 @@ mod tests {
         assert_eq!(
             Icr::decode(Mode::X2Apic, 0x4500, 0xff).destination,
             Destination::Physical(0xff),
-            "no broadcast with 32 bits"
+            "FFH is no broadcast in x2APIC mode"
         );
     }
 
     #[test]
-    fn an_id_that_does_not_fit_is_not_reached() {
+    fn an_id_that_the_destination_field_cannot_hold_is_not_reached() {
         for (id, xapic, x2apic) in [
             (0, true, true),
             (254, true, true),
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn logical_ids() {
+    fn logical_destinations_match_in_flat_cluster_and_x2apic_mode() {
         let flat = Address { id: 2, logical: 0x0400_0000, format: u32::MAX };
         assert!(flat.answers(Destination::Logical(0x06), Mode::XApic, false));
         assert!(!flat.answers(Destination::Logical(0x03), Mode::XApic, false));
@@ -238,7 +241,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_sent_reads_back(vector in any::<u8>(), id in 0u32..255, which in 0usize..2) {
+        fn an_encoded_message_decodes_to_itself(vector in any::<u8>(), id in 0u32..255, which in 0usize..2) {
             let message = [Message::Init, Message::Startup(vector)][which];
             for mode in [Mode::XApic, Mode::X2Apic] {
                 let icr = Icr { message, destination: Destination::Physical(id) };
@@ -255,7 +258,7 @@ mod tests {
         }
 
         #[test]
-        fn a_shorthand_needs_no_address(id in any::<u32>(), logical in any::<u32>(), format in any::<u32>()) {
+        fn shorthands_do_not_depend_on_the_address(id in any::<u32>(), logical in any::<u32>(), format in any::<u32>()) {
             let address = Address { id, logical, format };
             for mode in [Mode::XApic, Mode::X2Apic] {
                 for sender in [false, true] {

@@ -1,4 +1,5 @@
-//! Machine checks: whose one is that arrives while Vidar runs, and what the CPU says of it.
+//! Machine checks that arrive while Vidar runs: decides if they are the guest's, and describes the errors that the CPU
+//! reports.
 //!
 //! Intel SDM Vol. 3B, 16.3 "Machine-Check MSRs"; AMD APM Vol. 2, 9.3 "Machine Check Architecture MSRs".
 
@@ -6,39 +7,41 @@ use core::fmt;
 
 use super::msr::Fault;
 
-/// IA32_MCG_CAP. Its lowest byte is the number of banks.
+/// IA32_MCG_CAP. Bits 7:0 are the number of banks.
 const MCG_CAP: u32 = 0x179;
 /// IA32_MCG_STATUS.
 const MCG_STATUS: u32 = 0x17a;
-/// IA32_MC0_STATUS. The registers of a bank are its control, status, address and miscellaneous register.
+/// IA32_MC0_STATUS. The registers of a bank are, in this order: control, status, address and miscellaneous.
 const MC0_STATUS: u32 = 0x401;
-/// Registers of a bank.
+/// The number of registers of a bank.
 const REGISTERS: u32 = 4;
 
-/// IA32_MCG_STATUS.RIPV: the interrupted code can be gone on with.
+/// IA32_MCG_STATUS.RIPV: the interrupted program can be restarted.
 const RESTART_IS_VALID: u64 = 1 << 0;
-/// IA32_MCG_STATUS.EIPV: the interrupted instruction has to do with the error.
+/// IA32_MCG_STATUS.EIPV: the interrupted instruction is directly associated with the error.
 const ERROR_IS_HERE: u64 = 1 << 1;
 
-/// IA32_MCi_STATUS.VAL: the bank has an error.
+/// IA32_MCi_STATUS.VAL: the bank reports an error.
 const VALID: u64 = 1 << 63;
-/// IA32_MCi_STATUS.ADDRV: its address register is valid.
+/// IA32_MCi_STATUS.ADDRV: the bank's address register is valid.
 const ADDRESS_IS_VALID: u64 = 1 << 58;
 
-/// Whose a machine check is.
+/// Who must take a machine check that arrived while Vidar ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// The guest's, which is to take it when it goes on.
+    /// The guest takes it with its next entry.
     Guest,
-    /// Vidar's: it cannot go on.
+    /// Vidar takes it, and cannot go on.
     Vidar,
 }
 
-/// Decides by IA32_MCG_STATUS, which may not be there, and by whether this CPU has a guest that can take the machine check.
+/// Decides who must take a machine check. `status` is the value of IA32_MCG_STATUS, or [`Fault`] if the MSR does not
+/// exist. `has_guest` says that this CPU has a guest that can take the machine check.
 ///
-/// Most CPUs tell all of an error, and those that it does not concern can go on where they were: that is Vidar by accident.
-/// Where Vidar's own instruction is at fault it would fail again, and a second machine check before the guest has seen to
-/// the first shuts the CPU down. Intel SDM Vol. 3B, 16.3.1.2 "IA32_MCG_STATUS MSR".
+/// A machine check usually reaches all CPUs, and those that the error does not concern can be restarted. If Vidar can
+/// be restarted, it ran only by chance, and the guest takes the machine check. If an instruction of Vidar is associated
+/// with the error, it would fail again, and a second machine check before the guest has handled the first shuts the CPU
+/// down. Intel SDM Vol. 3B, 16.3.1.2 "IA32_MCG_STATUS MSR".
 pub fn owner(status: Result<u64, Fault>, has_guest: bool) -> Owner {
     match status {
         Ok(status) if has_guest && status & (RESTART_IS_VALID | ERROR_IS_HERE) == RESTART_IS_VALID => {
@@ -48,16 +51,19 @@ pub fn owner(status: Result<u64, Fault>, has_guest: bool) -> Owner {
     }
 }
 
-/// What the machine-check registers hold, read as it is written.
+/// The machine-check registers. Formatting reads them, and writes IA32_MCG_STATUS and each bank that reports an error.
 pub struct Banks<R>(R);
 
 impl<R: Fn(u32) -> Result<u64, Fault>> Banks<R> {
-    /// The registers that `read` reads.
+    /// Returns the machine-check registers. `read` executes RDMSR.
     pub const fn new(read: R) -> Self {
         Self(read)
     }
 
-    /// IA32_MCG_STATUS.
+    /// Reads IA32_MCG_STATUS.
+    ///
+    /// # Errors
+    /// Returns [`Fault`] if the CPU raises #GP.
     pub fn status(&self) -> Result<u64, Fault> {
         (self.0)(MCG_STATUS)
     }
@@ -88,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_vidar_can_go_on_after_is_the_guests() {
+    fn the_guest_takes_a_machine_check_if_vidar_can_be_restarted() {
         for (status, has_guest, expected) in [
             (Ok(0b101), true, Owner::Guest),
             (Ok(0b101), false, Owner::Vidar),
@@ -102,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_banks_with_an_error_are_told() {
+    fn banks_that_report_an_error_are_described() {
         let read = |index| match index {
             MCG_CAP => Ok(0x103),
             MCG_STATUS => Ok(5),

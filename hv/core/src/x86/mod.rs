@@ -1,13 +1,13 @@
-//! Facts of x86 CPUs. Nothing here decides for a guest.
+//! Facts about x86 CPUs. Nothing here decides for a guest.
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`registers`] | The general-purpose registers of the guest, as the entry assembly saves and loads them. |
+//! | [`registers`] | The guest's general-purpose registers, as the entry assembly saves and loads them. |
 //! | [`msr`] | The numbers of model-specific registers, and the bits of EFER. |
 //! | [`cpuid`] | What CPUID returns. |
-//! | [`icr`] | The interrupt command register of the local APIC: which message goes to whom. |
+//! | [`icr`] | The interrupt command register of the local APIC: messages and their destinations. |
 //! | [`apic_init`] | The state of the local APIC after INIT. |
-//! | [`machine_check`] | Machine checks: whom one concerns that arrives while Vidar runs. |
+//! | [`machine_check`] | Machine checks while Vidar runs: decides whose they are, and describes them. |
 
 pub mod apic_init;
 pub mod cpuid;

@@ -1,6 +1,7 @@
-//! Model-specific registers: their numbers, and the bits of EFER.
+//! The indices of model-specific registers, and the bits of EFER.
 //!
-//! Numbers and names: Intel SDM Vol. 4, 2.1 "Architectural MSRs".
+//! The indices and names are in Intel SDM Vol. 4, 2.1 "Architectural MSRs", and those of AMD in AMD APM Vol. 2,
+//! appendix A "MSR Cross-Reference".
 
 /// IA32_APIC_BASE.
 pub const APIC_BASE: u32 = 0x1b;
@@ -38,9 +39,9 @@ pub const PEBS_ENABLE: u32 = 0x3f1;
 pub const PEBS_BASE: u32 = 0x3f4;
 /// IA32_PEBS_INDEX.
 pub const PEBS_INDEX: u32 = 0x3f5;
-/// IA32_PMC_GP0_CFG_C; that of each further counter is 4 later.
+/// IA32_PMC_GP0_CFG_C. The index for each further general-purpose counter is 4 higher.
 pub const GP0_CFG_C: u32 = 0x1903;
-/// IA32_PMC_FX0_CFG_C; likewise.
+/// IA32_PMC_FX0_CFG_C. The index for each further fixed-function counter is 4 higher.
 pub const FIXED0_CFG_C: u32 = 0x1983;
 /// IA32_VMX_BASIC, the first of the VMX capability MSRs.
 pub const VMX_BASIC: u32 = 0x480;
@@ -64,7 +65,7 @@ pub const X2APIC: u32 = 0x800;
 pub const X2APIC_ID: u32 = 0x802;
 /// IA32_X2APIC_ICR.
 pub const X2APIC_ICR: u32 = 0x830;
-/// IA32_TME_ACTIVATE: how memory is encrypted.
+/// IA32_TME_ACTIVATE: enables and configures the encryption of memory.
 pub const TME_ACTIVATE: u32 = 0x982;
 /// IA32_BNDCFGS.
 pub const BNDCFGS: u32 = 0xd90;
@@ -74,19 +75,19 @@ pub const LBR_CTL: u32 = 0x14ce;
 pub const EFER: u32 = 0xc000_0080;
 /// IA32_GS_BASE.
 pub const GS_BASE: u32 = 0xc000_0101;
-/// TSC_RATIO of AMD-V: what the guest's TSC runs at, beside the CPU's.
+/// TSC_RATIO of AMD-V: the ratio of the guest's TSC to the CPU's.
 pub const TSC_RATIO: u32 = 0xc000_0104;
-/// SYSCFG of AMD: what of memory is encrypted, and what its type comes from.
+/// SYSCFG of AMD: enables the encryption of memory, the MTRRs' extensions, TOP_MEM2 and SNP.
 pub const SYSCFG: u32 = 0xc001_0010;
-/// IORR_BASE0 of AMD, the first of four MSRs that send ranges of addresses to memory or to devices.
+/// IORR_BASE0 of AMD, the first of four MSRs that direct ranges of addresses to memory or to devices.
 pub const IORR_BASE0: u32 = 0xc001_0016;
 /// IORR_MASK1 of AMD, the last of them.
 pub const IORR_MASK1: u32 = 0xc001_0019;
-/// TOP_MEM of AMD: from here to 4 GiB addresses are those of devices.
+/// TOP_MEM of AMD: the addresses from this value to 4 GiB are those of devices.
 pub const TOP_MEM: u32 = 0xc001_001a;
-/// TOP_MEM2 of AMD: from here on, above 4 GiB, addresses are those of devices.
+/// TOP_MEM2 of AMD: above 4 GiB, the addresses from this value on are those of devices.
 pub const TOP_MEM2: u32 = 0xc001_001d;
-/// MMIO_CFG_BASE of AMD: where the configuration space of PCI is.
+/// MMIO_CFG_BASE of AMD: the address of PCI's configuration space.
 pub const MMIO_CFG_BASE: u32 = 0xc001_0058;
 /// SMM_BASE of AMD, the first of the MSRs that place the memory of system-management mode.
 pub const SMM_BASE: u32 = 0xc001_0111;
@@ -98,11 +99,11 @@ pub const VM_CR: u32 = 0xc001_0114;
 pub const VM_HSAVE_PA: u32 = 0xc001_0117;
 /// SVM_KEY of AMD-V.
 pub const SVM_KEY: u32 = 0xc001_0118;
-/// GHCB of AMD-V: an address by which an encrypted guest calls its hypervisor.
+/// GHCB of AMD-V: the address of the block by which an encrypted guest calls its hypervisor.
 pub const GHCB: u32 = 0xc001_0130;
-/// RMP_BASE of AMD: where the table of encrypted guests' memory is.
+/// RMP_BASE of AMD: the address of the reverse map table, which SNP needs.
 pub const RMP_BASE: u32 = 0xc001_0132;
-/// RMP_END of AMD.
+/// RMP_END of AMD: the end of the reverse map table.
 pub const RMP_END: u32 = 0xc001_0133;
 /// PATCH_LOADER: a write loads AMD's microcode.
 pub const PATCH_LOADER: u32 = 0xc001_0020;
@@ -118,6 +119,6 @@ pub const EFER_NXE: u64 = 1 << 11;
 /// IA32_EFER.SVME: the instructions of AMD-V are enabled.
 pub const EFER_SVME: u64 = 1 << 12;
 
-/// The CPU raises #GP for an access to an MSR, or for another privileged instruction.
+/// The error of an access to an MSR, or of another privileged instruction, that raises #GP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault;

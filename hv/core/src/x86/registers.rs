@@ -1,6 +1,6 @@
 //! The guest's general-purpose registers, as the entry assembly saves and loads them.
 
-/// Numbers of the registers, as in instruction encodings and exit qualifications.
+/// The general-purpose registers, with their numbers in instruction encodings and exit qualifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Register {
@@ -12,7 +12,7 @@ pub enum Register {
     Rdx = 2,
     /// RBX.
     Rbx = 3,
-    /// RSP; its slot is not used, the extension keeps it elsewhere.
+    /// RSP. The entry assembly does not use its slot, since the VMCS or VMCB holds the value.
     Rsp = 4,
     /// RBP.
     Rbp = 5,
@@ -39,7 +39,7 @@ pub enum Register {
 }
 
 impl Register {
-    /// All of them, by number.
+    /// All registers, in the order of their numbers.
     pub const ALL: [Self; 16] = [
         Self::Rax,
         Self::Rcx,
@@ -59,24 +59,24 @@ impl Register {
         Self::R15,
     ];
 
-    /// The register with the low four bits of `number`.
+    /// Returns the register whose number is in bits 3:0 of `number`. The other bits are ignored.
     pub const fn from_number(number: u64) -> Self {
         Self::ALL[(number & 15) as usize]
     }
 
-    /// Offset of the register in [`Registers`], for assembly.
+    /// Returns the offset in bytes of the register in [`Registers`], for assembly.
     pub const fn offset(self) -> usize {
         self as usize * 8
     }
 }
 
-/// The registers, at [`Register::offset`] each.
+/// The values of the registers, each at its [`Register::offset`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Registers([u64; 16]);
 
 impl Registers {
-    /// The value of `register`, all 64 bits.
+    /// Returns all 64 bits of `register`.
     pub const fn get(&self, register: Register) -> u64 {
         self.0[register as usize]
     }
@@ -86,17 +86,17 @@ impl Registers {
         self.0[register as usize] = value;
     }
 
-    /// The low 32 bits of `register`: what instructions like CPUID and RDMSR look at.
+    /// Returns the low 32 bits of `register`, as instructions such as CPUID and RDMSR read it.
     pub const fn low(&self, register: Register) -> u32 {
         self.get(register) as u32
     }
 
-    /// EDX:EAX, as WRMSR and XSETBV take it.
+    /// Returns EDX:EAX, as WRMSR and XSETBV read it.
     pub const fn edx_eax(&self) -> u64 {
         (self.low(Register::Rdx) as u64) << 32 | self.low(Register::Rax) as u64
     }
 
-    /// Sets EDX:EAX and clears the upper halves, as RDMSR does.
+    /// Sets EDX:EAX to `value`, and clears the high halves of RDX and RAX, as RDMSR does.
     pub const fn set_edx_eax(&mut self, value: u64) {
         self.set(Register::Rax, value & 0xffff_ffff);
         self.set(Register::Rdx, value >> 32);
