@@ -1,4 +1,5 @@
-//! The guest's CPUID: the CPU's own, but for the bits in the tables of [`cpuid_bits`](crate::policy::cpuid_bits).
+//! The guest's CPUID: the CPU's own values, except for hypervisor leaves, some whole leaves, and the bits in the tables
+//! of [`cpuid_bits`](crate::policy::cpuid_bits).
 
 use super::cpuid_bits::{
     AMD_FEATURES, EXTENDED_FEATURES, EXTENDED_STATE, FEATURES, HYPERVISOR_BIT, KEY_LOCKER, PEBS_SUBLEAVES,
@@ -11,38 +12,39 @@ use crate::mem::encryption;
 pub use crate::policy::cpuid_bits::Output;
 use crate::x86::cpuid::Leaf;
 
-/// What decides over the guest's CPUID, beside the CPU.
+/// The settings that decide, besides the CPU, about the guest's CPUID.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// Features that work in the guest.
+    /// The features that depend on the extension and that the guest can use.
     pub features: Features,
-    /// The guest is told of Vidar.
+    /// True if CPUID tells the guest of Vidar: by the hypervisor bit and by Vidar's own leaves.
     pub hypervisor_bit: bool,
-    /// By how many bits physical addresses are narrower than the CPU says, for a reason that the guest does not see.
+    /// The number of bits by which physical addresses are narrower than CPUID reports, because of a feature that the
+    /// guest does not see.
     pub narrower: u32,
 }
 
-/// How many extended leaves there are.
+/// Leaf 80000000H: EAX is the highest extended leaf.
 const EXTENDED_LEAVES: u32 = 0x8000_0000;
 
-/// Leaf 8000000AH: SVM's features. A CPU that has the leaf but not SVM reads zeros there.
+/// Leaf 8000000AH: the features of SVM. A CPU that has the leaf but not SVM returns zeros.
 const SVM_LEAF: u32 = 0x8000_000a;
 
-/// Leaf 8000001FH: memory encryption, whose bit in an address Vidar does not follow when it reads the guest's tables, and
-/// encrypted guests.
+/// Leaf 8000001FH: memory encryption and encrypted guests. It is hidden, since Vidar does not handle the encryption bit
+/// of an address when it reads the guest's page tables.
 const ENCRYPTION_LEAF: u32 = encryption::AMD_LEAF;
 
-/// Leaf 14H: what Intel PT can do.
+/// Leaf 14H: the capabilities of Intel PT.
 const INTEL_PT_LEAF: u32 = 0x14;
 
-/// Leaves that no CPU has, which hypervisors use.
+/// The leaves that are reserved for hypervisors. No CPU has them.
 const HYPERVISOR_LEAVES: core::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_ffff;
 
-/// A leaf that neither a CPU nor a hypervisor has: what the CPU gives for it, it gives for every leaf that it lacks.
+/// A leaf that neither a CPU nor a hypervisor has. The CPU returns the same for it as for every leaf that it lacks.
 const NO_LEAF: u32 = *HYPERVISOR_LEAVES.start() - 1;
 
-/// What the guest gets for `leaf` and `subleaf`. `native` asks the CPU; `cr4` asks for the guest's CR4, `no_execute` whether it
-/// has left no-execute pages enabled.
+/// Returns what CPUID returns to the guest for `leaf` and `subleaf`. `native` executes CPUID. `cr4` returns the guest's
+/// CR4. `no_execute` returns true unless the guest has disabled no-execute pages in IA32_MISC_ENABLE.
 pub fn answer(
     leaf: u32,
     subleaf: u32,
@@ -54,11 +56,11 @@ pub fn answer(
     let leaf = match leaf {
         _ if !HYPERVISOR_LEAVES.contains(&leaf) => leaf,
         _ if policy.hypervisor_bit => return hypervisor_leaf(leaf),
-        // The leaves of a hypervisor below Vidar are never shown. What they offer works by guest-physical addresses, which
-        // that hypervisor would write to beside Vidar; so it is one that names itself to nobody.
+        // The guest never sees the leaves of a hypervisor below Vidar. Their interfaces take guest-physical addresses,
+        // to which that hypervisor would write past Vidar's second stage. So it looks like a hypervisor without a name.
         _ if native(1, 0).ecx & 1 << HYPERVISOR_BIT != 0 => return Leaf::default(),
-        // On a bare machine they are absent: CPUs of Intel give their highest basic leaf then, those of AMD zeros. Intel
-        // SDM Vol. 2A, 3.3 "CPUID-CPU Identification".
+        // A bare machine lacks these leaves. For a leaf that they lack, Intel's CPUs return their highest basic leaf,
+        // and AMD's CPUs return zeros. Intel SDM Vol. 2A, 3.3 "CPUID-CPU Identification".
         _ => NO_LEAF,
     };
     let table = match leaf {
@@ -66,13 +68,13 @@ pub fn answer(
         7 => EXTENDED_FEATURES,
         0xd => EXTENDED_STATE,
         0x19 => KEY_LOCKER,
-        // On a CPU without this leaf the answer is that to another.
+        // A CPU without this leaf returns another one, which must not be changed.
         0x23 if native(0, 0).eax < leaf => return native(leaf, subleaf),
         0x23 if PEBS_SUBLEAVES.contains(&subleaf) => return Leaf::default(),
         0x23 => PERFORMANCE,
         0x8000_0001 => AMD_FEATURES,
         0x8000_0008 => return sizes(native(leaf, subleaf), policy.narrower),
-        // A CPU without the leaf, such as any of Intel, answers as for any other that it lacks.
+        // A CPU without these leaves, such as any of Intel, returns the same as for every leaf that it lacks.
         SVM_LEAF | ENCRYPTION_LEAF if native(EXTENDED_LEAVES, 0).eax >= leaf => return Leaf::default(),
         INTEL_PT_LEAF if !policy.features.contains(Features::INTEL_PT) => return Leaf::default(),
         _ => return native(leaf, subleaf),
@@ -88,7 +90,7 @@ pub fn answer(
         let mask = 1 << row.bit;
         let set = match row.rule {
             Rule::Hide => false,
-            // A feature that the CPU lacks can't be on: its bit of CR4 is reserved.
+            // If the CPU lacks the feature, the bit of CR4 is reserved and thus 0.
             Rule::Follow(bit) => cr4() & bit != 0,
             Rule::Needs(feature) => *output & mask != 0 && policy.features.contains(feature),
             Rule::NoExecute => *output & mask != 0 && no_execute(),
@@ -109,21 +111,21 @@ pub fn answer(
         return Leaf::default();
     }
     if (leaf, subleaf) == (0xd, 1) && !policy.features.contains(Features::XSAVES) {
-        // What IA32_XSS could enable.
+        // ECX and EDX are the bits that can be set in IA32_XSS.
         (result.ecx, result.edx) = (0, 0);
     }
     result
 }
 
-/// Leaf 80000008H, which the CPU gives as `native`: the width of a physical address, and INVLPGB with TLBSYNC, which a guest has
-/// only if its hypervisor lets it.
+/// Returns leaf 80000008H for the guest, where `native` is that of the CPU. Physical addresses are narrower by
+/// `narrower` bits. INVLPGB and TLBSYNC are hidden: a guest can execute them only if its hypervisor enables them.
 const fn sizes(native: Leaf, narrower: u32) -> Leaf {
     const WIDTH: u32 = 0xff;
     let width = (native.eax & WIDTH).saturating_sub(narrower);
     Leaf { eax: native.eax & !WIDTH | width, ebx: native.ebx & !(1 << 3), ..native }
 }
 
-/// Vidar's own leaves.
+/// Returns one of Vidar's own leaves, or zeros for a hypervisor leaf that Vidar does not have.
 fn hypervisor_leaf(leaf: u32) -> Leaf {
     let [ebx, ecx, edx] = const {
         let s = vidar_abi::SIGNATURE;
@@ -167,16 +169,12 @@ mod tests {
             _ => ONES,
         };
         for leaf in [SVM_LEAF, ENCRYPTION_LEAF] {
-            assert_eq!(
-                answer(leaf, 0, &ALL, intel, || 0, || true),
-                ONES,
-                "as for any leaf that the CPU lacks"
-            );
+            assert_eq!(answer(leaf, 0, &ALL, intel, || 0, || true), ONES, "the CPU lacks the leaf");
         }
     }
 
     #[test]
-    fn sizes_are_those_of_the_guest() {
+    fn invlpgb_is_hidden_and_physical_addresses_are_narrower() {
         let native = Leaf { eax: 0x3930, ebx: !0, ecx: 0x500f, edx: 1 };
         let answered = |policy: &Policy| answer(0x8000_0008, 0, policy, |_, _| native, || 0, || true);
         assert_eq!(answered(&ALL), Leaf { ebx: !(1 << 3), ..native }, "INVLPGB");
@@ -207,27 +205,31 @@ mod tests {
         assert_eq!(answer(0x14, 0, &none, |_, _| ONES, || 0, || true), Leaf::default());
         assert_eq!(changed(0xd, 0, &none, ONES, 0), [1 << 19, 0, 0, 0]);
         assert_eq!(answer(0xd, 19, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
-        assert_eq!(changed(0x8000_0001, 0, &none, Leaf::default(), 0), [0; 4], "nothing is invented");
+        assert_eq!(
+            changed(0x8000_0001, 0, &none, Leaf::default(), 0),
+            [0; 4],
+            "the CPU has none of the features"
+        );
     }
 
     const SILENT: Policy = Policy { hypervisor_bit: false, ..ALL };
 
-    /// The text in a hypervisor's first leaf.
+    /// Returns the signature in a hypervisor's first leaf.
     fn signature(leaf: Leaf) -> Vec<u8> {
         [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat()
     }
 
     #[test]
-    fn the_guest_is_told_of_vidar_if_it_is_to_be() {
+    fn with_the_hypervisor_bit_the_guest_sees_vidars_leaves() {
         let first = answer(0x4000_0000, 0, &ALL, |_, _| ONES, || 0, || true);
         assert_eq!((first.eax, signature(first)), (0x4000_0001, vidar_abi::SIGNATURE.to_vec()));
         assert_eq!(changed(1, 0, &ALL, Leaf::default(), 0), [0, 0, 1 << 31, 0]);
     }
 
     #[test]
-    fn on_a_bare_machine_a_silent_vidar_leaves_no_trace() {
+    fn on_a_bare_machine_without_the_hypervisor_bit_cpuid_is_the_cpus() {
         assert_eq!(changed(1, 0, &SILENT, Leaf::default(), 0), [0; 4]);
-        // CPUs answer for a leaf that they lack as they like, and here with its number.
+        // CPUs differ in what they return for a leaf that they lack. This one returns the leaf's number.
         let native = |leaf, _| Leaf { ebx: if leaf == 1 { 0 } else { leaf }, ..Leaf::default() };
         for leaf in [0x4000_0000, 0x4000_0001, 0x4000_0100, 0x4fff_ffff] {
             assert_eq!(answer(leaf, 0, &SILENT, native, || 0, || true).ebx, 0x3fff_ffff, "{leaf:#x}");
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn under_another_hypervisor_its_bit_is_shown_and_its_offers_are_not() {
+    fn under_another_hypervisor_its_bit_is_shown_and_its_leaves_are_hidden() {
         assert_eq!(changed(1, 0, &SILENT, ONES, CR4_OSXSAVE), changed(1, 0, &ALL, ONES, CR4_OSXSAVE));
         for leaf in [0x4000_0000, 0x4000_0001, 0x4000_0100, 0x4fff_ffff] {
             assert_eq!(answer(leaf, 0, &SILENT, |_, _| ONES, || 0, || true), Leaf::default(), "{leaf:#x}");
@@ -244,25 +246,25 @@ mod tests {
     }
 
     #[test]
-    fn what_vidar_was_not_taught_is_hidden_where_it_might_exit() {
+    fn without_untaught_features_the_guest_sees_known_features_alone() {
         let intel = Policy {
             features: Features::all().difference(Features::UNTAUGHT),
             hypervisor_bit: true,
             narrower: 0,
         };
         let shown = |subleaf| answer(7, subleaf, &intel, |_, _| ONES, || CR4_PKE, || true);
-        // MSR instructions with an immediate are decoded; SIPI64, the user timer and others are not known.
+        // Vidar decodes MSR instructions with an immediate, and does not know SIPI64, the user timer and others.
         assert_eq!((shown(1).ecx, shown(1).ebx, shown(1).edx & 1 << 13), (1 << 5, 0b1001, 0));
         assert_eq!(shown(0).edx & 1 << 21, 0);
         assert_eq!(shown(2), ONES);
-        // What CPUs have today stays: all of EBX; UMIP, CET and LA57; LASS; AVX10.
+        // Known features are shown: all of EBX; UMIP, CET and LA57; LASS; AVX10.
         let known = 1 << 2 | 1 << 7 | 1 << 16;
         assert_eq!((shown(0).ebx, shown(0).ecx & known), (!0, known));
         assert_eq!((shown(1).eax & 1 << 6, shown(1).edx & 1 << 19), (1 << 6, 1 << 19));
     }
 
     #[test]
-    fn there_is_no_nx_while_it_is_disabled() {
+    fn nx_is_hidden_while_the_guest_has_disabled_it() {
         let disabled = answer(0x8000_0001, 0, &ALL, |_, _| ONES, || 0, || false);
         assert_eq!(disabled.edx, !(1 << 20));
         assert_eq!(changed(0x8000_0001, 0, &ALL, ONES, 0)[3], 0);
@@ -276,12 +278,12 @@ mod tests {
         }
         assert_eq!(changed(0x23, 1, &ALL, ONES, 0), [0; 4]);
         let old = Leaf { eax: 0x16, ..ONES };
-        assert_eq!(changed(0x23, 4, &ALL, old, 0), [0; 4], "a CPU without the leaf answers to another");
+        assert_eq!(changed(0x23, 4, &ALL, old, 0), [0; 4], "the CPU lacks the leaf and returns another");
     }
 
     proptest! {
         #[test]
-        fn other_leaves_are_the_cpus(leaf in any::<u32>(), subleaf in any::<u32>(), seed in any::<u32>()) {
+        fn all_other_leaves_are_those_of_the_cpu(leaf in any::<u32>(), subleaf in any::<u32>(), seed in any::<u32>()) {
             let special =
                 [1, 7, 0xd, 0x19, 0x23, 0x8000_0001, 0x8000_0008, SVM_LEAF, ENCRYPTION_LEAF, INTEL_PT_LEAF];
             prop_assume!(!special.contains(&leaf) && !HYPERVISOR_LEAVES.contains(&leaf));

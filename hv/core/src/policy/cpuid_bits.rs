@@ -1,11 +1,11 @@
-//! The bits of CPUID that the guest gets otherwise than the CPU has them, by leaf.
+//! The bits of CPUID that differ between the guest and the CPU, by leaf.
 
 use super::control::{CR4_KL, CR4_OSXSAVE, CR4_PKE};
 use super::features::Features;
 use super::xcr0;
 use crate::x86::cpuid::Leaf;
 
-/// One of the four registers.
+/// A register in which CPUID returns a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     /// EAX.
@@ -19,7 +19,7 @@ pub enum Output {
 }
 
 impl Leaf {
-    /// The register `output`.
+    /// Returns the value of the register `output`.
     pub const fn get(&self, output: Output) -> u32 {
         match output {
             Output::Eax => self.eax,
@@ -30,23 +30,23 @@ impl Leaf {
     }
 }
 
-/// What becomes of a bit.
+/// The rule for a bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// Reads 0.
+    /// The bit is 0.
     Hide,
-    /// Reads as this bit of the guest's CR4: the CPU would report Vidar's.
+    /// The bit is that of the guest's CR4, since the CPU reports the bit of Vidar's CR4.
     Follow(u64),
-    /// Reads 0 unless the extension lets the guest use the feature.
+    /// The bit is 0 unless the guest can use this feature.
     Needs(Features),
-    /// Reads 0 while the guest has disabled no-execute pages.
+    /// The bit is 0 while the guest has disabled no-execute pages.
     NoExecute,
-    /// Reads 1 if the guest is told of Vidar, and as the CPU has it if not: under another hypervisor the guest sees, as
-    /// without Vidar, that it is not on a bare machine.
+    /// The bit is 1 if CPUID tells the guest of Vidar, and otherwise that of the CPU. So under another hypervisor the
+    /// guest sees, as without Vidar, that it is not on a bare machine.
     Hypervisor,
 }
 
-/// A bit, and what becomes of it; for leaves with subleaves, in subleaf `subleaf` alone.
+/// A bit of a leaf, and the rule for it. If `subleaf` is set, the rule applies to that subleaf alone.
 pub(super) struct Bit {
     pub subleaf: Option<u32>,
     pub output: Output,
@@ -62,10 +62,10 @@ const fn sub(subleaf: u32, output: Output, bit: u32, rule: Rule) -> Bit {
     Bit { subleaf: Some(subleaf), output, bit, rule }
 }
 
-/// The bit of leaf 01H, ECX, that CPUs leave 0 for hypervisors.
+/// The number of the bit in leaf 01H, ECX, that is 0 on a bare machine and that hypervisors set.
 pub(super) const HYPERVISOR_BIT: u32 = 31;
 
-/// Leaf 01H: VMX and SMX are Vidar's; OSXSAVE; and [`HYPERVISOR_BIT`].
+/// Leaf 01H: VMX, SMX, OSXSAVE, and [`HYPERVISOR_BIT`].
 pub(super) const FEATURES: &[Bit] = &[
     bit(Output::Ecx, 5, Rule::Hide),
     bit(Output::Ecx, 6, Rule::Hide),
@@ -73,10 +73,15 @@ pub(super) const FEATURES: &[Bit] = &[
     bit(Output::Ecx, HYPERVISOR_BIT, Rule::Hypervisor),
 ];
 
-/// Leaf 07H: INVPCID, Intel PT, OSPKE, WAITPKG, RDPID, PCONFIG. Subleaf 1: FRED and the sources of NMIs that it reports, as
-/// Vidar could not deliver such events again; MSRLIST, which no control that Vidar knows lets through; USER_MSR, whose
-/// instructions exit at CPL 3; CET_SSS, with which an exit while a shadow stack is switched must not leave it busy;
-/// APX, whose registers 16 to 31 Vidar cannot reach when an exit names one.
+/// Leaf 07H. Subleaf 0: INVPCID, Intel PT, OSPKE, WAITPKG, RDPID and PCONFIG depend on the extension or on CR4.
+///
+/// Subleaf 1, of which these are hidden:
+///
+/// * FRED and the NMI sources that it reports, since Vidar cannot deliver such an event again;
+/// * MSRLIST, since Vidar does not set a control that enables its instructions;
+/// * USER_MSR, since its instructions exit at CPL 3;
+/// * CET_SSS, since it requires that no exit leaves a shadow stack busy while the CPU switches to it;
+/// * APX, since Vidar cannot access registers 16 to 31 if an exit names one.
 pub(super) const EXTENDED_FEATURES: &[Bit] = &[
     sub(0, Output::Ebx, 10, Rule::Needs(Features::INVPCID)),
     sub(0, Output::Ebx, 25, Rule::Needs(Features::INTEL_PT)),
@@ -92,22 +97,22 @@ pub(super) const EXTENDED_FEATURES: &[Bit] = &[
     sub(1, Output::Edx, 21, Rule::Hide),
 ];
 
-/// Leaf 0DH: XCR0 without APX; subleaf 1: XSAVES. The sizes in this leaf follow XCR0 and IA32_XSS, which are the guest's in
-/// the CPU.
+/// Leaf 0DH. Subleaf 0: APX in XCR0; subleaf 1: XSAVES. The sizes in this leaf depend on XCR0 and IA32_XSS, which hold
+/// the guest's values in the CPU.
 pub(super) const EXTENDED_STATE: &[Bit] =
     &[sub(0, Output::Eax, xcr0::APX, Rule::Hide), sub(1, Output::Eax, 3, Rule::Needs(Features::XSAVES))];
 
 /// Leaf 19H: AESKLE.
 pub(super) const KEY_LOCKER: &[Bit] = &[bit(Output::Ebx, 0, Rule::Follow(CR4_KL))];
 
-/// Leaf 23H: PEBS by its own counters and subleaves, which Vidar refuses as it does the older kind.
+/// Leaf 23H: the subleaves of architectural PEBS, which are hidden as the older kind of PEBS is.
 pub(super) const PERFORMANCE: &[Bit] =
     &[sub(0, Output::Eax, 4, Rule::Hide), sub(0, Output::Eax, 5, Rule::Hide)];
 
-/// Those subleaves.
+/// The subleaves of leaf 23H that describe PEBS.
 pub(super) const PEBS_SUBLEAVES: [u32; 2] = [4, 5];
 
-/// Leaf 80000001H: SVM and SKINIT are Vidar's; NX; RDTSCP.
+/// Leaf 80000001H: SVM, SKINIT, NX and RDTSCP.
 pub(super) const AMD_FEATURES: &[Bit] = &[
     bit(Output::Ecx, 2, Rule::Hide),
     bit(Output::Ecx, 12, Rule::Hide),

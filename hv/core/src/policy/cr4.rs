@@ -1,11 +1,11 @@
-//! The bits of CR4 that the guest may set: those of the features that its CPUID shows, and no others.
+//! The bits of CR4 that the guest may set: those of features that the guest's CPUID shows.
 //!
 //! Intel SDM Vol. 3A, 2.5 "Control Registers"; AMD APM Vol. 2, 3.1.3 "CR4 Register".
 
 use super::cpuid::{Output, Policy, answer};
 use crate::x86::cpuid::Leaf;
 
-/// A bit of CR4, and a bit of CPUID with which the CPU has it.
+/// The number of a bit of CR4, and a bit of CPUID that reports the feature.
 struct Row {
     cr4: u32,
     leaf: u32,
@@ -21,7 +21,7 @@ const fn row(cr4: u32, leaf: u32, subleaf: u32, output: Output, bit: u32) -> Row
 /// VME, PVI, TSD, DE, PSE, PAE, MCE, PGE, PCE, OSFXSR and OSXMMEXCPT, which every 64-bit CPU has.
 const ALWAYS: u64 = 0x7ff;
 
-/// The others. VMXE and SMXE are not among them: CPUID hides their features.
+/// The bits that depend on a feature. VMXE and SMXE are not among them, since CPUID hides their features.
 const ROWS: &[Row] = &[
     row(11, 7, 0, Output::Ecx, 2),  // UMIP
     row(12, 7, 0, Output::Ecx, 16), // LA57
@@ -41,7 +41,7 @@ const ROWS: &[Row] = &[
     row(32, 7, 1, Output::Eax, 17), // FRED
 ];
 
-/// The bits that a guest under `policy` may set on a CPU whose CPUID is `native`.
+/// Returns the bits of CR4 that a guest under `policy` may set. `native` executes CPUID.
 pub fn allowed(policy: &Policy, native: impl Fn(u32, u32) -> Leaf) -> u64 {
     let has = |row: &&Row| {
         let exists = native(0, 0).eax >= row.leaf;
@@ -63,7 +63,7 @@ mod tests {
     const FRED: u64 = 1 << 32;
 
     #[test]
-    fn bits_come_with_their_feature() {
+    fn a_bit_is_allowed_if_cpuid_shows_its_feature() {
         let cpuid = |leaf, subleaf| match (leaf, subleaf) {
             (0, _) => Leaf { eax: 7, ..Leaf::default() },
             (1, _) => Leaf { ecx: 1 << 26, ..Leaf::default() },
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cpuid_hides_cannot_be_set() {
+    fn bits_of_features_that_cpuid_hides_are_not_allowed() {
         let everything = |_, _| Leaf { eax: !0, ebx: !0, ecx: !0, edx: !0 };
         for features in [Features::empty(), Features::all()] {
             let bits = allowed(&Policy { features, ..POLICY }, everything);
@@ -85,8 +85,8 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_that_is_not_there_has_no_features() {
-        // A CPU of Intel answers with its highest basic leaf.
+    fn a_leaf_that_the_cpu_lacks_has_no_features() {
+        // For a leaf that it lacks, a CPU of Intel returns its highest basic leaf.
         let old = |leaf, _| Leaf { eax: if leaf == 0 { 6 } else { !0 }, ebx: !0, ecx: !0, edx: !0 };
         assert_eq!(allowed(&POLICY, old), ALWAYS | 1 << 17 | CR4_OSXSAVE);
     }

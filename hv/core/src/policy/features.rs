@@ -1,9 +1,11 @@
-//! Features of the CPU that depend on the extension: the guest sees them only if Vidar has enabled what they need.
+//! The features of the CPU that depend on the extension. The guest sees them only if the extension supports them in a
+//! guest.
 
 use bitflags::bitflags;
 
 bitflags! {
-    /// Features of which a guest can only make use if the extension has a control for them, and it is on.
+    /// The features that a guest can use only if the extension supports them, on VT-x mostly by a control that Vidar
+    /// sets.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Features: u32 {
         /// RDTSCP and RDPID.
@@ -16,9 +18,10 @@ bitflags! {
         const WAITPKG = 1 << 3;
         /// PCONFIG.
         const PCONFIG = 1 << 4;
-        /// Intel PT while the extension is in use.
+        /// Intel PT in VMX operation.
         const INTEL_PT = 1 << 5;
-        /// What Vidar has not been taught: without an intercept that it sets, no instruction leaves the guest.
+        /// The features that Vidar does not know. It is set for an extension under which no instruction exits unless
+        /// Vidar intercepts it.
         const UNTAUGHT = 1 << 6;
     }
 }

@@ -1,15 +1,15 @@
-//! What the guest may do and see. Each policy is a function or a table that has no state.
+//! The policies: what the guest may do and see. Each is a function or a table, without state.
 //!
 //! | file | what it is for |
 //! |---|---|
 //! | [`cpuid`] | Answers CPUID: the CPU's own values, except for the bits in the tables. |
 //! | [`cpuid_bits`] | The tables of these bits, by leaf. |
-//! | [`features`] | Features that the guest sees only if the extension has a control for them. |
+//! | [`features`] | The features that the guest sees only if the extension supports them. |
 //! | [`taught`] | The features of CPUID leaf 7 that this version of Vidar knows. On VT-x the guest does not see the others. |
 //! | [`msr`] | The MSRs that Vidar filters, and what becomes of reads and writes of them. |
-//! | [`control`] | What a write to CR0, CR4 or EFER means, and when it faults. |
+//! | [`control`] | The effects of writes to CR0, CR4 and EFER, and when they fault. |
 //! | [`cr4`] | The bits of CR4 that the guest may set. |
-//! | [`xcr0`] | The values of XCR0 that the CPU takes. |
+//! | [`xcr0`] | The values of XCR0 that the CPU accepts. |
 
 pub mod control;
 pub mod cpuid;

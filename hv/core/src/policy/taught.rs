@@ -1,10 +1,10 @@
-//! The features of CPUID leaf 07H that Vidar has been taught. Intel SDM Vol. 2A, 3.3 "CPUID-CPU Identification".
+//! The features of CPUID leaf 07H that this version of Vidar knows. Intel SDM Vol. 2A, 3.3 "CPUID-CPU Identification".
 
 use crate::x86::cpuid::Leaf;
 
-/// The bits of leaf 07H, subleaves 0 and 1, whose features are known to make no exit that Vidar does not decode. A CPU of
-/// Intel may have instructions that leave the guest whatever the controls say, and a new one is shown once it has been
-/// looked at here. Subleaf 2 is about the control of speculation alone.
+/// The bits of leaf 07H, subleaves 0 and 1, whose features cause no exit that Vidar cannot decode. On VT-x,
+/// instructions may exit whatever the controls are. So a new feature stays hidden there until someone has checked it
+/// and set its bit here. Subleaf 2 holds only features for the control of speculation.
 pub const KNOWN_FEATURES: [Leaf; 2] = [
     Leaf {
         eax: !0, // the highest subleaf
@@ -14,7 +14,7 @@ pub const KNOWN_FEATURES: [Leaf; 2] = [
     },
     Leaf {
         // SHA512, SM3, SM4, RAO-INT, AVX-VNNI, AVX512-BF16, LASS, CMPCCXADD, performance monitoring; fast string
-        // operations; FRED, LKGS, WRMSRNS, sources of NMIs, AMX-FP16, HRESET, AVX-IFMA; LAM, MSRLIST; INVD, MOVRS.
+        // operations; FRED, LKGS, WRMSRNS, NMI sources, AMX-FP16, HRESET, AVX-IFMA; LAM, MSRLIST; INVD, MOVRS.
         eax: 0x1ff | 0b111 << 10 | 0x7f << 17 | 0b11 << 26 | 0b11 << 30,
         // PPIN; the limit of CPUID.
         ebx: 1 << 0 | 1 << 3,

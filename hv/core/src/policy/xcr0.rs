@@ -1,23 +1,24 @@
-//! XSETBV: which values of XCR0 the CPU takes. The guest gets #GP for the others without Vidar's trying them.
+//! The values of XCR0 that XSETBV accepts. For the others the guest gets #GP, and Vidar does not execute XSETBV.
 
-/// x87 state: always on.
+/// x87 state, which must always be set.
 const X87: u64 = 1 << 0;
 /// SSE state.
 const SSE: u64 = 1 << 1;
 /// AVX state.
 const AVX: u64 = 1 << 2;
-/// MPX: bound registers and their configuration, together or not at all.
+/// MPX: bound registers and their configuration. Both bits must be equal.
 const MPX: u64 = 0b11 << 3;
-/// AVX-512: opmask, the upper halves of ZMM0 to 15 and ZMM16 to 31, together or not at all.
+/// AVX-512: the opmask registers, the upper halves of ZMM0 to ZMM15, and ZMM16 to ZMM31. All three bits must be equal.
 const AVX512: u64 = 0b111 << 5;
-/// AMX: tile configuration and tile data, together or not at all.
+/// AMX: tile configuration and tile data. Both bits must be equal.
 const AMX: u64 = 0b11 << 17;
 
-/// Number of the bit of APX, which CPUID hides: the registers that it adds are out of Vidar's reach.
+/// The number of the bit of APX. CPUID hides APX, since Vidar cannot access the registers that it adds.
 pub const APX: u32 = 19;
 
-/// Returns true if the CPU takes `value` for the extended control register `register`, where CPUID.0DH.0:EDX:EAX is
-/// `supported`. Intel SDM Vol. 1, 13.3 "Enabling the XSAVE Feature Set and XSAVE-Enabled Features".
+/// Returns true if the guest may write `value` to the extended control register `register`, of which only XCR0 can be
+/// written. `supported` is EDX:EAX of CPUID.0DH, subleaf 0. Intel SDM Vol. 1, 13.3 "Enabling the XSAVE Feature Set and
+/// XSAVE-Enabled Features".
 pub fn valid(register: u32, value: u64, supported: u64) -> bool {
     let whole = |group: u64| value & group == 0 || value & group == group;
     register == 0
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules() {
+    fn values_that_break_a_rule_of_xsetbv_are_refused() {
         let all = X87 | SSE | AVX | MPX | AVX512 | AMX | 1 << 9;
         let supported = all | 1 << APX;
         for good in [X87, X87 | SSE, X87 | SSE | AVX, all, X87 | MPX] {

@@ -21,8 +21,7 @@ pub fn write(value: u64, context: &mut dyn Context) -> Result<Effect, Fault> {
     if value & EFER_NXE != 0 && context.execute_is_disabled() {
         return Err(Fault);
     }
-    let controls = control::write_efer(&context.controls(), value, context.efer_allowed());
-    controls.map(Effect::SetControls).map_err(|_| Fault)
+    control::write_efer(&context.controls(), value, context.efer_allowed()).map(Effect::SetControls)
 }
 
 #[cfg(test)]
