@@ -1,4 +1,4 @@
-//! The decoder of #VMEXITs into the neutral [`Exit`]. The exit codes are in AMD APM Vol. 2, appendix C "SVM Intercept
+//! The decoder of #VMEXITs into the neutral [`Exit`]. The exit codes are in appendix C of AMD's manual, "SVM Intercept
 //! Exit Codes".
 
 use super::vmcb::Control;

@@ -1,7 +1,7 @@
 //! The VMCB: the intercepts and the guest's state, in one page of memory that the CPU reads and writes. Code that
 //! changes a part must name the part, so that the CPU does not use a cached value of it.
 //!
-//! The offsets are in AMD APM Vol. 2, appendix B "Layout of VMCB". Fields that Vidar does not use are in the reserved
+//! The offsets are in appendix B of AMD's manual, "Layout of VMCB". Fields that Vidar does not use are in the reserved
 //! ones.
 
 use bitflags::bitflags;

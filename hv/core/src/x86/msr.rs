@@ -1,7 +1,7 @@
 //! The indices of model-specific registers, and the bits of EFER.
 //!
-//! The indices and names are in Intel SDM Vol. 4, 2.1 "Architectural MSRs", and those of AMD in AMD APM Vol. 2,
-//! appendix A "MSR Cross-Reference".
+//! The indices and names are in Intel SDM Vol. 4, 2.1 "Architectural MSRs", and those of AMD in appendix A of AMD's
+//! manual, "MSR Cross-Reference".
 
 /// IA32_APIC_BASE.
 pub const APIC_BASE: u32 = 0x1b;
