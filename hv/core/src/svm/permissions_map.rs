@@ -2,24 +2,25 @@
 
 use crate::policy::msr::Row;
 
-/// Bytes of the map.
+/// The size of the map in bytes.
 pub const BYTES: usize = 8192;
 
-/// MSRs in each part of the map.
+/// The number of MSRs in each part of the map.
 const PART: u32 = 0x2000;
 
-/// The first MSR of each part; all others always exit. The last 2 KiB of the map are reserved.
+/// The first MSR of each part. Accesses to MSRs in no part always exit. The last 2 KiB of the map are reserved.
 const PARTS: [u32; 3] = [0, 0xc000_0000, 0xc001_0000];
 
-/// The map in which exactly those accesses exit that `tables` do not leave to the CPU.
+/// Returns the map with which, of the MSRs that it covers, exactly those accesses exit that `tables` do not leave to
+/// the CPU.
 pub fn derive(tables: &[&[Row]]) -> [u8; BYTES] {
     let mut map = [0; BYTES];
     for row in tables.iter().copied().flatten() {
-        // The two bits of an MSR: bit 0 for reads, bit 1 for writes. There is one map, so it watches what can be watched.
+        // An MSR has two bits: bit 0 for reads, bit 1 for writes. There is only one map, so watched writes always exit.
         let bits = u8::from(row.read.exits()) | u8::from(row.write.exits(true)) << 1;
         for (part, first) in PARTS.into_iter().enumerate() {
             for indices in row.indices {
-                // Rows may reach far beyond what the map covers.
+                // A row may have MSRs that the map does not cover.
                 for index in *indices.start().max(&first)..=*indices.end().min(&(first + PART - 1)) {
                     let number = part * PART as usize + (index - first) as usize;
                     map[number / 4] |= bits << (number % 4 * 2);
@@ -43,10 +44,10 @@ mod tests {
     proptest! {
         #[test]
         #[cfg_attr(miri, ignore = "24,000 MSRs take minutes there")]
-        fn any_rows_are_found_again(
+        fn the_map_has_the_bits_of_every_row_and_no_others(
             rows in proptest::collection::vec((0usize..4, 0u32..0x2010, 0u32..40, 0usize..4), 0..12),
         ) {
-            // Also beyond the parts, where nothing may be set.
+            // Some MSRs are in no part, so that they must not set a bit.
             let firsts = [0, 0xc000_0000, 0xc001_0000, 0x4b56_4d00];
             let rows: Vec<Row> = rows
                 .into_iter()
@@ -76,9 +77,10 @@ mod tests {
         }
     }
 
-    /// Whether a read and a write of the MSR `index` exit.
+    /// Returns whether a read and a write of the MSR `index` exit.
     fn exits(map: &[u8; BYTES], index: u32) -> (bool, bool) {
-        let (_, at) = EDGES.into_iter().find(|(first, _)| index & !0x1fff == *first).expect("a part has it");
+        let (_, at) =
+            EDGES.into_iter().find(|(first, _)| index & !0x1fff == *first).expect("a part covers the MSR");
         let bit = 2 * (index & 0x1fff) as usize;
         let set = |bit: usize| map[at + bit / 8] >> (bit % 8) & 1 == 1;
         (set(bit), set(bit + 1))
@@ -86,7 +88,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "24,000 MSRs take minutes there")]
-    fn agrees_with_the_policy_for_every_msr_that_it_covers() {
+    fn the_map_agrees_with_the_policy_for_every_msr_that_it_covers() {
         let map = derive(MSRS);
         for index in EDGES.into_iter().flat_map(|(first, _)| first..first + PART) {
             let (read, write) = policy(MSRS, index);
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_is_intercepted_if_its_handler_is_asked() {
+    fn an_access_with_a_handler_exits() {
         const READ: Read = Read::Handled(|context| context.native());
         const WRITE: Write = Write::Handled(|value, _| Ok(Effect::Write(value)));
         let rows = [

@@ -1,4 +1,4 @@
-//! RDMSR and WRMSR: asks the policy, and does what it says. Nothing here knows a single MSR but those of the MTRRs.
+//! RDMSR and WRMSR: asks the policy, and applies what it decides. Of all MSRs only the MTRRs are known here.
 
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -17,10 +17,10 @@ use crate::x86::cpuid::Leaf;
 use crate::x86::msr::Fault;
 use crate::x86::registers::Register;
 
-/// The switch in [`IA32_MTRR_DEF_TYPE`].
+/// E of [`IA32_MTRR_DEF_TYPE`]: the MTRRs are enabled.
 const MTRRS_ENABLED: u64 = 1 << 11;
 
-/// RDMSR with the MSR's number in ECX.
+/// Emulates RDMSR of the MSR whose index is in ECX.
 #[cold]
 pub fn read<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
     let index = vcpu.registers().low(Register::Rcx);
@@ -29,7 +29,7 @@ pub fn read<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
     Outcome::Advance
 }
 
-/// RDMSR with the MSR's number in the instruction.
+/// Emulates RDMSR with an immediate.
 #[cold]
 pub fn read_immediate<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, operands: Immediate) -> Outcome {
     let Ok(value) = value(vcpu, machine, operands.index) else { return REFUSE };
@@ -37,14 +37,14 @@ pub fn read_immediate<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, oper
     Outcome::Advance
 }
 
-/// WRMSR with the MSR's number in ECX.
+/// Emulates WRMSR of the MSR whose index is in ECX.
 #[cold]
 pub fn write<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
     let (index, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
     apply(vcpu, machine, index, value).unwrap_or(REFUSE)
 }
 
-/// WRMSR with the MSR's number in the instruction.
+/// Emulates WRMSRNS with an immediate.
 #[cold]
 pub fn write_immediate<V: Vcpu, F: Format, T: TableMemory>(
     vcpu: &mut V,
@@ -55,17 +55,17 @@ pub fn write_immediate<V: Vcpu, F: Format, T: TableMemory>(
     apply(vcpu, machine, operands.index, value).unwrap_or(REFUSE)
 }
 
-/// What the guest reads from the MSR `index`.
+/// Returns the value that the guest reads from the MSR `index`, or [`Fault`] if the read raises #GP.
 fn value<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, index: u32) -> Result<u64, Fault> {
     match policy(machine.msrs, index).0 {
         Read::Native => vcpu.rdmsr(index),
         Read::Refuse => Err(Fault),
         Read::Without(bits) => vcpu.rdmsr(index).map(|value| value & !bits),
-        Read::Handled(handler) => handler(&mut Asked { vcpu, machine, index }),
+        Read::Handled(handler) => handler(&mut Access { vcpu, machine, index }),
     }
 }
 
-/// Decides what a write of `value` to the MSR `index` does.
+/// Returns the effect of the guest's write of `value` to the MSR `index`, or [`Fault`] if the write raises #GP.
 fn decide<V: Vcpu, F, T>(
     vcpu: &mut V,
     machine: &Machine<F, T>,
@@ -79,12 +79,12 @@ fn decide<V: Vcpu, F, T>(
         Write::Without(bits) if value & bits != 0 => Err(Fault),
         Write::Without(_) => Ok(Effect::Write(value)),
         Write::Handled(handler) | Write::HandledIfWatched(handler) => {
-            handler(value, &mut Asked { vcpu, machine, index })
+            handler(value, &mut Access { vcpu, machine, index })
         }
     }
 }
 
-/// Does what the guest's write of `value` to the MSR `index` is to do.
+/// Applies the effect of the guest's write of `value` to the MSR `index`. Returns [`Fault`] if the write raises #GP.
 fn apply<V: Vcpu, F: Format, T: TableMemory>(
     vcpu: &mut V,
     machine: &Machine<F, T>,
@@ -112,31 +112,32 @@ fn apply<V: Vcpu, F: Format, T: TableMemory>(
     Ok(Outcome::Advance)
 }
 
-/// Makes the memory types of the second stage follow the MTRRs.
+/// Changes the memory types of the second stage to those of the MTRRs.
 fn follow_mtrrs<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) {
     let mut memory = machine.memory.lock();
-    // Several CPUs change their MTRRs in turn, each with its caches off (CR0.CD) while its MTRRs are: the types that hold
-    // then are not for the others. Intel SDM Vol. 3A, 12.11.8 "MTRR Considerations in MP Systems".
+    // Several CPUs change their MTRRs one after another. Each disables its MTRRs meanwhile, with its caches disabled as
+    // well (CR0.CD). The memory types without MTRRs must not apply to the other CPUs. Intel SDM Vol. 3A, 12.11.8 "MTRR
+    // Considerations in MP Systems".
     let enabled = vcpu.rdmsr(IA32_MTRR_DEF_TYPE).is_ok_and(|value| value & MTRRS_ENABLED != 0);
     if memory.is_shared() && !enabled {
         return;
     }
     let mtrrs = Mtrrs::read(machine.physical_address_bits, |index| vcpu.rdmsr(index).unwrap_or(0));
     let changed = memory.follow(mtrrs);
-    // Another CPU may have been the first.
+    // Another CPU may have changed the tables before, for the same change of the MTRRs.
     if changed || memory.is_shared() {
         vcpu.flush_second_stage();
     }
 }
 
-/// The answers for a handler, from the CPU and the machine that the access is on.
-struct Asked<'a, V, F, T> {
+/// The context of an access to the MSR `index`: the CPU and the machine.
+struct Access<'a, V, F, T> {
     vcpu: &'a mut V,
     machine: &'a Machine<F, T>,
     index: u32,
 }
 
-impl<V: Vcpu, F, T> Context for Asked<'_, V, F, T> {
+impl<V: Vcpu, F, T> Context for Access<'_, V, F, T> {
     fn native(&mut self) -> Result<u64, Fault> {
         self.vcpu.rdmsr(self.index)
     }

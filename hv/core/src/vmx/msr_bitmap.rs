@@ -2,19 +2,21 @@
 
 use crate::policy::msr::Row;
 
-/// Bytes of the bitmap: four parts of 1 KiB.
+/// The size of the bitmap in bytes: four parts of 1 KiB.
 pub const BYTES: usize = 4096;
 
-/// The two ranges of MSRs that the bitmap covers; all others always exit.
+/// The low MSRs that the bitmap covers. Accesses to MSRs that are neither here nor in [`HIGH`] always exit.
 const LOW: core::ops::Range<u32> = 0..0x2000;
+/// The high MSRs that the bitmap covers.
 const HIGH: core::ops::Range<u32> = 0xc000_0000..0xc000_2000;
 
-/// Offsets of the parts: reads of low and high MSRs, then writes.
+/// The offsets in bytes of the parts for reads of low and of high MSRs.
 const READ: [usize; 2] = [0, 1024];
+/// The offsets in bytes of the parts for writes of low and of high MSRs.
 const WRITE: [usize; 2] = [2048, 3072];
 
-/// The bitmap in which exactly those accesses exit that `tables` do not leave to the CPU. `watched` is as in
-/// [`Write::exits`](crate::policy::msr::Write::exits).
+/// Returns the bitmap with which, of the MSRs that it covers, exactly those accesses exit that `tables` do not leave to
+/// the CPU. `watched` is as in [`Write::exits`](crate::policy::msr::Write::exits).
 pub fn derive(tables: &[&[Row]], watched: bool) -> [u8; BYTES] {
     let mut bitmap = [0; BYTES];
     for row in tables.iter().copied().flatten() {
@@ -25,7 +27,7 @@ pub fn derive(tables: &[&[Row]], watched: bool) -> [u8; BYTES] {
                 bitmap[part + bit / 8] |= 1 << (bit % 8);
             };
             for indices in row.indices {
-                // Rows may reach far beyond what the bitmap covers.
+                // A row may have MSRs that the bitmap does not cover.
                 for index in *indices.start().max(&range.start)..=*indices.end().min(&(range.end - 1)) {
                     if read {
                         set(index, READ[part]);
@@ -46,7 +48,7 @@ mod tests {
     use crate::policy::msr::{Effect, Read, Write, policy};
     use crate::vmx::msrs::MSRS;
 
-    /// Whether a read and a write of the MSR `index` exit.
+    /// Returns whether a read and a write of the MSR `index` exit.
     fn exits(bitmap: &[u8; BYTES], index: u32) -> (bool, bool) {
         let part = usize::from(HIGH.contains(&index));
         let bit = (index & 0x1fff) as usize;
@@ -56,7 +58,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "16,000 MSRs take minutes there")]
-    fn agrees_with_the_policy_for_every_msr_that_it_covers() {
+    fn the_bitmap_agrees_with_the_policy_for_every_msr_that_it_covers() {
         for watched in [false, true] {
             let bitmap = derive(MSRS, watched);
             for index in LOW.chain(HIGH) {
@@ -70,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_is_intercepted_if_its_handler_is_asked() {
+    fn an_access_with_a_handler_exits() {
         const READ: Read = Read::Handled(|context| context.native());
         const WRITE: Write = Write::Handled(|value, _| Ok(Effect::Write(value)));
         let rows = [

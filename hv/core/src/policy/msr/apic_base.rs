@@ -1,4 +1,4 @@
-//! IA32_APIC_BASE: the guest may not lay the local APIC over Vidar's memory.
+//! IA32_APIC_BASE: the guest may not place the local APIC's page in Vidar's memory.
 
 use super::context::Context;
 use super::row::{Effect, Read, Row, Write};
@@ -8,10 +8,11 @@ use crate::x86::msr::{APIC_BASE, Fault};
 /// The row for the tables.
 pub const ROW: Row = Row::new(&[APIC_BASE..=APIC_BASE], Read::Native, Write::Handled(write));
 
-/// Vidar reaches the APIC by its direct map of the first 4 GiB.
+/// The end of Vidar's direct map, by which Vidar accesses the local APIC.
 const REACH: Hpa = Hpa(4 << 30);
 
-/// The APIC's page has to be in Vidar's reach and outside of Vidar's memory. If it is watched, it has to stay where it is.
+/// Refuses a value that places the local APIC's page at or above 4 GiB or in Vidar's memory, or that moves the page
+/// while it is watched.
 fn write(value: u64, context: &mut dyn Context) -> Result<Effect, Fault> {
     let page = Hpa(value & 0x000f_ffff_ffff_f000);
     let allowed = page < REACH
@@ -27,7 +28,7 @@ mod tests {
     use crate::policy::msr::context::Fixed;
 
     #[test]
-    fn the_apic_stays_in_reach_and_off_vidars_memory() {
+    fn the_apics_page_must_be_below_4_gib_and_outside_vidars_memory() {
         let kept = Hpa(0x20_0000)..Hpa(0x40_0000);
         for (value, allowed) in [
             (0xfee0_0900, true),
@@ -45,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watched_apic_stays_where_it_is() {
+    fn a_watched_page_cannot_be_moved() {
         let mut context = Fixed { watched_apic: Some(Gpa(0xfee0_0000)), ..Fixed::default() };
         assert_eq!(write(0xfee0_0d00, &mut context), Ok(Effect::Write(0xfee0_0d00)));
         assert_eq!(write(0xfed0_0900, &mut context), Err(Fault));

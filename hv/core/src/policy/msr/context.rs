@@ -1,4 +1,4 @@
-//! What the handlers of MSRs may ask.
+//! What the handlers of MSRs can read of the CPU and the machine.
 
 use core::ops::Range;
 
@@ -12,29 +12,29 @@ pub trait Context {
     /// Reads the MSR that the guest accesses.
     ///
     /// # Errors
-    /// [`Fault`] if the CPU gives #GP.
+    /// Returns [`Fault`] if the CPU raises #GP.
     fn native(&mut self) -> Result<u64, Fault>;
 
     /// Executes CPUID.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf;
 
-    /// The guest's control registers.
+    /// Returns the control registers as the guest sees them.
     fn controls(&self) -> Controls;
 
-    /// Bits of EFER that the guest may set.
+    /// Returns the bits of EFER that the guest may set.
     fn efer_allowed(&self) -> u64;
 
-    /// Returns true if the guest has disabled no-execute.
+    /// Returns true if the guest has disabled no-execute pages.
     fn execute_is_disabled(&self) -> bool;
 
-    /// The local APIC's page, if the guest's writes to it are watched.
+    /// Returns the local APIC's page if the guest's writes to it are watched.
     fn watched_apic(&self) -> Option<Gpa>;
 
-    /// Returns true if no device may be laid over these addresses.
+    /// Returns true if the guest may not place a device at these addresses.
     fn keeps(&self, range: &Range<Hpa>) -> bool;
 }
 
-/// A context for the tests of handlers: its fields are the answers.
+/// A context for the tests of handlers, which returns the values of its fields.
 #[cfg(test)]
 #[derive(Default)]
 pub(crate) struct Fixed {

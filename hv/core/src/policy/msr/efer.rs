@@ -1,22 +1,22 @@
-//! IA32_EFER, whose bits are the guest's as far as the extension leaves them to it. The rows are in the tables of the backends.
+//! The handlers of IA32_EFER. The rows are in the tables of the extensions.
 
 use super::context::Context;
 use super::row::Effect;
 use crate::policy::control;
 use crate::x86::msr::{EFER_NXE, Fault};
 
-/// The guest reads its own value. The CPU's may have SVME set for Vidar.
+/// Returns the value that the guest has written. The value in the CPU may have SVME set for Vidar.
 ///
 /// # Errors
-/// None.
+/// Never fails.
 pub fn read(context: &mut dyn Context) -> Result<u64, Fault> {
     Ok(context.controls().efer)
 }
 
-/// The guest writes by the rules of [`control::write_efer`], and cannot enable no-execute while it has that disabled.
+/// Sets EFER by the rules of [`control::write_efer`].
 ///
 /// # Errors
-/// [`Fault`] where the CPU gives #GP.
+/// Returns [`Fault`] if the CPU raises #GP, or if the write sets NXE while the guest has disabled no-execute pages.
 pub fn write(value: u64, context: &mut dyn Context) -> Result<Effect, Fault> {
     if value & EFER_NXE != 0 && context.execute_is_disabled() {
         return Err(Fault);

@@ -1,19 +1,20 @@
 //! MSRs that hypervisors define. The guest gets #GP for them.
 //!
-//! They carry guest-physical addresses which a hypervisor below Vidar writes to, and it knows nothing of Vidar's memory. They
-//! are refused even if the CPU names no hypervisor, since one can hide itself. No CPU with VT-x or AMD-V has an MSR at these
-//! indices. Intel SDM Vol. 4, 2.1 "Architectural MSRs" reserves 40000000H to 400000FFH for this.
+//! They hold guest-physical addresses to which a hypervisor below Vidar writes, and that hypervisor does not know which
+//! memory is Vidar's. Vidar refuses them even if CPUID reports no hypervisor, since a hypervisor can hide itself. No
+//! CPU with VT-x or AMD-V has an MSR at these indices. Intel SDM Vol. 4, 2.1 "Architectural MSRs" reserves 40000000H to
+//! 400000FFH for hypervisors.
 
 use super::row::{Read, Row, Write};
 
 /// The row for the tables.
 pub const ROW: Row = Row::new(
     &[
-        // KVM's first clock: MSR_KVM_WALL_CLOCK and MSR_KVM_SYSTEM_TIME.
+        // The old clock of KVM: MSR_KVM_WALL_CLOCK and MSR_KVM_SYSTEM_TIME.
         0x11..=0x12,
-        // Hyper-V's, and Xen's page of hypercalls.
+        // The MSRs of Hyper-V, and Xen's MSR for the hypercall page.
         0x4000_0000..=0x4000_ffff,
-        // KVM's.
+        // The MSRs of KVM.
         0x4b56_4d00..=0x4b56_4dff,
     ],
     Read::Refuse,

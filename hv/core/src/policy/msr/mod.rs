@@ -1,20 +1,21 @@
-//! What becomes of the guest's RDMSR and WRMSR. The CPU answers by itself, except for the MSRs in some tables: [`COMMON`] and one
-//! of each backend, from which its bitmap is derived.
+//! The policy for the guest's RDMSR and WRMSR. Accesses pass through to the CPU, except for the MSRs in some tables:
+//! [`COMMON`] and those of each extension, from which its bitmap is derived.
 //!
-//! A file in this room, or in `msrs` of a backend, has one group of MSRs: the row for a table, the handler if it has one, and
-//! the test. A handler only decides. It asks by a [`Context`], and [`vmm::msr`](crate::vmm::msr) applies the [`Effect`] that it
-//! returns. So a new group takes its file and, in the page of the room, `pub mod`, a line below, and a line in a table.
+//! Each file here, and in `msrs` of each extension, has one group of MSRs: the row for a table, the handler if there is
+//! one, and the tests. A handler only decides. It reads the state of the CPU and the machine by a [`Context`], and
+//! [`vmm::msr`](crate::vmm::msr) applies the [`Effect`] that it returns. To add a group, write its file, and add to
+//! `mod.rs` a `pub mod`, a line to the list below, and the row to a table.
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`row`] | A row of a table, and what can become of reads and writes. |
-//! | [`context`] | What a handler may ask. |
+//! | [`row`] | A row of a table, and the rules that reads and writes can have. |
+//! | [`context`] | What a handler can read of the CPU and the machine. |
 //! | [`apic_base`] | IA32_APIC_BASE: the local APIC stays off Vidar's memory. |
 //! | [`efer`] | The handlers of IA32_EFER. |
 //! | [`hypervisors`] | The MSRs that hypervisors define are refused. |
 //! | [`microcode`] | The MSRs that load an update of the CPU's microcode. |
 //! | [`mtrr`] | The MTRRs: the second stage follows them. |
-//! | [`x2apic_icr`] | IA32_X2APIC_ICR, where Vidar starts CPUs. |
+//! | [`x2apic_icr`] | IA32_X2APIC_ICR, if Vidar starts CPUs. |
 
 pub mod apic_base;
 pub mod context;

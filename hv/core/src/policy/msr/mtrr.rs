@@ -1,13 +1,13 @@
-//! The MTRRs. The CPU takes what the guest writes, and the pages of the second stage, which have one memory type each, follow.
+//! The MTRRs. The guest's value is written to the CPU, and the memory types of the second stage's pages change with it.
 
 use super::row::{Effect, Read, Row, Write};
 
 /// The row for the tables.
 pub const ROW: Row = Row::new(
     &[
-        // Variable ranges, as many as there are numbers for. The CPU refuses those that it lacks.
+        // The variable ranges, as many as there are indices for. The CPU raises #GP for those that it lacks.
         0x200..=0x24f,
-        // Fixed ranges.
+        // The fixed ranges.
         0x250..=0x250,
         0x258..=0x259,
         0x268..=0x26f,
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pat_lies_between_the_mtrrs() {
+    fn the_row_leaves_out_the_pat_between_the_mtrrs() {
         let has = [0x200, 0x277, 0x27f, 0x2fe, 0x2ff].map(|index| ROW.contains(index));
         assert_eq!(has, [true, false, false, false, true]);
     }

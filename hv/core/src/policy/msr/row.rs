@@ -1,4 +1,4 @@
-//! A row of a table: some MSRs, and what becomes of reads and writes of them.
+//! A row of a table: some MSRs, and the rules for reads and writes of them.
 
 use core::ops::RangeInclusive;
 
@@ -6,46 +6,47 @@ use super::context::Context;
 use crate::policy::control::Controls;
 use crate::x86::msr::Fault;
 
-/// What becomes of a read.
+/// The rule for reads of an MSR.
 #[derive(Debug, Clone, Copy)]
 pub enum Read {
-    /// The CPU answers. There is no exit if the bitmap covers the MSR.
+    /// The read returns the CPU's value. There is no exit if the bitmap covers the MSR.
     Native,
-    /// #GP, as on a CPU that lacks the MSR.
+    /// The read raises #GP, as on a CPU that lacks the MSR.
     Refuse,
-    /// The CPU answers, but these bits read 0.
+    /// The read returns the CPU's value with these bits clear.
     Without(u64),
-    /// The handler gives the value, or #GP.
+    /// The handler returns the value, or [`Fault`] for #GP.
     Handled(fn(&mut dyn Context) -> Result<u64, Fault>),
 }
 
 impl Read {
-    /// Returns true if the read has to exit.
+    /// Returns true if reads must exit.
     pub const fn exits(&self) -> bool {
         !matches!(self, Self::Native)
     }
 }
 
-/// What becomes of a write.
+/// The rule for writes of an MSR.
 #[derive(Debug, Clone, Copy)]
 pub enum Write {
-    /// The CPU takes it. There is no exit if the bitmap covers the MSR.
+    /// The value is written to the CPU. There is no exit if the bitmap covers the MSR.
     Native,
-    /// #GP.
+    /// The write raises #GP.
     Refuse,
-    /// #GP if the CPU lacks the MSR. Otherwise nothing: what firmware has set up stays.
+    /// The write has no effect, so that the value of firmware stays. It raises #GP if the CPU lacks the MSR.
     Keep,
-    /// #GP if one of these bits is set. Otherwise the CPU takes it.
+    /// The write raises #GP if one of these bits is set. Otherwise the value is written to the CPU.
     Without(u64),
     /// The handler decides.
     Handled(WriteHandler),
-    /// The handler decides while the backend watches the MSR; see [`Effect::DisableExecute`]. Otherwise the CPU takes the write
-    /// without an exit.
+    /// The handler decides while the extension watches the MSR; see [`Effect::DisableExecute`]. Otherwise the value is
+    /// written to the CPU without an exit.
     HandledIfWatched(WriteHandler),
 }
 
 impl Write {
-    /// Returns true if the write has to exit. `watched` says that the backend watches MSRs such as EFER.
+    /// Returns true if writes must exit. `watched` is true while the extension watches the MSRs of
+    /// [`Write::HandledIfWatched`].
     pub const fn exits(&self, watched: bool) -> bool {
         match self {
             Self::Native => false,
@@ -55,31 +56,31 @@ impl Write {
     }
 }
 
-/// Decides what becomes of a write of this value. An error is a #GP.
+/// A function that decides about a write of a value. It returns [`Fault`] if the write raises #GP.
 pub type WriteHandler = fn(u64, &mut dyn Context) -> Result<Effect, Fault>;
 
-/// What is to be done about a write.
+/// The effect of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing.
+    /// The write has no effect.
     Nothing,
-    /// The CPU takes this value for the MSR.
+    /// This value is written to the MSR.
     Write(u64),
-    /// The CPU takes this value for the MSR, an MTRR, and the second stage follows.
+    /// This value is written to the MSR, which is an MTRR, and the memory types of the second stage follow.
     WriteMtrr(u64),
-    /// The control registers become these.
+    /// The guest's control registers are set to these.
     SetControls(Controls),
-    /// The CPU takes `value` for the MSR. From then on no-execute is disabled for the guest or not, and EFER is watched while it
-    /// is.
+    /// `value` is written to the MSR, and no-execute pages are disabled or enabled for the guest. Writes of EFER are
+    /// watched while they are disabled.
     DisableExecute {
         /// The value for the CPU.
         value: u64,
-        /// True if no-execute is disabled.
+        /// True if no-execute pages are disabled.
         disabled: bool,
     },
-    /// A message of the local APIC in x2APIC mode.
+    /// This value is a write to the interrupt command register in x2APIC mode.
     SendIcr(u64),
-    /// An update of the CPU's microcode.
+    /// An update of the CPU's microcode is loaded.
     LoadMicrocode {
         /// The linear address that the guest has written.
         address: u64,
@@ -88,19 +89,19 @@ pub enum Effect {
     },
 }
 
-/// One row of a table: some MSRs, and what becomes of reads and writes of them.
+/// A row of a table: some MSRs, and the rules for reads and writes of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
-    /// The MSRs.
+    /// The ranges of the MSRs' indices.
     pub indices: &'static [RangeInclusive<u32>],
-    /// Reads.
+    /// The rule for reads.
     pub read: Read,
-    /// Writes.
+    /// The rule for writes.
     pub write: Write,
 }
 
 impl Row {
-    /// A row for MSRs that are read and written in this way.
+    /// Returns a row with these MSRs and rules.
     pub const fn new(indices: &'static [RangeInclusive<u32>], read: Read, write: Write) -> Self {
         Self { indices, read, write }
     }
@@ -111,7 +112,8 @@ impl Row {
     }
 }
 
-/// What becomes of reads and writes of the MSR `index`, by the first row of `tables` that has it.
+/// Returns the rules for the MSR `index`: those of the first row of `tables` that has it, or `Native` for both if none
+/// has it.
 pub fn policy(tables: &[&[Row]], index: u32) -> (Read, Write) {
     tables
         .iter()
@@ -126,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_access_exits_if_its_handler_is_asked() {
+    fn an_access_with_a_handler_exits() {
         assert!(Read::Handled(|_| Ok(0)).exits());
         assert!(Write::Handled(|_, _| Ok(Effect::Nothing)).exits(false));
         let watched = Write::HandledIfWatched(|_, _| Ok(Effect::Nothing));

@@ -1,4 +1,4 @@
-//! IA32_X2APIC_ICR: where Vidar starts CPUs for the guest, it also sends the messages that start them.
+//! IA32_X2APIC_ICR, if Vidar starts CPUs for the guest: Vidar sends the messages that start them.
 
 use super::row::{Effect, Read, Row, Write};
 use crate::x86::msr::X2APIC_ICR;

@@ -1,12 +1,13 @@
-//! The MSRs that say where memory is, and which of it is encrypted. By these the guest's CPU could take Vidar's memory away, give
-//! it another type, or read it encrypted. So they stay as firmware has set them up. AMD APM Vol. 2, 7.9 "Memory-Mapped I/O".
+//! The MSRs that decide which addresses are memory, and which memory is encrypted. With them the guest could replace
+//! Vidar's memory by devices, change its memory type, or read it encrypted. So they keep the values that firmware has
+//! set. AMD APM Vol. 2, 7.9 "Memory-Mapped I/O".
 
 use crate::policy::msr::{Read, Row, Write};
 use crate::x86::msr::{
     IORR_BASE0, IORR_MASK1, RMP_BASE, RMP_END, SMM_BASE, SMM_MASK, SYSCFG, TOP_MEM, TOP_MEM2,
 };
 
-/// SYSCFG, without SME, SNP and what belongs to them, which CPUID hides.
+/// SYSCFG, without the bits of SME and SNP, which CPUID hides.
 pub const SYSTEM: Row = Row::new(&[SYSCFG..=SYSCFG], Read::Without(0xf << 23), Write::Keep);
 
 /// The ranges of RAM and of devices.
@@ -16,7 +17,7 @@ pub const RANGES: Row =
 /// The memory of system-management mode, as if firmware had locked it. AMD APM Vol. 2, 10.2.5 "SMRAM Protected Areas".
 pub const SMM: Row = Row::new(&[SMM_BASE..=SMM_MASK], Read::Native, Write::Refuse);
 
-/// The table of encrypted guests' memory. CPUID hides SNP, to which it belongs.
+/// The address of the reverse map table, a part of SNP, which CPUID hides.
 pub const ENCRYPTED: Row = Row::new(&[RMP_BASE..=RMP_END], Read::Refuse, Write::Refuse);
 
 #[cfg(test)]
@@ -26,7 +27,7 @@ mod tests {
     use crate::svm::msrs::MSRS;
 
     #[test]
-    fn memory_stays_where_firmware_has_put_it() {
+    fn the_guest_cannot_change_what_is_memory() {
         for index in
             [0xc001_0010, 0xc001_0016, 0xc001_0017, 0xc001_0018, 0xc001_0019, 0xc001_001a, 0xc001_001d]
         {

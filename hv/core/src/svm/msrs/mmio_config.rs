@@ -1,5 +1,5 @@
-//! MMIO_CFG_BASE: the guest may not lay the configuration space of PCI over Vidar's memory. AMD BKDG for family 10h, "MMIO
-//! Configuration Base Address Register".
+//! MMIO_CFG_BASE: the guest may not place the configuration space of PCI at Vidar's memory. AMD BKDG for family 10h,
+//! "MMIO Configuration Base Address Register".
 
 use core::ops::Range;
 
@@ -10,6 +10,7 @@ use crate::x86::msr::{Fault, MMIO_CFG_BASE};
 /// The row for the table.
 pub const ROW: Row = Row::new(&[MMIO_CFG_BASE..=MMIO_CFG_BASE], Read::Native, Write::Handled(write));
 
+/// Refuses a value whose configuration space overlaps Vidar's memory.
 fn write(value: u64, context: &mut dyn Context) -> Result<Effect, Fault> {
     if configuration_space(value).is_some_and(|space| context.keeps(&space)) {
         return Err(Fault);
@@ -17,9 +18,9 @@ fn write(value: u64, context: &mut dyn Context) -> Result<Effect, Fault> {
     Ok(Effect::Write(value))
 }
 
-/// The addresses at which MMIO_CFG_BASE of `value` may have the configuration space of PCI: 1 MiB for each bus. `None` if it is
-/// switched off. The CPU may compare the address bits above the size alone, so the base is aligned to it. A reserved number of
-/// buses may mean any.
+/// Returns the addresses at which the configuration space of PCI may be if MMIO_CFG_BASE is `value`, or `None` if it is
+/// disabled. It has 1 MiB for each bus. The base is aligned down to the size, since the CPU may compare only the
+/// address bits above the size. For a reserved number of buses all addresses are returned.
 pub const fn configuration_space(value: u64) -> Option<Range<Hpa>> {
     const ENABLED: u64 = 1;
     let bus_bits = value >> 2 & 0xf;
@@ -40,7 +41,7 @@ mod tests {
     use crate::policy::msr::context::Fixed;
 
     #[test]
-    fn configuration_space_of_pci() {
+    fn the_configuration_space_has_the_base_and_size_of_the_value() {
         assert_eq!(configuration_space(0xe000_0021), Some(Hpa(0xe000_0000)..Hpa(0xf000_0000)));
         assert_eq!(configuration_space(0xfd_0000_0001), Some(Hpa(0xfd_0000_0000)..Hpa(0xfd_0010_0000)));
         assert_eq!(configuration_space(0xe000_0020), None, "off");
@@ -49,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_space_stays_off_vidars_memory() {
+    fn a_configuration_space_in_vidars_memory_is_refused() {
         let mut context = Fixed { kept: Some(Hpa(0x20_0000)..Hpa(0x40_0000)), ..Fixed::default() };
         assert_eq!(write(0x20_0001, &mut context), Err(Fault));
         assert_eq!(write(0x40_0001, &mut context), Ok(Effect::Write(0x40_0001)));

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`memory`] | The MSRs that say where memory is, and which of it is encrypted. |
+//! | [`memory`] | The MSRs that decide which addresses are memory, and which memory is encrypted. |
 //! | [`mmio_config`] | MMIO_CFG_BASE: the configuration space of PCI stays off Vidar's memory. |
 
 pub mod memory;
@@ -11,10 +11,10 @@ pub mod mmio_config;
 use crate::policy::msr::{COMMON, Read, Row, Write, efer, microcode};
 use crate::x86::msr;
 
-/// All tables that hold on AMD-V.
+/// All tables of MSRs that Vidar filters on AMD-V.
 pub const MSRS: &[&[Row]] = &[COMMON, OWN];
 
-/// Those of AMD-V and of CPUs that have it.
+/// MSRs of AMD-V, and of CPUs that have it.
 const OWN: &[Row] = &[
     // SVME is set while the guest runs, and the guest does not see it.
     Row::new(&[msr::EFER..=msr::EFER], Read::Handled(efer::read), Write::Handled(efer::write)),
@@ -32,16 +32,16 @@ const HIDDEN: Row = Row::new(
     &[
         msr::VM_CR..=msr::VM_CR,
         msr::VM_HSAVE_PA..=msr::SVM_KEY,
-        // It is 1 while Vidar has the CPU.
+        // The ratio is 1 while Vidar runs.
         msr::TSC_RATIO..=msr::TSC_RATIO,
     ],
     Read::Refuse,
     Write::Refuse,
 );
 
-/// MSRs that are refused as well if a hypervisor is below Vidar: those that the permissions map does not cover. A bare CPU is
-/// asked for them, and gives #GP for those that it lacks. A hypervisor may have given them any meaning, and the value may be an
-/// address that it writes to. That of GHCB is one, so it is refused too.
+/// MSRs that Vidar also refuses if a hypervisor is below it: those that the permissions map does not cover, and GHCB.
+/// On a bare machine Vidar passes accesses to them on to the CPU, which raises #GP for MSRs that it lacks. A hypervisor
+/// may give them any meaning, and a value may be an address that it writes to, as with GHCB.
 pub const NESTED: &[Row] = &[Row::new(
     &[0x2000..=0xbfff_ffff, 0xc000_2000..=0xc000_ffff, msr::GHCB..=msr::GHCB, 0xc001_2000..=0xffff_ffff],
     Read::Refuse,
@@ -63,7 +63,8 @@ mod tests {
         assert!(matches!(policy(MSRS, msr::PAT), (Read::Native, Write::Native)), "between the MTRRs");
     }
 
-    /// What a hypervisor below could take as an address is not passed on, and what the map covers stays as it is.
+    /// Vidar passes no MSR on that a hypervisor below could define, and the table adds none that the map covers but
+    /// GHCB.
     #[test]
     fn under_another_hypervisor_nothing_unknown_is_passed_on() {
         let tables = [MSRS, &[NESTED]].concat();

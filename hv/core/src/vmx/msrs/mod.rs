@@ -2,9 +2,9 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`feature_control`] | IA32_FEATURE_CONTROL: VMX and SMX look switched off. |
+//! | [`feature_control`] | IA32_FEATURE_CONTROL: VMX and SMX look disabled by firmware. |
 //! | [`misc_enable`] | IA32_MISC_ENABLE: PEBS is unavailable, and XD Bit Disable never reaches the CPU. |
-//! | [`pebs`] | The MSRs that tell of PEBS or enable it. |
+//! | [`pebs`] | The MSRs that report PEBS or enable it. |
 
 pub mod feature_control;
 pub mod misc_enable;
@@ -13,10 +13,10 @@ pub mod pebs;
 use crate::policy::msr::{COMMON, Read, Row, Write, efer, microcode};
 use crate::x86::msr;
 
-/// All tables that hold on VT-x.
+/// All tables of MSRs that Vidar filters on VT-x.
 pub const MSRS: &[&[Row]] = &[COMMON, OWN];
 
-/// Those of VT-x and of CPUs that have it.
+/// MSRs of VT-x, and of CPUs that have it.
 const OWN: &[Row] = &[
     feature_control::ROW,
     microcode::INTEL,
@@ -43,9 +43,9 @@ const HIDDEN: Row = Row::new(
     Write::Refuse,
 );
 
-/// MSRs that are refused as well if a hypervisor is below Vidar: those that the bitmap does not cover. A bare CPU is asked for
-/// them, and gives #GP for those that it lacks. A hypervisor may have given them any meaning, and the value may be an address
-/// that it writes to.
+/// MSRs that Vidar also refuses if a hypervisor is below it: those that the bitmap does not cover. On a bare machine
+/// Vidar passes accesses to them on to the CPU, which raises #GP for MSRs that it lacks. A hypervisor may give them any
+/// meaning, and a value may be an address that it writes to.
 pub const NESTED: &[Row] =
     &[Row::new(&[0x2000..=0xbfff_ffff, 0xc000_2000..=0xffff_ffff], Read::Refuse, Write::Refuse)];
 
@@ -62,7 +62,7 @@ mod tests {
         }
     }
 
-    /// What a hypervisor below could take as an address is not passed on, and what the bitmap covers stays as it is.
+    /// Vidar passes no MSR on that a hypervisor below could define, and the table adds none that the bitmap covers.
     #[test]
     fn under_another_hypervisor_nothing_unknown_is_passed_on() {
         let tables = [MSRS, &[NESTED]].concat();

@@ -1,19 +1,20 @@
 //! PEBS (Processor Event Based Sampling), which the guest can neither see nor enable.
 //!
-//! With PEBS the CPU goes on to write event records after an exit, to the guest's linear address in Vidar's address space. So
-//! it may not be enabled, and is not advertised: Intel SDM Vol. 3B, 20.8 "IA32_PERF_CAPABILITIES MSR Enumeration".
+//! With PEBS the CPU may write event records after an exit, at the guest's linear address but in Vidar's address space.
+//! So the guest cannot enable it, and the CPU's capabilities do not report it: Intel SDM Vol. 3B, 20.8
+//! "IA32_PERF_CAPABILITIES MSR Enumeration".
 
 use crate::policy::msr::{Read, Row, Write};
 use crate::x86::msr::{FIXED0_CFG_C, GP0_CFG_C, PEBS_BASE, PEBS_ENABLE, PEBS_INDEX, PERF_CAPABILITIES};
 
-/// What the CPU says of PEBS in IA32_PERF_CAPABILITIES: its kind and its records, its output to Intel PT, its timing.
+/// IA32_PERF_CAPABILITIES, without the bits of PEBS: its kind and records, its output to Intel PT, and its timing.
 pub const CAPABILITIES: Row = Row::new(
     &[PERF_CAPABILITIES..=PERF_CAPABILITIES],
     Read::Without(0x3f << 6 | 1 << 14 | 1 << 16 | 1 << 17),
     Write::Native,
 );
 
-/// The MSRs that enable it, or a part of it: the switches and the configuration of each counter.
+/// The MSRs that enable PEBS or a part of it: IA32_PEBS_ENABLE and the configuration of each counter.
 pub const ENABLE: Row = Row::new(
     &[
         PEBS_ENABLE..=PEBS_ENABLE,
@@ -39,10 +40,10 @@ pub const ENABLE: Row = Row::new(
     Write::Without(u64::MAX),
 );
 
-/// The buffer's address and index.
+/// The address of the buffer for event records, and the index into it.
 pub const BUFFER: Row = Row::new(&[PEBS_BASE..=PEBS_INDEX], Read::Refuse, Write::Refuse);
 
-/// The configuration of the counter `number`, of those whose first one has its own at `first`.
+/// Returns the index of the configuration MSR of the counter `number`. `first` is the index for counter 0.
 const fn counter(first: u32, number: u32) -> core::ops::RangeInclusive<u32> {
     let index = first + 4 * number;
     index..=index
@@ -63,7 +64,7 @@ mod tests {
             assert!(matches!(policy(MSRS, index), (Read::Refuse, Write::Refuse)), "{index:#x}");
         }
         assert!(matches!(policy(MSRS, PERF_CAPABILITIES).0, Read::Without(0x3_4fc0)));
-        // How a counter is reloaded has nothing to do with PEBS.
+        // The MSR with a counter's reload value does not enable PEBS.
         assert!(matches!(policy(MSRS, 0x1902), (Read::Native, Write::Native)));
     }
 }
