@@ -1,44 +1,46 @@
 //! The hypercall ABI of Vidar, for the hypervisor and for programs in its guest.
 //!
-//! A hypercall is VMCALL on Intel and VMMCALL on AMD, at any privilege level: every call here only reads.
-//! The number of the call goes in RAX, its arguments in RBX, RCX and RDX. RAX comes back with a [`Status`];
-//! only if that is [`Status::Ok`] have other registers changed, those that the [`Call`] names.
-//! Results are registers and never guest memory, so no guest page has to be walked or faulted in.
+//! A hypercall is VMCALL on Intel's CPUs and VMMCALL on AMD's. It can be made at any privilege level, since all calls
+//! only read. The number of the [`Call`] goes in RAX, and its arguments in RBX and RCX. RAX returns a [`Status`]. If
+//! that is [`Status::Ok`], the registers that the [`Call`] names hold the results; otherwise no other register has
+//! changed. Results are never written to the guest's memory, so Vidar need not translate the guest's addresses.
 
 #![no_std]
 
-/// Version of this ABI: the major number changes when an existing call does.
+/// The version of this ABI.
 pub const VERSION: Version = Version { major: 1, minor: 1 };
 
-/// What RBX holds after [`Call::Version`]: tells Vidar from another hypervisor that answers the instruction.
+/// The value that [`Call::Version`] returns in RBX. By it a program tells Vidar from another hypervisor that handles
+/// the instruction.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"VidarABI");
 
-/// CPUID leaf that carries [`SIGNATURE`] in EBX, ECX, EDX; EAX is the highest leaf of Vidar's, one above this.
-/// The leaf above has [`VERSION`] in EAX. Both are there with the boot option `hypervisor-bit=on` alone.
+/// The CPUID leaf that returns [`SIGNATURE`] in EBX, ECX and EDX, and in EAX the number of Vidar's highest leaf, which
+/// is the next. That leaf returns [`VERSION`] in EAX. The guest sees both only with the boot option
+/// `hypervisor-bit=on`.
 pub const SIGNATURE_LEAF: u32 = 0x4000_0000;
 
-/// The signature in [`SIGNATURE_LEAF`].
+/// The signature that [`SIGNATURE_LEAF`] returns.
 pub const SIGNATURE: [u8; 12] = *b"VidarVMM\0\0\0\0";
 
-/// Bytes that one [`Call::Log`] returns at most, in R8 to R11.
+/// The most bytes that one [`Call::Log`] returns, in R8 to R11.
 pub const LOG_CHUNK: usize = 32;
 
-/// An ABI version, packed as `major << 16 | minor` into a register.
+/// A version of the ABI. A register holds it as `major << 16 | minor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
-    /// Raised when an existing call changes its meaning.
+    /// The major number, which is raised when an existing call changes its meaning.
     pub major: u16,
-    /// Raised when a call or an exit kind is added.
+    /// The minor number, which is raised when a call or a kind of exit is added.
     pub minor: u16,
 }
 
 impl Version {
-    /// The register form.
+    /// Returns the version as a register holds it.
     pub const fn to_raw(self) -> u32 {
         (self.major as u32) << 16 | self.minor as u32
     }
 
-    /// From the register form.
+    /// Returns the version that a register holds.
     pub const fn from_raw(raw: u32) -> Self {
         Self { major: (raw >> 16) as u16, minor: raw as u16 }
     }
@@ -54,13 +56,13 @@ macro_rules! calls {
             out { $($out:ident: $result:literal,)* }
         }
     )+) => {
-        /// The calls: what goes in RAX. The number of a call never changes its meaning.
+        /// The calls, with their numbers, which go in RAX. The number of a call never changes its meaning.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u64)]
         pub enum Call {
             $(
                 $(#[doc = $doc])+
-                #[doc = concat!("\n\nThere since 1.", $since, ".\n")]
+                #[doc = concat!("\n\nSince version 1.", $since, ".\n")]
                 $(#[doc = concat!("* In: ", stringify!($in), " = ", $argument)])*
                 $(#[doc = concat!("* Out: ", stringify!($out), " = ", $result)])*
                 $call = $number,
@@ -71,7 +73,7 @@ macro_rules! calls {
             /// All calls.
             pub const ALL: &[Self] = &[$(Self::$call,)+];
 
-            /// The call with the number `raw`, if there is one.
+            /// Returns the call with the number `raw`, if there is one.
             pub const fn from_raw(raw: u64) -> Option<Self> {
                 match raw {
                     $($number => Some(Self::$call),)+
@@ -79,12 +81,12 @@ macro_rules! calls {
                 }
             }
 
-            /// A short name for messages.
+            /// Returns a short name of the call, for messages.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$call => $name,)+ }
             }
 
-            /// The version of the ABI that the call came with.
+            /// Returns the version of the ABI that introduced the call.
             pub const fn since(self) -> Version {
                 match self { $(Self::$call => Version { major: 1, minor: $since },)+ }
             }
@@ -103,11 +105,11 @@ calls! {
         }
     }
 
-    /// Says how Vidar is.
+    /// Returns where Vidar is, on what it runs, and how many exits it has handled.
     Status = 1, "status", minor 0 {
         in {}
         out {
-            RBX: "the base of the memory that Vidar's image is in.",
+            RBX: "the address of the region, which holds Vidar's image.",
             RCX: "its size in bytes.",
             RDX: "the [`Vendor`].",
             RSI: "the number of CPUs.",
@@ -115,20 +117,20 @@ calls! {
         }
     }
 
-    /// Counts the exits of a CPU.
+    /// Returns the number of exits of one kind on one CPU.
     Exits = 2, "exits", minor 0 {
         in {
             RBX: "the index of a CPU.",
             RCX: "an [`ExitKind`].",
         }
-        out { RBX: "how many exits of that kind the CPU has had.", }
+        out { RBX: "the number of exits of that kind on that CPU so far.", }
     }
 
     /// Reads a part of the log.
     Log = 3, "log", minor 0 {
         in { RBX: "a position in the log, counted in bytes since boot.", }
         out {
-            RBX: "the position of the first byte returned. It is later than asked for if that part has been overwritten.",
+            RBX: "the position of the first byte returned. It is later than requested if that part has been overwritten.",
             RCX: "the number of bytes returned, at most [`LOG_CHUNK`], and 0 at the end.",
             RDX: "0.",
             R8_to_R11: "the bytes, little-endian, with zeros after them.",
@@ -145,20 +147,20 @@ calls! {
     }
 }
 
-/// What RAX holds after a call.
+/// The status that a call returns in RAX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Status {
-    /// Done; the registers that the call names hold its results.
+    /// The call succeeded. The registers that the call names hold its results.
     Ok = 0,
-    /// There is no call of this number.
+    /// No call has this number.
     UnknownCall = 1,
     /// An argument is out of its range.
     BadArgument = 2,
 }
 
 impl Status {
-    /// The status with the number `raw`, if there is one.
+    /// Returns the status with the number `raw`, if there is one.
     pub const fn from_raw(raw: u64) -> Option<Self> {
         match raw {
             0 => Some(Self::Ok),
@@ -180,7 +182,7 @@ pub enum Vendor {
 }
 
 impl Vendor {
-    /// The vendor with the number `raw`, if there is one.
+    /// Returns the extension with the number `raw`, if there is one.
     pub const fn from_raw(raw: u64) -> Option<Self> {
         match raw {
             1 => Some(Self::Vmx),
@@ -189,7 +191,7 @@ impl Vendor {
         }
     }
 
-    /// As people write it.
+    /// Returns the name of the extension, for people.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Vmx => "Intel VT-x",
@@ -200,8 +202,8 @@ impl Vendor {
 
 macro_rules! exit_kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
-        /// The reasons for which a guest leaves to Vidar, the same for both vendors. The number of a kind never
-        /// changes; new kinds are added before [`ExitKind::COUNT`] grows, with a new minor [`VERSION`].
+        /// The kinds of exits, the same for both extensions. The number of a kind never changes. New kinds get the next
+        /// numbers, with a new minor number of [`VERSION`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
         pub enum ExitKind { $($(#[$doc])* $kind,)* }
@@ -210,10 +212,10 @@ macro_rules! exit_kinds {
             /// All kinds, by number.
             pub const ALL: &[Self] = &[$(Self::$kind,)*];
 
-            /// How many kinds there are.
+            /// The number of kinds.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// A short name for tables and JSON.
+            /// Returns a short name of the kind, for tables and JSON.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$kind => $name,)* }
             }
@@ -224,11 +226,11 @@ macro_rules! exit_kinds {
 exit_kinds! {
     /// CPUID.
     Cpuid = "cpuid",
-    /// RDMSR of an MSR that Vidar answers itself, or that lies outside the MSR bitmap.
+    /// RDMSR of an MSR that Vidar filters, or that the MSR bitmap does not cover.
     Rdmsr = "rdmsr",
-    /// WRMSR, likewise.
+    /// WRMSR of an MSR that Vidar filters, or that the MSR bitmap does not cover.
     Wrmsr = "wrmsr",
-    /// A write to CR0 or CR4 that touches a bit which the extension fixes.
+    /// A write to CR0 or CR4 that changes a bit which the guest does not own.
     ControlRegister = "control-register",
     /// XSETBV.
     Xsetbv = "xsetbv",
@@ -238,7 +240,8 @@ exit_kinds! {
     Hypercall = "hypercall",
     /// Another instruction of VMX, SMX or SVM.
     Virtualization = "virtualization-instruction",
-    /// An access to guest-physical memory that the second-stage table does not map, or not so.
+    /// An access to guest-physical memory that the second stage does not map, or maps without the rights for the
+    /// access.
     SecondStage = "second-stage",
     /// An INIT signal.
     Init = "init",
@@ -246,16 +249,16 @@ exit_kinds! {
     Sipi = "sipi",
     /// A non-maskable interrupt.
     Nmi = "nmi",
-    /// A window in which a kept NMI can be delivered.
+    /// The time to try again to inject an event that is kept for the guest.
     Window = "window",
-    /// Triple fault or shutdown.
+    /// A triple fault (VT-x) or a shutdown (AMD-V).
     TripleFault = "triple-fault",
-    /// Anything else.
+    /// Any other exit.
     Other = "other",
 }
 
 impl ExitKind {
-    /// The kind with the number `raw`, if there is one.
+    /// Returns the kind with the number `raw`, if there is one.
     pub fn from_raw(raw: u64) -> Option<Self> {
         usize::try_from(raw).ok().and_then(|index| Self::ALL.get(index).copied())
     }
@@ -266,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_survive_the_register() {
+    fn a_number_in_a_register_decodes_to_the_value_that_it_came_from() {
         for kind in ExitKind::ALL {
             assert_eq!(ExitKind::from_raw(*kind as u64), Some(*kind));
         }
