@@ -11,6 +11,8 @@ const DR6_RESET: u64 = 0xffff_0ff0;
 
 /// Writes `state` to the state-save area, except the general-purpose registers other than RSP, which the entry assembly
 /// loads. Resets DR6 and the CET state as INIT does.
+#[cold]
+#[inline(never)] // INIT and the start both use it
 pub fn load(vmcb: &mut Page, state: &CpuState) {
     let save = vmcb.save_mut(Clean::ALL);
     let Controls { cr0, cr3, cr4, efer, .. } = state.controls;
@@ -35,6 +37,7 @@ pub fn load(vmcb: &mut Page, state: &CpuState) {
 
 /// Reads the guest's state from the VMCB. The caller passes the general-purpose registers, of which RSP is not used,
 /// and `controls`, as the guest sees them.
+#[cold]
 pub fn read(vmcb: &Page, registers: &Registers, controls: Controls) -> CpuState {
     let save = &vmcb.save;
     let mut registers = *registers;

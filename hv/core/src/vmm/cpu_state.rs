@@ -114,6 +114,8 @@ impl CpuState {
     ///
     /// Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset", table "IA-32 and Intel 64 Processor States Following
     /// Power-up, Reset, or INIT"; AMD APM Vol. 2, 14.1.3 "Processor Initialization State".
+    #[cold]
+    #[inline(never)] // both extensions use it, in more than one place
     pub fn after_init(signature: u32) -> Self {
         let data = Segment::new(0, 0xffff, rights::REAL_MODE_DATA);
         let mut state = Self { rip: 0xfff0, ..Self::reset(data) };
@@ -127,6 +129,8 @@ impl CpuState {
 
     /// Returns the state of the boot CPU at the kernel's 32-bit entry. Linux, Documentation/arch/x86/boot.rst, "32-bit
     /// Boot Protocol".
+    #[cold]
+    #[inline(never)]
     pub fn at_kernel(entry: &EntryState) -> Self {
         let data = Segment::new(entry.data, u32::MAX, rights::FLAT_DATA);
         let mut state = Self { rip: entry.entry.0, ..Self::reset(data) };
