@@ -190,13 +190,22 @@ pub fn hand_over() -> (u8, u8) {
     consoles.screen.as_ref().map_or((0, 0), Writer::cursor)
 }
 
+/// Looks at the log's lock before a report takes it by force: some tenths of a second. A record takes milliseconds on a serial
+/// line, and a line that sends nothing is given up after a fifth of a second.
+const PATIENCE: u32 = 4_000_000;
+
 /// Takes the consoles back from the guest, for a report. This works even if the log's lock is held, as in a panic while
 /// logging.
 pub fn take_back() {
+    // Another CPU may be writing a record: a machine check in Vidar stops no other.
+    let mut patience = PATIENCE;
+    while CONSOLES.is_locked() && patience > 0 {
+        patience -= 1;
+        core::hint::spin_loop();
+    }
     if CONSOLES.is_locked() {
-        // SAFETY: the code that held the lock does not continue: it ran on this CPU, which never returns to it, or on a
-        // CPU that has been stopped. A machine check in Vidar does not stop the others, so a record that one of them
-        // writes at this moment may be garbled.
+        // SAFETY: no record takes that long to write. So the code that holds the lock does not continue: it ran on this CPU,
+        // which never returns to it, or on one that has been stopped.
         unsafe { CONSOLES.force_unlock() };
     }
     let mut consoles = CONSOLES.lock();
