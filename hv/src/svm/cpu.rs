@@ -89,7 +89,7 @@ impl<R: ReadGuest> SvmCpu<R> {
             // guest had at an INIT that did not exit, which does not change them. After an INIT that exited, the CPU
             // holds Vidar's values, and the guest's are in the VMCB already. The guest's PAT is not in the CPU but in
             // the VMCB: AMD APM Vol. 2, 15.25.2 "Replicated State".
-            let first = vmcb.control.guest_asid == 0;
+            let first = vmcb.control().guest_asid == 0;
             if first || matches!(begin, Begin::Landed(_)) {
                 vmsave(frames.vmcb);
             }
@@ -144,7 +144,7 @@ impl<R: ReadGuest> SvmCpu<R> {
     /// instruction is not found in the guest's memory.
     fn after(&self, instruction: Instruction) -> Option<u64> {
         if self.capabilities.nrip_save {
-            return Some(self.vmcb.control.nrip);
+            return Some(self.vmcb.control().nrip);
         }
         let (controls, code) = (self.controls(), self.code());
         let bytes = code.bytes(&controls, |address| self.memory.word(address));
@@ -156,7 +156,7 @@ impl<R: ReadGuest> SvmCpu<R> {
     /// Vol. 2, 15.16.1 "TLB Flush".
     #[cold]
     fn not_found(&mut self, instruction: Instruction) -> Exit {
-        let exit = exit::decode(&self.vmcb.control);
+        let exit = exit::decode(self.vmcb.control());
         let (controls, code) = (self.controls(), self.code());
         let kind = exit.kind();
         let site = Site { kind, rip: code.rip, answered: self.percpu.counters.get(kind) };
@@ -223,14 +223,14 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
         // memory.
         unsafe { enter(&mut self.block) };
         self.vmcb.left(setup::clean(&self.capabilities));
-        let exit = exit::decode(&self.vmcb.control);
+        let exit = exit::decode(self.vmcb.control());
         if let Some(instruction) = instruction(&exit) {
             match self.after(instruction) {
                 Some(next) => self.next_rip = next,
                 None => return self.not_found(instruction),
             }
         } else if let Exit::SecondStage(_) = exit
-            && let Some(event) = event::interrupted(self.vmcb.control.exitintinfo)
+            && let Some(event) = event::interrupted(self.vmcb.control().exitintinfo)
         {
             self.vmcb.control_mut(Clean::empty()).eventinj = event;
         }
@@ -246,7 +246,7 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
     }
 
     fn controls(&self) -> Controls {
-        let save = &self.vmcb.save;
+        let save = self.vmcb.save();
         Controls {
             cr0: save.cr0,
             cr3: save.cr3,
@@ -257,11 +257,11 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
     }
 
     fn cr4(&self) -> u64 {
-        self.vmcb.save.cr4
+        self.vmcb.save().cr4
     }
 
     fn cpl(&self) -> u8 {
-        self.vmcb.save.cpl
+        self.vmcb.save().cpl
     }
 
     fn task_is_16_bit(&self) -> bool {
@@ -314,7 +314,7 @@ impl<R: ReadGuest> Vcpu for SvmCpu<R> {
     }
 
     fn code(&self) -> Code {
-        let save = &self.vmcb.save;
+        let save = self.vmcb.save();
         Code { rip: save.rip, base: save.cs.base, default_32: save.cs.attributes & DEFAULT_32 != 0 }
     }
 

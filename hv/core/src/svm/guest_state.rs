@@ -39,7 +39,7 @@ pub fn load(vmcb: &mut Page, state: &CpuState) {
 /// and `controls`, as the guest sees them.
 #[cold]
 pub fn read(vmcb: &Page, registers: &Registers, controls: Controls) -> CpuState {
-    let save = &vmcb.save;
+    let save = vmcb.save();
     let mut registers = *registers;
     registers.set(Register::Rsp, save.rsp);
     let table = |register: Segment| TableRegister { base: register.base, limit: register.limit as u16 };
@@ -101,7 +101,7 @@ mod tests {
         state.registers.set(Register::Rsp, 0x7000);
         state.controls.efer = 1;
         load(&mut vmcb, &state);
-        assert_eq!(vmcb.save.efer, 1 | EFER_SVME);
+        assert_eq!(vmcb.save().efer, 1 | EFER_SVME);
         assert_eq!(read(&vmcb, &state.registers, state.controls), state);
     }
 }

@@ -31,7 +31,7 @@ pub fn controls(vmcb: &mut Page, permissions_map: Hpa, root: Hpa, init_exits: bo
 /// Puts the guest into the state after INIT. `state` is that state, as [`CpuState::after_init`] returns it. CR0.CD,
 /// CR0.NW and the MSRs stay as they are.
 pub fn init(vmcb: &mut Page, state: &CpuState) {
-    let cache_bits = vmcb.save.cr0 & (CR0_CD | CR0_NW);
+    let cache_bits = vmcb.save().cr0 & (CR0_CD | CR0_NW);
     guest_state::load(vmcb, state);
     vmcb.save_mut(Clean::ALL).cr0 |= cache_bits;
     let control = vmcb.control_mut(Clean::ALL);

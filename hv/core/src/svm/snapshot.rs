@@ -9,7 +9,7 @@ use crate::x86::registers::Registers;
 /// Returns everything that a crash report shows. The caller passes the general-purpose registers, and the control
 /// registers as the guest sees them.
 pub fn take(vmcb: &Page, registers: &Registers, controls: Controls) -> Snapshot {
-    let control = &vmcb.control;
+    let control = vmcb.control();
     Snapshot {
         state: guest_state::read(vmcb, registers, controls),
         vendor: [
@@ -18,7 +18,7 @@ pub fn take(vmcb: &Page, registers: &Registers, controls: Controls) -> Snapshot 
             ("exitinfo2", control.exitinfo2),
             ("exitintinfo", control.exitintinfo),
             ("interrupt-shadow", control.interrupt_shadow),
-            ("cpl", vmcb.save.cpl.into()),
+            ("cpl", vmcb.save().cpl.into()),
         ],
     }
 }

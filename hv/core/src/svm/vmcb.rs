@@ -216,9 +216,9 @@ pub struct Save {
 #[repr(C)]
 pub struct Page {
     /// The control area, at offset 0.
-    pub control: Control,
+    control: Control,
     /// The state-save area, at offset 400H.
-    pub save: Save,
+    save: Save,
 }
 
 /// Asserts that fields have the offsets of the manual.
@@ -248,6 +248,16 @@ const _: () = assert!(size_of::<Page>() == 4096);
 pub const RAX: usize = core::mem::offset_of!(Page, save) + core::mem::offset_of!(Save, rax);
 
 impl Page {
+    /// Returns the control area.
+    pub const fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Returns the state-save area.
+    pub const fn save(&self) -> &Save {
+        &self.save
+    }
+
     /// Returns the control area to be changed, and marks the parts `changed` as not clean. The caller may change these
     /// parts, and fields that belong to no part.
     pub fn control_mut(&mut self, changed: Clean) -> &mut Control {
