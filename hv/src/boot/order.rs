@@ -131,7 +131,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let lands = extension.leaves_init_to_the_cpu()
         && !options.emulate_startup
         && landing::leaves_low_memory(linux::release_of(&info));
-    add_memory(&extension, &listed, &info, &mut plan, &mut memory.frames, lands);
+    add_memory(&extension, &listed, &tables, &info, &mut plan, &mut memory.frames, lands);
     let low_memory = if lands { memory.frames.allocate_run(landing::FRAMES) } else { None };
     let preference = match low_memory {
         Some(_) => Preference::Landing,
@@ -179,6 +179,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
 fn add_memory<E: Extension>(
     extension: &E,
     listed: &CpuList<'_>,
+    tables: &Tables<'_>,
     info: &BootInfo<'_>,
     plan: &mut MemoryPlan<'_>,
     frames: &mut Frames,
@@ -191,7 +192,9 @@ fn add_memory<E: Extension>(
             + if lands { landing::FRAMES as u64 } else { 0 },
     };
     let Some((heap, rest)) = need.beyond(frames.available() as u64) else { return };
-    let taken = info.occupied().chain(info.boot_services()).chain([image::region()]);
+    // Firmware may have put its tables into memory that it calls usable, and Vidar goes on to read and change them.
+    let tables = tables.find(*b"APIC").chain(tables.with_code());
+    let taken = info.occupied().chain(info.boot_services()).chain([image::region()]).chain(tables);
     let Some(place) = annex::place(plan.beside_region(), taken, heap + rest) else { return };
     // SAFETY: the place is RAM that holds nothing, the direct map covers it, and the guest is not given it.
     unsafe { heap::add(direct(place.start), heap as usize) };
