@@ -96,7 +96,7 @@ pub fn set_cache_bits(cr0: u64) {
 
 /// Puts CR2, DR0 to DR3, and DR6 into their state after INIT. Neither extension switches all of them.
 pub fn reset_debug_registers() {
-    // SAFETY: Vidar has no breakpoints, and reads CR2 only after a page fault of its own has set it.
+    // SAFETY: Vidar has no breakpoints, and what it reads in CR2 is for reports alone.
     unsafe {
         asm!(
             "mov cr2, {zero}", "mov dr0, {zero}", "mov dr1, {zero}", "mov dr2, {zero}", "mov dr3, {zero}",

@@ -102,22 +102,30 @@ pub unsafe fn enable(capabilities: &Capabilities, region: Hpa) -> Result<(), Fai
     ending::set_hooks(Hooks { before_halt: || {}, before_reset: leave });
     // SAFETY: the caller promises that VT-x is usable here and that nothing else uses the frame, and the revision
     // identifier makes the frame a VMXON region. VMXE is set.
-    unsafe {
+    let entered = unsafe {
         write_revision(region, capabilities.revision);
         vmcs::vmxon(region)
+    };
+    if entered.is_err() {
+        clear_vmxe();
     }
+    entered
 }
 
 /// Leaves VMX operation, if this CPU is in it. INIT is blocked in VMX operation, which under another hypervisor would
 /// even survive a reset. The current VMCS is lost.
 pub fn leave() {
     if Cr4::read().contains(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS) {
-        // SAFETY: VMXE is set only where `enable` has executed VMXON, and the guest does not run on this CPU any more.
-        unsafe {
-            vmcs::vmxoff();
-            Cr4::update(|cr4| cr4.remove(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS));
-        }
+        // SAFETY: VMXE stays set only where VMXON has succeeded, and the guest does not run on this CPU any more.
+        unsafe { vmcs::vmxoff() };
+        clear_vmxe();
     }
+}
+
+/// Clears CR4.VMXE, outside of VMX operation.
+fn clear_vmxe() {
+    // SAFETY: code outside of VMX operation does not depend on the bit.
+    unsafe { Cr4::update(|cr4| cr4.remove(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS)) };
 }
 
 /// Writes the revision identifier to the first word of a VMXON region or a VMCS.
