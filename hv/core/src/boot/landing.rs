@@ -36,11 +36,21 @@ const FIRST_LINUX: (u32, u32) = (5, 13);
 /// unknown.
 pub fn leaves_low_memory(release: Option<&str>) -> bool {
     let version = |text: &str| {
-        let (major, rest) = text.split_once('.')?;
-        let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+        let (major, rest) = number(text.as_bytes())?;
+        let (minor, _) = number(rest.strip_prefix(b".")?)?;
+        Some((major, minor))
     };
     release.and_then(version).is_some_and(|version| version >= FIRST_LINUX)
+}
+
+/// Returns the decimal number at the start of `text` and what follows it, or `None` if there is none of up to nine digits.
+fn number(text: &[u8]) -> Option<(u32, &[u8])> {
+    let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = text.split_at_checked(length)?;
+    let value = digits
+        .iter()
+        .fold(0, |value: u32, digit| value.wrapping_mul(10).wrapping_add(u32::from(digit - b'0')));
+    matches!(length, 1..=9).then_some((value, rest))
 }
 
 /// Returns the code that each page begins with. In real mode it copies its CS, which holds the vector, to BP and jumps
