@@ -126,12 +126,12 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     extension.describe();
     let msr_map = E::msr_map(&mut memory.frames).ok_or(Refusal::TooMuchMemory)?;
     let cpu_frames = E::frames(&mut memory.frames, msr_map).ok_or(Refusal::TooMuchMemory)?;
-    let tables = Tables::new(&info);
+    let mut tables = Tables::new(&info);
     let listed = CpuList::read(&tables, cpu.percpu());
     let lands = extension.leaves_init_to_the_cpu()
         && !options.emulate_startup
         && landing::leaves_low_memory(linux::release_of(&info));
-    add_memory(&extension, &listed, &tables, &info, &mut plan, &mut memory.frames, lands);
+    add_memory(&extension, &listed, &info, &mut plan, &mut memory.frames, lands);
     let low_memory = if lands { memory.frames.allocate_run(landing::FRAMES) } else { None };
     let preference = match low_memory {
         Some(_) => Preference::Landing,
@@ -139,6 +139,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         None => Preference::Auto,
     };
     let cpus = further::start(&extension, &listed, &info, &mut plan, preference, &mut memory, msr_map)?;
+    tables.leave_out(plan.kept());
     sleep::withdraw_all(&tables);
     let linux = linux::prepare(&info, &plan)?;
     let low_memory = low_memory.filter(|_| cpus.startup == Startup::Landing);
@@ -179,7 +180,6 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
 fn add_memory<E: Extension>(
     extension: &E,
     listed: &CpuList<'_>,
-    tables: &Tables<'_>,
     info: &BootInfo<'_>,
     plan: &mut MemoryPlan<'_>,
     frames: &mut Frames,
@@ -192,9 +192,8 @@ fn add_memory<E: Extension>(
             + if lands { landing::FRAMES as u64 } else { 0 },
     };
     let Some((heap, rest)) = need.beyond(frames.available() as u64) else { return };
-    // Firmware may have put its tables into memory that it calls usable, and Vidar goes on to read and change them.
-    let tables = tables.find(*b"APIC").chain(tables.with_code());
-    let taken = info.occupied().chain(info.boot_services()).chain([image::region()]).chain(tables);
+    // Firmware may have put its list of CPUs into memory that it calls usable, and Vidar goes on to change the list.
+    let taken = info.occupied().chain(info.boot_services()).chain([image::region(), listed.place()]);
     let Some(place) = annex::place(plan.beside_region(), taken, heap + rest) else { return };
     // SAFETY: the place is RAM that holds nothing, the direct map covers it, and the guest is not given it.
     unsafe { heap::add(direct(place.start), heap as usize) };

@@ -198,12 +198,11 @@ const PATIENCE: u32 = 4_000_000;
 /// logging.
 pub fn take_back() {
     // Another CPU may be writing a record: a machine check in Vidar stops no other.
-    let mut patience = PATIENCE;
-    while CONSOLES.is_locked() && patience > 0 {
-        patience -= 1;
+    let is_free = |_| {
         core::hint::spin_loop();
-    }
-    if CONSOLES.is_locked() {
+        !CONSOLES.is_locked()
+    };
+    if !(0..PATIENCE).any(is_free) {
         // SAFETY: no record takes that long to write. So the code that holds the lock does not continue: it ran on this CPU,
         // which never returns to it, or on one that has been stopped.
         unsafe { CONSOLES.force_unlock() };

@@ -77,6 +77,11 @@ impl<'a> CpuList<'a> {
         Self { boot, others, later: madt.later, damaged, tables, table }
     }
 
+    /// Returns the addresses of the list, or no addresses if there is none.
+    pub fn place(&self) -> Range<Hpa> {
+        self.table.clone().unwrap_or(Hpa(0)..Hpa(0))
+    }
+
     /// Returns true if the guest could start a CPU that is not running, now or once it has been added.
     pub fn has_further(&self) -> bool {
         !self.others.is_empty() || self.later

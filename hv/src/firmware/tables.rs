@@ -26,6 +26,11 @@ impl<'a> Tables<'a> {
         Self { rsdp, reachable: tables::in_direct_map(&info.memory) }
     }
 
+    /// Leaves out the tables in the memory that Vidar keeps: it has overwritten them.
+    pub fn leave_out(&mut self, kept: &[Range<Hpa>]) {
+        kept.iter().for_each(|kept| self.reachable.remove(kept));
+    }
+
     /// Returns the addresses of the tables with this signature.
     pub fn find(&self, signature: [u8; 4]) -> impl Iterator<Item = Range<Hpa>> {
         acpi::find(self.rsdp, signature, |from, to| self.read(from, to))

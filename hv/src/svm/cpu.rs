@@ -124,6 +124,7 @@ impl<R: ReadGuest> SvmCpu<R> {
     }
 
     /// Puts the virtual CPU into the state after INIT.
+    #[cold]
     fn reset(&mut self) {
         let state = CpuState::after_init(cpuid::cpuid(1, 0).eax);
         setup::init(&mut self.vmcb, &state);

@@ -123,6 +123,8 @@ pub fn leave() {
 }
 
 /// Clears CR4.VMXE, outside of VMX operation.
+#[cold]
+#[inline(never)]
 fn clear_vmxe() {
     // SAFETY: code outside of VMX operation does not depend on the bit.
     unsafe { Cr4::update(|cr4| cr4.remove(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS)) };
