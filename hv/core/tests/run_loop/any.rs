@@ -118,7 +118,11 @@ fn check_effects(exit: &Exit, did: &[Action], before: &Controls, decoy: Hpa) -> 
                     (_, msr::MMIO_CFG_BASE) => {
                         configuration_space(value).is_none_or(|space| !overlaps(&space, &REGION))
                     }
-                    _ => true,
+                    // The address is checked below.
+                    (_, msr::APIC_BASE) | (Write::Native, _) => true,
+                    (_, 0x200..=0x26f | 0x2ff) => true, // MTRRs
+                    // A new handler has to be judged here.
+                    (Write::Handled(_) | Write::HandledIfWatched(_), _) => false,
                 };
                 prop_assert!(allowed, "{:#x} = {:#x}", index, value);
                 let page = Hpa(value & 0xf_ffff_ffff_f000);
