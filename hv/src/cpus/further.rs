@@ -192,10 +192,10 @@ fn install<E: Extension>(
     let slot =
         |further: &Further<E>| Slot { apic_id: further.cpu.percpu().apic_id, stack: further.cpu.stacks.main };
     let slots = shared.further.iter().map(slot).collect();
+    let cr3 = memory.tables.root();
     // SAFETY: `map_identity` maps the page before a start-up IPI is sent. The slots are in the order of the CPUs in
     // `SHARED`, so `further_cpu` finds each slot's own CPU there.
-    let trampoline =
-        unsafe { Trampoline::install(info, plan, memory.tables.root(), slots, further_cpu::<E>) };
+    let trampoline = unsafe { Trampoline::install(info, plan, cr3, slots, further_cpu::<E>) };
     match &trampoline {
         Some(trampoline) => {
             memory.map_identity(trampoline.page().start).map_err(|_| Refusal::TooMuchMemory)?;

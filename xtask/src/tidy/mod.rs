@@ -16,6 +16,7 @@ mod size;
 mod source;
 mod uses;
 mod whitespace;
+mod wording;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -98,6 +99,7 @@ fn check_file(file: &str, text: &str) -> Vec<Finding> {
         broken.extend(citations::check(&source));
         if file.ends_with(".rs") {
             broken.extend(safety::check(&source));
+            broken.extend(wording::check(&source));
             broken.extend(direction::check(file, &source));
             if file.starts_with("hv/core/src/") {
                 broken.extend(safety::check_core(&source));

@@ -5,9 +5,6 @@ use super::source::{Broken, Line, Source};
 /// Words that the code of the core may not have: it is safe, and the same for every target.
 const NOT_IN_CORE: [&str; 2] = ["unsafe", "target_os"];
 
-/// The largest number of lines of a statement between its SAFETY comment and the unsafe block in it.
-const REACH: usize = 6;
-
 /// Checks that every unsafe block and impl has a `SAFETY:` comment, and every unsafe function a `# Safety` section.
 pub fn check(source: &Source) -> Vec<Broken> {
     let mut broken = Vec::new();
@@ -42,27 +39,14 @@ pub fn check_core(source: &Source) -> Vec<Broken> {
     broken
 }
 
-/// Returns true if the comment on the line, or the one before the statement, says `SAFETY:`.
+/// Returns true if the comment on the line, or the one right above it and its attributes, says `SAFETY:`.
 fn has_reason(lines: &[Line], index: usize) -> bool {
     let says = |line: &Line| line.comment.contains("SAFETY:");
     if says(&lines[index]) {
         return true;
     }
-    let mut above = lines[..index].iter().rev().peekable();
-    for _ in 0..REACH {
-        match above.peek() {
-            Some(line) if line.is_comment() => break,
-            Some(line) if line.is_attribute() || !ends_statement(&line.code) => above.next(),
-            _ => return false,
-        };
-    }
+    let above = lines[..index].iter().rev().skip_while(|line| line.is_attribute());
     above.take_while(|line| line.is_comment()).any(says)
-}
-
-/// Returns true if a new statement begins on the next line.
-fn ends_statement(code: &str) -> bool {
-    let code = code.trim_end();
-    code.is_empty() || code.ends_with([';', '{', '}'])
 }
 
 /// Returns true if `rest` declares a function (`extern "C" fn name` or `fn name`). A function type and a block of foreign
@@ -113,7 +97,6 @@ mod tests {
         for text in [
             "// SAFETY: it is.\nunsafe { a() };",
             "// SAFETY: it is,\n// and this is why.\nlet b = unsafe { a() };",
-            "// SAFETY: it is.\nlet b =\n    c(unsafe { a() });",
             "// SAFETY: it is.\n#[expect(x)]\nunsafe impl Sync for A {}",
             "let a = unsafe { b }; // SAFETY: it is.",
             "// unsafe { a() }",
@@ -131,6 +114,7 @@ mod tests {
         assert_eq!(lines("// It is safe.\nunsafe { a() };"), [2]);
         assert_eq!(lines("// SAFETY: it is.\nunsafe { a() };\nunsafe { b() };"), [3]);
         assert_eq!(lines("// SAFETY: it is.\n\nunsafe { a() };"), [3]);
+        assert_eq!(lines("// SAFETY: it is.\nlet b =\n    c(unsafe { a() });"), [3], "not right above");
         assert_eq!(lines("unsafe impl Send for A {}"), [1]);
     }
 

@@ -43,7 +43,7 @@ pub fn is_word(character: char) -> bool {
 
 /// A Rust or assembly file.
 pub struct Source {
-    /// Its lines.
+    /// The lines of the file.
     pub lines: Vec<Line>,
 }
 

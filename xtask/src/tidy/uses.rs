@@ -11,7 +11,7 @@ use super::source::{Source, is_word};
 pub struct Path {
     /// The number of the line of its last part, from 1.
     pub line: usize,
-    /// Its parts. In an import of everything in a module, the last part is `*`.
+    /// The parts of the path. In an import of everything in a module, the last part is `*`.
     pub parts: Vec<String>,
     /// The inline modules around it, the outermost first.
     pub inside: Vec<String>,
