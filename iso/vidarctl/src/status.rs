@@ -27,7 +27,7 @@ pub struct Status {
 pub struct Piece {
     /// The physical address of its first byte.
     pub base: u64,
-    /// Its size in bytes.
+    /// The size of the piece in bytes.
     pub size: u64,
 }
 

@@ -22,9 +22,9 @@ pub type Outcome<T = ()> = Result<T, Fault>;
 /// An exception.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// Its vector.
+    /// The vector of the exception.
     pub vector: u64,
-    /// Its error code, or 0 if it has none.
+    /// The error code of the exception, or 0 if it has none.
     pub error: u64,
 }
 

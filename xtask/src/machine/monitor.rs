@@ -146,8 +146,8 @@ mod tests {
 
     use super::*;
 
-    /// A monitor, and a QEMU that answers with these lines: the first as its greeting, and each other one to a command.
-    /// Its thread returns the commands.
+    /// Returns a monitor, and the thread of a QEMU that sends `lines` to it: the first as its greeting, and each other line
+    /// as the answer to a command. The thread returns the commands that it has received.
     fn pair(dir: &Path, lines: &'static [&'static str]) -> (Result<Monitor>, thread::JoinHandle<Vec<Value>>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -14,7 +14,7 @@
 //!
 //! Some firmware still uses such memory in its runtime services. These run in the guest, where the memory holds what
 //! the firmware has left in it. SMM and devices see the machine's pages instead, which hold the same but for the stub.
-//! They should not use them any more: SMM is given buffers in runtime services memory only.
+//! Neither has a reason to use these pages: the buffers that SMM is given are in runtime services memory.
 
 use core::ops::Range;
 

@@ -37,9 +37,9 @@ impl SerialLine {
     }
 }
 
-/// A boot option: what the parser, GRUB's menu of options and the test of the README's table know of it.
+/// A boot option, for the parser, for GRUB's menu of options and for the test of the README's table.
 pub struct BootOption {
-    /// Its name on the command line.
+    /// The name of the option on the command line.
     pub name: &'static str,
     /// The values that it can have.
     pub values: &'static [Value],
@@ -122,7 +122,7 @@ options! {
 
     // The default is off, because from this bit alone Linux concludes that parts of the machine are missing, such as PMUs, ECC
     // reports and microcode updates.
-    /// With `on` CPUID tells the guest of Vidar.
+    /// With `on` CPUID reports Vidar to the guest.
     "hypervisor-bit" => hypervisor_bit: bool = false, "off" {
         "on" => true, "Show Vidar to those who ask CPUID";
         "off" => false;

@@ -28,9 +28,9 @@ pub const SVM: Names = Names { name: "AMD-V", setting: "\"SVM Mode\" or \"Secure
 pub struct Difference {
     /// The name of the property.
     pub name: &'static str,
-    /// Its value on the boot CPU.
+    /// The value of the property on the boot CPU.
     pub boot: u64,
-    /// Its value on the other CPU.
+    /// The value of the property on the other CPU.
     pub other: u64,
 }
 

@@ -17,7 +17,7 @@ use crate::x86::cpuid::Leaf;
 pub struct Policy {
     /// The features that depend on the extension and that the guest can use.
     pub features: Features,
-    /// True if CPUID tells the guest of Vidar: by the hypervisor bit and by Vidar's own leaves.
+    /// True if CPUID reports Vidar to the guest: by the hypervisor bit and by Vidar's own leaves.
     pub hypervisor_bit: bool,
     /// The number of bits by which physical addresses are narrower than CPUID reports, because of a feature that the
     /// guest does not see.

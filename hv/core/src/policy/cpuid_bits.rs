@@ -41,7 +41,7 @@ pub(super) enum Rule {
     Needs(Features),
     /// The bit is 0 while the guest has disabled no-execute pages.
     NoExecute,
-    /// The bit is 1 if CPUID tells the guest of Vidar, and otherwise that of the CPU. So under another hypervisor the
+    /// The bit is 1 if CPUID reports Vidar to the guest, and otherwise that of the CPU. So under another hypervisor the
     /// guest sees, as without Vidar, that it is not on a bare machine.
     Hypervisor,
 }

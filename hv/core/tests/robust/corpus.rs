@@ -1,7 +1,7 @@
-//! Inputs that are kept: valid ones, which the mutations begin with, and those that a parser has failed with once.
+//! The corpus: valid inputs, from which the mutations start, and inputs on which a parser has failed once.
 //!
-//! They are text, so that a reader sees what they are. A line holds bytes in hexadecimal and text in quotes. `@` with a number goes on
-//! at that offset, with zeros up to there, and `#` begins a comment.
+//! An input is a text file, so that it can be read. A line holds bytes in hexadecimal and text in quotes. `@` with a
+//! number continues at that offset and fills the gap before it with zeros. `#` begins a comment.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write;

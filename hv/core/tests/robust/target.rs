@@ -22,7 +22,7 @@ const PROGRESS: u32 = 100_000;
 /// A parser under test.
 #[derive(Clone, Copy)]
 pub struct Target {
-    /// Its name, which is that of its folder in the corpus.
+    /// The name of the parser, and of the folder with its corpus.
     pub name: &'static str,
     /// Parses the input and panics if the result is wrong.
     pub check: fn(&[u8]),

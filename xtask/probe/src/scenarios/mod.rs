@@ -38,7 +38,7 @@ mod xstate;
 
 /// A scenario.
 pub struct Scenario {
-    /// Its name on the command line.
+    /// The name of the scenario on the command line.
     pub name: &'static str,
     /// The function that runs it.
     pub run: fn(&mut Line),

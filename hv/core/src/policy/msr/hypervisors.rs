@@ -1,7 +1,7 @@
 //! MSRs that hypervisors define. The guest gets #GP for them.
 //!
-//! They hold guest-physical addresses to which a hypervisor below Vidar writes, and that hypervisor does not know which
-//! memory is Vidar's. Vidar refuses them even if CPUID reports no hypervisor, since a hypervisor can hide itself. No
+//! The guest could write addresses to these MSRs, and a hypervisor below Vidar would write to memory there. That
+//! hypervisor does not know which memory is Vidar's. Vidar refuses these MSRs even if CPUID reports no hypervisor, since a hypervisor can hide itself. No
 //! CPU with VT-x or AMD-V has an MSR at these indices. Intel SDM Vol. 4, 2.1 "Architectural MSRs" reserves 40000000H to
 //! 400000FFH for hypervisors.
 
