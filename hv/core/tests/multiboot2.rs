@@ -1,5 +1,7 @@
 //! Multiboot2 information as GRUB builds it, and malformed information.
 
+mod boot_information;
+
 use proptest::prelude::*;
 use vidar_core::linux::boot_params::{FramebufferInfo, ScreenInfo};
 use vidar_core::loader::info::BootInfo;
@@ -8,21 +10,9 @@ use vidar_core::loader::tags::Malformed;
 use vidar_core::loader::text::Text;
 use vidar_core::mem::addr::Hpa;
 
-const START: Hpa = Hpa(0x1_0000);
+use boot_information::information;
 
-/// Boot information with these tags, in memory that starts at an 8-byte boundary.
-fn information(tags: &[(u32, Vec<u8>)]) -> Vec<u64> {
-    let mut bytes = vec![0; 8];
-    for (kind, payload) in tags.iter().chain([&(0, Vec::new())]) {
-        bytes.extend_from_slice(&kind.to_le_bytes());
-        bytes.extend_from_slice(&(payload.len() as u32 + 8).to_le_bytes());
-        bytes.extend_from_slice(payload);
-        bytes.resize(bytes.len().next_multiple_of(8), 0);
-    }
-    let size = bytes.len() as u32;
-    bytes[..4].copy_from_slice(&size.to_le_bytes());
-    bytes.as_chunks().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect()
-}
+const START: Hpa = Hpa(0x1_0000);
 
 fn parsed(words: &[u64]) -> Result<BootInfo<'_>, Malformed> {
     parse(zerocopy::IntoBytes::as_bytes(words), START)

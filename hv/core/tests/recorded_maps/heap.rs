@@ -24,6 +24,7 @@ use vidar_core::mem::mtrr::Mtrrs;
 use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmx::ept::Ept;
 
+use crate::boot_information::information;
 use crate::counting::{peak, uncounted};
 use crate::placing::DEBIAN;
 use crate::recorded::{self, DESCRIPTOR, Descriptor, GIB, MIB, Machine, encode};
@@ -41,20 +42,6 @@ struct Given {
     /// Memory with ACPI tables, from address 0 on, and the root pointer.
     tables: Vec<u8>,
     rsdp: Vec<u8>,
-}
-
-/// Boot information with these tags. Multiboot2 Specification 2.0, 3.6 "Boot information".
-fn information(tags: &[(u32, Vec<u8>)]) -> Vec<u64> {
-    let mut bytes = vec![0; 8];
-    for (kind, payload) in tags.iter().chain([&(0, Vec::new())]) {
-        bytes.extend_from_slice(&kind.to_le_bytes());
-        bytes.extend_from_slice(&(payload.len() as u32 + 8).to_le_bytes());
-        bytes.extend_from_slice(payload);
-        bytes.resize(bytes.len().next_multiple_of(8), 0);
-    }
-    let size = bytes.len() as u32;
-    bytes[..4].copy_from_slice(&size.to_le_bytes());
-    bytes.as_chunks().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect()
 }
 
 /// Returns the tags of a memory map, of e820 or of EFI.

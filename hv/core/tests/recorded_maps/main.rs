@@ -1,5 +1,7 @@
 //! Tests with the memory maps of real machines.
 
+#[path = "../boot_information/mod.rs"]
+mod boot_information;
 mod counting;
 mod efi;
 mod heap;
