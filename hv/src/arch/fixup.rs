@@ -34,7 +34,25 @@ macro_rules! fixup {
         )
     };
 }
-pub(crate) use fixup;
+
+/// Executes an instruction that is allowed to fault, with its operands as `asm!` takes them. Evaluates to true if it has not
+/// faulted. Like `asm!`, this has to be in an unsafe block.
+macro_rules! execute_checked {
+    ($instruction:literal, $($operands:tt)*) => {{
+        let done: u32;
+        core::arch::asm!(
+            "xor {done:e}, {done:e}",
+            concat!("2: ", $instruction),
+            "mov {done:e}, 1",
+            "3:",
+            $crate::arch::fixup::fixup!("2b", "3b"),
+            done = out(reg) done,
+            $($operands)*
+        );
+        done == 1
+    }};
+}
+pub(crate) use {execute_checked, fixup};
 
 /// Returns where execution continues if the instruction at `rip` is allowed to fault, or `None` if it is not.
 pub fn landing(rip: u64) -> Option<u64> {

@@ -7,7 +7,7 @@ use core::arch::asm;
 
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 
-use super::fixup::fixup;
+use super::fixup::execute_checked;
 use super::msr::Fault;
 
 /// CR0.CD and CR0.NW.
@@ -27,22 +27,17 @@ pub fn wbinvd() {
 /// # Safety
 /// What is mapped at the address may be read at any time, and no reference to it exists.
 pub unsafe fn read_checked(address: u64) -> Result<u64, Fault> {
-    let (value, done): (u64, u32);
+    let value: u64;
     // SAFETY: the caller promises that a read does no harm and conflicts with no reference, and the fix-up catches #PF.
-    unsafe {
-        asm!(
-            "xor {done:e}, {done:e}",
-            "2: mov {value}, [{address}]",
-            "mov {done:e}, 1",
-            "3:",
-            fixup!("2b", "3b"),
-            done = out(reg) done,
+    let succeeded = unsafe {
+        execute_checked!(
+            "mov {value}, [{address}]",
             value = inout(reg) 0u64 => value,
             address = in(reg) address,
             options(nostack, readonly),
-        );
-    }
-    if done == 1 { Ok(value) } else { Err(Fault) }
+        )
+    };
+    if succeeded { Ok(value) } else { Err(Fault) }
 }
 
 /// Executes XSETBV for the guest, whose XCR0 is in the CPU even while Vidar runs: Vidar's own code uses no extended
@@ -55,23 +50,17 @@ pub fn xsetbv(register: u32, value: u64) -> Result<(), Fault> {
     if !Cr4::read().contains(Cr4Flags::OSXSAVE) {
         return Err(Fault); // a CPU without XSAVE, on which the guest cannot set the bit either
     }
-    let done: u32;
     // SAFETY: Vidar is compiled without SSE and x87, so no value of XCR0 affects it. The fix-up catches #GP.
-    unsafe {
-        asm!(
-            "xor {done:e}, {done:e}",
-            "2: xsetbv",
-            "mov {done:e}, 1",
-            "3:",
-            fixup!("2b", "3b"),
-            done = out(reg) done,
+    let succeeded = unsafe {
+        execute_checked!(
+            "xsetbv",
             in("ecx") register,
             in("eax") value as u32,
             in("edx") (value >> 32) as u32,
             options(nostack),
-        );
-    }
-    if done == 1 { Ok(()) } else { Err(Fault) }
+        )
+    };
+    if succeeded { Ok(()) } else { Err(Fault) }
 }
 
 /// Loads CR4 and DR7 with known values: machine checks are enabled, and breakpoints that firmware may have left are

@@ -2,11 +2,9 @@
 
 #![expect(unsafe_code, reason = "RDMSR and WRMSR are here")]
 
-use core::arch::asm;
-
 pub use vidar_core::x86::msr::*;
 
-use super::fixup::fixup;
+use super::fixup::execute_checked;
 
 /// Returns the value of an MSR that is known to exist. If RDMSR raises #GP, that is a bug in Vidar, and this function
 /// panics.
@@ -22,23 +20,18 @@ pub fn read(index: u32) -> u64 {
 /// # Errors
 /// [`Fault`] where RDMSR raises #GP.
 pub fn read_checked(index: u32) -> Result<u64, Fault> {
-    let (low, high, done): (u32, u32, u32);
+    let (low, high): (u32, u32);
     // SAFETY: reading an MSR changes no memory, and the fix-up catches the #GP of one that does not exist.
-    unsafe {
-        asm!(
-            "xor {done:e}, {done:e}",
-            "2: rdmsr",
-            "mov {done:e}, 1",
-            "3:",
-            fixup!("2b", "3b"),
-            done = out(reg) done,
+    let succeeded = unsafe {
+        execute_checked!(
+            "rdmsr",
             in("ecx") index,
             out("eax") low,
             out("edx") high,
             options(nostack),
-        );
-    }
-    if done == 1 { Ok(u64::from(high) << 32 | u64::from(low)) } else { Err(Fault) }
+        )
+    };
+    if succeeded { Ok(u64::from(high) << 32 | u64::from(low)) } else { Err(Fault) }
 }
 
 /// Writes `value` to an MSR that is known to exist and to accept it. If WRMSR raises #GP, that is a bug in Vidar, and
@@ -61,21 +54,15 @@ pub unsafe fn write(index: u32, value: u64) {
 /// # Safety
 /// Whatever the MSR does with `value`, it does not break Vidar's own code or data.
 pub unsafe fn write_checked(index: u32, value: u64) -> Result<(), Fault> {
-    let done: u32;
     // SAFETY: the caller promises that the effect of `value` does not break Vidar, and the fix-up catches #GP.
-    unsafe {
-        asm!(
-            "xor {done:e}, {done:e}",
-            "2: wrmsr",
-            "mov {done:e}, 1",
-            "3:",
-            fixup!("2b", "3b"),
-            done = out(reg) done,
+    let succeeded = unsafe {
+        execute_checked!(
+            "wrmsr",
             in("ecx") index,
             in("eax") value as u32,
             in("edx") (value >> 32) as u32,
             options(nostack),
-        );
-    }
-    if done == 1 { Ok(()) } else { Err(Fault) }
+        )
+    };
+    if succeeded { Ok(()) } else { Err(Fault) }
 }
