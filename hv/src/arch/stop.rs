@@ -9,12 +9,16 @@ use super::{apic, instructions};
 /// The value of `SPEAKER` while no CPU is writing a report: no CPU has this APIC ID.
 const NOBODY: u64 = u64::MAX;
 
-/// True once the other CPUs may be stopped by an INIT.
+/// True once all CPUs run the guest.
 static ARMED: AtomicBool = AtomicBool::new(false);
 
-/// Notes that all CPUs run the guest from now on. From here an INIT causes an exit, or takes a CPU to where it waits.
-/// Earlier it would restart the boot CPU, and with it the machine.
-pub fn arm() {
+/// True if an INIT stops a CPU that runs the guest.
+static BY_INIT: AtomicBool = AtomicBool::new(false);
+
+/// Notes that all CPUs run the guest from now on, and whether an INIT stops each of them: it causes an exit, or takes
+/// the CPU to where it waits. Earlier it would restart the boot CPU, and with it the machine.
+pub fn arm(by_init: bool) {
+    BY_INIT.store(by_init, Ordering::SeqCst);
     ARMED.store(true, Ordering::SeqCst);
 }
 
@@ -26,15 +30,19 @@ pub fn is_armed() -> bool {
 /// The APIC ID of the CPU that writes a crash report, or [`NOBODY`].
 static SPEAKER: AtomicU64 = AtomicU64::new(NOBODY);
 
-/// Stops all CPUs but this one, whose APIC ID is `own`. Once [`arm`] has been called, an INIT takes each of them out of
-/// the guest. If another CPU has called this function before, this CPU halts.
-pub fn others(own: u32) {
+/// Stops all CPUs but this one, whose APIC ID is `own`, and returns whose end the report is to announce. Once [`arm`]
+/// has been called, an INIT takes each of them out of the guest. Where an INIT would restart the machine, none is sent,
+/// and the other CPUs keep running the guest. If another CPU has called this function before, this CPU halts.
+pub fn others(own: u32) -> &'static str {
+    let armed = ARMED.load(Ordering::SeqCst);
+    let by_init = BY_INIT.load(Ordering::SeqCst);
     match SPEAKER.compare_exchange(NOBODY, own.into(), Ordering::SeqCst, Ordering::SeqCst) {
-        Ok(_) if ARMED.load(Ordering::SeqCst) => apic::send(Message::Init, Destination::Others),
+        Ok(_) if armed && by_init => apic::send(Message::Init, Destination::Others),
         Ok(_) => {}
         Err(speaker) if speaker == u64::from(own) => {}
         Err(_) => instructions::halt_forever(),
     }
+    if armed && !by_init { "this CPU" } else { "the machine" }
 }
 
 /// Returns true if a CPU has called [`others`], so that this CPU is to stop.

@@ -146,6 +146,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let (machine, reader) =
         machine::make(&extension, memory.frames, &plan, &options, &cpus, msr_map, low_memory)?;
     let machine: &'static _ = Box::leak(Box::new(machine));
+    let alone = cpus.all.len() == 1;
     cpus.enter(extension.clone(), machine, reader)?;
     let (root, free) = {
         let memory = machine.memory.lock();
@@ -170,7 +171,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     unsafe { machine::lay_landing(cpus.landing.as_ref()) };
     let begin = Begin::Kernel(state);
     let mut vcpu = extension.cpu(cpu_frames, root, reader, cpu.selectors(), cpu.percpu(), &begin)?;
-    stop::arm();
+    stop::arm(alone || extension.survives_init());
     let (stop, exit) = run::run(&mut vcpu, machine);
     end(&mut vcpu, machine, stop, &exit)
 }

@@ -28,12 +28,12 @@ pub fn end<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, stop: Stop, exi
         Stop::MachineCheck => "a machine check while machine checks are switched off (CR4.MCE)",
         Stop::Elsewhere => ending::halt_for_another(),
     };
-    stop::others(percpu.apic_id);
+    let who = stop::others(percpu.apic_id);
     console::take_back();
     let index = percpu.index;
     log::error!("the guest has stopped on CPU {index}: {what}\n  {exit:x?}\n{}", vcpu.snapshot());
     if machine.runs_vidar(&vcpu.controls()) {
         log::error!("{RUNS_VIDAR}");
     }
-    ending::end("the machine")
+    ending::end(who)
 }

@@ -22,12 +22,12 @@ static SPEAKING: AtomicBool = AtomicBool::new(false);
 /// Stops all other CPUs, reports the panic on every console, and halts or resets the machine as the user has chosen.
 pub fn report(info: &PanicInfo<'_>) -> ! {
     speak_once();
-    stop::others(percpu::current().map_or(0, |cpu| cpu.apic_id));
+    let who = stop::others(percpu::current().map_or(0, |cpu| cpu.apic_id));
     console::take_back();
     let (file, line) = info.location().map_or(("?", 0), |location| (location.file(), location.line()));
     log::error!("Vidar panicked: {} ({file}:{line}); report this with what follows", info.message());
     backtrace();
-    ending::end("the machine")
+    ending::end(who)
 }
 
 /// Reports what the machine-check registers in `banks` hold and what was `interrupted`, and halts this CPU or resets

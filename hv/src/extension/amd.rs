@@ -63,6 +63,10 @@ impl Extension for Svm {
         true
     }
 
+    fn survives_init(&self) -> bool {
+        enable::redirects_init()
+    }
+
     fn largest_page(&self) -> PageSize {
         if cpuid::has_1g_pages() { PageSize::Size1G } else { PageSize::Size2M }
     }

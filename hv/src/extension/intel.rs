@@ -71,6 +71,10 @@ impl Extension for Vmx {
         false // an INIT always exits in VMX non-root operation, and is blocked in root operation
     }
 
+    fn survives_init(&self) -> bool {
+        true
+    }
+
     fn largest_page(&self) -> PageSize {
         self.0.largest_page
     }

@@ -63,6 +63,9 @@ pub trait Extension: Clone + Send + Sync + 'static {
     /// IPI outside of the guest, as a bare CPU does.
     fn leaves_init_to_the_cpu(&self) -> bool;
 
+    /// Returns true if the boot CPU survives an INIT that it intercepts. Asked once that CPU has been prepared.
+    fn survives_init(&self) -> bool;
+
     /// Returns the size of the largest page that the second stage can map.
     fn largest_page(&self) -> PageSize;
 

@@ -55,6 +55,13 @@ pub fn efer_allowed() -> u64 {
     efer::allowed(|leaf| cpuid::cpuid(leaf, 0))
 }
 
+/// Returns true if an intercepted INIT becomes an exception on this CPU once [`enable`] has set VM_CR.R_INIT. QEMU has
+/// no such bit, and resets a boot CPU that gets an INIT although Vidar intercepts it. KVM has the bit, but it resets
+/// that CPU after the exit nevertheless.
+pub fn redirects_init() -> bool {
+    !cpuid::has_hypervisor() && msr::read_checked(msr::VM_CR).is_ok_and(|value| value & R_INIT != 0)
+}
+
 /// Sets GIF if AMD-V is on, since GIF may then be 0: SMIs, and an INIT that is to reset the machine, would wait
 /// forever. AMD APM Vol. 2, 15.17 "Global Interrupt Flag, STGI and CLGI Instructions".
 pub fn leave() {

@@ -223,11 +223,14 @@ fn jobs<'a>(
     let vmx = Lane::VmxKvm;
     let probe_run = probes::probe_run(vmx);
     let probe = Job::new(probe_run.names(), move || probe_run.run(tools, report));
-    let resets = probes::SINGLES.iter().filter(|single| single.name == probes::RESET);
-    let resets = resets.map(|single| {
-        one(vmx.test(single.name), vmx.folder(single.name), report, move || single.run(vmx, tools))
-    });
-    let probes = [probe].into_iter().chain(resets).map(|job| job.needing(vmx.needs()));
+    let single = |lane: Lane, wanted| {
+        probes::SINGLES.iter().filter(move |single| single.name == wanted).map(move |single| {
+            let run = move || single.run(lane, tools);
+            one(lane.test(single.name), lane.folder(single.name), report, run).needing(lane.needs())
+        })
+    };
+    let probe = probe.needing(vmx.needs());
+    let probes = [probe].into_iter().chain(single(vmx, probes::RESET));
     let nested_jobs = in_nested_kvm(vmx, tools, nested_found, report).chain(probes);
     jobs.extend(nested_jobs.map(|job| job.left_out(nested)));
     if extent.distribution {
@@ -245,6 +248,7 @@ fn jobs<'a>(
         Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(pair.needs())
     }));
     jobs.extend(in_nested_kvm(Lane::SvmKvm, tools, nested_found, report));
+    jobs.extend(single(Lane::SvmKvm, probes::CRASH_OF_ANOTHER_CPU));
     for setup in smp::setups(extent.newest_kernels) {
         let load = Duration::from_secs(extent.load);
         jobs.extend([true, false].map(|under_vidar| {
