@@ -286,10 +286,18 @@ fn with_options(place: &Place<'_>, cmdline: &str, options: &str) -> Result<small
         .boot(place.tools)
 }
 
+/// Waits for `words`. It is an error if the machine starts once more before it says them.
+fn in_this_boot(booted: &mut small::BootedGuest, words: &str, time: Duration) -> Result<()> {
+    let before = booted.console.expect(words, time)?;
+    ensure!(!before.contains("probe: hello"), "the machine was reset before it said {words:?}");
+    Ok(())
+}
+
 /// Waits for the report of a triple fault, with its cause and the registers.
 fn crash_report(booted: &mut small::BootedGuest) -> Result<()> {
-    booted.console.expect("probe triple: now", BOOT)?;
-    booted.console.expect("the guest has stopped on CPU 0: triple fault", ANSWER)?;
+    booted.console.expect("probe: hello", BOOT)?;
+    in_this_boot(booted, "probe triple: now", ANSWER)?;
+    in_this_boot(booted, "the guest has stopped on CPU 0: triple fault", ANSWER)?;
     for register in ["rip ", "rflags ", "rax ", "rsp ", "cr0 ", "cs ", "idtr "] {
         booted.console.expect(register, ANSWER)?;
     }
@@ -325,8 +333,7 @@ fn crash_of_another_cpu(place: &Place<'_>) -> Result<()> {
     let small = Small { cmdline, menu, cpus: 2, survives_triple_fault: true, ..usual(place)? };
     let mut booted = small.boot(place.tools)?;
     booted.console.expect("probe: hello", BOOT)?;
-    let before = booted.console.expect("the guest has stopped on CPU 1: triple fault", ANSWER)?;
-    ensure!(!before.contains("probe: hello"), "the machine was reset before the report");
+    in_this_boot(&mut booted, "the guest has stopped on CPU 1: triple fault", ANSWER)?;
     if halts {
         booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
         let more = booted.console.listen(Duration::from_secs(5));
@@ -343,6 +350,7 @@ fn resets(place: &Place<'_>, scenario: &str) -> Result<()> {
     let small = Small { cmdline, survives_triple_fault: true, ..usual(place)? };
     let mut booted = small.boot(place.tools)?;
     booted.console.expect("probe: hello", BOOT)?;
+    in_this_boot(&mut booted, &format!("probe {scenario}: now"), ANSWER)?;
     booted.console.expect("vidar: ", BOOT)?;
     booted.console.expect("probe: hello", BOOT)?;
     Ok(())
