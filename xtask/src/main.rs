@@ -281,7 +281,7 @@ fn perform(task: Task) -> Result<bool> {
             if !list {
                 return Ok(test::run(filter.as_deref(), extent, repeat));
             }
-            test::list(extent);
+            test::list(filter.as_deref(), extent);
         }
         Task::Bench { picture: true } => bench::picture()?,
         Task::Bench { picture: false } => return bench::run(),

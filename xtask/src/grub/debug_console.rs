@@ -53,6 +53,8 @@ impl DebugConsole {
 
 #[cfg(test)]
 mod tests {
+    use vidar_core::boot::options::OPTIONS;
+
     use super::*;
 
     #[test]
@@ -68,6 +70,18 @@ mod tests {
         }
         assert_eq!(DebugConsole::port(None), Some(0x3f8));
         assert_eq!(DebugConsole::None.options("").unwrap(), "console=none");
+    }
+
+    #[test]
+    fn vidar_knows_every_option_that_a_console_stands_for() {
+        let consoles = [DebugConsole::Com1, DebugConsole::Com2, DebugConsole::Screen, DebugConsole::None];
+        let words = consoles.map(|console| console.options("").unwrap()).join(" ");
+        for word in words.split_whitespace() {
+            let (name, value) = word.split_once('=').unwrap();
+            assert!(REPLACED.contains(&format!("{name}=").as_str()), "{word}");
+            let option = OPTIONS.iter().find(|option| option.name == name).expect(name);
+            assert!(option.values.iter().any(|known| known.word == value), "{word}");
+        }
     }
 
     #[test]

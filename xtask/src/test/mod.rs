@@ -75,9 +75,10 @@ const WITHOUT_NESTED: &str = "it takes 10 to 20 minutes; `cargo xtask test --nes
 /// The number of emulators that run at once, if the host has as many CPUs.
 const AT_ONCE: usize = 2;
 
-/// Prints the names of all tests, and why a test is left out, if it is.
-pub fn list(extent: Extent) {
-    for (name, left_out) in names(extent) {
+/// Prints the names of all tests that contain `filter`, and why a test is left out, if it is.
+pub fn list(filter: Option<&str>, extent: Extent) {
+    let wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+    for (name, left_out) in names(extent).into_iter().filter(|(name, _)| wanted(name)) {
         match left_out {
             Some(why) => println!("{}", report::skipped(&name, why)),
             None => println!("{}", report::shown(&name)),
