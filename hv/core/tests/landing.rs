@@ -1,5 +1,5 @@
-//! Landing: start-up IPIs that lead to Vidar, for every page, and in every order of messages, exits and steps of the
-//! CPU that is started, compared with a bare CPU.
+//! Tests of landing, in which start-up IPIs lead to Vidar. They try every page, and every order of messages, exits and
+//! steps of the CPU that is started, and compare each with a bare CPU.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -24,7 +24,7 @@ fn execute(stub: [u8; 7], vector: u8) -> (u16, u16, u16) {
 
 #[test]
 fn every_page_of_ram_leads_to_the_trampoline() {
-    // As a PC has it: the BIOS's data at the end, and the trampoline's page, which is reserved.
+    // This is what a PC has: the BIOS's data at the end, and the trampoline's page, which is reserved.
     let mut ram = RangeSet::from([Hpa(0)..Hpa(0x9_fc00), Hpa(0x10_0000)..Hpa(0x4000_0000)]);
     ram.remove(&(Hpa(0x9_e000)..Hpa(0x9_f000)));
     let moved = MovedPages::new(&ram, &WINDOW, Hpa(0x30_0000));
@@ -35,25 +35,25 @@ fn every_page_of_ram_leads_to_the_trampoline() {
         let (cs, ip, bp) = execute(stub(TRAMPOLINE), vector);
         assert_eq!((cs, ip, (bp >> 8) as u8), (u16::from(TRAMPOLINE) << 8, 0, vector));
     }
-    // Nothing of the guest's is where Vidar's code is, and no two pages are in one place.
+    // Each page is moved into the region that Vidar keeps, and no two pages to the same address.
     let places: HashSet<_> = moved.pages().filter_map(|page| moved.place(page.identity())).collect();
     assert_eq!(places.len(), pages.len());
     let kept: Range<u64> = 0x30_0000..0x30_0000 + (WINDOW.end.0 - WINDOW.start.0);
     assert!(places.iter().all(|place| kept.contains(&place.0)));
 }
 
-/// Where the CPU that is started is.
+/// The state of the CPU that is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Place {
-    /// In the guest; since the start-up IPI with this vector, if there was one.
+    /// It runs the guest, since the start-up IPI with this vector if there was one.
     Guest(Option<u8>),
-    /// In Vidar because of an exit, with GIF 0: an INIT waits.
+    /// It is in Vidar because of an exit. GIF is 0, so an INIT stays pending.
     Exit(Option<u8>),
-    /// After an INIT.
+    /// It waits for a start-up IPI after an INIT.
     Waiting,
-    /// On its way from the stub to VMRUN, with GIF 1; one that nobody lists is on its way to its INIT.
+    /// It is on its way from the stub to VMRUN, with GIF 1. A CPU that no table lists is on its way to its own INIT.
     Starting(u8),
-    /// The same, with GIF 0.
+    /// It is on the same way, with GIF 0.
     Entering(u8),
 }
 
@@ -61,9 +61,9 @@ enum Place {
 struct Cpu {
     place: Place,
     init_waits: bool,
-    /// What a bare CPU would be: where it runs since when, or `None` while it waits.
+    /// The state of a bare CPU: the vector that it was started with, or `None` while it waits.
     bare: Option<Option<u8>>,
-    /// A start-up IPI found it waiting to take an INIT, and was lost.
+    /// True if a start-up IPI arrived while an INIT was pending, and was lost.
     lost: bool,
 }
 
@@ -71,7 +71,7 @@ struct Cpu {
 enum Message {
     Init,
     Startup(u8),
-    /// The sender waits, for long enough that an exit is over.
+    /// The sender waits until an exit must be over.
     Pause,
 }
 
@@ -96,7 +96,8 @@ impl Cpu {
         }
     }
 
-    /// What it does next: the guest goes on or exits, Vidar goes on. VMRUN sets GIF, and an INIT that waits is taken.
+    /// Does the CPU's next step: the guest goes on or exits, or Vidar goes on. VMRUN sets GIF, and takes a pending
+    /// INIT.
     fn steps(self) -> Vec<Self> {
         let to = |place| Self { place, ..self };
         let enter = |since| match self.init_waits {
@@ -112,7 +113,7 @@ impl Cpu {
         }
     }
 
-    /// The guest's view of it: where it runs, or will as soon as Vidar is through.
+    /// Returns the state as the guest sees it: where the CPU runs, or will run as soon as Vidar has finished.
     fn ends(mut self) -> Option<Option<u8>> {
         loop {
             match self.place {
@@ -124,10 +125,10 @@ impl Cpu {
     }
 }
 
-/// A CPU that runs the guest.
+/// Returns a CPU that runs the guest.
 const RUNNING: Cpu = Cpu { place: Place::Guest(None), init_waits: false, bare: Some(None), lost: false };
 
-/// Goes through all orders of the messages and the CPU's own steps, and returns how it can end.
+/// Tries all orders of the messages and the CPU's own steps, and returns the states in which they can end.
 fn explore(start: Cpu, messages: &[Message]) -> HashSet<Cpu> {
     let (mut seen, mut ends) = (HashSet::new(), HashSet::new());
     let mut open = vec![(start, 0)];
@@ -162,25 +163,27 @@ fn cpu_that_linux_starts_runs_whatever_its_state_was() {
     for end in explore(RUNNING, &AS_LINUX) {
         assert_eq!((end.ends(), end.bare), (Some(Some(0x9a)), Some(Some(0x9a))), "{end:?}");
     }
-    // And again, and from a state in which nobody has said when it is out of Vidar.
+    // The same a second time, and from a state in which it is not known when the CPU leaves Vidar.
     for end in explore(RUNNING, &[AS_LINUX, AS_LINUX].concat()) {
         assert_eq!(end.ends(), Some(Some(0x9a)), "{end:?}");
     }
 }
 
-/// All sequences of five messages.
+/// Tries all sequences of five messages.
 fn all_messages() -> impl Iterator<Item = Vec<Message>> {
     let alphabet = [Message::Init, Message::Startup(0x10), Message::Startup(0x20)];
     (0..3_usize.pow(5)).map(move |number| (0..5).map(|at| alphabet[number / 3_usize.pow(at) % 3]).collect())
 }
 
-/// Without a pause one start-up IPI can come too early, as on a bare CPU that takes its time for an INIT: that alone differs.
+/// Without a pause, a start-up IPI can come too early, as on a bare CPU that is slow to take an INIT. This is the only
+/// difference.
 #[test]
 fn only_a_lost_startup_ipi_differs_from_a_bare_cpu() {
     for messages in all_messages() {
         for end in explore(RUNNING, &messages) {
             assert!(end.lost || end.ends() == end.bare, "{messages:?} {end:?}");
-            // One that lost it waits, or was started by a later one: it is never where nobody sent it.
+            // A CPU that has lost one waits, or was started by a later one. It never runs at a page that no message has
+            // named.
             assert!(end.ends().is_none() || end.bare.is_some(), "{messages:?} {end:?}");
         }
     }

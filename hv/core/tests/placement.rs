@@ -1,4 +1,4 @@
-//! Placements of random kernels and initrds in random machines, carried out on a small memory.
+//! Places random kernels and initrds in random machines, and carries the placements out on a small simulated memory.
 
 use std::ops::Range;
 
@@ -10,11 +10,11 @@ use vidar_core::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
 
 const MIB: u64 = 1 << 20;
 const TOP: u64 = 24 * MIB;
-/// The memory is simulated in units of this many bytes: a sector, which the payload of a kernel begins at.
+/// The size in bytes of a unit of the simulated memory. It is a sector, since a kernel's payload begins at a sector.
 const UNIT: u64 = 512;
 const ALL: Range<Hpa> = Hpa(0)..Hpa(TOP);
 
-/// A kernel whose payload begins at the third sector of its file.
+/// Returns a kernel whose payload begins at the third sector of its file.
 fn kernel(payload: usize, more: u64, pref_address: u64, alignment: u64, relocatable: bool) -> BzImage {
     let mut file = vec![0; 3 * 512 + payload];
     let mut put = |offset: usize, bytes: &[u8]| file[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -58,7 +58,7 @@ impl Machine {
     }
 }
 
-/// Takes `size` bytes out of what is free, at a place that `choice` picks, page-aligned.
+/// Takes `size` bytes out of the free memory, at a page that `choice` picks.
 fn take(free: &mut vidar_core::mem::ranges::RangeSet, size: u64, choice: u64) -> Option<Range<Hpa>> {
     let at = Hpa(choice % TOP);
     let start = free
@@ -69,7 +69,7 @@ fn take(free: &mut vidar_core::mem::ranges::RangeSet, size: u64, choice: u64) ->
     Some(range)
 }
 
-/// A machine as GRUB leaves it: everything that it loaded is in usable memory and nothing overlaps.
+/// Returns a machine as GRUB leaves it: all that GRUB has loaded is in usable memory, and nothing overlaps.
 fn machine() -> impl Strategy<Value = Machine> {
     let holes = prop::collection::vec((0..TOP / PAGE_SIZE, 1u64..64), 0..5);
     let kernel = (1usize..6000, 0..4 * MIB, 0u64..12, 12u32..22, prop::bool::weighted(0.8)).prop_map(
@@ -97,7 +97,8 @@ fn machine() -> impl Strategy<Value = Machine> {
             let kernel_module = take(&mut free, file_size, places[4])?;
             let information = take(&mut free, 2 * PAGE_SIZE, places[5])?;
             let count = parts.len();
-            // After all but the last part whole units, so that each begins with one; and often one after another.
+            // All parts but the last end with a unit, so that each begins with one. Parts often follow each other
+            // directly.
             let parts = parts.into_iter().enumerate().map(|(index, (size, unaligned, place))| {
                 let size = if index + 1 < count { size / UNIT * UNIT } else { size };
                 let start = if unaligned { UNIT } else { 0 };
@@ -116,7 +117,7 @@ fn units(range: &Range<Hpa>) -> Range<usize> {
     (range.start.0 / UNIT) as usize..range.end.0.div_ceil(UNIT) as usize
 }
 
-/// Marks that are different in every unit of a range, and in every range.
+/// Fills a range with marks that differ from unit to unit and from range to range.
 fn marks(kind: u32, range: &Range<Hpa>) -> Vec<u32> {
     (0..units(range).len() as u32).map(|at| kind << 24 | at).collect()
 }
@@ -148,7 +149,7 @@ fn check(machine: &Machine, placement: &Placement) {
         assert!(initrd.start.is_aligned(PAGE_SIZE) && initrd.end.0 <= kernel.initrd_addr_max.0 + 1);
     }
 
-    // Carry it out. The block is written first, which has to be as good as last.
+    // Carry the placement out. The block is written first here, which must give the same result as writing it last.
     let payload_start = machine.kernel_module.start + kernel.payload.start as u64;
     let payload = payload_start..payload_start + kernel.payload.len() as u64;
     let mut memory = vec![0u32; (TOP / UNIT) as usize];
@@ -168,7 +169,7 @@ fn check(machine: &Machine, placement: &Placement) {
     while let Some(step) = moves.next() {
         memory.copy_within(units(&step.from), (step.to.0 / UNIT) as usize);
         assert_eq!(step.zeros, 0, "the parts begin with units");
-        // The places of the modules are read until the kernel's code is moved.
+        // The modules' places are still read until the kernel's code is moved.
         if moves.peek().is_some() {
             let marks = marks(3, &machine.information);
             assert_eq!(&memory[units(&machine.information)], marks, "the information is gone");
@@ -222,7 +223,7 @@ proptest! {
             }
             if let (Some(initrd), [module]) = (&placement.initrd, &modules[..]) {
                 let module = module.start..page_end(module).end;
-                // Linux takes RAM by whole pages: an initrd whose last page is not RAM to its end has to move.
+                // Linux uses RAM in whole pages, so an initrd whose last page is not RAM up to its end has to move.
                 let mut ram = machine.map.usable();
                 ram.remove(&machine.hidden);
                 let whole = module.start.is_aligned(PAGE_SIZE) && ram.covers(&module);
@@ -264,7 +265,8 @@ proptest! {
     }
 }
 
-/// 64 MiB of RAM, Vidar in it at 2 MiB, a kernel that wants 16 MiB and its modules right there.
+/// Returns a machine with 64 MiB of RAM and Vidar at 2 MiB. The kernel wants to be at 16 MiB, and its modules are
+/// there.
 fn usual() -> Machine {
     let ram = |start, end| MemoryRegion { range: Hpa(start)..Hpa(end), kind: MemoryKind::Usable };
     Machine {
@@ -312,7 +314,7 @@ fn parts_of_an_initrd_are_joined() {
         ],
         "each begins at a multiple of 4"
     );
-    // The other way round they cannot slide together.
+    // In the opposite order they cannot be moved together.
     let machine = Machine { initrds: vec![second..second + MIB, first..first + 5], ..usual() };
     let placement = machine.place().unwrap();
     assert_eq!(placement.initrd, Some(Hpa(63 * MIB - PAGE_SIZE)..Hpa(64 * MIB - PAGE_SIZE + 5)));

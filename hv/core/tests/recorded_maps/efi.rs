@@ -1,4 +1,5 @@
-//! EFI memory maps: as e820 they are what Linux' own EFI stub makes of them, and Vidar is hidden in them.
+//! Tests with EFI memory maps: their e820 form equals the one that Linux' own EFI stub makes, and Vidar is hidden in
+//! them.
 
 use std::ops::Range;
 
@@ -12,7 +13,7 @@ use crate::recorded::{self, DESCRIPTOR, Descriptor, MIB, Machine, encode};
 
 const SPECIFIC_PURPOSE: u64 = 1 << 18;
 
-/// Start, end and number of an e820 entry.
+/// An e820 entry: its start, its end and the number of its type.
 type Entry = (u64, u64, u32);
 
 fn push(entries: &mut Vec<Entry>, (start, end, kind): Entry) {
@@ -22,8 +23,8 @@ fn push(entries: &mut Vec<Entry>, (start, end, kind): Entry) {
     }
 }
 
-/// setup_e820 of drivers/firmware/efi/libstub/x86-stub.c: what touches the one before and is like it becomes one with it,
-/// and types that it does not know are left out, as is memory that has not been accepted.
+/// Does what setup_e820 in Linux' drivers/firmware/efi/libstub/x86-stub.c does: joins an entry with the one before if
+/// they touch and have the same type, and leaves out types that it does not know and memory that has not been accepted.
 fn stub(descriptors: &[Descriptor]) -> Vec<Entry> {
     let mut entries = Vec::new();
     for one in descriptors {
@@ -43,7 +44,7 @@ fn stub(descriptors: &[Descriptor]) -> Vec<Entry> {
     entries
 }
 
-/// Vidar's entries, with the same done to neighbours.
+/// Returns Vidar's entries, with neighbours joined in the same way.
 fn joined(map: &MemoryMap<'_>) -> Vec<Entry> {
     let mut entries = Vec::new();
     map.iter().for_each(|region| {
@@ -70,14 +71,14 @@ fn machines() -> Vec<Machine> {
     machines
 }
 
-/// The map as the guest is told it.
+/// Returns the map that the guest gets.
 fn hidden_in(map: &[u8], region: &Range<Hpa>) -> Vec<u8> {
     let mut shown = Vec::new();
     hide(map, DESCRIPTOR, std::slice::from_ref(region), |bytes| shown.extend_from_slice(bytes));
     shown
 }
 
-/// `after` has what `before` has but for `hidden`, whose part of every descriptor is reserved.
+/// Checks that `after` equals `before`, except that the part of each descriptor in `hidden` is reserved.
 fn check_hidden(before: &[Descriptor], after: &[Descriptor], hidden: &Range<Hpa>) {
     let mut expected = Vec::new();
     for one in before {
@@ -118,7 +119,7 @@ fn vidar_is_hidden_at_every_place() {
     }
 }
 
-/// A machine with its descriptors in another order, and some of other types or for a purpose of their own.
+/// Returns a machine whose descriptors are in another order, and some of which have other types or a specific purpose.
 fn disturbed() -> impl Strategy<Value = Vec<Descriptor>> {
     let kinds = prop_oneof![0u32..18, Just(0x7000_0001), Just(0x8000_0000)];
     let changes = prop::collection::vec((any::<Index>(), kinds, any::<bool>()), 0..8);

@@ -1,6 +1,6 @@
-//! The heap that the boot order needs, as far as it runs on the host, over the recorded machines and over giants: whatever
-//! firmware, the loader and the user hand over, it stays below one bound. `cargo test -p vidar-core --test recorded_maps heap --
-//! --nocapture` prints the peaks.
+//! Measures the heap that the boot order needs, as far as it runs on the host, on the recorded machines and on
+//! synthetic giants. The need stays below one bound, whatever firmware, the loader and the user hand over. `cargo test
+//! -p vidar-core --test recorded_maps heap -- --nocapture` prints the peaks.
 
 use std::ops::Range;
 
@@ -34,12 +34,12 @@ use crate::tables::Tables;
 /// rest.
 const BOUND: isize = (HEAP_BYTES / 2) as isize;
 
-/// What a machine hands to Vidar.
+/// The data that a machine hands to Vidar.
 #[derive(Default)]
 struct Given {
-    /// Boot information.
+    /// The boot information.
     words: Vec<u64>,
-    /// Memory with ACPI tables, from address 0 on, and the root pointer.
+    /// Memory with ACPI tables, beginning at address 0, and the address of the root pointer.
     tables: Vec<u8>,
     rsdp: Vec<u8>,
 }
@@ -101,7 +101,7 @@ fn acpi_tables(dsdt: usize, ssdts: usize, cpus: u32) -> (Vec<u8>, Vec<u8>) {
     (memory, rsdp)
 }
 
-/// One of the tables in `memory`.
+/// Returns one of the tables in `memory`.
 struct InMemory<'a>(&'a mut [u8]);
 
 impl acpi::Table for InMemory<'_> {
@@ -115,7 +115,7 @@ impl acpi::Table for InMemory<'_> {
     }
 }
 
-/// The steps of the boot order, in its order, with what each has in use beside what went before.
+/// Returns the steps of the boot order, each with the heap that it uses in addition to the steps before it.
 fn boot(given: &mut Given, kernel: &BzImage) {
     let bytes = zerocopy::IntoBytes::as_bytes(&given.words[..]);
     let info = multiboot2::parse(bytes, Hpa(0x2_0000)).expect("well formed");
@@ -160,7 +160,7 @@ fn boot(given: &mut Given, kernel: &BzImage) {
     drop((memory, high, covered, cpus, moved));
 }
 
-/// The ACPI tables are read and changed.
+/// Reads the ACPI tables and changes them.
 fn walk_tables(memory: &mut [u8], rsdp: &[u8]) -> Vec<madt::LocalApic> {
     let find = |memory: &[u8], signature: &[u8; 4], nth: usize| {
         let read = |from: Hpa, to: &mut [u8]| {
@@ -194,7 +194,7 @@ fn walk_tables(memory: &mut [u8], rsdp: &[u8]) -> Vec<madt::LocalApic> {
     cpus.cpus
 }
 
-/// The kernel is placed and told of the machine.
+/// Places the kernel and describes the machine to it.
 fn linux(info: &BootInfo<'_>, plan: &MemoryPlan<'_>, kernel: &BzImage) {
     let first = info.modules.clone().next().expect("a kernel");
     let told = plan.guest_map();
@@ -240,7 +240,7 @@ fn linux(info: &BootInfo<'_>, plan: &MemoryPlan<'_>, kernel: &BzImage) {
     assert!(placement.moves(info.initrds()).count() > 0);
 }
 
-/// The frames of tables, which are no heap.
+/// Frames for tables. They are not part of the heap.
 struct Frames(Tables);
 
 impl vidar_core::mem::stage2::TableMemory for Frames {
@@ -309,7 +309,7 @@ fn e820_tag(regions: &[(Range<u64>, MemoryKind)]) -> (u32, Vec<u8>) {
 
 fn efi_tags(regions: &[(Range<u64>, MemoryKind)]) -> Vec<(u32, Vec<u8>)> {
     let one = |(range, kind): &(Range<u64>, MemoryKind)| Descriptor {
-        // Boot services' data, or conventional memory.
+        // Data of boot services, or conventional memory.
         kind: if *kind == MemoryKind::Usable { 7 } else { 4 },
         start: range.start,
         end: range.end,

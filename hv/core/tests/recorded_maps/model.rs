@@ -5,11 +5,11 @@ use std::ops::Range;
 use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::map::{MemoryKind, MemoryRegion, RAM_END};
 
-/// Memory between two neighbouring edges of a map: all of its bytes are in the same entries.
+/// The memory between two neighbouring edges of a map. All of its bytes are in the same entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
     pub range: Range<Hpa>,
-    /// The kinds that entries give it, in the order of their numbers.
+    /// The kinds of the entries that contain it, in the order of their numbers.
     pub kinds: Vec<MemoryKind>,
 }
 

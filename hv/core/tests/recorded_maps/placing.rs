@@ -1,4 +1,5 @@
-//! Where a kernel of Debian's size goes in real memory, with its modules and Vidar wherever they can be.
+//! Places a kernel of Debian's size in the memory of real machines, with its modules and Vidar at all places that are
+//! possible.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -15,7 +16,7 @@ use vidar_core::mem::ranges::RangeSet;
 use crate::recorded::{self, BELOW_4G, DESCRIPTOR, MIB, Machine, encode};
 use crate::told::disturbed;
 
-/// What the header of Debian's generic kernel 6.1 says, in front of a file of its length.
+/// Returns the header of Debian's generic kernel 6.1, with a file of the same length.
 pub static DEBIAN: LazyLock<BzImage> = LazyLock::new(|| {
     let mut file = vec![0; KERNEL_FILE as usize];
     let mut put = |offset: usize, bytes: &[u8]| file[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -33,11 +34,11 @@ pub static DEBIAN: LazyLock<BzImage> = LazyLock::new(|| {
 });
 
 const KERNEL_FILE: u64 = 0x7d_d800;
-/// Debian's initrd with all its modules, and a few bytes.
+/// The sizes of two initrds: Debian's with all its modules, and one of a few bytes.
 const INITRD: u64 = 38 * MIB + 77;
 const HANDOVER: u64 = 0x5000;
 
-/// A boot loader's choice.
+/// The order in which a boot loader chooses addresses.
 #[derive(Debug)]
 struct Loaded {
     map: MemoryMap<'static>,
@@ -66,7 +67,7 @@ fn page_end(range: &Range<Hpa>) -> Range<Hpa> {
     range.start..range.end.align_up(PAGE_SIZE).unwrap()
 }
 
-/// Takes the lowest pages from `at` on, or the highest before it.
+/// Takes the lowest free pages from `at` upwards, or the highest below it.
 fn take(free: &mut RangeSet, size: u64, (at, up): (Hpa, bool)) -> Option<Range<Hpa>> {
     let start = if up {
         free.lowest_fit(size, PAGE_SIZE, &(at..BELOW_4G.end))
@@ -77,7 +78,8 @@ fn take(free: &mut RangeSet, size: u64, (at, up): (Hpa, bool)) -> Option<Range<H
     Some(start..start + size)
 }
 
-/// Where modules can lie to Vidar, to the kernel's place and to the ends of memory: from there on upwards, or downwards.
+/// Places of modules relative to Vidar, to the kernel's place and to the ends of memory. From there, addresses are
+/// taken upwards or downwards.
 fn places(hidden: &Range<Hpa>) -> [(Hpa, bool); 7] {
     let preferred = DEBIAN.pref_address;
     let run_end = preferred + DEBIAN.init_size;
@@ -92,7 +94,7 @@ fn places(hidden: &Range<Hpa>) -> [(Hpa, bool); 7] {
     ]
 }
 
-/// A machine with its modules at two of those places; `None` where there is no room.
+/// Returns a machine with its modules at two of these places, or `None` if there is no room.
 fn load(
     map: &MemoryMap<'static>,
     keep: &[Range<Hpa>],
@@ -109,7 +111,7 @@ fn load(
     Some(Loaded { map, hidden, keep, kernel_module, initrd_module })
 }
 
-/// All of those that there are.
+/// Returns all such machines.
 fn loads(machine: &Machine) -> Vec<Loaded> {
     let map = machine.map();
     let keep: Vec<_> = efi_map::boot_services(&encode(&machine.descriptors), DESCRIPTOR).collect();
@@ -122,14 +124,14 @@ fn loads(machine: &Machine) -> Vec<Loaded> {
     loads
 }
 
-/// Where the guest may be.
+/// Returns the memory that the guest may use.
 fn ram(loaded: &Loaded) -> RangeSet {
     let mut ram = loaded.map.usable();
     ram.remove(&loaded.hidden);
     ram
 }
 
-/// Holds a placement against what it promises.
+/// Checks that a placement keeps its promises.
 fn check(loaded: &Loaded, placement: &Placement) {
     let run = placement.kernel_run.clone();
     let handover = placement.handover..placement.handover + HANDOVER;
@@ -147,7 +149,7 @@ fn check(loaded: &Loaded, placement: &Placement) {
         assert!(finals[..place].iter().all(|other| !overlaps(range, other)), "{finals:?}");
     }
 
-    // Every write, the block's first as it may come at any time, and the read of each.
+    // All writes with what each of them reads. The block's is first, since it may come at any time.
     let source = loaded.kernel_module.start;
     let payload = source + DEBIAN.payload.start as u64..source + DEBIAN.payload.end as u64;
     let mut steps = vec![(None, handover)];
@@ -164,7 +166,7 @@ fn check(loaded: &Loaded, placement: &Placement) {
         }
         assert!(steps[..at].iter().all(|(_, before)| !overlaps(before, to)), "{to:?} is written twice");
     }
-    // Each module arrives: by a move, or because it is left alone.
+    // Each module is in its place: it was moved there, or was there already.
     let moved = |from: &Range<Hpa>, to: Hpa| {
         let stays = from.start == to && steps.iter().all(|(_, written)| !overlaps(written, from));
         let step = moves.iter().any(|step| step.from == *from && step.to == to);
@@ -186,12 +188,12 @@ fn has_no_kernel_place(loaded: &Loaded) -> bool {
 fn kernels_of_debian_are_placed_in_every_machine() {
     for machine in recorded::all() {
         let loads = loads(&machine);
-        // Less than Debian needs is known of the memory of this one below 4 GiB.
+        // The map of this machine has less memory below 4 GiB than Debian needs.
         assert_eq!(loads.is_empty(), machine.name == "amd-1t-hole", "{}", machine.name);
         for loaded in &loads {
             let placement = loaded.place().unwrap_or_else(|error| panic!("{}: {error}", machine.name));
             check(loaded, &placement);
-            // Firmware has left that place free in all of them.
+            // In all of them, firmware has left that place free.
             let wanted = DEBIAN.pref_address..DEBIAN.pref_address + DEBIAN.init_size;
             let free = !overlaps(&loaded.hidden, &wanted);
             assert_eq!(placement.kernel_run == wanted, free, "{}: {loaded:?}", machine.name);

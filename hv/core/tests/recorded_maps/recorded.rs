@@ -1,9 +1,9 @@
-//! The maps of `tests/maps`, and MTRRs for them.
+//! Reads the maps of `tests/maps`, and makes MTRRs for them.
 //!
-//! The first line of a file names the machine. Every other is a start, an end and a kind, the numbers in hexadecimal: an
-//! entry of e820 (`usable`, `reserved`, `acpi`, `nvs`, `unusable`), a descriptor of EFI (`efi-` and its type) or a `window`
-//! of a PCI root bus; or it is base, mask and type of a variable MTRR (`mtrr-` and the type). They are in the order in which
-//! the firmware has them.
+//! The first line of a file names the machine. Each other line has a start, an end and a kind; the numbers are
+//! hexadecimal. The kind tells an entry of e820 (`usable`, `reserved`, `acpi`, `nvs`, `unusable`), a descriptor of EFI
+//! (`efi-` and its type) or a `window` of a PCI root bus. A line whose kind is `mtrr-` and a type has the base and the
+//! mask of a variable MTRR. The lines have the firmware's order.
 
 use std::fs;
 use std::ops::Range;
@@ -18,7 +18,7 @@ pub const MIB: u64 = 1 << 20;
 pub const GIB: u64 = 1 << 30;
 pub const BELOW_4G: Range<Hpa> = Hpa(0)..Hpa(4 * GIB);
 
-/// Bytes of a descriptor: more than are known, as firmware has it.
+/// The size in bytes of a descriptor. It is larger than the fields that are known, as in real firmware.
 pub const DESCRIPTOR: u32 = 48;
 
 /// A descriptor of an EFI memory map.
@@ -30,7 +30,7 @@ pub struct Descriptor {
     pub attributes: u64,
 }
 
-/// A variable MTRR: base, mask, type.
+/// A variable MTRR: its base, its mask and its type.
 type Pair = (u64, u64, u64);
 
 /// A machine.
@@ -96,7 +96,7 @@ impl Machine {
         MemoryMap::from_regions(self.regions())
     }
 
-    /// Every address that something begins or ends at.
+    /// Returns every address at which an entry begins or ends.
     pub fn edges(&self) -> Vec<Hpa> {
         let windows = self.windows.iter().flat_map(|window| [window.start, window.end]);
         self.regions()
@@ -106,8 +106,8 @@ impl Machine {
             .collect()
     }
 
-    /// A region of Vidar's size: where it is linked to, where the kernel wants to be, and as high as can be below 4 GiB. Those
-    /// that are RAM.
+    /// Returns regions of Vidar's size: at the address that it is linked to, at the kernel's preferred address, and as
+    /// high as possible below 4 GiB. Only regions in RAM are returned.
     pub fn places_of_vidar(&self) -> Vec<Range<Hpa>> {
         let usable = self.map().usable();
         let top = usable.highest_fit(2 * MIB, 2 * MIB, &BELOW_4G);
@@ -119,8 +119,8 @@ impl Machine {
             .collect()
     }
 
-    /// The MTRRs that the machine has, if they are known, and those that it could have: RAM that is named write-back, all
-    /// else that is named uncacheable, and none, as on AMD-V.
+    /// Returns the MTRRs that the machine has, if they are known, and some that it could have: one set that makes RAM
+    /// write-back, one that makes all else uncacheable, and none, as on AMD-V.
     pub fn mtrrs(&self) -> Vec<(&'static str, Mtrrs)> {
         let (wb, uc) = (6, 0);
         let usable = self.map().usable();
@@ -144,7 +144,7 @@ impl Machine {
     }
 }
 
-/// Naturally aligned powers of two that make up a range, as base and mask.
+/// Divides a range into naturally aligned powers of two, and returns the base and the mask of each.
 fn blocks(range: Range<Hpa>) -> impl Iterator<Item = (u64, u64)> {
     let (mut at, end) = (range.start.0, range.end.0);
     std::iter::from_fn(move || {
@@ -170,7 +170,7 @@ fn registers(bits: u32, default: u64, pairs: &[Pair]) -> Mtrrs {
     })
 }
 
-/// The descriptors as firmware gives them: UEFI Specification 2.10, 7.2.3 "EFI_BOOT_SERVICES.GetMemoryMap()".
+/// Returns the descriptors as firmware gives them: UEFI Specification 2.10, 7.2.3 "EFI_BOOT_SERVICES.GetMemoryMap()".
 pub fn encode(descriptors: &[Descriptor]) -> Vec<u8> {
     let one = |one: &Descriptor| {
         let (kind, pages) = (u64::from(one.kind), (one.end - one.start) / PAGE_SIZE);
@@ -179,7 +179,7 @@ pub fn encode(descriptors: &[Descriptor]) -> Vec<u8> {
     descriptors.iter().flat_map(one).collect()
 }
 
-/// All machines, in the order of their names.
+/// Returns all machines, in the order of their names.
 pub fn all() -> Vec<Machine> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/maps");
     let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -1,4 +1,5 @@
-//! The second stage of real machines: all is where it was, with the type that the MTRRs give, but for what Vidar keeps.
+//! The second stage on real machines: each address leads to itself, with the type that the MTRRs give, except for
+//! Vidar's memory.
 
 use std::ops::Range;
 
@@ -13,9 +14,9 @@ use vidar_core::vmx::ept::Ept;
 use crate::recorded::{self, GIB, Machine};
 use crate::tables::Tables;
 
-/// The page below 640 KiB that CPUs are started from.
+/// The page below 640 KiB from which CPUs are started.
 const STARTUP: Range<Hpa> = Hpa(0x8000)..Hpa(0x9000);
-/// Where processors have windows for devices: above 4 GiB, above 512 GiB, above 1 TiB, and up to 128 TiB.
+/// Addresses at which processors have windows for devices: above 4 GiB, above 512 GiB, above 1 TiB, and up to 128 TiB.
 const WINDOWS: [Range<u64>; 4] = [
     8 * GIB..(8 * GIB + 0x1234_5000),
     (512 * GIB - 0x20_0000)..514 * GIB,
@@ -28,7 +29,7 @@ fn windows(machine: &Machine) -> Vec<Range<Gpa>> {
     known.chain(WINDOWS.map(|window| Gpa(window.start)..Gpa(window.end))).collect()
 }
 
-/// Both sides of each edge: the byte, the page and the large page.
+/// Returns the addresses on both sides of each edge: the next byte, the next page and the next large page.
 fn probes(edges: impl IntoIterator<Item = u64>) -> Vec<Gpa> {
     let beside = |edge: u64| {
         let steps = [1, PAGE_SIZE, PageSize::Size2M.bytes(), GIB];
@@ -42,7 +43,7 @@ fn model(identity: &Identity, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
     (!identity.hidden.contains(page)).then(|| (page, identity.mtrrs.type_at(page)))
 }
 
-/// RAM is mapped beforehand, windows as they are touched, and the touches come last or first.
+/// RAM is mapped beforehand, and windows when they are touched. The touches come before or after that.
 fn check<F: Format>(machine: &Machine, identity: &Identity, largest: PageSize, touch_first: bool) {
     let mut tables = Tables::with_limit(usize::MAX);
     let mut stage2 = SecondStage::<F>::new(&mut tables, largest).unwrap();
@@ -75,7 +76,7 @@ fn check<F: Format>(machine: &Machine, identity: &Identity, largest: PageSize, t
     for gpa in probes(edges.map(|edge| edge.0)) {
         let found = answer(gpa);
         let expected = model(identity, gpa);
-        // What is no RAM is mapped where it lies in a page with RAM, and then truly.
+        // Memory that is not RAM may be mapped already if it shares a page with RAM. Then the mapping is right.
         let page = gpa.align_down(PAGE_SIZE).identity();
         assert!(
             found == expected || found.is_none() && !usable.overlaps(&(page..page + PAGE_SIZE)),
@@ -123,7 +124,7 @@ fn ram_is_write_back_and_windows_are_not() {
     for machine in recorded::all() {
         let usable = machine.map().usable();
         for (name, mtrrs) in machine.mtrrs() {
-            // Conventional memory ends in the fixed ranges.
+            // Conventional memory ends within the fixed ranges.
             let above = usable.iter().filter(|range| range.start.0 >= 0x10_0000);
             for range in above {
                 assert_eq!(

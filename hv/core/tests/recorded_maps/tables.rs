@@ -1,4 +1,5 @@
-//! How many frames the tables of a machine take. `cargo test -p vidar-core --test recorded_maps frames -- --nocapture` prints them.
+//! Counts the frames that the tables of a machine take. `cargo test -p vidar-core --test recorded_maps frames --
+//! --nocapture` prints them.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -13,7 +14,7 @@ use vidar_core::vmx::ept::Ept;
 
 use crate::recorded::{self, BELOW_4G, GIB, MIB};
 
-/// Tables, with a limit on how many there are. Using one that is not there is a failure.
+/// Tables, of which there is a limited number. A test fails if it uses one that does not exist.
 pub struct Tables {
     tables: Vec<Option<[u64; ENTRIES]>>,
     used: usize,
@@ -70,13 +71,14 @@ pub fn guest(
     GuestMemory::new(Tables::with_limit(limit), largest, identity, ram, shared)
 }
 
-/// Frames of the second stage, with root and decoy.
+/// Returns the number of frames of the second stage, with its root and the decoy.
 fn second_stage(map: &MemoryMap<'_>, identity: Identity, largest: PageSize) -> usize {
     guest(map, identity, largest, usize::MAX, true).unwrap().tables().used
 }
 
-/// The same by counting: root, decoy and the three tables that lead to it everywhere; a table for each 512 GiB with RAM, for each GiB with RAM that is no page, and for
-/// each 2 MiB of those that are none.
+/// Returns the same number by counting: the root, the decoy and the three tables that lead to it everywhere, a table
+/// for each 512 GiB with RAM, a table for each GiB with RAM that is not one page, and a table for each 2 MiB in these
+/// that are not one page.
 fn counted(map: &MemoryMap<'_>, identity: &Identity, largest: PageSize) -> usize {
     let mut blocks: [BTreeSet<u64>; 3] = Default::default();
     let mut ram = map.usable();
@@ -98,8 +100,8 @@ fn counted(map: &MemoryMap<'_>, identity: &Identity, largest: PageSize) -> usize
     5 + blocks.iter().map(BTreeSet::len).sum::<usize>()
 }
 
-/// Frames of Vidar's direct map, by its rule: the first 4 GiB in pages of 2 MiB, Vidar's own in small ones; above them the
-/// largest pages with RAM in them.
+/// Returns the number of frames of Vidar's direct map by its rule: the first 4 GiB have pages of 2 MiB, and Vidar's own
+/// memory has small ones. Above 4 GiB, RAM has the largest pages that are possible.
 fn direct_map(map: &MemoryMap<'_>, region: &Range<Hpa>, largest: PageSize) -> usize {
     let mut tables = Tables::with_limit(usize::MAX);
     let mut direct = SecondStage::<Ept>::new(&mut tables, largest).unwrap();
@@ -133,7 +135,7 @@ fn number_of_frames_matches_a_count() {
         let host = sizes.map(|largest| kib(direct_map(&map, &region, largest)));
         for (name, mtrrs) in machine.mtrrs() {
             let identity = identity(mtrrs, region.clone());
-            // Without huge pages the tables are many, and nearly the same for every set of MTRRs.
+            // Without pages of 1 GiB there are many tables, and nearly as many for each set of MTRRs.
             let sizes = if name == "named RAM" { &sizes[..] } else { &sizes[..1] };
             let guest = sizes.iter().map(|largest| {
                 let frames = second_stage(&map, identity.clone(), *largest);

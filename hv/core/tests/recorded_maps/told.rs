@@ -1,4 +1,4 @@
-//! Which memory is usable and what e820 map the guest gets, whatever the order and the overlaps of the firmware's
+//! Tests which memory is usable and which e820 map the guest gets, for any order and any overlaps of the firmware's
 //! entries.
 
 use std::ops::Range;
@@ -38,7 +38,7 @@ fn table(map: &MemoryMap<'_>) -> Vec<MemoryRegion> {
     assert_eq!(word(&page[0x250..]), if record.is_empty() { 0 } else { RECORD });
     if !record.is_empty() {
         assert_eq!(page[0x1e8], 128, "the table is full first");
-        // No other record, SETUP_E820_EXT, bytes of what follows.
+        // There is no other record; the type is SETUP_E820_EXT; then comes the size in bytes of the entries.
         assert_eq!((word(&record), word(&record[8..])), (0, 1 | (record.len() as u64 - 16) << 32));
     }
     let entries = page[0x2d0..].chunks_exact(20).take(page[0x1e8].into());
@@ -50,7 +50,7 @@ fn table(map: &MemoryMap<'_>) -> Vec<MemoryRegion> {
     entries.map(region).collect()
 }
 
-/// The table says what the map says but for `hidden`, which is reserved and nothing else.
+/// Checks that the table equals the map, except that `hidden` is reserved.
 fn check_told(regions: &[MemoryRegion], hidden: &Range<Hpa>) -> Result<(), TestCaseError> {
     let told = table(&MemoryMap::from_regions(regions.iter().cloned()).reserved(hidden));
     let edges: Vec<_> = [regions, &told[..]]
@@ -68,8 +68,8 @@ fn check_told(regions: &[MemoryRegion], hidden: &Range<Hpa>) -> Result<(), TestC
     Ok(())
 }
 
-/// A machine with its entries in another order, some of them twice, and further ones from edge to edge of others, or a
-/// little beside them, of any kind.
+/// Returns a machine whose entries are in another order, some of them twice. It has further entries of any kind, from
+/// edge to edge of others or a little beside them.
 pub fn disturbed() -> impl Strategy<Value = Vec<MemoryRegion>> {
     let edge = || (any::<Index>(), prop_oneof![Just(0), -4096i64..4096]);
     let further = prop::collection::vec((edge(), edge(), 0u32..9), 0..6);

@@ -1,4 +1,4 @@
-//! A machine for the CPU of [`cpu`](crate::cpu) to run on, and the two together.
+//! A machine for the simulated CPU of [`cpu`](crate::cpu), and a bench that has both.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -36,17 +36,17 @@ use vidar_core::x86::registers::Register;
 use crate::APIC;
 pub use crate::cpu::{Action, FakeCpu, native_cpuid};
 
-/// What Vidar keeps for itself, in the middle of RAM.
+/// The region that Vidar keeps for itself, in the middle of RAM.
 pub const REGION: Range<Hpa> = Hpa(0xc0_0000)..Hpa(0x100_0000);
 /// The guest's RAM.
 pub const RAM: [Range<Hpa>; 3] =
     [Hpa(0)..Hpa(0x9_f000), Hpa(0x10_0000)..REGION.start, REGION.end..Hpa(0x200_0000)];
 pub const PHYSICAL_ADDRESS_BITS: u32 = 40;
-/// Bits of CR4 that the CPU has, without those that are Vidar's.
+/// The bits of CR4 that the CPU has, without those that belong to Vidar.
 pub const CR4_ALLOWED: u64 = 0xff_ffff & !(CR4_VMXE | CR4_SMXE);
-/// SCE, LME, NXE.
+/// The bits of EFER that the guest may set: SCE, LME and NXE.
 pub const EFER_ALLOWED: u64 = 1 | EFER_LME | EFER_NXE;
-/// CPUID.0DH.0:EAX: x87, SSE, AVX and AVX-512.
+/// The state components in CPUID.0DH.0:EAX: x87, SSE, AVX and AVX-512.
 pub const XCR0_SUPPORTED: u32 = 0xe7;
 
 /// The MSRs of both vendors.
@@ -55,7 +55,7 @@ pub const MSRS: &[&[Row]] = &[COMMON, SVM[1], VMX[1]];
 /// The root of Vidar's own page tables.
 pub const HOST_ROOT: Hpa = Hpa(REGION.end.0 - PAGE_SIZE);
 
-/// Frames for tables, in Vidar's region as on a real machine. Using one that is not there is a failure.
+/// Frames for tables, in Vidar's region as on a real machine. A test fails if it uses one that does not exist.
 pub struct Frames {
     frames: Vec<Option<[u64; ENTRIES]>>,
     limit: Cell<usize>,
@@ -66,7 +66,7 @@ impl Frames {
         self.frames.iter().flatten().count()
     }
 
-    /// From now on at most `frames` are given away.
+    /// Limits the frames that can still be allocated to `frames`.
     pub fn limit(&self, frames: usize) {
         self.limit.set(frames);
     }
@@ -116,7 +116,7 @@ pub struct Page {
     pub memory_type: MemoryType,
 }
 
-/// The CPU and its machine.
+/// A CPU and its machine.
 pub struct Bench {
     pub cpu: FakeCpu,
     pub machine: Machine<Ept, Frames>,
@@ -127,7 +127,7 @@ impl Bench {
         Self::with_others(&[], Startup::Hardware)
     }
 
-    /// A bench with further CPUs of these APIC IDs.
+    /// Returns a bench with further CPUs that have these APIC IDs.
     pub fn with_others(others: &[u32], startup: Startup) -> Self {
         let mut cpu = FakeCpu::new();
         let block = |(id, index)| &*Box::leak(Box::new(PerCpu::new(index, id)));
@@ -172,7 +172,7 @@ impl Bench {
         Self { cpu, machine }
     }
 
-    /// A bench with these registers, and ones in all others.
+    /// Returns a bench with these registers, and with 1 in all others.
     pub fn with(registers: &[(Register, u64)]) -> Self {
         let mut bench = Self::new();
         Register::ALL.iter().for_each(|register| bench.cpu.registers.set(*register, u64::MAX));
@@ -180,30 +180,31 @@ impl Bench {
         bench
     }
 
-    /// Answers `exit`: the outcome, and what was done to the CPU before it is applied.
+    /// Handles `exit`, and returns the outcome and what was done to the CPU before it is applied.
     pub fn answer(&mut self, exit: Exit) -> (Outcome, Vec<Action>) {
         let outcome = run::answer(&mut self.cpu, &self.machine, &exit);
         (outcome, std::mem::take(&mut self.cpu.did))
     }
 
-    /// Runs the loop through `exits`: how it ended, and what was done to the CPU.
+    /// Runs the loop through `exits`, and returns how it ended and what was done to the CPU.
     pub fn run(&mut self, exits: &[Exit]) -> ((Stop, Exit), Vec<Action>) {
         self.cpu.script = exits.iter().copied().collect();
         let end = run::run(&mut self.cpu, &self.machine);
         (end, std::mem::take(&mut self.cpu.did))
     }
 
-    /// The register's value.
+    /// Returns the register's value.
     pub fn get(&self, register: Register) -> u64 {
         self.cpu.registers.get(register)
     }
 
-    /// Asks something of the frames.
+    /// Asks the frames a question.
     pub fn frames<R>(&self, ask: impl FnOnce(&Frames) -> R) -> R {
         ask(self.machine.memory.lock().tables())
     }
 
-    /// All pages that are mapped, found by a walk of its own. A table to which several entries lead counts once.
+    /// Returns all pages that are mapped, found by a walk of the test's own. A table to which several entries lead
+    /// counts once.
     pub fn pages(&self) -> Vec<Page> {
         struct Walk<'a>(&'a Frames, BTreeSet<Hpa>, Vec<Page>);
         fn walk(state: &mut Walk<'_>, table: Hpa, level: Level, base: u64) {
@@ -229,7 +230,7 @@ impl Bench {
         state.2
     }
 
-    /// What `gpa` is translated to, and its memory type.
+    /// Returns the address to which `gpa` is translated, and its memory type.
     pub fn translate(&self, gpa: Gpa) -> Option<(Hpa, MemoryType)> {
         let memory = self.machine.memory.lock();
         let (mut table, mut level) = (memory.root(), Level::Pml4);
@@ -254,16 +255,16 @@ impl Bench {
     }
 }
 
-/// What RAM holds: page-directory-pointer-table entries that are good at every second place where they can be.
+/// The content of RAM: page-directory-pointer-table entries, of which every second table is valid.
 pub fn pdptes_at(table: Gpa) -> [u64; 4] {
     let reserved = if table.0 & 0x20 == 0 { 0 } else { 1 << 1 };
     [0x1001, 0xffff_ffff_ffff_fffe, 0x2019 | reserved, 0]
 }
 
-/// Where the guest's next instruction is.
+/// The address of the guest's next instruction.
 pub const CODE: u64 = 0x1_0000;
 
-/// The guest's memory: an instruction, and else tables. Where there is no RAM, nothing answers on the bus.
+/// The guest's memory: an instruction, and tables in the rest of RAM. Outside of RAM, nothing answers on the bus.
 struct Ram(View);
 
 impl ReadGuest for Ram {
@@ -286,10 +287,12 @@ impl ReadGuest for Ram {
     }
 }
 
-/// An update of the microcode that was loaded: the number of the CPU, the MSR, and where its address was in which pages.
+/// A microcode update that was loaded: the number of the CPU, the MSR, the offset of its address in the page, and the
+/// pages.
 pub type Loaded = (u32, u32, u64, Vec<Hpa>);
 
-/// A CPU that takes an update of at least two pages, none of which is [`Bench::decoy`], which reads as ones.
+/// Loads an update into the simulated CPU, which accepts it if it has at least two pages and does not begin in Vidar's
+/// region.
 fn load_microcode(update: MicrocodeUpdate<'_>) -> Result<(), Fault> {
     let pages: Vec<_> = update.pages.collect();
     let takes = pages.len() > 1 && !REGION.contains(&pages[0]);
@@ -298,14 +301,14 @@ fn load_microcode(update: MicrocodeUpdate<'_>) -> Result<(), Fault> {
 }
 
 thread_local! {
-    /// The updates that this thread has loaded.
+    /// Returns the updates that this thread has loaded.
     pub static LOADED: RefCell<Vec<Loaded>> = const { RefCell::new(Vec::new()) };
-    /// The bytes of the guest's next instruction.
+    /// Returns the bytes of the guest's next instruction.
     pub static INSTRUCTION: RefCell<[u8; 16]> = const { RefCell::new([0; 16]) };
     static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The warnings and errors that this thread has logged since it last asked.
+/// Returns the warnings and errors that this thread has logged since the last call.
 pub fn warnings() -> Vec<String> {
     struct Logger;
     impl log::Log for Logger {

@@ -1,4 +1,4 @@
-//! INIT, start-up IPIs, and the local APIC where Vidar starts the guest's CPUs.
+//! INIT, start-up IPIs, and the local APIC on machines whose CPUs Vidar starts for the guest.
 
 use vidar_core::mem::addr::{Gpa, PAGE_SIZE};
 use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, MemoryType};
@@ -17,7 +17,7 @@ const EMULATED: Startup = Startup::Emulated { trampoline: 0x9e };
 const INIT: u32 = 0x4500;
 const STARTUP: u32 = 0x069a;
 
-/// A bench whose guest is about to execute `mov [APIC + offset], eax`.
+/// Returns a bench whose guest is about to execute `mov [APIC + offset], eax`.
 fn writing(offset: u16, value: u32, startup: Startup) -> (Bench, Exit) {
     let mut bench = Bench::with_others(&[1, 5], startup);
     store(&mut bench, value);
@@ -115,7 +115,7 @@ fn logical_destinations_are_those_that_the_guest_wrote() {
     assert_eq!(send(&mut bench, INIT | 1 << 11, 4), []);
 }
 
-/// What Vidar reads as no store that it knows: other bytes, and a store of RSP.
+/// Instructions that Vidar does not take for a store that it knows: other bytes, and a store of RSP.
 const UNKNOWN: [[u8; 16]; 2] = [[0x0f; 16], [0x89, 0x25, 0, 3, 0xe0, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
 
 #[test]
@@ -248,7 +248,7 @@ fn with_several_cpus_no_table_is_taken_back() {
     assert_eq!(warnings().len(), 1);
     assert!(before.iter().all(|page| bench.translate(page.gpa) == Some((page.hpa, page.memory_type))));
     assert_eq!(bench.frames(|frames| frames.get(decoy)[0x234 / 8]), u64::MAX, "as where no device answers");
-    // The MTRRs change, and what is filled stays as it is.
+    // The MTRRs change, and the pages that are mapped already keep their type.
     indexed(IA32_MTRR_DEF_TYPE, 0xc00).iter().for_each(|(to, value)| bench.cpu.registers.set(*to, *value));
     assert_eq!(bench.answer(Exit::Wrmsr).0, Outcome::Advance);
     assert_eq!(bench.translate(Gpa(1 << 39)), Some((decoy, MemoryType::WriteBack)));
@@ -258,7 +258,7 @@ fn with_several_cpus_no_table_is_taken_back() {
 fn the_watched_page_is_never_filled() {
     let mut bench = Bench::with_others(&[1], EMULATED);
     bench.frames(|frames| frames.limit(frames.used()));
-    // What is around it in the same tables.
+    // The neighbouring pages in the same tables.
     for address in [0xfedf_f000, 0xfee0_1000, 0xfec0_0000, 0xc000_0000].map(Gpa) {
         assert_eq!(bench.answer(touch(address)), (Outcome::Resume, vec![]));
     }
