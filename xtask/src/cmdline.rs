@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-/// The words of a command line, without the double quotes that keep a word with spaces together.
+/// Returns the words of a command line, without the double quotes that keep a word with spaces together.
 ///
 /// GRUB quotes such a word as a whole, `"a=b c"`, which Linux reads in the same way as `a="b c"`. Before any other
 /// quote, and before a backslash, GRUB puts a backslash, which Linux would take literally. Such command lines are

@@ -47,7 +47,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// A console over `serial`. Everything that arrives is written to `log`.
+    /// Returns a console over `serial`. Everything that arrives is written to `log`.
     pub fn new(serial: TcpStream, log: &Path) -> Result<Self> {
         let mut log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut from_guest = serial.try_clone()?;
@@ -167,7 +167,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    /// A console, and the machine's end of its line.
+    /// Returns a console, and the machine's end of its line.
     fn pair(log: &Path) -> (Console, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let machine = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

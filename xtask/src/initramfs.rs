@@ -16,7 +16,7 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 /// Folders that the script uses as mount points, or that programs expect.
 const FOLDERS: &[&str] = &["bin", "dev", "proc", "sys", "tmp"];
 
-/// The compressed archive. `init` is the script; the others are static programs.
+/// Returns the compressed archive. `init` is the script; the others are static programs.
 pub fn pack(busybox: &Path, vidarctl: Option<&Path>, init: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive { bytes: Vec::new(), next_inode: 1 };
     for folder in FOLDERS {
@@ -32,7 +32,7 @@ pub fn pack(busybox: &Path, vidarctl: Option<&Path>, init: &Path) -> Result<Vec<
     archive.compress()
 }
 
-/// A compressed archive of `folders` and `files`. The kernel also unpacks it if it follows another archive.
+/// Returns a compressed archive of `folders` and `files`. The kernel also unpacks it if it follows another archive.
 pub fn pack_files(folders: &[&str], files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut archive = Archive { bytes: Vec::new(), next_inode: 1 };
     for folder in folders {
@@ -44,8 +44,8 @@ pub fn pack_files(folders: &[&str], files: &[(String, Vec<u8>)]) -> Result<Vec<u
     archive.compress()
 }
 
-/// An uncompressed archive of `folders` and `programs`, which a kernel unpacks quickly. Its length is a multiple of
-/// four bytes, so that another archive may follow.
+/// Returns an uncompressed archive of `folders` and `programs`, which a kernel unpacks quickly. Its length is a
+/// multiple of four bytes, so that another archive may follow.
 pub fn pack_plain(folders: &[String], programs: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut archive = Archive { bytes: Vec::new(), next_inode: 1 };
     for folder in folders {

@@ -9,7 +9,7 @@ use crate::guests::{self, Freshness};
 use crate::manifest::{Guest, Initrd};
 use crate::{initramfs, modules, paths};
 
-/// The parts of the initrd of `guest`. The built-in one is packed each time.
+/// Returns the parts of the initrd of `guest`. The built-in one is packed each time.
 pub fn files(guest: &Guest, vidarctl: Option<&Path>) -> Result<Vec<PathBuf>> {
     guest.initrds.iter().map(|initrd| file(guest, initrd, vidarctl)).collect()
 }

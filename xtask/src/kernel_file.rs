@@ -83,7 +83,7 @@ fn unpacked(content: &[u8]) -> Result<Vec<u8>> {
     Ok(unpacked)
 }
 
-/// The name of a known program that has the header of a Linux kernel, but is not one.
+/// Returns the name of a known program that has the header of a Linux kernel, but is not one.
 fn other_program(content: &[u8]) -> Option<&'static str> {
     /// The places of two fields of the header: its version, and the offset of the kernel's name.
     const VERSION: usize = 0x206;
@@ -114,7 +114,7 @@ mod tests {
         file[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// A kernel with a header of protocol `version` and with the name at `name`.
+    /// Returns a kernel with a header of protocol `version` and with the name at `name`.
     fn kernel(version: u16, name: u16) -> Vec<u8> {
         let mut file = vec![0; 0x1000];
         put(&mut file, 0x1f1, &[1]);

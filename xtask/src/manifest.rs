@@ -33,7 +33,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// The archive that the kernel and its modules come from.
+    /// Returns the archive that the kernel and its modules come from.
     pub fn archive(&self) -> Archive {
         match &self.kernel {
             Kernel::File(_) => Archive::default(),
@@ -41,7 +41,7 @@ impl Guest {
         }
     }
 
-    /// The same guest with the kernel of Debian's `suite`. `None` if the guest's kernel is a file.
+    /// Returns the same guest with the kernel of Debian's `suite`. `None` if the guest's kernel is a file.
     pub fn of_suite(self, suite: &str) -> Option<Self> {
         let Kernel::Packages { names, .. } = self.kernel else { return None };
         let kernel = Kernel::Packages { names, archive: Archive::new(Some(suite)) };
@@ -129,12 +129,12 @@ impl OneOrMore {
     }
 }
 
-/// The guests of every ISO. The first one is the one that emulators boot.
+/// Returns the guests of every ISO. The first one is the one that emulators boot.
 pub fn load() -> Result<Vec<Guest>> {
     Ok(read()?.0)
 }
 
-/// The same guests. The first one is the one that boots by default from an ISO that a user makes.
+/// Returns the same guests. The first one is the one that boots by default from an ISO that a user makes.
 pub fn load_for_iso() -> Result<Vec<Guest>> {
     let (mut guests, first) = read()?;
     guests.sort_by_key(|guest| Some(&guest.name) != first.as_ref());
@@ -148,7 +148,7 @@ fn read() -> Result<(Vec<Guest>, Option<String>)> {
     parse(&text, &folder).with_context(|| format!("in {}", file.display()))
 }
 
-/// The guests, and the name of the one that comes first on an ISO.
+/// Returns the guests, and the name of the one that comes first on an ISO.
 fn parse(text: &str, folder: &Path) -> Result<(Vec<Guest>, Option<String>)> {
     let manifest: Manifest = toml::from_str(text)?;
     let guests =

@@ -30,20 +30,21 @@ const BUILT_IN: &str = "modules.builtin";
 /// The content of an archive: the folders, and the files with their contents.
 type Content = (Vec<String>, Vec<(String, Vec<u8>)>);
 
-/// The shell command by which the guest inserts the modules of [`archive`] that are not loaded yet.
+/// Returns the shell command by which the guest inserts the modules of [`archive`] that are not loaded yet.
 pub fn insert() -> String {
     format!(
         "for m in $(cat /{FOLDER}/{ORDER}); do grep -q \"^$m \" /proc/modules || insmod /{FOLDER}/$m.ko || break; done"
     )
 }
 
-/// An archive for tests, with the modules `wanted` of the kernel of `guest` and all modules that these depend on.
+/// Returns an archive for tests, with the modules `wanted` of the kernel of `guest` and all modules that these depend
+/// on.
 pub fn archive(guest: &Guest, wanted: &[&str]) -> Result<PathBuf> {
     get(guest, &format!("modules-{}", wanted.join("-")), wanted, |package| package.flat(wanted))
 }
 
-/// An archive with the drivers of `guest`, which the built-in initramfs loads by `modprobe`. `None` if the guest has no
-/// drivers. If they cannot be fetched, a warning says so, and the guest has to do without them.
+/// Returns an archive with the drivers of `guest`, which the built-in initramfs loads by `modprobe`. `None` if the
+/// guest has no drivers. If they cannot be fetched, a warning says so, and the guest has to do without them.
 pub fn drivers(guest: &Guest) -> Option<PathBuf> {
     static WARNED: Once = Once::new();
     let wanted: Vec<_> = guest.drivers.iter().map(String::as_str).collect();
@@ -63,7 +64,7 @@ pub fn drivers(guest: &Guest) -> Option<PathBuf> {
     .ok()
 }
 
-/// The package of the guest's kernel and its version, as noted when the kernel was fetched.
+/// Returns the package of the guest's kernel and its version, as noted when the kernel was fetched.
 fn source(guest: &Guest) -> Result<Option<(String, String)>> {
     let kernel = guests::kernel(guest, Freshness::Any)?;
     let note = kernel.with_file_name("source");
@@ -146,7 +147,7 @@ impl Package {
         Ok(Self { name: name.to_owned(), release, files, built_in, _dir: dir })
     }
 
-    /// The content of the module `name`.
+    /// Returns the content of the module `name`.
     fn read(&self, name: &str) -> Result<Vec<u8>> {
         let file = self.files.get(name).with_context(|| {
             format!(
@@ -157,14 +158,14 @@ impl Package {
         read(file)
     }
 
-    /// The modules `wanted` and all that they depend on, each after its own dependencies, without those that are built
-    /// into the kernel.
+    /// Returns the modules `wanted` and all that they depend on, each after its own dependencies, without those that
+    /// are built into the kernel.
     fn closure(&self, wanted: &[&str]) -> Result<Vec<String>> {
         let wanted: Vec<_> = wanted.iter().copied().filter(|name| !self.built_in.contains(*name)).collect();
         closure(&wanted, |name| dependencies(&self.read(name)?))
     }
 
-    /// The modules in one folder, with a file that lists them in the order in which they can be inserted.
+    /// Returns the modules in one folder, with a file that lists them in the order in which they can be inserted.
     fn flat(&self, wanted: &[&str]) -> Result<Content> {
         let order = self.closure(wanted)?;
         let file = |name: &String| Ok((format!("{FOLDER}/{name}.ko"), self.read(name)?));
@@ -173,8 +174,8 @@ impl Package {
         Ok((vec!["lib".to_owned(), FOLDER.to_owned()], files))
     }
 
-    /// The modules of `wanted` that the package has, in the folder where `modprobe` looks for them, with the table of
-    /// dependencies. The others are built into the kernel, or it does not have them.
+    /// Returns the modules of `wanted` that the package has, in the folder where `modprobe` looks for them, with the
+    /// table of dependencies. The others are built into the kernel, or it does not have them.
     fn by_release(&self, wanted: &[&str]) -> Result<Content> {
         let wanted: Vec<_> = wanted.iter().copied().filter(|name| self.files.contains_key(*name)).collect();
         let home = format!("{FOLDER}/{}", self.release);
@@ -202,13 +203,13 @@ fn lines(words: &[impl AsRef<str>]) -> Vec<u8> {
     words.iter().map(|word| format!("{}\n", word.as_ref())).collect::<String>().into_bytes()
 }
 
-/// The name of Ubuntu's package with the modules of the kernel in the package `name`.
+/// Returns the name of Ubuntu's package with the modules of the kernel in the package `name`.
 fn split_off(name: &str) -> Option<String> {
     let release = name.strip_prefix("linux-image-")?;
     Some(format!("linux-modules-{}", release.strip_prefix("unsigned-").unwrap_or(release)))
 }
 
-/// The names in the list of modules that are built into a kernel. Each line of the list is a path.
+/// Returns the names in the list of modules that are built into a kernel. Each line of the list is a path.
 fn built_in(list: &str) -> BTreeSet<String> {
     let name = |line: &str| Some(line.rsplit('/').next()?.strip_suffix(".ko")?.replace('-', "_"));
     list.lines().filter_map(name).collect()
@@ -247,7 +248,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// The names after `depends=` in the module's information.
+/// Returns the names after `depends=` in the module's information.
 fn dependencies(module: &[u8]) -> Result<Vec<String>> {
     let header = FileHeader64::<Endianness>::parse(module)
         .context("a module of the kernel is not an ELF file: its package is damaged, so fetch it again")?;
@@ -266,7 +267,7 @@ fn dependencies(module: &[u8]) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The modules `wanted` and all that they depend on, each after its own dependencies.
+/// Returns the modules `wanted` and all that they depend on, each after its own dependencies.
 fn closure(wanted: &[&str], depends: impl Fn(&str) -> Result<Vec<String>>) -> Result<Vec<String>> {
     fn visit(
         name: &str,
@@ -360,7 +361,7 @@ mod tests {
         assert_eq!(names, ["lib/modules/hid.ko", "lib/modules/order"], "built-in modules are left out");
     }
 
-    /// An ELF file that has only this `.modinfo`.
+    /// Returns an ELF file that has only this `.modinfo`.
     fn module(modinfo: &str) -> Vec<u8> {
         /// The names of the sections.
         const NAMES: &[u8] = b"\0.modinfo\0.shstrtab\0";

@@ -49,7 +49,7 @@ pub fn has_program(name: &str) -> bool {
     program(name).is_some()
 }
 
-/// The file of the program `name`, if it is on the path.
+/// Returns the file of the program `name`, if it is on the path.
 pub fn program(name: &str) -> Option<PathBuf> {
     let folders = env::var_os("PATH").unwrap_or_default();
     // Some distributions keep tools in sbin that do not need root's rights.
@@ -58,7 +58,7 @@ pub fn program(name: &str) -> Option<PathBuf> {
     files.into_iter().find(|file| file.is_file())
 }
 
-/// The packages that are missing.
+/// Returns the packages that are missing.
 pub fn missing() -> Vec<&'static str> {
     let there =
         |proof: &str| if proof.starts_with('/') { Path::new(proof).exists() } else { has_program(proof) };
@@ -66,12 +66,12 @@ pub fn missing() -> Vec<&'static str> {
     NEEDS.iter().filter(is_missing).map(|need| need.package).collect()
 }
 
-/// All packages that Vidar's tools need on a Debian.
+/// Returns all packages that Vidar's tools need on a Debian.
 pub fn needed() -> Vec<&'static str> {
     NEEDS.iter().map(|need| need.package).collect()
 }
 
-/// The path of the VGA BIOS for Bochs.
+/// Returns the path of the VGA BIOS for Bochs.
 pub fn vga_bios() -> &'static str {
     VGA_BIOSES.iter().find(|file| Path::new(file).exists()).unwrap_or(&VGA_BIOSES[0])
 }

@@ -45,12 +45,12 @@ pub fn build() -> Result<Vec<u8>> {
     Ok(wrap(&flatten(&elf)?))
 }
 
-/// The image cut off in the middle of the protected-mode code, like a download that ended early.
+/// Returns the image cut off in the middle of the protected-mode code, like a download that ended early.
 pub fn truncated(image: &[u8]) -> Vec<u8> {
     image[..HEAD + (image.len() - HEAD) / 2].to_vec()
 }
 
-/// Bytes that are not a kernel image at all.
+/// Returns bytes that are not a kernel image at all.
 pub fn garbage() -> Vec<u8> {
     // A linear congruential generator gives bytes without a pattern that are the same in every run.
     let mut state = 1_u32;
@@ -62,14 +62,14 @@ pub fn garbage() -> Vec<u8> {
     .collect()
 }
 
-/// The image with the version of boot protocol 2.09, in which a kernel cannot say where it may be loaded.
+/// Returns the image with the version of boot protocol 2.09, in which a kernel cannot say where it may be loaded.
 pub fn old_protocol(image: &[u8]) -> Vec<u8> {
     let mut image = image.to_vec();
     put(&mut image, 0x206, &0x0209_u16.to_le_bytes());
     image
 }
 
-/// The image with one more byte, and with a header according to which there are 16 more.
+/// Returns the image with one more byte, and with a header according to which there are 16 more.
 pub fn rounded_up(image: &[u8]) -> Vec<u8> {
     let paragraphs = ((image.len() - HEAD) / 16) as u32 + 1;
     let mut image = [image, &[0]].concat();
@@ -197,7 +197,7 @@ mod tests {
         assert!(flatten(b"no program").is_err());
     }
 
-    /// An ELF program with one segment, of three bytes in the file and two pages in memory.
+    /// Returns an ELF program with one segment, of three bytes in the file and two pages in memory.
     fn program(base: u64, entry: u64) -> Vec<u8> {
         let mut elf = vec![0; 64 + 56];
         put(&mut elf, 0, b"\x7fELF\x02\x01\x01");

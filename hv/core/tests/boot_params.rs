@@ -10,7 +10,7 @@ use vidar_core::linux::bzimage::{BzImage, SetupHeader};
 use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::map::{MemoryKind, MemoryMap, MemoryRegion};
 
-/// A setup header with every byte set that means nothing to the parser.
+/// Returns a setup header with every byte set that means nothing to the parser.
 fn header() -> SetupHeader {
     let mut file = vec![0xa5; 0x2000];
     let mut put = |offset: usize, bytes: &[u8]| file[offset..offset + bytes.len()].copy_from_slice(bytes);

@@ -9,7 +9,8 @@ use vidar_core::mem::ranges::RangeSet;
 
 const SPACE: u64 = 64;
 
-/// An address near the bottom, near where RAM has to end, or near the top of the space, so that entries wrap as well.
+/// Returns an address near the bottom, near where RAM has to end, or near the top of the space, so that entries wrap as
+/// well.
 fn address() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0..SPACE, 1 => RAM_END.0 - SPACE..RAM_END.0 + SPACE, 1 => u64::MAX - SPACE..=u64::MAX]
 }

@@ -40,7 +40,7 @@ fn registers(contiguous: bool) -> impl Strategy<Value = Registers> {
     )
 }
 
-/// The rules of the manual, one page at a time and straight from the registers.
+/// Returns the rules of the manual, one page at a time and straight from the registers.
 fn model(registers: &Registers, page: u64) -> u64 {
     let cap = registers[&IA32_MTRRCAP];
     let def_type = registers[&IA32_MTRR_DEF_TYPE];
@@ -67,7 +67,7 @@ fn model(registers: &Registers, page: u64) -> u64 {
     }
 }
 
-/// The one type of all pages in the range, if they agree.
+/// Returns the one type of all pages in the range, if they agree.
 fn model_uniform(registers: &Registers, start: u64, end: u64) -> Option<MemoryType> {
     let first = model(registers, start & !0xfff);
     let all = (start & !0xfff..end).step_by(PAGE_SIZE as usize).all(|page| model(registers, page) == first);
@@ -146,7 +146,7 @@ proptest! {
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// A machine with 4 GiB of RAM, its upper 1 GiB remapped above a hole for devices.
+/// Returns a machine with 4 GiB of RAM, its upper 1 GiB remapped above a hole for devices.
 fn pc(index: u32) -> u64 {
     match index {
         IA32_MTRRCAP => 0x508,

@@ -125,7 +125,7 @@ pub fn measure(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<Boot> {
     Ok(boot)
 }
 
-/// The exits by kind, as a table in Markdown.
+/// Returns the exits by kind, as a table in Markdown.
 pub fn kinds(boot: &Boot) -> String {
     let some = boot.kinds.iter().filter(|(_, count)| **count > 0);
     let rows: String = some.map(|(kind, count)| format!("| {kind} | {count} |\n")).collect();

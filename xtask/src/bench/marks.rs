@@ -40,8 +40,8 @@ pub fn in_log(log: &str) -> Result<(u64, u64)> {
     Ok((grub, kernel))
 }
 
-/// The tick of the first line that ends in `end` and is not before the tick `after`. Each line of the log begins with
-/// the tick, a letter for its level, and a device.
+/// Returns the tick of the first line that ends in `end` and is not before the tick `after`. Each line of the log
+/// begins with the tick, a letter for its level, and a device.
 fn tick(log: &str, end: &str, after: u64) -> Option<u64> {
     let lines = log.lines().filter(|line| line.trim_end().ends_with(end));
     let mut ticks = lines.filter_map(|line| line.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());

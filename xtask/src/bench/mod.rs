@@ -34,10 +34,10 @@ struct Goals {
 }
 
 impl Goals {
-    /// The goals of a lane. On a CPU with nrip_save, as most have it, the round trips of AMD-V have the goals of VT-x.
-    /// QEMU's CPU does not say how long an instruction is, so more is allowed there: 20 to 25 instructions for each of
-    /// up to five levels of the guest's page tables, 40 to compare the instruction's bytes, and 10 for VMLOAD, VMSAVE
-    /// and RAX, which VT-x does by itself. The limit adds half of that as slack.
+    /// Returns the goals of a lane. On a CPU with nrip_save, as most have it, the round trips of AMD-V have the goals
+    /// of VT-x. QEMU's CPU does not say how long an instruction is, so more is allowed there: 20 to 25 instructions for
+    /// each of up to five levels of the guest's page tables, 40 to compare the instruction's bytes, and 10 for VMLOAD,
+    /// VMSAVE and RAX, which VT-x does by itself. The limit adds half of that as slack.
     const fn of(lane: Lane) -> Self {
         match lane {
             Lane::Vmx | Lane::VmxTigerLake | Lane::VmxArrowLake | Lane::VmxKvm => Self {
@@ -120,7 +120,8 @@ pub fn picture() -> Result<()> {
     draw(&Lane::ALL.into_iter().map(boot).collect::<Result<Vec<_>>>()?)
 }
 
-/// The data that is drawn for a lane. It comes from a boot of its own, since reading the counters changes its timing.
+/// Returns the data that is drawn for a lane. It comes from a boot of its own, since reading the counters changes its
+/// timing.
 fn traced(lane: Lane, bare: &linux::Boot, vidar: &linux::Boot, tools: &Tools) -> Result<plot::Boot> {
     Ok(plot::Boot {
         name: lane.extension().to_owned(),
@@ -264,7 +265,7 @@ fn rounds(
     Ok(())
 }
 
-/// The row of the timer's interrupts. All of them must come, and none may cause an exit.
+/// Returns the row of the timer's interrupts. All of them must come, and none may cause an exit.
 fn timer(what: &str, bare: &probe::Answers, vidar: &probe::Answers) -> Result<Row> {
     let (Some(bare), Some((taken, all)), Some(exits)) =
         (bare.taken("timer"), vidar.taken("timer"), vidar.exits("timer"))

@@ -93,7 +93,7 @@ fn draw_on(
     Ok(())
 }
 
-/// The corners of a line that is constant between two changes of the value.
+/// Returns the corners of a line that is constant between two changes of the value.
 fn steps(samples: &[Sample], value: fn(&Sample) -> u64) -> Vec<(f64, f64)> {
     let mut points: Vec<(f64, f64)> = Vec::new();
     for (index, sample) in samples.iter().enumerate() {

@@ -85,8 +85,8 @@ fn measure(lane: Lane, tools: &Tools) -> Result<[Counts; 2]> {
     counts(&booted.running.emulator_output())
 }
 
-/// The counts of the two round trips in what Bochs printed. The list begins at the first mark, and each of the other
-/// two marks ends a round trip.
+/// Returns the counts of the two round trips in what Bochs printed. The list begins at the first mark, and each of the
+/// other two marks ends a round trip.
 fn counts(output: &str) -> Result<[Counts; 2]> {
     let listed: Vec<_> = output.lines().filter_map(instruction).collect();
     let parts: Vec<_> = listed.split(|instruction| *instruction == MARK).collect();
@@ -107,8 +107,8 @@ fn counts(output: &str) -> Result<[Counts; 2]> {
     }))
 }
 
-/// The instruction of a line such as `(0).[165433422] [0x000000200100] 0008:ffffffff80000100 (unk. ctxt): vmread rcx, rax ;
-/// 0f78c1`. Other lines that show an instruction have no number after a dot, and are ignored.
+/// Returns the instruction of a line such as `(0).[165433422] [0x000000200100] 0008:ffffffff80000100 (unk. ctxt):
+/// vmread rcx, rax ; 0f78c1`. Other lines that show an instruction have no number after a dot, and are ignored.
 fn instruction(line: &str) -> Option<&str> {
     let (cpu, rest) = line.strip_prefix('(')?.split_once(").[")?;
     let (_, rest) = rest.split_once("): ")?;

@@ -37,7 +37,7 @@ impl fmt::Display for Round {
     }
 }
 
-/// The CPU model of a lane's machine, if it is not the default.
+/// Returns the CPU model of a lane's machine, if it is not the default.
 pub fn cpu(lane: Lane) -> Option<&'static str> {
     lane.cpu().or((lane == Lane::Vmx).then_some(CPU))
 }
@@ -64,14 +64,14 @@ pub fn measure(lane: Lane, under_vidar: bool, cpus: u32, tools: &Tools) -> Resul
 }
 
 impl Answers {
-    /// The instructions of `name`, if the probe measured them.
+    /// Returns the instructions of `name`, if the probe measured them.
     pub fn round(&self, name: &str) -> Option<Round> {
         let (min, mean) = (self.value(name, "min")?, self.value(name, "mean")?);
         let (min, mean): (u64, f64) = (min.parse().ok()?, mean.parse().ok()?);
         Some(Round { min: min / self.scale, mean: mean / self.scale as f64 })
     }
 
-    /// The number of exits that `name` caused. On a bare machine the probe does not count them.
+    /// Returns the number of exits that `name` caused. On a bare machine the probe does not count them.
     pub fn exits(&self, name: &str) -> Option<u64> {
         self.value(name, "exits")?.parse().ok()
     }
@@ -82,7 +82,7 @@ impl Answers {
         Some((taken.parse().ok()?, of.parse().ok()?))
     }
 
-    /// The value of `key` among those that follow `name`.
+    /// Returns the value of `key` among those that follow `name`.
     fn value(&self, name: &str, key: &str) -> Option<&str> {
         let words = self.line.split_whitespace().skip_while(|word| *word != name).skip(1);
         let mut values = words.map_while(|word| word.split_once('='));

@@ -43,7 +43,7 @@ impl Load {
         self.exits as f64 * 1000.0 / self.timer as f64
     }
 
-    /// The difference between two counts.
+    /// Returns the difference between two counts.
     fn since(self, before: Self) -> Result<Self> {
         let difference = |now: u64, then| now.checked_sub(then);
         let load = difference(self.exits, before.exits).zip(difference(self.timer, before.timer));
@@ -52,7 +52,7 @@ impl Load {
     }
 }
 
-/// A shell command that keeps `cpus` CPUs busy for some seconds.
+/// Returns a shell command that keeps `cpus` CPUs busy for some seconds.
 fn load(cpus: u32) -> String {
     format!("for i in $(seq {cpus}); do timeout 5 sh -c 'while :; do :; done' & done; wait")
 }
@@ -126,13 +126,13 @@ fn count(console: &mut Console) -> Result<Load> {
     Ok(Load { exits: exits(console)?.iter().sum(), timer })
 }
 
-/// The sum of the numbers in Linux' line of timer interrupts, which has one for each CPU.
+/// Returns the sum of the numbers in Linux' line of timer interrupts, which has one for each CPU.
 fn timer(line: &str) -> Result<u64> {
     let numbers = line.trim().strip_prefix("LOC:").context("Linux does not count timer interrupts")?;
     Ok(numbers.split_whitespace().map_while(|word| word.parse::<u64>().ok()).sum())
 }
 
-/// The KiB that are free according to Vidar's log.
+/// Returns the KiB that are free according to Vidar's log.
 fn free(log: &str) -> Result<u64> {
     let free =
         log.lines().find_map(|line| line.strip_suffix(" KiB of it free")?.rsplit(' ').next()?.parse().ok());

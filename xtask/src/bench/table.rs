@@ -12,7 +12,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// A number that must not exceed `must`, and should not exceed `aim`.
+    /// Returns a number that must not exceed `must`, and should not exceed `aim`.
     pub fn at_most(what: String, bare: &str, number: f64, shown: &str, must: f64, aim: f64) -> Self {
         let verdict = if number <= aim {
             "as aimed for"
@@ -24,13 +24,13 @@ impl Row {
         Self { cells: [what, bare.into(), shown.into(), must.to_string(), aim.to_string(), verdict.into()] }
     }
 
-    /// A statement that must hold.
+    /// Returns a statement that must hold.
     pub fn yes_or_no(what: String, bare: &str, shown: &str, must: &str, holds: bool) -> Self {
         let verdict = if holds { "as aimed for" } else { MISSED };
         Self { cells: [what, bare.into(), shown.into(), must.into(), must.into(), verdict.into()] }
     }
 
-    /// A number without a goal.
+    /// Returns a number without a goal.
     pub fn plain(what: String, shown: &str) -> Self {
         Self { cells: [what, String::new(), shown.into(), String::new(), String::new(), String::new()] }
     }

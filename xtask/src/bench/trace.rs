@@ -102,7 +102,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// The instructions since the first call, given the timer's present value.
+    /// Returns the instructions since the first call, given the timer's present value.
     fn instructions(&mut self, timer: u32) -> u64 {
         let since = timer.wrapping_sub(self.last.unwrap_or(timer)) & 0xff_ffff;
         self.last = Some(timer);
@@ -147,7 +147,7 @@ fn debugger_output(said: &str) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// The physical address of the counters.
+/// Returns the physical address of the counters.
 fn address(console: &mut Console) -> Result<u64> {
     console.expect(SAID, BOOT)?;
     let line = console.expect("\r\n", BOOT)?;
@@ -156,8 +156,9 @@ fn address(console: &mut Console) -> Result<u64> {
         .with_context(|| format!("Vidar's address of its counters is not a number: {line}"))
 }
 
-/// The samples from the last one before the first exit to the last exit. Before Vidar is loaded, its memory holds something
-/// else. After the last exit, by which the guest asks at the shell for the numbers of exits, the guest is idle.
+/// Returns the samples from the last one before the first exit to the last exit. Before Vidar is loaded, its memory
+/// holds something else. After the last exit, by which the guest asks at the shell for the numbers of exits, the guest
+/// is idle.
 fn from_first_to_last_exit(samples: &[Sample]) -> Result<Vec<Sample>> {
     let Some(last) = samples.last() else { bail!("there are no samples of the counters") };
     ensure!(last.all > 0, "there were no exits");

@@ -77,7 +77,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// The target that the compiler itself runs on.
+/// Returns the target that the compiler itself runs on.
 fn host() -> Result<String> {
     let version = output(Command::new("rustc").arg("-vV").current_dir(paths::root()))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;

@@ -27,7 +27,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// The command that runs tests of the package under Miri.
+/// Returns the command that runs tests of the package under Miri.
 fn miri() -> Command {
     let mut rustup = Command::new("rustup");
     rustup.args(["run", TOOLCHAIN, "cargo", "miri", "test", "-p", PACKAGE, "--target-dir"]);

@@ -20,8 +20,8 @@ pub enum DebugConsole {
 const REPLACED: [&str; 2] = ["console=", "serial="];
 
 impl DebugConsole {
-    /// The I/O port of the serial line that the menu is shown on, if any. It is the first line unless `console` says
-    /// otherwise.
+    /// Returns the I/O port of the serial line that the menu is shown on, if any. It is the first line unless `console`
+    /// says otherwise.
     pub fn port(console: Option<Self>) -> Option<u16> {
         match console {
             None | Some(Self::Com1) => Some(0x3f8),

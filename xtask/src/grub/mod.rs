@@ -43,17 +43,17 @@ impl Default for Menu {
     }
 }
 
-/// The name of the menu entry that starts `guest` without Vidar.
+/// Returns the name of the menu entry that starts `guest` without Vidar.
 pub fn bare(guest: &str) -> String {
     format!("{guest}:bare")
 }
 
-/// The path of a guest's file in the ISO.
+/// Returns the path of a guest's file in the ISO.
 pub fn guest_file(guest: &str, file: &str) -> String {
     format!("/boot/guests/{guest}/{file}")
 }
 
-/// The file name of a part of a guest's initrd in the ISO.
+/// Returns the file name of a part of a guest's initrd in the ISO.
 pub fn initrd(index: usize) -> String {
     if index == 0 { "initrd".to_owned() } else { format!("initrd{}", index + 1) }
 }
@@ -133,12 +133,12 @@ fn without_vidar(guest: &Guest, menu: &Menu) -> Result<String> {
     Ok(entry + "}\n")
 }
 
-/// The paths of the parts of a guest's initrd in the ISO.
+/// Returns the paths of the parts of a guest's initrd in the ISO.
 fn initrd_files(guest: &Guest) -> impl Iterator<Item = String> {
     (0..guest.initrds.len()).map(|index| guest_file(&guest.name, &initrd(index)))
 }
 
-/// The words of a command line, each with a space before it and quoted for GRUB's shell where necessary.
+/// Returns the words of a command line, each with a space before it and quoted for GRUB's shell where necessary.
 fn arguments(cmdline: &str) -> Result<String> {
     Ok(cmdline::words(cmdline)?.iter().map(|word| format!(" {}", quote(word))).collect())
 }

@@ -5,12 +5,13 @@ use std::fmt::Write;
 
 use vidar_core::boot::options::{BootOption, OPTIONS};
 
-/// The variable of GRUB's that has the chosen word for the option. So the values of an option exclude each other.
+/// Returns the variable of GRUB's that has the chosen word for the option. So the values of an option exclude each
+/// other.
 fn variable(option: &BootOption) -> String {
     format!("vidar_{}", option.name.replace('-', "_"))
 }
 
-/// The values of an option that the sub-menu offers: the word for Vidar's command line and the title of each.
+/// Returns the values of an option that the sub-menu offers: the word for Vidar's command line and the title of each.
 fn choices(option: &BootOption) -> impl Iterator<Item = (String, &'static str)> {
     let name = option.name;
     option.values.iter().filter_map(move |value| Some((format!("{name}={}", value.word), value.title?)))
@@ -22,8 +23,8 @@ pub fn variables() -> String {
     offered.map(|option| format!("${}", variable(option))).collect::<Vec<_>>().join(" ")
 }
 
-/// The sub-menu. What is chosen has a mark, and choosing it again clears it. The template's function `again` loads the menu
-/// again, with the choice in it. When ESC leaves that menu, the choice is undone.
+/// Returns the sub-menu. What is chosen has a mark, and choosing it again clears it. The template's function `again`
+/// loads the menu again, with the choice in it. When ESC leaves that menu, the choice is undone.
 pub fn menu() -> String {
     let mut text = "submenu \"Boot options of Vidar$chosen\" --id options {\n".to_owned();
     for option in OPTIONS {

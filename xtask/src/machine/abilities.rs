@@ -246,7 +246,7 @@ mod tests {
 
     const BANNER: &str = "========================================================================\n";
 
-    /// The Bochs of Debian 12, with most of its CPU models left out.
+    /// Returns the Bochs of Debian 12, with most of its CPU models left out.
     fn bochs_2_7() -> Bochs {
         let log = "00000000000i[      ] LTDL_LIBRARY_PATH not set. using compile time default '/x'\n";
         let version = "                        Bochs x86 Emulator 2.7\n              Built from SVN snapshot on August  1, 2021\n";
@@ -262,7 +262,7 @@ mod tests {
         read_bochs(&options, &cpus).unwrap()
     }
 
-    /// The Bochs of Debian 13, with most of its CPU models left out.
+    /// Returns the Bochs of Debian 13, with most of its CPU models left out.
     fn bochs_3_0() -> Bochs {
         let banner = format!(
             "{BANNER}                        Bochs x86 Emulator 3.0\n            Built from GitHub snapshot on February 16, 2025\n\
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(Bochs { version: Version(10, 0), ..unstable }.lacks(Ability::BochsInit), None);
     }
 
-    /// A QEMU of this version, with most of its CPU models and features left out.
+    /// Returns a QEMU of this version, with most of its CPU models and features left out.
     fn qemu(major: u32, minor: u32, model: &str, x2apic: bool) -> Qemu {
         let said = format!(
             "{{\"QMP\": {{\"version\": {{\"qemu\": {{\"micro\": 22, \"minor\": {minor}, \"major\": {major}}}, \"package\": \

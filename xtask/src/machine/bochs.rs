@@ -58,9 +58,9 @@ pub fn ended_well(_: ExitStatus, log: &str) -> bool {
 /// The configuration of the firmware for a machine with a BIOS.
 const BIOS: &str = "file=\"/usr/share/bochs/BIOS-bochs-latest\"";
 
-/// The configuration of the firmware for a machine with UEFI. `size` is the size of its file: 2 MiB in Debian 12, and 4
-/// MiB from Debian 13 on. The firmware ends at 4 GiB, since the CPU executes its first instruction 16 bytes below that.
-/// Intel SDM Vol. 3A, 10.1.4 "First Instruction Executed".
+/// Returns the configuration of the firmware for a machine with UEFI. `size` is the size of its file: 2 MiB in Debian
+/// 12, and 4 MiB from Debian 13 on. The firmware ends at 4 GiB, since the CPU executes its first instruction 16 bytes
+/// below that. Intel SDM Vol. 3A, 10.1.4 "First Instruction Executed".
 fn uefi(size: u64) -> String {
     format!("file=\"{}\", address={:#x}", packages::UEFI, (1 << 32) - size)
 }

@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// A debugger, and a QEMU that sends `answers`. Its thread returns everything that it has received.
+    /// Returns a debugger, and a QEMU that sends `answers`. Its thread returns everything that it has received.
     fn pair(answers: &'static str) -> (Result<Debugger>, thread::JoinHandle<String>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -20,7 +20,7 @@ const NAMED: &[(&str, char, Option<char>)] = &[
 /// The characters that the digit keys make with shift, from 0 on.
 const ABOVE_DIGITS: &str = ")!@#$%^&*(";
 
-/// The keys that have to be pressed at once for `character`. `None` if the keyboard cannot make it.
+/// Returns the keys that have to be pressed at once for `character`, or `None` if the keyboard cannot make it.
 pub fn keys(character: char) -> Option<Vec<String>> {
     let (key, shift) = match character {
         'a'..='z' | '0'..='9' => (character.to_string(), false),

@@ -117,7 +117,7 @@ pub enum Obstacle {
     Silent(Duration),
 }
 
-/// The command that runs QEMU with KVM.
+/// Returns the command that runs QEMU with KVM.
 pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     let module = module(Path::new(CPUINFO), Path::new(SYS_MODULE))?;
     let mut command = qemu::machine(spec, ports, &module.cpu())?;
@@ -126,8 +126,8 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
 }
 
 impl Module {
-    /// The `-cpu` argument: the host's CPU, with the feature that lets a guest be a hypervisor, and with what cannot be
-    /// migrated to another host, which is the invariant TSC.
+    /// Returns the `-cpu` argument: the host's CPU, with the feature that lets a guest be a hypervisor, and with what
+    /// cannot be migrated to another host, which is the invariant TSC.
     pub fn cpu(&self) -> String {
         format!("host,migratable=off,+{}", self.feature)
     }

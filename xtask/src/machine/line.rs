@@ -34,7 +34,7 @@ impl Line {
         Ok(Self { listener: listener.with_context(|| format!("cannot open a socket for the {what}"))?, what })
     }
 
-    /// The port of the line, if there is one.
+    /// Returns the port of the line, if there is one.
     pub fn port(line: Option<&Self>) -> Result<Option<u16>> {
         Ok(line.map(|line| line.listener.local_addr()).transpose()?.map(|address| address.port()))
     }

@@ -76,7 +76,7 @@ impl Machine {
         kvm::obstacle()
     }
 
-    /// The name of the machine in messages.
+    /// Returns the name of the machine in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bochs => "Bochs with emulated VT-x",
@@ -87,7 +87,7 @@ impl Machine {
         }
     }
 
-    /// The boot option of Vidar that Linux needs to start further CPUs in this machine, if it needs one.
+    /// Returns the boot option of Vidar that Linux needs to start further CPUs in this machine, if it needs one.
     pub fn option_for_cpus(self) -> &'static str {
         // Bochs keeps an INIT pending that comes while a CPU waits in a VT-x guest for its start-up IPI, and delivers
         // it after that IPI. The CPU then needs a second start-up IPI, but Linux sends it after 20 microseconds, which
@@ -156,30 +156,30 @@ impl Machine {
 }
 
 impl RunningMachine {
-    /// A handle to the serial port. It reaches its end when the machine ends.
+    /// Returns a handle to the serial port. It reaches its end when the machine ends.
     pub fn serial(&self) -> Result<TcpStream> {
         let serial = self.serial.as_ref().context("this machine has no serial port")?;
         serial.try_clone().context("cannot share the serial port")
     }
 
-    /// The monitor, which can be taken once. Only a QEMU that runs on this host has one.
+    /// Returns the monitor, which can be taken once. Only a QEMU that runs on this host has one.
     pub fn monitor(&mut self) -> Result<Monitor> {
         let stream = self.monitor.take().context("this machine has no monitor, or it is in use")?;
         Monitor::new(stream, &self.dir)
     }
 
-    /// The emulator's output so far.
+    /// Returns the emulator's output so far.
     pub fn emulator_output(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.dir.join(OUTPUT)).unwrap_or_default()).into_owned()
     }
 
-    /// The debugger, which can be taken once, if it was asked for.
+    /// Returns the debugger, which can be taken once, if it was asked for.
     pub fn debugger(&mut self, patience: Duration) -> Result<Debugger> {
         let stream = self.debugger.take().context("this machine has no debugger, or it is in use")?;
         Debugger::new(stream, patience)
     }
 
-    /// The emulator's log and output so far, and the console of the Linux around a nested KVM.
+    /// Returns the emulator's log and output so far, and the console of the Linux around a nested KVM.
     pub fn emulator_log(&self) -> String {
         let read = |name| fs::read(self.dir.join(name)).unwrap_or_default();
         String::from_utf8_lossy(&[read(LOG), read(OUTPUT), read(LINUX_LOG)].concat()).into_owned()

@@ -102,7 +102,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// The state of the machine: `running`, `suspended`, or another of QEMU's words.
+    /// Returns the state of the machine: `running`, `suspended`, or another of QEMU's words.
     pub fn status(&mut self) -> Result<String> {
         let said = self.execute("query-status", &json!({}))?;
         said["status"].as_str().map(str::to_owned).context("QEMU does not say which state the machine is in")
@@ -126,7 +126,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// The registers of a CPU, as QEMU prints them.
+    /// Returns the registers of a CPU, as QEMU prints them.
     pub fn registers(&mut self, cpu: u32) -> Result<String> {
         let arguments = json!({ "command-line": "info registers", "cpu-index": cpu });
         let said = self.execute("human-monitor-command", &arguments)?;

@@ -76,7 +76,7 @@ struct Linux {
     command_line: String,
 }
 
-/// The command that runs QEMU as the emulator. `spec` describes the machine in KVM.
+/// Returns the command that runs QEMU as the emulator. `spec` describes the machine in KVM.
 pub fn in_qemu(spec: &Spec, ports: Ports) -> Result<Command> {
     let linux = linux(spec, &IN_QEMU)?;
     let mut command = tied_to_us(QEMU);
@@ -96,8 +96,8 @@ pub fn in_qemu(spec: &Spec, ports: Ports) -> Result<Command> {
     Ok(command)
 }
 
-/// The command that runs Bochs as the emulator. `spec` describes the machine in KVM. Bochs boots the Linux with KVM
-/// from an ISO.
+/// Returns the command that runs Bochs as the emulator. `spec` describes the machine in KVM. Bochs boots the Linux with
+/// KVM from an ISO.
 pub fn in_bochs(spec: &Spec, ports: Ports) -> Result<Command> {
     let linux = linux(spec, &IN_BOCHS)?;
     let guest = Guest {
@@ -131,7 +131,7 @@ pub fn ended_well(status: ExitStatus, log: &str) -> bool {
     (status.success() || bochs::ended_well(status, log)) && log.contains("nested: the machine ended with 0")
 }
 
-/// The Linux with KVM that runs the machine of `spec`, or that does its errand.
+/// Returns the Linux with KVM that runs the machine of `spec`, or that does its errand.
 fn linux(spec: &Spec, outer: &Outer) -> Result<Linux> {
     ensure!(
         spec.disks.is_empty() && !spec.uefi,
@@ -150,7 +150,7 @@ fn linux(spec: &Spec, outer: &Outer) -> Result<Linux> {
     Ok(Linux { kernel, initrd, command_line: COMMAND_LINE.to_owned() + outer.command_line })
 }
 
-/// The files for a machine: its ISO, and the arguments of its QEMU, one on each line.
+/// Returns the files for a machine: its ISO, and the arguments of its QEMU, one on each line.
 fn machine(spec: &Spec, outer: &Outer) -> Result<Vec<u8>> {
     let inner = Spec {
         dir: "/".into(),
@@ -174,15 +174,15 @@ fn machine(spec: &Spec, outer: &Outer) -> Result<Vec<u8>> {
     initramfs::pack_plain(&[FOLDER.to_owned()], &files)
 }
 
-/// The files for an errand.
+/// Returns the files for an errand.
 fn work(errand: &Errand) -> Result<Vec<u8>> {
     let mut files = vec![(format!("{FOLDER}/errand"), errand.script.clone().into_bytes())];
     files.extend(errand.files.iter().cloned());
     initramfs::pack_plain(&folders(&files), &files)
 }
 
-/// The root file system of the Linux with KVM, without the modules: busybox, QEMU with its libraries and firmware, and
-/// another program with its libraries.
+/// Returns the root file system of the Linux with KVM, without the modules: busybox, QEMU with its libraries and
+/// firmware, and another program with its libraries.
 fn system(program: Option<&Path>) -> Result<Vec<u8>> {
     let qemu = packages::program(QEMU).with_context(|| format!("there is no {QEMU}"))?;
     let mut files = vec![
@@ -212,19 +212,19 @@ fn system(program: Option<&Path>) -> Result<Vec<u8>> {
     initramfs::pack_plain(&all.into_iter().collect::<Vec<_>>(), &files)
 }
 
-/// All folders that the files are in. Each comes after those that contain it.
+/// Returns all folders that the files are in. Each comes after those that contain it.
 fn folders(files: &[(String, Vec<u8>)]) -> Vec<String> {
     let homes = files.iter().filter_map(|(name, _)| Some(name.rsplit_once('/')?.0));
     homes.flat_map(parents).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The paths of a folder and of all folders that contain it.
+/// Returns the paths of a folder and of all folders that contain it.
 fn parents(folder: &str) -> impl Iterator<Item = String> + '_ {
     let ends = folder.match_indices('/').map(|(end, _)| end).chain([folder.len()]);
     ends.map(|end| folder[..end].to_owned())
 }
 
-/// The part of a program's file that is loaded. The rest is for debuggers, and may be most of the file.
+/// Returns the part of a program's file that is loaded. The rest is for debuggers, and may be most of the file.
 fn loaded(program: &[u8]) -> Option<&[u8]> {
     let header = FileHeader64::<Endianness>::parse(program).ok()?;
     let endian = header.endian().ok()?;
@@ -233,7 +233,7 @@ fn loaded(program: &[u8]) -> Option<&[u8]> {
     program.get(..usize::try_from(end).ok()?)
 }
 
-/// The shared libraries that `program` needs, and the dynamic loader.
+/// Returns the shared libraries that `program` needs, and the dynamic loader.
 fn libraries(program: &Path) -> Result<BTreeSet<String>> {
     let output = Command::new(LOADER).arg("--list").arg(program).output();
     let output = output.with_context(|| format!("cannot run {LOADER}"))?;
@@ -241,7 +241,7 @@ fn libraries(program: &Path) -> Result<BTreeSet<String>> {
     Ok(paths_in(&String::from_utf8_lossy(&output.stdout)).map(str::to_owned).collect())
 }
 
-/// The absolute paths in the loader's list.
+/// Returns the absolute paths in the loader's list.
 fn paths_in(listed: &str) -> impl Iterator<Item = &str> {
     listed.split_whitespace().filter(|word| word.starts_with('/'))
 }

@@ -41,17 +41,17 @@ impl Picture {
         Ok(Self { width, height, pixels: rest.to_vec() })
     }
 
-    /// The number of pixels in a line.
+    /// Returns the number of pixels in a line.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// The number of lines.
+    /// Returns the number of lines.
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// The brightness of a pixel.
+    /// Returns the brightness of a pixel.
     pub fn brightness(&self, x: usize, y: usize) -> u8 {
         let at = (y * self.width + x) * PIXEL;
         let sum: u32 = self.pixels[at..at + PIXEL].iter().map(|colour| u32::from(*colour)).sum();

@@ -28,7 +28,7 @@ const SHIFT: u32 = 4;
 /// The ticks of the TSC for each instruction, in a machine that counts instructions.
 pub const TICKS_PER_INSTRUCTION: u64 = 1 << SHIFT;
 
-/// The command that runs QEMU without KVM.
+/// Returns the command that runs QEMU without KVM.
 pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     let cpu = emulated(spec.cpu.as_deref().unwrap_or(EMULATED_CPU));
     let mut command = machine(&Spec { cpu: Some(cpu), ..spec.clone() }, ports, EMULATED_CPU)?;
@@ -43,12 +43,13 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     Ok(command)
 }
 
-/// The CPU `cpu`, without the instruction that this QEMU emulates wrongly.
+/// Returns the CPU `cpu`, without the instruction that this QEMU emulates wrongly.
 pub fn emulated(cpu: &str) -> String {
     format!("{cpu}{}", if abilities::qemu_spoils_flags() { WITHOUT_CMPXCHG16B } else { "" })
 }
 
-/// The `-accel` argument for emulation, with the way in which QEMU runs the CPUs. [`Threads`] says why this matters.
+/// Returns the `-accel` argument for emulation, with the way in which QEMU runs the CPUs. [`Threads`] says why this
+/// matters.
 fn accelerator(spec: &Spec) -> &'static str {
     match spec.threads {
         Threads::OneForAll => "tcg,thread=single",
@@ -56,7 +57,7 @@ fn accelerator(spec: &Spec) -> &'static str {
     }
 }
 
-/// The command without the accelerator.
+/// Returns the command without the accelerator.
 pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     let mut command = tied_to_us(QEMU);
     command.args(["-nodefaults", "-display", "none"]);

@@ -145,13 +145,13 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// The number of CPUs.
+    /// Returns the number of CPUs.
     pub fn cpus(&self) -> u32 {
         self.cpus.map_or(1, NonZeroU32::get)
     }
 
-    /// The path of the ISO relative to the machine's folder, in which the emulator runs. The names of folders are thus
-    /// kept out of the emulator's options, where a space, a comma and a `$` have a meaning.
+    /// Returns the path of the ISO relative to the machine's folder, in which the emulator runs. The names of folders
+    /// are thus kept out of the emulator's options, where a space, a comma and a `$` have a meaning.
     pub fn iso_from_dir(&self) -> &Path {
         self.iso.strip_prefix(&self.dir).unwrap_or(&self.iso)
     }

@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// A command whose process is killed when this process ends, even if it is killed. This needs a `setpriv` that can do
-/// it; that of busybox cannot, and the command is then not tied.
+/// Returns a command whose process is killed when this process ends, even if it is killed. This needs a `setpriv` that
+/// can do it; that of busybox cannot, and the command is then not tied.
 pub fn tied_to_us(program: &str) -> Command {
     const TIE: [&str; 2] = ["--pdeathsig", "KILL"];
     static CAN_TIE: OnceLock<bool> = OnceLock::new();

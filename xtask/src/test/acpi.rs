@@ -3,8 +3,8 @@
 /// The boot CPU, as a structure of the MADT.
 pub const CPU_0: &[u8] = &[0, 8, 0, 0, 1, 0, 0, 0];
 
-/// The list of CPUs and interrupt controllers, with these structures; its checksum is wrong unless it is to be good. ACPI
-/// Specification 6.5, 5.2.12 "Multiple APIC Description Table (MADT)".
+/// Returns the list of CPUs and interrupt controllers, with these structures; its checksum is wrong unless it is to be
+/// good. ACPI Specification 6.5, 5.2.12 "Multiple APIC Description Table (MADT)".
 pub fn madt(revision: u8, structures: &[&[u8]], good: bool) -> Vec<u8> {
     // Where the local APICs are, and no flags.
     let mut body = vec![0, 0, 0xe0, 0xfe, 0, 0, 0, 0];
@@ -14,8 +14,8 @@ pub fn madt(revision: u8, structures: &[&[u8]], good: bool) -> Vec<u8> {
     table
 }
 
-/// The registers of a PC of QEMU's, as a table of ACPI 6.3: QEMU's own is one of ACPI 1.0. GRUB adds where the DSDT and
-/// the FACS are. ACPI Specification 6.5, 5.2.9 "Fixed ACPI Description Table (FADT)".
+/// Returns the registers of a PC of QEMU's, as a table of ACPI 6.3: QEMU's own is one of ACPI 1.0. GRUB adds where the
+/// DSDT and the FACS are. ACPI Specification 6.5, 5.2.9 "Fixed ACPI Description Table (FADT)".
 pub fn fadt() -> Vec<u8> {
     /// Offsets in the table, and what is there.
     const FIELDS: &[(usize, &[u8])] = &[

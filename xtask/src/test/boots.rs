@@ -65,12 +65,12 @@ pub const BOOTS: [Boot; 7] = [
 ];
 
 impl Boot {
-    /// The test's name.
+    /// Returns the test's name.
     pub fn test(&self) -> String {
         self.lane.test(self.name)
     }
 
-    /// The folder of the test's files.
+    /// Returns the folder of the test's files.
     pub fn folder(&self) -> String {
         self.lane.folder(self.name)
     }

@@ -70,7 +70,7 @@ struct BootedGuest {
     sum: Option<String>,
 }
 
-/// The names of the tests.
+/// Returns the names of the tests.
 pub fn names(lane: Lane, under_vidar: bool) -> Vec<String> {
     let side = if under_vidar { "vidar" } else { "bare" };
     STEPS.iter().map(|(step, _)| lane.test(&format!("devices/{side}/{step}"))).collect()
@@ -186,14 +186,14 @@ fn write_and_read(guest: &mut BootedGuest, disk: &str) -> Result<()> {
     Ok(())
 }
 
-/// The number of sectors that Linux has read from the disk.
+/// Returns the number of sectors that Linux has read from the disk.
 fn sectors_read(guest: &mut BootedGuest, disk: &str) -> Result<u64> {
     let stat = guest.console.run(&format!("cat /sys/block/{disk}/stat"))?;
     let sectors = stat.split_whitespace().nth(2).and_then(|word| word.parse().ok());
     sectors.with_context(|| format!("{disk} has no statistics"))
 }
 
-/// The checksum that a line of md5sum begins with.
+/// Returns the checksum that a line of md5sum begins with.
 fn sum(line: &str) -> Result<String> {
     let sum = line.split_whitespace().next().unwrap_or_default();
     ensure!(

@@ -57,8 +57,8 @@ impl Facts {
     }
 }
 
-/// The base and the size of each piece of Vidar's memory, from the output of `vidarctl status --json`. The piece with
-/// Vidar's image comes first.
+/// Returns the base and the size of each piece of Vidar's memory, from the output of `vidarctl status --json`. The
+/// piece with Vidar's image comes first.
 pub fn hidden(status: &str) -> Result<Vec<(u64, u64)>> {
     let status: serde_json::Value =
         serde_json::from_str(status.trim()).context("vidarctl's answer is not JSON")?;

@@ -43,7 +43,7 @@ const LOADED_AT: u64 = 0x20_0000;
 const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
 
 impl Fault {
-    /// The folder of the test.
+    /// Returns the folder of the test.
     pub fn folder(&self) -> String {
         Lane::Svm.folder(self.name)
     }
@@ -179,7 +179,7 @@ fn inherited_registers(small: Small, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// The address of `symbol` in the hypervisor's image.
+/// Returns the address of `symbol` in the hypervisor's image.
 fn address(tools: &Tools, symbol: &str) -> Result<u64> {
     let image = fs::read(&tools.hypervisor)?;
     let image = object::File::parse(image.as_slice()).context("the hypervisor's image is not an ELF file")?;

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::paths;
 
-/// The folder of the test `name`.
+/// Returns the folder of the test `name`.
 pub fn folder(name: &str) -> PathBuf {
     paths::machines().join(format!("test-{name}"))
 }

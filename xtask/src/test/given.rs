@@ -208,7 +208,7 @@ fn large_table(name: &str, uefi: bool, cpus: u32, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// An SSDT of `size` bytes with one object, which is a buffer that ends in the name of a sleep state. ACPI
+/// Returns an SSDT of `size` bytes with one object, which is a buffer that ends in the name of a sleep state. ACPI
 /// Specification 6.5, 20.2 "AML Grammar Definition".
 fn ssdt(size: usize) -> Vec<u8> {
     /// The length of what precedes the buffer: the header, NameOp with a name, BufferOp, PkgLength of four bytes, and

@@ -33,12 +33,12 @@ pub struct Setup {
 pub const SETUPS: [Setup; 2] = [Setup { cpus: 1 }, Setup { cpus: 2 }];
 
 impl Setup {
-    /// The name of the test.
+    /// Returns the name of the test.
     pub fn test(self) -> String {
         Lane::Svm.test(&format!("memory-added/{}-cpus", self.cpus))
     }
 
-    /// The folder of the test.
+    /// Returns the folder of the test.
     pub fn folder(self) -> String {
         self.test().replace('/', "-")
     }
@@ -78,7 +78,7 @@ impl Setup {
     }
 }
 
-/// The KiB of memory that Linux has.
+/// Returns the KiB of memory that Linux has.
 fn total(console: &mut Console) -> Result<u64> {
     let said = console.run("awk '/MemTotal/ { print $2 }' /proc/meminfo")?;
     said.trim().parse().with_context(|| format!("/proc/meminfo says {said:?}"))

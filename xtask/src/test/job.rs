@@ -27,12 +27,12 @@ impl<'a> Job<'a> {
         Self { names, needs: Vec::new(), left_out: None, work: Box::new(work) }
     }
 
-    /// The same tests, skipped if the emulators lack one of these abilities.
+    /// Returns the same tests, skipped if the emulators lack one of these abilities.
     pub fn needing(self, needs: Vec<Ability>) -> Self {
         Self { needs, ..self }
     }
 
-    /// The same tests, skipped if there is a reason.
+    /// Returns the same tests, skipped if there is a reason.
     pub fn left_out(self, why: Option<&'static str>) -> Self {
         Self { left_out: why, ..self }
     }
@@ -48,7 +48,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// The reason why the tests are skipped, if they are, with the command that runs them.
+    /// Returns the reason why the tests are skipped, if they are, with the command that runs them.
     fn why_not(&self) -> Option<String> {
         if let Some(why) = self.left_out {
             return Some(why.to_owned());

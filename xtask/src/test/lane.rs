@@ -41,8 +41,8 @@ impl Lane {
         Self::SvmMax,
     ];
 
-    /// The lane of which this one is a variant with another CPU model, or this lane. What is expected there is expected
-    /// here.
+    /// Returns the lane of which this one is a variant with another CPU model, or this lane. What is expected there is
+    /// expected here.
     pub fn usual(self) -> Self {
         match self {
             Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake => Self::Vmx,
@@ -51,7 +51,7 @@ impl Lane {
         }
     }
 
-    /// The first part of the names of its tests.
+    /// Returns the first part of the names of its tests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vmx => "vt-x",
@@ -66,7 +66,7 @@ impl Lane {
         }
     }
 
-    /// The name of the extension in the output of `vidarctl`.
+    /// Returns the name of the extension in the output of `vidarctl`.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake | Self::VmxKvm => "Intel VT-x",
@@ -82,7 +82,7 @@ impl Lane {
         }
     }
 
-    /// The machine of this lane.
+    /// Returns the machine of this lane.
     pub fn machine(self) -> Machine {
         match self {
             Self::Vmx | Self::VmxTigerLake | Self::VmxArrowLake | Self::SvmNextRip => Machine::Bochs,
@@ -92,7 +92,7 @@ impl Lane {
         }
     }
 
-    /// The CPU model, if it is not the machine's default.
+    /// Returns the CPU model, if it is not the machine's default.
     pub fn cpu(self) -> Option<&'static str> {
         match self {
             Self::Vmx | Self::Svm | Self::SvmKvm | Self::VmxKvm => None,
@@ -116,7 +116,7 @@ impl Lane {
         }
     }
 
-    /// The name of the CPU in messages.
+    /// Returns the name of the CPU in messages.
     pub fn cpu_name(self) -> String {
         let emulator =
             if matches!(self.machine(), Machine::Bochs | Machine::KvmInBochs) { "Bochs" } else { "QEMU" };
@@ -140,12 +140,12 @@ impl Lane {
         }
     }
 
-    /// The name of a test in this lane.
+    /// Returns the name of a test in this lane.
     pub fn test(self, name: &str) -> String {
         format!("{}/{name}", self.name())
     }
 
-    /// The folder of a test in this lane.
+    /// Returns the folder of a test in this lane.
     pub fn folder(self, name: &str) -> String {
         self.test(name).replace('/', "-")
     }

@@ -46,7 +46,7 @@ impl Side {
         self != Self::Bare
     }
 
-    /// The title of the menu entry.
+    /// Returns the title of the menu entry.
     fn title(self, guest: &Guest) -> String {
         match self {
             Self::Bare => format!("{}, bare (without Vidar)", guest.title),
@@ -93,7 +93,7 @@ pub struct FactStore {
 }
 
 impl Course {
-    /// All courses. Those with the newest kernels are included if `newest` is true.
+    /// Returns all courses. Those with the newest kernels are included if `newest` is true.
     pub fn all(newest: bool) -> Vec<Self> {
         let suites = NEWEST_KERNELS.iter().copied().map(Some).filter(|_| newest);
         let suites: Vec<_> = [None].into_iter().chain(suites).collect();
@@ -106,7 +106,7 @@ impl Course {
         needs(self.lane)
     }
 
-    /// The sides of the journeys. Vidar shows itself only in a journey with this machine's kernels.
+    /// Returns the sides of the journeys. Vidar shows itself only in a journey with this machine's kernels.
     pub fn sides(self) -> &'static [Side] {
         if self.suite.is_none() {
             &[Side::Vidar, Side::Bare, Side::Announced]
@@ -115,13 +115,13 @@ impl Course {
         }
     }
 
-    /// The name of a test. `what` says whether it belongs to a journey or to a comparison.
+    /// Returns the name of a test. `what` says whether it belongs to a journey or to a comparison.
     fn test(self, what: &str, rest: &str) -> String {
         let suite = self.suite.map_or_else(String::new, |suite| format!("-{suite}"));
         self.lane.test(&format!("{what}{suite}/{rest}"))
     }
 
-    /// The guests of a journey. Where Vidar shows itself, this is only the guest with the most drivers.
+    /// Returns the guests of a journey. Where Vidar shows itself, this is only the guest with the most drivers.
     fn guests(self, side: Side) -> Result<Vec<Guest>> {
         let mut guests = manifest::load()?;
         if side == Side::Announced {
@@ -133,14 +133,14 @@ impl Course {
         })
     }
 
-    /// The names of the guests in the names of the tests, without the suite, which is named before them.
+    /// Returns the names of the guests in the names of the tests, without the suite, which is named before them.
     fn labels(self, side: Side) -> Vec<String> {
         let end = self.suite.map_or_else(String::new, |suite| format!("-{suite}"));
         let label = |guest: Guest| guest.name.strip_suffix(&end).unwrap_or(&guest.name).to_owned();
         self.guests(side).unwrap_or_default().into_iter().map(label).collect()
     }
 
-    /// The names of a journey's tests, in their order.
+    /// Returns the names of a journey's tests, in their order.
     pub fn journey_names(self, side: Side) -> Vec<String> {
         let mut names = Vec::new();
         for (index, guest) in self.labels(side).iter().enumerate() {
@@ -156,7 +156,7 @@ impl Course {
         names
     }
 
-    /// The names of the comparisons.
+    /// Returns the names of the comparisons.
     pub fn comparison_names(self) -> Vec<String> {
         self.comparisons().iter().map(|(side, guest, one)| self.comparison_name(*side, guest, one)).collect()
     }
@@ -165,7 +165,7 @@ impl Course {
         self.test("transparency", &format!("{}/{guest}/{}", side.name(), comparison.name))
     }
 
-    /// All comparisons with the bare machine.
+    /// Returns all comparisons with the bare machine.
     fn comparisons(self) -> Vec<(Side, String, &'static Comparison)> {
         let sides = self.sides().iter().copied().filter(|side| side.under_vidar());
         let guests = sides.flat_map(|side| self.labels(side).into_iter().map(move |guest| (side, guest)));
@@ -298,7 +298,7 @@ fn boot(console: &mut Console, side: Side, guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The release of a bzImage, which is the first word of the text that its field `kernel_version` points to.
+/// Returns the release of a bzImage, which is the first word of the text that its field `kernel_version` points to.
 pub fn release(image: &[u8]) -> Option<&str> {
     let pointer = image.get(0x20e..0x210)?.try_into().ok()?;
     let text = image.get(0x200 + usize::from(u16::from_le_bytes(pointer))..)?;

@@ -86,7 +86,7 @@ pub fn list(filter: Option<&str>, extent: Extent) {
     }
 }
 
-/// The names of all tests, and the reason why a test is left out, if it is.
+/// Returns the names of all tests, and the reason why a test is left out, if it is.
 fn names(extent: Extent) -> Vec<(String, Option<&'static str>)> {
     let tools = Tools::new();
     let (found, smp_found, report) = (FactStore::default(), smp::FactStore::default(), Report::default());
@@ -209,7 +209,7 @@ fn in_machines(mut queue: Vec<Job<'_>>, report: &Report) {
     });
 }
 
-/// The table of all jobs in machines, the longest first.
+/// Returns the table of all jobs in machines, the longest first.
 fn jobs<'a>(
     tools: &'a Tools,
     found: &'a FactStore,
@@ -313,7 +313,7 @@ fn jobs<'a>(
     jobs
 }
 
-/// The jobs for the journeys of a course.
+/// Returns the jobs for the journeys of a course.
 fn journeys<'a>(course: Course, tools: &'a Tools, found: &'a FactStore, report: &'a Report) -> Vec<Job<'a>> {
     let job = |&side| {
         let journey = move || course.journey(side, tools, found, report);
@@ -322,7 +322,7 @@ fn journeys<'a>(course: Course, tools: &'a Tools, found: &'a FactStore, report: 
     course.sides().iter().map(job).collect()
 }
 
-/// The jobs for Linux and for xtask itself in a lane with a nested KVM.
+/// Returns the jobs for Linux and for xtask itself in a lane with a nested KVM.
 fn in_nested_kvm<'a>(
     lane: Lane,
     tools: &'a Tools,
@@ -335,7 +335,7 @@ fn in_nested_kvm<'a>(
     linux.chain([obstacles]).map(move |job| job.needing(lane.needs()))
 }
 
-/// The jobs of a lane that consist of one test.
+/// Returns the jobs of a lane that consist of one test.
 fn short<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> Vec<Job<'a>> {
     let singles = probes::SINGLES.iter().filter(move |single| single.is_in(lane)).map(move |single| {
         one(lane.test(single.name), lane.folder(single.name), report, move || single.run(lane, tools))

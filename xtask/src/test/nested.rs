@@ -77,7 +77,7 @@ const MACHINES: [Machine; 5] = [
 /// hides.
 const WITHOUT_KVM_LEAVES: &str = "host,migratable=off,+svm,kvm=off";
 
-/// The machines of a lane.
+/// Returns the machines of a lane.
 pub fn machines(lane: Lane) -> impl Iterator<Item = &'static Machine> {
     MACHINES.iter().filter(move |machine| machine.lane == lane)
 }
@@ -94,7 +94,7 @@ fn comparisons() -> impl Iterator<Item = &'static Comparison> {
     COMPARISONS.iter().filter(|comparison| !BY_TIME.contains(&comparison.name))
 }
 
-/// The names of the comparisons.
+/// Returns the names of the comparisons.
 pub fn comparison_names() -> Vec<String> {
     let names = comparisons().map(|comparison| format!("transparency/{}", comparison.name));
     names.map(|name| Lane::SvmKvm.test(&name)).collect()
@@ -142,7 +142,7 @@ struct Guest {
 }
 
 impl Machine {
-    /// The names of the tests, in their order.
+    /// Returns the names of the tests, in their order.
     pub fn names(&self) -> Vec<String> {
         self.steps.iter().map(|(step, _)| self.name(step)).collect()
     }

@@ -67,7 +67,7 @@ struct Machine {
 }
 
 impl Desktop {
-    /// The names of the tests that [`Self::all`] runs.
+    /// Returns the names of the tests that [`Self::all`] runs.
     pub fn names(&self, lane: Lane) -> Vec<String> {
         STEPS.iter().map(|(step, _)| lane.test(&format!("{}/{step}", self.name))).collect()
     }
@@ -142,7 +142,7 @@ fn menu(machine: &mut Machine) -> Result<()> {
     machine.screen.monitor.press(&["ret"])
 }
 
-/// The font of the firmware, in which GRUB shows its menu. It is in memory once the firmware uses the screen.
+/// Returns the font of the firmware, in which GRUB shows its menu. It is in memory once the firmware uses the screen.
 fn firmware_font(screen: &mut Screen) -> Result<Font> {
     let begun = Instant::now();
     while begun.elapsed() < ANSWER {

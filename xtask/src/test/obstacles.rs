@@ -85,7 +85,7 @@ fn cases(lane: Lane) -> impl Iterator<Item = &'static Case> {
     CASES.iter().filter(move |case| case.lane == lane)
 }
 
-/// The names of the tests of a lane, in their order.
+/// Returns the names of the tests of a lane, in their order.
 pub fn names(lane: Lane) -> Vec<String> {
     cases(lane).map(|case| lane.test(&format!("obstacle/{}", case.name))).collect()
 }
@@ -122,7 +122,7 @@ fn check(case: &Case, console: &mut Console) -> Result<()> {
     Ok(())
 }
 
-/// A script that loads KVM with the parameters of each case, and runs the program.
+/// Returns a script that loads KVM with the parameters of each case, and runs the program.
 fn script(lane: Lane, program: &str) -> String {
     let module = lane.kvm_module();
     let mut script = format!("export CARGO_MANIFEST_DIR=/{CHECKOUT}/xtask\n");

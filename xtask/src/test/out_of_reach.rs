@@ -30,7 +30,7 @@ const TESTS: [(Lane, &str, &str); 4] = [
     (Lane::VmxKvm, "linux/2-cpu/reboot", LOCKS_UP),
 ];
 
-/// All such tests, including scenarios of the probe. Each has the ability that it lacks.
+/// Returns all such tests, including scenarios of the probe. Each has the ability that it lacks.
 pub fn all() -> impl Iterator<Item = (String, Ability)> {
     let own = TESTS.into_iter().map(|(lane, name, why)| (lane.test(name), why));
     let all = own.chain(Lane::MORE.into_iter().chain([Lane::VmxKvm]).flat_map(probes::names_left_out));

@@ -73,7 +73,7 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 impl Pair {
-    /// The run of the probe in this machine.
+    /// Returns the run of the probe in this machine.
     pub fn probe_run(self) -> ProbeRun {
         ProbeRun {
             name: self.name,

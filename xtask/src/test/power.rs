@@ -42,7 +42,7 @@ struct Machine {
     monitor: Monitor,
 }
 
-/// The names of the tests that [`all`] runs.
+/// Returns the names of the tests that [`all`] runs.
 pub fn names(lane: Lane, under_vidar: bool) -> Vec<String> {
     STEPS.iter().map(|(step, _)| lane.test(&format!("power/{}/{step}", side(under_vidar)))).collect()
 }
@@ -167,7 +167,7 @@ pub const RESETS: [Reset; 5] = [
 ];
 
 impl Reset {
-    /// The test's name, in its lane.
+    /// Returns the test's name, in its lane.
     pub fn name(self) -> String {
         format!("power/reset/{}", self.way)
     }

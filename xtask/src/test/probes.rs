@@ -17,7 +17,7 @@ use crate::grub::Menu;
 /// What the probe says about CPUID under Vidar only. Each bare machine shows one of these extensions.
 pub const UNDER_VIDAR: &str = "vmx=0 smx=0 svm=0";
 
-/// The scenarios of a lane.
+/// Returns the scenarios of a lane.
 fn scenarios(lane: Lane) -> impl Iterator<Item = &'static Scenario> {
     let own = move |scenario: &Scenario| scenario.is_in(lane) == Some(true);
     // A row for some lanes replaces the row for all lanes there.
@@ -28,13 +28,13 @@ fn scenarios(lane: Lane) -> impl Iterator<Item = &'static Scenario> {
     SCENARIOS.iter().filter(move |scenario| own(scenario) || for_all(scenario))
 }
 
-/// The scenarios that the emulator of `lane` cannot show, and why.
+/// Returns the scenarios that the emulator of `lane` cannot show, and why.
 fn left_out(lane: Lane) -> impl Iterator<Item = (&'static str, &'static str)> {
     let here = LEFT_OUT.iter().filter(move |(only, ..)| *only == lane);
     here.flat_map(|(_, names, why)| names.iter().map(|name| (*name, *why)))
 }
 
-/// The names of the tests of a lane that are left out, and why.
+/// Returns the names of the tests of a lane that are left out, and why.
 pub fn names_left_out(lane: Lane) -> impl Iterator<Item = (String, &'static str)> {
     left_out(lane).map(move |(name, why)| (lane.test(&format!("probe/{name}")), why))
 }
@@ -195,7 +195,7 @@ const USER_INTERRUPTS: &str = "cpuid=1 off=#UD set=ok/1 ready=ok let-in=0x1 held
 const NEWER: &[Lane] = &[Lane::VmxTigerLake, Lane::VmxArrowLake, Lane::SvmGenoa, Lane::SvmMax];
 const NEWER_INTEL: &[Lane] = &[Lane::VmxTigerLake, Lane::VmxArrowLake];
 
-/// The run of the probe with all scenarios of a lane.
+/// Returns the run of the probe with all scenarios of a lane.
 pub fn probe_run(lane: Lane) -> ProbeRun {
     ProbeRun { name: "probe", lane, cpus: 1, options: "", scenarios: scenarios(lane).collect() }
 }

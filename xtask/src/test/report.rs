@@ -86,17 +86,17 @@ impl Report {
     }
 }
 
-/// The name of a test as it is shown. If the emulators are those of another suite, the suite comes first.
+/// Returns the name of a test as it is shown. If the emulators are those of another suite, the suite comes first.
 pub fn shown(name: &str) -> String {
     paths::suite().map_or_else(|| name.to_owned(), |suite| format!("{suite}:{name}"))
 }
 
-/// The line that is printed for a test that is skipped.
+/// Returns the line that is printed for a test that is skipped.
 pub fn skipped(name: &str, why: &str) -> String {
     format!("skipped {}: {why}", shown(name))
 }
 
-/// The last lines of a log, without control characters.
+/// Returns the last lines of a log, without control characters.
 fn tail(log: &str) -> Vec<String> {
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let clean = |line: &&str| {

@@ -45,17 +45,17 @@ pub struct Scenario {
     place: Where,
 }
 
-/// A scenario for all lanes.
+/// Returns a scenario for all lanes.
 pub const fn scenario(name: &'static str, verdict: Verdict) -> Scenario {
     Scenario { name, verdict, place: Where::Everywhere }
 }
 
-/// A scenario for one lane.
+/// Returns a scenario for one lane.
 pub const fn only(lane: Lane, name: &'static str, verdict: Verdict) -> Scenario {
     Scenario { name, verdict, place: Where::Lane(lane) }
 }
 
-/// A scenario for some CPU models.
+/// Returns a scenario for some CPU models.
 pub const fn models(models: &'static [Lane], name: &'static str, verdict: Verdict) -> Scenario {
     Scenario { name, verdict, place: Where::Models(models) }
 }
@@ -87,7 +87,7 @@ pub struct ProbeRun {
 }
 
 impl ProbeRun {
-    /// The names of the tests.
+    /// Returns the names of the tests.
     pub fn names(&self) -> Vec<String> {
         let test = |scenario: &&Scenario| self.lane.test(&format!("{}/{}", self.name, scenario.name));
         self.scenarios.iter().map(test).collect()

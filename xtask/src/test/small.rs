@@ -67,7 +67,7 @@ pub struct BootedGuest {
     pub console: Console,
 }
 
-/// The serial log of the small guest `name`.
+/// Returns the serial log of the small guest `name`.
 pub fn log(name: &str) -> PathBuf {
     super::folder(name).join("serial.log")
 }

@@ -19,12 +19,12 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// The tools at the paths where cargo puts them.
+    /// Returns the tools at the paths where cargo puts them.
     pub fn new() -> Self {
         Self { hypervisor: paths::hypervisor(), vidarctl: paths::vidarctl(), probe: OnceLock::new() }
     }
 
-    /// The probe's image.
+    /// Returns the probe's image.
     pub fn probe(&self) -> Result<&[u8]> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _guard = ONE_AT_A_TIME.lock();

@@ -144,7 +144,7 @@ fn cpuinfo(bare: &Facts, vidar: &Facts) -> Result<()> {
     Ok(())
 }
 
-/// The values in /proc/cpuinfo by processor and name.
+/// Returns the values in /proc/cpuinfo by processor and name.
 fn fields(cpuinfo: &str) -> BTreeMap<(usize, String), String> {
     let mut processor = 0;
     let mut fields = BTreeMap::new();
@@ -207,12 +207,12 @@ fn event_sources(bare: &Facts, vidar: &Facts) -> Result<()> {
     same(&without(&bare.event_sources, by_flag), &vidar.event_sources)
 }
 
-/// The text without some of its lines.
+/// Returns the text without some of its lines.
 fn without(text: &str, leave_out: impl Fn(&str) -> bool) -> String {
     text.lines().filter(|line| !leave_out(line)).flat_map(|line| [line, "\n"]).collect()
 }
 
-/// The lines of /proc/interrupts without their counts.
+/// Returns the lines of /proc/interrupts without their counts.
 fn interrupt_names(interrupts: &str) -> String {
     let name = |line: &str| {
         let words = line.split_whitespace();
@@ -249,7 +249,7 @@ fn memory(bare: &str, vidar: &str, hidden: &[(u64, u64)]) -> Result<()> {
     Ok(())
 }
 
-/// The ranges of System RAM at the top level, joined where they touch.
+/// Returns the ranges of System RAM at the top level, joined where they touch.
 fn ram(iomem: &str) -> Vec<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for line in
@@ -280,7 +280,7 @@ pub fn messages(bare: &str, vidar: &str) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's messages of the level of warnings and above, without times and addresses.
+/// Returns the kernel's messages of the level of warnings and above, without times and addresses.
 fn complaints(messages: &str) -> BTreeSet<String> {
     let serious = |line: &str| {
         let (priority, text) = line.strip_prefix('<')?.split_once('>')?;

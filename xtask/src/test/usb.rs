@@ -42,7 +42,7 @@ const WITH_A_LOOP_DEVICE: [(&str, Check); 3] = [
     ("usb/refuses-a-bad-disk", refuses_a_bad_disk),
 ];
 
-/// The names of the tests.
+/// Returns the names of the tests.
 pub fn names() -> Vec<String> {
     WITH_FILES.iter().chain(&WITH_A_LOOP_DEVICE).map(|(name, _)| (*name).to_owned()).collect()
 }
@@ -319,7 +319,7 @@ impl Loop {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The first partition. If there is no node for it in /dev, it is made.
+    /// Returns the first partition. If there is no node for it in /dev, it is made.
     fn partition(&self) -> Result<PathBuf> {
         done(Command::new("partx").args(["--update", "--nr", "1"]).arg(&self.path))?;
         let name = format!("{}p1", self.name());

@@ -23,7 +23,7 @@ impl Line {
         self.code.trim_start().starts_with("#[")
     }
 
-    /// The words of the code, each with the text that follows it.
+    /// Returns the words of the code, each with the text that follows it.
     pub fn words(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut rest = self.code.as_str();
         std::iter::from_fn(move || {

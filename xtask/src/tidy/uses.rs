@@ -73,7 +73,7 @@ impl Uses {
         reader.uses
     }
 
-    /// All paths, those of the imports included.
+    /// Returns all paths, those of the imports included.
     pub fn all_paths(&self) -> impl Iterator<Item = &Path> {
         self.imports.iter().map(|import| &import.path).chain(&self.paths)
     }

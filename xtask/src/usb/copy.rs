@@ -100,7 +100,7 @@ mod tests {
         }
     }
 
-    /// An image of two whole pieces and a part of one.
+    /// Returns an image of two whole pieces and a part of one.
     fn image() -> Vec<u8> {
         (0..2 * PIECE + 2048).map(|at| (at / 2048 % 199) as u8).collect()
     }

@@ -109,12 +109,12 @@ impl Device {
         self.tran.as_deref() == Some("usb")
     }
 
-    /// The device itself, and everything that is made of it.
+    /// Returns the device itself, and everything that is made of it.
     fn all(&self) -> Vec<&Self> {
         std::iter::once(self).chain(self.children.iter().flat_map(Self::all)).collect()
     }
 
-    /// The names of its maker and its model.
+    /// Returns the names of its maker and its model.
     fn maker(&self) -> String {
         let names = [&self.vendor, &self.model].into_iter().flatten().map(|name| name.trim());
         names.filter(|name| !name.is_empty()).collect::<Vec<_>>().join(" ")
@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// A device as lsblk lists it, with `changes`.
+    /// Returns a device as lsblk lists it, with `changes`.
     fn listed(path: &str, kind: &str, changes: &Value) -> Value {
         let mut device = json!({
             "path": path, "type": kind, "size": 31_457_280_000_u64, "ro": false, "rm": false, "tran": null,
@@ -161,7 +161,7 @@ mod tests {
         Device::parse(json!({ "blockdevices": [device] }).to_string().as_bytes()).unwrap()
     }
 
-    /// A stick with one partition, whose properties are in `part`.
+    /// Returns a stick with one partition, whose properties are in `part`.
     fn stick(part: &Value) -> Device {
         let part = listed("/dev/sdb1", "part", part);
         let usual =

@@ -93,7 +93,8 @@ impl Order {
         }
     }
 
-    /// The commands for a user who is not root. Only xtask itself runs as root, since cargo is installed for the user.
+    /// Returns the commands for a user who is not root. Only xtask itself runs as root, since cargo is installed for
+    /// the user.
     fn as_root(&self) -> String {
         let xtask = std::env::current_exe().unwrap_or_else(|_| "target/debug/xtask".into());
         let (before, iso) = match &self.iso {

@@ -74,7 +74,7 @@ impl Target {
         Ok(())
     }
 
-    /// The name that the user has to type: the path without its folder.
+    /// Returns the name that the user has to type: the path without its folder.
     pub fn name(&self) -> &OsStr {
         self.path.file_name().unwrap_or(self.path.as_os_str())
     }

@@ -69,7 +69,7 @@ fn place(address: Hpa, input: &[u8]) -> Option<usize> {
     (low < size).then_some(low as usize)
 }
 
-/// The bytes of a table, if all of it can be read.
+/// Returns the bytes of a table, if all of it can be read.
 fn bytes<'a>(table: &Range<Hpa>, input: &'a [u8]) -> Option<&'a [u8]> {
     input.get(place(table.start, input)?..)?.get(..(table.end.0 - table.start.0) as usize)
 }

@@ -18,7 +18,7 @@ impl Corpus {
         Self(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/robust/corpus").join(name))
     }
 
-    /// All inputs with the names of their files, in the order of these.
+    /// Returns all inputs with the names of their files, in the order of these.
     pub fn read(&self) -> Vec<(String, Vec<u8>)> {
         let entries = fs::read_dir(&self.0).expect("every parser has a folder in the corpus");
         let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -42,7 +42,7 @@ impl Corpus {
     }
 }
 
-/// The bytes that a file of the corpus stands for.
+/// Returns the bytes that a file of the corpus stands for.
 pub fn decode(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for line in text.lines() {
@@ -69,7 +69,7 @@ pub fn decode(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// A file of the corpus that stands for `bytes`.
+/// Returns a file of the corpus that stands for `bytes`.
 fn encode(bytes: &[u8], reason: &str) -> String {
     let mut text = String::new();
     for line in reason.lines() {

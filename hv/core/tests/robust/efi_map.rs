@@ -17,7 +17,7 @@ const TARGET: Target = Target { recorded, ..Target::new("efi-map", check) };
 const DESCRIPTOR: usize = 40;
 const RESERVED: u32 = 0;
 
-/// The maps of real machines.
+/// Returns the maps of real machines.
 fn recorded() -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/maps");
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -31,7 +31,7 @@ fn recorded() -> Vec<Vec<u8>> {
     maps
 }
 
-/// A line of such a map as firmware has it, if it is a descriptor of EFI.
+/// Returns a line of such a map as firmware has it, if it is a descriptor of EFI.
 fn descriptor(line: &str) -> Option<Vec<u8>> {
     let (range, kind) = line.split_once(" efi-")?;
     let (start, end) = range.split_once(' ')?;
@@ -70,7 +70,7 @@ fn check(input: &[u8]) {
     assert!(map.starts_with(&again), "nothing is hidden, and the map is another");
 }
 
-/// Two ranges of pages near the start of a descriptor, as the last bytes of the map say.
+/// Returns two ranges of pages near the start of a descriptor, as the last bytes of the map say.
 fn hidden(map: &[u8]) -> [Range<Hpa>; 2] {
     let choice =
         map.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)).wrapping_mul(0x9e37_79b9_7f4a_7c15);

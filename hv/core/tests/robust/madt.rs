@@ -24,7 +24,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A table of which all bytes from `rom_from` on are in ROM.
+    /// Returns a table whose bytes from `rom_from` on are in ROM.
     pub fn new(bytes: &[u8], rom_from: usize) -> Self {
         Self { bytes: bytes.to_vec(), rom_from, reads: Cell::new(0) }
     }
@@ -49,7 +49,7 @@ impl Table for Memory {
     }
 }
 
-/// The sum of all bytes, which a change must not change.
+/// Returns the sum of all bytes, which a change must not change.
 pub fn sum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }

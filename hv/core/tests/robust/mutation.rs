@@ -38,7 +38,7 @@ fn number() -> impl Strategy<Value = u64> {
     prop_oneof![3 => 0u64..66, 3 => edge, 1 => any::<u64>(), 1 => any::<u64>().prop_map(|number| !0 << (number % 64))]
 }
 
-/// A number of bytes, which is small as a rule.
+/// Returns a number of bytes, which is usually small.
 fn length() -> impl Strategy<Value = usize> {
     prop_oneof![2 => 1usize..5, 1 => 1..MORE]
 }
@@ -89,7 +89,7 @@ impl Mutation {
     }
 }
 
-/// Three of four inputs are mutated seeds, every other of which is mended afterwards.
+/// Returns a strategy of inputs. Three of four are mutated seeds, and half of these are mended afterwards.
 pub fn inputs(seeds: Vec<Vec<u8>>, mend: fn(&mut [u8])) -> impl Strategy<Value = Vec<u8>> {
     let mutations = prop::collection::vec(mutation(), 1..MOST);
     let mutated = (any::<Index>(), mutations, any::<bool>()).prop_map(move |(seed, mutations, honest)| {

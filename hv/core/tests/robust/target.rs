@@ -34,7 +34,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// A parser that looks at no field first, and of which nothing is recorded elsewhere.
+    /// Returns a parser that checks no field first, and for which no inputs are recorded elsewhere.
     pub const fn new(name: &'static str, check: fn(&[u8])) -> Self {
         Self { name, check, mend: |_| (), recorded: Vec::new }
     }

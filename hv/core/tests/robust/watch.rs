@@ -79,8 +79,8 @@ fn watch() {
     }
 }
 
-/// The CPU time of a thread in ticks: fields 14 and 15 of its `stat`, of which the second is in parentheses. Linux,
-/// Documentation/filesystems/proc.rst, table 1-4.
+/// Returns the CPU time of a thread in ticks: fields 14 and 15 of its `stat`, of which the second is in parentheses.
+/// Linux, Documentation/filesystems/proc.rst, table 1-4.
 fn cpu_time(thread: &str) -> Option<u64> {
     let stat = fs::read_to_string(format!("{thread}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;

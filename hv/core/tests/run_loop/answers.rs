@@ -14,7 +14,8 @@ use vidar_core::x86::registers::Register::{self, Rax, Rbx, Rcx, Rdi, Rdx, Rsi};
 use crate::bench::{Action, Bench, REGION, XCR0_SUPPORTED, native_cpuid};
 use crate::{ABSENT, APIC, HIGH, REFUSED, TSC, denied, indexed, touch};
 
-/// An exit of each variant with ECX: the outcome, and what it does to the CPU. EDX:EAX holds 7, CR0 protected mode.
+/// Returns an exit of each variant with the value of ECX, the outcome, and what it does to the CPU. EDX:EAX holds 7, and
+/// the CPU is in protected mode.
 pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Action>)> {
     use Outcome::{Advance, Init, Inject, Resume, Startup};
     let protected = CR0_PE | CR0_ET | CR0_NE;
@@ -358,7 +359,7 @@ fn xsetbv_faults_as_on_the_cpu() {
     assert_eq!(bench.answer(Exit::Xsetbv), undefined, "without CR4.OSXSAVE there is no such instruction");
 }
 
-/// A bench whose guest has set CR4.OSXSAVE.
+/// Returns a bench whose guest has set CR4.OSXSAVE.
 fn with_xsave(registers: &[(Register, u64)]) -> Bench {
     let mut bench = Bench::with(registers);
     bench.cpu.controls.cr4 = CR4_OSXSAVE;

@@ -63,7 +63,7 @@ fn msr_index() -> impl Strategy<Value = u32> {
     prop::sample::select(rows).prop_flat_map(|row| row)
 }
 
-/// The bytes at RIP: anything, or a store.
+/// Returns the bytes at RIP: anything, or a store.
 fn instruction() -> impl Strategy<Value = [u8; 16]> {
     let opcode = prop::sample::select(vec![0x87u8, 0x89, 0xa3, 0xc7, 0x09, 0x21, 0x81, 0x83]);
     let store = (opcode, 0u8..0x40, any::<[u8; 16]>()).prop_map(|(opcode, modrm, mut bytes)| {

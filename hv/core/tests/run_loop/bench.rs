@@ -249,13 +249,13 @@ impl Bench {
         }
     }
 
-    /// The page that the guest sees in place of Vidar's memory.
+    /// Returns the page that the guest sees in place of Vidar's memory.
     pub fn decoy(&self) -> Hpa {
         self.machine.memory.lock().decoy()
     }
 }
 
-/// The content of RAM: page-directory-pointer-table entries, of which every second table is valid.
+/// Returns the content of RAM: page-directory-pointer-table entries, of which every second table is valid.
 pub fn pdptes_at(table: Gpa) -> [u64; 4] {
     let reserved = if table.0 & 0x20 == 0 { 0 } else { 1 << 1 };
     [0x1001, 0xffff_ffff_ffff_fffe, 0x2019 | reserved, 0]

@@ -118,7 +118,7 @@ impl FakeCpu {
 /// What most leaves of CPUID have in EDX.
 const CPUID_EDX: u32 = 0x8745_4321;
 
-/// The CPU's own CPUID, whose outputs depend on the inputs.
+/// Returns the CPU's own CPUID, whose outputs depend on the inputs.
 pub fn native_cpuid(leaf: u32, subleaf: u32) -> Leaf {
     match (leaf, subleaf) {
         (0xd, 0) => Leaf { eax: XCR0_SUPPORTED, ..Leaf::default() },

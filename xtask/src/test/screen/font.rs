@@ -44,7 +44,7 @@ pub struct Font {
 }
 
 impl Font {
-    /// The font that Vidar uses on a framebuffer.
+    /// Returns the font that Vidar uses on a framebuffer.
     pub fn vidar() -> Self {
         const WEIGHT: FontWeight = FontWeight::Regular;
         const HEIGHT: RasterHeight = RasterHeight::Size16;
@@ -53,17 +53,18 @@ impl Font {
         Self::new(width, HEIGHT.val(), 160, false, glyphs)
     }
 
-    /// The font that Linux uses on a framebuffer, which is the VGA's.
+    /// Returns the font that Linux uses on a framebuffer, which is the VGA's.
     pub fn linux() -> Result<Self> {
         Ok(Self::of_bits(8, VGA_HEIGHT, false, &vga()?))
     }
 
-    /// The font of a VGA in text mode, in which a cell has an additional, empty column of pixels.
+    /// Returns the font of a VGA in text mode, in which a cell has an additional, empty column of pixels.
     pub fn text_mode() -> Result<Self> {
         Ok(Self::of_bits(9, VGA_HEIGHT, false, &vga()?))
     }
 
-    /// The font of UEFI firmware, if it is in this memory. It is a table with a glyph for each character in turn.
+    /// Returns the font of UEFI firmware, if it is in this memory. It is a table with a glyph for each character in
+    /// turn.
     pub fn firmware(memory: &[u8]) -> Option<Self> {
         let code = |at: usize| Some(u16::from_le_bytes(memory.get(at..at + 2)?.try_into().ok()?));
         let first = *CHARACTERS.start() as u16;
@@ -90,7 +91,7 @@ impl Font {
         Self { width, height, most_columns, centred, glyphs }
     }
 
-    /// A font of glyphs that have a byte for each line, with the leftmost pixel in the highest bit.
+    /// Returns a font of glyphs that have a byte for each line, with the leftmost pixel in the highest bit.
     fn of_bits(width: usize, height: usize, centred: bool, glyphs: &[(char, Vec<u8>)]) -> Self {
         let bit = |line: u8, x: usize| if x < 8 && line & (0x80 >> x) != 0 { 255 } else { 0 };
         let pixels =
@@ -99,8 +100,8 @@ impl Font {
         Self::new(width, height, usize::MAX, centred, glyphs)
     }
 
-    /// The character that is most similar to a cell, which may be bright on dark or dark on bright. [`UNKNOWN`] if none
-    /// is similar enough.
+    /// Returns the character that is most similar to a cell, which may be bright on dark or dark on bright. [`UNKNOWN`]
+    /// if none is similar enough.
     pub fn character(&self, mut cell: Vec<u8>) -> char {
         let (darkest, brightest) = extremes(&cell);
         if brightest - darkest < LEAST_CONTRAST {
@@ -119,7 +120,7 @@ impl Font {
             .map_or(UNKNOWN, |(_, found)| found)
     }
 
-    /// The pixels of a character.
+    /// Returns the pixels of a character.
     #[cfg(test)]
     pub fn glyph(&self, character: char) -> Option<&[u8]> {
         self.glyphs.iter().find(|(other, _)| *other == character).map(|(_, pixels)| pixels.as_slice())
@@ -139,7 +140,7 @@ fn stretch(pixels: &mut [u8]) {
     }
 }
 
-/// The font of the VGA, from a VGA BIOS.
+/// Returns the font of the VGA, from a VGA BIOS.
 fn vga() -> Result<Vec<(char, Vec<u8>)>> {
     let path = packages::vga_bios();
     let bios = fs::read(path).with_context(|| format!("cannot read {path}"))?;

@@ -31,12 +31,12 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// The screen of a machine. Pictures of it are written to the folder `dir`.
+    /// Returns the screen of a machine. Pictures of it are written to the folder `dir`.
     pub fn of(running: &mut RunningMachine, dir: &Path) -> Result<Self> {
         Ok(Self { monitor: running.monitor()?, dir: dir.to_path_buf() })
     }
 
-    /// The text in the VGA's memory, which the screen shows in text mode.
+    /// Returns the text in the VGA's memory, which the screen shows in text mode.
     pub fn text_memory(&mut self) -> Result<Text> {
         Ok(Text::in_memory(&self.monitor.physical(TEXT, TEXT_MEMORY)?))
     }

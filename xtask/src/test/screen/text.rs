@@ -46,7 +46,7 @@ impl Text {
         Self { columns, cells }
     }
 
-    /// The rows, without the spaces at their ends.
+    /// Returns the rows, without the spaces at their ends.
     pub fn rows(&self) -> Vec<String> {
         let row = |cells: &[char]| cells.iter().collect::<String>().trim_end().to_owned();
         self.cells.chunks(self.columns.max(1)).map(row).collect()
@@ -76,7 +76,7 @@ mod tests {
         Text::in_memory(&bytes.into_iter().flat_map(|byte| [byte, 7]).collect::<Vec<_>>())
     }
 
-    /// A picture of `rows`, in which every seventh cell has a wrong pixel.
+    /// Returns a picture of `rows`, in which every seventh cell has a wrong pixel.
     fn picture(
         font: &Font,
         (width, height): (usize, usize),

@@ -89,13 +89,13 @@ struct Guest {
 }
 
 impl Setup {
-    /// The names of the tests of one side, in their order.
+    /// Returns the names of the tests of one side, in their order.
     pub fn names(self, under_vidar: bool) -> Vec<String> {
         let side = if under_vidar { "vidar" } else { "bare" };
         self.steps(under_vidar).map(|(step, _)| self.name(&format!("{side}/{step}"))).collect()
     }
 
-    /// The steps of a side.
+    /// Returns the steps of a side.
     fn steps(self, under_vidar: bool) -> impl Iterator<Item = (&'static str, Step)> {
         let made = move |name: &str| match name {
             "exits" => under_vidar,
@@ -106,7 +106,7 @@ impl Setup {
         STEPS.into_iter().filter(move |(name, _)| made(name))
     }
 
-    /// The names of the comparisons of the two sides.
+    /// Returns the names of the comparisons of the two sides.
     pub fn comparison_names(self) -> Vec<String> {
         // The late messages are those after the load, which is not run where the hardware starts the CPUs.
         let late = (!self.is_started_by_hardware()).then_some("late-messages");
@@ -153,7 +153,7 @@ impl Setup {
     }
 }
 
-/// The messages without those of a busy host.
+/// Returns the messages without those of a busy host.
 fn in_time(messages: &str) -> String {
     let kept = messages.lines().filter(|line| LATE_HOST.iter().all(|late| !line.contains(late)));
     kept.map(|line| format!("{line}\n")).collect()

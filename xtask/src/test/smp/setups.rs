@@ -47,7 +47,8 @@ const SETUPS: [Setup; 11] = [
     Setup { lane: Lane::SvmMax, ..USUAL },
 ];
 
-/// All setups. If `newest` is true, this includes those with Debian's newest kernels, which start all CPUs at once.
+/// Returns all setups. If `newest` is true, this includes those with Debian's newest kernels, which start all CPUs at
+/// once.
 pub fn setups(newest: bool) -> Vec<Setup> {
     let suites = NEWEST_KERNELS.into_iter().filter(|_| newest);
     let newer = suites.flat_map(|suite| {
@@ -58,7 +59,7 @@ pub fn setups(newest: bool) -> Vec<Setup> {
 }
 
 impl Setup {
-    /// The name of a test in this machine.
+    /// Returns the name of a test in this machine.
     pub fn name(self, what: &str) -> String {
         let kind = match self {
             Self { uefi: true, .. } => "uefi",
