@@ -1,47 +1,53 @@
-//! The command line.
+//! The command line: one table for `--help`, the man page, the completion and the README.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
-/// The text that `--help` prints.
-pub const USAGE: &str = "\
-Usage: vidarctl COMMAND [--json]
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
-Shows the state of Vidar, the hypervisor that this Linux runs under.
+use crate::misuse::Misuse;
 
-Commands:
-  status                  Vidar's version, its CPUs, its exits so far and its memory
-  exits [--idle SECONDS | --per-cpu]
-                          the number of exits of each kind since boot, or during the
-                          next SECONDS; of all CPUs together, or of each CPU
-  log                     the log of Vidar
-  tsc                     the time-stamp counter, in decimal (also without Vidar)
+/// Shows the state of Vidar, the hypervisor that this Linux runs under
+#[derive(Debug, Parser)]
+#[command(name = "vidarctl", version, after_help = EXIT_STATUS, arg_required_else_help = false)]
+struct Arguments {
+    /// Print the answer as one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
 
-Options:
-  --json      print the answer as one JSON object
-  --help      print this text
-  --version   print the version of vidarctl
-";
+/// The exit statuses, as `--help` and the man page tell them.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  the answer was printed
+  1  there is no answer, for example since this Linux does not run under Vidar
+  2  the command line is wrong";
 
-/// A command of `vidarctl`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A command of `vidarctl`. The first paragraph of its description says what it prints, and is in the README too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Show version, CPUs, exits and memory.
+    /// Vidar's version, the extension, the number of exits, and the memory that Vidar keeps
     Status,
-    /// Count the exits of each kind.
+    /// the exits by kind
     Exits {
-        /// If given, only the exits during this time from now on are counted.
+        /// Count the exits during the next SECONDS, in place of those since boot
+        #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
         idle: Option<Duration>,
-        /// True if the exits of each CPU are counted separately.
+        /// Count the exits of each CPU separately
+        #[arg(long, conflicts_with = "idle")]
         per_cpu: bool,
     },
-    /// Show Vidar's log.
+    /// Vidar's log
     Log,
-    /// Show the time-stamp counter.
+    /// the time-stamp counter, without Vidar as well
     Tsc,
 }
 
 /// What a command line asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Run a command.
     Run {
@@ -50,55 +56,24 @@ pub enum Action {
         /// True if the answer is to be JSON.
         json: bool,
     },
-    /// Print the usage.
-    Help,
-    /// Print the version.
-    Version,
+    /// Print this text: the help, or the version.
+    Print(String),
 }
 
-/// Parses the arguments. An error is a sentence that says what is wrong with them.
-pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Action, String> {
-    let mut command = None;
-    let mut json = false;
-    let (mut idle, mut per_cpu) = (None, false);
-    let mut arguments = arguments.into_iter();
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "-h" | "--help" | "help" => return Ok(Action::Help),
-            "-V" | "--version" => return Ok(Action::Version),
-            "--json" => json = true,
-            "--per-cpu" => per_cpu = true,
-            "--idle" => {
-                idle = Some(seconds(
-                    &arguments.next().ok_or("--idle needs a number of seconds: write it after the option")?,
-                )?);
-            }
-            other if other.starts_with("--idle=") => idle = Some(seconds(&other["--idle=".len()..])?),
-            option if option.starts_with('-') => {
-                return Err(format!("there is no option {option}: give one of the options below"));
-            }
-            word if command.is_some() => {
-                return Err(format!("only one command can be given: leave out {word}"));
-            }
-            "status" => command = Some(Command::Status),
-            "exits" => command = Some(Command::Exits { idle: None, per_cpu: false }),
-            "log" => command = Some(Command::Log),
-            "tsc" => command = Some(Command::Tsc),
-            word => return Err(format!("there is no command {word}: give one of the commands below")),
+/// Returns the command line of `vidarctl`.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// Parses the arguments, the first of which is the program's name.
+pub fn parse(arguments: &[OsString]) -> Result<Action, Misuse> {
+    match Arguments::try_parse_from(arguments) {
+        Ok(Arguments { json, command }) => Ok(Action::Run { command, json }),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            Ok(Action::Print(error.to_string()))
         }
+        Err(error) => Err(Misuse::new(&error, command(), arguments)),
     }
-    let command = match (command.ok_or("a command is missing: give one of the commands below")?, idle) {
-        (Command::Exits { .. }, Some(_)) if per_cpu => {
-            return Err("--idle and --per-cpu cannot be combined: leave one of them out".into());
-        }
-        (Command::Exits { .. }, idle) => Command::Exits { idle, per_cpu },
-        (_, Some(_)) => return Err("--idle is an option of the command exits only: leave it out".into()),
-        (_, None) if per_cpu => {
-            return Err("--per-cpu is an option of the command exits only: leave it out".into());
-        }
-        (command, None) => command,
-    };
-    Ok(Action::Run { command, json })
 }
 
 /// Parses a number of seconds, of at most a day.
@@ -106,19 +81,25 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0);
     seconds
         .map(Duration::from_secs_f64)
-        .ok_or_else(|| format!("--idle needs a number of seconds above 0 and up to 86400, and got {text}"))
+        .ok_or_else(|| format!("a number of seconds above 0 and up to 86400, and got {text}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse_words(line: &str) -> Result<Action, String> {
-        parse(line.split_whitespace().map(String::from))
+    fn parse_words(line: &str) -> Result<Action, Misuse> {
+        let words = ["vidarctl"].into_iter().chain(line.split_whitespace());
+        parse(&words.map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]
-    fn commands_and_options_may_come_in_any_order() {
+    fn the_table_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_come_before_or_after_what_they_belong_to() {
         let run = |command, json| Ok(Action::Run { command, json });
         assert_eq!(parse_words("status"), run(Command::Status, false));
         assert_eq!(parse_words("--json log"), run(Command::Log, true));
@@ -127,28 +108,76 @@ mod tests {
         assert_eq!(parse_words("exits --per-cpu"), run(Command::Exits { idle: None, per_cpu: true }, false));
         let two = Command::Exits { idle: Some(Duration::from_secs(2)), per_cpu: false };
         assert_eq!(parse_words("exits --idle 2"), run(two, false));
-        assert_eq!(parse_words("--idle=2 exits --json"), run(two, true));
-        assert_eq!(parse_words("exits --help"), Ok(Action::Help));
-        assert_eq!(parse_words("--version"), Ok(Action::Version));
+        assert_eq!(parse_words("--json exits --idle=2"), run(two, true));
+        assert_eq!(parse_words("exits --json --idle=2"), run(two, true));
+    }
+
+    #[test]
+    fn help_and_version_are_printed() {
+        let printed = |line: &str| match parse_words(line) {
+            Ok(Action::Print(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        };
+        for line in ["--help", "-h", "help"] {
+            let text = printed(line);
+            for part in ["Usage: vidarctl", "exits", "--json", "Exit status:"] {
+                assert!(text.contains(part), "{line} does not print {part}: {text}");
+            }
+        }
+        assert!(printed("exits --help").contains("--idle <SECONDS>"));
+        assert_eq!(printed("--version"), concat!("vidarctl ", env!("CARGO_PKG_VERSION"), "\n"));
+        assert_eq!(printed("-V"), printed("--version"));
     }
 
     #[test]
     fn errors_say_what_is_wrong() {
         for (line, sentence) in [
             ("", "a command is missing: give one of the commands below"),
+            ("--json", "a command is missing: give one of the commands below"),
             ("stats", "there is no command stats: give one of the commands below"),
             ("status --jsn", "there is no option --jsn: give one of the options below"),
+            ("-x", "there is no option -x: give one of the options below"),
             ("status log", "only one command can be given: leave out log"),
-            ("status --idle 3", "--idle is an option of the command exits only: leave it out"),
-            ("log --per-cpu", "--per-cpu is an option of the command exits only: leave it out"),
-            ("exits --per-cpu --idle 3", "--idle and --per-cpu cannot be combined: leave one of them out"),
-            ("exits --idle", "--idle needs a number of seconds: write it after the option"),
+            (
+                "status --idle 3",
+                "--idle is an option of the command exits only: leave it out, or write it after exits",
+            ),
+            (
+                "--idle=3 exits",
+                "--idle is an option of the command exits only: leave it out, or write it after exits",
+            ),
+            (
+                "log --per-cpu",
+                "--per-cpu is an option of the command exits only: leave it out, or write it after exits",
+            ),
+            ("exits --per-cpu --idle 3", "--per-cpu and --idle cannot be combined: leave one of them out"),
+            ("exits --idle", "--idle needs a value: write it after the option"),
+            ("exits --idle --json", "--idle needs a value: write it after the option"),
             ("exits --idle soon", "--idle needs a number of seconds above 0 and up to 86400, and got soon"),
             ("exits --idle=-1", "--idle needs a number of seconds above 0 and up to 86400, and got -1"),
+            ("exits --idle -1", "--idle needs a number of seconds above 0 and up to 86400, and got -1"),
             ("exits --idle nan", "--idle needs a number of seconds above 0 and up to 86400, and got nan"),
             ("exits --idle 1e300", "--idle needs a number of seconds above 0 and up to 86400, and got 1e300"),
+            ("exits --idle 1 --idle 2", "--idle is given twice: leave one of them out"),
+            ("status --json=yes", "--json takes no value: leave it out"),
+            ("status --json --json", "--json is given twice: leave one of them out"),
         ] {
-            assert_eq!(parse_words(line), Err(sentence.to_string()), "{line}");
+            assert_eq!(parse_words(line).expect_err(line).sentence, sentence, "{line}");
         }
+    }
+
+    #[test]
+    fn the_help_below_an_error_is_that_of_the_command() {
+        let help = |line| parse_words(line).expect_err(line).help;
+        assert!(help("exits --idl 3").contains("--idle <SECONDS>"));
+        assert!(help("stats").contains("Commands:"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused() {
+        use std::os::unix::ffi::OsStringExt;
+        let arguments = [b"vidarctl".to_vec(), b"\xff".to_vec()].map(OsString::from_vec);
+        let misuse = parse(&arguments).expect_err("there is no such command");
+        assert!(misuse.sentence.starts_with("there is no command"), "{}", misuse.sentence);
     }
 }

@@ -1,4 +1,5 @@
-//! Checks that the tests exist which the README and the pages of `hv/doc` name, in commands and in the table of machines.
+//! Checks that the tests exist which the README and the pages of `hv/doc` name, in commands and in the table of machines,
+//! and that the README's table of commands is that of `vidarctl`.
 
 use super::{Extent, names};
 use crate::paths;
@@ -47,6 +48,32 @@ fn each_machine_of_the_table_has_tests() {
         assert!(cell == NOT_TRIED || !tests.is_empty(), "neither tests nor {NOT_TRIED:?}: {row}");
         for test in tests {
             assert!(exists(test), "no test has {test:?} in its name: {row}");
+        }
+    }
+}
+
+/// The README's table of commands is that from which `vidarctl --help` is made. It may go on where the help ends, and
+/// it names each option of a command.
+#[test]
+fn the_readme_has_every_command_of_vidarctl() {
+    let readme = read("README.md");
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `vidarctl ")?.split_once("` | "));
+    let rows: Vec<_> = rows.collect();
+    let command = vidarctl::command();
+    let commands: Vec<_> = command.get_subcommands().filter(|command| !command.is_hide_set()).collect();
+    let names: Vec<_> = commands.iter().map(|command| command.get_name()).collect();
+    assert_eq!(rows.iter().map(|(name, _)| *name).collect::<Vec<_>>(), names);
+    for (command, (name, said)) in commands.iter().zip(rows) {
+        let about = command.get_about().expect("each command has a help").to_string();
+        assert!(
+            said.replace('`', "").starts_with(&about),
+            "vidarctl {name} is {about:?}, and {said:?} in the README"
+        );
+        for option in command.get_arguments().filter_map(|option| option.get_long()) {
+            assert!(
+                said.contains(&format!("`--{option}")),
+                "the README does not name --{option} of vidarctl {name}"
+            );
         }
     }
 }

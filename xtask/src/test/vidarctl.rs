@@ -4,12 +4,15 @@ use anyhow::{Context, Result, ensure};
 
 use crate::console::Console;
 
-/// Checks that `vidarctl` fails without Vidar, with a sentence that says why.
+/// Checks that `vidarctl` fails without Vidar, and at a wrong command, each with a sentence that says why.
 pub fn check_bare(console: &mut Console) -> Result<()> {
     let said = console.run("vidarctl status 2>&1; echo $?")?;
     let sentence =
         "vidarctl: this Linux does not run under Vidar: choose an entry \"under Vidar\" in GRUB's menu\n1\n";
     ensure!(said == sentence, "`vidarctl status` said {said:?}");
+    let said = console.run("vidarctl stats 2>&1; echo $?")?;
+    let sentence = "vidarctl: there is no command stats: give one of the commands below\n";
+    ensure!(said.starts_with(sentence) && said.ends_with("\n2\n"), "`vidarctl stats` said {said:?}");
     Ok(())
 }
 
