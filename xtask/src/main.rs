@@ -18,6 +18,7 @@ mod kernel_file;
 mod machine;
 mod manifest;
 mod modules;
+mod package;
 mod packages;
 mod paths;
 mod probe_image;
@@ -68,6 +69,15 @@ enum Task {
     /// The ISO is made first, by the options of `iso`, unless --iso names one. Everything on the stick is lost, so you are
     /// asked before. A file may stand for the stick.
     Usb(UsbArgs),
+    /// Make the package for Debian and Ubuntu, target/vidar_VERSION_amd64.deb
+    ///
+    /// It has the hypervisor, `vidarctl` and their manuals, and adds entries to the GRUB of the system that it is installed
+    /// on: `apt install ./target/vidar_VERSION_amd64.deb`.
+    Deb {
+        /// The package's version [default: Vidar's own]
+        #[arg(long, value_name = "VERSION")]
+        package_version: Option<String>,
+    },
     /// Boot a guest and make this terminal its console
     ///
     /// Ctrl-A x quits, and `poweroff` in the guest ends it as well. Bochs shows the guest's screen by VNC, on port 5900
@@ -258,6 +268,7 @@ fn perform(task: Task) -> Result<bool> {
         }
         Task::Iso(args) => drop(iso(args)?),
         Task::Usb(args) => usb(args)?,
+        Task::Deb { package_version } => package::run(package_version.as_deref())?,
         Task::Run(args) => run(args)?,
         Task::Test {
             list,

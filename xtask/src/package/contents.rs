@@ -1,0 +1,57 @@
+//! The table of the package's files.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use super::changelog;
+use super::gzip::gzip;
+use super::version::Version;
+use crate::paths;
+
+/// What the files are made from.
+#[derive(Debug)]
+pub struct Source {
+    /// The package's version.
+    pub version: Version,
+    /// The date of the source, in seconds since 1970.
+    pub date: u64,
+    /// The hypervisor's image.
+    pub image: Vec<u8>,
+    /// The program `vidarctl`.
+    pub vidarctl: Vec<u8>,
+}
+
+/// A file of the package.
+#[derive(Debug)]
+pub struct File {
+    /// The path, from the root of the system. Files below `etc` are configuration files.
+    pub path: &'static str,
+    /// The permissions.
+    pub mode: u32,
+    /// The content.
+    pub bytes: Vec<u8>,
+}
+
+type Make = fn(&Source) -> Result<Vec<u8>>;
+
+/// Each file's path, permissions and content.
+const FILES: [(&str, u32, Make); 5] = [
+    ("boot/vidar.elf", 0o644, |source| Ok(source.image.clone())),
+    ("usr/bin/vidarctl", 0o755, |source| Ok(source.vidarctl.clone())),
+    ("usr/share/doc/vidar/changelog.gz", 0o644, |source| {
+        gzip(changelog::debian(&source.version, source.date)?.as_bytes())
+    }),
+    ("usr/share/doc/vidar/copyright", 0o644, |_| read("LICENSE-MIT")),
+    ("usr/share/lintian/overrides/vidar", 0o644, |_| read("xtask/src/package/lintian-overrides")),
+];
+
+/// Makes all files.
+pub fn files(source: &Source) -> Result<Vec<File>> {
+    FILES.iter().map(|(path, mode, make)| Ok(File { path, mode: *mode, bytes: make(source)? })).collect()
+}
+
+/// Reads a file of the checkout.
+fn read(path: &str) -> Result<Vec<u8>> {
+    fs::read(paths::root().join(path)).with_context(|| format!("cannot read {path}"))
+}

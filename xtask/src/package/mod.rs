@@ -1,0 +1,56 @@
+//! `cargo xtask deb`: the package `vidar` for Debian and Ubuntu.
+//!
+//! | file | what it makes |
+//! |---|---|
+//! | [`contents`] | the table of the package's files |
+//! | [`control`] | what dpkg is told of the package |
+//! | [`scripts`] | the scripts that dpkg runs |
+//! | [`changelog`] | Debian's changelog, from the project's |
+//! | [`version`], [`date`] | the package's version and the date of its files |
+//! | [`gzip`] | compressed files |
+//! | [`deb`] | the package itself, by dpkg-deb |
+
+mod changelog;
+mod contents;
+mod control;
+mod date;
+mod deb;
+mod gzip;
+mod scripts;
+mod version;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use self::contents::Source;
+pub use self::version::Version;
+use crate::build::{self, Programs};
+use crate::{paths, progress, setup};
+
+/// Builds Vidar and makes the package, of the version that the user asks for or of Vidar's own.
+pub fn run(version: Option<&str>) -> Result<()> {
+    let version = Version::new(version)?;
+    setup::rust_targets()?;
+    let package = make(version, &build::all()?)?;
+    println!("{}: {} KiB", package.display(), build::size(&package)?.div_ceil(1024));
+    Ok(())
+}
+
+/// Makes the package of a version with these programs. Returns its path.
+pub fn make(version: Version, programs: &Programs) -> Result<PathBuf> {
+    let output = paths::target().join(format!("vidar_{version}_amd64.deb"));
+    let source = Source {
+        version,
+        date: date::of_source()?,
+        image: read(&programs.hypervisor)?,
+        vidarctl: read(&programs.vidarctl)?,
+    };
+    progress::step(&format!("making {}", output.display()), || deb::package(&source, &output))?;
+    Ok(output)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
