@@ -42,7 +42,9 @@ pub fn date() -> Result<u64> {
 
 fn parse_date(text: &str) -> Result<u64> {
     let date = text.parse().with_context(|| {
-        format!("{DATE_VARIABLE} is \"{text}\", which is no date: unset it, or give it the seconds since 1970")
+        format!(
+            "{DATE_VARIABLE} is \"{text}\", which is no date: unset it, or give it the seconds since 1970"
+        )
     })?;
     ensure!(
         date >= FIRST_DAY,

@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn other_texts_and_numbers_are_no_commits() {
-        for text in ["", "+", "0123456789a", "0123456789abc", "0123456789AB", "0123456789ab-", "000000000000"] {
+        for text in ["", "+", "0123456789a", "0123456789abc", "0123456789AB", "0123456789ab-", "000000000000"]
+        {
             assert_eq!(Commit::parse(text), None, "{text}");
         }
         assert_eq!(Commit::from_raw(0, 0), None);

@@ -12,7 +12,6 @@ const COMMIT: Option<Commit> = match option_env!("VIDAR_COMMIT") {
 
 /// Returns the version, with the commit if it is known.
 pub fn text() -> &'static str {
-    static TEXT: LazyLock<String> =
-        LazyLock::new(|| Release(env!("CARGO_PKG_VERSION"), COMMIT).to_string());
+    static TEXT: LazyLock<String> = LazyLock::new(|| Release(env!("CARGO_PKG_VERSION"), COMMIT).to_string());
     &TEXT
 }

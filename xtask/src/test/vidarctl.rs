@@ -102,9 +102,13 @@ mod tests {
         assert_eq!(version(known).unwrap(), concat!(env!("CARGO_PKG_VERSION"), " (0123456789ab+)"));
         let unknown = concat!("vidarctl ", env!("CARGO_PKG_VERSION"), "\n");
         assert_eq!(version(unknown).unwrap(), env!("CARGO_PKG_VERSION"));
-        for (from, to) in
-            [(env!("CARGO_PKG_VERSION"), "9.9.9"), (" (", " "), ("9a", "9"), ("vidarctl", "vidar"), ("\n", "\n\n")]
-        {
+        for (from, to) in [
+            (env!("CARGO_PKG_VERSION"), "9.9.9"),
+            (" (", " "),
+            ("9a", "9"),
+            ("vidarctl", "vidar"),
+            ("\n", "\n\n"),
+        ] {
             fails(|said| version(said).map(drop), known, from, to);
         }
     }
