@@ -25,7 +25,6 @@ mod probe_image;
 mod progress;
 mod run;
 mod setup;
-mod source;
 mod terminal;
 mod test;
 mod tidy;

@@ -10,7 +10,6 @@ mod misuse;
 mod numbers;
 mod query;
 mod status;
-mod version;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

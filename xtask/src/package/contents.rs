@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::changelog;
 use super::gzip::gzip;
+use super::tool_pages;
 use super::version::Version;
 use crate::paths;
 
@@ -36,14 +37,18 @@ pub struct File {
 type Make = fn(&Source) -> Result<Vec<u8>>;
 
 /// Each file's path, permissions and content.
-const FILES: [(&str, u32, Make); 5] = [
+const FILES: [(&str, u32, Make); 9] = [
     ("boot/vidar.elf", 0o644, |source| Ok(source.image.clone())),
+    ("etc/default/grub.d/vidar.cfg", 0o644, |_| read("grub/vidar.cfg")),
+    ("etc/grub.d/11_vidar", 0o755, |_| read("grub/11_vidar")),
     ("usr/bin/vidarctl", 0o755, |source| Ok(source.vidarctl.clone())),
+    ("usr/share/bash-completion/completions/vidarctl", 0o644, |_| Ok(tool_pages::completion())),
     ("usr/share/doc/vidar/changelog.gz", 0o644, |source| {
         gzip(changelog::debian(&source.version, source.date)?.as_bytes())
     }),
     ("usr/share/doc/vidar/copyright", 0o644, |_| read("LICENSE-MIT")),
     ("usr/share/lintian/overrides/vidar", 0o644, |_| read("xtask/src/package/lintian-overrides")),
+    ("usr/share/man/man1/vidarctl.1.gz", 0o644, |_| gzip(&tool_pages::manual()?)),
 ];
 
 /// Makes all files.

@@ -5,8 +5,9 @@
 //! | [`contents`] | the table of the package's files |
 //! | [`control`] | what dpkg is told of the package |
 //! | [`scripts`] | the scripts that dpkg runs |
+//! | [`tool_pages`] | the manual and the completion of vidarctl |
 //! | [`changelog`] | Debian's changelog, from the project's |
-//! | [`version`], [`date`] | the package's version, and dates as text |
+//! | [`version`], [`date`] | the package's version and the date of its files |
 //! | [`gzip`] | compressed files |
 //! | [`deb`] | the package itself, by dpkg-deb |
 
@@ -17,6 +18,7 @@ mod date;
 mod deb;
 mod gzip;
 mod scripts;
+mod tool_pages;
 mod version;
 
 use std::fs;
@@ -27,7 +29,7 @@ use anyhow::{Context, Result};
 use self::contents::Source;
 pub use self::version::Version;
 use crate::build::{self, Programs};
-use crate::{paths, progress, setup, source};
+use crate::{paths, progress, setup};
 
 /// Builds Vidar and makes the package, of the version that the user asks for or of Vidar's own.
 pub fn run(version: Option<&str>) -> Result<()> {
@@ -43,7 +45,7 @@ pub fn make(version: Version, programs: &Programs) -> Result<PathBuf> {
     let output = paths::target().join(format!("vidar_{version}_amd64.deb"));
     let source = Source {
         version,
-        date: source::date()?,
+        date: date::of_source()?,
         image: read(&programs.hypervisor)?,
         vidarctl: read(&programs.vidarctl)?,
     };
