@@ -17,6 +17,8 @@ mod control;
 mod date;
 mod deb;
 mod gzip;
+#[cfg(test)]
+mod lifecycle;
 mod scripts;
 mod tool_pages;
 mod version;
