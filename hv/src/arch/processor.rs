@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "WRMSR is executed for the guest")]
 
+use vidar_core::policy::msr::AllowedMsrWrite;
 use vidar_core::vmm::processor::Processor;
 use vidar_core::x86::cpuid::Leaf;
 use vidar_core::x86::icr::{Destination, Message, Mode};
@@ -22,10 +23,10 @@ impl Processor for Hardware {
         msr::read_checked(index)
     }
 
-    fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault> {
-        // SAFETY: the policy's tables keep the guest from the MSRs that Vidar's own state depends on, or the CPU
-        // switches them with the guest. The others belong to the guest, which could write them without an exit.
-        unsafe { msr::write_checked(index, value) }
+    fn wrmsr(&mut self, write: AllowedMsrWrite) -> Result<(), Fault> {
+        // SAFETY: only the policy makes an `AllowedMsrWrite`. It makes none for an MSR that Vidar's own state depends on,
+        // and checks the values of those that say where memory is. The others belong to the guest.
+        unsafe { msr::write_checked(write.index(), write.value()) }
     }
 
     fn xsetbv(&mut self, register: u32, value: u64) -> Result<(), Fault> {

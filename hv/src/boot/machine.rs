@@ -44,9 +44,9 @@ static MOVED: Once<MovedPages> = Once::new();
 /// [`Fault`] if WRMSR raises an exception.
 fn load_microcode(update: MicrocodeUpdate<'_>) -> Result<(), Fault> {
     window::with_pages(update.cpu, update.pages, |start| {
-        // SAFETY: the policy passes only MSRs that load microcode. The CPU accepts an update only if its maker has
+        // SAFETY: the MSR only loads microcode. The CPU accepts an update only if its maker has
         // signed it. If the CPU reads past the mapped pages, it faults, and the fix-up catches the fault.
-        unsafe { arch::msr::write_checked(update.msr, start.0 + update.offset) }
+        unsafe { arch::msr::write_checked(update.loader.index(), start.0 + update.offset) }
     })
 }
 

@@ -10,8 +10,8 @@ use super::outcome::{Outcome, REFUSE};
 use super::store::{self, Operation, Source};
 use super::vcpu::Vcpu;
 use crate::mem::addr::Gpa;
+use crate::policy::msr::AllowedMsrWrite;
 use crate::x86::icr::{Icr, Mode, register};
-use crate::x86::msr;
 use crate::x86::registers::Register;
 
 /// The offset of the page's last 32 bits.
@@ -76,18 +76,18 @@ pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa)
     Outcome::Skip(store.length)
 }
 
-/// Emulates a write of `value` to IA32_X2APIC_ICR. The guest gets #GP if a reserved bit is set, or if the CPU refuses
+/// Emulates a write of IA32_X2APIC_ICR. The guest gets #GP if a reserved bit is set, or if the CPU refuses
 /// the write.
 #[cold]
-pub fn write_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, value: u64) -> Outcome {
+pub fn write_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, write: AllowedMsrWrite) -> Outcome {
     // Outside x2APIC mode the MSR does not exist, and the CPU refuses the write.
     if vcpu.apic_mode() == Some(Mode::X2Apic) {
-        let Some(icr) = Icr::decode_msr(value) else { return REFUSE };
+        let Some(icr) = Icr::decode_msr(write.value()) else { return REFUSE };
         if !sends(vcpu, machine, Mode::X2Apic, icr) {
             return Outcome::Advance;
         }
     }
-    if vcpu.wrmsr(msr::X2APIC_ICR, value).is_ok() { Outcome::Advance } else { REFUSE }
+    if vcpu.wrmsr(write).is_ok() { Outcome::Advance } else { REFUSE }
 }
 
 /// Returns true if the CPU's own APIC is to send the message, and false if Vidar has dealt with it.

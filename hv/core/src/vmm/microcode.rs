@@ -27,9 +27,10 @@ use crate::mem::addr::{Gpa, PAGE_SIZE};
 use crate::mem::layout::WINDOW_RUN;
 use crate::mem::stage2::{Format, TableMemory};
 use crate::mem::walk::{self, Paging};
+use crate::x86::microcode::Loader;
 use crate::x86::msr::Fault;
 
-/// Emulates a write of `address` to `msr`, which loads the update that begins `before` bytes below `address`.
+/// Emulates a write of `address` to the MSR of `loader`, which loads an update.
 ///
 /// The guest gets #GP if its page tables do not map the whole update, where a bare CPU raises #PF. It also gets #GP if
 /// the update does not fit into a window, which holds nearly 2 MiB.
@@ -37,12 +38,11 @@ use crate::x86::msr::Fault;
 pub fn load<V: Vcpu, F: Format, T: TableMemory>(
     vcpu: &mut V,
     machine: &Machine<F, T>,
-    msr: u32,
+    loader: Loader,
     address: u64,
-    before: u64,
 ) -> Outcome {
     let controls = vcpu.controls();
-    let start = address.wrapping_sub(before);
+    let start = address.wrapping_sub(loader.header());
     let first = start & !(PAGE_SIZE - 1);
     let read = |address| machine.guest.word(address);
     let pages = pages(fetch::paging(&controls), controls.cr3, first, read);
@@ -52,7 +52,7 @@ pub fn load<V: Vcpu, F: Format, T: TableMemory>(
     }
     let update = MicrocodeUpdate {
         cpu: vcpu.percpu().index,
-        msr,
+        loader,
         offset: address.wrapping_sub(first),
         pages: &mut pages,
     };

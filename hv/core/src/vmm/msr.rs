@@ -12,7 +12,8 @@ use crate::mem::addr::{Gpa, Hpa};
 use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, Mtrrs};
 use crate::mem::stage2::{Format, TableMemory};
 use crate::policy::control::Controls;
-use crate::policy::msr::{Context, Effect, Read, Write, policy};
+use crate::policy::msr::allowed::decide;
+use crate::policy::msr::{Context, Effect, Read, policy};
 use crate::x86::cpuid::Leaf;
 use crate::x86::msr::Fault;
 use crate::x86::registers::Register;
@@ -65,25 +66,6 @@ fn value<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, index: u32) -> Re
     }
 }
 
-/// Returns the effect of the guest's write of `value` to the MSR `index`, or [`Fault`] if the write raises #GP.
-fn decide<V: Vcpu, F, T>(
-    vcpu: &mut V,
-    machine: &Machine<F, T>,
-    index: u32,
-    value: u64,
-) -> Result<Effect, Fault> {
-    match policy(machine.msrs, index).1 {
-        Write::Native => Ok(Effect::Write(value)),
-        Write::Refuse => Err(Fault),
-        Write::Keep => vcpu.rdmsr(index).map(|_| Effect::Nothing),
-        Write::Without(bits) if value & bits != 0 => Err(Fault),
-        Write::Without(_) => Ok(Effect::Write(value)),
-        Write::Handled(handler) | Write::HandledIfWatched(handler) => {
-            handler(value, &mut Access { vcpu, machine, index })
-        }
-    }
-}
-
 /// Applies the effect of the guest's write of `value` to the MSR `index`. Returns [`Fault`] if the write raises #GP.
 fn apply<V: Vcpu, F: Format, T: TableMemory>(
     vcpu: &mut V,
@@ -91,22 +73,22 @@ fn apply<V: Vcpu, F: Format, T: TableMemory>(
     index: u32,
     value: u64,
 ) -> Result<Outcome, Fault> {
-    match decide(vcpu, machine, index, value)? {
+    match decide(machine.msrs, index, value, &mut Access { vcpu, machine, index })? {
         Effect::Nothing => {}
-        Effect::Write(value) => vcpu.wrmsr(index, value)?,
-        Effect::WriteMtrr(value) => {
-            vcpu.wrmsr(index, value)?;
+        Effect::Write(write) => vcpu.wrmsr(write)?,
+        Effect::WriteMtrr(write) => {
+            vcpu.wrmsr(write)?;
             follow_mtrrs(vcpu, machine);
         }
         Effect::SetControls(controls) => vcpu.set_controls(&controls),
         Effect::DisableExecute { value, disabled } => {
-            vcpu.wrmsr(index, value)?;
+            vcpu.wrmsr(value)?;
             vcpu.percpu().xd_disabled.store(disabled, Ordering::Relaxed);
             vcpu.watch_efer(disabled);
         }
-        Effect::SendIcr(value) => return Ok(apic::write_msr(vcpu, machine, value)),
-        Effect::LoadMicrocode { address, header } => {
-            return Ok(microcode::load(vcpu, machine, index, address, header));
+        Effect::SendIcr(write) => return Ok(apic::write_msr(vcpu, machine, write)),
+        Effect::LoadMicrocode { address, loader } => {
+            return Ok(microcode::load(vcpu, machine, loader, address));
         }
     }
     Ok(Outcome::Advance)

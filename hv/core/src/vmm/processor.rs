@@ -1,5 +1,6 @@
 //! The seam to the physical CPU: the instructions that Vidar executes for the guest, and the CPU's local APIC.
 
+use crate::policy::msr::AllowedMsrWrite;
 use crate::x86::cpuid::Leaf;
 use crate::x86::icr::{Destination, Message, Mode};
 use crate::x86::msr::Fault;
@@ -15,11 +16,11 @@ pub trait Processor {
     /// Returns [`Fault`] if the CPU raises #GP.
     fn rdmsr(&mut self, index: u32) -> Result<u64, Fault>;
 
-    /// Executes WRMSR of an MSR that the policy lets through.
+    /// Executes WRMSR as the policy has allowed it.
     ///
     /// # Errors
     /// Returns [`Fault`] if the CPU raises #GP.
-    fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault>;
+    fn wrmsr(&mut self, write: AllowedMsrWrite) -> Result<(), Fault>;
 
     /// Executes XSETBV.
     ///
@@ -65,8 +66,8 @@ impl<T: RunsOn> Processor for T {
         self.processor().rdmsr(index)
     }
 
-    fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault> {
-        self.processor().wrmsr(index, value)
+    fn wrmsr(&mut self, write: AllowedMsrWrite) -> Result<(), Fault> {
+        self.processor().wrmsr(write)
     }
 
     fn xsetbv(&mut self, register: u32, value: u64) -> Result<(), Fault> {

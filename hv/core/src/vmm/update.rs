@@ -1,14 +1,15 @@
 //! An update of the CPU's microcode, as the core hands it to the shell, which loads it.
 
 use crate::mem::addr::Hpa;
+use crate::x86::microcode::Loader;
 use crate::x86::msr::Fault;
 
 /// An update to be loaded.
 pub struct MicrocodeUpdate<'a> {
     /// The number of the CPU that loads it.
     pub cpu: u32,
-    /// The index of the MSR whose write loads it.
-    pub msr: u32,
+    /// The MSR whose write loads it.
+    pub loader: Loader,
     /// The offset, in bytes from the start of the first page, of the address that is to be written to the MSR.
     pub offset: u64,
     /// The pages that hold the update, in the order of their linear addresses.

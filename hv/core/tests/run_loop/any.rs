@@ -112,7 +112,9 @@ fn check_effects(exit: &Exit, did: &[Action], before: &Controls, decoy: Hpa) -> 
             Action::Wrmsr(index, value) => {
                 let allowed = match (policy(MSRS, index).1, index) {
                     (Write::Refuse | Write::Keep, _) => false,
-                    (_, msr::EFER | msr::BIOS_UPDT_TRIG | msr::PATCH_LOADER) => false,
+                    (_, msr::EFER | msr::PAT | msr::GS_BASE | msr::BIOS_UPDT_TRIG | msr::PATCH_LOADER) => {
+                        false
+                    }
                     (Write::Without(bits), _) => value & bits == 0,
                     (_, msr::MISC_ENABLE) => value & (1 << 12 | 1 << 34) == 0,
                     (_, msr::MMIO_CFG_BASE) => {

@@ -296,7 +296,7 @@ pub type Loaded = (u32, u32, u64, Vec<Hpa>);
 fn load_microcode(update: MicrocodeUpdate<'_>) -> Result<(), Fault> {
     let pages: Vec<_> = update.pages.collect();
     let takes = pages.len() > 1 && !REGION.contains(&pages[0]);
-    LOADED.with_borrow_mut(|loaded| loaded.push((update.cpu, update.msr, update.offset, pages)));
+    LOADED.with_borrow_mut(|loaded| loaded.push((update.cpu, update.loader.index(), update.offset, pages)));
     if takes { Ok(()) } else { Err(Fault) }
 }
 

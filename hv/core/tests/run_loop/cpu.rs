@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP};
 use vidar_core::policy::control::{CR0_ET, CR0_NE, CR0_PE, Controls};
+use vidar_core::policy::msr::AllowedMsrWrite;
 use vidar_core::vmm::crash::Snapshot;
 use vidar_core::vmm::doubt::Doubt;
 use vidar_core::vmm::exit::Exit;
@@ -224,7 +225,8 @@ impl Processor for FakeCpu {
         self.msrs.get(&index).copied().filter(|_| !self.faults).ok_or(Fault)
     }
 
-    fn wrmsr(&mut self, index: u32, value: u64) -> Result<(), Fault> {
+    fn wrmsr(&mut self, write: AllowedMsrWrite) -> Result<(), Fault> {
+        let (index, value) = (write.index(), write.value());
         self.did.push(Action::Wrmsr(index, value));
         *self.msrs.get_mut(&index).filter(|_| !self.faults).ok_or(Fault)? = value;
         Ok(())

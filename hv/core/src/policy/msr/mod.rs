@@ -9,6 +9,7 @@
 //! | file | what it is for |
 //! |---|---|
 //! | [`row`] | A row of a table, and the rules that reads and writes can have. |
+//! | [`allowed`] | The decision about a write, and the writes that Vidar executes for the guest. |
 //! | [`context`] | What a handler can read of the CPU and the machine. |
 //! | [`apic_base`] | IA32_APIC_BASE: the local APIC stays off Vidar's memory. |
 //! | [`efer`] | The handlers of IA32_EFER. |
@@ -17,6 +18,7 @@
 //! | [`mtrr`] | The MTRRs: the second stage follows them. |
 //! | [`x2apic_icr`] | IA32_X2APIC_ICR, if Vidar starts CPUs. |
 
+pub mod allowed;
 pub mod apic_base;
 pub mod context;
 pub mod efer;
@@ -26,6 +28,7 @@ pub mod mtrr;
 pub mod row;
 pub mod x2apic_icr;
 
+pub use self::allowed::AllowedMsrWrite;
 pub use self::context::Context;
 pub use self::row::{Effect, Read, Row, Write, policy};
 

@@ -4,6 +4,7 @@ use core::ops::RangeInclusive;
 
 use super::context::Context;
 use crate::policy::control::Controls;
+use crate::x86::microcode::Loader;
 use crate::x86::msr::Fault;
 
 /// The rule for reads of an MSR.
@@ -59,34 +60,55 @@ impl Write {
 /// A function that decides about a write of a value. It returns [`Fault`] if the write raises #GP.
 pub type WriteHandler = fn(u64, &mut dyn Context) -> Result<Effect, Fault>;
 
-/// The effect of a write.
+/// The effect of a write. `W` is a write to the CPU: to handlers a value for the MSR that the guest has named, and after
+/// the decision an [`AllowedMsrWrite`](super::allowed::AllowedMsrWrite).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub enum Effect<W = u64> {
     /// The write has no effect.
     Nothing,
     /// This value is written to the MSR.
-    Write(u64),
+    Write(W),
     /// This value is written to the MSR, which is an MTRR, and the memory types of the second stage follow.
-    WriteMtrr(u64),
+    WriteMtrr(W),
     /// The guest's control registers are set to these.
     SetControls(Controls),
     /// `value` is written to the MSR, and no-execute pages are disabled or enabled for the guest. Writes of EFER are
     /// watched while they are disabled.
     DisableExecute {
         /// The value for the CPU.
-        value: u64,
+        value: W,
         /// True if no-execute pages are disabled.
         disabled: bool,
     },
     /// This value is a write to the interrupt command register in x2APIC mode.
-    SendIcr(u64),
+    SendIcr(W),
     /// An update of the CPU's microcode is loaded.
     LoadMicrocode {
         /// The linear address that the guest has written.
         address: u64,
-        /// The update begins this number of bytes below the address.
-        header: u64,
+        /// The MSR that loads it.
+        loader: Loader,
     },
+}
+
+impl Effect {
+    /// Replaces the value that is written to the CPU, if there is one, by what `allow` returns for it.
+    ///
+    /// # Errors
+    /// Returns [`Fault`] if `allow` does.
+    pub(super) fn allow<W>(self, allow: impl FnOnce(u64) -> Result<W, Fault>) -> Result<Effect<W>, Fault> {
+        Ok(match self {
+            Self::Nothing => Effect::Nothing,
+            Self::Write(value) => Effect::Write(allow(value)?),
+            Self::WriteMtrr(value) => Effect::WriteMtrr(allow(value)?),
+            Self::SetControls(controls) => Effect::SetControls(controls),
+            Self::DisableExecute { value, disabled } => {
+                Effect::DisableExecute { value: allow(value)?, disabled }
+            }
+            Self::SendIcr(value) => Effect::SendIcr(allow(value)?),
+            Self::LoadMicrocode { address, loader } => Effect::LoadMicrocode { address, loader },
+        })
+    }
 }
 
 /// A row of a table: some MSRs, and the rules for reads and writes of them.
