@@ -199,6 +199,11 @@ impl Mtrrs {
     /// Reads the MTRRs. `phys_bits` is the physical-address width. `rdmsr` is called only for registers that the CPU
     /// has. The CPU must have MTRRs (CPUID.01H:EDX.MTRR). A reserved type, which no CPU holds, is read as UC.
     pub fn read(phys_bits: u32, mut rdmsr: impl FnMut(u32) -> u64) -> Self {
+        Self::read_by(phys_bits, &mut rdmsr)
+    }
+
+    #[inline(never)] // both extensions use it at the start and when an MTRR changes
+    fn read_by(phys_bits: u32, rdmsr: &mut dyn FnMut(u32) -> u64) -> Self {
         let cap = MtrrCap::from_raw(rdmsr(IA32_MTRRCAP), phys_bits);
         let def_type = rdmsr(IA32_MTRR_DEF_TYPE);
         // On AMD CPUs each field has two more bits, which select memory or memory-mapped I/O.
