@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::paths::{self, BARE_TARGET, GUEST_TARGET};
+use crate::source;
 
 /// The programs for the ISO.
 #[derive(Debug, Clone)]
@@ -20,14 +21,24 @@ pub struct Programs {
 
 /// Builds the hypervisor and the guest's tool.
 pub fn all() -> Result<Programs> {
-    cargo(&["build", "--release", "-p", "hv", "--bin", "vidar-hv", "--target", BARE_TARGET])?;
+    product(&["-p", "hv", "--bin", "vidar-hv"], BARE_TARGET)?;
     Ok(Programs { hypervisor: paths::hypervisor(), vidarctl: vidarctl()? })
 }
 
 /// Builds the guest's tool.
 pub fn vidarctl() -> Result<PathBuf> {
-    cargo(&["build", "--release", "-p", "vidarctl", "--target", GUEST_TARGET])?;
+    product(&["-p", "vidarctl"], GUEST_TARGET)?;
     Ok(paths::vidarctl())
+}
+
+/// Builds a program that users get, and tells it the commit that it is built from.
+fn product(what: &[&str], target: &str) -> Result<()> {
+    let mut command = cargo_command(&["build", "--release", "--target", target]);
+    command.args(what).env_remove(source::COMMIT_VARIABLE);
+    if let Some(commit) = source::commit() {
+        command.env(source::COMMIT_VARIABLE, commit);
+    }
+    run(command)
 }
 
 /// Builds one of the tests' programs for guests, by the name of its package: `stress` or `mutate`.
@@ -52,11 +63,16 @@ pub fn size(file: &Path) -> Result<u64> {
 /// Runs cargo in the checkout, with its output on the user's terminal. In a tree of emulators there is no cargo, and
 /// everything has been built before.
 pub fn cargo(arguments: &[&str]) -> Result<()> {
+    run(cargo_command(arguments))
+}
+
+fn run(mut cargo: Command) -> Result<()> {
     if paths::suite().is_some() {
         return Ok(());
     }
-    let status = cargo_command(arguments).status().context("cannot run cargo")?;
+    let status = cargo.status().context("cannot run cargo")?;
     if !status.success() {
+        let arguments: Vec<_> = cargo.get_args().map(|argument| argument.to_string_lossy()).collect();
         bail!("cargo {} failed", arguments.join(" "));
     }
     Ok(())

@@ -10,7 +10,7 @@ use xshell::{Shell, cmd};
 use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
 use crate::manifest::{self, Guest};
-use crate::{initrds, kernel_file, paths, progress};
+use crate::{initrds, kernel_file, paths, progress, source};
 
 /// The contents of an ISO.
 #[derive(Debug, Clone)]
@@ -89,6 +89,7 @@ fn grub_mkrescue(tree: &Path, image: &Path) -> Result<()> {
     let active = ["-boot_image", "any", "mbr_force_bootable=on"];
     let made =
         cmd!(shell, "{tool} --locales= --fonts= --themes= -o {image} {tree} -- -volid VIDAR {active...}");
+    let made = made.env(source::DATE_VARIABLE, source::date()?.to_string());
     let output = made.quiet().ignore_status().output()?;
     if !output.status.success() {
         bail!("grub-mkrescue failed: {}", String::from_utf8_lossy(&output.stderr).trim());

@@ -25,6 +25,7 @@ mod probe_image;
 mod progress;
 mod run;
 mod setup;
+mod source;
 mod terminal;
 mod test;
 mod tidy;

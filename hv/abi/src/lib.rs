@@ -7,8 +7,12 @@
 
 #![no_std]
 
+mod commit;
+
+pub use commit::{Commit, Release};
+
 /// The version of this ABI.
-pub const VERSION: Version = Version { major: 1, minor: 1 };
+pub const VERSION: Version = Version { major: 1, minor: 2 };
 
 /// The value that [`Call::Version`] returns in RBX. By it a program tells Vidar from another hypervisor that handles
 /// the instruction.
@@ -143,6 +147,15 @@ calls! {
         out {
             RBX: "its base.",
             RCX: "its size in bytes.",
+        }
+    }
+
+    /// Names the commit that Vidar was built from.
+    Commit = 5, "commit", minor 2 {
+        in {}
+        out {
+            RBX: "the first 12 hexadecimal digits of the commit as a number, or 0 if it is not known.",
+            RCX: "1 if Vidar's source differed from the commit, or else 0.",
         }
     }
 }

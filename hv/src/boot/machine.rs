@@ -94,7 +94,13 @@ pub fn make<E: Extension>(
     let used = (before - memory.tables().available()) as u64;
     log::debug!("{} KiB of second-stage tables", (used * PAGE_SIZE) >> 10);
     let machine = Machine {
-        host: Host { kept: kept.leak(), vendor: E::VENDOR, cpus: cpus.all, log: debug::log::read },
+        host: Host {
+            kept: kept.leak(),
+            vendor: E::VENDOR,
+            commit: debug::version::COMMIT,
+            cpus: cpus.all,
+            log: debug::log::read,
+        },
         cpuid: Policy {
             features: extension.features(),
             hypervisor_bit: options.hypervisor_bit,

@@ -26,6 +26,7 @@ use crate::cpus::cpu::{Cpu, Stacks};
 use crate::cpus::end::end;
 use crate::cpus::further;
 use crate::debug::log as console;
+use crate::debug::version::RELEASE;
 use crate::extension::Extension;
 use crate::extension::amd::Svm;
 use crate::extension::intel::Vmx;
@@ -206,7 +207,7 @@ fn add_memory<E: Extension>(
 fn greet(info: &BootInfo<'_>) {
     let brand = cpuid::brand();
     let brand = core::str::from_utf8(&brand).unwrap_or_default().trim_matches(['\0', ' ']);
-    log::info!("Vidar {}, started by {}", env!("CARGO_PKG_VERSION"), info.loader);
+    log::info!("Vidar {RELEASE}, started by {}", info.loader);
     log::info!("{brand}, {} MiB of memory", info.memory.usable_bytes() >> 20);
     log::debug!("loaded at {}", image::region().start);
     for module in info.modules.clone() {

@@ -8,10 +8,12 @@
 //! | [`pixels`] | The memory of a framebuffer. |
 //! | [`panic`](mod@panic) | The report after a bug in Vidar, or after a fatal machine check. |
 //! | [`ending`] | Halts this CPU or resets the machine. |
+//! | [`version`] | The version and the commit of this Vidar. |
 
 pub mod ending;
 pub mod line;
 pub mod log;
 pub mod panic;
 pub mod pixels;
+pub mod version;
 pub mod vga;

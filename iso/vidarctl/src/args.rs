@@ -7,10 +7,11 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::misuse::Misuse;
+use crate::version;
 
 /// Shows the state of Vidar, the hypervisor that this Linux runs under
 #[derive(Debug, Parser)]
-#[command(name = "vidarctl", version, after_help = EXIT_STATUS, arg_required_else_help = false)]
+#[command(name = "vidarctl", version = version::text(), after_help = EXIT_STATUS, arg_required_else_help = false)]
 struct Arguments {
     /// Print the answer as one JSON object
     #[arg(long, global = true)]
@@ -125,7 +126,7 @@ mod tests {
             }
         }
         assert!(printed("exits --help").contains("--idle <SECONDS>"));
-        assert_eq!(printed("--version"), concat!("vidarctl ", env!("CARGO_PKG_VERSION"), "\n"));
+        assert_eq!(printed("--version"), format!("vidarctl {}\n", version::text()));
         assert_eq!(printed("-V"), printed("--version"));
     }
 

@@ -10,6 +10,7 @@ mod misuse;
 mod numbers;
 mod query;
 mod status;
+mod version;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

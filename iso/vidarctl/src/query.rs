@@ -1,7 +1,7 @@
 //! Asks Vidar by hypercalls, and returns the answers as plain structures.
 
 use vidar_abi::{
-    Call, ExitKind, LOG_CHUNK, MAGIC, SIGNATURE, Status as CallStatus, VERSION, Vendor, Version,
+    Call, Commit, ExitKind, LOG_CHUNK, MAGIC, SIGNATURE, Status as CallStatus, VERSION, Vendor, Version,
 };
 
 use crate::exits::Counts;
@@ -46,12 +46,22 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
         let answer = self.ask(Call::Status, 0, 0)?.ok_or(malformed)?;
         Ok(Status {
             version: [(self.version >> 32) as u32, self.version as u32 >> 16, self.version as u32 & 0xffff],
+            commit: self.commit()?,
             abi: self.abi,
             vendor: Vendor::from_raw(answer.rdx).ok_or(malformed)?,
             cpus: answer.rsi,
             exits: answer.rdi,
             memory: self.memory(Piece { base: answer.rbx, size: answer.rcx })?,
         })
+    }
+
+    /// Asks for the commit that Vidar was built from. Before version 1.2 of the ABI nobody can know it.
+    fn commit(&self) -> Result<Option<Commit>, Failure> {
+        if self.abi.minor < 2 {
+            return Ok(None);
+        }
+        let answer = self.ask(Call::Commit, 0, 0)?.ok_or(Failure::Malformed(Call::Commit))?;
+        Ok(Commit::from_raw(answer.rbx, answer.rcx))
     }
 
     /// Asks for all memory that Vidar occupies, whose first piece is known. Before version 1.1 of the ABI there is only that one.
@@ -159,6 +169,7 @@ mod tests {
                 let r8_to_r11 = [word(0), word(1), word(2), word(3)];
                 Answer { rbx: start, rcx: length as u64, r8_to_r11, ..ok }
             }
+            Some(Call::Commit) => Answer { rbx: 0xab, rcx: 1, ..ok },
             // A call that vidarctl does not make.
             _ => Answer { rax: CallStatus::UnknownCall as u64, ..ok },
         }
@@ -199,10 +210,21 @@ mod tests {
     fn the_status_is_read_from_the_registers() {
         let status = Vidar::find(vidar, None).unwrap().status().unwrap();
         assert_eq!(status.version, [1, 2, 3]);
+        assert_eq!(status.commit, Commit::parse("0000000000ab+"));
         assert_eq!((status.cpus, status.exits), (2, 1234));
         let pieces: Vec<_> = status.memory.iter().map(|piece| (piece.base, piece.size)).collect();
         assert_eq!(pieces, [(0x3fc0_0000, 4 << 20), (0x9_e000, 0x1000)]);
         assert_eq!(status.vendor, Vendor::Vmx);
+    }
+
+    #[test]
+    fn an_older_vidar_is_not_asked_for_its_commit() {
+        let older = |request: Request| match Call::from_raw(request.rax) {
+            Some(Call::Version) => Answer { rcx: 1 << 16 | 1, ..vidar(request) },
+            Some(Call::Commit) => panic!("version 1.1 does not have this call"),
+            _ => vidar(request),
+        };
+        assert_eq!(Vidar::find(older, None).unwrap().status().unwrap().commit, None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The state of Vidar as a whole: `vidarctl status`.
 
-use vidar_abi::{Vendor, Version};
+use vidar_abi::{Commit, Release, Vendor, Version};
 
 use crate::json::string;
 use crate::numbers::{grouped, memory};
@@ -10,6 +10,8 @@ use crate::numbers::{grouped, memory};
 pub struct Status {
     /// Vidar's major, minor and patch version.
     pub version: [u32; 3],
+    /// The commit that Vidar was built from, if it is known.
+    pub commit: Option<Commit>,
     /// The version of the hypercall ABI that Vidar speaks.
     pub abi: Version,
     /// The virtualisation extension that Vidar uses.
@@ -49,7 +51,7 @@ impl Status {
         format!(
             "Vidar    {}, hypercall ABI {}\nruns on  {}, {cpus} CPU{plural}\nexits    {}\n\
              memory   {} ({size} bytes) at {pieces}\n",
-            self.version_text(),
+            Release(self.version_text(), self.commit),
             self.abi_text(),
             vendor.name(),
             grouped(self.exits),
@@ -63,9 +65,10 @@ impl Status {
         let piece = |Piece { base, size }: &Piece| format!("{{\"base\":{base},\"bytes\":{size}}}");
         let pieces = self.memory.iter().map(piece).collect::<Vec<_>>().join(",");
         format!(
-            "{{\"version\":{},\"abi\":{},\"vendor\":{},\"cpus\":{cpus},\"exits\":{exits},\"memory_bytes\":{},\
+            "{{\"version\":{},\"commit\":{},\"abi\":{},\"vendor\":{},\"cpus\":{cpus},\"exits\":{exits},\"memory_bytes\":{},\
              \"memory\":[{pieces}]}}\n",
             string(&self.version_text()),
+            self.commit.map_or_else(|| "null".to_owned(), |commit| string(&commit.to_string())),
             string(&self.abi_text()),
             string(self.vendor.name()),
             self.size(),
@@ -97,6 +100,7 @@ mod tests {
     const REGION: Piece = Piece { base: 0x3fc0_0000, size: 4 << 20 };
     const STATUS: Status = Status {
         version: [0, 1, 0],
+        commit: None,
         abi: Version { major: 1, minor: 0 },
         vendor: Vendor::Vmx,
         cpus: 1,
@@ -122,8 +126,14 @@ mod tests {
     fn the_json_is_one_object() {
         assert_eq!(
             status(&[REGION]).json(),
-            "{\"version\":\"0.1.0\",\"abi\":\"1.0\",\"vendor\":\"Intel VT-x\",\"cpus\":1,\"exits\":12345,\
+            "{\"version\":\"0.1.0\",\"commit\":null,\"abi\":\"1.0\",\"vendor\":\"Intel VT-x\",\"cpus\":1,\"exits\":12345,\
              \"memory_bytes\":4194304,\"memory\":[{\"base\":1069547520,\"bytes\":4194304}]}\n"
         );
+    }
+    #[test]
+    fn the_commit_follows_the_version() {
+        let status = Status { commit: Commit::parse("0123456789ab+"), ..status(&[REGION]) };
+        assert!(status.text().starts_with("Vidar    0.1.0 (0123456789ab+), hypercall ABI 1.0\n"));
+        assert!(status.json().starts_with("{\"version\":\"0.1.0\",\"commit\":\"0123456789ab+\",\"abi\":"));
     }
 }

@@ -7,7 +7,7 @@
 //! | [`scripts`] | the scripts that dpkg runs |
 //! | [`tool_pages`] | the manual and the completion of vidarctl |
 //! | [`changelog`] | Debian's changelog, from the project's |
-//! | [`version`], [`date`] | the package's version and the date of its files |
+//! | [`version`], [`date`] | the package's version, and dates as text |
 //! | [`gzip`] | compressed files |
 //! | [`deb`] | the package itself, by dpkg-deb |
 
@@ -31,7 +31,7 @@ use anyhow::{Context, Result};
 use self::contents::Source;
 pub use self::version::Version;
 use crate::build::{self, Programs};
-use crate::{paths, progress, setup};
+use crate::{paths, progress, setup, source};
 
 /// Builds Vidar and makes the package, of the version that the user asks for or of Vidar's own.
 pub fn run(version: Option<&str>) -> Result<()> {
@@ -47,7 +47,7 @@ pub fn make(version: Version, programs: &Programs) -> Result<PathBuf> {
     let output = paths::target().join(format!("vidar_{version}_amd64.deb"));
     let source = Source {
         version,
-        date: date::of_source()?,
+        date: source::date()?,
         image: read(&programs.hypervisor)?,
         vidarctl: read(&programs.vidarctl)?,
     };

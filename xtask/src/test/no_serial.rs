@@ -158,7 +158,8 @@ fn firmware_font(screen: &mut Screen) -> Result<Font> {
 /// Vidar's messages are on the screen before Linux takes it over.
 fn vidar(machine: &mut Machine) -> Result<()> {
     let wanted = [
-        "vidar: Vidar 0.1.0, started by GRUB ".to_owned(),
+        concat!("vidar: Vidar ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ", started by GRUB ".to_owned(),
         "vidar: AMD-V with nested pages".to_owned(),
         format!("vidar: kernel {}, ", machine.release),
         format!("vidar: command line \"{} {ADDED}\"", machine.guest.cmdline),

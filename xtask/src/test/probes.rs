@@ -138,7 +138,9 @@ const SCENARIOS: &[Scenario] = &[
     scenario("apicbase", AsBare),
     scenario(
         "hypercall",
-        Words("version=ok status=ok exits=ok log=ok 0xffffffffffffffff=unknown-call after=ok"),
+        Words(
+            "version=ok status=ok exits=ok log=ok memory=ok commit=ok 0xffffffffffffffff=unknown-call after=ok",
+        ),
     ),
     scenario("touch", Words("faults=0 region=same version=ok log=ok present=yes")),
     scenario("far", AsBare),

@@ -1,6 +1,7 @@
 //! Checks what `vidarctl` says in a guest, under Vidar and bare.
 
 use anyhow::{Context, Result, ensure};
+use vidar_abi::Commit;
 
 use crate::console::Console;
 
@@ -18,25 +19,37 @@ pub fn check_bare(console: &mut Console) -> Result<()> {
 
 /// Runs each command of `vidarctl`. It must say that Vidar runs on `extension`.
 pub fn check(console: &mut Console, extension: &str) -> Result<()> {
-    let said = console.run("vidarctl status")?;
-    status(&said, extension).with_context(|| format!("`vidarctl status` said {said:?}"))?;
-    for (command, check) in [("exits", exits as fn(&str) -> Result<()>), ("log", log as _)] {
+    let mut release = String::new();
+    let mut run = |command: &str, check: &dyn Fn(&str, &mut String) -> Result<()>| {
         let said = console.run(&format!("vidarctl {command}"))?;
-        check(&said).with_context(|| format!("`vidarctl {command}` said {said:?}"))?;
-    }
-    Ok(())
+        check(&said, &mut release).with_context(|| format!("`vidarctl {command}` said {said:?}"))
+    };
+    run("--version", &|said, release| {
+        *release = version(said)?.to_owned();
+        Ok(())
+    })?;
+    run("status", &|said, release| status(said, release, extension))?;
+    run("exits", &|said, _| exits(said))?;
+    run("log", &|said, release| log(said, release))
 }
 
-/// Checks the version, the extension, the number of exits and the memory.
-fn status(said: &str, extension: &str) -> Result<()> {
+/// Checks the version of `vidarctl`, which has the commit that it was built from if this is known. Returns both.
+fn version(said: &str) -> Result<&str> {
+    let release = said.strip_prefix("vidarctl ").and_then(|rest| rest.strip_suffix('\n'));
+    let release = release.context("this is not one line with a version")?;
+    let rest = release.strip_prefix(env!("CARGO_PKG_VERSION")).context("the version is another one")?;
+    let commit = rest.strip_prefix(" (").and_then(|rest| rest.strip_suffix(')'));
+    ensure!(rest.is_empty() || commit.and_then(Commit::parse).is_some(), "the commit has another form");
+    Ok(release)
+}
+
+/// Checks that Vidar is of the same `release` as `vidarctl`, and checks the extension, the number of exits and the memory.
+fn status(said: &str, release: &str, extension: &str) -> Result<()> {
     let after = |label: &str| {
         let line = said.lines().find_map(|line| line.strip_prefix(label));
         line.map(str::trim_start).with_context(|| format!("there is no {label:?}"))
     };
-    ensure!(
-        after("Vidar ")?.starts_with(concat!(env!("CARGO_PKG_VERSION"), ",")),
-        "the version is another one"
-    );
+    ensure!(after("Vidar ")?.starts_with(&format!("{release},")), "Vidar is not of the release {release:?}");
     ensure!(after("runs on ")?.starts_with(&format!("{extension},")), "the extension is another one");
     ensure!(number(after("exits ")?).is_some_and(|exits| exits > 0), "there are no exits");
     let bytes = after("memory ")?.split_once('(').and_then(|(_, bytes)| number(bytes));
@@ -55,10 +68,10 @@ fn exits(said: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the log begins with Vidar's first line.
-fn log(said: &str) -> Result<()> {
-    let first = concat!("vidar: Vidar ", env!("CARGO_PKG_VERSION"), ", started by ");
-    ensure!(said.starts_with(first), "the log does not begin with {first:?}");
+/// Checks that the log begins with Vidar's first line, which has the `release`.
+fn log(said: &str, release: &str) -> Result<()> {
+    let first = format!("vidar: Vidar {release}, started by ");
+    ensure!(said.starts_with(&first), "the log does not begin with {first:?}");
     Ok(())
 }
 
@@ -71,14 +84,11 @@ fn number(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const STATUS: &str = concat!(
-        "Vidar    ",
-        env!("CARGO_PKG_VERSION"),
-        ", hypercall ABI 1.0\nruns on  Intel VT-x, 1 CPU\nexits    1,169\n",
-        "memory   2 MiB (2097152 bytes) at 0x200000-0x3fffff\n"
-    );
+    const RELEASE: &str = "0.1.0 (0123456789ab+)";
+    const STATUS: &str = "Vidar    0.1.0 (0123456789ab+), hypercall ABI 1.0\nruns on  Intel VT-x, 1 CPU\n\
+        exits    1,169\nmemory   2 MiB (2097152 bytes) at 0x200000-0x3fffff\n";
     const EXITS: &str = "         1,158  cpuid\n             5  wrmsr\n         1,163  total\n";
-    const LOG: &str = concat!("vidar: Vidar ", env!("CARGO_PKG_VERSION"), ", started by GRUB\nvidar: more\n");
+    const LOG: &str = "vidar: Vidar 0.1.0 (0123456789ab+), started by GRUB\nvidar: more\n";
 
     fn fails(check: fn(&str) -> Result<()>, good: &str, from: &str, to: &str) {
         check(good).unwrap();
@@ -87,16 +97,35 @@ mod tests {
     }
 
     #[test]
-    fn each_part_of_the_status_is_checked() {
+    fn the_form_of_the_version_is_checked() {
+        let known = concat!("vidarctl ", env!("CARGO_PKG_VERSION"), " (0123456789ab+)\n");
+        assert_eq!(version(known).unwrap(), concat!(env!("CARGO_PKG_VERSION"), " (0123456789ab+)"));
+        let unknown = concat!("vidarctl ", env!("CARGO_PKG_VERSION"), "\n");
+        assert_eq!(version(unknown).unwrap(), env!("CARGO_PKG_VERSION"));
         for (from, to) in [
             (env!("CARGO_PKG_VERSION"), "9.9.9"),
+            (" (", " "),
+            ("9a", "9"),
+            ("vidarctl", "vidar"),
+            ("\n", "\n\n"),
+        ] {
+            fails(|said| version(said).map(drop), known, from, to);
+        }
+    }
+
+    #[test]
+    fn each_part_of_the_status_is_checked() {
+        for (from, to) in [
+            ("0.1.0", "9.9.9"),
+            (" (0123456789ab+)", ""),
+            ("ab+", "ab"),
             ("Intel VT-x", "AMD-V"),
             ("1,169", "0"),
             ("exits", "visits"),
             ("(2097152", "(0"),
             ("memory   2 MiB (2097152 bytes)", "memory"),
         ] {
-            fails(|said| status(said, "Intel VT-x"), STATUS, from, to);
+            fails(|said| status(said, RELEASE, "Intel VT-x"), STATUS, from, to);
         }
     }
 
@@ -109,7 +138,10 @@ mod tests {
 
     #[test]
     fn the_first_line_of_the_log_is_checked() {
-        fails(log, LOG, "Vidar", "Odin");
-        fails(log, LOG, "vidar: Vidar", "tail\nvidar: Vidar");
+        for (from, to) in
+            [("Vidar", "Odin"), ("vidar: Vidar", "tail\nvidar: Vidar"), ("0.1.0", "0.1.1"), ("ab+", "ba+")]
+        {
+            fails(|said| log(said, RELEASE), LOG, from, to);
+        }
     }
 }

@@ -14,6 +14,7 @@
 //! | [`efer`] | The bits of EFER that the guest may set. |
 //! | [`npt`] | The format of nested page tables. |
 //! | [`guest_state`] | Writes the guest's registers to a VMCB, and reads them. |
+//! | [`rules`] | The rules of VMRUN, to name the one that a failed VMRUN breaks. |
 //! | [`snapshot`] | Reads the guest's state out of a VMCB for a crash report. |
 
 pub mod capabilities;
@@ -25,6 +26,7 @@ pub mod instruction;
 pub mod msrs;
 pub mod npt;
 pub mod permissions_map;
+pub mod rules;
 pub mod setup;
 pub mod snapshot;
 pub mod vmcb;

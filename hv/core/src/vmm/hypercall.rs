@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use vidar_abi::{Call, ExitKind, LOG_CHUNK, MAGIC, Status, VERSION};
+use vidar_abi::{Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Status, VERSION};
 
 use super::machine::Host;
 use crate::mem::addr::Hpa;
@@ -46,6 +46,11 @@ fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Status {
                 return Status::BadArgument;
             };
             set_range(registers, range);
+        }
+        Call::Commit => {
+            let (digits, changed) = host.commit.map_or((0, 0), Commit::to_raw);
+            registers.set(Register::Rbx, digits);
+            registers.set(Register::Rcx, changed);
         }
         Call::Log => {
             let mut chunk = [0; LOG_CHUNK];
@@ -102,9 +107,14 @@ mod tests {
     const KEPT: &[Range<Hpa>] = &[Hpa(0x20_0000)..Hpa(0x40_0000), Hpa(0x9_e000)..Hpa(0x9_f000)];
 
     fn call(registers: &mut Registers) {
+        call_of(Commit::parse("0123456789ab+"), registers);
+    }
+
+    /// Calls a Vidar that was built from `commit`.
+    fn call_of(commit: Option<Commit>, registers: &mut Registers) {
         let cpu: &PerCpu = Box::leak(Box::new(PerCpu::new(0, 0)));
         cpu.counters.count(ExitKind::Invd);
-        let host = Host { kept: KEPT, vendor: Vendor::Vmx, cpus: Box::leak(Box::new([cpu])), log };
+        let host = Host { kept: KEPT, vendor: Vendor::Vmx, commit, cpus: Box::leak(Box::new([cpu])), log };
         answer(registers, &host);
     }
 
@@ -138,6 +148,20 @@ mod tests {
         let mut registers = with(&[(Register::Rax, 4), (Register::Rbx, 2)]);
         call(&mut registers);
         assert_eq!(registers, with(&[(Register::Rax, 2), (Register::Rbx, 2)]));
+    }
+
+    #[test]
+    fn commit_returns_digits_and_a_sign_of_changes_or_zeros() {
+        for (commit, answer) in [
+            (Commit::parse("0123456789ab+"), [0, 0x0123_4567_89ab, 1]),
+            (Commit::parse("0123456789ab"), [0, 0x0123_4567_89ab, 0]),
+            (None, [0, 0, 0]),
+        ] {
+            let mut registers = with(&[(Register::Rax, 5), (Register::Rbx, 8), (Register::Rcx, 9)]);
+            call_of(commit, &mut registers);
+            let got = [Register::Rax, Register::Rbx, Register::Rcx].map(|register| registers.get(register));
+            assert_eq!(got, answer);
+        }
     }
 
     #[test]

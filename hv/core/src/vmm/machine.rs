@@ -5,7 +5,7 @@ use core::ops::Range;
 use core::sync::atomic::AtomicBool;
 
 use spin::Mutex;
-use vidar_abi::Vendor;
+use vidar_abi::{Commit, Vendor};
 
 use super::memory::GuestMemory;
 use super::percpu::PerCpu;
@@ -37,6 +37,8 @@ pub struct Host {
     pub kept: &'static [Range<Hpa>],
     /// The extension in use.
     pub vendor: Vendor,
+    /// The commit that Vidar was built from, if it is known.
+    pub commit: Option<Commit>,
     /// The blocks of the CPUs on which Vidar runs, indexed by the number of the CPU.
     pub cpus: &'static [&'static PerCpu],
     /// Reads the log: copies bytes from a position on into the buffer, and returns the position of the first byte and

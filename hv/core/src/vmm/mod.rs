@@ -22,6 +22,7 @@
 //! | [`update`] | An update of microcode as the core hands it to the shell, which loads it. |
 //! | [`hypercall`] | Answers the calls of the crate `vidar_abi`. |
 //! | [`cpu_state`] | The state of a CPU: after INIT, at the kernel's entry, and in a crash report. |
+//! | [`rules`] | Rules of a manual as tables, and the report of those that are broken. |
 //! | [`crash`] | Writes the guest's state as the text of a crash report. |
 
 pub mod apic;
@@ -40,6 +41,7 @@ pub mod msr;
 pub mod outcome;
 pub mod percpu;
 pub mod processor;
+pub mod rules;
 pub mod run;
 pub mod startup;
 pub mod store;

@@ -78,7 +78,7 @@ impl<W: Width, A: Access> Field<W, A> {
     ///
     /// # Panics
     /// Panics if the encoding has a width or an access other than `W` and `A`. In constants it does so at compile time.
-    const fn new(encoding: u32) -> Self {
+    pub(super) const fn new(encoding: u32) -> Self {
         assert!(encoding >> 13 & 3 == W::CODE, "the encoding has another width than the type");
         assert!((encoding >> 10 & 3 == 1) == A::READ_ONLY, "the encoding has another access than the type");
         Self { encoding, kind: PhantomData }

@@ -87,10 +87,10 @@ pub fn read(vmcs: &impl Fields, registers: &Registers, controls: Controls, cr2: 
 /// The fields of one segment register.
 #[derive(Debug)]
 pub struct SegmentFields {
-    selector: Field<u16>,
-    base: Field<Natural>,
-    limit: Field<u32>,
-    rights: Field<u32>,
+    pub(super) selector: Field<u16>,
+    pub(super) base: Field<Natural>,
+    pub(super) limit: Field<u32>,
+    pub(super) rights: Field<u32>,
 }
 
 impl SegmentFields {

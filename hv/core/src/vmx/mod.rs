@@ -17,6 +17,7 @@
 //! | [`put_away`] | The MSRs that hold 0 while Vidar runs, if the CPU can switch them. |
 //! | [`ept`] | The format of extended page tables. |
 //! | [`guest_state`] | Writes the guest's registers to a VMCS, and reads them. |
+//! | [`rules`] | The rules of VM entry, to name the one that a failed entry breaks. |
 //! | [`snapshot`] | Reads the guest's state out of a VMCS for a crash report. |
 
 pub mod capabilities;
@@ -31,5 +32,6 @@ pub mod kept;
 pub mod msr_bitmap;
 pub mod msrs;
 pub mod put_away;
+pub mod rules;
 pub mod setup;
 pub mod snapshot;

@@ -148,6 +148,7 @@ impl Bench {
             host: Host {
                 kept: &[REGION],
                 vendor: Vendor::Vmx,
+                commit: None,
                 cpus,
                 log: |position, buffer| {
                     buffer[..2].copy_from_slice(b"ok");

@@ -12,7 +12,7 @@ use crate::registers::{ChangedNames, Instruction, RAX, RBX, RCX, execute};
 use crate::{user, vidar};
 
 /// Numbers of no hypercall.
-const UNKNOWN: [u64; 4] = [4, 0xffff_ffff, 1 << 32, u64::MAX];
+const UNKNOWN: [u64; 4] = [6, 0xffff_ffff, 1 << 32, u64::MAX];
 
 #[unsafe(naked)]
 extern "C" fn vmcall_at_cpl3() {
@@ -56,6 +56,8 @@ pub fn hypercall(line: &mut Line) {
     line.item("status", status(Call::Status as u64, 0, 0));
     line.item("exits", status(Call::Exits as u64, 0, ExitKind::Hypercall as u64));
     line.item("log", status(Call::Log as u64, 0, 0));
+    line.item("memory", status(Call::Memory as u64, 0, 0));
+    line.item("commit", status(Call::Commit as u64, 0, 0));
 
     let cpus = vidar::call(Call::Status as u64, 0, 0, 0).map_or(0, |answer| answer.rsi);
     line.item("exits-of-no-cpu", status(Call::Exits as u64, cpus, 0));

@@ -1,0 +1,176 @@
+//! Rules that a manual gives for a state, as tables. [`broken`] finds those that a state breaks, with the values that
+//! break them: what a rule reads is recorded while it is asked.
+
+use core::cell::Cell;
+use core::fmt;
+
+/// What a table of rules is about.
+pub trait Subject: 'static {
+    /// The state that the rules judge.
+    type State<'a>: Asked;
+}
+
+/// A state that records what is read of it.
+pub trait Asked {
+    /// Returns the record of what has been read.
+    fn record(&self) -> &Record;
+
+    /// Returns the name of a value that the record holds under `key`.
+    fn name(key: u32) -> &'static str;
+}
+
+/// A rule.
+pub struct Rule<S: Subject> {
+    /// The number of the rule. It is unique among the rules of an extension.
+    pub id: &'static str,
+    /// The rule as a sentence.
+    pub says: &'static str,
+    /// Returns true if the state keeps the rule.
+    pub holds: fn(&S::State<'_>) -> bool,
+}
+
+/// The rules of one section of a manual.
+pub struct Section<S: Subject> {
+    /// The manual, with its volume.
+    pub manual: &'static str,
+    /// The number of the section, which differs between editions.
+    pub number: &'static str,
+    /// The title of the section.
+    pub title: &'static str,
+    /// The rules.
+    pub rules: &'static [Rule<S>],
+}
+
+/// Asks the rules of `sections` about `state`, and calls `found` with each rule that the state breaks.
+#[cold]
+#[inline(never)] // once for each extension
+pub fn broken<S: Subject>(sections: &[Section<S>], state: &S::State<'_>, found: &mut dyn FnMut(&Broken<'_>)) {
+    for Section { manual, number, title, rules } in sections {
+        for Rule { id, says, holds } in *rules {
+            state.record().forget();
+            if !holds(state) {
+                let (record, name) = (state.record(), <S::State<'_> as Asked>::name);
+                found(&Broken { id, says, section: (manual, number, title), record, name });
+            }
+        }
+    }
+}
+
+/// The most values that a record holds. No rule reads more of one thing that it judges.
+const VALUES: usize = 8;
+
+/// The last values that were read of a state, each under its key.
+#[derive(Debug, Default)]
+pub struct Record {
+    values: [Cell<(u32, u64)>; VALUES],
+    count: Cell<usize>,
+}
+
+impl Record {
+    /// Adds `value` under `key`, unless the record has it already or is full.
+    #[cold]
+    #[inline(never)] // every rule reads
+    pub fn add(&self, key: u32, value: u64) {
+        let count = self.count.get();
+        if count < VALUES && self.iter().all(|known| known != (key, value)) {
+            self.values[count].set((key, value));
+            self.count.set(count + 1);
+        }
+    }
+
+    /// Empties the record. A rule that judges several things alike calls it before each of them.
+    pub fn forget(&self) {
+        self.count.set(0);
+    }
+
+    /// Returns the keys and values in the order in which they were read.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.values.iter().take(self.count.get()).map(Cell::get)
+    }
+}
+
+/// A rule that a state breaks. As text it names the rule, its place in the manual, and the values that break it.
+#[derive(Debug)]
+pub struct Broken<'a> {
+    /// The number of the rule.
+    pub id: &'static str,
+    says: &'static str,
+    section: (&'static str, &'static str, &'static str),
+    record: &'a Record,
+    name: fn(u32) -> &'static str,
+}
+
+impl fmt::Display for Broken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, says, section: (manual, number, title), record, name } = self;
+        write!(f, "  breaks rule {id} of {manual}, {number} \"{title}\":\n    {says}\n   ")?;
+        record.iter().try_for_each(|(key, value)| write!(f, " {} {value:#x}", name(key)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Numbers([u64; 3], Record);
+
+    impl Numbers {
+        fn get(&self, index: u32) -> u64 {
+            let value = self.0[index as usize];
+            self.1.add(index, value);
+            value
+        }
+    }
+
+    impl Asked for Numbers {
+        fn record(&self) -> &Record {
+            &self.1
+        }
+        fn name(key: u32) -> &'static str {
+            ["one", "two", "three"][key as usize]
+        }
+    }
+
+    struct Kind;
+
+    impl Subject for Kind {
+        type State<'a> = Numbers;
+    }
+
+    const SECTIONS: &[Section<Kind>] = &[Section {
+        manual: "The Manual",
+        number: "1.2",
+        title: "Numbers",
+        rules: &[
+            Rule { id: "N1", says: "The first exceeds the second.", holds: |n| n.get(0) > n.get(1) },
+            Rule { id: "N2", says: "The third is 0.", holds: |n| n.get(2) == 0 },
+        ],
+    }];
+
+    fn found(numbers: [u64; 3]) -> Vec<String> {
+        let mut texts = Vec::new();
+        broken(SECTIONS, &Numbers(numbers, Record::default()), &mut |broken| texts.push(broken.to_string()));
+        texts
+    }
+
+    #[test]
+    fn a_broken_rule_is_named_with_the_values_that_it_has_read() {
+        assert_eq!(found([2, 1, 0]), [""; 0]);
+        let first = "  breaks rule N1 of The Manual, 1.2 \"Numbers\":\n    The first exceeds the second.\n    one 0x1 two 0x2";
+        assert_eq!(found([1, 2, 0]), [first]);
+        assert_eq!(found([1, 2, 3]).len(), 2, "the second rule is asked as well");
+    }
+
+    #[test]
+    fn a_record_holds_each_value_once_and_drops_those_that_do_not_fit() {
+        let record = Record::default();
+        for key in [1, 1, 2, 1] {
+            record.add(key, 7);
+        }
+        assert_eq!(record.iter().collect::<Vec<_>>(), [(1, 7), (2, 7)]);
+        (0..100).for_each(|key| record.add(key, 0));
+        assert_eq!(record.iter().count(), VALUES);
+        record.forget();
+        assert_eq!(record.iter().count(), 0);
+    }
+}

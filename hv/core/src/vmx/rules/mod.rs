@@ -1,0 +1,72 @@
+//! The rules of VM entry, all of which the state in the VMCS must keep. An entry that fails says only in which group of rules
+//! the broken one is; [`broken`] names it. Intel SDM Vol. 3C, chapter 27 "VM Entries".
+//!
+//! Each file has the rules of some sections as a table of [`Rule`](state::Rule). A rule reads the [`State`](state::State), which
+//! records what it reads for the report. `hv/core/tests/entry_rules` has a state for each rule that breaks it alone.
+//!
+//! Not here are rules of features that Vidar hides from its guest and never uses: FRED, user interrupts, Intel PT and
+//! branch records with the bits that each CPU allows, IPI virtualization, HLAT, and the virtualization of
+//! IA32_SPEC_CTRL.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`state`] | What the rules judge: fields, memory, and facts about the CPU. |
+//! | [`facts`] | What the rules must know of the CPU. |
+//! | [`bits`] | Bits of controls that only the rules know. |
+//! | [`fields`] | Fields that only the rules read, and the names of all fields. |
+//! | [`values`] | What the values of MSRs must be. |
+//! | [`controls`] | VM-execution controls. |
+//! | [`transitions`] | VM-exit controls and VM-entry controls. |
+//! | [`injection`] | The event that an entry injects. |
+//! | [`host`] | The host-state area. |
+//! | [`registers`] | Control registers, debug registers and MSRs. |
+//! | [`segments`] | Segment registers. |
+//! | [`descriptors`] | Descriptor-table registers. |
+//! | [`rip_flags`] | RIP, RFLAGS and SSP. |
+//! | [`activity`] | Non-register state. |
+//! | [`pdptes`] | Page-directory-pointer-table entries. |
+//! | [`msrs`] | The list of MSRs that an entry loads. |
+
+pub mod activity;
+pub mod bits;
+pub mod controls;
+pub mod descriptors;
+pub mod facts;
+pub mod fields;
+pub mod host;
+pub mod injection;
+pub mod msrs;
+pub mod pdptes;
+pub mod registers;
+pub mod rip_flags;
+pub mod segments;
+pub mod state;
+pub mod transitions;
+pub mod values;
+
+use self::state::{Section, State};
+use crate::vmm::rules::{self, Broken};
+
+/// All rules, in the order in which the CPU checks them: controls and the host's state, then the guest's, then MSRs.
+pub static SECTIONS: [Section; 14] = [
+    controls::SECTION,
+    transitions::EXIT,
+    transitions::ENTRY,
+    injection::SECTION,
+    host::REGISTERS,
+    host::SEGMENTS,
+    host::ADDRESS_SPACE,
+    registers::SECTION,
+    segments::SECTION,
+    descriptors::SECTION,
+    rip_flags::SECTION,
+    activity::SECTION,
+    pdptes::SECTION,
+    msrs::SECTION,
+];
+
+/// Calls `found` with each rule that `state` breaks.
+#[cold]
+pub fn broken(state: &State<'_>, found: &mut dyn FnMut(&Broken<'_>)) {
+    rules::broken(&SECTIONS, state, found);
+}

@@ -1,0 +1,162 @@
+//! The rules of VMRUN, asked about VMCBs that Vidar's own code has set up.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use vidar_core::mem::addr::Hpa;
+use vidar_core::svm::rules::state::{Facts, State};
+use vidar_core::svm::rules::{SECTIONS, broken};
+use vidar_core::svm::vmcb::{Clean, Control, Page, Save};
+use vidar_core::svm::{event, guest_state, setup};
+use vidar_core::vmm::cpu_state::CpuState;
+use vidar_core::vmm::outcome::Exception;
+use vidar_core::x86::cpuid::Leaf;
+use zerocopy::FromZeros;
+
+const FACTS: Facts = Facts { address_bits: 40, cr4: 0x7ff, efer: 0x1d01 };
+
+/// The number of a rule, and a change of a valid VMCB that breaks it alone.
+type Case = (&'static str, fn(&mut Page));
+
+fn save(page: &mut Page) -> &mut Save {
+    page.save_mut(Clean::ALL)
+}
+
+fn control(page: &mut Page) -> &mut Control {
+    page.control_mut(Clean::ALL)
+}
+
+/// Puts the guest into 64-bit mode.
+fn long_mode(page: &mut Page) {
+    let save = save(page);
+    (save.efer, save.cr0, save.cr4, save.cs.attributes) = (0x1500, 0x8000_0011, 0x20, 0x29b);
+}
+
+const CASES: &[Case] = &[
+    ("A1", |p| save(p).efer = 0),
+    ("A2", |p| save(p).cr0 |= 1 << 29),
+    ("A3", |p| save(p).cr0 |= 1 << 32),
+    ("A4a", |p| {
+        long_mode(p);
+        save(p).cr3 = 1 << 40;
+    }),
+    ("A4b", |p| save(p).cr4 |= 1 << 30),
+    ("A5", |p| save(p).dr6 |= 1 << 32),
+    ("A5", |p| save(p).dr7 |= 1 << 63),
+    ("A6", |p| save(p).efer |= 1 << 63),
+    ("A6", |p| save(p).efer |= 1 << 13),
+    ("A7a", |p| {
+        long_mode(p);
+        save(p).cr4 = 0;
+    }),
+    ("A7b", |p| {
+        long_mode(p);
+        save(p).cr0 &= !1;
+    }),
+    ("A8", |p| {
+        long_mode(p);
+        save(p).cs.attributes |= 1 << 10;
+    }),
+    ("A9a", |p| control(p).intercepts[4] &= !1),
+    ("A9b", |p| control(p).guest_asid = 0),
+    ("A10", |p| control(p).msrpm_base_pa = (1 << 40) - 0x1000),
+    ("A10", |p| control(p).iopm_base_pa = u64::MAX),
+    ("A11a", |p| control(p).eventinj = 0x8000_0100),
+    ("A11b", |p| control(p).eventinj = 0x8000_0302),
+    ("A11b", |p| control(p).eventinj = 0x8000_0320),
+    ("A11c", |p| {
+        long_mode(p);
+        control(p).eventinj = 0x8000_0305;
+    }),
+    ("A12a", |p| control(p).n_cr3 |= 1 << 40),
+    ("A12b", |p| save(p).g_pat = 2),
+];
+
+/// Returns the first VMCB of a CPU, as Vidar sets it up for a guest in the state after INIT.
+fn valid() -> Page {
+    let mut page = Page::new_zeroed();
+    save(&mut page).g_pat = 0x0007_0406_0007_0406;
+    setup::controls(&mut page, Hpa(0x5000), Hpa(0x7000), true);
+    guest_state::load(&mut page, &CpuState::after_init(0));
+    page
+}
+
+fn found(page: &Page, facts: &Facts) -> Vec<&'static str> {
+    let mut ids = Vec::new();
+    broken(&State::new(page, facts), &mut |broken| ids.push(broken.id));
+    ids
+}
+
+#[test]
+fn a_vmcb_that_vidar_sets_up_breaks_no_rule() {
+    let mut page = valid();
+    assert_eq!(found(&page, &FACTS), [""; 0]);
+    setup::startup(&mut page, 0x9a);
+    assert_eq!(found(&page, &FACTS), [""; 0]);
+    for event in [event::NMI, event::SINGLE_STEP, event::inject(Exception::GeneralProtection, true)] {
+        control(&mut page).eventinj = event;
+        assert_eq!(found(&page, &FACTS), [""; 0], "{event:#x}");
+    }
+    long_mode(&mut page);
+    assert_eq!(found(&page, &FACTS), [""; 0]);
+}
+
+#[test]
+fn each_case_breaks_its_rule_alone() {
+    for (id, change) in CASES {
+        let mut page = valid();
+        change(&mut page);
+        assert_eq!(found(&page, &FACTS), [*id]);
+    }
+}
+
+#[test]
+fn every_rule_has_a_number_of_its_own_a_sentence_and_a_case() {
+    let rules: Vec<_> = SECTIONS.iter().flat_map(|section| section.rules).collect();
+    let unique: BTreeSet<_> = rules.iter().map(|rule| rule.id).collect();
+    assert_eq!(unique.len(), rules.len(), "a number stands for two rules");
+    assert_eq!(unique, CASES.iter().map(|(id, _)| *id).collect());
+    for rule in rules {
+        assert!(rule.says.ends_with('.') && rule.says.starts_with(char::is_uppercase), "{}", rule.id);
+    }
+}
+
+#[test]
+fn a_report_names_the_rule_its_section_and_the_values() {
+    let mut page = valid();
+    save(&mut page).cr4 = 1 << 30;
+    let mut texts = Vec::new();
+    broken(&State::new(&page, &FACTS), &mut |broken| texts.push(broken.to_string()));
+    let expected = "  breaks rule A4b of AMD APM Vol. 2, 15.5.1 \"Basic Operation\":\n    \
+                    CR4 has only bits that exist.\n    CR4 0x40000000";
+    assert_eq!(texts, [expected]);
+}
+
+#[test]
+fn the_bits_of_cr4_and_efer_that_exist_are_those_of_features() {
+    let cpuid = |leaf, _| match leaf {
+        0 => Leaf { eax: 0xd, ..Leaf::default() },
+        7 => Leaf { ebx: 1 << 7, ..Leaf::default() },
+        0x8000_0000 => Leaf { eax: 0x8000_0008, ..Leaf::default() },
+        0x8000_0001 => Leaf { edx: 1 << 11 | 1 << 20 | 1 << 29, ..Leaf::default() },
+        0x8000_0008 => Leaf { ebx: 1 << 20, ..Leaf::default() },
+        _ => Leaf::default(),
+    };
+    assert_eq!(Facts::new(40, cpuid), Facts { address_bits: 40, cr4: 0x10_07ff, efer: 0x1d01 });
+}
+
+proptest! {
+    #[test]
+    fn asking_never_panics(bits in any::<u32>(), values in any::<[u64; 12]>(), attributes in any::<u16>()) {
+        let mut page = valid();
+        let [cr0, cr3, cr4, efer, dr6, dr7, g_pat, iopm, msrpm, event, root, allowed] = values;
+        let save = save(&mut page);
+        (save.cr0, save.cr3, save.cr4, save.efer, save.g_pat) = (cr0, cr3, cr4, efer, g_pat);
+        (save.dr6, save.dr7, save.cs.attributes) = (dr6, dr7, attributes);
+        let control = control(&mut page);
+        (control.iopm_base_pa, control.msrpm_base_pa, control.n_cr3) = (iopm, msrpm, root);
+        control.eventinj = event;
+        let facts = Facts { address_bits: bits, cr4: allowed, efer: allowed };
+        broken(&State::new(&page, &facts), &mut |broken| assert!(!broken.to_string().is_empty()));
+    }
+}
