@@ -4,10 +4,9 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::changelog;
 use super::gzip::gzip;
-use super::tool_pages;
 use super::version::Version;
+use super::{changelog, manual, tool_pages};
 use crate::paths;
 
 /// What the files are made from.
@@ -37,7 +36,7 @@ pub struct File {
 type Make = fn(&Source) -> Result<Vec<u8>>;
 
 /// Each file's path, permissions and content.
-const FILES: [(&str, u32, Make); 9] = [
+const FILES: [(&str, u32, Make); 10] = [
     ("boot/vidar.elf", 0o644, |source| Ok(source.image.clone())),
     ("etc/default/grub.d/vidar.cfg", 0o644, |_| read("grub/vidar.cfg")),
     ("etc/grub.d/11_vidar", 0o755, |_| read("grub/11_vidar")),
@@ -48,7 +47,10 @@ const FILES: [(&str, u32, Make); 9] = [
     }),
     ("usr/share/doc/vidar/copyright", 0o644, |_| read("LICENSE-MIT")),
     ("usr/share/lintian/overrides/vidar", 0o644, |_| read("xtask/src/package/lintian-overrides")),
-    ("usr/share/man/man1/vidarctl.1.gz", 0o644, |_| gzip(&tool_pages::manual()?)),
+    ("usr/share/man/man1/vidarctl.1.gz", 0o644, |source| {
+        gzip(&tool_pages::manual(&source.version, source.date)?)
+    }),
+    ("usr/share/man/man7/vidar.7.gz", 0o644, |source| gzip(&manual::manual(&source.version, source.date)?)),
 ];
 
 /// Makes all files.

@@ -5,6 +5,8 @@
 //! | [`contents`] | the table of the package's files |
 //! | [`control`] | what dpkg is told of the package |
 //! | [`scripts`] | the scripts that dpkg runs |
+//! | [`manual`], [`settings`] | the manual of Vidar, and the settings of the menu that it describes |
+//! | [`page`] | a manual page in roff |
 //! | [`tool_pages`] | the manual and the completion of vidarctl |
 //! | [`changelog`] | Debian's changelog, from the project's |
 //! | [`version`], [`date`] | the package's version, and dates as text |
@@ -19,7 +21,10 @@ mod deb;
 mod gzip;
 #[cfg(test)]
 mod lifecycle;
+mod manual;
+mod page;
 mod scripts;
+mod settings;
 mod tool_pages;
 mod version;
 
