@@ -18,6 +18,8 @@ mod contents;
 mod control;
 mod date;
 mod deb;
+#[cfg(test)]
+mod generator;
 mod gzip;
 #[cfg(test)]
 mod lifecycle;
