@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::paths::{self, BARE_TARGET, GUEST_TARGET};
-use crate::source;
+use crate::{prefixes, source};
 
 /// The programs for the ISO.
 #[derive(Debug, Clone)]
@@ -31,10 +31,11 @@ pub fn vidarctl() -> Result<PathBuf> {
     Ok(paths::vidarctl())
 }
 
-/// Builds a program that users get, and tells it the commit that it is built from.
+/// Builds a program that users get, and tells it the commit that it is built from. Its bytes depend on the commit and the
+/// toolchain alone.
 fn product(what: &[&str], target: &str) -> Result<()> {
     let mut command = cargo_command(&["build", "--release", "--target", target]);
-    command.args(what).env_remove(source::COMMIT_VARIABLE);
+    command.args(what).args(["--config", &prefixes::config(target)?]).env_remove(source::COMMIT_VARIABLE);
     if let Some(commit) = source::commit() {
         command.env(source::COMMIT_VARIABLE, commit);
     }

@@ -21,6 +21,7 @@ mod modules;
 mod package;
 mod packages;
 mod paths;
+mod prefixes;
 mod probe_image;
 mod progress;
 mod run;
