@@ -4,13 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use xshell::{Shell, cmd};
+use anyhow::{Context, Result};
 
 use crate::grub::{self, Menu};
 use crate::guests::{self, Freshness};
 use crate::manifest::{self, Guest};
-use crate::{initrds, kernel_file, paths, progress, source};
+use crate::{initrds, kernel_file, paths, progress};
 
 /// The contents of an ISO.
 #[derive(Debug, Clone)]
@@ -67,7 +66,7 @@ pub fn make(recipe: &Recipe, output: &Path) -> Result<()> {
     // The image is made beside its final path and then renamed, so that nobody sees an incomplete one.
     let image = tempfile::Builder::new().prefix(".vidar-").suffix(".iso").tempfile_in(&folder);
     let image = image.with_context(|| format!("cannot write into {}", folder.display()))?.into_temp_path();
-    grub_mkrescue(tree.path(), &image)?;
+    grub::medium::make(tree.path(), &image)?;
     fs::set_permissions(&image, fs::Permissions::from_mode(0o644))?;
     image.persist(output).with_context(|| format!("cannot write {}", output.display()))?;
     Ok(())
@@ -75,24 +74,5 @@ pub fn make(recipe: &Recipe, output: &Path) -> Result<()> {
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
-    Ok(())
-}
-
-/// Makes a hybrid image. grub-mkrescue makes it bootable by each firmware for which GRUB is installed.
-fn grub_mkrescue(tree: &Path, image: &Path) -> Result<()> {
-    let shell = Shell::new()?;
-    let tool =
-        ["grub-mkrescue", "grub2-mkrescue"].into_iter().find(|tool| crate::packages::has_program(tool));
-    let tool = tool.context("there is no grub-mkrescue: `cargo xtask setup` installs it")?;
-    // Some BIOSes boot from a stick only if a partition in its MBR is active. The partition that protects the GPT must
-    // not be active (UEFI Specification 2.10, 5.2.3 "Protective MBR"), so this adds an empty partition of one block.
-    let active = ["-boot_image", "any", "mbr_force_bootable=on"];
-    let made =
-        cmd!(shell, "{tool} --locales= --fonts= --themes= -o {image} {tree} -- -volid VIDAR {active...}");
-    let made = made.env(source::DATE_VARIABLE, source::date()?.to_string());
-    let output = made.quiet().ignore_status().output()?;
-    if !output.status.success() {
-        bail!("grub-mkrescue failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
     Ok(())
 }

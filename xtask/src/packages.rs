@@ -28,7 +28,7 @@ const NEEDS: &[Need] = &[
     Need { package: "vgabios", proofs: VGA_BIOSES },
     // QEMU is needed even where there is no KVM, since some tests run in QEMU without it.
     Need { package: "qemu-system-x86", proofs: &["qemu-system-x86_64"] },
-    Need { package: "grub-common", proofs: &["grub-mkrescue"] },
+    Need { package: "grub-common", proofs: &["grub-mkimage", "grub2-mkimage"] },
     Need { package: "grub-pc-bin", proofs: &["/usr/lib/grub/i386-pc/multiboot2.mod"] },
     Need { package: "grub-efi-amd64-bin", proofs: &["/usr/lib/grub/x86_64-efi/multiboot2.mod"] },
     Need { package: "ovmf", proofs: &[UEFI] },

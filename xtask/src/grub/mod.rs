@@ -1,6 +1,7 @@
 //! GRUB's menu: fills the template in `grub/` with two entries for each guest and with Vidar's boot options.
 
 mod debug_console;
+pub mod medium;
 mod options;
 
 use std::fmt::Write;
