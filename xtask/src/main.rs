@@ -1,11 +1,14 @@
 //! `cargo xtask`: the command line for all work on the project.
+// tidy: long because it is the table of all commands and options, with their help
 
 mod archive;
 mod bench;
 mod build;
+mod cargo_tools;
 mod checks;
 mod cmdline;
 mod console;
+mod dist;
 mod distribution;
 mod emulators;
 mod grub;
@@ -80,6 +83,12 @@ enum Task {
         #[arg(long, value_name = "VERSION")]
         package_version: Option<String>,
     },
+    /// Make all files of a release in target/dist
+    ///
+    /// These are the ISO, the package, the hypervisor, `vidarctl`, lists of the crates that both are made of, with versions
+    /// and licences, and the checksums of all. From the same commit and packages everybody makes the same files. It builds
+    /// cargo-cyclonedx under target/tools where that is missing.
+    Dist,
     /// Boot a guest and make this terminal its console
     ///
     /// Ctrl-A x quits, and `poweroff` in the guest ends it as well. Bochs shows the guest's screen by VNC, on port 5900
@@ -159,7 +168,7 @@ enum Task {
     /// It builds cargo-deny under target/tools where that is missing. Known faults are checked where their list can be
     /// fetched.
     Deny,
-    /// Remove ISOs, logs and what the emulators left; `cargo clean` removes what was built
+    /// Remove ISOs, releases, logs and what the emulators left; `cargo clean` removes what was built
     Clean {
         /// Also remove the guests' kernels; the next task fetches them again
         #[arg(long)]
@@ -271,6 +280,7 @@ fn perform(task: Task) -> Result<bool> {
         Task::Iso(args) => drop(iso(args)?),
         Task::Usb(args) => usb(args)?,
         Task::Deb { package_version } => package::run(package_version.as_deref())?,
+        Task::Dist => dist::run()?,
         Task::Run(args) => run(args)?,
         Task::Test {
             list,

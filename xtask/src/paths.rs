@@ -72,6 +72,11 @@ pub fn default_iso() -> PathBuf {
     target().join("vidar.iso")
 }
 
+/// The folder of the files of a release, which `cargo xtask dist` makes.
+pub fn dist() -> PathBuf {
+    target().join("dist")
+}
+
 /// The path of the hypervisor, once it is built.
 pub fn hypervisor() -> PathBuf {
     target().join(BARE_TARGET).join("release/vidar-hv")
@@ -91,7 +96,7 @@ pub fn ensure(dir: PathBuf) -> Result<PathBuf> {
 /// Removes what xtask has made, other than what Cargo has built. The guests' kernels are removed only if `guests_too`
 /// is true.
 pub fn clean(guests_too: bool) -> Result<()> {
-    let mut made = vec![default_iso(), machines()];
+    let mut made = vec![default_iso(), dist(), machines()];
     if guests_too {
         made.push(guests());
     }
