@@ -109,16 +109,19 @@ impl Installation {
     }
 
     fn output(&self, name: &str) -> Printed {
-        // Debian's and Ubuntu's shell, where it is installed.
-        let shell = if packages::has_program("dash") { "dash" } else { "sh" };
         let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
-        let mut command = Command::new(shell);
+        let mut command = Command::new(shell());
         command.arg(self.path("grub.d").join(name)).env("PATH", path).stdin(Stdio::null());
         let output = command.envs(self.environment.clone()).output().unwrap();
         let printed = Printed { menu: characters(&output.stdout), messages: characters(&output.stderr) };
         assert!(output.status.success(), "{name}: {printed:?}");
         printed
     }
+}
+
+/// Returns the shell of Debian and Ubuntu, or the machine's own if that is not installed.
+pub fn shell() -> &'static str {
+    if packages::has_program("dash") { "dash" } else { "sh" }
 }
 
 /// Has GRUB's own program look for syntax errors, if it is installed.

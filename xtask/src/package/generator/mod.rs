@@ -7,6 +7,7 @@ mod compare;
 mod host;
 mod installation;
 mod menu;
+mod settings;
 
 use self::bare::{entry, head, menu_of, with_command_line};
 use self::boot::Boot;
