@@ -14,6 +14,8 @@ pub struct Boot {
     /// What Linux has in `/proc/cmdline`.
     pub command_line: String,
     pub initrds: Vec<File>,
+    /// The screen that GRUB sets, where an empty text is the default of a platform.
+    pub screen: String,
     /// The modules of GRUB that have been loaded, without repetitions.
     pub modules: Vec<String>,
     /// The commands that this model does not know.
@@ -30,6 +32,7 @@ impl Boot {
                 boot.command(words(command, &variables), &mut variables);
             }
         }
+        boot.screen = variables.remove("gfxpayload").unwrap_or_default();
         boot
     }
 
@@ -61,6 +64,12 @@ impl Boot {
                 *self =
                     Self { image: Some((file(path), joined(options))), kernel: None, ..std::mem::take(self) };
                 self.initrds.clear();
+                // GRUB takes this from the image's header, and the variables before do not matter.
+                variables.insert("gfxpayload".into(), "auto".into());
+            }
+            // A function of `10_linux`.
+            ("gfxmode", [mode]) => {
+                variables.insert("gfxpayload".into(), mode.clone());
             }
             ("module2", [path, arguments @ ..]) if self.kernel.is_none() => {
                 assert!(self.image.is_some(), "`module2` follows `multiboot2`");

@@ -111,6 +111,15 @@ fn image_and_kernels_are_found_wherever_boot_is() {
 }
 
 #[test]
+fn the_screen_is_that_of_the_entry_without_vidar() {
+    let bare = with_command_line("ro");
+    for (set, screen) in [("", ""), ("text", "text"), ("'1024x768x32,keep'", "1024x768x32,keep")] {
+        let line = if set.is_empty() { String::new() } else { format!("\tset gfxpayload={set}\n") };
+        assert_eq!(run(&bare.replace("\tinsmod gzio\n", &line))[0].screen, screen);
+    }
+}
+
+#[test]
 fn ubuntus_entries_keep_what_is_special_about_them() {
     let bare = format!(
         "{}\trecordfail\n\tload_video\n\tgfxmode $linux_gfx_mode\n\tinsmod gzio\n\tinsmod fs_of_system\n\
@@ -128,7 +137,7 @@ fn ubuntus_entries_keep_what_is_special_about_them() {
         let boots = check(&bare, &menu, ("system", "/boot/vidar.elf"), &variables);
         assert!(boots[0].command_line.ends_with(end));
         assert_eq!(boots[0].initrds.len(), initrds);
-        assert!(boots[0].others.contains(&vec!["gfxmode".to_owned(), "keep".to_owned()]));
+        assert_eq!(boots[0].screen, "keep");
     }
 }
 
