@@ -25,7 +25,12 @@ const EXIT_STATUS: &str = "\
 Exit status:
   0  the answer was printed
   1  there is no answer, for example since this Linux does not run under Vidar
-  2  the command line is wrong";
+  2  the command line is wrong
+Of `vidarctl doctor`:
+  0  this machine can run Vidar, or runs under it
+  1  it cannot
+  2  the command line is wrong
+  3  it is not known, since it takes more rights to tell";
 
 /// A command of `vidarctl`. The first paragraph of its description says what it prints, and is in the README too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
@@ -45,6 +50,13 @@ pub enum Command {
     Log,
     /// the time-stamp counter, without Vidar as well
     Tsc,
+    /// whether this machine can run Vidar, and what stands in the way; without Vidar as well
+    ///
+    /// Each line has the state of what was looked at, its name, and what was found. Unless that is as Vidar needs it, the line
+    /// below says what to do. As root more is found out, and most of all with the module msr. Exit statuses: 0, this machine
+    /// can run Vidar, or it runs under Vidar; 1, it cannot, which is a "problem"; 2, the command line is wrong; 3, more rights
+    /// are needed to tell, which is "unknown". A "warning" changes nothing of that.
+    Doctor,
 }
 
 /// What a command line asks for.

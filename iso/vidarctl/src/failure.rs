@@ -5,7 +5,7 @@ use std::fmt;
 use vidar_abi::{Call, VERSION, Version};
 
 /// The sentence for a Linux that does not run under Vidar.
-pub const NOT_UNDER_VIDAR: &str =
+const NOT_UNDER_VIDAR: &str =
     "this Linux does not run under Vidar: choose an entry \"under Vidar\" in GRUB's menu";
 
 /// The reason why there is no answer.

@@ -8,7 +8,8 @@ use std::sync::Once;
 
 use vidar_abi::SIGNATURE_LEAF;
 
-use crate::failure::NOT_UNDER_VIDAR;
+/// What RAX returns if nobody has taken the hypercall. It is the status of no answer.
+const NO_ANSWER: u64 = u64::MAX;
 
 /// The registers that a hypercall takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +33,11 @@ pub struct Answer {
 
 /// Makes a hypercall.
 ///
-/// Without a hypervisor the instruction raises #UD. The program then prints that it does not run under Vidar, and ends. Other
-/// hypervisors take hypercalls only from the kernel: most of them return an error in RAX, and some raise an exception, which
-/// ends the program in the same way.
+/// Without a hypervisor the instruction raises #UD, and RAX is [`NO_ANSWER`]. Other hypervisors take hypercalls only from the
+/// kernel: most of them return an error in RAX, and some raise an exception, to which the answer is the same.
 pub fn call(request: Request) -> Answer {
     static PREPARE: Once = Once::new();
-    PREPARE.call_once(end_on_refusal);
+    PREPARE.call_once(survive_refusal);
     let Request { rax, rbx, rcx } = request;
     let mut answer = Answer { rax, rbx, rcx, ..Answer::default() };
     macro_rules! with {
@@ -100,18 +100,47 @@ fn amd() -> bool {
     })
 }
 
-/// Makes #UD and #GP, which arrive as SIGILL and SIGSEGV, end the program with a sentence.
-fn end_on_refusal() {
-    extern "C" fn handler(_: libc::c_int) {
-        for text in ["vidarctl: ", NOT_UNDER_VIDAR, "\n"] {
-            // SAFETY: write and _exit may be called in a signal handler, and the text is static.
-            unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+/// The encodings of VMCALL and VMMCALL.
+const INSTRUCTIONS: [[u8; 3]; 2] = [[0x0f, 0x01, 0xc1], [0x0f, 0x01, 0xd9]];
+
+/// Makes a hypercall that raises #UD or #GP, which arrive as SIGILL and SIGSEGV, return [`NO_ANSWER`]. The same signal at
+/// another instruction ends the program as usual.
+fn survive_refusal() {
+    extern "C" fn handler(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+        // SAFETY: the kernel passes the context of the instruction. Nothing else refers to it, and the handler may change
+        // its registers. RIP points to an instruction that the CPU has read, so it can be read here; after a jump to where
+        // nothing is, this read faults while the signal is blocked, and the kernel ends the program.
+        unsafe {
+            let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
+            let at = registers[libc::REG_RIP as usize];
+            if INSTRUCTIONS.contains(&(at as *const [u8; 3]).read_unaligned()) {
+                registers[libc::REG_RIP as usize] = at + 3;
+                registers[libc::REG_RAX as usize] = NO_ANSWER as i64;
+            } else {
+                libc::signal(signal, libc::SIG_DFL);
+            }
         }
-        // SAFETY: _exit may be called in a signal handler.
-        unsafe { libc::_exit(1) };
     }
     for signal in [libc::SIGILL, libc::SIGSEGV] {
-        // SAFETY: the handler calls only what a signal handler may.
-        unsafe { libc::signal(signal, handler as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+        // SAFETY: all fields of the structure may be zero. The handler calls only what a signal handler may.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as extern "C" fn(_, _, _) as libc::sighandler_t;
+            action.sa_flags = libc::SA_SIGINFO;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_hypercall_has_no_answer() {
+        // Where the tests run there is no hypervisor, or another one than Vidar, which gives an error.
+        let answer = call(Request { rax: 0, rbx: 1, rcx: 2 });
+        assert_ne!(answer.rbx, vidar_abi::MAGIC);
+        assert_ne!(answer.rax, 0);
     }
 }

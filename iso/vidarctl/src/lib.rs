@@ -1,6 +1,7 @@
 //! The program `vidarctl`. What is public is its command line, for whoever renders a man page or a completion from it.
 
 mod args;
+mod doctor;
 mod exits;
 mod failure;
 mod hypercall;
@@ -36,6 +37,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if command == Command::Doctor {
+        return examine(json);
+    }
     match answer(command, json) {
         Ok(text) => print(&text),
         Err(failure) => {
@@ -45,7 +49,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Returns the text that the command prints.
+/// Says whether this machine can run Vidar.
+fn examine(json: bool) -> ExitCode {
+    match doctor::examine(hypercall::call, hypercall::hypervisor()) {
+        Ok(verdict) => match print(&if json { verdict.json() } else { verdict.text() }) {
+            ExitCode::SUCCESS => ExitCode::from(verdict.exit_status()),
+            failed => failed,
+        },
+        Err(failure) => {
+            eprintln!("vidarctl: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns the text that the command prints. All commands but `doctor` have one.
 fn answer(command: Command, json: bool) -> Result<String, Failure> {
     if command == Command::Tsc {
         let tsc = hypercall::tsc();
@@ -81,7 +99,7 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
             }
             if json { log.json() } else { log.text() }
         }
-        Command::Tsc => unreachable!("the time-stamp counter is read above, without Vidar"),
+        Command::Doctor | Command::Tsc => unreachable!("these commands do not need Vidar"),
     })
 }
 

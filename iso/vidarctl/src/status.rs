@@ -44,19 +44,29 @@ impl Status {
     /// Formats the status for people.
     pub fn text(&self) -> String {
         let Self { vendor, cpus, .. } = self;
-        let size = self.size();
-        let pieces = self.memory.iter().map(|piece| format!("{:#x}-{:#x}", piece.base, piece.end()));
-        let pieces = pieces.collect::<Vec<_>>().join(", ");
         let plural = if *cpus == 1 { "" } else { "s" };
         format!(
             "Vidar    {}, hypercall ABI {}\nruns on  {}, {cpus} CPU{plural}\nexits    {}\n\
-             memory   {} ({size} bytes) at {pieces}\n",
+             memory   {}\n",
             Release(self.version_text(), self.commit),
             self.abi_text(),
             vendor.name(),
             grouped(self.exits),
-            memory(size),
+            self.memory_text(),
         )
+    }
+
+    /// Returns the size and the places of Vidar's memory.
+    pub fn memory_text(&self) -> String {
+        let size = self.size();
+        let pieces = self.memory.iter().map(|piece| format!("{:#x}-{:#x}", piece.base, piece.end()));
+        let pieces = pieces.collect::<Vec<_>>().join(", ");
+        format!("{} ({size} bytes) at {pieces}", memory(size))
+    }
+
+    /// Returns the version and the extension, for a sentence.
+    pub fn version_and_vendor(&self) -> String {
+        format!("{} on {}", Release(self.version_text(), self.commit), self.vendor.name())
     }
 
     /// Formats the status as JSON.

@@ -218,7 +218,7 @@ impl Course {
                 step(if side.under_vidar() {
                     vidarctl::check(&mut console, self.lane.extension())
                 } else {
-                    vidarctl::check_bare(&mut console)
+                    vidarctl::check_bare(&mut console, self.lane)
                 })?;
                 step(Facts::collect(&mut console, side.under_vidar()).map(|facts| {
                     let facts = Facts { announced: side == Side::Announced, ..facts };

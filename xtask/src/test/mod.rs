@@ -5,6 +5,7 @@ mod added_cpu;
 mod boots;
 mod devices;
 mod distribution;
+mod doctor;
 pub mod facts;
 mod faults;
 mod folders;
@@ -284,6 +285,10 @@ fn jobs<'a>(
         let check = move || added_cpu::run(name, under_vidar, tools);
         one(Lane::Svm.test(name), Lane::Svm.folder(name), report, check)
             .needing(vec![Ability::QemuNestedRealMode])
+    }));
+    jobs.extend(doctor::PATIENTS.iter().map(|patient| {
+        let folder = Lane::Svm.folder(patient.name);
+        one(Lane::Svm.test(patient.name), folder, report, move || patient.run(tools))
     }));
     jobs.extend(
         faults::FAULTS

@@ -3,10 +3,13 @@
 use anyhow::{Context, Result, ensure};
 use vidar_abi::Commit;
 
+use super::doctor::Doctor;
+use super::lane::Lane;
 use crate::console::Console;
 
-/// Checks that `vidarctl` fails without Vidar, and at a wrong command, each with a sentence that says why.
-pub fn check_bare(console: &mut Console) -> Result<()> {
+/// Checks that `vidarctl` fails without Vidar, and at a wrong command, each with a sentence that says why, and that it calls
+/// the machine one on which Vidar can run.
+pub fn check_bare(console: &mut Console, lane: Lane) -> Result<()> {
     let said = console.run("vidarctl status 2>&1; echo $?")?;
     let sentence =
         "vidarctl: this Linux does not run under Vidar: choose an entry \"under Vidar\" in GRUB's menu\n1\n";
@@ -14,6 +17,15 @@ pub fn check_bare(console: &mut Console) -> Result<()> {
     let said = console.run("vidarctl stats 2>&1; echo $?")?;
     let sentence = "vidarctl: there is no command stats: give one of the commands below\n";
     ensure!(said.starts_with(sentence) && said.ends_with("\n2\n"), "`vidarctl stats` said {said:?}");
+    let (doctor, said) = Doctor::ask(console)?;
+    // Without the module msr, a Linux before 6.8 does not know if firmware has switched AMD-V off.
+    let unknown = if lane.usual() == Lane::Svm { &["firmware-lock"][..] } else { &[] };
+    let fits = match (doctor.verdict.as_str(), doctor.status) {
+        ("can-run", 0) => doctor.with("unknown").is_empty(),
+        ("unknown", 3) => doctor.with("unknown") == unknown,
+        _ => false,
+    };
+    ensure!(fits && doctor.with("problem").is_empty(), "`vidarctl doctor` said {said}");
     Ok(())
 }
 
@@ -30,7 +42,12 @@ pub fn check(console: &mut Console, extension: &str) -> Result<()> {
     })?;
     run("status", &|said, release| status(said, release, extension))?;
     run("exits", &|said, _| exits(said))?;
-    run("log", &|said, release| log(said, release))
+    run("log", &|said, release| log(said, release))?;
+    let (doctor, said) = Doctor::ask(console)?;
+    let fits = doctor.verdict == "under-vidar" && doctor.status == 0;
+    let bad = [doctor.with("problem"), doctor.with("unknown")].concat();
+    ensure!(fits && bad.is_empty(), "`vidarctl doctor` said {said}");
+    Ok(())
 }
 
 /// Checks the version of `vidarctl`, which has the commit that it was built from if this is known. Returns both.
