@@ -16,6 +16,8 @@ pub struct Source {
     pub version: Version,
     /// The date of the source, in seconds since 1970.
     pub date: u64,
+    /// The copyright file.
+    pub copyright: String,
     /// The hypervisor's image.
     pub image: Vec<u8>,
     /// The program `vidarctl`.
@@ -45,7 +47,7 @@ const FILES: [(&str, u32, Make); 10] = [
     ("usr/share/doc/vidar/changelog.gz", 0o644, |source| {
         gzip(changelog::debian(&source.version, source.date)?.as_bytes())
     }),
-    ("usr/share/doc/vidar/copyright", 0o644, |_| read("LICENSE-MIT")),
+    ("usr/share/doc/vidar/copyright", 0o644, |source| Ok(source.copyright.clone().into())),
     ("usr/share/lintian/overrides/vidar", 0o644, |_| read("xtask/src/package/lintian-overrides")),
     ("usr/share/man/man1/vidarctl.1.gz", 0o644, |source| {
         gzip(&tool_pages::manual(&source.version, source.date)?)

@@ -102,6 +102,7 @@ impl System {
         let source = Source {
             version: Version::new(Some(version)).unwrap(),
             date: 1_700_000_000,
+            copyright: "copyright".into(),
             image: version.into(),
             vidarctl: b"vidarctl".into(),
         };

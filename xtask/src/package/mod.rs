@@ -8,6 +8,8 @@
 //! | [`manual`], [`settings`] | the manual of Vidar, and the settings of the menu that it describes |
 //! | [`page`] | a manual page in roff |
 //! | [`tool_pages`] | the manual and the completion of vidarctl |
+//! | [`copyright`] | the copyright file |
+//! | [`linked`], [`licence`] | the crates that are linked into the programs, and their licences |
 //! | [`changelog`] | Debian's changelog, from the project's |
 //! | [`version`], [`date`] | the package's version, and dates as text |
 //! | [`gzip`] | compressed files |
@@ -16,13 +18,16 @@
 mod changelog;
 mod contents;
 mod control;
+mod copyright;
 mod date;
 mod deb;
 #[cfg(test)]
 mod generator;
 mod gzip;
+mod licence;
 #[cfg(test)]
 mod lifecycle;
+mod linked;
 mod manual;
 mod page;
 mod scripts;
@@ -55,6 +60,7 @@ pub fn make(version: Version, programs: &Programs) -> Result<PathBuf> {
     let source = Source {
         version,
         date: source::date()?,
+        copyright: copyright::copyright()?,
         image: read(&programs.hypervisor)?,
         vidarctl: read(&programs.vidarctl)?,
     };

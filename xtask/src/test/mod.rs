@@ -20,6 +20,7 @@ mod nested;
 mod no_serial;
 mod obstacles;
 mod out_of_reach;
+mod package;
 mod pairs;
 mod power;
 mod probes;
@@ -307,6 +308,14 @@ fn jobs<'a>(
         Job::new(power::names(Lane::Svm, under_vidar), all)
     }));
     jobs.push(Job::new(usb::names(), move || usb::all(tools, report)));
+    // This test does not depend on the emulators, so it is not run with those of another suite.
+    if paths::suite().is_none() {
+        let check = move || {
+            report.result(package::NAME, Instant::now(), package::lintian(tools), None);
+            Ok(())
+        };
+        jobs.push(Job::new(vec![package::NAME.to_owned()], check).left_out(package::left_out()));
+    }
     jobs.extend(
         no_serial::DESKTOPS
             .iter()
