@@ -170,7 +170,7 @@ impl Archive {
 
     /// Downloads `package`, unless the same version has been downloaded before. A kernel and its modules are extracted
     /// from the same package, one after the other.
-    fn download(&self, package: &str) -> Result<PathBuf> {
+    pub fn download(&self, package: &str) -> Result<PathBuf> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _guard = ONE_AT_A_TIME.lock();
         let kept = paths::ensure(paths::packages())?.join(format!("{package}.deb"));

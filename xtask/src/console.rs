@@ -132,12 +132,17 @@ impl Console {
     /// From then on the kernel prints only emergencies on the console. Another message could come between the command's
     /// output and would be taken for a part of it.
     pub fn run(&mut self, command: &str) -> Result<String> {
+        self.run_within(command, ANSWER)
+    }
+
+    /// Does the same as [`Console::run`] for a command that may take longer.
+    pub fn run_within(&mut self, command: &str, within: Duration) -> Result<String> {
         self.commands += 1;
         let number = self.commands;
         // The marks are typed with quotes inside, so that they are not found in the echo of the line.
         self.type_line(&format!("{QUIET}; echo b''egin-{number}; {command}; echo e''nd-{number} $?"))?;
         self.expect(&format!("begin-{number}\r\n"), ANSWER)?;
-        let output = self.expect(&format!("end-{number} "), ANSWER)?.replace("\r\n", "\n");
+        let output = self.expect(&format!("end-{number} "), within)?.replace("\r\n", "\n");
         let status = self.expect("\r\n", ANSWER)?;
         self.expect(PROMPT, ANSWER)?;
         ensure!(status == "0", "`{command}` failed with status {status}: {}", output.trim());

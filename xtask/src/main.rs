@@ -104,7 +104,7 @@ enum Task {
         /// Print the names and run nothing
         #[arg(long)]
         list: bool,
-        /// Also boot a whole Debian, which is built first; this takes some minutes and 3 GiB
+        /// Also install Vidar's package in whole Debians on disks, which are built first; this takes 30 minutes and 3 GiB
         #[arg(long)]
         distribution: bool,
         /// Also show that QEMU loses a machine of several CPUs if each of them has a thread of its own

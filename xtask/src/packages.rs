@@ -21,6 +21,9 @@ const VGA_BIOSES: &[&str] = &["/usr/share/vgabios/vgabios.bin", "/usr/share/boch
 
 /// The UEFI firmware.
 pub const UEFI: &str = "/usr/share/ovmf/OVMF.fd";
+/// The UEFI firmware that can do Secure Boot, and its variables with Microsoft's keys.
+pub const UEFI_SECURE_BOOT: [&str; 2] =
+    ["/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"];
 
 const NEEDS: &[Need] = &[
     Need { package: "bochs", proofs: &["bochs"] },

@@ -63,6 +63,7 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     command.args(["-nodefaults", "-display", "none"]);
     command.args(["-vga", if spec.no_screen { "none" } else { "std" }]);
     let chipset = match spec.chipset {
+        _ if spec.secure_boot => "q35,smm=on",
         _ if spec.remaps_interrupts => "q35",
         Chipset::Pc => "pc",
         Chipset::Q35 => "q35",
@@ -91,7 +92,13 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     if spec.waits_for_debugger {
         command.arg("-S");
     }
-    if spec.uefi {
+    if spec.secure_boot {
+        // Only the firmware itself, in system management mode, may write its variables.
+        command.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+        for (file, access) in packages::UEFI_SECURE_BOOT.into_iter().zip(["readonly=on", "snapshot=on"]) {
+            command.args(["-drive", &format!("if=pflash,format=raw,{access},file={file}")]);
+        }
+    } else if spec.uefi {
         command.args(["-bios", packages::UEFI]);
     }
     if spec.fixed_clock {

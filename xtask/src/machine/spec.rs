@@ -92,9 +92,9 @@ pub struct Spec {
     pub no_serial: bool,
     /// True for a machine without a screen. In Bochs there is always one.
     pub no_screen: bool,
-    /// The ISO that the machine boots from.
+    /// The ISO, or the image of another disk, that the machine boots from. It stays as it is.
     pub iso: PathBuf,
-    /// The medium that the ISO is on.
+    /// The medium that the ISO is on. A disk that is no ISO is on a disk.
     pub medium: Medium,
     /// Other disks, which the guest writes to. Not possible in Bochs.
     pub disks: Vec<Disk>,
@@ -116,6 +116,8 @@ pub struct Spec {
     pub room_for_cpus: u32,
     /// True for a machine whose firmware is UEFI and not a BIOS.
     pub uefi: bool,
+    /// True for a Q35 whose firmware is UEFI with Secure Boot on, and with Microsoft's keys. Not possible in Bochs.
+    pub secure_boot: bool,
     /// The emulator's name for the CPU model; `None` means the emulator's default.
     pub cpu: Option<String>,
     /// True if the clock shall start at the same moment each time, so that runs can be compared tick by tick.

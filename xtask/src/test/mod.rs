@@ -54,7 +54,7 @@ use self::linux::{Course, FactStore};
 use self::report::Report;
 pub use self::tools::Tools;
 use crate::machine::abilities::Ability;
-use crate::{build, emulators, paths, probe_image, setup};
+use crate::{build, distribution as disks, emulators, paths, probe_image, setup};
 
 /// Which of the longer tests are run, and how long they take.
 #[derive(Debug, Clone, Copy)]
@@ -164,7 +164,10 @@ fn once(filter: Option<&str>, extent: Extent, report: &Report) {
         let ready = || -> Result<()> {
             setup::missing()?;
             build::all()?;
-            if extent.newest_kernels { linux::fetch_newest() } else { Ok(()) }
+            if extent.newest_kernels {
+                linux::fetch_newest()?;
+            }
+            if extent.distribution { disks::get() } else { Ok(()) }
         };
         match ready() {
             Ok(()) => in_machines(queue, report),
@@ -237,8 +240,10 @@ fn jobs<'a>(
     let nested_jobs = in_nested_kvm(vmx, tools, nested_found, report).chain(probes);
     jobs.extend(nested_jobs.map(|job| job.left_out(nested)));
     if extent.distribution {
-        let all = move || distribution::all(Lane::Svm, tools, report);
-        jobs.push(Job::new(distribution::names(Lane::Svm), all));
+        jobs.extend(distribution::COURSES.map(|course| {
+            let run = move || course.run(Lane::Svm, tools, report);
+            Job::new(course.names(Lane::Svm), run).needing(vec![Ability::QemuNestedRealMode])
+        }));
     }
     let courses = Course::all(extent.newest_kernels).into_iter();
     jobs.extend(courses.flat_map(|course| journeys(course, tools, found, report)));

@@ -305,7 +305,7 @@ fn complaints(messages: &str) -> BTreeSet<String> {
 
 /// Replaces the long numbers in a word. They are addresses of the kernel, which are random in each boot, or counts of
 /// ticks since power-on.
-fn without_long_numbers(word: &str) -> String {
+pub fn without_long_numbers(word: &str) -> String {
     let long = |part: &str| {
         let address =
             part.len() == 16 && part.starts_with("ffff") && part.bytes().all(|b| b.is_ascii_hexdigit());

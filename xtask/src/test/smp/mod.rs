@@ -154,7 +154,7 @@ impl Setup {
 }
 
 /// Returns the messages without those of a busy host.
-fn in_time(messages: &str) -> String {
+pub fn in_time(messages: &str) -> String {
     let kept = messages.lines().filter(|line| LATE_HOST.iter().all(|late| !line.contains(late)));
     kept.map(|line| format!("{line}\n")).collect()
 }

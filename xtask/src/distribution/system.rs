@@ -1,4 +1,4 @@
-//! Builds a whole Debian on a disk from packages, with its own kernel, initrd and systemd.
+//! Makes a Debian out of packages. It has no boot loader of its own yet.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,70 +7,60 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use xshell::{Shell, cmd};
 
-use crate::manifest::{Guest, Initrd, Kernel};
-use crate::{packages, paths, progress};
+use crate::{packages, progress};
 
-/// The packages that are installed in addition to those of every Debian.
-const PACKAGES: &str = "linux-image-amd64,initramfs-tools,systemd-sysv,udev,kmod,iproute2,iputils-ping";
+/// The packages that are installed in addition to those of every Debian. `grub-pc` has the settings and what updates the
+/// menu. The GRUB for UEFI conflicts with it as a whole, but not its parts. The last packages make partitions and file
+/// systems.
+const PACKAGES: &str = "linux-image-amd64,initramfs-tools,systemd-sysv,udev,kmod,iproute2,iputils-ping,grub-pc,\
+                        grub-efi-amd64-bin,grub-efi-amd64-signed,shim-signed,lvm2,dosfstools,fdisk";
 /// The label of the file system, by which the kernel's command line names it.
-const LABEL: &str = "vidar-debian";
-/// The size of the disk, which is a sparse file.
-const SIZE: &str = "3G";
-/// The content of the note beside the disk. If the note has another content, the disk is built again.
-const RECIPE: &str = "2\n";
+pub const LABEL: &str = "vidar-debian";
+/// The size of the disk, which is a sparse file. The system uses half of it.
+const SIZE: &str = "1536M";
+/// What is done to the system after the packages are there. `$1` is its folder.
+const HOOKS: [&str; 3] = [
+    // The machine belongs to the user and can only be reached by its serial line, so root needs no password.
+    "chroot \"$1\" passwd --delete root",
+    // These fire at random times and use the network, or take long in an emulator and have nothing to do here, so that
+    // no two boots would be alike.
+    "chroot \"$1\" systemctl mask apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer e2scrub_reap.service",
+    "echo vidar-debian >\"$1/etc/hostname\"",
+];
 
-/// A Debian system.
+/// A Debian on a disk without partitions, and its kernel and initrd as files.
 #[derive(Debug, Clone)]
-pub struct Distribution {
-    /// The disk. Guests write to it, so each uses a copy.
+pub struct System {
+    /// The disk.
     pub disk: PathBuf,
-    /// The kernel and the initrd, with the command line that Debian's own menu would have.
-    pub guest: Guest,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initrd.
+    pub initrd: PathBuf,
 }
 
-/// Returns the Debian system, which is built if necessary. It contains `vidarctl`.
-pub fn get(vidarctl: &Path) -> Result<Distribution> {
-    let home = paths::ensure(paths::guests().join("debian"))?;
-    let [disk, kernel, initrd, note] = ["disk", "vmlinuz", "initrd", "recipe"].map(|name| home.join(name));
-    if !fs::read_to_string(&note).is_ok_and(|old| old == RECIPE) {
-        build(vidarctl, &disk, &kernel, &initrd)?;
-        fs::write(&note, RECIPE)?;
-    }
-    let guest = Guest {
-        drivers: Vec::new(),
-        name: "debian".to_owned(),
-        title: "Debian".to_owned(),
-        kernel: Kernel::File(kernel),
-        initrds: vec![Initrd::File(initrd)],
-        cmdline: format!("root=LABEL={LABEL} ro console=ttyS0,115200"),
-    };
-    Ok(Distribution { disk, guest })
+/// Tells what the system is made from.
+pub fn recipe() -> String {
+    format!("{PACKAGES}\n{}\n", HOOKS.join("\n"))
 }
 
-fn build(vidarctl: &Path, disk: &Path, kernel: &Path, initrd: &Path) -> Result<()> {
+/// Makes the system in the folder `dir`.
+pub fn build(dir: &Path) -> Result<System> {
     if !packages::have_apt() {
         bail!("This system has no apt, which is needed to build a Debian.");
     }
     if !packages::has_program("mmdebstrap") {
         packages::install(&["mmdebstrap"])?;
     }
-    let dir = tempfile::tempdir()?;
-    let tar = dir.path().join("root.tar");
+    let system =
+        System { disk: dir.join("system"), kernel: dir.join("vmlinuz"), initrd: dir.join("initrd.img") };
+    let folder = tempfile::tempdir()?;
+    let tar = folder.path().join("root.tar");
     let (sources, suite) = sources()?;
-    let list = dir.path().join("sources.list");
+    let list = folder.path().join("sources.list");
     fs::write(&list, sources)?;
     progress::step(&format!("building a Debian {suite} from packages, which takes some minutes"), || {
-        let upload = format!("upload '{}' /usr/local/bin/vidarctl", vidarctl.display());
-        let hooks = [
-            upload.as_str(),
-            "chroot \"$1\" chmod 755 /usr/local/bin/vidarctl",
-            // The machine belongs to the user and can only be reached by its serial line, so root needs no password.
-            "chroot \"$1\" passwd --delete root",
-            // These timers fire at random times and use the network, so that no two boots would be alike.
-            "chroot \"$1\" systemctl mask apt-daily.timer apt-daily-upgrade.timer",
-            "echo vidar-debian >\"$1/etc/hostname\"",
-        ];
-        let hooks = hooks.map(|hook| format!("--customize-hook={hook}"));
+        let hooks = HOOKS.map(|hook| format!("--customize-hook={hook}"));
         let shell = Shell::new()?;
         let made = cmd!(
             shell,
@@ -80,10 +70,11 @@ fn build(vidarctl: &Path, disk: &Path, kernel: &Path, initrd: &Path) -> Result<(
         let said = String::from_utf8_lossy(&output.stderr);
         let errors: Vec<_> = said.lines().filter(|line| line.starts_with("E:")).collect();
         ensure!(output.status.success(), "mmdebstrap failed: {}", errors.join(" "));
-        take(&tar, "./boot/vmlinuz-*", kernel)?;
-        take(&tar, "./boot/initrd.img-*", initrd)?;
-        file_system(&tar, &dir.path().join("root"), disk)
-    })
+        take(&tar, "./boot/vmlinuz-*", &system.kernel)?;
+        take(&tar, "./boot/initrd.img-*", &system.initrd)?;
+        file_system(&tar, &folder.path().join("root"), &system.disk)
+    })?;
+    Ok(system)
 }
 
 /// The lines of a sources.list with this machine's Debian sources, and the name of their suite.
