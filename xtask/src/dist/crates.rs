@@ -16,6 +16,9 @@ use crate::{cargo_tools, paths, source};
 /// The version that is built where there is no cargo-cyclonedx.
 const VERSION: &str = "0.5.9";
 
+/// The beginning of a reference to a package in a folder.
+const FOLDER: &str = "path+file://";
+
 /// A crate's name and version.
 type Crate = (String, String);
 
@@ -36,14 +39,19 @@ pub fn list(program: &Program, to: &Path) -> Result<()> {
         }
     }
     let (linked, used) = (crates(program, LINKED)?, crates(program, USED)?);
-    let list = without_others(&without_folder(&listed?, &paths::root()), &used)?;
+    let list = without_others(&without_folder(&listed?, program.folder)?, &used)?;
     check(&list, &linked, &used, &paths::root())
         .with_context(|| format!("in the list of the crates of {}", program.package))?;
     fs::write(to, list).with_context(|| format!("cannot write {}", to.display()))
 }
 
+/// Returns cargo-cyclonedx, which is built if it is missing.
+pub fn tool() -> Result<PathBuf> {
+    cargo_tools::get("cargo-cyclonedx", VERSION)
+}
+
 fn generate(program: &Program, file: &str) -> Result<()> {
-    let mut tool = Command::new(cargo_tools::get("cargo-cyclonedx", VERSION)?);
+    let mut tool = Command::new(tool()?);
     tool.args(["cyclonedx", "--quiet", "--format", "json", "--spec-version", "1.5", "--no-build-deps"]);
     tool.args(["--target", program.target, "--override-filename", file]);
     tool.arg("--manifest-path").arg(paths::root().join(program.folder).join("Cargo.toml"));
@@ -55,9 +63,14 @@ fn generate(program: &Program, file: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns the list without the folder of the checkout, by which cargo tells the project's own packages from others.
-fn without_folder(list: &str, root: &Path) -> String {
-    list.replace(&format!("path+file://{}/", root.display()), "path+file:///")
+/// Returns the list without the folder of the checkout, by which cargo tells the project's own packages from others. The
+/// folder is a part of a URL there, which encodes some characters, so it is taken from the reference to the program itself.
+fn without_folder(list: &str, folder: &str) -> Result<String> {
+    let value: Value = serde_json::from_str(list)?;
+    let own = value["metadata"]["component"]["bom-ref"].as_str().unwrap_or_default();
+    let root = own.split_once(&format!("/{folder}#")).filter(|(root, _)| root.starts_with(FOLDER));
+    let (root, _) = root.with_context(|| format!("cargo-cyclonedx calls the program {own:?}"))?;
+    Ok(list.replace(&format!("{root}/"), &format!("{FOLDER}/")))
 }
 
 /// Returns the list without crates that are not `used`. cargo-cyclonedx asks cargo for the crates with the features that
@@ -148,11 +161,14 @@ struct Component {
 }
 
 /// Checks that the list has each crate that is `linked`, and beside these only some that are `used` to build, each with a
-/// licence. Neither a random number nor a folder of this machine may be in it.
+/// licence. Neither a random number nor a folder outside of the checkout `root` may be in it.
 fn check(list: &str, linked: &BTreeSet<Crate>, used: &BTreeSet<Crate>, root: &Path) -> Result<()> {
     let List { serial_number, components } = serde_json::from_str(list)?;
     ensure!(serial_number.is_none(), "there is a random number");
-    ensure!(!list.contains(&root.display().to_string()), "there is the folder of the checkout");
+    for reference in list.split(FOLDER).skip(1) {
+        let folder = reference.split(['#', '"']).next().unwrap_or_default().trim_start_matches('/');
+        ensure!(root.join(folder).is_dir(), "the folder {folder} is not one of the checkout");
+    }
     let mut listed = BTreeSet::new();
     for Component { name, version, licenses } in components {
         ensure!(!licenses.is_empty(), "{name} {version} has no licence");
@@ -193,7 +209,7 @@ mod tests {
     }
 
     const LIST: &str = r#"{"components": [
-        {"name": "a", "version": "1.0.0", "licenses": [{"expression": "MIT"}], "bom-ref": "path+file:///a#1.0.0"},
+        {"name": "a", "version": "1.0.0", "licenses": [{"expression": "MIT"}], "bom-ref": "path+file:///hv#1.0.0"},
         {"name": "b", "version": "2.0.0", "licenses": [{"expression": "MIT"}]}
     ]}"#;
 
@@ -204,8 +220,8 @@ mod tests {
     #[test]
     fn a_list_that_is_not_right_is_refused() {
         let (linked, used, root) =
-            (set(&[("a", "1.0.0")]), set(&[("a", "1.0.0"), ("b", "2.0.0")]), Path::new("/x/vidar"));
-        let check_one = |list: &str| check(list, &linked, &used, root).map_err(|error| error.to_string());
+            (set(&[("a", "1.0.0")]), set(&[("a", "1.0.0"), ("b", "2.0.0")]), paths::root());
+        let check_one = |list: &str| check(list, &linked, &used, &root).map_err(|error| error.to_string());
         check_one(LIST).unwrap();
         for (from, to, sentence) in [
             (
@@ -213,7 +229,7 @@ mod tests {
                 r#"{"serialNumber": "urn:uuid:1", "components""#,
                 "there is a random number",
             ),
-            ("file:///a", "file:///x/vidar/a", "there is the folder of the checkout"),
+            ("///hv#", "///x/vidar/hv#", "the folder x/vidar/hv is not one of the checkout"),
             (r#""1.0.0""#, r#""1.0.1""#, "a 1.0.0 is missing"),
             (r#""b""#, r#""c""#, "c 2.0.0 is not a part of the program"),
             (r#""licenses": [{"expression": "MIT"}]}"#, r#""licenses": []}"#, "b 2.0.0 has no licence"),
@@ -247,10 +263,13 @@ mod tests {
 
     #[test]
     fn the_folder_of_the_checkout_is_left_out() {
-        let list = r#""path+file:///x/vidar/hv#0.1.0", "registry+https://crates""#;
-        assert_eq!(
-            without_folder(list, Path::new("/x/vidar")),
-            r#""path+file:///hv#0.1.0", "registry+https://crates""#
-        );
+        let list = r#"{"metadata": {"component": {"bom-ref": "path+file:///a%20b/iso/vidarctl#0.1.0"}}, "components": [
+            {"bom-ref": "path+file:///a%20b/hv/abi#0.1.0"}, {"bom-ref": "registry+https://a%20b/hv#0.1.0"}
+        ]}"#;
+        let without = without_folder(list, "iso/vidarctl").unwrap();
+        assert!(without.contains(r#""path+file:///iso/vidarctl#0.1.0""#), "{without}");
+        assert!(without.contains(r#""path+file:///hv/abi#0.1.0""#), "{without}");
+        assert!(without.contains(r#""registry+https://a%20b/hv#0.1.0""#), "{without}");
+        assert!(without_folder(list, "hv").is_err());
     }
 }
