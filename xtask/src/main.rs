@@ -123,6 +123,9 @@ enum Task {
         /// Also test Vidar on the VT-x of a nested KVM, which runs in Bochs; this takes 10 to 20 minutes
         #[arg(long)]
         nested: bool,
+        /// Also make a release twice, in two clones of this checkout, and compare the files; this takes 3 to 5 minutes
+        #[arg(long)]
+        reproducible: bool,
         /// Run the tests N times, one after the other
         #[arg(long, value_name = "N", default_value = "1")]
         repeat: NonZeroU32,
@@ -289,12 +292,14 @@ fn perform(task: Task) -> Result<bool> {
             lost_machine,
             newest_kernels,
             nested,
+            reproducible,
             emulators,
             inside,
             repeat,
             load,
         } => {
-            let extent = test::Extent { distribution, lost_machine, newest_kernels, nested, load };
+            let extent =
+                test::Extent { distribution, lost_machine, newest_kernels, nested, reproducible, load };
             if let Some(suite) = emulators {
                 if !inside && !list {
                     return test::run_with(&suite);

@@ -27,7 +27,7 @@ pub fn config(target: &str) -> Result<String> {
 }
 
 /// The folder in which cargo keeps the sources of crates, among other things.
-fn cargo_home() -> Result<PathBuf> {
+pub fn cargo_home() -> Result<PathBuf> {
     let given = env::var_os("CARGO_HOME").filter(|folder| !folder.is_empty());
     // Cargo takes a relative path from the folder in which it runs.
     let given = given.map(|folder| paths::root().join(folder));

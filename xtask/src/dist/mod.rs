@@ -10,6 +10,8 @@ mod crates;
 mod programs;
 mod sums;
 
+pub use self::crates::tool;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

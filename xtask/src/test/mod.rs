@@ -28,6 +28,7 @@ mod probes;
 mod readme;
 mod refusals;
 mod report;
+mod reproducible;
 mod scenario;
 mod screen;
 pub mod small;
@@ -67,12 +68,18 @@ pub struct Extent {
     pub lost_machine: bool,
     /// True if the VT-x of a nested KVM is also tested.
     pub nested: bool,
+    /// True if a release is also made twice.
+    pub reproducible: bool,
     /// The seconds for which machines with several CPUs are under load.
     pub load: u64,
 }
 
 /// The reason why the VT-x of a nested KVM is not tested.
 const WITHOUT_NESTED: &str = "it takes 10 to 20 minutes; `cargo xtask test --nested` runs it";
+
+/// The reason why no release is made.
+const WITHOUT_RELEASES: &str =
+    "it makes two releases, which takes 3 to 5 minutes; `cargo xtask test --reproducible` runs it";
 
 /// The number of emulators that run at once, if the host has as many CPUs.
 const AT_ONCE: usize = 2;
@@ -244,6 +251,11 @@ fn jobs<'a>(
             let run = move || course.run(Lane::Svm, tools, report);
             Job::new(course.names(Lane::Svm), run).needing(vec![Ability::QemuNestedRealMode])
         }));
+    }
+    // In a tree of emulators there is no Rust.
+    if paths::suite().is_none() {
+        let releases = Job::new(reproducible::names(), || reproducible::all(report));
+        jobs.push(releases.left_out((!extent.reproducible).then_some(WITHOUT_RELEASES)));
     }
     let courses = Course::all(extent.newest_kernels).into_iter();
     jobs.extend(courses.flat_map(|course| journeys(course, tools, found, report)));
