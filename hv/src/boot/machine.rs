@@ -24,12 +24,12 @@ use x86_64::registers::control::Cr3;
 
 use crate::arch::msr::Fault;
 use crate::arch::{self, cpuid};
-use crate::cpus::ap::Trampoline;
-use crate::cpus::further::Cpus;
+use crate::cpus::further::{Cpus, Landing};
 use crate::debug;
 use crate::extension::Extension;
 use crate::host::physical::{self, GuestReader};
 use crate::host::tables::{self, Frames};
+use crate::host::vcpu::Common;
 use crate::host::window;
 
 /// The address of the local APIC's page unless software has moved it.
@@ -50,47 +50,63 @@ fn load_microcode(update: MicrocodeUpdate<'_>) -> Result<(), Fault> {
     })
 }
 
-/// Builds the guest's memory out of `frames`, and what else its CPUs share, and fills the MSR map at `msr_map`. If
-/// `low_memory` is given, the guest's RAM below 640 KiB is to be moved there. Returns the machine, and the reader of
-/// its memory.
+/// Returns the pages of the guest's `ram` that are moved for `landing`, or `None` if no pages are moved.
+#[inline(never)] // it does not depend on the extension
+fn moved(landing: Option<&Landing>, ram: &RangeSet) -> Option<MovedPages> {
+    let to = landing?.low_memory;
+    Some(MOVED.call_once(|| MovedPages::new(ram, &landing::WINDOW, to)).clone())
+}
+
+/// Returns the reader of the guest's memory, which is mapped as `identity` says, with the page at `decoy` in place of
+/// Vidar's memory.
+#[inline(never)] // it does not depend on the extension
+fn reader(plan: &MemoryPlan<'_>, identity: &Identity, decoy: Hpa, physical_address_bits: u32) -> GuestReader {
+    GuestReader(Reader::new(Box::leak(Box::new(View {
+        mapped: tables::in_direct_map(plan.beside_region()),
+        hidden: identity.hidden.clone(),
+        moved: identity.moved.clone(),
+        decoy,
+        physical_address_bits,
+        alias: identity.alias,
+    }))))
+}
+
+/// Builds the guest's memory out of `frames`, and what else its CPUs share, and fills the MSR map at `msr_map`. Returns
+/// the machine, and what the virtual CPUs are made from.
 ///
 /// # Errors
 /// [`Refusal::TooMuchMemory`] if there are too few frames.
 pub fn make<E: Extension>(
-    extension: &E,
-    frames: Frames,
-    plan: &MemoryPlan<'_>,
-    options: &Options,
     cpus: &Cpus<E>,
+    options: &Options,
+    plan: &MemoryPlan<'_>,
+    frames: Frames,
     msr_map: Hpa,
-    low_memory: Option<Hpa>,
-) -> Result<(Machine<E::Format, Frames>, GuestReader), Refusal> {
+) -> Result<(Machine<E::Format, Frames>, Common), Refusal> {
+    let extension = &cpus.extension;
     let kept = plan.kept().to_vec();
-    let hidden: RangeSet = kept.iter().cloned().collect();
     let ram = plan.guest_ram();
     let emulated = matches!(cpus.startup, Startup::Emulated { .. });
-    let moved = low_memory.map(|to| MOVED.call_once(|| MovedPages::new(&ram, &landing::WINDOW, to)).clone());
+    let moved = moved(cpus.landing.as_ref(), &ram);
     let watched = emulated.then_some(APIC_PAGE);
     let mut msrs = E::MSRS.to_vec();
     msrs.extend(emulated.then_some(msr::STARTUP));
     msrs.extend(cpuid::has_hypervisor().then_some(E::NESTED));
     E::fill_msr_map(msr_map, &msrs);
-    let alias = extension.alias();
     let identity = Identity {
         mtrrs: extension.memory_types(),
-        hidden: hidden.clone(),
+        hidden: kept.iter().cloned().collect(),
         watched,
-        moved: moved.clone(),
-        alias,
+        moved,
+        alias: extension.alias(),
     };
     let before = frames.available();
     let shared = cpus.all.len() > 1;
     let memory = GuestMemory::new(frames, extension.largest_page(), identity, ram, shared)
         .map_err(|_| Refusal::TooMuchMemory)?;
     let physical_address_bits = cpuid::physical_address_bits() - extension.narrower();
-    let mapped = tables::in_direct_map(plan.beside_region());
-    let view = View::new(mapped, hidden, moved, memory.decoy(), physical_address_bits, alias);
-    let reader = GuestReader(Reader::new(Box::leak(Box::new(view))));
+    let reader = reader(plan, memory.identity(), memory.decoy(), physical_address_bits);
+    let second_stage = memory.root();
     let used = (before - memory.tables().available()) as u64;
     log::debug!("{} KiB of second-stage tables", (used * PAGE_SIZE) >> 10);
     let machine = Machine {
@@ -120,7 +136,7 @@ pub fn make<E: Extension>(
         guest: Box::leak(Box::new(reader)),
         load_microcode,
     };
-    Ok((machine, reader))
+    Ok((machine, Common { second_stage, msr_map, reader }))
 }
 
 /// Copies the guest's pages that are to be moved to their new places. Each page that they leave then gets a stub that
@@ -129,8 +145,8 @@ pub fn make<E: Extension>(
 ///
 /// # Safety
 /// The guest's memory has been filled, and no CPU executes anything in those pages.
-pub unsafe fn lay_landing(trampoline: Option<&Trampoline>) {
-    let (Some(moved), Some(trampoline)) = (MOVED.get(), trampoline) else { return };
+pub unsafe fn lay_landing(landing: Option<&Landing>) {
+    let (Some(moved), Some(Landing { trampoline, .. })) = (MOVED.get(), landing) else { return };
     let stub = landing::stub(trampoline.vector());
     for page in moved.pages() {
         if let Some(to) = moved.place(page.identity()) {

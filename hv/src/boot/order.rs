@@ -17,7 +17,6 @@ use vidar_core::loader::{multiboot1, multiboot2};
 use vidar_core::mem::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
 use vidar_core::mem::layout::direct;
 use vidar_core::vmm::entry::Begin;
-use vidar_core::vmm::machine::Startup;
 use vidar_core::vmm::run;
 
 use super::{consoles, linux, machine, multiboot};
@@ -33,8 +32,9 @@ use crate::extension::intel::Vmx;
 use crate::firmware::cpu_list::CpuList;
 use crate::firmware::sleep;
 use crate::firmware::tables::Tables;
-use crate::host::memory::HostMemory;
-use crate::host::tables::{Frames, reclaim_boot_frames};
+use crate::host::memory::{BootMemory, HostMemory};
+use crate::host::tables::reclaim_boot_frames;
+use crate::host::vcpu::{FrameSet, Own};
 use crate::host::{heap, image};
 
 /// What the first half of the boot order passes to the second, which runs on another stack.
@@ -116,7 +116,6 @@ fn run_guest(boot: Boot) -> Result<Infallible, Refusal> {
 /// Builds the guest's machine on the extension `E` and runs the guest. Returns only if Vidar refuses to start.
 fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let Boot { info, options, mut memory, stacks } = boot;
-    let mut plan = MemoryPlan::new(&info.memory, image::region());
     // SAFETY: `proceed` runs on Vidar's own page tables and on another stack, and the boot order gets here once.
     unsafe { reclaim_boot_frames(&mut memory.frames) };
     let cpu = Box::leak(Box::new(Cpu::on(stacks, 0, apic::id())));
@@ -126,33 +125,30 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let extension = E::probe()?;
     extension.describe();
     let msr_map = E::msr_map(&mut memory.frames).ok_or(Refusal::TooMuchMemory)?;
-    let cpu_frames = E::frames(&mut memory.frames, msr_map).ok_or(Refusal::TooMuchMemory)?;
+    let frames = E::Frames::allocate(&mut memory.frames).ok_or(Refusal::TooMuchMemory)?;
+    let plan = MemoryPlan::new(&info.memory, image::region());
+    let mut memory = BootMemory { info: &info, plan, own: memory };
     let mut tables = Tables::new(&info);
     let listed = CpuList::read(&tables, cpu.percpu());
     let lands = extension.leaves_init_to_the_cpu()
         && !options.emulate_startup
         && landing::leaves_low_memory(linux::release_of(&info));
-    add_memory(&extension, &listed, &info, &mut plan, &mut memory.frames, lands);
-    let low_memory = if lands { memory.frames.allocate_run(landing::FRAMES) } else { None };
+    add_memory(&extension, &listed, &mut memory, lands);
+    let low_memory = if lands { memory.own.frames.allocate_run(landing::FRAMES) } else { None };
     let preference = match low_memory {
-        Some(_) => Preference::Landing,
+        Some(low_memory) => Preference::Landing { low_memory },
         None if options.emulate_startup => Preference::Emulated,
         None => Preference::Auto,
     };
-    let cpus = further::start(&extension, &listed, &info, &mut plan, preference, &mut memory, msr_map)?;
+    let cpus = further::start(extension, &listed, &mut memory, preference)?;
+    let BootMemory { plan, own, .. } = memory;
     tables.leave_out(plan.kept());
     sleep::withdraw_all(&tables);
     let linux = linux::prepare(&info, &plan)?;
-    let low_memory = low_memory.filter(|_| cpus.startup == Startup::Landing);
-    let (machine, reader) =
-        machine::make(&extension, memory.frames, &plan, &options, &cpus, msr_map, low_memory)?;
+    let (machine, common) = machine::make(&cpus, &options, &plan, own.frames, msr_map)?;
     let machine: &'static _ = Box::leak(Box::new(machine));
-    let alone = cpus.all.len() == 1;
-    cpus.enter(extension.clone(), machine, reader)?;
-    let (root, free) = {
-        let memory = machine.memory.lock();
-        (memory.root(), memory.tables().available() as u64 * PAGE_SIZE)
-    };
+    cpus.enter(machine, common)?;
+    let free = machine.memory.lock().tables().available() as u64 * PAGE_SIZE;
     let region = image::region();
     log::info!(
         "keeps {} to {} for itself, {} KiB of it free",
@@ -170,23 +166,17 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     // SAFETY: the guest's memory has been filled, and each further CPU has left the trampoline or has been sent an
     // INIT.
     unsafe { machine::lay_landing(cpus.landing.as_ref()) };
-    let begin = Begin::Kernel(state);
-    let mut vcpu = extension.cpu(cpu_frames, root, reader, cpu.selectors(), cpu.percpu(), &begin)?;
-    stop::arm(alone || extension.survives_init());
+    let own = Own { frames, selectors: cpu.selectors(), percpu: cpu.percpu() };
+    let mut vcpu = cpus.extension.cpu(&common, &own, &Begin::Kernel(state))?;
+    stop::arm(cpus.all.len() == 1 || cpus.extension.survives_init());
     let (stop, exit) = run::run(&mut vcpu, machine);
     end(&mut vcpu, machine, stop, &exit)
 }
 
 /// Takes an annex for Vidar if its region has too little memory for all CPUs and all of the second stage. Does nothing
 /// if no place is free for it.
-fn add_memory<E: Extension>(
-    extension: &E,
-    listed: &CpuList<'_>,
-    info: &BootInfo<'_>,
-    plan: &mut MemoryPlan<'_>,
-    frames: &mut Frames,
-    lands: bool,
-) {
+fn add_memory<E: Extension>(extension: &E, listed: &CpuList<'_>, memory: &mut BootMemory<'_>, lands: bool) {
+    let BootMemory { info, plan, own: HostMemory { frames, .. } } = memory;
     let need = Need {
         cpus: listed.others.len() as u64,
         frames_per_cpu: further::frames::<E>() as u64,

@@ -10,11 +10,10 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use vidar_core::boot::conventional;
-use vidar_core::boot::memory_plan::MemoryPlan;
-use vidar_core::loader::info::BootInfo;
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE};
 use vidar_core::mem::layout::DIRECT_MAP;
 
+use crate::host::memory::BootMemory;
 use crate::host::physical;
 
 /// An entry of the table in which the assembly finds the stack of its CPU.
@@ -68,16 +67,15 @@ impl Trampoline {
     /// page is free.
     ///
     /// # Safety
-    /// Before a CPU gets to the page, the page tables at `cr3` must map it at its own address, executable. For each
+    /// Before a CPU gets to the page, the page tables of `memory` must map it at its own address, executable. For each
     /// slot, `main` may be called with the slot's index and any vector, on that slot's stack.
     pub unsafe fn install(
-        info: &BootInfo<'_>,
-        plan: &MemoryPlan<'_>,
-        cr3: Hpa,
+        memory: &BootMemory<'_>,
         slots: Vec<Slot>,
         main: unsafe extern "C" fn(usize, u8) -> !,
     ) -> Option<Self> {
-        let mut free = plan.beside_region().usable();
+        let info = memory.info;
+        let mut free = memory.plan.beside_region().usable();
         info.occupied().for_each(|range| free.remove(&range));
         // SAFETY: the BIOS data area is in the direct map, and only the BIOS changes it.
         let end = conventional::bios_start(unsafe { physical::bytes(&conventional::BIOS_DATA) });
@@ -98,7 +96,7 @@ impl Trampoline {
         let gdt = offset(&vidar_ap_gdtr) - 16;
         patch(offset(&vidar_ap_gdtr) + 2, page.0 + gdt as u64);
         patch(offset(&vidar_ap_far), page.0 + offset(&vidar_ap_long) as u64);
-        patch(offset(&vidar_ap_cr3), cr3.0);
+        patch(offset(&vidar_ap_cr3), memory.own.tables.root().0);
         let trampoline = Self { page, code, kept };
         // SAFETY: the page is free, and what it held before has been copied.
         unsafe { trampoline.lay() };

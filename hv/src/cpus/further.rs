@@ -7,10 +7,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use spin::Once;
-use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::boot::startup::{self, Conditions, Preference};
-use vidar_core::loader::info::BootInfo;
 use vidar_core::mem::addr::Hpa;
 use vidar_core::vmm::entry::Begin;
 use vidar_core::vmm::machine::{Machine, Startup};
@@ -24,9 +22,9 @@ use super::end::end;
 use crate::arch::{apic, instructions};
 use crate::extension::Extension;
 use crate::firmware::cpu_list::CpuList;
-use crate::host::memory::HostMemory;
-use crate::host::physical::GuestReader;
+use crate::host::memory::{BootMemory, HostMemory};
 use crate::host::tables::Frames;
+use crate::host::vcpu::{Common, FrameSet, Own};
 
 /// The number of frames that further CPUs do not get, since second-stage tables need them.
 const RESERVE: usize = 96;
@@ -50,10 +48,7 @@ struct Further<E: Extension> {
 struct Task<E: Extension> {
     extension: E,
     machine: &'static Machine<E::Format, Frames>,
-    /// The root of the second stage, which never moves. It has a copy here because an INIT may take the CPU away at any
-    /// time, when the CPU must not hold the lock of the guest's memory.
-    root: Hpa,
-    reader: GuestReader,
+    common: Common,
 }
 
 /// What the boot CPU and the further CPUs share.
@@ -62,14 +57,24 @@ struct Shared<E: Extension> {
     task: Once<Task<E>>,
 }
 
+/// What [`Startup::Landing`] needs.
+pub struct Landing {
+    /// The trampoline to which every start-up IPI is to lead.
+    pub trampoline: Trampoline,
+    /// The memory to which the guest's RAM below 640 KiB is moved.
+    pub low_memory: Hpa,
+}
+
 /// All CPUs of the guest.
 pub struct Cpus<E: Extension> {
+    /// The extension, with the capabilities of the boot CPU.
+    pub extension: E,
     /// The per-CPU blocks, by the CPUs' numbers.
     pub all: &'static [&'static PerCpu],
     /// Who acts on the messages by which the guest starts further CPUs.
     pub startup: Startup,
-    /// The trampoline to which every start-up IPI is to lead, with [`Startup::Landing`].
-    pub landing: Option<Trampoline>,
+    /// What is given with [`Startup::Landing`].
+    pub landing: Option<Landing>,
     shared: &'static Shared<E>,
 }
 
@@ -78,26 +83,23 @@ static SHARED: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Returns the number of frames that a further CPU takes.
 pub const fn frames<E: Extension>() -> usize {
-    cpu::FRAMES + E::FRAMES
+    cpu::FRAMES + E::Frames::COUNT
 }
 
 /// Starts the further CPUs, compares them with the boot CPU, and decides who starts them for the guest.
-/// `preference` says what is wanted; [`Preference::Landing`] has no effect if no page is free for the trampoline. `plan`
-/// keeps the trampoline's page if the CPUs are started from it again.
+/// `preference` says what is wanted; [`Preference::Landing`] has no effect if no page is free for the trampoline. The
+/// plan of `memory` keeps the trampoline's page if the CPUs are started from it again.
 ///
 /// # Errors
 /// [`Refusal`] if a further CPU cannot use the extension or differs from the boot CPU, or if too few frames are free.
 pub fn start<E: Extension>(
-    extension: &E,
+    extension: E,
     listed: &CpuList<'_>,
-    info: &BootInfo<'_>,
-    plan: &mut MemoryPlan<'_>,
+    memory: &mut BootMemory<'_>,
     preference: Preference,
-    memory: &mut HostMemory,
-    msr_map: Hpa,
 ) -> Result<Cpus<E>, Refusal> {
     let further: Vec<Further<E>> =
-        listed.others.iter().zip(1..).map_while(|(id, index)| take(*id, index, memory, msr_map)).collect();
+        listed.others.iter().zip(1..).map_while(|(id, index)| take(*id, index, &mut memory.own)).collect();
     if further.len() < listed.others.len() {
         log::warn!(
             "this machine has {} CPUs, and Vidar's memory suffices for {} of them; the guest runs with those",
@@ -107,8 +109,8 @@ pub fn start<E: Extension>(
     }
     let shared: &'static mut Shared<E> =
         alloc::boxed::Box::leak(alloc::boxed::Box::new(Shared { further, task: Once::new() }));
-    let needed = !shared.further.is_empty() || preference == Preference::Landing;
-    let trampoline = if needed { install(shared, info, plan, memory)? } else { None };
+    let needed = !shared.further.is_empty() || matches!(preference, Preference::Landing { .. });
+    let trampoline = if needed { install(shared, memory)? } else { None };
     let shared: &'static Shared<E> = shared;
     if let Some(trampoline) = &trampoline {
         wake(&shared.further, trampoline.vector());
@@ -148,35 +150,35 @@ pub fn start<E: Extension>(
     };
     let startup = startup::choose(preference, conditions);
     let mut landing = None;
-    if let Some(trampoline) = trampoline {
-        match startup {
-            Startup::Emulated { .. } => plan.keep(trampoline.page(), "to start CPUs from"),
-            // The guest will have its copy of the page elsewhere. `lay_landing` writes the trampoline to the page
-            // again.
-            Startup::Landing => {
-                trampoline.remove();
-                landing = Some(trampoline);
-            }
-            Startup::Hardware => {
-                memory.tables.unmap_identity();
-                trampoline.remove();
-            }
+    match (trampoline, startup, preference) {
+        (None, ..) => {}
+        (Some(trampoline), Startup::Emulated { .. }, _) => {
+            memory.plan.keep(trampoline.page(), "to start CPUs from");
+        }
+        // The guest will have its copy of the page elsewhere. `lay_landing` writes the trampoline to the page again.
+        (Some(trampoline), Startup::Landing, Preference::Landing { low_memory }) => {
+            trampoline.remove();
+            landing = Some(Landing { trampoline, low_memory });
+        }
+        (Some(trampoline), ..) => {
+            memory.own.tables.unmap_identity();
+            trampoline.remove();
         }
     }
     if all.len() > 1 {
         let how = if matches!(startup, Startup::Emulated { .. }) { ", started by Vidar" } else { "" };
         log::info!("{} CPUs{how}", all.len());
     }
-    Ok(Cpus { all: all.leak(), startup, landing, shared })
+    Ok(Cpus { extension, all: all.leak(), startup, landing, shared })
 }
 
 /// Takes the stacks and frames of one more CPU. Returns `None` if too little memory is left.
-fn take<E: Extension>(apic_id: u32, index: u32, memory: &mut HostMemory, msr_map: Hpa) -> Option<Further<E>> {
+fn take<E: Extension>(apic_id: u32, index: u32, memory: &mut HostMemory) -> Option<Further<E>> {
     if memory.frames.available() < RESERVE + frames::<E>() {
         return None;
     }
     let cpu = Cpu::new(index, apic_id, memory).ok()?;
-    let frames = E::frames(&mut memory.frames, msr_map)?;
+    let frames = E::Frames::allocate(&mut memory.frames)?;
     Some(Further { cpu, frames, probed: Once::new(), ready: Once::new() })
 }
 
@@ -184,21 +186,18 @@ fn take<E: Extension>(apic_id: u32, index: u32, memory: &mut HostMemory, msr_map
 /// CPUs.
 fn install<E: Extension>(
     shared: &'static Shared<E>,
-    info: &BootInfo<'_>,
-    plan: &MemoryPlan<'_>,
-    memory: &mut HostMemory,
+    memory: &mut BootMemory<'_>,
 ) -> Result<Option<Trampoline>, Refusal> {
     SHARED.store((&raw const *shared).cast_mut().cast(), Ordering::Release);
     let slot =
         |further: &Further<E>| Slot { apic_id: further.cpu.percpu().apic_id, stack: further.cpu.stacks.main };
     let slots = shared.further.iter().map(slot).collect();
-    let cr3 = memory.tables.root();
     // SAFETY: `map_identity` maps the page before a start-up IPI is sent. The slots are in the order of the CPUs in
     // `SHARED`, so `further_cpu` finds each slot's own CPU there.
-    let trampoline = unsafe { Trampoline::install(info, plan, cr3, slots, further_cpu::<E>) };
+    let trampoline = unsafe { Trampoline::install(memory, slots, further_cpu::<E>) };
     match &trampoline {
         Some(trampoline) => {
-            memory.map_identity(trampoline.page().start).map_err(|_| Refusal::TooMuchMemory)?;
+            memory.own.map_identity(trampoline.page().start).map_err(|_| Refusal::TooMuchMemory)?;
         }
         None if shared.further.is_empty() => {}
         None => log::warn!(
@@ -234,14 +233,8 @@ impl<E: Extension> Cpus<E> {
     ///
     /// # Errors
     /// [`Refusal::Extension`] if a CPU does not work as its capabilities say.
-    pub fn enter(
-        &self,
-        extension: E,
-        machine: &'static Machine<E::Format, Frames>,
-        reader: GuestReader,
-    ) -> Result<(), Refusal> {
-        let root = machine.memory.lock().root();
-        self.shared.task.call_once(|| Task { extension, machine, root, reader });
+    pub fn enter(&self, machine: &'static Machine<E::Format, Frames>, common: Common) -> Result<(), Refusal> {
+        self.shared.task.call_once(|| Task { extension: self.extension.clone(), machine, common });
         let here = || self.shared.further.iter().filter(|further| further.probed.is_completed());
         match self.startup {
             Startup::Hardware => here().try_for_each(|further| further.ready.wait().clone()),
@@ -296,11 +289,12 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
 
 /// Runs the guest on this CPU, from the state that `begin` describes. Halts if the virtual CPU cannot be made.
 fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: &Begin) -> ! {
-    let Task { extension, machine, root, reader } = task;
+    let Task { extension, machine, common } = task;
     let cpu = &further.cpu;
     // Capabilities that may differ from CPU to CPU are those of this CPU.
-    let own = further.probed.get().and_then(|probed| probed.as_ref().ok()).unwrap_or(extension);
-    match own.cpu(further.frames, *root, *reader, cpu.selectors(), cpu.percpu(), begin) {
+    let extension = further.probed.get().and_then(|probed| probed.as_ref().ok()).unwrap_or(extension);
+    let own = Own { frames: further.frames, selectors: cpu.selectors(), percpu: cpu.percpu() };
+    match extension.cpu(common, &own, begin) {
         Ok(mut vcpu) => {
             further.ready.call_once(|| Ok(()));
             let (stop, exit) = run::run(&mut vcpu, machine);

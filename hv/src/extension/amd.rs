@@ -14,14 +14,14 @@ use vidar_core::svm::msrs::{MSRS, NESTED};
 use vidar_core::svm::npt::Npt;
 use vidar_core::svm::permissions_map;
 use vidar_core::vmm::entry::Begin;
-use vidar_core::vmm::percpu::PerCpu;
 
 use super::Extension;
-use crate::arch::segments::Selectors;
 use crate::arch::{cpuid, msr};
-use crate::host::physical::{self, GuestReader};
+use crate::host::physical;
 use crate::host::tables::Frames;
-use crate::svm::cpu::{CpuFrames, SvmCpu};
+use crate::host::vcpu::{Common, Own};
+use crate::svm;
+use crate::svm::cpu::SvmCpu;
 use crate::svm::enable::{self, Unavailable};
 
 /// AMD-V, with the capabilities of a CPU.
@@ -33,10 +33,9 @@ impl Extension for Svm {
     const NAMES: Names = refusal::SVM;
     const MSRS: &'static [&'static [Row]] = MSRS;
     const NESTED: &'static [Row] = NESTED;
-    const FRAMES: usize = 3;
     type Format = Npt;
-    type Frames = CpuFrames;
-    type Cpu = SvmCpu<GuestReader>;
+    type Frames = svm::cpu::Frames;
+    type Cpu = SvmCpu;
 
     fn probe() -> Result<Self, Refusal> {
         let capabilities = enable::probe().map_err(|unavailable| match unavailable {
@@ -111,26 +110,9 @@ impl Extension for Svm {
         unsafe { physical::write(map, &permissions_map::derive(tables)) };
     }
 
-    fn frames(frames: &mut Frames, map: Hpa) -> Option<CpuFrames> {
-        Some(CpuFrames {
-            permissions_map: map,
-            vmcb: frames.allocate()?,
-            host: frames.allocate()?,
-            host_save: frames.allocate()?,
-        })
-    }
-
-    fn cpu(
-        &self,
-        frames: CpuFrames,
-        root: Hpa,
-        reader: GuestReader,
-        _: &Selectors,
-        percpu: &'static PerCpu,
-        begin: &Begin,
-    ) -> Result<SvmCpu<GuestReader>, Refusal> {
+    fn cpu(&self, common: &Common, own: &Own<'_, Self::Frames>, begin: &Begin) -> Result<SvmCpu, Refusal> {
         // SAFETY: `probe` has found the capabilities, which are alike on all CPUs. The segments and the per-CPU block
         // of this CPU are loaded, the frames were allocated for it, and the second stage does not map Vidar's memory.
-        Ok(unsafe { SvmCpu::new(self.0, frames, root, percpu, begin, reader) })
+        Ok(unsafe { SvmCpu::new(self.0, common, own, begin) })
     }
 }

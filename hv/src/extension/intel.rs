@@ -12,20 +12,19 @@ use vidar_core::mem::mtrr::Mtrrs;
 use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
 use vidar_core::vmm::entry::Begin;
-use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmx::capabilities::Capabilities;
 use vidar_core::vmx::controls::secondary;
 use vidar_core::vmx::ept::Ept;
 use vidar_core::vmx::msr_bitmap;
 use vidar_core::vmx::msrs::{MSRS, NESTED};
-use vidar_core::vmx::setup::CpuFrames;
 
 use super::Extension;
 use crate::arch::cpuid;
 use crate::arch::msr::{self, EFER_LME, EFER_NXE, EFER_SCE};
-use crate::arch::segments::Selectors;
-use crate::host::physical::{self, GuestReader};
+use crate::host::physical;
 use crate::host::tables::Frames;
+use crate::host::vcpu::{Common, Own};
+use crate::vmx;
 use crate::vmx::cpu::VmxCpu;
 use crate::vmx::enable::{self, Unavailable};
 use crate::vmx::vmcs::SetupError;
@@ -39,9 +38,8 @@ impl Extension for Vmx {
     const NAMES: Names = refusal::VMX;
     const MSRS: &'static [&'static [Row]] = MSRS;
     const NESTED: &'static [Row] = NESTED;
-    const FRAMES: usize = 2;
     type Format = Ept;
-    type Frames = CpuFrames;
+    type Frames = vmx::cpu::Frames;
     type Cpu = VmxCpu;
 
     fn probe() -> Result<Self, Refusal> {
@@ -116,26 +114,10 @@ impl Extension for Vmx {
         }
     }
 
-    fn frames(frames: &mut Frames, map: Hpa) -> Option<CpuFrames> {
-        Some(CpuFrames {
-            vmxon: frames.allocate()?,
-            vmcs: frames.allocate()?,
-            msr_bitmaps: [map, map + PAGE_SIZE],
-        })
-    }
-
-    fn cpu(
-        &self,
-        frames: CpuFrames,
-        root: Hpa,
-        _: GuestReader,
-        selectors: &Selectors,
-        percpu: &'static PerCpu,
-        begin: &Begin,
-    ) -> Result<VmxCpu, Refusal> {
+    fn cpu(&self, common: &Common, own: &Own<'_, Self::Frames>, begin: &Begin) -> Result<VmxCpu, Refusal> {
         // SAFETY: `probe` has found the capabilities on this CPU, which has loaded the selectors and the per-CPU block.
         // The frames were allocated for it, and the second stage does not map Vidar's memory.
-        unsafe { VmxCpu::new(self.0.clone(), frames, root, selectors, percpu, begin) }.map_err(|error| {
+        unsafe { VmxCpu::new(self.0.clone(), common, own, begin) }.map_err(|error| {
             let how = match error {
                 SetupError::Instruction(name, failure) => format!("{name}: {failure:?}"),
                 SetupError::NoField(name) => format!("no VMCS field {name}"),

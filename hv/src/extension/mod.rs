@@ -16,12 +16,10 @@ use vidar_core::mem::stage2::Format;
 use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
 use vidar_core::vmm::entry::Begin;
-use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::vcpu::Vcpu;
 
-use crate::arch::segments::Selectors;
-use crate::host::physical::GuestReader;
 use crate::host::tables::Frames;
+use crate::host::vcpu::{Common, FrameSet, Own};
 
 /// A virtualization extension that this CPU has and that Vidar can use, with its capabilities. Two CPUs whose
 /// extensions do not differ can run the same guest.
@@ -34,12 +32,10 @@ pub trait Extension: Clone + Send + Sync + 'static {
     const MSRS: &'static [&'static [Row]];
     /// The MSRs that the guest is also refused if another hypervisor runs below Vidar.
     const NESTED: &'static [Row];
-    /// The number of frames that [`Extension::frames`] takes.
-    const FRAMES: usize;
     /// The format of the second stage's tables.
     type Format: Format;
-    /// The frames of a virtual CPU, without the second stage.
-    type Frames: Copy + Send + Sync;
+    /// The frames of a virtual CPU, besides those of [`Common`].
+    type Frames: FrameSet;
     /// The virtual CPU of this extension.
     type Cpu: Vcpu;
 
@@ -95,21 +91,9 @@ pub trait Extension: Clone + Send + Sync + 'static {
     /// Fills the MSR map at `map` from the policy's tables.
     fn fill_msr_map(map: Hpa, tables: &[&[Row]]);
 
-    /// Takes the frames of a virtual CPU that uses the MSR map at `map`. Returns `None` if too few are free.
-    fn frames(frames: &mut Frames, map: Hpa) -> Option<Self::Frames>;
-
-    /// Creates the virtual CPU of this CPU, ready to run a guest that begins as `begin` says, with the second stage at
-    /// `root`. `reader` reads the guest's memory.
+    /// Creates the virtual CPU of this CPU, ready to run a guest that begins as `begin` says.
     ///
     /// # Errors
     /// [`Refusal::Extension`] if the CPU does not work as its capabilities say.
-    fn cpu(
-        &self,
-        frames: Self::Frames,
-        root: Hpa,
-        reader: GuestReader,
-        selectors: &Selectors,
-        percpu: &'static PerCpu,
-        begin: &Begin,
-    ) -> Result<Self::Cpu, Refusal>;
+    fn cpu(&self, common: &Common, own: &Own<'_, Self::Frames>, begin: &Begin) -> Result<Self::Cpu, Refusal>;
 }

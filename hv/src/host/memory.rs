@@ -1,9 +1,21 @@
-//! Vidar's own memory while it boots: the free frames, and the page tables that are made from them.
+//! Memory while Vidar boots: the machine's, and Vidar's own, which is free frames and the page tables made from them.
 
+use vidar_core::boot::memory_plan::MemoryPlan;
+use vidar_core::loader::info::BootInfo;
 use vidar_core::mem::addr::{Hpa, Hva, PageSize};
 use vidar_core::mem::map::MemoryMap;
 
 use super::tables::{self, Frames, HostTables, OutOfFrames};
+
+/// The machine's memory while Vidar boots.
+pub struct BootMemory<'a> {
+    /// What the loader says, and where it has put it.
+    pub info: &'a BootInfo<'a>,
+    /// What Vidar keeps of the memory.
+    pub plan: MemoryPlan<'a>,
+    /// Vidar's own part of it.
+    pub own: HostMemory,
+}
 
 /// The free frames of Vidar's memory, and Vidar's page tables.
 #[derive(Debug)]

@@ -29,6 +29,8 @@ use super::vmcb::Vmcb;
 use crate::arch::msr::{self, EFER_SVME};
 use crate::arch::processor::Hardware;
 use crate::arch::{cpuid, instructions, pat};
+use crate::host::physical::GuestReader;
+use crate::host::vcpu::{Common, Own};
 
 /// RFLAGS.TF.
 const TRAP: u64 = 1 << 8;
@@ -39,59 +41,49 @@ const DR6_SINGLE_STEP: u64 = 1 << 14;
 /// DebugCtl.BTF: with TF set, the CPU stops after branches, not after instructions.
 const BRANCH_STEP: u64 = 1 << 1;
 
-/// The frames of a virtual CPU, without the second stage.
-#[derive(Debug, Clone, Copy)]
-pub struct CpuFrames {
-    /// The VMCB of the guest.
-    pub vmcb: Hpa,
-    /// A VMCB for the state of Vidar that VMRUN does not switch.
-    pub host: Hpa,
-    /// The host state-save area of the CPU.
-    pub host_save: Hpa,
-    /// The MSR permissions map, which is filled already: two frames.
-    pub permissions_map: Hpa,
-}
+/// The frames of a virtual CPU: the VMCB of the guest, a VMCB for the state of Vidar that VMRUN does not switch, and the
+/// host state-save area of the CPU.
+pub type Frames = [Hpa; 3];
 
 /// A virtual CPU, bound to the physical CPU on which it was created.
-pub struct SvmCpu<R> {
+pub struct SvmCpu {
     block: EntryBlock,
     vmcb: Vmcb,
     capabilities: Capabilities,
     percpu: &'static PerCpu,
-    memory: R,
+    /// Reads the guest's instructions if the CPU does not report their length.
+    memory: GuestReader,
     /// The address of the instruction after the one that exited.
     next_rip: u64,
     doubt: Doubt,
 }
 
-impl<R: ReadGuest> SvmCpu<R> {
-    /// Switches AMD-V on and sets up a VMCB for a guest that begins as `begin` says. `memory` reads the guest's
-    /// instructions if the CPU does not report their length.
+impl SvmCpu {
+    /// Switches AMD-V on and sets up a VMCB for a guest that begins as `begin` says.
     ///
     /// # Safety
-    /// The CPU has `capabilities`, as [`enable::probe`] returns them. No other CPU uses the frames, except for the map;
-    /// they are zeroed, or have been this CPU's since before an INIT. `root` is the root of a second stage that does
-    /// not map Vidar's memory. `percpu` and the segments of this CPU are loaded.
+    /// The CPU has `capabilities`, as [`enable::probe`] returns them. No other CPU uses the frames of `own`; they are
+    /// zeroed, or have been this CPU's since before an INIT. `common` has a filled permissions map, and a second stage
+    /// that does not map Vidar's memory. The per-CPU block and the segments of this CPU are loaded.
     pub unsafe fn new(
         capabilities: Capabilities,
-        frames: CpuFrames,
-        root: Hpa,
-        percpu: &'static PerCpu,
+        common: &Common,
+        own: &Own<'_, Frames>,
         begin: &Begin,
-        memory: R,
     ) -> Self {
+        let Own { frames: [guest, host, host_save], percpu, .. } = *own;
         // SAFETY: the caller promises that the CPU has AMD-V, that the frames are for this CPU alone, and that its
         // segments and block are loaded. `enable` sets SVME before VMSAVE is executed.
         let vmcb = unsafe {
-            let mut vmcb = Vmcb::at(direct(frames.vmcb));
-            enable::enable(&capabilities, frames.host_save, frames.host, percpu.is_boot_cpu());
+            let mut vmcb = Vmcb::at(direct(guest));
+            enable::enable(&capabilities, host_save, host, percpu.is_boot_cpu());
             // VMSAVE takes over the values with which the guest begins: those that firmware has left, or those that the
             // guest had at an INIT that did not exit, which does not change them. After an INIT that exited, the CPU
             // holds Vidar's values, and the guest's are in the VMCB already. The guest's PAT is not in the CPU but in
             // the VMCB: AMD APM Vol. 2, 15.25.2 "Replicated State".
             let first = vmcb.control().guest_asid == 0;
             if first || matches!(begin, Begin::Landed(_)) {
-                vmsave(frames.vmcb);
+                vmsave(guest);
             }
             if first {
                 vmcb.save_mut(Clean::ALL).g_pat = percpu.guest_pat();
@@ -102,11 +94,11 @@ impl<R: ReadGuest> SvmCpu<R> {
             // KVM's nested AMD-V ignores G_PAT. The nested tables are write-back throughout, so any PAT suits them.
             pat::lend(percpu.guest_pat());
         }
-        let block = EntryBlock::new(frames.vmcb, frames.host);
-        let mut cpu =
-            Self { block, vmcb, capabilities, percpu, memory, next_rip: 0, doubt: Doubt::default() };
+        let block = EntryBlock::new(guest, host);
+        let (memory, doubt) = (common.reader, Doubt::default());
+        let mut cpu = Self { block, vmcb, capabilities, percpu, memory, next_rip: 0, doubt };
         let init_exits = !matches!(begin, Begin::Landed(_));
-        setup::controls(&mut cpu.vmcb, frames.permissions_map, root, init_exits);
+        setup::controls(&mut cpu.vmcb, common.msr_map, common.second_stage, init_exits);
         match begin {
             Begin::Kernel(state) => {
                 let state = CpuState::at_kernel(state);
@@ -210,7 +202,7 @@ const fn instruction(exit: &Exit) -> Option<Instruction> {
     }
 }
 
-impl<R> RunsOn for SvmCpu<R> {
+impl RunsOn for SvmCpu {
     type Processor = Hardware;
 
     fn processor(&self) -> Hardware {
@@ -218,7 +210,7 @@ impl<R> RunsOn for SvmCpu<R> {
     }
 }
 
-impl<R: ReadGuest> Vcpu for SvmCpu<R> {
+impl Vcpu for SvmCpu {
     fn run(&mut self) -> Exit {
         // SAFETY: `new` has switched AMD-V on and set up the VMCB, with a second stage that does not map Vidar's
         // memory.

@@ -4,7 +4,7 @@
 
 use core::sync::atomic::Ordering;
 
-use vidar_core::mem::addr::Hpa;
+use vidar_core::mem::addr::{Hpa, PAGE_SIZE};
 use vidar_core::policy::control::{CR0_PE, Controls};
 use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::crash::Snapshot;
@@ -23,7 +23,7 @@ use vidar_core::vmx::field::Fields;
 use vidar_core::vmx::field::*;
 use vidar_core::vmx::guest_state::{self, CR4_SHADOWED};
 use vidar_core::vmx::kept::KeptEvents;
-use vidar_core::vmx::setup::{self, CpuFrames, GUEST_VPID};
+use vidar_core::vmx::setup::{self, GUEST_VPID};
 use vidar_core::vmx::{exit, snapshot};
 use vidar_core::x86::registers::{Register, Registers};
 use x86_64::registers::control::Cr2;
@@ -34,9 +34,9 @@ use super::vmcs::{self, SetupError, Vmcs};
 use super::{physical, put_away};
 use crate::arch::msr::{self, EFER_LMA};
 use crate::arch::processor::Hardware;
-use crate::arch::segments::Selectors;
 use crate::arch::{apic_init, cpuid, instructions};
 use crate::host::exceptions::set_entry_window;
+use crate::host::vcpu::{Common, Own};
 
 /// RFLAGS.TF.
 const TRAP: u64 = 1 << 8;
@@ -51,12 +51,18 @@ const BUSY_TASK_16: u32 = 3;
 /// Numbers".
 const NOT_LAUNCHED: u32 = 5;
 
+/// The frames of a virtual CPU: the VMXON region and the VMCS.
+pub type Frames = [Hpa; 2];
+
 /// A virtual CPU, bound to the physical CPU on which it was created.
 pub struct VmxCpu {
     pub(super) block: EntryBlock,
     pub(super) vmcs: Vmcs,
     pub(super) capabilities: Capabilities,
-    frames: CpuFrames,
+    /// The address of the VMCS.
+    region: Hpa,
+    /// The MSR bitmaps, which all CPUs share: the usual one, and the one with which writes of EFER exit.
+    msr_bitmaps: [Hpa; 2],
     pub(super) percpu: &'static PerCpu,
     /// The events that were taken from `percpu` and could not be injected yet.
     pub(super) kept: KeptEvents,
@@ -70,29 +76,29 @@ impl VmxCpu {
     /// [`SetupError`] if the CPU does not work as its capabilities say.
     ///
     /// # Safety
-    /// [`enable::probe`] has returned `capabilities` on this CPU. No other CPU uses the frames, except for the bitmaps.
-    /// `ept_root` is the root of a second stage that does not map Vidar's memory. `selectors` and `percpu` are those of
-    /// this CPU.
+    /// [`enable::probe`] has returned `capabilities` on this CPU. No other CPU uses the frames of `own`, whose selectors
+    /// and per-CPU block are those of this CPU. `common` has filled bitmaps, and a second stage that does not map
+    /// Vidar's memory.
     pub unsafe fn new(
         capabilities: Capabilities,
-        frames: CpuFrames,
-        ept_root: Hpa,
-        selectors: &Selectors,
-        percpu: &'static PerCpu,
+        common: &Common,
+        own: &Own<'_, Frames>,
         begin: &Begin,
     ) -> Result<Self, SetupError> {
+        let Own { frames: [vmxon, region], selectors, percpu } = *own;
+        let msr_bitmaps = [common.msr_map, common.msr_map + PAGE_SIZE];
         // SAFETY: the caller promises that `probe` has found VT-x usable on this CPU and that the frames are for this
         // CPU alone. VMXON comes before VMPTRLD, and the revision identifier is written before either needs it.
         let mut vmcs = unsafe {
-            enable::enable(&capabilities, frames.vmxon)
+            enable::enable(&capabilities, vmxon)
                 .map_err(|failure| SetupError::Instruction("VMXON", failure))?;
-            write_revision(frames.vmcs, capabilities.revision);
-            Vmcs::load(frames.vmcs).map_err(|failure| SetupError::Instruction("VMPTRLD", failure))?
+            write_revision(region, capabilities.revision);
+            Vmcs::load(region).map_err(|failure| SetupError::Instruction("VMPTRLD", failure))?
         };
         if let Some(name) = vmcs.lacks() {
             return Err(SetupError::NoField(name));
         }
-        setup::controls(&mut vmcs, &capabilities, frames.msr_bitmaps[0], ept_root);
+        setup::controls(&mut vmcs, &capabilities, msr_bitmaps[0], common.second_stage);
         setup::host_state(&mut vmcs, &capabilities, &physical::host(selectors, percpu));
         setup::initial_msrs(&mut vmcs, &capabilities, &physical::initial_msrs(percpu));
         put_away::take_over(&mut vmcs, &capabilities);
@@ -103,7 +109,7 @@ impl VmxCpu {
         }
         let block = EntryBlock::default();
         let (kept, doubt) = (KeptEvents::default(), Doubt::default());
-        let mut cpu = Self { block, vmcs, capabilities, frames, percpu, kept, doubt };
+        let mut cpu = Self { block, vmcs, capabilities, region, msr_bitmaps, percpu, kept, doubt };
         cpu.watch_efer(percpu.xd_disabled.load(Ordering::Relaxed));
         match begin {
             Begin::Kernel(state) => {
@@ -281,7 +287,7 @@ impl Vcpu for VmxCpu {
 
     #[cold]
     fn watch_efer(&mut self, watch: bool) {
-        self.vmcs.write(MSR_BITMAP, self.frames.msr_bitmaps[usize::from(watch)].0);
+        self.vmcs.write(MSR_BITMAP, self.msr_bitmaps[usize::from(watch)].0);
     }
 
     fn set_pdptes(&mut self, entries: [u64; 4]) {
@@ -389,7 +395,7 @@ impl Vcpu for VmxCpu {
             msr::write(msr::SYSENTER_ESP, self.vmcs.read(GUEST_SYSENTER_ESP).0);
             msr::write(msr::SYSENTER_EIP, self.vmcs.read(GUEST_SYSENTER_EIP).0);
             put_away::give_back(&self.vmcs, &self.capabilities);
-            vmcs::vmclear(self.frames.vmcs);
+            vmcs::vmclear(self.region);
         }
         enable::leave();
     }

@@ -1,5 +1,6 @@
 //! Decides who starts CPUs for the guest, from the user's choice and from what the boot order has found.
 
+use crate::mem::addr::Hpa;
 use crate::vmm::machine::Startup;
 
 /// Who should start CPUs for the guest.
@@ -8,7 +9,10 @@ pub enum Preference {
     /// Let the local APICs start CPUs if the extension supports that, and emulate it otherwise.
     Auto,
     /// Let the local APICs start CPUs at Vidar's stubs: [`landing`](super::landing).
-    Landing,
+    Landing {
+        /// The memory to which the guest's RAM below 640 KiB is moved.
+        low_memory: Hpa,
+    },
     /// Emulate the start of CPUs.
     Emulated,
 }
@@ -32,7 +36,7 @@ pub struct Conditions {
 pub const fn choose(preference: Preference, conditions: Conditions) -> Startup {
     let by_vidar = !matches!(preference, Preference::Auto) || !conditions.waits_for_sipi;
     match conditions.trampoline {
-        Some(_) if matches!(preference, Preference::Landing) => Startup::Landing,
+        Some(_) if matches!(preference, Preference::Landing { .. }) => Startup::Landing,
         vector if conditions.has_further && by_vidar || conditions.guarded => {
             Startup::Emulated { trampoline: if let Some(vector) = vector { vector } else { 0 } }
         }
@@ -49,25 +53,26 @@ mod tests {
         Conditions { trampoline: Some(0x9e), waits_for_sipi: false, has_further: true, guarded: false };
     const INTEL: Conditions = Conditions { waits_for_sipi: true, ..AMD };
     const ALONE: Conditions = Conditions { trampoline: None, has_further: false, ..AMD };
+    const LANDING: Preference = Preference::Landing { low_memory: Hpa(0x70_0000) };
     const EMULATED: Startup = Startup::Emulated { trampoline: 0x9e };
     /// Emulated start-up without a trampoline, which never starts a CPU.
     const WITHOUT_TRAMPOLINE: Startup = Startup::Emulated { trampoline: 0 };
 
     #[test]
     fn landing_is_used_with_one_cpu_too() {
-        assert_eq!(choose(Preference::Landing, AMD), Startup::Landing);
+        assert_eq!(choose(LANDING, AMD), Startup::Landing);
         let alone = Conditions { trampoline: Some(0x9e), ..ALONE };
         for conditions in [alone, Conditions { guarded: true, ..alone }] {
-            assert_eq!(choose(Preference::Landing, conditions), Startup::Landing);
+            assert_eq!(choose(LANDING, conditions), Startup::Landing);
         }
     }
 
     #[test]
     fn without_a_trampoline_landing_becomes_emulation() {
         for conditions in [Conditions { trampoline: None, ..AMD }, Conditions { guarded: true, ..ALONE }] {
-            assert_eq!(choose(Preference::Landing, conditions), WITHOUT_TRAMPOLINE);
+            assert_eq!(choose(LANDING, conditions), WITHOUT_TRAMPOLINE);
         }
-        assert_eq!(choose(Preference::Landing, ALONE), Startup::Hardware);
+        assert_eq!(choose(LANDING, ALONE), Startup::Hardware);
     }
 
     #[test]

@@ -25,29 +25,21 @@ pub enum Place {
 /// Determines where the guest's memory can be read.
 #[derive(Debug, Clone)]
 pub struct View {
-    mapped: RangeSet,
-    hidden: RangeSet,
-    moved: Option<MovedPages>,
-    decoy: Hpa,
-    end: u64,
-    alias: u64,
+    /// The addresses that the direct map has, besides the decoy and the moved pages.
+    pub mapped: RangeSet,
+    /// Vidar's own memory, in place of which the guest sees the decoy.
+    pub hidden: RangeSet,
+    /// Guest pages that lie at other host-physical addresses.
+    pub moved: Option<MovedPages>,
+    /// The address of the decoy.
+    pub decoy: Hpa,
+    /// The width of a physical address in bits.
+    pub physical_address_bits: u32,
+    /// The bits of an address that select only how memory is encrypted.
+    pub alias: u64,
 }
 
 impl View {
-    /// Returns the view of a guest that sees the page at `decoy` in place of the pages in `hidden`, and whose pages in
-    /// `moved` lie elsewhere. The direct map has the addresses in `mapped`, the decoy and the moved pages. Physical
-    /// addresses have `physical_address_bits` bits, of which those in `alias` select only how memory is encrypted.
-    pub fn new(
-        mapped: RangeSet,
-        hidden: RangeSet,
-        moved: Option<MovedPages>,
-        decoy: Hpa,
-        physical_address_bits: u32,
-        alias: u64,
-    ) -> Self {
-        Self { mapped, hidden, moved, decoy, end: 1 << physical_address_bits, alias }
-    }
-
     /// Returns where the word at `word`, a multiple of eight, can be read; `None` beyond the physical-address width,
     /// where a page-table entry with such an address faults.
     pub fn find(&self, word: Gpa) -> Option<Place> {
@@ -60,7 +52,7 @@ impl View {
         } else if self.mapped.contains(address) {
             Some(Place::Direct(address))
         } else {
-            (plain.0 < self.end).then_some(Place::Window(address))
+            (plain.0 >> self.physical_address_bits == 0).then_some(Place::Window(address))
         }
     }
 
@@ -134,7 +126,14 @@ mod tests {
         mapped.remove(&region);
         let hidden = [Hpa(0x9_e000)..Hpa(0x9_f000), region, Hpa(5000 * MIB)..Hpa(5001 * MIB)].into();
         let moved = MovedPages::new(&mapped, &(Hpa(0x1000)..Hpa(0x9_e000)), MOVED);
-        Box::leak(Box::new(View::new(mapped, hidden, Some(moved), DECOY, 40, ALIAS)))
+        Box::leak(Box::new(View {
+            mapped,
+            hidden,
+            moved: Some(moved),
+            decoy: DECOY,
+            physical_address_bits: 40,
+            alias: ALIAS,
+        }))
     }
 
     #[test]
@@ -176,7 +175,7 @@ mod tests {
     #[test]
     fn fast_path_covers_the_longest_plain_range() {
         assert_eq!(view().plain(), Hpa(4 * MIB)..Hpa(4096 * MIB));
-        let nothing = View::new(RangeSet::new(), RangeSet::new(), None, DECOY, 40, 0);
+        let nothing = View { mapped: RangeSet::new(), ..view().clone() };
         assert_eq!(nothing.plain(), Hpa(0)..Hpa(0));
     }
 }

@@ -70,6 +70,11 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         self.stage2.root()
     }
 
+    /// Returns what the second stage maps.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Returns the memory that the tables are allocated from.
     pub fn tables(&self) -> &T {
         &self.tables

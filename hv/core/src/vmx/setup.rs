@@ -15,17 +15,6 @@ use crate::x86::msr;
 /// The VPID that tags the guest's translations. VPID 0 tags Vidar's own.
 pub const GUEST_VPID: u16 = 1;
 
-/// The frames that a virtual CPU needs besides the second stage.
-#[derive(Debug, Clone, Copy)]
-pub struct CpuFrames {
-    /// The VMXON region.
-    pub vmxon: Hpa,
-    /// The VMCS.
-    pub vmcs: Hpa,
-    /// The MSR bitmaps, which all CPUs share: the usual one, and the one with which writes of EFER exit.
-    pub msr_bitmaps: [Hpa; 2],
-}
-
 /// Writes the controls. Intel SDM Vol. 3C, 25.6 "VM-Execution Control Fields" to 25.8 "VM-Entry Control Fields".
 pub fn controls(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, msr_bitmap: Hpa, ept_root: Hpa) {
     vmcs.write(PIN_BASED_CONTROLS, capabilities.pin);

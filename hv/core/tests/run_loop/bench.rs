@@ -137,13 +137,21 @@ impl Bench {
         let watched = emulated.then_some(APIC);
         let msrs = if emulated { [MSRS, &[STARTUP]].concat().leak() } else { MSRS };
         let mtrrs = Mtrrs::read(PHYSICAL_ADDRESS_BITS, |index| cpu.rdmsr(index).unwrap_or(0));
-        let identity = Identity { mtrrs, hidden: [REGION].into(), watched, moved: None, alias: 0 };
+        let hidden: RangeSet = [REGION].into();
+        let identity = Identity { mtrrs, hidden: hidden.clone(), watched, moved: None, alias: 0 };
         let frames = Frames { frames: Vec::new(), limit: Cell::new(usize::MAX) };
         let ram = RAM.into_iter().collect();
         let memory =
             GuestMemory::new(frames, PageSize::Size1G, identity, ram, cpus.len() > 1).expect("frames enough");
         let mapped = RAM.into_iter().collect();
-        let guest = Ram(View::new(mapped, [REGION].into(), None, memory.decoy(), PHYSICAL_ADDRESS_BITS, 0));
+        let guest = Ram(View {
+            mapped,
+            hidden,
+            moved: None,
+            decoy: memory.decoy(),
+            physical_address_bits: PHYSICAL_ADDRESS_BITS,
+            alias: 0,
+        });
         let machine = Machine {
             host: Host {
                 kept: &[REGION],
