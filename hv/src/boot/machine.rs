@@ -82,7 +82,7 @@ pub fn make<E: Extension>(
     plan: &MemoryPlan<'_>,
     frames: Frames,
     msr_map: Hpa,
-) -> Result<(Machine<E::Format, Frames>, Common), Refusal> {
+) -> Result<(Machine<E::Cpu, Frames>, Common), Refusal> {
     let extension = &cpus.extension;
     let kept = plan.kept().to_vec();
     let ram = plan.guest_ram();
@@ -124,7 +124,7 @@ pub fn make<E: Extension>(
         },
         msrs: msrs.leak(),
         startup: cpus.startup,
-        landing: if cpus.startup == Startup::Landing { landing::WINDOW } else { Hpa(0)..Hpa(0) },
+        landing: cpus.landing.as_ref().map(|_| landing::WINDOW),
         watched,
         cr4_allowed: extension.cr4_allowed(),
         efer_allowed: extension.efer_allowed(),

@@ -167,7 +167,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     // INIT.
     unsafe { machine::lay_landing(cpus.landing.as_ref()) };
     let own = Own { frames, selectors: cpu.selectors(), percpu: cpu.percpu() };
-    let mut vcpu = cpus.extension.cpu(&common, &own, &Begin::Kernel(state))?;
+    let mut vcpu = cpus.extension.cpu(&common, &own, Begin::Kernel(state))?;
     stop::arm(cpus.all.len() == 1 || cpus.extension.survives_init());
     let (stop, exit) = run::run(&mut vcpu, machine);
     end(&mut vcpu, machine, stop, &exit)

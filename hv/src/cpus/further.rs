@@ -14,6 +14,7 @@ use vidar_core::vmm::entry::Begin;
 use vidar_core::vmm::machine::{Machine, Startup};
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::run;
+use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::x86::icr::{Destination, Message};
 
 use super::ap::{Slot, Trampoline};
@@ -44,10 +45,13 @@ struct Further<E: Extension> {
     ready: Once<Result<(), Refusal>>,
 }
 
+/// The proof that a CPU can wait in the guest for a start-up IPI, on the extension `E`.
+type Wait<E> = <<E as Extension>::Cpu as Vcpu>::WaitForSipi;
+
 /// What the further CPUs need to run the guest.
 struct Task<E: Extension> {
     extension: E,
-    machine: &'static Machine<E::Format, Frames>,
+    machine: &'static Machine<E::Cpu, Frames>,
     common: Common,
 }
 
@@ -72,7 +76,7 @@ pub struct Cpus<E: Extension> {
     /// The per-CPU blocks, by the CPUs' numbers.
     pub all: &'static [&'static PerCpu],
     /// Who acts on the messages by which the guest starts further CPUs.
-    pub startup: Startup,
+    pub startup: Startup<Wait<E>>,
     /// What is given with [`Startup::Landing`].
     pub landing: Option<Landing>,
     shared: &'static Shared<E>,
@@ -144,7 +148,7 @@ pub fn start<E: Extension>(
     listed.withdraw(lost);
     let conditions = Conditions {
         trampoline: trampoline.as_ref().map(Trampoline::vector),
-        waits_for_sipi: extension.waits_for_sipi(),
+        wait_for_sipi: extension.wait_for_sipi(),
         has_further: listed.has_further(),
         guarded: listed.damaged || listed.any(lost),
     };
@@ -233,11 +237,12 @@ impl<E: Extension> Cpus<E> {
     ///
     /// # Errors
     /// [`Refusal::Extension`] if a CPU does not work as its capabilities say.
-    pub fn enter(&self, machine: &'static Machine<E::Format, Frames>, common: Common) -> Result<(), Refusal> {
+    pub fn enter(&self, machine: &'static Machine<E::Cpu, Frames>, common: Common) -> Result<(), Refusal> {
         self.shared.task.call_once(|| Task { extension: self.extension.clone(), machine, common });
         let here = || self.shared.further.iter().filter(|further| further.probed.is_completed());
         match self.startup {
-            Startup::Hardware => here().try_for_each(|further| further.ready.wait().clone()),
+            Startup::Alone => Ok(()),
+            Startup::Hardware(_) => here().try_for_each(|further| further.ready.wait().clone()),
             Startup::Landing | Startup::Emulated { .. } => {
                 for further in here() {
                     let percpu = further.cpu.percpu();
@@ -270,17 +275,17 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
             if !task.machine.host.cpus.iter().any(|cpu| cpu.apic_id == further.cpu.percpu().apic_id) {
                 apic::init_self();
             }
-            run_guest(task, further, &Begin::Landed(vector));
+            run_guest(task, further, Begin::Landed(vector));
         }
         match further.cpu.percpu().startup.take() {
-            Some(vector) => run_guest(task, further, &Begin::Startup(vector)),
+            Some(vector) => run_guest(task, further, Begin::Startup(vector)),
             None => apic::init_self(),
         }
     }
     further.probed.call_once(E::probe);
     let task = shared.task.wait();
-    if task.machine.startup == Startup::Hardware {
-        run_guest(task, further, &Begin::Waiting)
+    if let Startup::Hardware(wait) = task.machine.startup {
+        run_guest(task, further, Begin::Waiting(wait))
     } else {
         // The boot CPU will send this CPU an INIT, in `Cpus::enter`.
         instructions::halt_forever()
@@ -288,7 +293,7 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
 }
 
 /// Runs the guest on this CPU, from the state that `begin` describes. Halts if the virtual CPU cannot be made.
-fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: &Begin) -> ! {
+fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: Begin<Wait<E>>) -> ! {
     let Task { extension, machine, common } = task;
     let cpu = &further.cpu;
     // Capabilities that may differ from CPU to CPU are those of this CPU.

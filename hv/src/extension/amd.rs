@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "the virtual CPU is created, and the MSR map is filled")]
 
+use core::convert::Infallible;
+
 use vidar_abi::Vendor;
 use vidar_core::boot::refusal::{self, Difference, Names, Refusal};
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE, PageSize};
@@ -11,7 +13,6 @@ use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
 use vidar_core::svm::capabilities::Capabilities;
 use vidar_core::svm::msrs::{MSRS, NESTED};
-use vidar_core::svm::npt::Npt;
 use vidar_core::svm::permissions_map;
 use vidar_core::vmm::entry::Begin;
 
@@ -33,7 +34,6 @@ impl Extension for Svm {
     const NAMES: Names = refusal::SVM;
     const MSRS: &'static [&'static [Row]] = MSRS;
     const NESTED: &'static [Row] = NESTED;
-    type Format = Npt;
     type Frames = svm::cpu::Frames;
     type Cpu = SvmCpu;
 
@@ -54,8 +54,8 @@ impl Extension for Svm {
         log::info!("AMD-V with nested pages up to {}{next_rip}", self.largest_page());
     }
 
-    fn waits_for_sipi(&self) -> bool {
-        false // AMD-V has no activity state in which a guest waits
+    fn wait_for_sipi(&self) -> Option<Infallible> {
+        None // AMD-V has no activity state in which a guest waits
     }
 
     fn leaves_init_to_the_cpu(&self) -> bool {
@@ -110,7 +110,12 @@ impl Extension for Svm {
         unsafe { physical::write(map, &permissions_map::derive(tables)) };
     }
 
-    fn cpu(&self, common: &Common, own: &Own<'_, Self::Frames>, begin: &Begin) -> Result<SvmCpu, Refusal> {
+    fn cpu(
+        &self,
+        common: &Common,
+        own: &Own<'_, Self::Frames>,
+        begin: Begin<Infallible>,
+    ) -> Result<SvmCpu, Refusal> {
         // SAFETY: `probe` has found the capabilities, which are alike on all CPUs. The segments and the per-CPU block
         // of this CPU are loaded, the frames were allocated for it, and the second stage does not map Vidar's memory.
         Ok(unsafe { SvmCpu::new(self.0, common, own, begin) })

@@ -12,9 +12,8 @@ use vidar_core::mem::mtrr::Mtrrs;
 use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
 use vidar_core::vmm::entry::Begin;
-use vidar_core::vmx::capabilities::Capabilities;
+use vidar_core::vmx::capabilities::{Capabilities, WaitForSipi};
 use vidar_core::vmx::controls::secondary;
-use vidar_core::vmx::ept::Ept;
 use vidar_core::vmx::msr_bitmap;
 use vidar_core::vmx::msrs::{MSRS, NESTED};
 
@@ -38,7 +37,6 @@ impl Extension for Vmx {
     const NAMES: Names = refusal::VMX;
     const MSRS: &'static [&'static [Row]] = MSRS;
     const NESTED: &'static [Row] = NESTED;
-    type Format = Ept;
     type Frames = vmx::cpu::Frames;
     type Cpu = VmxCpu;
 
@@ -61,8 +59,8 @@ impl Extension for Vmx {
         log::info!("VT-x with EPT pages up to {pages}{vpid}, unrestricted guest");
     }
 
-    fn waits_for_sipi(&self) -> bool {
-        self.0.waits_for_sipi
+    fn wait_for_sipi(&self) -> Option<WaitForSipi> {
+        self.0.wait_for_sipi
     }
 
     fn leaves_init_to_the_cpu(&self) -> bool {
@@ -114,7 +112,12 @@ impl Extension for Vmx {
         }
     }
 
-    fn cpu(&self, common: &Common, own: &Own<'_, Self::Frames>, begin: &Begin) -> Result<VmxCpu, Refusal> {
+    fn cpu(
+        &self,
+        common: &Common,
+        own: &Own<'_, Self::Frames>,
+        begin: Begin<WaitForSipi>,
+    ) -> Result<VmxCpu, Refusal> {
         // SAFETY: `probe` has found the capabilities on this CPU, which has loaded the selectors and the per-CPU block.
         // The frames were allocated for it, and the second stage does not map Vidar's memory.
         unsafe { VmxCpu::new(self.0.clone(), common, own, begin) }.map_err(|error| {

@@ -12,7 +12,6 @@ use vidar_abi::Vendor;
 use vidar_core::boot::refusal::{Difference, Names, Refusal};
 use vidar_core::mem::addr::{Hpa, PageSize};
 use vidar_core::mem::mtrr::Mtrrs;
-use vidar_core::mem::stage2::Format;
 use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
 use vidar_core::vmm::entry::Begin;
@@ -32,8 +31,6 @@ pub trait Extension: Clone + Send + Sync + 'static {
     const MSRS: &'static [&'static [Row]];
     /// The MSRs that the guest is also refused if another hypervisor runs below Vidar.
     const NESTED: &'static [Row];
-    /// The format of the second stage's tables.
-    type Format: Format;
     /// The frames of a virtual CPU, besides those of [`Common`].
     type Frames: FrameSet;
     /// The virtual CPU of this extension.
@@ -52,8 +49,8 @@ pub trait Extension: Clone + Send + Sync + 'static {
     /// Logs the main capabilities.
     fn describe(&self);
 
-    /// Returns true if a CPU can wait for a start-up IPI in the guest.
-    fn waits_for_sipi(&self) -> bool;
+    /// Returns the proof that a CPU can wait for a start-up IPI in the guest, or `None` if it cannot.
+    fn wait_for_sipi(&self) -> Option<<Self::Cpu as Vcpu>::WaitForSipi>;
 
     /// Returns true if Vidar need not intercept an INIT that arrives in the guest. The CPU then waits for its start-up
     /// IPI outside of the guest, as a bare CPU does.
@@ -95,5 +92,10 @@ pub trait Extension: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Refusal::Extension`] if the CPU does not work as its capabilities say.
-    fn cpu(&self, common: &Common, own: &Own<'_, Self::Frames>, begin: &Begin) -> Result<Self::Cpu, Refusal>;
+    fn cpu(
+        &self,
+        common: &Common,
+        own: &Own<'_, Self::Frames>,
+        begin: Begin<<Self::Cpu as Vcpu>::WaitForSipi>,
+    ) -> Result<Self::Cpu, Refusal>;
 }

@@ -20,7 +20,7 @@ pub struct Common {
 
 /// What a virtual CPU has for itself.
 pub struct Own<'a, F> {
-    /// Its frames, which nothing else uses.
+    /// The frames, which nothing else uses.
     pub frames: F,
     /// The selectors and tables that the physical CPU has loaded.
     pub selectors: &'a Selectors,

@@ -2,12 +2,15 @@
 
 #![expect(unsafe_code, reason = "the entry assembly is called")]
 
+use core::convert::Infallible;
+
 use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::layout::direct;
 use vidar_core::mem::walk::ReadGuest;
 use vidar_core::policy::control::{CR0_PE, Controls};
 use vidar_core::svm::capabilities::Capabilities;
 use vidar_core::svm::instruction::{Instruction, Verdict};
+use vidar_core::svm::npt::Npt;
 use vidar_core::svm::vmcb::{Clean, DEFAULT_32, LONG_CODE, tlb_control};
 use vidar_core::svm::{event, exit, guest_state, setup, snapshot};
 use vidar_core::vmm::cpu_state::CpuState;
@@ -69,7 +72,7 @@ impl SvmCpu {
         capabilities: Capabilities,
         common: &Common,
         own: &Own<'_, Frames>,
-        begin: &Begin,
+        begin: Begin<Infallible>,
     ) -> Self {
         let Own { frames: [guest, host, host_save], percpu, .. } = *own;
         // SAFETY: the caller promises that the CPU has AMD-V, that the frames are for this CPU alone, and that its
@@ -101,15 +104,14 @@ impl SvmCpu {
         setup::controls(&mut cpu.vmcb, common.msr_map, common.second_stage, init_exits);
         match begin {
             Begin::Kernel(state) => {
-                let state = CpuState::at_kernel(state);
+                let state = CpuState::at_kernel(&state);
                 guest_state::load(&mut cpu.vmcb, &state);
                 cpu.block.registers = state.registers;
             }
             Begin::Startup(vector) | Begin::Landed(vector) => {
                 cpu.reset();
-                cpu.startup(*vector);
+                cpu.startup(vector);
             }
-            Begin::Waiting => panic!("AMD-V has no guest that waits for a start-up IPI"),
         }
         cpu.deliver_nmi();
         cpu
@@ -211,6 +213,9 @@ impl RunsOn for SvmCpu {
 }
 
 impl Vcpu for SvmCpu {
+    type Format = Npt;
+    type WaitForSipi = Infallible;
+
     fn run(&mut self) -> Exit {
         // SAFETY: `new` has switched AMD-V on and set up the VMCB, with a second stage that does not map Vidar's
         // memory.
@@ -312,7 +317,7 @@ impl Vcpu for SvmCpu {
     }
 
     #[cold]
-    fn init(&mut self, _: bool) {
+    fn init(&mut self) {
         // The intercepted INIT is still pending. It is delivered here, as an exception, and NMIs may be delivered as well.
         // SAFETY: EFER.SVME is set, and Vidar's IDT is loaded.
         unsafe {

@@ -16,8 +16,9 @@ use vidar_core::vmm::outcome::Exception;
 use vidar_core::vmm::percpu::{PerCpu, kept};
 use vidar_core::vmm::processor::RunsOn;
 use vidar_core::vmm::vcpu::Vcpu;
-use vidar_core::vmx::capabilities::Capabilities;
+use vidar_core::vmx::capabilities::{Capabilities, WaitForSipi};
 use vidar_core::vmx::controls::secondary;
+use vidar_core::vmx::ept::Ept;
 use vidar_core::vmx::event::{Injection, PENDING_SINGLE_STEP, interruptibility};
 use vidar_core::vmx::field::Fields;
 use vidar_core::vmx::field::*;
@@ -47,9 +48,6 @@ const BRANCH_STEP: u64 = 1 << 1;
 
 /// The type of a busy 16-bit TSS, in the access rights of TR.
 const BUSY_TASK_16: u32 = 3;
-/// VM-instruction error 5: VMRESUME with a VMCS that is not launched. Intel SDM Vol. 3C, 31.4 "VM Instruction Error
-/// Numbers".
-const NOT_LAUNCHED: u32 = 5;
 
 /// The frames of a virtual CPU: the VMXON region and the VMCS.
 pub type Frames = [Hpa; 2];
@@ -67,6 +65,8 @@ pub struct VmxCpu {
     /// The events that were taken from `percpu` and could not be injected yet.
     pub(super) kept: KeptEvents,
     doubt: Doubt,
+    /// True if the CPU waits in the guest for a start-up IPI after an INIT.
+    waits: bool,
 }
 
 impl VmxCpu {
@@ -83,7 +83,7 @@ impl VmxCpu {
         capabilities: Capabilities,
         common: &Common,
         own: &Own<'_, Frames>,
-        begin: &Begin,
+        begin: Begin<WaitForSipi>,
     ) -> Result<Self, SetupError> {
         let Own { frames: [vmxon, region], selectors, percpu } = *own;
         let msr_bitmaps = [common.msr_map, common.msr_map + PAGE_SIZE];
@@ -109,16 +109,17 @@ impl VmxCpu {
         }
         let block = EntryBlock::default();
         let (kept, doubt) = (KeptEvents::default(), Doubt::default());
-        let mut cpu = Self { block, vmcs, capabilities, region, msr_bitmaps, percpu, kept, doubt };
+        let waits = matches!(begin, Begin::Waiting(_));
+        let mut cpu = Self { block, vmcs, capabilities, region, msr_bitmaps, percpu, kept, doubt, waits };
         cpu.watch_efer(percpu.xd_disabled.load(Ordering::Relaxed));
         match begin {
             Begin::Kernel(state) => {
-                cpu.load(&CpuState::at_kernel(state));
+                cpu.load(&CpuState::at_kernel(&state));
             }
-            Begin::Waiting => cpu.init(true),
+            Begin::Waiting(_) => cpu.init(),
             Begin::Startup(vector) | Begin::Landed(vector) => {
-                cpu.init(false);
-                setup::startup(&mut cpu.vmcs, *vector);
+                cpu.init();
+                setup::startup(&mut cpu.vmcs, vector);
             }
         }
         percpu.set_takes_machine_checks(true);
@@ -130,29 +131,6 @@ impl VmxCpu {
     fn load(&mut self, state: &CpuState) {
         guest_state::load(&mut self.vmcs, &self.capabilities, state);
         self.block.registers = state.registers;
-    }
-
-    /// Returns true if the entry failed only because the VMCS is not launched, as after a machine check during the
-    /// first entry. The next entry then uses VMLAUNCH.
-    #[cold]
-    fn was_not_launched(&mut self, status: u32) -> bool {
-        let wrong = status == status::FAILED_VALID
-            && self.block.launched
-            && self.vmcs.read(VM_INSTRUCTION_ERROR) == NOT_LAUNCHED;
-        if wrong {
-            self.block.launched = false;
-        }
-        wrong
-    }
-
-    /// Returns the exit that says why the guest was not entered.
-    #[cold]
-    fn entry_failed(&self, status: u32) -> Exit {
-        let valid = status == status::FAILED_VALID;
-        Exit::EntryFailed {
-            code: if valid { self.vmcs.read(VM_INSTRUCTION_ERROR) } else { 0 },
-            qualification: 0,
-        }
     }
 
     /// Copies the guest's RSP from the VMCS to the guest's registers.
@@ -202,6 +180,9 @@ impl RunsOn for VmxCpu {
 }
 
 impl Vcpu for VmxCpu {
+    type Format = Ept;
+    type WaitForSipi = WaitForSipi;
+
     fn run(&mut self) -> Exit {
         if self.kept.waits()
             && let Some(exit) = self.retry_kept()
@@ -353,13 +334,13 @@ impl Vcpu for VmxCpu {
     }
 
     #[cold]
-    fn init(&mut self, waits: bool) {
+    fn init(&mut self) {
         self.percpu.take_kept();
         self.kept.forget();
         self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
         self.load(&CpuState::after_init(cpuid::cpuid(1, 0).eax));
-        setup::init(&mut self.vmcs, &self.capabilities, waits);
-        physical::init(&self.capabilities, waits);
+        setup::init(&mut self.vmcs, &self.capabilities, self.waits);
+        physical::init(&self.capabilities, self.waits);
         instructions::reset_debug_registers();
         if self.capabilities.has(secondary::VPID) {
             vmcs::invvpid(GUEST_VPID);

@@ -8,6 +8,7 @@
 //! | `delivery` | Delivers kept NMIs and machine checks, and events whose delivery an exit has interrupted. |
 //! | `entry.S` | VM entry and exit as a function that returns. |
 //! | [`entry`] | Includes the assembly, and defines the block that it uses. |
+//! | `failure` | Judges VM entries that fail. |
 //! | [`physical`] | Reads the state of this CPU for a VMCS, and clears what INIT clears outside of the VMCS. |
 //! | [`put_away`] | Moves the contents of MSRs that only the guest uses into the guest, and back. |
 
@@ -15,6 +16,7 @@ pub mod cpu;
 mod delivery;
 pub mod enable;
 pub mod entry;
+mod failure;
 pub mod physical;
 pub mod put_away;
 pub mod vmcs;

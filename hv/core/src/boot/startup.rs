@@ -17,13 +17,14 @@ pub enum Preference {
     Emulated,
 }
 
-/// What the decision depends on.
+/// What the decision depends on. `W` is the [`Vcpu::WaitForSipi`](crate::vmm::vcpu::Vcpu::WaitForSipi) of the
+/// extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Conditions {
+pub struct Conditions<W> {
     /// The vector of the trampoline's page; `None` if no page is free for it.
     pub trampoline: Option<u8>,
-    /// True if a CPU can wait for a start-up IPI inside the guest.
-    pub waits_for_sipi: bool,
+    /// Given if a CPU can wait for a start-up IPI inside the guest.
+    pub wait_for_sipi: Option<W>,
     /// True if the guest could start a further CPU, now or after it has been added.
     pub has_further: bool,
     /// True if there may be a CPU that the guest could start and that is not under Vidar's control: it would run beside
@@ -32,15 +33,14 @@ pub struct Conditions {
 }
 
 /// Returns who starts CPUs. Landing needs a trampoline; without one, Vidar watches the messages between CPUs instead.
-/// The trampoline of [`Startup::Emulated`] is 0 if there is none.
-pub const fn choose(preference: Preference, conditions: Conditions) -> Startup {
-    let by_vidar = !matches!(preference, Preference::Auto) || !conditions.waits_for_sipi;
-    match conditions.trampoline {
-        Some(_) if matches!(preference, Preference::Landing { .. }) => Startup::Landing,
-        vector if conditions.has_further && by_vidar || conditions.guarded => {
-            Startup::Emulated { trampoline: if let Some(vector) = vector { vector } else { 0 } }
-        }
-        _ => Startup::Hardware,
+pub fn choose<W>(preference: Preference, conditions: Conditions<W>) -> Startup<W> {
+    let Conditions { trampoline, wait_for_sipi, has_further, guarded } = conditions;
+    match (preference, wait_for_sipi) {
+        (Preference::Landing { .. }, _) if trampoline.is_some() => Startup::Landing,
+        _ if guarded => Startup::Emulated { trampoline },
+        (Preference::Auto, Some(wait)) => Startup::Hardware(wait),
+        _ if has_further => Startup::Emulated { trampoline },
+        _ => Startup::Alone,
     }
 }
 
@@ -49,14 +49,13 @@ mod tests {
     use super::*;
 
     /// A machine with further CPUs and a trampoline, whose CPUs cannot wait for a start-up IPI inside the guest.
-    const AMD: Conditions =
-        Conditions { trampoline: Some(0x9e), waits_for_sipi: false, has_further: true, guarded: false };
-    const INTEL: Conditions = Conditions { waits_for_sipi: true, ..AMD };
-    const ALONE: Conditions = Conditions { trampoline: None, has_further: false, ..AMD };
+    const AMD: Conditions<()> =
+        Conditions { trampoline: Some(0x9e), wait_for_sipi: None, has_further: true, guarded: false };
+    const INTEL: Conditions<()> = Conditions { wait_for_sipi: Some(()), ..AMD };
+    const ALONE: Conditions<()> = Conditions { trampoline: None, has_further: false, ..AMD };
     const LANDING: Preference = Preference::Landing { low_memory: Hpa(0x70_0000) };
-    const EMULATED: Startup = Startup::Emulated { trampoline: 0x9e };
-    /// Emulated start-up without a trampoline, which never starts a CPU.
-    const WITHOUT_TRAMPOLINE: Startup = Startup::Emulated { trampoline: 0 };
+    const EMULATED: Startup<()> = Startup::Emulated { trampoline: Some(0x9e) };
+    const WITHOUT_TRAMPOLINE: Startup<()> = Startup::Emulated { trampoline: None };
 
     #[test]
     fn landing_is_used_with_one_cpu_too() {
@@ -72,19 +71,20 @@ mod tests {
         for conditions in [Conditions { trampoline: None, ..AMD }, Conditions { guarded: true, ..ALONE }] {
             assert_eq!(choose(LANDING, conditions), WITHOUT_TRAMPOLINE);
         }
-        assert_eq!(choose(LANDING, ALONE), Startup::Hardware);
+        assert_eq!(choose(LANDING, ALONE), Startup::Alone);
     }
 
     #[test]
     fn auto_emulates_only_if_hardware_cannot_or_a_cpu_is_not_controlled() {
         for (preference, conditions, expected) in [
             (Preference::Auto, AMD, EMULATED),
-            (Preference::Auto, ALONE, Startup::Hardware),
-            (Preference::Auto, INTEL, Startup::Hardware),
+            (Preference::Auto, ALONE, Startup::Alone),
+            (Preference::Auto, INTEL, Startup::Hardware(())),
+            (Preference::Auto, Conditions { has_further: false, ..INTEL }, Startup::Hardware(())),
             (Preference::Auto, Conditions { guarded: true, ..INTEL }, EMULATED),
             (Preference::Emulated, AMD, EMULATED),
             (Preference::Emulated, INTEL, EMULATED),
-            (Preference::Emulated, Conditions { has_further: false, ..INTEL }, Startup::Hardware),
+            (Preference::Emulated, Conditions { has_further: false, ..INTEL }, Startup::Alone),
         ] {
             assert_eq!(choose(preference, conditions), expected, "{preference:?} {conditions:?}");
         }

@@ -24,7 +24,7 @@ const LAST: u16 = 0xffc;
 /// or by vector instructions, or to bytes 4 to 15 of a register have undefined results, and may cause unexpected
 /// exceptions. Intel SDM Vol. 3A, 11.4.1 "The Local APIC Block Diagram".
 #[cold]
-pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa) -> Outcome {
+pub fn write<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, address: Gpa) -> Outcome {
     let (code, controls) = (vcpu.code(), vcpu.controls());
     let bytes = code.bytes(&controls, |address| machine.guest.word(address));
     // RSP is not among `registers`, since the VMCS or VMCB holds it. No software writes it to the APIC.
@@ -79,7 +79,7 @@ pub fn write<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, address: Gpa)
 /// Emulates a write of IA32_X2APIC_ICR. The guest gets #GP if a reserved bit is set, or if the CPU refuses
 /// the write.
 #[cold]
-pub fn write_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, write: AllowedMsrWrite) -> Outcome {
+pub fn write_msr<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, write: AllowedMsrWrite) -> Outcome {
     // Outside x2APIC mode the MSR does not exist, and the CPU refuses the write.
     if vcpu.apic_mode() == Some(Mode::X2Apic) {
         let Some(icr) = Icr::decode_msr(write.value()) else { return REFUSE };
@@ -91,7 +91,7 @@ pub fn write_msr<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, write: Al
 }
 
 /// Returns true if the CPU's own APIC is to send the message, and false if Vidar has dealt with it.
-fn sends<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, mode: Mode, icr: Icr) -> bool {
+fn sends<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, mode: Mode, icr: Icr) -> bool {
     let Startup::Emulated { trampoline } = machine.startup else { return true };
     let sender = vcpu.percpu();
     ipi::write(vcpu, machine.host.cpus, sender, mode, icr, trampoline)

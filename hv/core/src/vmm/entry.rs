@@ -3,13 +3,13 @@
 
 use crate::mem::addr::Gpa;
 
-/// Where a virtual CPU starts.
+/// Where a virtual CPU starts. `W` is the [`Vcpu::WaitForSipi`](super::vcpu::Vcpu::WaitForSipi) of its extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begin {
+pub enum Begin<W> {
     /// At the kernel's entry: the boot CPU.
     Kernel(EntryState),
-    /// In the state after INIT: it waits in the guest for a start-up IPI.
-    Waiting,
+    /// In the state after INIT: it waits in the guest for a start-up IPI, now and after each INIT.
+    Waiting(W),
     /// At the page that this vector of a start-up IPI names.
     Startup(u8),
     /// As [`Begin::Startup`], with [`Startup::Landing`](super::machine::Startup::Landing): the next INIT takes the CPU

@@ -19,7 +19,7 @@ pub fn write(
     sender: &PerCpu,
     mode: Mode,
     icr: Icr,
-    trampoline: u8,
+    trampoline: Option<u8>,
 ) -> bool {
     let targets = cpus
         .iter()
@@ -28,7 +28,11 @@ pub fn write(
         Message::Other => return true,
         Message::Deassert => {}
         Message::Init => targets.for_each(|target| init(cpu, target)),
-        Message::Startup(vector) => targets.for_each(|target| startup(cpu, target, vector, trampoline)),
+        Message::Startup(vector) => {
+            if let Some(trampoline) = trampoline {
+                targets.for_each(|target| startup(cpu, target, vector, trampoline));
+            }
+        }
     }
     false
 }

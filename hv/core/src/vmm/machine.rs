@@ -10,24 +10,28 @@ use vidar_abi::{Commit, Vendor};
 use super::memory::GuestMemory;
 use super::percpu::PerCpu;
 use super::update::LoadMicrocode;
+use super::vcpu::Vcpu;
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use crate::mem::walk::ReadGuest;
 use crate::policy::control::Controls;
 use crate::policy::cpuid::Policy;
 use crate::policy::msr::Row;
 
-/// Who acts on the INITs and start-up IPIs that the guest sends.
+/// Who acts on the INITs and start-up IPIs that the guest sends. `W` is the [`Vcpu::WaitForSipi`] of the extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Startup {
+pub enum Startup<W> {
     /// The local APICs send them. A CPU waits in the guest for its start-up IPI, which makes it exit.
-    Hardware,
+    Hardware(W),
+    /// The local APIC sends them. The boot CPU is the only CPU, so no other can receive them.
+    Alone,
     /// The local APICs send them. An INIT takes a CPU out of the guest as it would a bare CPU, and a start-up IPI leads
     /// the CPU to Vidar, whichever of the guest's pages it names.
     Landing,
     /// Vidar sends each INIT, and in place of each start-up IPI one of its own with the vector of its trampoline.
     Emulated {
-        /// The vector that names the trampoline's page: its address divided by 4 KiB.
-        trampoline: u8,
+        /// The vector that names the trampoline's page: its address divided by 4 KiB. Without a trampoline no CPU can be
+        /// started.
+        trampoline: Option<u8>,
     },
 }
 
@@ -46,8 +50,8 @@ pub struct Host {
     pub log: fn(u64, &mut [u8]) -> (u64, usize),
 }
 
-/// The machine that the guest runs on.
-pub struct Machine<F, T> {
+/// The machine that a guest runs on, with virtual CPUs of the type `V`.
+pub struct Machine<V: Vcpu, T> {
     /// What hypercalls report.
     pub host: Host,
     /// The policy for the guest's CPUID.
@@ -55,9 +59,9 @@ pub struct Machine<F, T> {
     /// The tables of the MSRs that do not pass through to the CPU.
     pub msrs: &'static [&'static [Row]],
     /// Who starts CPUs.
-    pub startup: Startup,
-    /// The pages that lead start-up IPIs to Vidar with [`Startup::Landing`]; otherwise empty.
-    pub landing: Range<Hpa>,
+    pub startup: Startup<V::WaitForSipi>,
+    /// The pages that lead start-up IPIs to Vidar. Only [`Startup::Landing`] has them.
+    pub landing: Option<Range<Hpa>>,
     /// The local APIC's page, if the guest's writes to it exit.
     pub watched: Option<Gpa>,
     /// Bits of CR4 that the guest may set.
@@ -67,7 +71,7 @@ pub struct Machine<F, T> {
     /// The width of a physical address in bits.
     pub physical_address_bits: u32,
     /// The second stage. Its lock is taken only when a page is mapped or an MTRR changes.
-    pub memory: Mutex<GuestMemory<F, T>>,
+    pub memory: Mutex<GuestMemory<V::Format, T>>,
     /// True once Vidar has reported that the guest touched Vidar's memory.
     pub touch_reported: AtomicBool,
     /// True once Vidar has reported that no frames are left for second-stage tables.
@@ -84,7 +88,7 @@ pub struct Machine<F, T> {
 pub const RUNS_VIDAR: &str = "the guest's CR3 is Vidar's own: the guest has copied it, or the CPU or its emulator has run Vidar's code as \
      the guest's, which is its fault (in QEMU use -accel tcg,thread=single)";
 
-impl<F, T> Machine<F, T> {
+impl<V: Vcpu, T> Machine<V, T> {
     /// Returns true if CR3 of `controls` holds the root of Vidar's own page tables.
     pub fn runs_vidar(&self, controls: &Controls) -> bool {
         Hpa(controls.cr3).align_down(PAGE_SIZE) == self.host_root
@@ -93,6 +97,6 @@ impl<F, T> Machine<F, T> {
     /// Returns true if the guest may not place a device at `range`, because it overlaps Vidar's own memory or the pages
     /// that lead start-up IPIs to Vidar.
     pub fn keeps(&self, range: &Range<Hpa>) -> bool {
-        self.host.kept.iter().chain([&self.landing]).any(|kept| overlaps(range, kept))
+        self.host.kept.iter().chain(&self.landing).any(|kept| overlaps(range, kept))
     }
 }

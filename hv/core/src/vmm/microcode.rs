@@ -25,7 +25,7 @@ use super::update::MicrocodeUpdate;
 use super::vcpu::Vcpu;
 use crate::mem::addr::{Gpa, PAGE_SIZE};
 use crate::mem::layout::WINDOW_RUN;
-use crate::mem::stage2::{Format, TableMemory};
+use crate::mem::stage2::TableMemory;
 use crate::mem::walk::{self, Paging};
 use crate::x86::microcode::Loader;
 use crate::x86::msr::Fault;
@@ -35,9 +35,9 @@ use crate::x86::msr::Fault;
 /// The guest gets #GP if its page tables do not map the whole update, where a bare CPU raises #PF. It also gets #GP if
 /// the update does not fit into a window, which holds nearly 2 MiB.
 #[cold]
-pub fn load<V: Vcpu, F: Format, T: TableMemory>(
+pub fn load<V: Vcpu, T: TableMemory>(
     vcpu: &mut V,
-    machine: &Machine<F, T>,
+    machine: &Machine<V, T>,
     loader: Loader,
     address: u64,
 ) -> Outcome {

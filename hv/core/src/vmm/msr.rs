@@ -10,7 +10,7 @@ use super::vcpu::Vcpu;
 use super::{apic, microcode};
 use crate::mem::addr::{Gpa, Hpa};
 use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, Mtrrs};
-use crate::mem::stage2::{Format, TableMemory};
+use crate::mem::stage2::TableMemory;
 use crate::policy::control::Controls;
 use crate::policy::msr::allowed::decide;
 use crate::policy::msr::{Context, Effect, Read, policy};
@@ -23,7 +23,7 @@ const MTRRS_ENABLED: u64 = 1 << 11;
 
 /// Emulates RDMSR of the MSR whose index is in ECX.
 #[cold]
-pub fn read<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
+pub fn read<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>) -> Outcome {
     let index = vcpu.registers().low(Register::Rcx);
     let Ok(value) = value(vcpu, machine, index) else { return REFUSE };
     vcpu.registers().set_edx_eax(value);
@@ -32,7 +32,7 @@ pub fn read<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
 
 /// Emulates RDMSR with an immediate.
 #[cold]
-pub fn read_immediate<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, operands: Immediate) -> Outcome {
+pub fn read_immediate<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, operands: Immediate) -> Outcome {
     let Ok(value) = value(vcpu, machine, operands.index) else { return REFUSE };
     vcpu.set_register(operands.register, value);
     Outcome::Advance
@@ -40,16 +40,16 @@ pub fn read_immediate<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, oper
 
 /// Emulates WRMSR of the MSR whose index is in ECX.
 #[cold]
-pub fn write<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> Outcome {
+pub fn write<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> Outcome {
     let (index, value) = (vcpu.registers().low(Register::Rcx), vcpu.registers().edx_eax());
     apply(vcpu, machine, index, value).unwrap_or(REFUSE)
 }
 
 /// Emulates WRMSRNS with an immediate.
 #[cold]
-pub fn write_immediate<V: Vcpu, F: Format, T: TableMemory>(
+pub fn write_immediate<V: Vcpu, T: TableMemory>(
     vcpu: &mut V,
-    machine: &Machine<F, T>,
+    machine: &Machine<V, T>,
     operands: Immediate,
 ) -> Outcome {
     let value = vcpu.registers().get(operands.register);
@@ -57,7 +57,7 @@ pub fn write_immediate<V: Vcpu, F: Format, T: TableMemory>(
 }
 
 /// Returns the value that the guest reads from the MSR `index`, or [`Fault`] if the read raises #GP.
-fn value<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, index: u32) -> Result<u64, Fault> {
+fn value<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, index: u32) -> Result<u64, Fault> {
     match policy(machine.msrs, index).0 {
         Read::Native => vcpu.rdmsr(index),
         Read::Refuse => Err(Fault),
@@ -67,9 +67,9 @@ fn value<V: Vcpu, F, T>(vcpu: &mut V, machine: &Machine<F, T>, index: u32) -> Re
 }
 
 /// Applies the effect of the guest's write of `value` to the MSR `index`. Returns [`Fault`] if the write raises #GP.
-fn apply<V: Vcpu, F: Format, T: TableMemory>(
+fn apply<V: Vcpu, T: TableMemory>(
     vcpu: &mut V,
-    machine: &Machine<F, T>,
+    machine: &Machine<V, T>,
     index: u32,
     value: u64,
 ) -> Result<Outcome, Fault> {
@@ -95,7 +95,7 @@ fn apply<V: Vcpu, F: Format, T: TableMemory>(
 }
 
 /// Changes the memory types of the second stage to those of the MTRRs.
-fn follow_mtrrs<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) {
+fn follow_mtrrs<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) {
     let mut memory = machine.memory.lock();
     // Several CPUs change their MTRRs one after another. Each disables its MTRRs meanwhile, with its caches disabled as
     // well (CR0.CD). The memory types without MTRRs must not apply to the other CPUs. Intel SDM Vol. 3A, 12.11.8 "MTRR
@@ -113,13 +113,13 @@ fn follow_mtrrs<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Mach
 }
 
 /// The context of an access to the MSR `index`: the CPU and the machine.
-struct Access<'a, V, F, T> {
+struct Access<'a, V: Vcpu, T> {
     vcpu: &'a mut V,
-    machine: &'a Machine<F, T>,
+    machine: &'a Machine<V, T>,
     index: u32,
 }
 
-impl<V: Vcpu, F, T> Context for Access<'_, V, F, T> {
+impl<V: Vcpu, T> Context for Access<'_, V, T> {
     fn native(&mut self) -> Result<u64, Fault> {
         self.vcpu.rdmsr(self.index)
     }

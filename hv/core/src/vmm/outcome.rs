@@ -46,10 +46,7 @@ pub enum Outcome {
     /// The instruction raises this exception.
     Inject(Exception),
     /// The CPU is put into the state after INIT.
-    Init {
-        /// True if it then waits for a start-up IPI.
-        waits: bool,
-    },
+    Init,
     /// The CPU starts at the page that this vector of a start-up IPI names.
     Startup(u8),
     /// The instruction, which has this length in bytes, has been emulated: go on after it.

@@ -9,14 +9,14 @@ use super::outcome::{Exception, Outcome, REFUSE, Stop};
 use super::vcpu::Vcpu;
 use super::{apic, hypercall, msr};
 use crate::mem::addr::{Gpa, PAGE_SIZE};
-use crate::mem::stage2::{Format, TableMemory};
+use crate::mem::stage2::TableMemory;
 use crate::policy::control::{self, CR4_MCE, CR4_OSXSAVE, ControlWrite, Update};
 use crate::policy::{cpuid, xcr0};
 use crate::x86::msr::EFER_LMA;
 use crate::x86::registers::Register;
 
 /// Runs the guest on `vcpu` until it cannot go on. Returns the reason, and the last exit.
-pub fn run<V: Vcpu, F: Format, T: TableMemory>(vcpu: &mut V, machine: &Machine<F, T>) -> (Stop, Exit) {
+pub fn run<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> (Stop, Exit) {
     loop {
         let exit = vcpu.run();
         vcpu.percpu().counters.count(exit.kind());
@@ -37,17 +37,13 @@ fn apply<V: Vcpu>(vcpu: &mut V, outcome: Outcome) {
         Outcome::Resume | Outcome::Stop(_) => {}
         Outcome::Inject(exception) => vcpu.inject(exception),
         Outcome::Skip(length) => vcpu.skip(length),
-        Outcome::Init { waits } => vcpu.init(waits),
+        Outcome::Init => vcpu.init(),
         Outcome::Startup(vector) => vcpu.startup(vector),
     }
 }
 
 /// Handles `exit`, and returns how the guest goes on.
-pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
-    vcpu: &mut V,
-    machine: &Machine<F, T>,
-    exit: &Exit,
-) -> Outcome {
+pub fn answer<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>, exit: &Exit) -> Outcome {
     match *exit {
         Exit::Cpuid => {
             let (leaf, subleaf) = (vcpu.registers().low(Register::Rax), vcpu.registers().low(Register::Rcx));
@@ -99,24 +95,21 @@ pub fn answer<V: Vcpu, F: Format, T: TableMemory>(
     }
 }
 
-/// Handles an INIT. The boot CPU goes on at the reset vector; any other CPU waits for a start-up IPI, in the guest or
-/// in Vidar. If another CPU has stopped for good, this one stops as well.
+/// Handles an INIT. The boot CPU goes on in the guest, at the reset vector. Any other CPU waits for a start-up IPI: in
+/// the guest if it can, and otherwise in Vidar. If another CPU has stopped for good, this one stops as well.
 #[cold]
-fn init<V: Vcpu, F, T>(vcpu: &V, machine: &Machine<F, T>) -> Outcome {
+fn init<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>) -> Outcome {
     if vcpu.stop_is_wanted() {
         return Outcome::Stop(Stop::Elsewhere);
     }
-    match machine.startup {
-        _ if vcpu.percpu().is_boot_cpu() => Outcome::Init { waits: false },
-        Startup::Hardware => Outcome::Init { waits: true },
-        Startup::Landing | Startup::Emulated { .. } => Outcome::Stop(Stop::Init),
-    }
+    let stays = vcpu.percpu().is_boot_cpu() || matches!(machine.startup, Startup::Hardware(_));
+    if stays { Outcome::Init } else { Outcome::Stop(Stop::Init) }
 }
 
 #[cold]
-fn control_write<V: Vcpu, F: Format, T: TableMemory>(
+fn control_write<V: Vcpu, T: TableMemory>(
     vcpu: &mut V,
-    machine: &Machine<F, T>,
+    machine: &Machine<V, T>,
     write: ControlWrite,
 ) -> Outcome {
     let old = vcpu.controls();
@@ -163,9 +156,9 @@ fn xsetbv<V: Vcpu>(vcpu: &mut V) -> Outcome {
 }
 
 #[cold]
-fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
+fn second_stage<V: Vcpu, T: TableMemory>(
     vcpu: &mut V,
-    machine: &Machine<F, T>,
+    machine: &Machine<V, T>,
     violation: Violation,
 ) -> Outcome {
     if violation.mapped && machine.watched == Some(violation.address.align_down(PAGE_SIZE)) {
@@ -202,7 +195,7 @@ fn second_stage<V: Vcpu, F: Format, T: TableMemory>(
 }
 
 /// Reports that the guest touched Vidar's region, once. The guest's accesses to Vidar's other memory are not reported.
-fn report_touch<V: Vcpu, F, T>(vcpu: &V, machine: &Machine<F, T>, address: Gpa) {
+fn report_touch<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>, address: Gpa) {
     // Linux searches low memory, where the trampoline's page is, for firmware's tables.
     let region = machine.host.kept.first();
     if !region.is_some_and(|region| region.contains(&address.identity()))

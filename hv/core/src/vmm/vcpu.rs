@@ -1,5 +1,7 @@
 //! The seam between vendors: what a virtual CPU can do, whichever extension runs it.
 
+use core::fmt::Debug;
+
 use super::crash::Snapshot;
 use super::doubt::Doubt;
 use super::exit::Exit;
@@ -7,11 +9,18 @@ use super::fetch::Code;
 use super::outcome::Exception;
 use super::percpu::PerCpu;
 use super::processor::Processor;
+use crate::mem::stage2::Format;
 use crate::policy::control::Controls;
 use crate::x86::registers::{Register, Registers};
 
 /// A virtual CPU of one extension. It stays on one physical CPU.
 pub trait Vcpu: Processor {
+    /// The format of the second stage's tables.
+    type Format: Format;
+    /// Proof that a CPU can wait in the guest for a start-up IPI. On an extension where no CPU can, it is
+    /// [`Infallible`](core::convert::Infallible), so what needs the proof does not exist there.
+    type WaitForSipi: Copy + Debug + PartialEq + Send + Sync + 'static;
+
     /// Delivers the events that are kept for the guest, runs the guest until it exits, and returns the decoded exit.
     fn run(&mut self) -> Exit;
 
@@ -65,8 +74,9 @@ pub trait Vcpu: Processor {
     /// Returns the location of the next instruction.
     fn code(&self) -> Code;
 
-    /// Puts the CPU into the state after INIT. With `waits` the CPU then waits in the guest for a start-up IPI.
-    fn init(&mut self, waits: bool);
+    /// Puts the CPU into the state after INIT. If it began with [`Begin::Waiting`](super::entry::Begin::Waiting), it
+    /// waits in the guest for a start-up IPI again.
+    fn init(&mut self);
 
     /// Starts the CPU at the page that `vector` names. The CPU must be in the state after INIT.
     fn startup(&mut self, vector: u8);

@@ -83,6 +83,10 @@ const MISC_INTEL_PT: u64 = 1 << 14;
 /// CR0.PE and CR0.PG, which an unrestricted guest may clear.
 const UNRESTRICTED_CR0: u64 = 1 << 31 | 1;
 
+/// Proof that the CPU has the activity state wait-for-SIPI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitForSipi(());
+
 /// The controls that Vidar has chosen, and what else it uses of the CPU's VT-x.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
@@ -100,8 +104,8 @@ pub struct Capabilities {
     pub entry: u32,
     /// The number of the bit of the TSC at whose changes the preemption timer counts down by 1.
     pub timer_rate: u32,
-    /// True if the guest can be in the activity state wait-for-SIPI.
-    pub waits_for_sipi: bool,
+    /// Given if the guest can be in the activity state wait-for-SIPI.
+    pub wait_for_sipi: Option<WaitForSipi>,
     /// The largest page that EPT can map.
     pub largest_page: PageSize,
     /// Bits of CR0 that must be 1 in the guest.
@@ -126,7 +130,7 @@ impl Capabilities {
             exit,
             entry,
             timer_rate,
-            waits_for_sipi,
+            wait_for_sipi,
             largest_page,
             cr0_forced,
             cr0_forbidden,
@@ -141,7 +145,7 @@ impl Capabilities {
             ("the set of VM-exit controls", (exit & !OPTIONAL.0) as u64),
             ("the set of VM-entry controls", (entry & !OPTIONAL.1) as u64),
             ("the rate of the preemption timer", timer_rate as u64),
-            ("wait-for-SIPI", waits_for_sipi as u64),
+            ("wait-for-SIPI", wait_for_sipi.is_some() as u64),
             ("the largest EPT page", largest_page.bytes()),
             ("the set of bits that CR0 must have", cr0_forced),
             ("the set of bits that CR0 must lack", cr0_forbidden),
@@ -241,7 +245,7 @@ impl Capabilities {
             exit: granted(raw.exit, exit_required, exits),
             entry: granted(raw.entry, entry_required, entries),
             timer_rate: (raw.misc & MISC_TIMER_RATE) as u32,
-            waits_for_sipi: raw.misc & MISC_WAIT_FOR_SIPI != 0,
+            wait_for_sipi: (raw.misc & MISC_WAIT_FOR_SIPI != 0).then_some(WaitForSipi(())),
             largest_page: if raw.ept_vpid & ept_vpid::PAGES_1G != 0 {
                 PageSize::Size1G
             } else {

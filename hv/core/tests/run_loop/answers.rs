@@ -1,7 +1,7 @@
 //! The answer to each exit, and that its outcome is applied once.
 
 use vidar_abi::{Call, ExitKind, MAGIC, Status, VERSION, Vendor};
-use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
+use vidar_core::mem::addr::{Gpa, PAGE_SIZE};
 use vidar_core::mem::stage2::REACH;
 use vidar_core::policy::control::ControlWrite;
 use vidar_core::policy::control::*;
@@ -11,7 +11,7 @@ use vidar_core::vmm::outcome::{Exception, Outcome, Stop};
 use vidar_core::x86::msr::{self, EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME};
 use vidar_core::x86::registers::Register::{self, Rax, Rbx, Rcx, Rdi, Rdx, Rsi};
 
-use crate::bench::{Action, Bench, REGION, XCR0_SUPPORTED, native_cpuid};
+use crate::bench::{Action, Bench, LANDING, REGION, XCR0_SUPPORTED, native_cpuid};
 use crate::{ABSENT, APIC, HIGH, REFUSED, TSC, denied, indexed, touch};
 
 /// Returns an exit of each variant with the value of ECX, the outcome, and what it does to the CPU. EDX:EAX holds 7, and
@@ -51,7 +51,7 @@ pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Action>)> {
         (touch(REGION.start.identity()), 0, Resume, vec![]),
         (denied(APIC), 0, Resume, vec![Action::Flush]),
         (touch(Gpa(REACH)), 0, REFUSED, vec![]),
-        (Exit::Init, 0, Init { waits: false }, vec![]),
+        (Exit::Init, 0, Init, vec![]),
         (Exit::Sipi(0x9f), 0, Startup(0x9f), vec![]),
         (Exit::Nmi, 0, Resume, vec![]),
         (Exit::Window, 0, Resume, vec![]),
@@ -95,7 +95,7 @@ fn the_loop_applies_each_outcome_once() {
             Outcome::Advance => vec![Action::Advance, Action::Run],
             Outcome::Resume => vec![Action::Run],
             Outcome::Inject(exception) => vec![Action::Inject(exception), Action::Run],
-            Outcome::Init { waits } => vec![Action::Init { waits }, Action::Run],
+            Outcome::Init => vec![Action::Init, Action::Run],
             Outcome::Skip(length) => vec![Action::Skip(length), Action::Run],
             Outcome::Startup(vector) => vec![Action::Startup(vector), Action::Run],
             Outcome::Stop(stop) => {
@@ -245,12 +245,11 @@ fn wrmsr_follows_the_policy() {
 /// A device over them would answer the CPU that a start-up IPI names them to.
 #[test]
 fn no_device_is_laid_over_the_pages_that_lead_to_vidar() {
-    for (startup, outcome) in [(Startup::Landing, REFUSED), (Startup::Hardware, Outcome::Advance)] {
+    for (startup, outcome) in [(Startup::Landing, REFUSED), (Startup::Hardware(()), Outcome::Advance)] {
         for (index, value) in [(msr::APIC_BASE, 0x9_e900), (msr::MMIO_CFG_BASE, 1)] {
             let mut bench = Bench::with(&indexed(index, value));
             bench.machine.startup = startup;
-            bench.machine.landing =
-                if startup == Startup::Landing { Hpa(0x1000)..Hpa(0xa_0000) } else { Hpa(0)..Hpa(0) };
+            bench.machine.landing = (startup == Startup::Landing).then_some(LANDING);
             assert_eq!(bench.answer(Exit::Wrmsr).0, outcome, "{index:#x} with {startup:?}");
         }
     }

@@ -99,9 +99,7 @@ fn exit() -> impl Strategy<Value = Exit> {
 fn check_effects(exit: &Exit, did: &[Action], before: &Controls, decoy: Hpa) -> Result<(), TestCaseError> {
     let moves = did
         .iter()
-        .filter(|did| {
-            matches!(did, Action::Advance | Action::Inject(_) | Action::Init { .. } | Action::Startup(_))
-        })
+        .filter(|did| matches!(did, Action::Advance | Action::Inject(_) | Action::Init | Action::Startup(_)))
         .count();
     prop_assert!(moves <= 1, "{:?}", did);
     for (.., pages) in LOADED.take() {
@@ -189,7 +187,7 @@ fn makes_progress(bench: &Bench, exit: &Exit, did: &[Action]) -> bool {
     let moved = did.iter().any(|did| {
         matches!(
             did,
-            Action::Advance | Action::Skip(_) | Action::Inject(_) | Action::Init { .. } | Action::Startup(_)
+            Action::Advance | Action::Skip(_) | Action::Inject(_) | Action::Init | Action::Startup(_)
         )
     });
     match exit {
@@ -212,7 +210,7 @@ proptest! {
         steps in prop::collection::vec((exit(), prop::collection::vec(value(), 16), prop::option::of(msr_index()), prop::bool::weighted(0.1), instruction()), 12),
         limit in 5usize..40,
         others: bool,
-        startup in prop::sample::select(vec![Startup::Hardware, Startup::Emulated { trampoline: 0x9e }]),
+        startup in prop::sample::select(vec![Startup::Hardware(()), Startup::Alone, Startup::Emulated { trampoline: Some(0x9e) }]),
     ) {
         let mut bench = if others { Bench::with_others(&[1, 5], startup) } else { Bench::with_others(&[], startup) };
         bench.frames(|frames| frames.limit(limit.max(frames.used())));

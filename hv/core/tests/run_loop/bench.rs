@@ -38,6 +38,8 @@ pub use crate::cpu::{Action, FakeCpu, native_cpuid};
 
 /// The region that Vidar keeps for itself, in the middle of RAM.
 pub const REGION: Range<Hpa> = Hpa(0xc0_0000)..Hpa(0x100_0000);
+/// The pages that lead start-up IPIs to Vidar with [`Startup::Landing`].
+pub const LANDING: Range<Hpa> = Hpa(0x1000)..Hpa(0xa_0000);
 /// The guest's RAM.
 pub const RAM: [Range<Hpa>; 3] =
     [Hpa(0)..Hpa(0x9_f000), Hpa(0x10_0000)..REGION.start, REGION.end..Hpa(0x200_0000)];
@@ -119,16 +121,16 @@ pub struct Page {
 /// A CPU and its machine.
 pub struct Bench {
     pub cpu: FakeCpu,
-    pub machine: Machine<Ept, Frames>,
+    pub machine: Machine<FakeCpu, Frames>,
 }
 
 impl Bench {
     pub fn new() -> Self {
-        Self::with_others(&[], Startup::Hardware)
+        Self::with_others(&[], Startup::Hardware(()))
     }
 
     /// Returns a bench with further CPUs that have these APIC IDs.
-    pub fn with_others(others: &[u32], startup: Startup) -> Self {
+    pub fn with_others(others: &[u32], startup: Startup<()>) -> Self {
         let mut cpu = FakeCpu::new();
         let block = |(id, index)| &*Box::leak(Box::new(PerCpu::new(index, id)));
         let others = others.iter().copied().zip(1..).map(block);
@@ -166,7 +168,7 @@ impl Bench {
             cpuid: Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 },
             msrs,
             startup,
-            landing: if startup == Startup::Landing { Hpa(0x1000)..Hpa(0xa_0000) } else { Hpa(0)..Hpa(0) },
+            landing: (startup == Startup::Landing).then_some(LANDING),
             watched,
             cr4_allowed: CR4_ALLOWED,
             efer_allowed: EFER_ALLOWED,

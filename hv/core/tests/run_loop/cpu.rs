@@ -13,6 +13,7 @@ use vidar_core::vmm::outcome::Exception;
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::processor::Processor;
 use vidar_core::vmm::vcpu::Vcpu;
+use vidar_core::vmx::ept::Ept;
 use vidar_core::x86::cpuid::Leaf;
 use vidar_core::x86::icr::{Destination, Message, Mode};
 use vidar_core::x86::msr::{self, Fault};
@@ -26,7 +27,7 @@ pub enum Action {
     Run,
     Advance,
     Inject(Exception),
-    Init { waits: bool },
+    Init,
     Startup(u8),
     Skip(u8),
     WriteApic(u16, u32),
@@ -128,6 +129,9 @@ pub fn native_cpuid(leaf: u32, subleaf: u32) -> Leaf {
 }
 
 impl Vcpu for FakeCpu {
+    type Format = Ept;
+    type WaitForSipi = ();
+
     fn run(&mut self) -> Exit {
         self.did.push(Action::Run);
         self.script.pop_front().expect("the script has no further exit")
@@ -190,8 +194,8 @@ impl Vcpu for FakeCpu {
         self.did.push(Action::Inject(exception));
     }
 
-    fn init(&mut self, waits: bool) {
-        self.did.push(Action::Init { waits });
+    fn init(&mut self) {
+        self.did.push(Action::Init);
     }
 
     fn startup(&mut self, vector: u8) {

@@ -13,12 +13,12 @@ use vidar_core::x86::registers::Register::Rax;
 use crate::bench::{Action, Bench, INSTRUCTION, warnings};
 use crate::{APIC, FAR, REFUSED, denied, indexed, touch};
 
-const EMULATED: Startup = Startup::Emulated { trampoline: 0x9e };
+const EMULATED: Startup<()> = Startup::Emulated { trampoline: Some(0x9e) };
 const INIT: u32 = 0x4500;
 const STARTUP: u32 = 0x069a;
 
 /// Returns a bench whose guest is about to execute `mov [APIC + offset], eax`.
-fn writing(offset: u16, value: u32, startup: Startup) -> (Bench, Exit) {
+fn writing(offset: u16, value: u32, startup: Startup<()>) -> (Bench, Exit) {
     let mut bench = Bench::with_others(&[1, 5], startup);
     store(&mut bench, value);
     bench.answer(touch(APIC));
@@ -171,7 +171,7 @@ fn writes_to_the_x2apic_icr_are_sent_as_messages() {
     for (value, mode, startup) in [
         (0x40fd, Mode::X2Apic, EMULATED),
         (init, Mode::XApic, EMULATED),
-        (init, Mode::X2Apic, Startup::Hardware),
+        (init, Mode::X2Apic, Startup::Hardware(())),
     ] {
         assert_eq!(msr(value, mode, startup), (Outcome::Advance, vec![Action::Wrmsr(X2APIC_ICR, value)]));
     }
@@ -183,7 +183,7 @@ fn the_watched_page_stays_where_it_is() {
         (0xfee0_0800, EMULATED, Outcome::Advance),
         (0xfee0_0c00, EMULATED, Outcome::Advance),
         (0xfed0_0800, EMULATED, REFUSED),
-        (0xfed0_0800, Startup::Hardware, Outcome::Advance),
+        (0xfed0_0800, Startup::Hardware(()), Outcome::Advance),
     ] {
         let mut bench = Bench::with_others(&[1], startup);
         indexed(APIC_BASE, base).iter().for_each(|(to, value)| bench.cpu.registers.set(*to, *value));
@@ -192,19 +192,20 @@ fn the_watched_page_stays_where_it_is() {
 }
 
 #[test]
-fn init_takes_a_further_cpu_out_of_the_guest() {
+fn init_takes_a_further_cpu_out_of_the_guest_unless_it_can_wait_there() {
     let further = |startup| {
         let mut bench = Bench::with_others(&[1], startup);
         bench.cpu.percpu = bench.machine.host.cpus[1];
         bench.answer(Exit::Init).0
     };
-    assert_eq!(further(Startup::Hardware), Outcome::Init { waits: true });
     assert_eq!(further(EMULATED), Outcome::Stop(Stop::Init));
+    assert_eq!(further(Startup::Landing), Outcome::Stop(Stop::Init));
+    assert_eq!(further(Startup::Hardware(())), Outcome::Init, "it waits in the guest");
 }
 
 #[test]
 fn with_several_cpus_types_change_and_nothing_is_unmapped() {
-    let mut bench = Bench::with_others(&[1], Startup::Hardware);
+    let mut bench = Bench::with_others(&[1], Startup::Hardware(()));
     bench.answer(touch(FAR));
     let pages = bench.pages().len();
     let mut write = |index, value| {
@@ -232,7 +233,7 @@ fn with_several_cpus_types_change_and_nothing_is_unmapped() {
 
 #[test]
 fn with_several_cpus_no_table_is_taken_back() {
-    let mut bench = Bench::with_others(&[1], Startup::Hardware);
+    let mut bench = Bench::with_others(&[1], Startup::Hardware(()));
     bench.frames(|frames| frames.limit(frames.used()));
     let before = bench.pages();
     let decoy = bench.decoy();
