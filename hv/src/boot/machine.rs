@@ -126,7 +126,6 @@ pub fn make<E: Extension>(
         startup: cpus.startup,
         landing: cpus.landing.as_ref().map(|_| landing::WINDOW),
         watched,
-        cr4_allowed: extension.cr4_allowed(),
         efer_allowed: extension.efer_allowed(),
         physical_address_bits,
         memory: Mutex::new(memory),

@@ -93,10 +93,6 @@ impl Extension for Svm {
         Features::all() // none of them needs a control in the VMCB
     }
 
-    fn cr4_allowed(&self) -> u64 {
-        u64::MAX // writes of CR4 do not exit
-    }
-
     fn efer_allowed(&self) -> u64 {
         enable::efer_allowed()
     }

@@ -92,10 +92,6 @@ impl Extension for Vmx {
         self.0.features
     }
 
-    fn cr4_allowed(&self) -> u64 {
-        self.0.cr4_allowed
-    }
-
     fn efer_allowed(&self) -> u64 {
         EFER_SCE | EFER_LME | EFER_NXE // every 64-bit CPU of Intel has these bits
     }

@@ -76,9 +76,6 @@ pub trait Extension: Clone + Send + Sync + 'static {
     /// Returns the features that work in the guest.
     fn features(&self) -> Features;
 
-    /// Returns the bits of CR4 that the guest may set.
-    fn cr4_allowed(&self) -> u64;
-
     /// Returns the bits of EFER that the guest may set.
     fn efer_allowed(&self) -> u64;
 

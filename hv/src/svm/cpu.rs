@@ -29,7 +29,7 @@ use super::enable;
 use super::entry::{EntryBlock, enter};
 use super::instructions::{clgi, stgi, vmsave};
 use super::vmcb::Vmcb;
-use crate::arch::msr::{self, EFER_SVME};
+use crate::arch::msr::{self, EFER_SVME, Fault};
 use crate::arch::processor::Hardware;
 use crate::arch::{cpuid, instructions, pat};
 use crate::host::physical::GuestReader;
@@ -150,7 +150,7 @@ impl SvmCpu {
     /// Returns the exit to handle instead, if [`SvmCpu::after`] has not found the `instruction` that exited. AMD APM
     /// Vol. 2, 15.16.1 "TLB Flush".
     #[cold]
-    fn not_found(&mut self, instruction: Instruction) -> Exit {
+    fn not_found(&mut self, instruction: Instruction) -> Exit<Infallible> {
         let exit = exit::decode(self.vmcb.control());
         let (controls, code) = (self.controls(), self.code());
         let kind = exit.kind();
@@ -192,7 +192,7 @@ impl SvmCpu {
 }
 
 /// Returns the instruction that causes an exit of this kind, if the guest continues after it.
-const fn instruction(exit: &Exit) -> Option<Instruction> {
+const fn instruction(exit: &Exit<Infallible>) -> Option<Instruction> {
     match exit {
         Exit::Cpuid => Some(Instruction::Cpuid),
         Exit::Rdmsr => Some(Instruction::Rdmsr),
@@ -215,8 +215,9 @@ impl RunsOn for SvmCpu {
 impl Vcpu for SvmCpu {
     type Format = Npt;
     type WaitForSipi = Infallible;
+    type ControlWrite = Infallible;
 
-    fn run(&mut self) -> Exit {
+    fn run(&mut self) -> Exit<Infallible> {
         // SAFETY: `new` has switched AMD-V on and set up the VMCB, with a second stage that does not map Vidar's
         // memory.
         unsafe { enter(&mut self.block) };
@@ -262,8 +263,12 @@ impl Vcpu for SvmCpu {
         self.vmcb.save().cpl
     }
 
-    fn task_is_16_bit(&self) -> bool {
-        false // writes of CR0 do not exit, so the CPU itself checks this
+    fn write_control(
+        &mut self,
+        write: Infallible,
+        _: impl FnOnce(u64) -> Result<[u64; 4], Fault>,
+    ) -> Result<(), Fault> {
+        match write {}
     }
 
     #[cold]
@@ -272,10 +277,6 @@ impl Vcpu for SvmCpu {
         (save.cr0, save.cr4, save.efer) = (controls.cr0, controls.cr4, controls.efer | EFER_SVME);
         // The guest's instruction would have flushed the translations that the change makes stale.
         self.flush();
-    }
-
-    fn set_pdptes(&mut self, _: [u64; 4]) {
-        // The CPU reads these entries from memory when it needs them: AMD APM Vol. 2, 15.25.10 "Legacy PAE Mode".
     }
 
     fn advance(&mut self) {

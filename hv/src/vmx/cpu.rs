@@ -5,7 +5,8 @@
 use core::sync::atomic::Ordering;
 
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE};
-use vidar_core::policy::control::{CR0_PE, Controls};
+use vidar_core::policy::control::{CR0_PE, ControlWrite, Controls};
+use vidar_core::vmm::controls;
 use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::crash::Snapshot;
 use vidar_core::vmm::doubt::Doubt;
@@ -33,7 +34,7 @@ use super::enable::{self, write_revision};
 use super::entry::{self, EntryBlock, enter, status};
 use super::vmcs::{self, SetupError, Vmcs};
 use super::{physical, put_away};
-use crate::arch::msr::{self, EFER_LMA};
+use crate::arch::msr::{self, EFER_LMA, Fault};
 use crate::arch::processor::Hardware;
 use crate::arch::{apic_init, cpuid, instructions};
 use crate::host::exceptions::set_entry_window;
@@ -45,9 +46,6 @@ const TRAP: u64 = 1 << 8;
 const RESUME: u64 = 1 << 16;
 /// IA32_DEBUGCTL.BTF: with TF set, the CPU stops after branches, not after instructions.
 const BRANCH_STEP: u64 = 1 << 1;
-
-/// The type of a busy 16-bit TSS, in the access rights of TR.
-const BUSY_TASK_16: u32 = 3;
 
 /// The frames of a virtual CPU: the VMXON region and the VMCS.
 pub type Frames = [Hpa; 2];
@@ -182,6 +180,7 @@ impl RunsOn for VmxCpu {
 impl Vcpu for VmxCpu {
     type Format = Ept;
     type WaitForSipi = WaitForSipi;
+    type ControlWrite = ControlWrite;
 
     fn run(&mut self) -> Exit {
         if self.kept.waits()
@@ -250,11 +249,6 @@ impl Vcpu for VmxCpu {
     }
 
     #[cold]
-    fn task_is_16_bit(&self) -> bool {
-        self.vmcs.read(GUEST_TR_RIGHTS) & 0xf == BUSY_TASK_16
-    }
-
-    #[cold]
     fn set_controls(&mut self, controls: &Controls) {
         // VM entry leaves CD and NW as they are in the CPU.
         instructions::set_cache_bits(controls.cr0);
@@ -267,16 +261,17 @@ impl Vcpu for VmxCpu {
     }
 
     #[cold]
-    fn watch_efer(&mut self, watch: bool) {
-        self.vmcs.write(MSR_BITMAP, self.msr_bitmaps[usize::from(watch)].0);
+    fn write_control(
+        &mut self,
+        write: ControlWrite,
+        pdptes: impl FnOnce(u64) -> Result<[u64; 4], Fault>,
+    ) -> Result<(), Fault> {
+        controls::write(self, write, pdptes)
     }
 
-    fn set_pdptes(&mut self, entries: [u64; 4]) {
-        for (field, entry) in
-            [GUEST_PDPTE0, GUEST_PDPTE1, GUEST_PDPTE2, GUEST_PDPTE3].into_iter().zip(entries)
-        {
-            self.vmcs.write(field, entry);
-        }
+    #[cold]
+    fn watch_efer(&mut self, watch: bool) {
+        self.vmcs.write(MSR_BITMAP, self.msr_bitmaps[usize::from(watch)].0);
     }
 
     fn advance(&mut self) {

@@ -5,6 +5,7 @@
 //! | [`enable`] | Finds out what the CPU can do, and switches VT-x on by VMXON. |
 //! | [`vmcs`] | The VMX instructions, and the current VMCS of this CPU. |
 //! | [`cpu`] | The virtual CPU: it implements [`Vcpu`](vidar_core::vmm::vcpu::Vcpu). |
+//! | `controls` | What the exits of writes to control registers need of the virtual CPU. |
 //! | `delivery` | Delivers kept NMIs and machine checks, and events whose delivery an exit has interrupted. |
 //! | `entry.S` | VM entry and exit as a function that returns. |
 //! | [`entry`] | Includes the assembly, and defines the block that it uses. |
@@ -12,6 +13,7 @@
 //! | [`physical`] | Reads the state of this CPU for a VMCS, and clears what INIT clears outside of the VMCS. |
 //! | [`put_away`] | Moves the contents of MSRs that only the guest uses into the guest, and back. |
 
+mod controls;
 pub mod cpu;
 mod delivery;
 pub mod enable;

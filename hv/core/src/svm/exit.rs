@@ -1,6 +1,8 @@
 //! The decoder of #VMEXITs into the neutral [`Exit`]. The exit codes are in appendix C of AMD's manual, "SVM Intercept
 //! Exit Codes".
 
+use core::convert::Infallible;
+
 use super::vmcb::Control;
 use crate::mem::addr::Gpa;
 use crate::vmm::exit::{Exit, Violation};
@@ -26,7 +28,7 @@ mod code {
 }
 
 /// Decodes the exit that `control` describes.
-pub fn decode(control: &Control) -> Exit {
+pub fn decode(control: &Control) -> Exit<Infallible> {
     match control.exitcode {
         code::CPUID => Exit::Cpuid,
         code::VMMCALL => Exit::Hypercall,
@@ -37,7 +39,7 @@ pub fn decode(control: &Control) -> Exit {
 /// Decodes all exits but those of CPUID and VMMCALL. They are in a function of their own, so that those two take only
 /// two comparisons.
 #[cold]
-fn decode_other(control: &Control) -> Exit {
+fn decode_other(control: &Control) -> Exit<Infallible> {
     match control.exitcode {
         code::MSR if control.exitinfo1 & 1 == 0 => Exit::Rdmsr,
         code::MSR => Exit::Wrmsr,
@@ -68,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    fn decoded(exitcode: u64, exitinfo1: u64, exitinfo2: u64) -> Exit {
+    fn decoded(exitcode: u64, exitinfo1: u64, exitinfo2: u64) -> Exit<Infallible> {
         let mut control = Control::new_zeroed();
         (control.exitcode, control.exitinfo1, control.exitinfo2) = (exitcode, exitinfo1, exitinfo2);
         decode(&control)

@@ -7,9 +7,9 @@ use crate::policy::control::ControlWrite;
 use crate::x86::registers::Register;
 
 /// A decoded exit. Operands in fixed registers, such as ECX of RDMSR, are not part of it: the handler reads them from
-/// the virtual CPU.
+/// the virtual CPU. `C` is the [`Vcpu::ControlWrite`](super::vcpu::Vcpu::ControlWrite) of the extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub enum Exit<C = ControlWrite> {
     /// CPUID.
     Cpuid,
     /// RDMSR of the MSR in ECX.
@@ -21,7 +21,7 @@ pub enum Exit {
     /// WRMSRNS with an immediate: the instruction encodes the MSR and the source register.
     WrmsrImmediate(Immediate),
     /// A write to CR0 or CR4 that changes bits which the guest does not own.
-    ControlWrite(ControlWrite),
+    ControlWrite(C),
     /// XSETBV.
     Xsetbv,
     /// INVD.
@@ -66,7 +66,7 @@ pub enum Exit {
     },
 }
 
-impl Exit {
+impl<C> Exit<C> {
     /// Returns the kind under which the exit is counted.
     pub const fn kind(&self) -> ExitKind {
         match self {

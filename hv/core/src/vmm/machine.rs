@@ -64,8 +64,6 @@ pub struct Machine<V: Vcpu, T> {
     pub landing: Option<Range<Hpa>>,
     /// The local APIC's page, if the guest's writes to it exit.
     pub watched: Option<Gpa>,
-    /// Bits of CR4 that the guest may set.
-    pub cr4_allowed: u64,
     /// Bits of EFER that the guest may set, LMA aside. Only writes that exit are checked against it.
     pub efer_allowed: u64,
     /// The width of a physical address in bits.

@@ -17,6 +17,7 @@
 //! | [`store`] | Decodes these stores. |
 //! | [`fetch`] | Reads the bytes of the guest's next instruction. |
 //! | [`doubt`] | Bounds the exits at an instruction that Vidar does not find in memory. |
+//! | [`controls`] | Answers writes to control registers, on an extension where some exit. |
 //! | [`msr`] | Executes RDMSR and WRMSR as the policy says. |
 //! | [`microcode`] | Loads the microcode updates that the guest asks for. |
 //! | [`update`] | An update of microcode as the core hands it to the shell, which loads it. |
@@ -26,6 +27,7 @@
 //! | [`crash`] | Writes the guest's state as the text of a crash report. |
 
 pub mod apic;
+pub mod controls;
 pub mod cpu_state;
 pub mod crash;
 pub mod doubt;

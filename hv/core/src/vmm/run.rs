@@ -10,13 +10,13 @@ use super::vcpu::Vcpu;
 use super::{apic, hypercall, msr};
 use crate::mem::addr::{Gpa, PAGE_SIZE};
 use crate::mem::stage2::TableMemory;
-use crate::policy::control::{self, CR4_MCE, CR4_OSXSAVE, ControlWrite, Update};
+use crate::policy::control::{self, CR4_MCE, CR4_OSXSAVE};
 use crate::policy::{cpuid, xcr0};
-use crate::x86::msr::EFER_LMA;
+use crate::x86::msr::Fault;
 use crate::x86::registers::Register;
 
 /// Runs the guest on `vcpu` until it cannot go on. Returns the reason, and the last exit.
-pub fn run<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> (Stop, Exit) {
+pub fn run<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> (Stop, Exit<V::ControlWrite>) {
     loop {
         let exit = vcpu.run();
         vcpu.percpu().counters.count(exit.kind());
@@ -43,7 +43,11 @@ fn apply<V: Vcpu>(vcpu: &mut V, outcome: Outcome) {
 }
 
 /// Handles `exit`, and returns how the guest goes on.
-pub fn answer<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>, exit: &Exit) -> Outcome {
+pub fn answer<V: Vcpu, T: TableMemory>(
+    vcpu: &mut V,
+    machine: &Machine<V, T>,
+    exit: &Exit<V::ControlWrite>,
+) -> Outcome {
     match *exit {
         Exit::Cpuid => {
             let (leaf, subleaf) = (vcpu.registers().low(Register::Rax), vcpu.registers().low(Register::Rcx));
@@ -107,34 +111,19 @@ fn init<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>) -> Outcome {
 }
 
 #[cold]
-fn control_write<V: Vcpu, T: TableMemory>(
-    vcpu: &mut V,
-    machine: &Machine<V, T>,
-    write: ControlWrite,
-) -> Outcome {
-    let old = vcpu.controls();
-    let Ok(Update { controls, reload_pdptes }) =
-        control::write(&old, write, vcpu.registers(), machine.cr4_allowed)
-    else {
-        return REFUSE;
-    };
-    // The write raises #GP if TR holds a 16-bit TSS, and VM entry would fail: Intel SDM Vol. 3A, 10.8.5 "Initializing
-    // IA-32e Mode".
-    let activates_long_mode = controls.efer & !old.efer & EFER_LMA != 0;
-    if activates_long_mode && vcpu.task_is_16_bit() {
-        return REFUSE;
+fn control_write<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, write: V::ControlWrite) -> Outcome {
+    match vcpu.write_control(write, |cr3| pdptes(machine, cr3)) {
+        Ok(()) => Outcome::Advance,
+        Err(Fault) => REFUSE,
     }
-    if reload_pdptes {
-        let table = Gpa(controls.cr3 & 0xffff_ffe0);
-        // The CPU reads the entries at any address, and so does Vidar, which can read every address below 4 GiB.
-        let entries = [0, 1, 2, 3].map(|index| machine.guest.word(table + index * 8).unwrap_or(0));
-        if !control::valid_pdptes(&entries, machine.physical_address_bits) {
-            return REFUSE;
-        }
-        vcpu.set_pdptes(entries);
-    }
-    vcpu.set_controls(&controls);
-    Outcome::Advance
+}
+
+/// Returns the page-directory-pointer-table entries at `cr3`, or [`Fault`] if they are not valid.
+fn pdptes<V: Vcpu, T>(machine: &Machine<V, T>, cr3: u64) -> Result<[u64; 4], Fault> {
+    let table = Gpa(cr3 & 0xffff_ffe0);
+    // The CPU reads the entries at any address, and so does Vidar, which can read every address below 4 GiB.
+    let entries = [0, 1, 2, 3].map(|index| machine.guest.word(table + index * 8).unwrap_or(0));
+    if control::valid_pdptes(&entries, machine.physical_address_bits) { Ok(entries) } else { Err(Fault) }
 }
 
 #[cold]

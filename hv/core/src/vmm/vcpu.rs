@@ -11,6 +11,7 @@ use super::percpu::PerCpu;
 use super::processor::Processor;
 use crate::mem::stage2::Format;
 use crate::policy::control::Controls;
+use crate::x86::msr::Fault;
 use crate::x86::registers::{Register, Registers};
 
 /// A virtual CPU of one extension. It stays on one physical CPU.
@@ -20,9 +21,12 @@ pub trait Vcpu: Processor {
     /// Proof that a CPU can wait in the guest for a start-up IPI. On an extension where no CPU can, it is
     /// [`Infallible`](core::convert::Infallible), so what needs the proof does not exist there.
     type WaitForSipi: Copy + Debug + PartialEq + Send + Sync + 'static;
+    /// A write to a control register that exits. On an extension where none does, it is
+    /// [`Infallible`](core::convert::Infallible).
+    type ControlWrite: Copy + Debug;
 
     /// Delivers the events that are kept for the guest, runs the guest until it exits, and returns the decoded exit.
-    fn run(&mut self) -> Exit;
+    fn run(&mut self) -> Exit<Self::ControlWrite>;
 
     /// Returns the general-purpose registers except RSP, whose slot is not used.
     fn registers(&mut self) -> &mut Registers;
@@ -45,17 +49,22 @@ pub trait Vcpu: Processor {
     /// Returns the current privilege level, 0 to 3.
     fn cpl(&self) -> u8;
 
-    /// Returns true if the task register holds a 16-bit TSS.
-    fn task_is_16_bit(&self) -> bool;
-
     /// Sets CR0, CR4 and EFER to those of `controls`, which must be a valid combination.
     fn set_controls(&mut self, controls: &Controls);
 
+    /// Does what a write to a control register does, after the exit that it has caused. `pdptes` reads the
+    /// page-directory-pointer-table entries at a value of CR3, and checks them.
+    ///
+    /// # Errors
+    /// Returns [`Fault`] if the write raises #GP.
+    fn write_control(
+        &mut self,
+        write: Self::ControlWrite,
+        pdptes: impl FnOnce(u64) -> Result<[u64; 4], Fault>,
+    ) -> Result<(), Fault>;
+
     /// Decides whether writes of EFER exit, on an extension where they do not always exit.
     fn watch_efer(&mut self, _watch: bool) {}
-
-    /// Loads the four page-directory-pointer-table entries of PAE paging.
-    fn set_pdptes(&mut self, entries: [u64; 4]);
 
     /// Completes the instruction that exited: sets RIP to the address after it, clears RF and the shadow of STI and MOV
     /// SS, and raises #DB if TF is set.

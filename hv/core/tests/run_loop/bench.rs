@@ -170,7 +170,6 @@ impl Bench {
             startup,
             landing: (startup == Startup::Landing).then_some(LANDING),
             watched,
-            cr4_allowed: CR4_ALLOWED,
             efer_allowed: EFER_ALLOWED,
             physical_address_bits: PHYSICAL_ADDRESS_BITS,
             memory: Mutex::new(memory),

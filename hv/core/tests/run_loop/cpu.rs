@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP};
-use vidar_core::policy::control::{CR0_ET, CR0_NE, CR0_PE, Controls};
+use vidar_core::policy::control::{CR0_ET, CR0_NE, CR0_PE, ControlWrite, Controls};
 use vidar_core::policy::msr::AllowedMsrWrite;
+use vidar_core::vmm::controls::{self, OwnsControls};
 use vidar_core::vmm::crash::Snapshot;
 use vidar_core::vmm::doubt::Doubt;
 use vidar_core::vmm::exit::Exit;
@@ -19,7 +20,7 @@ use vidar_core::x86::icr::{Destination, Message, Mode};
 use vidar_core::x86::msr::{self, Fault};
 use vidar_core::x86::registers::Registers;
 
-use crate::bench::{CODE, XCR0_SUPPORTED};
+use crate::bench::{CODE, CR4_ALLOWED, XCR0_SUPPORTED};
 
 /// Something that was done to the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +132,7 @@ pub fn native_cpuid(leaf: u32, subleaf: u32) -> Leaf {
 impl Vcpu for FakeCpu {
     type Format = Ept;
     type WaitForSipi = ();
+    type ControlWrite = ControlWrite;
 
     fn run(&mut self) -> Exit {
         self.did.push(Action::Run);
@@ -157,21 +159,21 @@ impl Vcpu for FakeCpu {
         self.cpl
     }
 
-    fn task_is_16_bit(&self) -> bool {
-        self.task_is_16_bit
-    }
-
     fn set_controls(&mut self, controls: &Controls) {
         self.controls = *controls;
         self.did.push(Action::SetControls(*controls));
     }
 
-    fn watch_efer(&mut self, watch: bool) {
-        self.did.push(Action::WatchEfer(watch));
+    fn write_control(
+        &mut self,
+        write: ControlWrite,
+        pdptes: impl FnOnce(u64) -> Result<[u64; 4], Fault>,
+    ) -> Result<(), Fault> {
+        controls::write(self, write, pdptes)
     }
 
-    fn set_pdptes(&mut self, entries: [u64; 4]) {
-        self.did.push(Action::SetPdptes(entries));
+    fn watch_efer(&mut self, watch: bool) {
+        self.did.push(Action::WatchEfer(watch));
     }
 
     fn advance(&mut self) {
@@ -216,6 +218,20 @@ impl Vcpu for FakeCpu {
 
     fn leave(&mut self) {
         panic!("the loop does not reset the machine")
+    }
+}
+
+impl OwnsControls for FakeCpu {
+    fn cr4_allowed(&self) -> u64 {
+        CR4_ALLOWED
+    }
+
+    fn task_is_16_bit(&self) -> bool {
+        self.task_is_16_bit
+    }
+
+    fn set_pdptes(&mut self, entries: [u64; 4]) {
+        self.did.push(Action::SetPdptes(entries));
     }
 }
 
