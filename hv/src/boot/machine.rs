@@ -84,6 +84,7 @@ pub fn make<E: Extension>(
     msr_map: Hpa,
 ) -> Result<(Machine<E::Cpu, Frames>, Common), Refusal> {
     let extension = &cpus.extension;
+    let encryption = extension.encryption();
     let kept = plan.kept().to_vec();
     let ram = plan.guest_ram();
     let emulated = matches!(cpus.startup, Startup::Emulated { .. });
@@ -98,13 +99,13 @@ pub fn make<E: Extension>(
         hidden: kept.iter().cloned().collect(),
         watched,
         moved,
-        alias: extension.alias(),
+        alias: encryption.alias,
     };
     let before = frames.available();
     let shared = cpus.all.len() > 1;
     let memory = GuestMemory::new(frames, extension.largest_page(), identity, ram, shared)
         .map_err(|_| Refusal::TooMuchMemory)?;
-    let physical_address_bits = cpuid::physical_address_bits() - extension.narrower();
+    let physical_address_bits = cpuid::physical_address_bits() - encryption.narrower;
     let reader = reader(plan, memory.identity(), memory.decoy(), physical_address_bits);
     let second_stage = memory.root();
     let used = (before - memory.tables().available()) as u64;
@@ -120,7 +121,7 @@ pub fn make<E: Extension>(
         cpuid: Policy {
             features: extension.features(),
             hypervisor_bit: options.hypervisor_bit,
-            narrower: extension.narrower(),
+            narrower: encryption.narrower,
         },
         msrs: msrs.leak(),
         startup: cpus.startup,

@@ -7,7 +7,7 @@ use core::convert::Infallible;
 use vidar_abi::Vendor;
 use vidar_core::boot::refusal::{self, Difference, Names, Refusal};
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE, PageSize};
-use vidar_core::mem::encryption;
+use vidar_core::mem::encryption::Encryption;
 use vidar_core::mem::mtrr::{Combination, Mtrrs};
 use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
@@ -73,20 +73,16 @@ impl Extension for Svm {
     fn memory_types(&self) -> Mtrrs {
         let read = |index| msr::read_checked(index).unwrap_or(0);
         let own = if cpuid::has_mtrrs() {
-            Mtrrs::read(cpuid::physical_address_bits() - self.narrower(), read)
+            Mtrrs::read(cpuid::physical_address_bits() - self.encryption().narrower, read)
         } else {
             Mtrrs::write_back()
         };
         own.combined(Some(Combination::from_raw(read(msr::SYSCFG), read(msr::TOP_MEM2))))
     }
 
-    fn alias(&self) -> u64 {
-        encryption::alias_of_amd(|leaf| cpuid::cpuid(leaf, 0))
-    }
-
-    fn narrower(&self) -> u32 {
+    fn encryption(&self) -> Encryption {
         let syscfg = msr::read_checked(msr::SYSCFG).unwrap_or(0);
-        encryption::narrower_on_amd(|leaf| cpuid::cpuid(leaf, 0), syscfg)
+        Encryption::of_amd(|leaf| cpuid::cpuid(leaf, 0), syscfg)
     }
 
     fn features(&self) -> Features {

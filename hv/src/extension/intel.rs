@@ -7,7 +7,7 @@ use alloc::format;
 use vidar_abi::Vendor;
 use vidar_core::boot::refusal::{self, Difference, Names, Refusal};
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE, PageSize};
-use vidar_core::mem::encryption;
+use vidar_core::mem::encryption::Encryption;
 use vidar_core::mem::mtrr::Mtrrs;
 use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
@@ -83,9 +83,9 @@ impl Extension for Vmx {
         }
     }
 
-    fn alias(&self) -> u64 {
+    fn encryption(&self) -> Encryption {
         let activated = msr::read_checked(msr::TME_ACTIVATE).unwrap_or(0);
-        encryption::alias_of_intel(activated, cpuid::physical_address_bits())
+        Encryption::of_intel(activated, cpuid::physical_address_bits())
     }
 
     fn features(&self) -> Features {

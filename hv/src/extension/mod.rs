@@ -11,6 +11,7 @@ pub mod intel;
 use vidar_abi::Vendor;
 use vidar_core::boot::refusal::{Difference, Names, Refusal};
 use vidar_core::mem::addr::{Hpa, PageSize};
+use vidar_core::mem::encryption::Encryption;
 use vidar_core::mem::mtrr::Mtrrs;
 use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
@@ -65,13 +66,8 @@ pub trait Extension: Clone + Send + Sync + 'static {
     /// Returns the MTRRs that determine the memory types of the second stage.
     fn memory_types(&self) -> Mtrrs;
 
-    /// Returns the bits of a physical address that do not select other memory, but how it is encrypted.
-    fn alias(&self) -> u64;
-
-    /// Returns by how many bits physical addresses are narrower than CPUID reports.
-    fn narrower(&self) -> u32 {
-        0
-    }
+    /// Returns what memory encryption does to addresses.
+    fn encryption(&self) -> Encryption;
 
     /// Returns the features that work in the guest.
     fn features(&self) -> Features;
