@@ -8,7 +8,7 @@ use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
 use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
-use vidar_core::mem::stage2::{ENTRIES, Format, Level, MapError, PageAccess, SecondStage, TableMemory};
+use vidar_core::mem::stage2::{ENTRIES, Format, Leaf, Level, MapError, PageAccess, SecondStage, TableMemory};
 use vidar_core::svm::npt::Npt;
 use vidar_core::vmx::ept::Ept;
 
@@ -319,15 +319,19 @@ fn large_page_is_mapped_small_where_tables_exist() {
     go_down::<Npt>();
 }
 
+/// Returns the page around `gpa` in the identity map.
+fn same(gpa: Gpa, size: PageSize, memory_type: MemoryType) -> Leaf {
+    Leaf::new(gpa.identity(), size, memory_type)
+}
+
 fn go_down<F: Format>() {
     let (mut tables, mut stage2) = empty::<F>(PageSize::Size1G);
-    let decoy = Hpa(0x70_0000);
-    let wb = MemoryType::WriteBack;
-    stage2.map(&mut tables, Gpa(0x20_1000), decoy, PageSize::Size4K, wb).unwrap();
+    let (decoy, wb) = (Hpa(0x70_0000), MemoryType::WriteBack);
+    stage2.map(&mut tables, Gpa(0x20_1000), Leaf::new(decoy, PageSize::Size4K, wb)).unwrap();
     let gpa = Gpa(0x20_5000);
-    assert_eq!(stage2.map(&mut tables, gpa, gpa.identity(), PageSize::Size1G, wb), Ok(PageSize::Size4K));
+    assert_eq!(stage2.map(&mut tables, gpa, same(gpa, PageSize::Size1G, wb)), Ok(PageSize::Size4K));
     let gpa = Gpa(0x40_5000);
-    assert_eq!(stage2.map(&mut tables, gpa, gpa.identity(), PageSize::Size1G, wb), Ok(PageSize::Size2M));
+    assert_eq!(stage2.map(&mut tables, gpa, same(gpa, PageSize::Size1G, wb)), Ok(PageSize::Size2M));
     let at = |gpa| stage2.translate(&tables, Gpa(gpa));
     assert_eq!(at(0x20_1234), Some((decoy + 0x234, PageSize::Size4K, wb)));
     assert_eq!(at(0x20_5678), Some((Hpa(0x20_5678), PageSize::Size4K, wb)));
@@ -345,15 +349,12 @@ fn keep<F: Format>() {
     let (mut tables, mut stage2) = empty::<F>(PageSize::Size2M);
     let (wb, uc) = (MemoryType::WriteBack, MemoryType::Uncacheable);
     let gpa = Gpa(0x4000_3000);
-    assert_eq!(stage2.map(&mut tables, gpa, gpa.identity(), PageSize::Size1G, wb), Ok(PageSize::Size2M));
-    assert_eq!(stage2.map(&mut tables, gpa, gpa.identity(), PageSize::Size4K, wb), Ok(PageSize::Size2M));
-    let differs = stage2.map(&mut tables, gpa, gpa.identity(), PageSize::Size4K, uc);
+    assert_eq!(stage2.map(&mut tables, gpa, same(gpa, PageSize::Size1G, wb)), Ok(PageSize::Size2M));
+    assert_eq!(stage2.map(&mut tables, gpa, same(gpa, PageSize::Size4K, wb)), Ok(PageSize::Size2M));
+    let differs = stage2.map(&mut tables, gpa, same(gpa, PageSize::Size4K, uc));
     assert_eq!(differs, Err(MapError::Occupied(gpa)));
     let far = Gpa(1 << 48);
-    assert_eq!(
-        stage2.map(&mut tables, far, far.identity(), PageSize::Size4K, wb),
-        Err(MapError::OutOfReach(far))
-    );
+    assert_eq!(stage2.map(&mut tables, far, same(far, PageSize::Size4K, wb)), Err(MapError::OutOfReach(far)));
     assert_eq!(stage2.translate(&tables, far), None);
 }
 
@@ -368,7 +369,7 @@ fn fill<F: Format>() {
     let (page, wb) = (Hpa(0x70_0000), MemoryType::WriteBack);
     stage2.fill_with(&mut tables, page).unwrap();
     let kept = Gpa(0x20_5000);
-    stage2.map(&mut tables, kept, kept.identity(), PageSize::Size4K, wb).unwrap();
+    stage2.map(&mut tables, kept, same(kept, PageSize::Size4K, wb)).unwrap();
     tables.limit = tables.tables.len();
     let before = tables.tables.len();
     let filled = |stage2: &SecondStage<F>, tables: &Tables, gpa: u64| {
@@ -383,8 +384,8 @@ fn fill<F: Format>() {
         assert!(filled(&stage2, &tables, gpa), "{gpa:#x}");
     }
     for gpa in [0x40_1000, 0x1_4000_0000, (1 << 48) - PAGE_SIZE] {
-        let identity = Gpa(gpa).identity();
-        assert_eq!(stage2.map(&mut tables, Gpa(gpa), identity, PageSize::Size4K, wb), Ok(PageSize::Size4K));
+        let page = same(Gpa(gpa), PageSize::Size4K, wb);
+        assert_eq!(stage2.map(&mut tables, Gpa(gpa), page), Ok(PageSize::Size4K));
         assert!(filled(&stage2, &tables, gpa), "{gpa:#x}");
     }
     stage2.fill(&mut tables, kept);

@@ -10,7 +10,7 @@ use super::addr::{Gpa, Hpa, PAGE_SIZE, PageSize, overlaps};
 use super::moved::MovedPages;
 use super::mtrr::{MemoryType, Mtrrs};
 use super::ranges::RangeSet;
-use super::stage2::{Format, MapError, PageAccess, SecondStage, TableMemory};
+use super::stage2::{Format, Leaf, MapError, PageAccess, SecondStage, TableMemory};
 
 /// The identity map, with the memory types of the MTRRs.
 #[derive(Debug, Clone)]
@@ -125,9 +125,8 @@ impl Identity {
                 let watched = self.watched.is_some_and(|watched| watched.identity() == self.place(base));
                 let access = if watched { PageAccess::all() - PageAccess::WRITE } else { PageAccess::all() };
                 let place = self.moved.as_ref().and_then(|moved| moved.place(self.place(gpa).identity()));
-                stage2
-                    .map_with(memory, gpa, place.unwrap_or(gpa.identity()), size, memory_type, access)
-                    .map(Some)
+                let at = place.unwrap_or(gpa.identity());
+                stage2.map(memory, gpa, Leaf { at, size, memory_type, access }).map(Some)
             }
             None => Ok(None),
         }

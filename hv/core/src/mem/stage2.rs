@@ -75,6 +75,26 @@ impl Level {
     }
 }
 
+/// The page that an entry maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leaf {
+    /// Any address in the page.
+    pub at: Hpa,
+    /// The size of the page.
+    pub size: PageSize,
+    /// The memory type of the page.
+    pub memory_type: MemoryType,
+    /// The accesses that are allowed.
+    pub access: PageAccess,
+}
+
+impl Leaf {
+    /// Returns the page of `size` around `at`, with every access allowed.
+    pub const fn new(at: Hpa, size: PageSize, memory_type: MemoryType) -> Self {
+        Self { at, size, memory_type, access: PageAccess::all() }
+    }
+}
+
 /// A vendor's encoding of entries. The entry 0 must be one that is not present.
 pub trait Format {
     /// Returns an entry that points to a table and allows every access; leaves restrict accesses.
@@ -217,8 +237,8 @@ impl<F: Format> SecondStage<F> {
         self.largest
     }
 
-    /// Maps the page of `size` around `gpa` to the page around `hpa`, with every access allowed. The two addresses must
-    /// agree in the bits inside the page. Returns the size of the page that maps `gpa` afterwards.
+    /// Maps the page around `gpa` to that of `leaf`. The two addresses must agree in the bits inside the page. Returns
+    /// the size of the page that maps `gpa` afterwards.
     ///
     /// If tables divide that page already, only the smaller page around `gpa` is mapped, so that their other entries
     /// are kept. A page of the same size is replaced. An address that [`SecondStage::fill`] has mapped stays as it is.
@@ -227,31 +247,12 @@ impl<F: Format> SecondStage<F> {
     /// # Errors
     /// A [`MapError`] if there is no frame for a table, if `gpa` is out of reach, or if a larger page maps it
     /// differently.
-    pub fn map(
-        &mut self,
-        memory: &mut impl TableMemory,
-        gpa: Gpa,
-        hpa: Hpa,
-        size: PageSize,
-        memory_type: MemoryType,
-    ) -> Result<PageSize, MapError> {
-        self.map_with(memory, gpa, hpa, size, memory_type, PageAccess::all())
-    }
-
-    /// Works like [`SecondStage::map`], with only the accesses in `access` allowed, and fails as that does.
-    pub fn map_with(
-        &mut self,
-        memory: &mut impl TableMemory,
-        gpa: Gpa,
-        hpa: Hpa,
-        size: PageSize,
-        memory_type: MemoryType,
-        access: PageAccess,
-    ) -> Result<PageSize, MapError> {
+    pub fn map(&mut self, memory: &mut impl TableMemory, gpa: Gpa, leaf: Leaf) -> Result<PageSize, MapError> {
+        let Leaf { at, memory_type, access, .. } = leaf;
         if gpa.0 >= REACH {
             return Err(MapError::OutOfReach(gpa));
         }
-        let wanted = size.min(self.largest);
+        let wanted = leaf.size.min(self.largest);
         let (mut table, mut level) = (self.root, Level::Pml4);
         loop {
             let index = level.index(gpa);
@@ -260,12 +261,12 @@ impl<F: Format> SecondStage<F> {
             let is_leaf = present && F::is_leaf(entry, level);
             let size = level.page_size();
             if let Some(size) = size.filter(|&size| size <= wanted && (is_leaf || !present)) {
-                let page = hpa.align_down(size.bytes());
+                let page = at.align_down(size.bytes());
                 memory.write(table, index, F::leaf(page, size, memory_type, access));
                 return Ok(size);
             }
             if let Some(size) = size.filter(|_| is_leaf) {
-                let same_page = F::address(entry).align_down(size.bytes()) == hpa.align_down(size.bytes());
+                let same_page = F::address(entry).align_down(size.bytes()) == at.align_down(size.bytes());
                 let same = same_page && F::memory_type(entry, size) == memory_type;
                 return if same { Ok(size) } else { Err(MapError::Occupied(gpa)) };
             }

@@ -7,7 +7,7 @@ use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use crate::mem::identity::Identity;
 use crate::mem::mtrr::{MemoryType, Mtrrs};
 use crate::mem::ranges::RangeSet;
-use crate::mem::stage2::{ENTRIES, Format, MapError, SecondStage, TableMemory};
+use crate::mem::stage2::{ENTRIES, Format, Leaf, MapError, SecondStage, TableMemory};
 
 /// The first MiB, where a PC has its BIOS, its ROMs and its text screen. Operating systems search all of it, and the
 /// fixed-range MTRRs require pages of 4 KiB there, so it is mapped at the start.
@@ -141,7 +141,7 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         let Self { stage2, tables, identity, .. } = self;
         if decoy {
             let page = address.align_down(PAGE_SIZE);
-            stage2.map(tables, page, self.decoy, PageSize::Size4K, MemoryType::WriteBack)?;
+            stage2.map(tables, page, Leaf::new(self.decoy, PageSize::Size4K, MemoryType::WriteBack))?;
             return Ok(());
         }
         identity.map_on_touch(stage2, tables, address)?.map(|_| ()).ok_or(MapError::OutOfReach(address))

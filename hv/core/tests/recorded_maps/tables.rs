@@ -8,7 +8,7 @@ use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
 use vidar_core::mem::map::MemoryMap;
 use vidar_core::mem::mtrr::{MemoryType, Mtrrs};
-use vidar_core::mem::stage2::{ENTRIES, MapError, SecondStage, TableMemory};
+use vidar_core::mem::stage2::{ENTRIES, Leaf, MapError, SecondStage, TableMemory};
 use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmx::ept::Ept;
 
@@ -106,7 +106,7 @@ fn direct_map(map: &MemoryMap<'_>, region: &Range<Hpa>, largest: PageSize) -> us
     let mut tables = Tables::with_limit(usize::MAX);
     let mut direct = SecondStage::<Ept>::new(&mut tables, largest).unwrap();
     let mut map_page = |at: u64, size| {
-        direct.map(&mut tables, Gpa(at), Hpa(at), size, MemoryType::WriteBack).unwrap();
+        direct.map(&mut tables, Gpa(at), Leaf::new(Hpa(at), size, MemoryType::WriteBack)).unwrap();
     };
     (region.start.0..region.end.0).step_by(PAGE_SIZE as usize).for_each(|at| map_page(at, PageSize::Size4K));
     let low = (0..BELOW_4G.end.0).step_by(PageSize::Size2M.bytes() as usize);
