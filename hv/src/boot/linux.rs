@@ -63,7 +63,7 @@ pub fn prepare(info: &BootInfo<'_>, plan: &MemoryPlan<'_>) -> Result<Linux, Refu
     })?;
     let layout = Layout::new(placement.handover, sizes);
     describe(&kernel, info.initrds().count(), file, &placement);
-    let boot_params = boot_params(info, plan, &parsed, &placement, &layout, sizes.efi_map);
+    let boot_params = boot_params(info, plan, &parsed, &placement, &layout);
     Ok(Linux { placement, layout, boot_params })
 }
 
@@ -90,7 +90,6 @@ fn boot_params(
     kernel: &BzImage,
     placement: &Placement,
     layout: &Layout,
-    efi_map: usize,
 ) -> Box<[u8; boot_params::SIZE]> {
     // SAFETY: the BIOS area is below 1 MiB, and so in the direct map, and Vidar does not write to it.
     let bios = unsafe { physical::bytes(&rsdp::BIOS_AREA) };
@@ -109,7 +108,7 @@ fn boot_params(
             efi: info.efi.as_ref().map(|efi| Efi {
                 is_64bit: efi.is_64bit,
                 system_table: efi.system_table,
-                memory_map: layout.efi_map()..layout.efi_map() + efi_map as u64,
+                memory_map: layout.efi_map(),
                 descriptor_size: efi.descriptor_size,
                 descriptor_version: efi.descriptor_version,
             }),
@@ -151,7 +150,7 @@ pub fn hand_over(linux: Linux, info: &BootInfo<'_>, plan: &MemoryPlan<'_>, curso
     put(&mut layout.boot_params(), &*boot_params);
     let command_line = info.modules.clone().next().unwrap_or_default().command_line;
     layout.write(command_line.0, |mut at, bytes| put(&mut at, bytes));
-    let (mut efi_map, mut setup_data) = (layout.efi_map(), layout.setup_data());
+    let (mut efi_map, mut setup_data) = (layout.efi_map().start, layout.setup_data());
     show_efi_map(info, plan, |bytes| put(&mut efi_map, bytes));
     boot_params::more_regions(&plan.guest_map(), |bytes| put(&mut setup_data, bytes));
     // SAFETY: `place` has chosen RAM that holds nothing of Vidar's, and the moves come in an order in which none

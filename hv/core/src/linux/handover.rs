@@ -1,6 +1,8 @@
 //! The hand-over block: boot_params, a GDT, the command line, the EFI memory map and the e820 entries that do not fit
 //! into boot_params. The guest finds it in its memory when it starts.
 
+use core::ops::Range;
+
 use super::boot_params;
 use crate::mem::addr::{Hpa, PAGE_SIZE};
 
@@ -33,7 +35,7 @@ pub struct Sizes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     base: Hpa,
-    efi_map: usize,
+    efi_map: Range<usize>,
     setup_data: usize,
     size: usize,
 }
@@ -41,8 +43,9 @@ pub struct Layout {
 impl Layout {
     /// Lays out a block at `base`, which is page-aligned, for parts of these sizes.
     pub const fn new(base: Hpa, sizes: Sizes) -> Self {
-        let efi_map = (COMMAND_LINE + sizes.command_line + 1).next_multiple_of(8);
-        let setup_data = (efi_map + sizes.efi_map).next_multiple_of(8);
+        let start = (COMMAND_LINE + sizes.command_line + 1).next_multiple_of(8);
+        let efi_map = start..start + sizes.efi_map;
+        let setup_data = efi_map.end.next_multiple_of(8);
         let size = (setup_data + sizes.setup_data).next_multiple_of(PAGE_SIZE as usize);
         Self { base, efi_map, setup_data, size }
     }
@@ -67,9 +70,9 @@ impl Layout {
         self.base + COMMAND_LINE as u64
     }
 
-    /// Returns the address of the EFI memory map.
-    pub fn efi_map(&self) -> Hpa {
-        self.base + self.efi_map as u64
+    /// Returns the addresses of the EFI memory map.
+    pub fn efi_map(&self) -> Range<Hpa> {
+        self.base + self.efi_map.start as u64..self.base + self.efi_map.end as u64
     }
 
     /// Returns the address of the setup_data record.
@@ -103,13 +106,15 @@ mod tests {
         assert_eq!(gdt.0, layout.boot_params().0 + PAGE_SIZE);
         assert_eq!(gdt.1[code..code + 8], 0x00cf_9b00_0000_ffffu64.to_le_bytes());
         assert_eq!(written[1..], [(0x9_1020, text.to_vec()), (0x9_1034, vec![0])]);
-        written.push((layout.efi_map().0, vec![0; sizes.efi_map]));
+        let efi_map = layout.efi_map();
+        assert_eq!(efi_map.end, efi_map.start + 96);
+        written.push((efi_map.start.0, vec![0; sizes.efi_map]));
         written.push((layout.setup_data().0, vec![0; sizes.setup_data]));
         for pair in written.windows(2) {
             assert!(pair[0].0 + pair[0].1.len() as u64 <= pair[1].0, "{pair:x?}");
         }
         let last = written.last().unwrap();
         assert!(last.0 + last.1.len() as u64 <= 0x9_0000 + layout.size());
-        assert!(layout.efi_map().is_aligned(8) && layout.setup_data().is_aligned(8));
+        assert!(efi_map.start.is_aligned(8) && layout.setup_data().is_aligned(8));
     }
 }
