@@ -99,7 +99,8 @@ fn description(page: &mut Page) {
          come and go with it. After an upgrade of Vidar one more entry starts the newest kernel under the previous version.",
     );
     page.paragraph(
-        "`vidarctl status` says whether this Linux runs under Vidar, and what Vidar keeps for itself.",
+        "`vidarctl doctor` says whether this machine can run Vidar, before one starts it. `vidarctl status` says whether \
+         this Linux runs under Vidar, and what Vidar keeps for itself.",
     );
 }
 
@@ -190,6 +191,16 @@ mod tests {
         for title in ["under Vidar", "needs Secure Boot off"] {
             assert!(generator.contains(title) && text().contains(title), "{title}");
         }
+    }
+
+    #[test]
+    fn the_commands_that_it_names_exist() {
+        let tool = vidarctl::command();
+        let text = text();
+        let named = text.split("\\fBvidarctl ").skip(1).map(|rest| rest.split('\\').next().unwrap());
+        let named: Vec<_> = named.collect();
+        assert!(named.contains(&"doctor") && named.contains(&"log"), "{named:?}");
+        assert!(named.iter().all(|name| tool.find_subcommand(name).is_some()), "{named:?}");
     }
 
     #[test]
