@@ -33,6 +33,16 @@ pub const HOST_PAT: u64 = {
 /// The PAT after reset begins with WB, WT, UC-, UC.
 const _: () = assert!(HOST_PAT as u32 == 0x0007_0406);
 
+/// Returns true if each byte of `pat` is a memory type that the MSR takes: 0, 1, or 4 to 7.
+#[cold]
+#[inline(never)] // the rules of both extensions use it
+pub fn is_valid(pat: u64) -> bool {
+    // Bits 7:3 of a byte must be 0, and bit 1 may be 1 only if bit 2 is.
+    const RESERVED: u64 = 0xf8f8_f8f8_f8f8_f8f8;
+    const BIT_1: u64 = 0x0202_0202_0202_0202;
+    pat & RESERVED == 0 && pat & BIT_1 & !(pat >> 1) == 0
+}
+
 /// Returns the index of `memory_type` in the PAT.
 pub fn index(memory_type: MemoryType) -> u64 {
     TYPES.iter().position(|entry| *entry == Some(memory_type)).unwrap_or(0) as u64
@@ -61,6 +71,17 @@ mod tests {
         assert!(serves(0x0407_0506_0007_0106), "the PAT of Linux");
         assert!(!serves(0x0007_0406_0007_0400), "memory would be uncacheable");
         assert!(!serves(0x0007_0406_0607_0406), "the APIC would be cached");
+    }
+
+    #[test]
+    fn a_pat_is_valid_if_each_byte_is_a_memory_type() {
+        for byte in 0..=u8::MAX {
+            for shift in (0..64).step_by(8) {
+                let pat = u64::from(byte) << shift;
+                assert_eq!(is_valid(pat), matches!(byte, 0 | 1 | 4..=7), "{pat:#x}");
+            }
+        }
+        assert!(is_valid(HOST_PAT) && is_valid(0x0705_0600_0401_0007));
     }
 
     #[test]

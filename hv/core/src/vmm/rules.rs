@@ -19,15 +19,34 @@ pub trait Asked {
     fn name(key: u32) -> &'static str;
 }
 
-/// A rule.
-pub struct Rule<S: Subject> {
-    /// The number of the rule. It is unique among the rules of an extension.
-    pub id: &'static str,
-    /// The rule as a sentence.
-    pub says: &'static str,
-    /// Returns true if the state keeps the rule.
-    pub holds: fn(&S::State<'_>) -> bool,
+/// Rules that follow each other. The macro `rules` makes them from a table.
+pub struct Rules<S: Subject> {
+    /// A line for each rule: its number, which is unique among the rules of an extension, and the rule as a sentence.
+    pub lines: &'static str,
+    /// Judges a state by one rule after the other, and passes on whether the state keeps it.
+    pub judge: Judge<S>,
 }
+
+/// A function that judges a state by several rules.
+type Judge<S> = fn(&<S as Subject>::State<'_>, &mut dyn FnMut(bool));
+
+/// Makes [`Rules`] from the name of the type of the state and a tuple for each rule: its number, the rule as a sentence, and a
+/// closure that returns true if the state keeps it. The bodies of the closures become one function, which is smaller than one for
+/// each, so they cannot return early.
+macro_rules! rules {
+    ($state:ident, $(($id:literal, $says:literal, |$s:ident| $holds:expr)),* $(,)?) => {{
+        #[cold]
+        fn judge(state: &$state<'_>, tell: &mut dyn FnMut(bool)) {
+            $({
+                let $s = state;
+                tell($holds);
+            })*
+        }
+        $crate::vmm::rules::Rules { lines: concat!($($id, " ", $says, "\n"),*), judge }
+    }};
+}
+
+pub(crate) use rules;
 
 /// The rules of one section of a manual.
 pub struct Section<S: Subject> {
@@ -38,21 +57,59 @@ pub struct Section<S: Subject> {
     /// The title of the section.
     pub title: &'static str,
     /// The rules.
-    pub rules: &'static [Rule<S>],
+    pub rules: Rules<S>,
+}
+
+impl<S: Subject> Section<S> {
+    /// Returns the number and the sentence of each rule.
+    pub fn rules(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.rules.lines.lines().map(split)
+    }
+}
+
+/// Splits the line of a rule into its number and its sentence.
+fn split(line: &'static str) -> (&'static str, &'static str) {
+    line.split_once(' ').unwrap_or((line, ""))
 }
 
 /// Asks the rules of `sections` about `state`, and calls `found` with each rule that the state breaks.
-#[cold]
-#[inline(never)] // once for each extension
 pub fn broken<S: Subject>(sections: &[Section<S>], state: &S::State<'_>, found: &mut dyn FnMut(&Broken<'_>)) {
     for Section { manual, number, title, rules } in sections {
-        for Rule { id, says, holds } in *rules {
-            state.record().forget();
-            if !holds(state) {
-                let (record, name) = (state.record(), <S::State<'_> as Asked>::name);
-                found(&Broken { id, says, section: (manual, number, title), record, name });
-            }
+        let mut report = Report {
+            lines: rules.lines,
+            section: (manual, number, title),
+            record: state.record(),
+            name: <S::State<'_> as Asked>::name,
+            found,
+        };
+        report.record.forget();
+        (rules.judge)(state, &mut |holds| report.verdict(holds));
+    }
+}
+
+/// The report on the rules of a section.
+struct Report<'a, 'b> {
+    /// The lines of the rules whose verdicts are still to come.
+    lines: &'static str,
+    section: (&'static str, &'static str, &'static str),
+    record: &'a Record,
+    name: fn(u32) -> &'static str,
+    found: &'b mut dyn FnMut(&Broken<'_>),
+}
+
+impl Report<'_, '_> {
+    /// Takes the verdict on the next rule.
+    #[cold]
+    #[inline(never)] // both extensions have rules
+    fn verdict(&mut self, holds: bool) {
+        let (line, others) = self.lines.split_once('\n').unwrap_or_default();
+        self.lines = others;
+        if !holds {
+            let (id, says) = split(line);
+            let Self { section, record, name, .. } = *self;
+            (self.found)(&Broken { id, says, section, record, name });
         }
+        self.record.forget();
     }
 }
 
@@ -103,18 +160,20 @@ pub struct Broken<'a> {
 impl fmt::Display for Broken<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, says, section: (manual, number, title), record, name } = self;
-        write!(f, "  breaks rule {id} of {manual}, {number} \"{title}\":\n    {says}\n   ")?;
+        write!(f, "rule {id} is broken: {says}\n  {manual}, {number} \"{title}\"\n ")?;
         record.iter().try_for_each(|(key, value)| write!(f, " {} {value:#x}", name(key)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use core::marker::PhantomData;
+
     use super::*;
 
-    struct Numbers([u64; 3], Record);
+    struct Numbers<'a>([u64; 3], Record, PhantomData<&'a ()>);
 
-    impl Numbers {
+    impl Numbers<'_> {
         fn get(&self, index: u32) -> u64 {
             let value = self.0[index as usize];
             self.1.add(index, value);
@@ -122,7 +181,7 @@ mod tests {
         }
     }
 
-    impl Asked for Numbers {
+    impl Asked for Numbers<'_> {
         fn record(&self) -> &Record {
             &self.1
         }
@@ -134,29 +193,32 @@ mod tests {
     struct Kind;
 
     impl Subject for Kind {
-        type State<'a> = Numbers;
+        type State<'a> = Numbers<'a>;
     }
 
     const SECTIONS: &[Section<Kind>] = &[Section {
         manual: "The Manual",
         number: "1.2",
         title: "Numbers",
-        rules: &[
-            Rule { id: "N1", says: "The first exceeds the second.", holds: |n| n.get(0) > n.get(1) },
-            Rule { id: "N2", says: "The third is 0.", holds: |n| n.get(2) == 0 },
+        rules: rules![
+            Numbers,
+            ("N1", "The first exceeds the second.", |n| n.get(0) > n.get(1)),
+            ("N2", "The third is 0.", |n| n.get(2) == 0),
         ],
     }];
 
     fn found(numbers: [u64; 3]) -> Vec<String> {
         let mut texts = Vec::new();
-        broken(SECTIONS, &Numbers(numbers, Record::default()), &mut |broken| texts.push(broken.to_string()));
+        broken(SECTIONS, &Numbers(numbers, Record::default(), PhantomData), &mut |broken| {
+            texts.push(broken.to_string());
+        });
         texts
     }
 
     #[test]
     fn a_broken_rule_is_named_with_the_values_that_it_has_read() {
         assert_eq!(found([2, 1, 0]), [""; 0]);
-        let first = "  breaks rule N1 of The Manual, 1.2 \"Numbers\":\n    The first exceeds the second.\n    one 0x1 two 0x2";
+        let first = "rule N1 is broken: The first exceeds the second.\n  The Manual, 1.2 \"Numbers\"\n  one 0x1 two 0x2";
         assert_eq!(found([1, 2, 0]), [first]);
         assert_eq!(found([1, 2, 3]).len(), 2, "the second rule is asked as well");
     }

@@ -112,12 +112,12 @@ fn each_case_breaks_its_rule_alone() {
 
 #[test]
 fn every_rule_has_a_number_of_its_own_a_sentence_and_a_case() {
-    let rules: Vec<_> = SECTIONS.iter().flat_map(|section| section.rules).collect();
-    let unique: BTreeSet<_> = rules.iter().map(|rule| rule.id).collect();
+    let rules: Vec<_> = SECTIONS.iter().flat_map(|section| section.rules()).collect();
+    let unique: BTreeSet<_> = rules.iter().map(|(id, _)| *id).collect();
     assert_eq!(unique.len(), rules.len(), "a number stands for two rules");
     assert_eq!(unique, CASES.iter().map(|(id, _)| *id).collect());
-    for rule in rules {
-        assert!(rule.says.ends_with('.') && rule.says.starts_with(char::is_uppercase), "{}", rule.id);
+    for (id, says) in rules {
+        assert!(says.ends_with('.') && says.starts_with(char::is_uppercase), "{id}");
     }
 }
 
@@ -127,8 +127,8 @@ fn a_report_names_the_rule_its_section_and_the_values() {
     save(&mut page).cr4 = 1 << 30;
     let mut texts = Vec::new();
     broken(&State::new(&page, &FACTS), &mut |broken| texts.push(broken.to_string()));
-    let expected = "  breaks rule A4b of AMD APM Vol. 2, 15.5.1 \"Basic Operation\":\n    \
-                    CR4 has only bits that exist.\n    CR4 0x40000000";
+    let expected = "rule A4b is broken: CR4 has only bits that exist.\n  \
+                    AMD APM Vol. 2, 15.5.1 \"Basic Operation\"\n  CR4 0x40000000";
     assert_eq!(texts, [expected]);
 }
 

@@ -10,8 +10,8 @@ use vidar_core::vmm::entry::EntryState;
 use vidar_core::vmx::capabilities::{Capabilities, RawCapabilities};
 use vidar_core::vmx::field::*;
 use vidar_core::vmx::rules::facts::Facts;
-use vidar_core::vmx::rules::state::{Source, State};
-use vidar_core::vmx::rules::{SECTIONS, broken};
+use vidar_core::vmx::rules::state::{Section, Source, State};
+use vidar_core::vmx::rules::{OTHERS, OWN, broken};
 use vidar_core::vmx::setup::{self, Host, InitialMsrs};
 use vidar_core::vmx::{guest_state, put_away};
 
@@ -82,8 +82,14 @@ impl Machine {
 
 fn found(state: &State<'_>) -> Vec<&'static str> {
     let mut ids = Vec::new();
-    broken(state, &mut |broken| ids.push(broken.id));
+    for sections in [&OWN[..], &OTHERS] {
+        broken(sections, state, &mut |broken| ids.push(broken.id));
+    }
     ids
+}
+
+fn all_sections() -> impl Iterator<Item = &'static Section> {
+    OWN.iter().chain(&OTHERS)
 }
 
 /// A CPU that has everything, except for the "TRUE" bits that a CPU may force to 1.
@@ -210,7 +216,7 @@ fn each_case_breaks_its_rule_alone() {
 
 #[test]
 fn every_rule_has_a_number_of_its_own_and_a_case() {
-    let ids: Vec<_> = SECTIONS.iter().flat_map(|section| section.rules).map(|rule| rule.id).collect();
+    let ids: Vec<_> = all_sections().flat_map(|section| section.rules()).map(|(id, _)| id).collect();
     let unique: BTreeSet<_> = ids.iter().copied().collect();
     assert_eq!(unique.len(), ids.len(), "a number stands for two rules");
     let cases: BTreeSet<_> = CASES.iter().map(|(id, _)| *id).collect();
@@ -219,8 +225,8 @@ fn every_rule_has_a_number_of_its_own_and_a_case() {
 
 #[test]
 fn every_rule_is_a_sentence() {
-    for rule in SECTIONS.iter().flat_map(|section| section.rules) {
-        assert!(rule.says.ends_with('.') && rule.says.starts_with(char::is_uppercase), "{}", rule.id);
+    for (id, says) in all_sections().flat_map(|section| section.rules()) {
+        assert!(says.ends_with('.') && says.starts_with(char::is_uppercase), "{id}");
     }
 }
 
@@ -230,9 +236,12 @@ fn a_report_names_the_rule_its_section_and_the_values() {
     machine.set(GUEST_CS_RIGHTS, 0xc091);
     let memory = |_| None;
     let mut texts = Vec::new();
-    broken(&State::new(&machine.vmcs, &memory, &machine.facts), &mut |broken| texts.push(broken.to_string()));
-    let expected = "  breaks rule G22 of Intel SDM Vol. 3C, 27.3.1.2 \"Checks on Guest Segment Registers\":\n    \
-                    CS has type 9, 11, 13 or 15 (accessed code), or in an unrestricted guest 3 (data).\n    \
+    broken(&OWN, &State::new(&machine.vmcs, &memory, &machine.facts), &mut |broken| {
+        texts.push(broken.to_string());
+    });
+    let expected = "rule G22 is broken: \
+                    CS has type 9, 11, 13 or 15 (accessed code), or in an unrestricted guest 3 (data).\n  \
+                    Intel SDM Vol. 3C, 27.3.1.2 \"Checks on Guest Segment Registers\"\n  \
                     GUEST_CS_RIGHTS 0xc091";
     assert_eq!(texts, [expected]);
 }
@@ -312,6 +321,9 @@ proptest! {
         let facts = Facts { capabilities, address_bits: widths[0], linear_bits: widths[1], ..Facts::default() };
         let source = Arbitrary { valid: if from_valid { valid().vmcs } else { Vmcs::default() }, changes, seed };
         let memory = |_| word;
-        broken(&State::new(&source, &memory, &facts), &mut |broken| assert!(!broken.to_string().is_empty()));
+        let state = State::new(&source, &memory, &facts);
+        for sections in [&OWN[..], &OTHERS] {
+            broken(sections, &state, &mut |broken| assert!(!broken.to_string().is_empty()));
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! The rules for the control area of the VMCB, and for what nested paging adds.
 
-use super::state::{MANUAL, NUMBER, Rule, Section, State, TITLE, Value};
+use super::state::{MANUAL, NUMBER, Section, State, TITLE, Value};
 use crate::mem::addr::PAGE_SIZE;
+use crate::mem::pat::is_valid;
 use crate::policy::control::CR0_PG;
 use crate::svm::vmcb::{LONG_CODE, NP_ENABLE};
+use crate::vmm::rules::rules;
 use crate::x86::msr::EFER_LME;
 
 /// The rules for the controls.
@@ -11,14 +13,13 @@ pub const CONTROLS: Section = Section {
     manual: MANUAL,
     number: NUMBER,
     title: TITLE,
-    rules: &[
-        Rule { id: "A9a", says: "VMRUN is intercepted.", holds: |s| s.get(Value::Intercepts) & 1 != 0 },
-        Rule { id: "A9b", says: "The ASID is not 0.", holds: |s| s.get(Value::Asid) != 0 },
-        Rule {
-            id: "A10",
-            says: "The maps of MSRs and I/O ports end in memory.",
-            holds: |s| ends_in_memory(s, Value::MsrMap, 2) && ends_in_memory(s, Value::IoMap, 3),
-        },
+    rules: rules![
+        State,
+        ("A9a", "VMRUN is intercepted.", |s| s.get(Value::Intercepts) & 1 != 0),
+        ("A9b", "The ASID is not 0.", |s| s.get(Value::Asid) != 0),
+        ("A10", "The maps of MSRs and I/O ports end in memory.", |s| {
+            ends_in_memory(s, Value::MsrMap, 2) && ends_in_memory(s, Value::IoMap, 3)
+        }),
     ],
 };
 
@@ -27,21 +28,18 @@ pub const INJECTION: Section = Section {
     manual: MANUAL,
     number: "15.20",
     title: "Event Injection",
-    rules: &[
-        Rule {
-            id: "A11a",
-            says: "The injected event has a type that exists: 0, 2, 3 or 4.",
-            holds: |s| event(s).is_none_or(|(kind, _)| matches!(kind, 0 | 2..=4)),
-        },
-        Rule {
-            id: "A11b",
-            says: "The injected exception has a vector of at most 31 other than 2.",
-            holds: |s| event(s).is_none_or(|(kind, vector)| kind != EXCEPTION || vector <= 31 && vector != 2),
-        },
-        Rule {
-            id: "A11c",
-            says: "The injected exception is one that its mode has: #OF (4) and #BR (5) do not exist in 64-bit code.",
-            holds: |s| {
+    rules: rules![
+        State,
+        ("A11a", "The injected event has a type that exists: 0, 2, 3 or 4.", |s| {
+            event(s).is_none_or(|(kind, _)| matches!(kind, 0 | 2..=4))
+        }),
+        ("A11b", "The injected exception has a vector of at most 31 other than 2.", |s| {
+            event(s).is_none_or(|(kind, vector)| kind != EXCEPTION || vector <= 31 && vector != 2)
+        }),
+        (
+            "A11c",
+            "The injected exception is one that its mode has: #OF (4) and #BR (5) do not exist in 64-bit code.",
+            |s| {
                 event(s).is_none_or(|event| {
                     let save = s.page.save();
                     let is_64_bit = save.efer & EFER_LME != 0
@@ -49,8 +47,8 @@ pub const INJECTION: Section = Section {
                         && s.get(Value::CsAttributes) & u64::from(LONG_CODE) != 0;
                     !is_64_bit || !matches!(event, (EXCEPTION, 4 | 5))
                 })
-            },
-        },
+            }
+        ),
     ],
 };
 
@@ -59,20 +57,12 @@ pub const NESTED_PAGING: Section = Section {
     manual: MANUAL,
     number: "15.25.4",
     title: "Nested Paging and VMRUN/#VMEXIT",
-    rules: &[
-        Rule {
-            id: "A12a",
-            says: "The root of the nested page tables is in memory.",
-            holds: |s| !nested(s) || s.clear(Value::NestedRoot, s.beyond()),
-        },
-        Rule {
-            id: "A12b",
-            says: "Each byte of G_PAT is a memory type.",
-            holds: |s| {
-                let is_type = |kind: &u8| matches!(kind, 0 | 1 | 4..=7);
-                !nested(s) || s.get(Value::Pat).to_le_bytes().iter().all(is_type)
-            },
-        },
+    rules: rules![
+        State,
+        ("A12a", "The root of the nested page tables is in memory.", |s| {
+            !nested(s) || s.clear(Value::NestedRoot, s.beyond())
+        }),
+        ("A12b", "Each byte of G_PAT is a memory type.", |s| !nested(s) || is_valid(s.get(Value::Pat))),
     ],
 };
 

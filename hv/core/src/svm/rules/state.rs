@@ -23,8 +23,8 @@ impl Subject for Vmrun {
     type State<'a> = State<'a>;
 }
 
-/// A rule of VMRUN.
-pub type Rule = crate::vmm::rules::Rule<Vmrun>;
+/// Rules of VMRUN.
+pub type Rules = crate::vmm::rules::Rules<Vmrun>;
 /// The rules of one section of the manual.
 pub type Section = crate::vmm::rules::Section<Vmrun>;
 

@@ -73,8 +73,19 @@ const OTHERS: &[(&str, u32)] = &[
 /// Returns the name of the field with this encoding, or of another value that a record holds under `key`.
 #[cold]
 pub fn name(key: u32) -> &'static str {
-    let known = [field::ALL, OWN, OTHERS].into_iter().flatten().find(|(_, known)| *known == key);
-    known.map_or("a field", |(name, _)| name)
+    let mut known = "a field";
+    for table in [field::ALL, OWN, OTHERS] {
+        find(table, key, &mut known);
+    }
+    known
+}
+
+/// Sets `name` to that of the value with this key, if the table has it.
+#[inline(never)]
+fn find(table: &[(&'static str, u32)], key: u32, name: &mut &'static str) {
+    if let Some((known, _)) = table.iter().find(|(_, known)| *known == key) {
+        *name = known;
+    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use super::bits::exit as more;
 use super::fields::HOST_PKRS;
-use super::state::{MANUAL, Rule, Section};
+use super::state::{MANUAL, Section, State};
 use super::values;
 use super::values::CACHE_BITS;
 use crate::policy::control::{CR4_PAE, CR4_PCIDE};
+use crate::vmm::rules::rules;
 use crate::vmx::controls::{entry, exit};
 use crate::vmx::field::put_away::HOST_PERF_GLOBAL_CTRL;
 use crate::vmx::field::*;
@@ -16,81 +17,53 @@ pub const REGISTERS: Section = Section {
     manual: MANUAL,
     number: "27.2.2",
     title: "Checks on Host Control Registers, MSRs, and SSP",
-    rules: &[
-        Rule {
-            id: "H1",
-            says: "CR0 of the host has the bits that VMX operation fixes, except for NW and CD.",
-            holds: |s| s.fixed(HOST_CR0, s.facts.capabilities.cr0_fixed, CACHE_BITS),
-        },
-        Rule {
-            id: "H2a",
-            says: "CR4 of the host has the bits that VMX operation fixes.",
-            holds: |s| s.fixed(HOST_CR4, s.facts.capabilities.cr4_fixed, 0),
-        },
-        Rule {
-            id: "H2b",
-            says: "CR4.CET of the host needs CR0.WP.",
-            holds: |s| values::cet_needs_write_protection(s, HOST_CR0, HOST_CR4),
-        },
-        Rule {
-            id: "H3",
-            says: "CR3 of the host is an address in memory.",
-            holds: |s| values::cr3(s, HOST_CR3),
-        },
-        Rule {
-            id: "H4",
-            says: "IA32_SYSENTER_ESP and IA32_SYSENTER_EIP of the host are canonical.",
-            holds: |s| s.canonical(HOST_SYSENTER_ESP) && s.canonical(HOST_SYSENTER_EIP),
-        },
-        Rule {
-            id: "H5",
-            says: "IA32_PERF_GLOBAL_CTRL of the host, if loaded, has only bits that exist.",
-            holds: |s| {
-                !s.exit(exit::LOAD_PERF_GLOBAL) || s.clear(HOST_PERF_GLOBAL_CTRL, !s.facts.perf_global)
-            },
-        },
-        Rule {
-            id: "H6",
-            says: "Each byte of IA32_PAT of the host, if loaded, is a memory type.",
-            holds: |s| !s.exit(exit::LOAD_PAT) || values::pat(s, HOST_PAT),
-        },
-        Rule {
-            id: "H7a",
-            says: "IA32_EFER of the host, if loaded, has only bits that exist.",
-            holds: |s| !s.exit(exit::LOAD_EFER) || values::efer(s, HOST_EFER),
-        },
-        Rule {
-            id: "H7b",
-            says: "LMA and LME in IA32_EFER of the host, if loaded, are as the host's address-space size.",
-            holds: |s| {
+    rules: rules![
+        State,
+        ("H1", "CR0 of the host has the bits that VMX operation fixes, except for NW and CD.", |s| {
+            s.fixed(HOST_CR0, s.facts.capabilities.cr0_fixed, CACHE_BITS)
+        }),
+        ("H2a", "CR4 of the host has the bits that VMX operation fixes.", |s| {
+            s.fixed(HOST_CR4, s.facts.capabilities.cr4_fixed, 0)
+        }),
+        ("H2b", "CR4.CET of the host needs CR0.WP.", |s| {
+            values::cet_needs_write_protection(s, HOST_CR0, HOST_CR4)
+        }),
+        ("H3", "CR3 of the host is an address in memory.", |s| values::cr3(s, HOST_CR3)),
+        ("H4", "IA32_SYSENTER_ESP and IA32_SYSENTER_EIP of the host are canonical.", |s| {
+            s.canonical(HOST_SYSENTER_ESP) && s.canonical(HOST_SYSENTER_EIP)
+        }),
+        ("H5", "IA32_PERF_GLOBAL_CTRL of the host, if loaded, has only bits that exist.", |s| {
+            !s.exit(exit::LOAD_PERF_GLOBAL) || s.clear(HOST_PERF_GLOBAL_CTRL, !s.facts.perf_global)
+        }),
+        ("H6", "Each byte of IA32_PAT of the host, if loaded, is a memory type.", |s| {
+            !s.exit(exit::LOAD_PAT) || values::pat(s, HOST_PAT)
+        }),
+        ("H7a", "IA32_EFER of the host, if loaded, has only bits that exist.", |s| {
+            !s.exit(exit::LOAD_EFER) || values::efer(s, HOST_EFER)
+        }),
+        (
+            "H7b",
+            "LMA and LME in IA32_EFER of the host, if loaded, are as the host's address-space size.",
+            |s| {
                 const LONG: u64 = EFER_LMA | EFER_LME;
                 let is = if s.exit(exit::HOST_64_BIT) { LONG } else { 0 };
                 !s.exit(exit::LOAD_EFER) || s.get(HOST_EFER) & LONG == is
-            },
-        },
-        Rule {
-            id: "H8a",
-            says: "IA32_S_CET of the host, if loaded, has only bits that exist, not SUPPRESS and TRACKER together, and is canonical.",
-            holds: |s| !s.exit(exit::LOAD_CET) || values::s_cet(s, cet::HOST_S_CET),
-        },
-        Rule {
-            id: "H8b",
-            says: "SSP of the host, if loaded, is canonical, and bits 1:0 are 0.",
-            holds: |s| {
-                !s.exit(exit::LOAD_CET)
-                    || s.canonical(cet::HOST_SSP) && values::is_aligned_ssp(s, cet::HOST_SSP)
-            },
-        },
-        Rule {
-            id: "H8c",
-            says: "IA32_INTERRUPT_SSP_TABLE_ADDR of the host, if loaded, is canonical.",
-            holds: |s| !s.exit(exit::LOAD_CET) || s.canonical(cet::HOST_INTERRUPT_SSP_TABLE),
-        },
-        Rule {
-            id: "H9",
-            says: "Bits 63:32 of IA32_PKRS of the host, if loaded, are 0.",
-            holds: |s| !s.exit(more::LOAD_PKRS) || values::pkrs(s, HOST_PKRS),
-        },
+            }
+        ),
+        (
+            "H8a",
+            "IA32_S_CET of the host, if loaded, has only bits that exist, not SUPPRESS and TRACKER together, and is canonical.",
+            |s| !s.exit(exit::LOAD_CET) || values::s_cet(s, cet::HOST_S_CET)
+        ),
+        ("H8b", "SSP of the host, if loaded, is canonical, and bits 1:0 are 0.", |s| {
+            !s.exit(exit::LOAD_CET) || s.canonical(cet::HOST_SSP) && values::is_aligned_ssp(s, cet::HOST_SSP)
+        }),
+        ("H8c", "IA32_INTERRUPT_SSP_TABLE_ADDR of the host, if loaded, is canonical.", |s| {
+            !s.exit(exit::LOAD_CET) || s.canonical(cet::HOST_INTERRUPT_SSP_TABLE)
+        }),
+        ("H9", "Bits 63:32 of IA32_PKRS of the host, if loaded, are 0.", |s| {
+            !s.exit(more::LOAD_PKRS) || values::pkrs(s, HOST_PKRS)
+        }),
     ],
 };
 
@@ -99,47 +72,36 @@ pub const SEGMENTS: Section = Section {
     manual: MANUAL,
     number: "27.2.3",
     title: "Checks on Host Segment and Descriptor-Table Registers",
-    rules: &[
-        Rule {
-            id: "H12a",
-            says: "Bits 2:0 of each selector of the host are 0.",
-            holds: |s| {
-                let selectors = [
-                    HOST_ES_SELECTOR,
-                    HOST_CS_SELECTOR,
-                    HOST_SS_SELECTOR,
-                    HOST_DS_SELECTOR,
-                    HOST_FS_SELECTOR,
-                    HOST_GS_SELECTOR,
-                    HOST_TR_SELECTOR,
-                ];
-                selectors.into_iter().all(|selector| {
-                    s.forget();
-                    s.clear(selector, 7)
-                })
-            },
-        },
-        Rule {
-            id: "H12b",
-            says: "The selectors of CS and TR of the host are not 0.",
-            holds: |s| s.get(HOST_CS_SELECTOR) != 0 && s.get(HOST_TR_SELECTOR) != 0,
-        },
-        Rule {
-            id: "H12c",
-            says: "The selector of SS of a 32-bit host is not 0.",
-            holds: |s| s.exit(exit::HOST_64_BIT) || s.get(HOST_SS_SELECTOR) != 0,
-        },
-        Rule {
-            id: "H13",
-            says: "The bases of FS, GS, TR, GDTR and IDTR of the host are canonical.",
-            holds: |s| {
-                let bases = [HOST_FS_BASE, HOST_GS_BASE, HOST_TR_BASE, HOST_GDTR_BASE, HOST_IDTR_BASE];
-                bases.into_iter().all(|base| {
-                    s.forget();
-                    s.canonical(base)
-                })
-            },
-        },
+    rules: rules![
+        State,
+        ("H12a", "Bits 2:0 of each selector of the host are 0.", |s| {
+            let selectors = [
+                HOST_ES_SELECTOR,
+                HOST_CS_SELECTOR,
+                HOST_SS_SELECTOR,
+                HOST_DS_SELECTOR,
+                HOST_FS_SELECTOR,
+                HOST_GS_SELECTOR,
+                HOST_TR_SELECTOR,
+            ];
+            selectors.into_iter().all(|selector| {
+                s.forget();
+                s.clear(selector, 7)
+            })
+        }),
+        ("H12b", "The selectors of CS and TR of the host are not 0.", |s| {
+            s.get(HOST_CS_SELECTOR) != 0 && s.get(HOST_TR_SELECTOR) != 0
+        }),
+        ("H12c", "The selector of SS of a 32-bit host is not 0.", |s| {
+            s.exit(exit::HOST_64_BIT) || s.get(HOST_SS_SELECTOR) != 0
+        }),
+        ("H13", "The bases of FS, GS, TR, GDTR and IDTR of the host are canonical.", |s| {
+            let bases = [HOST_FS_BASE, HOST_GS_BASE, HOST_TR_BASE, HOST_GDTR_BASE, HOST_IDTR_BASE];
+            bases.into_iter().all(|base| {
+                s.forget();
+                s.canonical(base)
+            })
+        }),
     ],
 };
 
@@ -148,37 +110,28 @@ pub const ADDRESS_SPACE: Section = Section {
     manual: MANUAL,
     number: "27.2.4",
     title: "Checks Related to Address-Space Size",
-    rules: &[
-        Rule {
-            id: "H14a",
-            says: "A CPU in IA-32e mode returns to a 64-bit host.",
-            holds: |s| !s.facts.ia32e || s.get(EXIT_CONTROLS) & u64::from(exit::HOST_64_BIT) != 0,
-        },
-        Rule {
-            id: "H14b",
-            says: "A 64-bit host has CR4.PAE.",
-            holds: |s| !s.exit(exit::HOST_64_BIT) || s.get(HOST_CR4) & CR4_PAE != 0,
-        },
-        Rule {
-            id: "H14c",
-            says: "RIP of a 64-bit host is canonical.",
-            holds: |s| !s.exit(exit::HOST_64_BIT) || s.canonical(HOST_RIP),
-        },
-        Rule {
-            id: "H15",
-            says: "A CPU outside of IA-32e mode returns to a 32-bit host, and enters no guest in IA-32e mode.",
-            holds: |s| {
+    rules: rules![
+        State,
+        ("H14a", "A CPU in IA-32e mode returns to a 64-bit host.", |s| {
+            !s.facts.ia32e || s.get(EXIT_CONTROLS) & u64::from(exit::HOST_64_BIT) != 0
+        }),
+        ("H14b", "A 64-bit host has CR4.PAE.", |s| {
+            !s.exit(exit::HOST_64_BIT) || s.get(HOST_CR4) & CR4_PAE != 0
+        }),
+        ("H14c", "RIP of a 64-bit host is canonical.", |s| {
+            !s.exit(exit::HOST_64_BIT) || s.canonical(HOST_RIP)
+        }),
+        (
+            "H15",
+            "A CPU outside of IA-32e mode returns to a 32-bit host, and enters no guest in IA-32e mode.",
+            |s| {
                 s.facts.ia32e
                     || s.clear(EXIT_CONTROLS, exit::HOST_64_BIT.into())
                         && s.clear(ENTRY_CONTROLS, entry::IA32E_GUEST.into())
-            },
-        },
-        Rule {
-            id: "H16",
-            says: "A 32-bit host does not have CR4.PCIDE, and bits 63:32 of RIP are 0.",
-            holds: |s| {
-                s.exit(exit::HOST_64_BIT) || s.clear(HOST_CR4, CR4_PCIDE) && s.clear(HOST_RIP, !0xffff_ffff)
-            },
-        },
+            }
+        ),
+        ("H16", "A 32-bit host does not have CR4.PCIDE, and bits 63:32 of RIP are 0.", |s| {
+            s.exit(exit::HOST_64_BIT) || s.clear(HOST_CR4, CR4_PCIDE) && s.clear(HOST_RIP, !0xffff_ffff)
+        }),
     ],
 };

@@ -1,8 +1,9 @@
 //! The rules for the event that a VM entry injects.
 
 use super::bits::primary;
-use super::state::{MANUAL, Rule, Section, State};
+use super::state::{MANUAL, Section, State};
 use crate::policy::control::CR0_PE;
+use crate::vmm::rules::rules;
 use crate::vmx::field::*;
 
 /// The number of the section.
@@ -15,32 +16,33 @@ pub const SECTION: Section = Section {
     manual: MANUAL,
     number: NUMBER,
     title: TITLE,
-    rules: &[
-        Rule {
-            id: "C32",
-            says: "The event has a type that exists: not 1, and 7 only if the CPU has the monitor trap flag.",
-            holds: |s| {
+    rules: rules![
+        State,
+        (
+            "C32",
+            "The event has a type that exists: not 1, and 7 only if the CPU has the monitor trap flag.",
+            |s| {
                 let has_trap_flag =
                     s.facts.capabilities.primary >> 32 & u64::from(primary::MONITOR_TRAP) != 0;
                 event(s).is_none_or(|event| event.kind != 1 && (event.kind != kind::OTHER || has_trap_flag))
-            },
-        },
-        Rule {
-            id: "C33",
-            says: "The vector suits the type: 2 for an NMI, at most 31 for an exception, 0 for the monitor trap flag.",
-            holds: |s| {
+            }
+        ),
+        (
+            "C33",
+            "The vector suits the type: 2 for an NMI, at most 31 for an exception, 0 for the monitor trap flag.",
+            |s| {
                 event(s).is_none_or(|event| match event.kind {
                     kind::NMI => event.vector == 2,
                     kind::HARDWARE_EXCEPTION => event.vector <= 31,
                     kind::OTHER => event.vector == 0,
                     _ => true,
                 })
-            },
-        },
-        Rule {
-            id: "C34",
-            says: "An error code comes with a hardware exception that has one, in protected mode, and with nothing else.",
-            holds: |s| {
+            }
+        ),
+        (
+            "C34",
+            "An error code comes with a hardware exception that has one, in protected mode, and with nothing else.",
+            |s| {
                 event(s).is_none_or(|event| {
                     let is_fault = event.kind == kind::HARDWARE_EXCEPTION;
                     let may = is_fault && s.get(GUEST_CR0) & CR0_PE != 0;
@@ -53,31 +55,24 @@ pub const SECTION: Section = Section {
                     const WITH_CODE: u32 = 1 << 8 | 0x1f << 10 | 1 << 17;
                     event.has_code == (may && WITH_CODE & 1 << event.vector != 0)
                 })
-            },
-        },
-        Rule {
-            id: "C35",
-            says: "Bits 30:12 of the interruption information are 0.",
-            holds: |s| event(s).is_none_or(|_| s.clear(ENTRY_INTERRUPTION_INFO, 0x7fff_f000)),
-        },
-        Rule {
-            id: "C36",
-            says: "Bits 31:16 of the error code are 0, if it is delivered.",
-            holds: |s| {
-                event(s)
-                    .is_none_or(|event| !event.has_code || s.clear(ENTRY_EXCEPTION_ERROR_CODE, 0xffff_0000))
-            },
-        },
-        Rule {
-            id: "C37",
-            says: "The instruction of a software interrupt or exception has 1 to 15 bytes, or 0 if the CPU allows it.",
-            holds: |s| {
+            }
+        ),
+        ("C35", "Bits 30:12 of the interruption information are 0.", |s| {
+            event(s).is_none_or(|_| s.clear(ENTRY_INTERRUPTION_INFO, 0x7fff_f000))
+        }),
+        ("C36", "Bits 31:16 of the error code are 0, if it is delivered.", |s| {
+            event(s).is_none_or(|event| !event.has_code || s.clear(ENTRY_EXCEPTION_ERROR_CODE, 0xffff_0000))
+        }),
+        (
+            "C37",
+            "The instruction of a software interrupt or exception has 1 to 15 bytes, or 0 if the CPU allows it.",
+            |s| {
                 event(s).is_none_or(|event| {
                     let least = u64::from(s.facts.capabilities.misc & 1 << 30 == 0);
                     !matches!(event.kind, 4..=6) || (least..=15).contains(&s.get(ENTRY_INSTRUCTION_LENGTH))
                 })
-            },
-        },
+            }
+        ),
     ],
 };
 

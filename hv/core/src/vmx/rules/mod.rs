@@ -15,7 +15,8 @@
 //! | [`bits`] | Bits of controls that only the rules know. |
 //! | [`fields`] | Fields that only the rules read, and the names of all fields. |
 //! | [`values`] | What the values of MSRs must be. |
-//! | [`controls`] | VM-execution controls. |
+//! | [`controls`] | VM-execution controls that Vidar uses. |
+//! | [`unused`] | VM-execution controls that Vidar never sets. |
 //! | [`transitions`] | VM-exit controls and VM-entry controls. |
 //! | [`injection`] | The event that an entry injects. |
 //! | [`host`] | The host-state area. |
@@ -42,13 +43,15 @@ pub mod rip_flags;
 pub mod segments;
 pub mod state;
 pub mod transitions;
+pub mod unused;
 pub mod values;
 
 use self::state::{Section, State};
 use crate::vmm::rules::{self, Broken};
 
-/// All rules, in the order in which the CPU checks them: controls and the host's state, then the guest's, then MSRs.
-pub static SECTIONS: [Section; 14] = [
+/// The rules that a state of Vidar's could break, in the order in which the CPU checks them: controls and the host's state, then the
+/// guest's.
+pub static OWN: [Section; 13] = [
     controls::SECTION,
     transitions::EXIT,
     transitions::ENTRY,
@@ -62,11 +65,13 @@ pub static SECTIONS: [Section; 14] = [
     rip_flags::SECTION,
     activity::SECTION,
     pdptes::SECTION,
-    msrs::SECTION,
 ];
 
-/// Calls `found` with each rule that `state` breaks.
+/// The rules of what Vidar never uses: controls, and a list of MSRs for entries. They are not in the image.
+pub static OTHERS: [Section; 2] = [unused::SECTION, msrs::SECTION];
+
+/// Calls `found` with each rule of `sections` that `state` breaks.
 #[cold]
-pub fn broken(state: &State<'_>, found: &mut dyn FnMut(&Broken<'_>)) {
-    rules::broken(&SECTIONS, state, found);
+pub fn broken(sections: &[Section], state: &State<'_>, found: &mut dyn FnMut(&Broken<'_>)) {
+    rules::broken(sections, state, found);
 }

@@ -1,7 +1,8 @@
 //! The rule for the list of MSRs that a VM entry loads.
 
 use super::fields::ENTRY_MSR_LOAD_ADDRESS;
-use super::state::{MANUAL, Rule, Section, State};
+use super::state::{MANUAL, Section, State};
+use crate::vmm::rules::rules;
 use crate::vmx::field::*;
 
 /// The most MSRs of a list that are looked at. Intel's manual recommends no longer lists: Intel SDM Vol. 3D, Appendix A.6
@@ -13,17 +14,20 @@ pub const SECTION: Section = Section {
     manual: MANUAL,
     number: "27.4",
     title: "Loading MSRs",
-    rules: &[Rule {
-        id: "M1",
-        says: "The list of MSRs that entries load has no base of FS or GS, no MSR of an x2APIC, and 0 in its reserved parts.",
-        holds: |s| {
-            let count = s.peek(ENTRY_MSR_LOAD_COUNT).min(MOST);
-            (0..count).all(|index| {
-                s.forget();
-                can_load(s, (s.get(ENTRY_MSR_LOAD_ADDRESS) & !0xf).wrapping_add(index * 16))
-            })
-        },
-    }],
+    rules: rules![
+        State,
+        (
+            "M1",
+            "The list of MSRs that entries load has no base of FS or GS, no MSR of an x2APIC, and 0 in its reserved parts.",
+            |s| {
+                let count = s.peek(ENTRY_MSR_LOAD_COUNT).min(MOST);
+                (0..count).all(|index| {
+                    s.forget();
+                    can_load(s, (s.get(ENTRY_MSR_LOAD_ADDRESS) & !0xf).wrapping_add(index * 16))
+                })
+            }
+        ),
+    ],
 };
 
 /// Returns true if the entry of the list at `address` can be loaded, or cannot be read.

@@ -1,7 +1,8 @@
 //! The rule for the guest's page-directory-pointer-table entries.
 
-use super::state::{MANUAL, Rule, Section, State};
+use super::state::{MANUAL, Section, State};
 use crate::policy::control::{CR0_PG, CR4_PAE};
+use crate::vmm::rules::rules;
 use crate::vmx::controls::secondary;
 use crate::vmx::field::*;
 
@@ -10,21 +11,25 @@ pub const SECTION: Section = Section {
     manual: MANUAL,
     number: "27.3.1.6",
     title: "Checks on Guest Page-Directory-Pointer-Table Entries",
-    rules: &[Rule {
-        id: "G45",
-        says: "Each present entry of PAE paging has bits 2:1 and 8:5 clear, and an address in memory.",
-        holds: |s| {
-            const FIELDS: [Field<u64>; 4] = [GUEST_PDPTE0, GUEST_PDPTE1, GUEST_PDPTE2, GUEST_PDPTE3];
-            let is_pae = !s.ia32e() && s.peek(GUEST_CR0) & CR0_PG != 0 && s.peek(GUEST_CR4) & CR4_PAE != 0;
-            let in_fields = s.secondary(secondary::EPT);
-            !is_pae
-                || (0..).zip(FIELDS).all(|(index, field)| {
-                    s.forget();
-                    let entry = if in_fields { Some(s.get(field)) } else { in_memory(s, index) };
-                    entry.is_none_or(|entry| is_valid(s, entry))
-                })
-        },
-    }],
+    rules: rules![
+        State,
+        (
+            "G45",
+            "Each present entry of PAE paging has bits 2:1 and 8:5 clear, and an address in memory.",
+            |s| {
+                const FIELDS: [Field<u64>; 4] = [GUEST_PDPTE0, GUEST_PDPTE1, GUEST_PDPTE2, GUEST_PDPTE3];
+                let is_pae =
+                    !s.ia32e() && s.peek(GUEST_CR0) & CR0_PG != 0 && s.peek(GUEST_CR4) & CR4_PAE != 0;
+                let in_fields = s.secondary(secondary::EPT);
+                !is_pae
+                    || (0..).zip(FIELDS).all(|(index, field)| {
+                        s.forget();
+                        let entry = if in_fields { Some(s.get(field)) } else { in_memory(s, index) };
+                        entry.is_none_or(|entry| is_valid(s, entry))
+                    })
+            }
+        ),
+    ],
 };
 
 /// Returns the entry with this index in the table at CR3, or `None` if it cannot be read.

@@ -1,9 +1,10 @@
 //! The rules for the guest's RIP, RFLAGS and SSP.
 
 use super::injection::{event, kind};
-use super::state::{MANUAL, Rule, Section, State};
+use super::state::{MANUAL, Section, State};
 use super::values;
 use crate::policy::control::CR0_PE;
+use crate::vmm::rules::rules;
 use crate::vmx::controls::entry;
 use crate::vmx::field::*;
 
@@ -12,40 +13,28 @@ pub const SECTION: Section = Section {
     manual: MANUAL,
     number: "27.3.1.4",
     title: "Checks on Guest RIP, RFLAGS, and SSP",
-    rules: &[
-        Rule {
-            id: "G37",
-            says: "Bits 63:32 of RIP are 0 outside of 64-bit code; in it, the bits above a linear address are equal.",
-            holds: |s| code_address(s, GUEST_RIP),
-        },
-        Rule {
-            id: "G38a",
-            says: "Bits 63:22, 15, 5 and 3 of RFLAGS are 0, and bit 1 is 1.",
-            holds: |s| s.get(GUEST_RFLAGS) & (!0x3f_ffff | 1 << 15 | 1 << 5 | 1 << 3 | 1 << 1) == 1 << 1,
-        },
-        Rule {
-            id: "G38b",
-            says: "RFLAGS.VM is 0 in IA-32e mode and in real mode.",
-            holds: |s| s.clear(GUEST_RFLAGS, 1 << 17) || !s.ia32e() && s.get(GUEST_CR0) & CR0_PE != 0,
-        },
-        Rule {
-            id: "G38c",
-            says: "RFLAGS.IF is 1 if an external interrupt is injected.",
-            holds: |s| {
-                event(s).is_none_or(|event| {
-                    event.kind != kind::EXTERNAL_INTERRUPT
-                        || s.get(GUEST_RFLAGS) & super::activity::FLAGS_IF != 0
-                })
-            },
-        },
-        Rule {
-            id: "G39",
-            says: "SSP, if loaded, has bits 1:0 clear, and is an address as RIP is.",
-            holds: |s| {
-                !s.entry(entry::LOAD_CET)
-                    || values::is_aligned_ssp(s, cet::GUEST_SSP) && code_address(s, cet::GUEST_SSP)
-            },
-        },
+    rules: rules![
+        State,
+        (
+            "G37",
+            "Bits 63:32 of RIP are 0 outside of 64-bit code; in it, the bits above a linear address are equal.",
+            |s| code_address(s, GUEST_RIP)
+        ),
+        ("G38a", "Bits 63:22, 15, 5 and 3 of RFLAGS are 0, and bit 1 is 1.", |s| {
+            s.get(GUEST_RFLAGS) & (!0x3f_ffff | 1 << 15 | 1 << 5 | 1 << 3 | 1 << 1) == 1 << 1
+        }),
+        ("G38b", "RFLAGS.VM is 0 in IA-32e mode and in real mode.", |s| {
+            s.clear(GUEST_RFLAGS, 1 << 17) || !s.ia32e() && s.get(GUEST_CR0) & CR0_PE != 0
+        }),
+        ("G38c", "RFLAGS.IF is 1 if an external interrupt is injected.", |s| {
+            event(s).is_none_or(|event| {
+                event.kind != kind::EXTERNAL_INTERRUPT || s.get(GUEST_RFLAGS) & super::activity::FLAGS_IF != 0
+            })
+        }),
+        ("G39", "SSP, if loaded, has bits 1:0 clear, and is an address as RIP is.", |s| {
+            !s.entry(entry::LOAD_CET)
+                || values::is_aligned_ssp(s, cet::GUEST_SSP) && code_address(s, cet::GUEST_SSP)
+        }),
     ],
 };
 

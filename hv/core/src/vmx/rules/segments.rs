@@ -1,9 +1,10 @@
 //! The rules for the guest's segment registers.
 
-use super::state::{MANUAL, Rule, Section, State};
+use super::state::{MANUAL, Rules, Section, State};
 use crate::policy::control::CR0_PE;
 use crate::vmm::cpu_state::SegmentRegister::{self, Cs, Ds, Es, Fs, Gs, Ldtr, Ss, Tr};
 use crate::vmm::cpu_state::rights::UNUSABLE;
+use crate::vmm::rules::rules;
 use crate::vmx::field::*;
 use crate::vmx::guest_state::fields;
 
@@ -11,95 +12,64 @@ use crate::vmx::guest_state::fields;
 pub const SECTION: Section =
     Section { manual: MANUAL, number: "27.3.1.2", title: "Checks on Guest Segment Registers", rules: RULES };
 
-const RULES: &[Rule] = &[
-    Rule {
-        id: "G18",
-        says: "The selectors of TR and of a usable LDTR have bit 2 (TI) clear.",
-        holds: |s| each(s, &[Tr, Ldtr], |segment| !usable(segment) || segment.selector() & 4 == 0),
-    },
-    Rule {
-        id: "G19",
-        says: "The selectors of SS and CS have the same RPL, but for virtual-8086 mode and unrestricted guests.",
-        holds: |s| {
+const RULES: Rules = rules![
+    State,
+    ("G18", "The selectors of TR and of a usable LDTR have bit 2 (TI) clear.", |s| {
+        each(s, &[Tr, Ldtr], |segment| !usable(segment) || segment.selector() & 4 == 0)
+    }),
+    (
+        "G19",
+        "The selectors of SS and CS have the same RPL, but for virtual-8086 mode and unrestricted guests.",
+        |s| {
             virtual_8086(s)
                 || s.unrestricted()
                 || (s.get(GUEST_SS_SELECTOR) ^ s.get(GUEST_CS_SELECTOR)) & RPL == 0
-        },
-    },
-    Rule {
-        id: "G20a",
-        says: "In virtual-8086 mode the base of a segment is 16 times its selector.",
-        holds: |s| {
-            !virtual_8086(s) || each(s, CODE_AND_DATA, |segment| segment.base() == segment.selector() << 4)
-        },
-    },
-    Rule {
-        id: "G20b",
-        says: "In virtual-8086 mode the limit of a segment is FFFFH.",
-        holds: |s| !virtual_8086(s) || each(s, CODE_AND_DATA, |segment| segment.limit() == 0xffff),
-    },
-    Rule {
-        id: "G20c",
-        says: "In virtual-8086 mode the access rights of a segment are F3H.",
-        holds: |s| !virtual_8086(s) || each(s, CODE_AND_DATA, |segment| segment.rights() == 0xf3),
-    },
-    Rule {
-        id: "G21a",
-        says: "The bases of TR, FS, GS and a usable LDTR are canonical.",
-        holds: |s| {
-            each(s, &[Tr, Fs, Gs, Ldtr], |segment| {
-                segment.register == Ldtr && !usable(segment) || s.is_canonical(segment.base())
+        }
+    ),
+    ("G20a", "In virtual-8086 mode the base of a segment is 16 times its selector.", |s| {
+        !virtual_8086(s) || each(s, CODE_AND_DATA, |segment| segment.base() == segment.selector() << 4)
+    }),
+    ("G20b", "In virtual-8086 mode the limit of a segment is FFFFH.", |s| {
+        !virtual_8086(s) || each(s, CODE_AND_DATA, |segment| segment.limit() == 0xffff)
+    }),
+    ("G20c", "In virtual-8086 mode the access rights of a segment are F3H.", |s| {
+        !virtual_8086(s) || each(s, CODE_AND_DATA, |segment| segment.rights() == 0xf3)
+    }),
+    ("G21a", "The bases of TR, FS, GS and a usable LDTR are canonical.", |s| {
+        each(s, &[Tr, Fs, Gs, Ldtr], |segment| {
+            segment.register == Ldtr && !usable(segment) || segment.state.is_canonical(segment.base())
+        })
+    }),
+    ("G21b", "Bits 63:32 of the bases of CS and of a usable SS, DS and ES are 0.", |s| {
+        each(s, &[Cs, Ss, Ds, Es], |segment| {
+            segment.register != Cs && !usable(segment) || segment.base() >> 32 == 0
+        })
+    }),
+    ("G22", "CS has type 9, 11, 13 or 15 (accessed code), or in an unrestricted guest 3 (data).", |s| {
+        virtual_8086(s)
+            || match rights(s, Cs) & TYPE {
+                9 | 11 | 13 | 15 => true,
+                3 => s.unrestricted(),
+                _ => false,
+            }
+    }),
+    ("G23", "A usable SS has type 3 or 7 (accessed and writable data).", |s| {
+        virtual_8086(s) || each_usable(s, &[Ss], |segment| matches!(segment.rights() & TYPE, 3 | 7))
+    }),
+    ("G24", "A usable DS, ES, FS or GS is accessed, and readable if it is code.", |s| {
+        virtual_8086(s)
+            || each_usable(s, DATA, |segment| {
+                let rights = segment.rights();
+                rights & ACCESSED != 0 && rights & (CODE | READABLE) != CODE
             })
-        },
-    },
-    Rule {
-        id: "G21b",
-        says: "Bits 63:32 of the bases of CS and of a usable SS, DS and ES are 0.",
-        holds: |s| {
-            each(s, &[Cs, Ss, Ds, Es], |segment| {
-                segment.register != Cs && !usable(segment) || segment.base() >> 32 == 0
-            })
-        },
-    },
-    Rule {
-        id: "G22",
-        says: "CS has type 9, 11, 13 or 15 (accessed code), or in an unrestricted guest 3 (data).",
-        holds: |s| {
-            virtual_8086(s)
-                || match rights(s, Cs) & TYPE {
-                    9 | 11 | 13 | 15 => true,
-                    3 => s.unrestricted(),
-                    _ => false,
-                }
-        },
-    },
-    Rule {
-        id: "G23",
-        says: "A usable SS has type 3 or 7 (accessed and writable data).",
-        holds: |s| {
-            virtual_8086(s) || each_usable(s, &[Ss], |segment| matches!(segment.rights() & TYPE, 3 | 7))
-        },
-    },
-    Rule {
-        id: "G24",
-        says: "A usable DS, ES, FS or GS is accessed, and readable if it is code.",
-        holds: |s| {
-            virtual_8086(s)
-                || each_usable(s, DATA, |segment| {
-                    let rights = segment.rights();
-                    rights & ACCESSED != 0 && rights & (CODE | READABLE) != CODE
-                })
-        },
-    },
-    Rule {
-        id: "G25",
-        says: "CS and each other usable code or data segment have S (bit 4) set.",
-        holds: |s| virtual_8086(s) || each_usable(s, CODE_AND_DATA, |segment| segment.rights() & S != 0),
-    },
-    Rule {
-        id: "G26",
-        says: "The DPL of CS suits its type: 0 for data, that of SS for code, at most that of SS for conforming code.",
-        holds: |s| {
+    }),
+    ("G25", "CS and each other usable code or data segment have S (bit 4) set.", |s| {
+        virtual_8086(s) || each_usable(s, CODE_AND_DATA, |segment| segment.rights() & S != 0)
+    }),
+    (
+        "G26",
+        "The DPL of CS suits its type: 0 for data, that of SS for code, at most that of SS for conforming code.",
+        |s| {
             let (cs, ss) = (rights(s, Cs), rights(s, Ss));
             virtual_8086(s)
                 || match cs & TYPE {
@@ -108,74 +78,50 @@ const RULES: &[Rule] = &[
                     13 | 15 => dpl(cs) <= dpl(ss),
                     _ => true,
                 }
-        },
-    },
-    Rule {
-        id: "G27a",
-        says: "The DPL of SS is the RPL of its selector, but for unrestricted guests.",
-        holds: |s| {
-            virtual_8086(s) || s.unrestricted() || dpl(rights(s, Ss)) == s.get(GUEST_SS_SELECTOR) & RPL
-        },
-    },
-    Rule {
-        id: "G27b",
-        says: "The DPL of SS is 0 in real mode, and if CS has type 3 (data).",
-        holds: |s| {
-            let is_real = s.get(GUEST_CR0) & CR0_PE == 0;
-            virtual_8086(s) || !is_real && rights(s, Cs) & TYPE != 3 || dpl(rights(s, Ss)) == 0
-        },
-    },
-    Rule {
-        id: "G28",
-        says: "The DPL of a usable DS, ES, FS or GS is at least its RPL, but for conforming code and unrestricted guests.",
-        holds: |s| {
+        }
+    ),
+    ("G27a", "The DPL of SS is the RPL of its selector, but for unrestricted guests.", |s| {
+        virtual_8086(s) || s.unrestricted() || dpl(rights(s, Ss)) == s.get(GUEST_SS_SELECTOR) & RPL
+    }),
+    ("G27b", "The DPL of SS is 0 in real mode, and if CS has type 3 (data).", |s| {
+        let is_real = s.get(GUEST_CR0) & CR0_PE == 0;
+        virtual_8086(s) || !is_real && rights(s, Cs) & TYPE != 3 || dpl(rights(s, Ss)) == 0
+    }),
+    (
+        "G28",
+        "The DPL of a usable DS, ES, FS or GS is at least its RPL, but for conforming code and unrestricted guests.",
+        |s| {
             virtual_8086(s)
                 || s.unrestricted()
                 || each_usable(s, DATA, |segment| {
                     let rights = segment.rights();
                     rights & TYPE > 11 || dpl(rights) >= segment.selector() & RPL
                 })
-        },
-    },
-    Rule {
-        id: "G29",
-        says: "CS, TR and each other usable segment are present.",
-        holds: |s| each_judged(s, |segment| segment.rights() & PRESENT != 0),
-    },
-    Rule {
-        id: "G30",
-        says: "Bits 11:8 and 31:17 of the access rights of CS, TR and each other usable segment are 0.",
-        holds: |s| each_judged(s, |segment| segment.rights() & RESERVED == 0),
-    },
-    Rule {
-        id: "G31",
-        says: "CS of a guest in IA-32e mode does not have L and D together.",
-        holds: |s| virtual_8086(s) || !s.ia32e() || rights(s, Cs) & (LONG | DEFAULT_32) != LONG | DEFAULT_32,
-    },
-    Rule {
-        id: "G32",
-        says: "G is 0 if the limit has a 0 in bits 11:0, and 1 if it has a 1 in bits 31:20.",
-        holds: |s| {
-            each_judged(s, |segment| {
-                let limit = segment.limit();
-                if segment.rights() & GRANULARITY == 0 { limit >> 20 == 0 } else { limit & 0xfff == 0xfff }
-            })
-        },
-    },
-    Rule {
-        id: "G33",
-        says: "TR is usable and holds a busy TSS: type 11, or 3 outside of IA-32e mode, with S clear.",
-        holds: |s| {
-            let rights = rights(s, Tr);
-            let is_busy = rights & TYPE == 11 || rights & TYPE == 3 && !s.ia32e();
-            rights & u64::from(UNUSABLE) == 0 && rights & S == 0 && is_busy
-        },
-    },
-    Rule {
-        id: "G34",
-        says: "A usable LDTR holds an LDT: type 2, with S clear.",
-        holds: |s| each_usable(s, &[Ldtr], |segment| segment.rights() & (TYPE | S) == 2),
-    },
+        }
+    ),
+    ("G29", "CS, TR and each other usable segment are present.", |s| {
+        each_judged(s, |segment| segment.rights() & PRESENT != 0)
+    }),
+    ("G30", "Bits 11:8 and 31:17 of the access rights of CS, TR and each other usable segment are 0.", |s| {
+        each_judged(s, |segment| segment.rights() & RESERVED == 0)
+    }),
+    ("G31", "CS of a guest in IA-32e mode does not have L and D together.", |s| {
+        virtual_8086(s) || !s.ia32e() || rights(s, Cs) & (LONG | DEFAULT_32) != LONG | DEFAULT_32
+    }),
+    ("G32", "G is 0 if the limit has a 0 in bits 11:0, and 1 if it has a 1 in bits 31:20.", |s| {
+        each_judged(s, |segment| {
+            let limit = segment.limit();
+            if segment.rights() & GRANULARITY == 0 { limit >> 20 == 0 } else { limit & 0xfff == 0xfff }
+        })
+    }),
+    ("G33", "TR is usable and holds a busy TSS: type 11, or 3 outside of IA-32e mode, with S clear.", |s| {
+        let rights = rights(s, Tr);
+        let is_busy = rights & TYPE == 11 || rights & TYPE == 3 && !s.ia32e();
+        rights & u64::from(UNUSABLE) == 0 && rights & S == 0 && is_busy
+    }),
+    ("G34", "A usable LDTR holds an LDT: type 2, with S clear.", |s| {
+        each_usable(s, &[Ldtr], |segment| segment.rights() & (TYPE | S) == 2)
+    }),
 ];
 
 /// The registers whose segments are code or data.
@@ -246,9 +192,12 @@ fn usable(segment: &Judged<'_, '_>) -> bool {
     !segment.state.has(fields(segment.register).rights, UNUSABLE)
 }
 
+/// A judgement of a segment register.
+type Judgement = fn(&Judged<'_, '_>) -> bool;
+
 /// Returns true if `holds` is true for each of the registers.
 #[inline(never)]
-fn each(s: &State<'_>, registers: &[SegmentRegister], holds: impl Fn(&Judged<'_, '_>) -> bool) -> bool {
+fn each(s: &State<'_>, registers: &[SegmentRegister], holds: Judgement) -> bool {
     registers.iter().all(|register| {
         s.forget();
         holds(&Judged { state: s, register: *register })
@@ -257,13 +206,16 @@ fn each(s: &State<'_>, registers: &[SegmentRegister], holds: impl Fn(&Judged<'_,
 
 /// Returns true if `holds` is true for each of the registers that is usable. CS and TR are judged always.
 #[inline(never)]
-fn each_usable(s: &State<'_>, registers: &[SegmentRegister], holds: fn(&Judged<'_, '_>) -> bool) -> bool {
-    each(s, registers, |segment| !matches!(segment.register, Cs | Tr) && !usable(segment) || holds(segment))
+fn each_usable(s: &State<'_>, registers: &[SegmentRegister], holds: Judgement) -> bool {
+    registers.iter().all(|register| {
+        let always = matches!(register, Cs | Tr);
+        !always && s.has(fields(*register).rights, UNUSABLE) || each(s, &[*register], holds)
+    })
 }
 
 /// Returns true if `holds` is true for CS, TR, and each other usable segment. In virtual-8086 mode the access rights of code and
 /// data segments have a rule of their own.
 #[inline(never)]
-fn each_judged(s: &State<'_>, holds: fn(&Judged<'_, '_>) -> bool) -> bool {
+fn each_judged(s: &State<'_>, holds: Judgement) -> bool {
     each_usable(s, if virtual_8086(s) { &[Tr, Ldtr] } else { ALL }, holds)
 }

@@ -18,8 +18,8 @@ impl Subject for Entry {
     type State<'a> = State<'a>;
 }
 
-/// A rule of VM entry.
-pub type Rule = crate::vmm::rules::Rule<Entry>;
+/// Rules of VM entry.
+pub type Rules = crate::vmm::rules::Rules<Entry>;
 /// The rules of one section of the manual.
 pub type Section = crate::vmm::rules::Section<Entry>;
 

@@ -2,7 +2,8 @@
 
 use super::bits::{entry, exit};
 use super::fields::*;
-use super::state::{MANUAL, Rule, Section, State};
+use super::state::{MANUAL, Section, State};
+use crate::vmm::rules::rules;
 use crate::vmx::controls::pin;
 use crate::vmx::field::*;
 
@@ -11,35 +12,22 @@ pub const EXIT: Section = Section {
     manual: MANUAL,
     number: "27.2.1.2",
     title: "VM-Exit Control Fields",
-    rules: &[
-        Rule {
-            id: "C28a",
-            says: "The VM-exit controls are such as the CPU allows.",
-            holds: |s| s.allowed(EXIT_CONTROLS, s.facts.capabilities.exit),
-        },
-        Rule {
-            id: "C28b",
-            says: "The secondary VM-exit controls, if activated, are such as the CPU allows.",
-            holds: |s| {
-                s.note(key::ALLOWED, s.facts.secondary_exit);
-                !s.exit(exit::SECONDARY) || s.clear(SECONDARY_EXIT_CONTROLS, !s.facts.secondary_exit)
-            },
-        },
-        Rule {
-            id: "C29",
-            says: "Saving the preemption timer needs an active preemption timer.",
-            holds: |s| {
-                !s.exit(exit::SAVE_TIMER) || s.get(PIN_BASED_CONTROLS) & u64::from(pin::PREEMPTION_TIMER) != 0
-            },
-        },
-        Rule {
-            id: "C30a",
-            says: "The lists of MSRs that exits store and load are at 16 bytes and wholly in memory.",
-            holds: |s| {
-                list(s, EXIT_MSR_STORE_COUNT, EXIT_MSR_STORE_ADDRESS)
-                    && list(s, EXIT_MSR_LOAD_COUNT, EXIT_MSR_LOAD_ADDRESS)
-            },
-        },
+    rules: rules![
+        State,
+        ("C28a", "The VM-exit controls are such as the CPU allows.", |s| {
+            s.allowed(EXIT_CONTROLS, s.facts.capabilities.exit)
+        }),
+        ("C28b", "The secondary VM-exit controls, if activated, are such as the CPU allows.", |s| {
+            s.note(key::ALLOWED, s.facts.secondary_exit);
+            !s.exit(exit::SECONDARY) || s.clear(SECONDARY_EXIT_CONTROLS, !s.facts.secondary_exit)
+        }),
+        ("C29", "Saving the preemption timer needs an active preemption timer.", |s| {
+            !s.exit(exit::SAVE_TIMER) || s.get(PIN_BASED_CONTROLS) & u64::from(pin::PREEMPTION_TIMER) != 0
+        }),
+        ("C30a", "The lists of MSRs that exits store and load are at 16 bytes and wholly in memory.", |s| {
+            list(s, EXIT_MSR_STORE_COUNT, EXIT_MSR_STORE_ADDRESS)
+                && list(s, EXIT_MSR_LOAD_COUNT, EXIT_MSR_LOAD_ADDRESS)
+        }),
     ],
 };
 
@@ -48,27 +36,22 @@ pub const ENTRY: Section = Section {
     manual: MANUAL,
     number: super::injection::NUMBER,
     title: super::injection::TITLE,
-    rules: &[
-        Rule {
-            id: "C30b",
-            says: "The list of MSRs that entries load is at 16 bytes and wholly in memory.",
-            holds: |s| list(s, ENTRY_MSR_LOAD_COUNT, ENTRY_MSR_LOAD_ADDRESS),
-        },
-        Rule {
-            id: "C31a",
-            says: "The VM-entry controls are such as the CPU allows.",
-            holds: |s| s.allowed(ENTRY_CONTROLS, s.facts.capabilities.entry),
-        },
-        Rule {
-            id: "C31b",
-            says: "Outside of system-management mode no entry goes there or ends the dual-monitor treatment.",
-            holds: |s| s.facts.smm || s.clear(ENTRY_CONTROLS, BY_SMM.into()),
-        },
-        Rule {
-            id: "C31c",
-            says: "An entry to system-management mode does not end the dual-monitor treatment.",
-            holds: |s| s.get(ENTRY_CONTROLS) as u32 & BY_SMM != BY_SMM,
-        },
+    rules: rules![
+        State,
+        ("C30b", "The list of MSRs that entries load is at 16 bytes and wholly in memory.", |s| {
+            list(s, ENTRY_MSR_LOAD_COUNT, ENTRY_MSR_LOAD_ADDRESS)
+        }),
+        ("C31a", "The VM-entry controls are such as the CPU allows.", |s| {
+            s.allowed(ENTRY_CONTROLS, s.facts.capabilities.entry)
+        }),
+        (
+            "C31b",
+            "Outside of system-management mode no entry goes there or ends the dual-monitor treatment.",
+            |s| s.facts.smm || s.clear(ENTRY_CONTROLS, BY_SMM.into())
+        ),
+        ("C31c", "An entry to system-management mode does not end the dual-monitor treatment.", |s| {
+            s.get(ENTRY_CONTROLS) as u32 & BY_SMM != BY_SMM
+        }),
     ],
 };
 

@@ -1,6 +1,7 @@
 //! What the values of MSRs must be, alike for the host's and the guest's.
 
 use super::state::State;
+use crate::mem::pat::is_valid;
 use crate::policy::control::{CR0_CD, CR0_NW, CR0_WP, CR4_CET};
 use crate::vmx::field::{Field, Natural};
 use crate::x86::msr::{EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE};
@@ -23,9 +24,8 @@ pub fn cr3(s: &State<'_>, field: Field<Natural>) -> bool {
 }
 
 /// Returns true if each byte of the PAT in `field` is a memory type.
-#[inline(never)]
 pub fn pat(s: &State<'_>, field: Field<u64>) -> bool {
-    s.get(field).to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7))
+    is_valid(s.get(field))
 }
 
 /// Returns true if `field` has only bits of IA32_EFER that exist.
