@@ -183,7 +183,9 @@
 //!
 //! When a guest cannot go on, Vidar writes a crash report, and then the machine ends as `on-crash=` says. One CPU
 //! writes the report, so the others are stopped first. Vidar itself panics only for its own bugs; the page lists every
-//! way that is left for a guest to stop the machine.
+//! way that is left for a guest to stop the machine. A CPU that refuses to enter a guest does not say why, so Vidar has
+//! the manuals' rules as tables: read [`vmx::rules::segments`](vidar_core::vmx::rules::segments), and
+//! `hv/core/tests/entry_rules/vmx_cases.rs`, where each rule is broken alone.
 //!
 //! ## 17. How it is tested
 //!

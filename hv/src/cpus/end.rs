@@ -32,6 +32,16 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
     console::take_back();
     let index = percpu.index;
     log::error!("the guest has stopped on CPU {index}: {what}\n  {exit:x?}\n{}", vcpu.snapshot());
+    if stop == Stop::EntryFailed {
+        let mut rules = 0;
+        vcpu.broken_rules(&mut |rule| {
+            rules += 1;
+            log::error!("{rule}");
+        });
+        if rules == 0 {
+            log::error!("it breaks no rule that Vidar knows; please report this with what is above");
+        }
+    }
     if machine.runs_vidar(&vcpu.controls()) {
         log::error!("{RUNS_VIDAR}");
     }

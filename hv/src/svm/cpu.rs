@@ -11,8 +11,9 @@ use vidar_core::policy::control::{CR0_PE, Controls};
 use vidar_core::svm::capabilities::Capabilities;
 use vidar_core::svm::instruction::{Instruction, Verdict};
 use vidar_core::svm::npt::Npt;
+use vidar_core::svm::rules::state::{Facts, State};
 use vidar_core::svm::vmcb::{Clean, DEFAULT_32, LONG_CODE, tlb_control};
-use vidar_core::svm::{event, exit, guest_state, setup, snapshot};
+use vidar_core::svm::{event, exit, guest_state, rules, setup, snapshot};
 use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::crash::Snapshot;
 use vidar_core::vmm::doubt::{Doubt, Site};
@@ -22,6 +23,7 @@ use vidar_core::vmm::fetch::{self, Code};
 use vidar_core::vmm::outcome::Exception;
 use vidar_core::vmm::percpu::{PerCpu, kept};
 use vidar_core::vmm::processor::RunsOn;
+use vidar_core::vmm::rules::Broken;
 use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::x86::registers::Registers;
 
@@ -345,6 +347,13 @@ impl Vcpu for SvmCpu {
     #[cold]
     fn snapshot(&self) -> Snapshot {
         snapshot::take(&self.vmcb, &self.block.registers, self.controls())
+    }
+
+    #[cold]
+    fn broken_rules(&self, found: &mut dyn FnMut(&Broken<'_>)) {
+        // EVENTINJ has been cleared since then, so no rule about the injected event can be seen to be broken.
+        let facts = Facts::new(cpuid::physical_address_bits(), cpuid::cpuid);
+        rules::broken(&State::new(&self.vmcb, &facts), found);
     }
 
     fn leave(&mut self) {

@@ -16,6 +16,7 @@ use vidar_core::vmm::fetch::Code;
 use vidar_core::vmm::outcome::Exception;
 use vidar_core::vmm::percpu::{PerCpu, kept};
 use vidar_core::vmm::processor::RunsOn;
+use vidar_core::vmm::rules::Broken;
 use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::vmx::capabilities::{Capabilities, WaitForSipi};
 use vidar_core::vmx::controls::secondary;
@@ -33,7 +34,7 @@ use x86_64::registers::control::Cr2;
 use super::enable::{self, write_revision};
 use super::entry::{self, EntryBlock, enter, status};
 use super::vmcs::{self, SetupError, Vmcs};
-use super::{physical, put_away};
+use super::{physical, put_away, rules};
 use crate::arch::msr::{self, EFER_LMA, Fault};
 use crate::arch::processor::Hardware;
 use crate::arch::{apic_init, cpuid, instructions};
@@ -360,6 +361,11 @@ impl Vcpu for VmxCpu {
     #[cold]
     fn snapshot(&self) -> Snapshot {
         snapshot::take(&self.vmcs, &self.block.registers, self.controls(), Cr2::read_raw())
+    }
+
+    #[cold]
+    fn broken_rules(&self, found: &mut dyn FnMut(&Broken<'_>)) {
+        rules::broken(&self.vmcs, found);
     }
 
     fn leave(&mut self) {

@@ -60,8 +60,10 @@ fn feature_control() -> Decision {
 }
 
 /// Reads the capability MSRs. An MSR that the CPU lacks reads as 0, which allows nothing.
-fn read_capabilities() -> RawCapabilities {
-    let read = |index| msr::read_checked(index).unwrap_or(0);
+#[cold]
+#[inline(never)] // the probe and the rules of VM entry use it
+pub fn read_capabilities() -> RawCapabilities {
+    let read = read_or_0;
     RawCapabilities {
         basic: read(0x480),
         misc: read(0x485),
@@ -74,6 +76,13 @@ fn read_capabilities() -> RawCapabilities {
         exit: read(0x48f),
         entry: read(0x490),
     }
+}
+
+/// Reads an MSR, as 0 if the CPU lacks it.
+#[cold]
+#[inline(never)] // every capability MSR is read
+pub fn read_or_0(index: u32) -> u64 {
+    msr::read_checked(index).unwrap_or(0)
 }
 
 /// Enters VMX operation on this CPU, with `region` as its VMXON region.

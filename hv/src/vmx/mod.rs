@@ -11,6 +11,7 @@
 //! | [`entry`] | Includes the assembly, and defines the block that it uses. |
 //! | `failure` | Judges VM entries that fail. |
 //! | [`physical`] | Reads the state of this CPU for a VMCS, and clears what INIT clears outside of the VMCS. |
+//! | [`rules`] | Finds the rules of VM entry that the current VMCS breaks. |
 //! | [`put_away`] | Moves the contents of MSRs that only the guest uses into the guest, and back. |
 
 mod controls;
@@ -21,4 +22,5 @@ pub mod entry;
 mod failure;
 pub mod physical;
 pub mod put_away;
+pub mod rules;
 pub mod vmcs;

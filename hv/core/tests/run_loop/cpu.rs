@@ -13,6 +13,7 @@ use vidar_core::vmm::fetch::Code;
 use vidar_core::vmm::outcome::Exception;
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::processor::Processor;
+use vidar_core::vmm::rules::Broken;
 use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::vmx::ept::Ept;
 use vidar_core::x86::cpuid::Leaf;
@@ -211,6 +212,8 @@ impl Vcpu for FakeCpu {
     fn doubt(&mut self) -> &mut Doubt {
         &mut self.doubt
     }
+
+    fn broken_rules(&self, _: &mut dyn FnMut(&Broken<'_>)) {}
 
     fn snapshot(&self) -> Snapshot {
         panic!("the loop does not report")
