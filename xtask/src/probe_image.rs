@@ -27,7 +27,7 @@ const KERNEL_VERSION: &[u8] = b"5.13.0-probe\0";
 /// The alignment of the probe, which maps itself with one large page.
 const ALIGNMENT: u32 = 2 << 20;
 /// The address that Linux prefers too, so that tests of placement meet the usual case.
-const PREFERRED_ADDRESS: u64 = 16 << 20;
+pub const PREFERRED_ADDRESS: u64 = 16 << 20;
 
 /// The loadable part of a program.
 #[derive(Debug, PartialEq, Eq)]

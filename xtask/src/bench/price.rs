@@ -77,7 +77,7 @@ fn measure(lane: Lane, tools: &Tools) -> Result<[Counts; 2]> {
         menu: Menu { default: Some(GUEST.to_owned()), ..Menu::default() },
         memory: 256,
         cpu: probe::cpu(lane),
-        debugger: Some(TRACE),
+        debugger: Some(TRACE.to_owned()),
         ..Small::default()
     };
     let mut booted = small.boot(tools)?;

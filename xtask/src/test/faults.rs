@@ -30,6 +30,7 @@ pub const FAULTS: &[Fault] = &[
     Fault { name: "faults/panic-halts", check: panic_halts },
     Fault { name: "faults/panic-resets", check: panic_resets },
     Fault { name: "faults/inherited-registers", check: inherited_registers },
+    Fault { name: "faults/entry-refused", check: entry_refused },
 ];
 
 /// IA32_MCG_STATUS after an error that lets the interrupted code continue (RIPV and MCIP), and after one that does not
@@ -145,6 +146,24 @@ fn panic_resets(small: Small, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
+/// The guest has a bit in EFER that the CPU lacks. No guest can set it, so the debugger does, before the guest's first
+/// instruction. The CPU refuses to enter the guest after its next exit, and the report names the rule.
+fn entry_refused(small: Small, tools: &Tools) -> Result<()> {
+    const RESERVED: u64 = 1 << 19;
+    let mut booted = Small { waits_for_debugger: true, menu: menu("on-crash=halt"), ..small }.boot(tools)?;
+    let mut debugger = booted.running.debugger(BOOT)?;
+    debugger.run_to(probe_image::PREFERRED_ADDRESS)?;
+    let efer = debugger.get(Register::Efer)?;
+    debugger.set(Register::Efer, efer | RESERVED)?;
+    debugger.go_on()?;
+    booted.console.expect("the guest has stopped on CPU 0: the CPU refused to enter it", ANSWER)?;
+    let report = booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
+    let rule = "rule A6 is broken: EFER has only bits that exist.\r\n  AMD APM Vol. 2, 15.5.1 \"Basic Operation\"\r\n  EFER 0x";
+    ensure!(report.contains(rule), "the report does not name the rule: {report}");
+    ensure!(report.matches("is broken").count() == 1, "the report names other rules: {report}");
+    Ok(())
+}
+
 /// Firmware may leave 5-level paging and much else switched on, and a loader that switches paging off may not change
 /// that. Vidar must run with known values all the same.
 fn inherited_registers(small: Small, tools: &Tools) -> Result<()> {
@@ -180,7 +199,7 @@ fn inherited_registers(small: Small, tools: &Tools) -> Result<()> {
 }
 
 /// Returns the address of `symbol` in the hypervisor's image.
-fn address(tools: &Tools, symbol: &str) -> Result<u64> {
+pub fn address(tools: &Tools, symbol: &str) -> Result<u64> {
     let image = fs::read(&tools.hypervisor)?;
     let image = object::File::parse(image.as_slice()).context("the hypervisor's image is not an ELF file")?;
     let found = image.symbols().find(|found| found.name() == Ok(symbol));

@@ -27,6 +27,7 @@ mod probes;
 #[cfg(test)]
 mod readme;
 mod refusals;
+mod refused_entry;
 mod report;
 mod reproducible;
 mod scenario;

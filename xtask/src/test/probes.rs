@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 
 use super::Tools;
 use super::lane::Lane;
+use super::refused_entry;
 use super::scenario::Verdict::{AsBare, AsBareBut, Words};
 use super::scenario::{ProbeRun, Scenario, contains, models, only, scenario};
 use super::small::{self, GUEST, Small};
@@ -254,6 +255,7 @@ pub const SINGLES: &[Single] = &[
     single("probe/hypervisor-bit-on", hypervisor_bit_on),
     single("probe/unknown-option", unknown_option),
     Single { name: "probe/xd-disable-works", lane: Some(Lane::Vmx), check: xd_disable_works },
+    Single { name: "probe/entry-refused-host", lane: Some(Lane::Vmx), check: entry_refused_for_the_host },
     Single { name: "probe/on-another-hypervisor", lane: Some(Lane::Svm), check: on_another_hypervisor },
 ];
 
@@ -390,6 +392,10 @@ fn xd_disable_works(place: &Place<'_>) -> Result<()> {
     booted.console.expect("probe xd-disable: ", BOOT)?;
     let words = "disabled=ok/1/nx:0/nxe:#GP(0)/other:ok enabled=ok/0/nx:1/nxe:ok/other:ok";
     contains(&booted.console.expect("\r\n", ANSWER)?, words)
+}
+
+fn entry_refused_for_the_host(place: &Place<'_>) -> Result<()> {
+    refused_entry::host(usual(place)?, place.tools)
 }
 
 fn unknown_option(place: &Place<'_>) -> Result<()> {

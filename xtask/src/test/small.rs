@@ -49,7 +49,7 @@ pub struct Small {
     /// True if the machine resets at a triple fault, as real machines do. Otherwise it stops.
     pub survives_triple_fault: bool,
     /// Commands for the debugger of Bochs, which then also stops at the guest's marks.
-    pub debugger: Option<&'static str>,
+    pub debugger: Option<String>,
     /// True if MSRs that the machine lacks read as 0 and ignore writes. Otherwise they fault.
     pub lenient_msrs: bool,
     /// True if the machine waits for its debugger.
@@ -123,7 +123,7 @@ impl Small {
             fixed_clock: true,
             counts_instructions: !self.clock_of_host,
             stops_at_triple_fault: !self.survives_triple_fault,
-            debugger: self.debugger.map(str::to_owned),
+            debugger: self.debugger.clone(),
             stops_at_marks: self.debugger.is_some(),
             strict_msrs: !self.lenient_msrs,
             verbose: true,
