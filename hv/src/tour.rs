@@ -92,7 +92,8 @@
 //! is the exit that comes most often: [`policy::cpuid`](vidar_core::policy::cpuid) computes the four registers, and the
 //! outcome is `Advance`. Then follow `advance` to `skip` in `vmx::cpu`: continuing after an instruction takes more than
 //! a new RIP. RF is cleared, the shadow of STI and MOV SS ends, and TF makes a debug exception due. The loop goes
-//! round, VMRESUME is executed, and the guest goes on. **An exit has been answered.**
+//! round, VMRESUME is executed, and the guest goes on. **An exit has been answered.** Look at the two types that `Vcpu`
+//! names: what one vendor lacks has no value there, so nothing has to pretend.
 //!
 //! ## 8. Who asked for the exit
 //!

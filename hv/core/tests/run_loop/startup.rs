@@ -178,6 +178,14 @@ fn writes_to_the_x2apic_icr_are_sent_as_messages() {
 }
 
 #[test]
+fn without_a_trampoline_no_start_up_ipi_is_sent() {
+    let (mut bench, _) = writing(0, 0, Startup::Emulated { trampoline: None });
+    let to = Destination::Physical(5);
+    assert_eq!(send(&mut bench, INIT, 5), [Action::Send(Message::Init, to)]);
+    assert_eq!(send(&mut bench, STARTUP, 5), []);
+}
+
+#[test]
 fn the_watched_page_stays_where_it_is() {
     for (base, startup, expected) in [
         (0xfee0_0800, EMULATED, Outcome::Advance),
