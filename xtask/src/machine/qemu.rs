@@ -60,6 +60,8 @@ fn accelerator(spec: &Spec) -> &'static str {
 /// Returns the command without the accelerator.
 pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     let mut command = tied_to_us(QEMU);
+    // What a guest writes to a snapshot of a disk may be much, so it stays in the machine's folder.
+    command.env("TMPDIR", &spec.dir);
     command.args(["-nodefaults", "-display", "none"]);
     command.args(["-vga", if spec.no_screen { "none" } else { "std" }]);
     let chipset = match spec.chipset {
