@@ -97,8 +97,11 @@ impl VmxCpu {
         if let Some(name) = vmcs.lacks() {
             return Err(SetupError::NoField(name));
         }
-        setup::controls(&mut vmcs, &capabilities, msr_bitmaps[0], common.second_stage);
-        setup::host_state(&mut vmcs, &capabilities, &physical::host(selectors, percpu));
+        // SAFETY: the caller promises that the capabilities, the selectors and the block are those of this CPU, that the
+        // frames are for this use, and that the second stage does not map Vidar's memory.
+        let mut root = unsafe { vmcs.root() };
+        setup::controls(&mut root, &capabilities, msr_bitmaps[0], common.second_stage);
+        setup::host_state(&mut root, &capabilities, &physical::host(selectors, percpu));
         setup::initial_msrs(&mut vmcs, &capabilities, &physical::initial_msrs(percpu));
         put_away::take_over(&mut vmcs, &capabilities);
         set_entry_window(entry::window());
@@ -272,7 +275,8 @@ impl Vcpu for VmxCpu {
 
     #[cold]
     fn watch_efer(&mut self, watch: bool) {
-        self.vmcs.write(MSR_BITMAP, self.msr_bitmaps[usize::from(watch)].0);
+        // SAFETY: the caller of `new` has promised that these frames hold the MSR bitmaps.
+        unsafe { self.vmcs.root() }.write_root(MSR_BITMAP, self.msr_bitmaps[usize::from(watch)].0);
     }
 
     fn advance(&mut self) {
@@ -333,7 +337,7 @@ impl Vcpu for VmxCpu {
     fn init(&mut self) {
         self.percpu.take_kept();
         self.kept.forget();
-        self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
+        self.vmcs.use_timer(false);
         self.load(&CpuState::after_init(cpuid::cpuid(1, 0).eax));
         setup::init(&mut self.vmcs, &self.capabilities, self.waits);
         physical::init(&self.capabilities, self.waits);

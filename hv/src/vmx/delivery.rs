@@ -7,7 +7,6 @@ use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::percpu::kept;
 use vidar_core::vmm::processor::Processor;
 use vidar_core::vmm::vcpu::Vcpu;
-use vidar_core::vmx::controls::pin;
 use vidar_core::vmx::event::{self, Injection, interruptibility};
 use vidar_core::vmx::exit;
 use vidar_core::vmx::field::Fields;
@@ -35,7 +34,7 @@ impl VmxCpu {
         }
         if let Some(ticks) = delivery.retry {
             self.vmcs.write(PREEMPTION_TIMER, (ticks >> self.capabilities.timer_rate).max(1));
-            self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin | pin::PREEMPTION_TIMER);
+            self.vmcs.use_timer(true);
         }
         None
     }
@@ -44,7 +43,7 @@ impl VmxCpu {
     /// before.
     #[cold]
     pub(super) fn retry_kept(&mut self) -> Option<Exit> {
-        self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
+        self.vmcs.use_timer(false);
         self.deliver_kept()
     }
 
@@ -55,7 +54,7 @@ impl VmxCpu {
     #[cold]
     pub(super) fn drop_blocked_init(&mut self) {
         self.vmcs.write(PREEMPTION_TIMER, 0);
-        self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin | pin::PREEMPTION_TIMER);
+        self.vmcs.use_timer(true);
         // At most one INIT is pending, but in Bochs 2.7 it causes one exit after another.
         for _ in 0..2 {
             // SAFETY: the current VMCS is the one that has just exited, which `startup` has given the state of a CPU
@@ -69,7 +68,7 @@ impl VmxCpu {
                 _ => break,
             }
         }
-        self.vmcs.write(PIN_BASED_CONTROLS, self.capabilities.pin);
+        self.vmcs.use_timer(false);
         // Bochs 2.7 still reports the blocking that belongs to wait-for-SIPI.
         self.vmcs.write(GUEST_INTERRUPTIBILITY, 0);
         // The INIT may have come from another CPU that stops all CPUs for a report, and it is not sent twice.

@@ -5,8 +5,10 @@
 use core::arch::asm;
 
 use vidar_core::mem::addr::Hpa;
+use vidar_core::vmx::controls::pin;
 use vidar_core::vmx::field::{
-    ALL, Access, EXIT_REASON, Field, Fields, FieldsMut, OPTIONAL, ReadWrite, VM_INSTRUCTION_ERROR, Width,
+    ALL, Access, EXIT_REASON, Field, Fields, FieldsMut, OPTIONAL, PIN_BASED_CONTROLS, ReadWrite, Root,
+    RootFieldsMut, VM_INSTRUCTION_ERROR, Width,
 };
 
 /// A VMX instruction failed. Intel SDM Vol. 3C, 31.2 "Conventions".
@@ -131,27 +133,87 @@ impl Vmcs {
             .map(|(name, _)| *name)
     }
 
+    /// Returns the VMCS with the fields on which Vidar depends.
+    ///
+    /// # Safety
+    /// The caller answers for the values in these fields at the next entry. The host state is that of this CPU, and its
+    /// RIP is where the entry assembly continues. The controls make the guest use the second stage and the MSR bitmap,
+    /// and the second stage does not map Vidar's memory. Each address in a field is that of a page for this use.
+    pub const unsafe fn root(&mut self) -> RootVmcs<'_> {
+        RootVmcs(self)
+    }
+
+    /// Switches the preemption timer on or off for the next entries. Its value is in [`PREEMPTION_TIMER`].
+    ///
+    /// [`PREEMPTION_TIMER`]: vidar_core::vmx::field::PREEMPTION_TIMER
+    pub fn use_timer(&mut self, on: bool) {
+        let others = self.read(PIN_BASED_CONTROLS) & !pin::PREEMPTION_TIMER;
+        let timer = if on { pin::PREEMPTION_TIMER } else { 0 };
+        // SAFETY: the other controls stay as they are, and the timer only makes the guest exit.
+        unsafe { self.root() }.write_root(PIN_BASED_CONTROLS, others | timer);
+    }
+
     /// Returns the reason of the last exit.
     pub fn exit_reason(&self) -> u32 {
         self.read(EXIT_REASON)
     }
 }
 
+/// Writes `value` to the field with this encoding. Panics if VMWRITE fails.
+///
+/// # Safety
+/// No value in the field breaks Vidar, or this one does not.
+#[inline(always)] // the exit path writes fields
+unsafe fn vmwrite(encoding: u32, value: u64) {
+    // SAFETY: VMWRITE changes nothing but the field and the flags, and the caller promises that the value does not
+    // break Vidar.
+    unsafe {
+        asm!(
+            "vmwrite {field}, {value}",
+            "jna {failed}",
+            field = in(reg) u64::from(encoding),
+            value = in(reg) value,
+            failed = label { vmwrite_failed(encoding) },
+            options(nostack),
+        );
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn vmwrite_failed(encoding: u32) -> ! {
+    panic!("VMWRITE of field {encoding:#x} failed")
+}
+
 impl FieldsMut for Vmcs {
     /// Writes `field`. Panics if VMWRITE fails.
     fn write<W: Width>(&mut self, field: Field<W, ReadWrite>, value: W) {
-        // SAFETY: a field of the current VMCS affects only the guest, and the state in which an exit returns to Vidar.
-        // `setup` and the rest of this room answer for the values.
-        unsafe {
-            asm!(
-                "vmwrite {field}, {value}",
-                "jna {failed}",
-                field = in(reg) u64::from(field.encoding()),
-                value = in(reg) value.to_u64(),
-                failed = label { panic!("VMWRITE of field {:#x} failed", field.encoding()) },
-                options(nostack),
-            );
-        }
+        // SAFETY: the type says that Vidar does not depend on this field.
+        unsafe { vmwrite(field.encoding(), value.to_u64()) };
+    }
+}
+
+/// The current VMCS of this CPU, while its fields on which Vidar depends can be written.
+#[derive(Debug)]
+pub struct RootVmcs<'a>(&'a mut Vmcs);
+
+impl Fields for RootVmcs<'_> {
+    fn read<W: Width, A: Access>(&self, field: Field<W, A>) -> W {
+        self.0.read(field)
+    }
+}
+
+impl FieldsMut for RootVmcs<'_> {
+    fn write<W: Width>(&mut self, field: Field<W, ReadWrite>, value: W) {
+        self.0.write(field, value);
+    }
+}
+
+impl RootFieldsMut for RootVmcs<'_> {
+    /// Writes `field`. Panics if VMWRITE fails.
+    fn write_root<W: Width>(&mut self, field: Field<W, Root>, value: W) {
+        // SAFETY: the caller of `Vmcs::root` has promised that the values do not break Vidar.
+        unsafe { vmwrite(field.encoding(), value.to_u64()) };
     }
 }
 

@@ -138,44 +138,10 @@ pub const fn fields(register: SegmentRegister) -> &'static SegmentFields {
 
 #[cfg(test)]
 mod tests {
-    use alloc::collections::BTreeMap;
-
     use super::*;
     use crate::policy::control::{CR0_ET, CR0_NE, CR0_PE};
     use crate::vmm::cpu_state::rights;
-
-    /// A VMCS whose fields are 0 until they are written.
-    #[derive(Default)]
-    struct FakeVmcs(BTreeMap<u32, u64>);
-
-    impl Fields for FakeVmcs {
-        fn read<W: Width, A: Access>(&self, field: Field<W, A>) -> W {
-            W::from_u64(self.0.get(&field.encoding()).copied().unwrap_or(0))
-        }
-    }
-
-    impl FieldsMut for FakeVmcs {
-        fn write<W: Width>(&mut self, field: Field<W, ReadWrite>, value: W) {
-            self.0.insert(field.encoding(), value.to_u64());
-        }
-    }
-
-    fn capabilities() -> Capabilities {
-        use crate::vmx::capabilities::RawCapabilities;
-        let raw = RawCapabilities {
-            basic: 1 << 55,
-            pin: !0 << 32,
-            primary: !0 << 32,
-            exit: !0 << 32,
-            entry: !0 << 32,
-            secondary: !0 << 32,
-            ept_vpid: !0,
-            misc: !0,
-            cr0_fixed: [0x8000_0021, 0xffff_ffff],
-            cr4_fixed: [0x2000, 0x0037_67ff],
-        };
-        Capabilities::choose(&raw).expect("nothing is missing")
-    }
+    use crate::vmx::fake::{FakeVmcs, capabilities};
 
     #[test]
     fn a_state_that_was_loaded_reads_back() {

@@ -18,6 +18,7 @@
 //! | [`ept`] | The format of extended page tables. |
 //! | [`guest_state`] | Writes the guest's registers to a VMCS, and reads them. |
 //! | [`rules`] | The rules of VM entry, to name the one that a failed entry breaks. |
+//! | `fake` | A VMCS for tests. |
 //! | [`snapshot`] | Reads the guest's state out of a VMCS for a crash report. |
 
 pub mod capabilities;
@@ -25,6 +26,8 @@ pub mod controls;
 pub mod ept;
 pub mod event;
 pub mod exit;
+#[cfg(test)]
+mod fake;
 pub mod feature_control;
 pub mod field;
 pub mod guest_state;

@@ -16,14 +16,16 @@ use crate::x86::msr;
 pub const GUEST_VPID: u16 = 1;
 
 /// Writes the controls. Intel SDM Vol. 3C, 25.6 "VM-Execution Control Fields" to 25.8 "VM-Entry Control Fields".
-pub fn controls(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, msr_bitmap: Hpa, ept_root: Hpa) {
-    vmcs.write(PIN_BASED_CONTROLS, capabilities.pin);
-    vmcs.write(PRIMARY_CONTROLS, capabilities.primary);
-    vmcs.write(SECONDARY_CONTROLS, capabilities.secondary);
-    vmcs.write(EXIT_CONTROLS, capabilities.exit);
+pub fn controls(vmcs: &mut impl RootFieldsMut, capabilities: &Capabilities, msr_bitmap: Hpa, ept_root: Hpa) {
+    vmcs.write_root(PIN_BASED_CONTROLS, capabilities.pin);
+    vmcs.write_root(PRIMARY_CONTROLS, capabilities.primary);
+    vmcs.write_root(SECONDARY_CONTROLS, capabilities.secondary);
+    vmcs.write_root(EXIT_CONTROLS, capabilities.exit);
     vmcs.write(ENTRY_CONTROLS, capabilities.entry);
-    vmcs.write(MSR_BITMAP, msr_bitmap.0);
-    vmcs.write(EPT_POINTER, ept::pointer(ept_root));
+    vmcs.write_root(MSR_BITMAP, msr_bitmap.0);
+    vmcs.write_root(EPT_POINTER, ept::pointer(ept_root));
+    // This value means that there is no shadow VMCS.
+    vmcs.write_root(VMCS_LINK_POINTER, u64::MAX);
     if capabilities.has(secondary::VPID) {
         vmcs.write(VPID, GUEST_VPID);
     }
@@ -41,9 +43,9 @@ pub fn controls(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, msr_bitm
     vmcs.write(CR3_TARGET_COUNT, 0);
     vmcs.write(CR0_GUEST_HOST_MASK, Natural(cr0_mask(capabilities)));
     vmcs.write(CR4_GUEST_HOST_MASK, Natural(cr4_mask(capabilities)));
-    vmcs.write(EXIT_MSR_STORE_COUNT, 0);
-    vmcs.write(EXIT_MSR_LOAD_COUNT, 0);
-    vmcs.write(ENTRY_MSR_LOAD_COUNT, 0);
+    vmcs.write_root(EXIT_MSR_STORE_COUNT, 0);
+    vmcs.write_root(EXIT_MSR_LOAD_COUNT, 0);
+    vmcs.write_root(ENTRY_MSR_LOAD_COUNT, 0);
     vmcs.write(ENTRY_INTERRUPTION_INFO, 0);
     vmcs.write(ENTRY_EXCEPTION_ERROR_CODE, 0);
     vmcs.write(ENTRY_INSTRUCTION_LENGTH, 0);
@@ -77,33 +79,33 @@ pub struct Host {
 }
 
 /// Writes the host-state area. Intel SDM Vol. 3C, 25.5 "Host-State Area".
-pub fn host_state(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, host: &Host) {
-    vmcs.write(HOST_CR0, Natural(host.cr0));
-    vmcs.write(HOST_CR3, Natural(host.cr3));
-    vmcs.write(HOST_CR4, Natural(host.cr4));
-    vmcs.write(HOST_CS_SELECTOR, host.cs);
-    vmcs.write(HOST_TR_SELECTOR, host.tr);
+pub fn host_state(vmcs: &mut impl RootFieldsMut, capabilities: &Capabilities, host: &Host) {
+    vmcs.write_root(HOST_CR0, Natural(host.cr0));
+    vmcs.write_root(HOST_CR3, Natural(host.cr3));
+    vmcs.write_root(HOST_CR4, Natural(host.cr4));
+    vmcs.write_root(HOST_CS_SELECTOR, host.cs);
+    vmcs.write_root(HOST_TR_SELECTOR, host.tr);
     for field in [HOST_SS_SELECTOR, HOST_DS_SELECTOR, HOST_ES_SELECTOR, HOST_FS_SELECTOR, HOST_GS_SELECTOR] {
-        vmcs.write(field, 0);
+        vmcs.write_root(field, 0);
     }
-    vmcs.write(HOST_FS_BASE, Natural(0));
-    vmcs.write(HOST_GS_BASE, Natural(host.gs_base));
-    vmcs.write(HOST_TR_BASE, Natural(host.tr_base));
-    vmcs.write(HOST_GDTR_BASE, Natural(host.gdt));
-    vmcs.write(HOST_IDTR_BASE, Natural(host.idt));
-    vmcs.write(HOST_SYSENTER_CS, 0);
-    vmcs.write(HOST_SYSENTER_ESP, Natural(0));
-    vmcs.write(HOST_SYSENTER_EIP, Natural(0));
-    vmcs.write(HOST_PAT, pat::HOST_PAT);
-    vmcs.write(HOST_EFER, host.efer);
-    vmcs.write(HOST_RIP, Natural(host.rip));
+    vmcs.write_root(HOST_FS_BASE, Natural(0));
+    vmcs.write_root(HOST_GS_BASE, Natural(host.gs_base));
+    vmcs.write_root(HOST_TR_BASE, Natural(host.tr_base));
+    vmcs.write_root(HOST_GDTR_BASE, Natural(host.gdt));
+    vmcs.write_root(HOST_IDTR_BASE, Natural(host.idt));
+    vmcs.write_root(HOST_SYSENTER_CS, 0);
+    vmcs.write_root(HOST_SYSENTER_ESP, Natural(0));
+    vmcs.write_root(HOST_SYSENTER_EIP, Natural(0));
+    vmcs.write_root(HOST_PAT, pat::HOST_PAT);
+    vmcs.write_root(HOST_EFER, host.efer);
+    vmcs.write_root(HOST_RIP, Natural(host.rip));
     if capabilities.exit & exit::LOAD_PERF_GLOBAL != 0 {
-        vmcs.write(HOST_PERF_GLOBAL_CTRL, 0);
+        vmcs.write_root(HOST_PERF_GLOBAL_CTRL, 0);
     }
     if capabilities.exit & exit::LOAD_CET != 0 {
-        vmcs.write(cet::HOST_S_CET, Natural(0));
-        vmcs.write(cet::HOST_SSP, Natural(0));
-        vmcs.write(cet::HOST_INTERRUPT_SSP_TABLE, Natural(0));
+        vmcs.write_root(cet::HOST_S_CET, Natural(0));
+        vmcs.write_root(cet::HOST_SSP, Natural(0));
+        vmcs.write_root(cet::HOST_INTERRUPT_SSP_TABLE, Natural(0));
     }
 }
 
@@ -131,8 +133,6 @@ pub fn initial_msrs(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, init
     vmcs.write(GUEST_DEBUGCTL, 0);
     reset_cet(vmcs, capabilities);
     vmcs.write(GUEST_INTERRUPTIBILITY, 0);
-    // This value means that there is no shadow VMCS.
-    vmcs.write(VMCS_LINK_POINTER, u64::MAX);
 }
 
 /// Clears the guest's CET state in the VMCS, if the VMCS has it.
@@ -178,4 +178,50 @@ pub fn clear_msrs(capabilities: &Capabilities, has_cet: bool, has_mpx: bool, cle
         (has_cet && !loads(entry::LOAD_CET), &SUPERVISOR),
     ];
     lists.into_iter().filter(|(exists, _)| *exists).flat_map(|(_, list)| list).copied().for_each(clear);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmx::fake::{FakeVmcs, capabilities};
+
+    const HOST: Host = Host {
+        cr0: 0x8000_0031,
+        cr3: 0x20_5000,
+        cr4: 0x4_2020,
+        efer: 0xd00,
+        cs: 0x8,
+        tr: 0x18,
+        gs_base: 0xffff_ffff_8005_0000,
+        tr_base: 0xffff_ffff_8005_1000,
+        gdt: 0xffff_ffff_8005_2000,
+        idt: 0xffff_ffff_8005_3000,
+        rip: 0xffff_ffff_8000_1234,
+    };
+
+    #[test]
+    fn the_first_contents_have_all_that_vidar_depends_on() {
+        let (mut vmcs, capabilities) = (FakeVmcs::default(), capabilities());
+        controls(&mut vmcs, &capabilities, Hpa(0x20_6000), Hpa(0x20_7000));
+        host_state(&mut vmcs, &capabilities, &HOST);
+        for (name, encoding) in root() {
+            let by_assembly = encoding == HOST_RSP.encoding();
+            assert_eq!(vmcs.0.contains_key(&encoding), !by_assembly, "{name}");
+        }
+        assert_eq!(vmcs.read(EPT_POINTER), ept::pointer(Hpa(0x20_7000)));
+        assert_eq!((vmcs.read(MSR_BITMAP), vmcs.read(VMCS_LINK_POINTER)), (0x20_6000, u64::MAX));
+        assert_ne!(vmcs.read(SECONDARY_CONTROLS) & secondary::EPT, 0);
+        assert_eq!((vmcs.read(HOST_RIP).0, vmcs.read(HOST_CR3).0), (HOST.rip, HOST.cr3));
+        assert_eq!((vmcs.read(HOST_CS_SELECTOR), vmcs.read(HOST_TR_SELECTOR)), (HOST.cs, HOST.tr));
+        assert_eq!((vmcs.read(HOST_IDTR_BASE).0, vmcs.read(HOST_GS_BASE).0), (HOST.idt, HOST.gs_base));
+        let counts = [EXIT_MSR_STORE_COUNT, EXIT_MSR_LOAD_COUNT, ENTRY_MSR_LOAD_COUNT];
+        assert_eq!(counts.map(|count| vmcs.read(count)), [0; 3]);
+    }
+
+    #[test]
+    fn every_field_of_the_host_state_is_one_that_vidar_depends_on() {
+        let host_state = |encoding: &u32| encoding >> 10 & 3 == 3;
+        let all = ALL.iter().map(|(_, encoding)| *encoding).filter(host_state).count();
+        assert_eq!(root().filter(|(_, encoding)| host_state(encoding)).count(), all);
+    }
 }

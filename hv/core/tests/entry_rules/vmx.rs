@@ -40,6 +40,12 @@ impl FieldsMut for Vmcs {
     }
 }
 
+impl RootFieldsMut for Vmcs {
+    fn write_root<W: Width>(&mut self, field: Field<W, Root>, value: W) {
+        self.0.insert(field.encoding(), value.to_u64());
+    }
+}
+
 /// A CPU before a VM entry.
 #[derive(Clone)]
 pub struct Machine {
@@ -50,17 +56,17 @@ pub struct Machine {
 
 impl Machine {
     /// Sets a field to `value`.
-    pub fn set<W: Width>(&mut self, field: Field<W>, value: u64) {
+    pub fn set<W: Width, A: Access>(&mut self, field: Field<W, A>, value: u64) {
         self.vmcs.0.insert(field.encoding(), value);
     }
 
     /// Sets the bits `mask` of a field.
-    pub fn or<W: Width>(&mut self, field: Field<W>, mask: u64) {
+    pub fn or<W: Width, A: Access>(&mut self, field: Field<W, A>, mask: u64) {
         *self.vmcs.0.entry(field.encoding()).or_default() |= mask;
     }
 
     /// Clears the bits `mask` of a field.
-    pub fn clear<W: Width>(&mut self, field: Field<W>, mask: u64) {
+    pub fn clear<W: Width, A: Access>(&mut self, field: Field<W, A>, mask: u64) {
         *self.vmcs.0.entry(field.encoding()).or_default() &= !mask;
     }
 

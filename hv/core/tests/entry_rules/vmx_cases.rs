@@ -51,7 +51,7 @@ fn post(m: &mut Machine) {
 }
 
 /// Turns a secondary control on that has a page.
-fn paged(m: &mut Machine, control: u32, field: Field<u64>, address: u64) {
+fn paged(m: &mut Machine, control: u32, field: Field<u64, impl Access>, address: u64) {
     m.or(SECONDARY_CONTROLS, 1 << control);
     m.set(field, address);
 }

@@ -1,12 +1,12 @@
 //! The fields that only the rules read, and the names of all fields for a report. [`field`] has the others.
 
-use crate::vmx::field::{self, Field, cet, put_away};
+use crate::vmx::field::{self, Field, Root, cet, put_away};
 
 macro_rules! fields {
     ($($name:ident: $width:ty = $encoding:literal;)*) => {
         $(
             #[doc = concat!("Encoding ", stringify!($encoding), ".")]
-            pub const $name: Field<$width> = Field::new($encoding);
+            pub const $name: Field<$width, Root> = Field::new($encoding);
         )*
         /// The names and the encodings of the fields above.
         const OWN: &[(&str, u32)] = &[$((stringify!($name), $encoding),)*];

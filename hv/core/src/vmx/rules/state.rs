@@ -25,7 +25,7 @@ pub type Section = crate::vmm::rules::Section<Entry>;
 
 /// A source of fields of which only the encoding is known.
 pub trait Source {
-    /// Returns the value of the field with this encoding, which allows reads and writes.
+    /// Returns the value of the field with this encoding, which is not read-only.
     fn value(&self, encoding: u32) -> u64;
 }
 
@@ -33,10 +33,10 @@ impl<T: Fields> Source for T {
     #[cold]
     fn value(&self, encoding: u32) -> u64 {
         match encoding >> 13 & 3 {
-            0 => self.read(Field::<u16>::new(encoding)).into(),
-            1 => self.read(Field::<u64>::new(encoding)),
-            2 => self.read(Field::<u32>::new(encoding)).into(),
-            _ => self.read(Field::<Natural>::new(encoding)).0,
+            0 => self.read(Field::<u16, Root>::new(encoding)).into(),
+            1 => self.read(Field::<u64, Root>::new(encoding)),
+            2 => self.read(Field::<u32, Root>::new(encoding)).into(),
+            _ => self.read(Field::<Natural, Root>::new(encoding)).0,
         }
     }
 }
@@ -70,7 +70,7 @@ impl<'a> State<'a> {
 
     /// Returns the value of `field`, and records it.
     #[inline(always)]
-    pub fn get<W: Width>(&self, field: Field<W>) -> u64 {
+    pub fn get<W: Width>(&self, field: Field<W, impl Access>) -> u64 {
         self.get_encoding(field.encoding())
     }
 
@@ -83,7 +83,7 @@ impl<'a> State<'a> {
 
     /// Returns the value of `field` without a record, as a condition of a rule.
     #[inline(always)]
-    pub fn peek<W: Width>(&self, field: Field<W>) -> u64 {
+    pub fn peek<W: Width>(&self, field: Field<W, impl Access>) -> u64 {
         self.peek_encoding(field.encoding())
     }
 
@@ -94,7 +94,7 @@ impl<'a> State<'a> {
 
     /// Returns true if any of the bits `mask` of `field` is 1.
     #[inline(always)]
-    pub fn has<W: Width>(&self, field: Field<W>, mask: u32) -> bool {
+    pub fn has<W: Width>(&self, field: Field<W, impl Access>, mask: u32) -> bool {
         self.has_encoding(field.encoding(), mask)
     }
 
@@ -105,7 +105,7 @@ impl<'a> State<'a> {
 
     /// Returns true if the bits `mask` of `field` are 0. Records its value.
     #[inline(always)]
-    pub fn clear<W: Width>(&self, field: Field<W>, mask: u64) -> bool {
+    pub fn clear<W: Width>(&self, field: Field<W, impl Access>, mask: u64) -> bool {
         self.clear_encoding(field.encoding(), mask)
     }
 
@@ -161,20 +161,20 @@ impl<'a> State<'a> {
 
     /// Returns true if `field` holds the address of a page. Records its value.
     #[inline(always)]
-    pub fn page(&self, field: Field<u64>) -> bool {
+    pub fn page(&self, field: Field<u64, impl Access>) -> bool {
         self.aligned(field, PAGE_SIZE)
     }
 
     /// Returns true if `field` holds an address that is a multiple of `align`. Records its value.
     #[inline(never)]
-    pub fn aligned(&self, field: Field<u64>, align: u64) -> bool {
+    pub fn aligned(&self, field: Field<u64, impl Access>, align: u64) -> bool {
         let address = self.get(field);
         address & (align - 1) == 0 && self.in_memory(address)
     }
 
     /// Returns true if `field` holds a canonical address. Records its value.
     #[inline(always)]
-    pub fn canonical(&self, field: Field<Natural>) -> bool {
+    pub fn canonical(&self, field: Field<Natural, impl Access>) -> bool {
         self.is_canonical(self.get(field))
     }
 
@@ -193,7 +193,7 @@ impl<'a> State<'a> {
     /// Returns true if the value of the field `controls` is as a capability MSR allows: bits 31:0 of the MSR must be 1, and
     /// bits 63:32 may be 1. Records both.
     #[inline(never)]
-    pub fn allowed(&self, controls: Field<u32>, msr: u64) -> bool {
+    pub fn allowed(&self, controls: Field<u32, impl Access>, msr: u64) -> bool {
         let value = self.get(controls);
         self.record.add(key::ALLOWED, msr);
         msr & 0xffff_ffff & !value == 0 && value & !(msr >> 32) == 0
@@ -202,7 +202,7 @@ impl<'a> State<'a> {
     /// Returns true if the value of the control register in `field` has the bits that `fixed` requires in VMX operation,
     /// except for the bits `free`. Records them all.
     #[inline(never)]
-    pub fn fixed(&self, field: Field<Natural>, fixed: [u64; 2], free: u64) -> bool {
+    pub fn fixed(&self, field: Field<Natural, impl Access>, fixed: [u64; 2], free: u64) -> bool {
         let value = self.get(field);
         self.record.add(key::FIXED_1, fixed[0] & !free);
         self.record.add(key::FIXED_0, fixed[1] | free);

@@ -60,7 +60,7 @@ const BY_SMM: u32 = entry::TO_SMM | entry::DEACTIVATE_DUAL_MONITOR;
 
 /// Returns true if a list of `count` MSRs, 16 bytes each, is in memory. An empty list may be anywhere.
 #[inline(never)]
-fn list(s: &State<'_>, count: Field<u32>, address: Field<u64>) -> bool {
+fn list(s: &State<'_>, count: Field<u32, impl Access>, address: Field<u64, impl Access>) -> bool {
     s.forget();
     let count = s.get(count);
     if count == 0 {
