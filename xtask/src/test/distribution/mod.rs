@@ -53,6 +53,9 @@ pub const COURSES: [Course; 5] = [
 /// The key that leads back to the menu.
 const ESCAPE: &str = "\x1b";
 
+/// Ctrl-A, the key that moves the menu's highlight to the first entry.
+const FIRST_ENTRY: &str = "\x01";
+
 /// What a test does.
 #[derive(Clone, Copy)]
 enum Step {
@@ -187,6 +190,8 @@ fn refusal(guest: &mut Guest) -> Result<()> {
     console.expect(WHY, ANSWER)?;
     console.press(ESCAPE)?;
     console.expect(super::menu::MENU, ANSWER)?;
+    // The entry is still highlighted, so another one has to be chosen.
+    console.press(FIRST_ENTRY)?;
     console.press("\r")?;
     distribution::log_in(console)
 }
