@@ -171,7 +171,7 @@ enum Task {
     /// It builds cargo-deny under target/tools where that is missing. Known faults are checked where their list can be
     /// fetched.
     Deny,
-    /// Remove ISOs, releases, logs and what the emulators left; `cargo clean` removes what was built
+    /// Remove ISOs, packages, releases, logs and what the emulators left; `cargo clean` removes what was built
     Clean {
         /// Also remove the guests' kernels; the next task fetches them again
         #[arg(long)]

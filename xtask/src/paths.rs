@@ -97,6 +97,7 @@ pub fn ensure(dir: PathBuf) -> Result<PathBuf> {
 /// is true.
 pub fn clean(guests_too: bool) -> Result<()> {
     let mut made = vec![default_iso(), dist(), machines()];
+    made.extend(debian_packages()?);
     if guests_too {
         made.push(guests());
     }
@@ -109,4 +110,15 @@ pub fn clean(guests_too: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the paths of the packages that `cargo xtask deb` has made.
+fn debian_packages() -> Result<Vec<PathBuf>> {
+    let Ok(entries) = fs::read_dir(target()) else { return Ok(Vec::new()) };
+    let paths: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let is_package = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("vidar_") && name.ends_with(".deb")
+    };
+    Ok(paths.into_iter().filter(is_package).collect())
 }

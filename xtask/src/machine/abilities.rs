@@ -26,6 +26,8 @@ pub enum Ability {
     /// Bochs clears a pending INIT after the VM exit that it causes. Linux can then start that CPU, if its two start-up
     /// IPIs are far enough apart.
     BochsInit,
+    /// Bochs was built with its debugger.
+    BochsDebugger,
     /// QEMU has this CPU model.
     QemuCpu(&'static str),
     /// QEMU emulates this CPU feature, by its name in `-cpu`.
@@ -79,17 +81,19 @@ impl Ability {
             Self::BochsCpu(_) | Self::BochsInit | Self::BochsLinux | Self::QemuNestedRealMode => true,
             Self::QemuCpu(name) => TRIXIE.contains(&name),
             Self::QemuFeature(name) => TRIXIE.contains(&name),
-            Self::BochsKvm | Self::Nowhere(_) => false,
+            Self::BochsKvm | Self::BochsDebugger | Self::Nowhere(_) => false,
         }
     }
 
     /// Returns the reason why the installed emulators cannot do it, if they cannot: a sentence without its full stop.
     pub fn missing(self) -> Option<String> {
         match self {
-            Self::BochsCpu(_) | Self::BochsLinux | Self::BochsKvm | Self::BochsInit => match bochs() {
-                Some(bochs) => bochs.lacks(self),
-                None => Some("there is no Bochs here".to_owned()),
-            },
+            Self::BochsCpu(_) | Self::BochsLinux | Self::BochsKvm | Self::BochsInit | Self::BochsDebugger => {
+                match bochs() {
+                    Some(bochs) => bochs.lacks(self),
+                    None => Some("there is no Bochs here".to_owned()),
+                }
+            }
             Self::QemuCpu(_) | Self::QemuFeature(_) | Self::QemuNestedRealMode => match qemu() {
                 Some(qemu) => qemu.lacks(self),
                 None => Some("there is no QEMU here".to_owned()),
@@ -109,6 +113,9 @@ impl Bochs {
             Ability::BochsInit if version < CLEARS_INIT => Some(format!(
                 "Bochs {version} keeps an INIT pending after the VM exit that it causes, so that Linux cannot start the CPU"
             )),
+            Ability::BochsDebugger if !self.has_debugger => {
+                Some(format!("Bochs {version} was built without its debugger"))
+            }
             Ability::BochsKvm if REFUSES_KVM.contains(&version) => Some(format!(
                 "Bochs {version} refuses KVM's VM entries, since it demands that the posted-interrupt descriptor begins at a page"
             )),
@@ -291,6 +298,8 @@ mod tests {
         assert_eq!(old.lacks(Ability::BochsCpu("tigerlake")), None);
         assert!(old.lacks(Ability::BochsInit).unwrap().starts_with("Bochs 2.7 keeps an INIT pending "));
         assert_eq!(new.lacks(Ability::BochsInit), None);
+        assert_eq!(old.lacks(Ability::BochsDebugger), None);
+        assert_eq!(new.lacks(Ability::BochsDebugger).unwrap(), "Bochs 3.0 was built without its debugger");
         assert_eq!((old.lacks(Ability::BochsLinux), new.lacks(Ability::BochsLinux)), (None, None));
         assert_eq!(old.lacks(Ability::BochsKvm), None);
         assert!(new.lacks(Ability::BochsKvm).unwrap().starts_with("Bochs 3.0 refuses KVM's VM entries, "));

@@ -371,6 +371,7 @@ fn in_nested_kvm<'a>(
 fn short<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> Vec<Job<'a>> {
     let singles = probes::SINGLES.iter().filter(move |single| single.is_in(lane)).map(move |single| {
         one(lane.test(single.name), lane.folder(single.name), report, move || single.run(lane, tools))
+            .needing(single.needs.to_vec())
     });
     let refusals = refusals::cases(lane).map(|case| {
         one(lane.test(&case.name()), lane.folder(&case.name()), report, move || case.check(tools))

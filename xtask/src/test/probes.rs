@@ -14,6 +14,7 @@ use super::scenario::{ProbeRun, Scenario, contains, models, only, scenario};
 use super::small::{self, GUEST, Small};
 use crate::console::{ANSWER, BOOT};
 use crate::grub::Menu;
+use crate::machine::abilities::Ability;
 
 /// What the probe says about CPUID under Vidar only. Each bare machine shows one of these extensions.
 pub const UNDER_VIDAR: &str = "vmx=0 smx=0 svm=0";
@@ -235,6 +236,8 @@ pub struct Single {
     pub name: &'static str,
     /// The only lane in which the test runs; `None` means all.
     lane: Option<Lane>,
+    /// What the emulator must be able to do, besides running the lane.
+    pub needs: &'static [Ability],
     check: fn(&Place<'_>) -> Result<()>,
 }
 
@@ -254,13 +257,20 @@ pub const SINGLES: &[Single] = &[
     single(RESET, |place| resets(place, "reset-cf9")),
     single("probe/hypervisor-bit-on", hypervisor_bit_on),
     single("probe/unknown-option", unknown_option),
-    Single { name: "probe/xd-disable-works", lane: Some(Lane::Vmx), check: xd_disable_works },
-    Single { name: "probe/entry-refused-host", lane: Some(Lane::Vmx), check: entry_refused_for_the_host },
-    Single { name: "probe/on-another-hypervisor", lane: Some(Lane::Svm), check: on_another_hypervisor },
+    only_in(Lane::Vmx, "probe/xd-disable-works", xd_disable_works),
+    Single {
+        needs: &[Ability::BochsDebugger],
+        ..only_in(Lane::Vmx, "probe/entry-refused-host", entry_refused_for_the_host)
+    },
+    only_in(Lane::Svm, "probe/on-another-hypervisor", on_another_hypervisor),
 ];
 
 const fn single(name: &'static str, check: fn(&Place<'_>) -> Result<()>) -> Single {
-    Single { name, lane: None, check }
+    Single { name, lane: None, needs: &[], check }
+}
+
+const fn only_in(lane: Lane, name: &'static str, check: fn(&Place<'_>) -> Result<()>) -> Single {
+    Single { lane: Some(lane), ..single(name, check) }
 }
 
 impl Single {
