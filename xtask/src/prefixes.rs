@@ -26,7 +26,7 @@ pub fn config(target: &str) -> Result<String> {
     Ok(format!("target.{target}.rustflags={}", toml::Value::Array(flags)))
 }
 
-/// The folder in which cargo keeps the sources of crates, among other things.
+/// Returns the folder in which cargo keeps the sources of crates, among other things.
 pub fn cargo_home() -> Result<PathBuf> {
     let given = env::var_os("CARGO_HOME").filter(|folder| !folder.is_empty());
     // Cargo takes a relative path from the folder in which it runs.

@@ -93,7 +93,7 @@ fn without_others(list: &str, used: &BTreeSet<Crate>) -> Result<String> {
     Ok(serde_json::to_string_pretty(&list)? + "\n")
 }
 
-/// The array that `value` is, which may be left out where it is empty.
+/// Returns the array that `value` is, which may be left out where it is empty.
 fn array(value: &mut Value) -> &mut Vec<Value> {
     if !value.is_array() {
         *value = Value::Array(Vec::new());
@@ -101,7 +101,7 @@ fn array(value: &mut Value) -> &mut Vec<Value> {
     value.as_array_mut().expect("it is an array")
 }
 
-/// The manifests of the workspace's packages.
+/// Returns the manifests of the workspace's packages.
 fn manifests() -> Result<Vec<PathBuf>> {
     #[derive(Deserialize)]
     struct Metadata {
@@ -121,7 +121,7 @@ const LINKED: &str = "normal,no-proc-macro";
 /// The dependencies that are linked into a program, and the macros that it is built with.
 const USED: &str = "normal";
 
-/// The dependencies of `program` that cargo calls `edges`.
+/// Returns the dependencies of `program` that cargo calls `edges`.
 fn crates(program: &Program, edges: &str) -> Result<BTreeSet<Crate>> {
     let what = ["tree", "--package", program.package, "--target", program.target, "--edges", edges];
     let form = ["--prefix", "none", "--format", "{p}", "--locked"];
@@ -129,7 +129,7 @@ fn crates(program: &Program, edges: &str) -> Result<BTreeSet<Crate>> {
     Ok(tree.lines().filter_map(name_and_version).filter(|(name, _)| name != program.package).collect())
 }
 
-/// The crate in a line of `cargo tree`: a name, and a version with `v`.
+/// Returns the crate in a line of `cargo tree`: a name, and a version with `v`.
 fn name_and_version(line: &str) -> Option<Crate> {
     let (name, rest) = line.split_once(" v")?;
     Some((name.to_owned(), rest.split(' ').next()?.to_owned()))

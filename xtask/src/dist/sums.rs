@@ -20,7 +20,7 @@ pub fn write(folder: &Path) -> Result<()> {
     fs::write(&sums, output.stdout).with_context(|| format!("cannot write {}", sums.display()))
 }
 
-/// The names of the files in `folder`, in their order.
+/// Returns the names of the files in `folder`, in their order.
 pub fn files(folder: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut names = Vec::new();

@@ -17,7 +17,7 @@ impl Layout {
     /// All layouts.
     pub const ALL: [Self; 2] = [Self::Plain, Self::Lvm];
 
-    /// The name of the layout in the names of files and tests.
+    /// Returns the name of the layout in the names of files and tests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -25,13 +25,13 @@ impl Layout {
         }
     }
 
-    /// The disk with this layout, once it is made. Guests may not change it.
+    /// Returns the disk with this layout, once it is made. Guests may not change it.
     pub fn disk(self) -> PathBuf {
         home().join(format!("{}.disk", self.name()))
     }
 }
 
-/// The folder of the disks.
+/// Returns the folder of the disks.
 pub fn home() -> PathBuf {
     paths::guests().join("debian")
 }

@@ -77,7 +77,7 @@ pub fn build(dir: &Path) -> Result<System> {
     Ok(system)
 }
 
-/// The lines of a sources.list with this machine's Debian sources, and the name of their suite.
+/// Returns the lines of a sources.list with this machine's Debian sources, and the name of their suite.
 fn sources() -> Result<(String, String)> {
     let shell = Shell::new()?;
     let format = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)";

@@ -28,14 +28,14 @@ type Files = BTreeMap<PathBuf, Vec<u8>>;
 struct System(TempDir);
 
 impl System {
-    /// A system with a menu of GRUB's that has no entry for Vidar.
+    /// Returns a system with a menu of GRUB's that has no entry for Vidar.
     fn new() -> Self {
         let system = Self::without_grub();
         system.write("root/boot/grub/grub.cfg", "");
         system
     }
 
-    /// A system that has no menu.
+    /// Returns a system that has no menu.
     fn without_grub() -> Self {
         let system = Self(tempfile::tempdir().unwrap());
         for folder in ["root/var/lib/dpkg/info", "root/var/lib/dpkg/updates", "root/boot/grub"] {

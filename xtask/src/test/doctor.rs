@@ -119,12 +119,12 @@ impl Doctor {
         })
     }
 
-    /// The names of the checks with this state.
+    /// Returns the names of the checks with this state.
     pub fn with(&self, state: &str) -> Vec<&str> {
         self.checks.iter().filter(|(_, other, _)| other == state).map(|(id, ..)| id.as_str()).collect()
     }
 
-    /// The texts of the checks that have found a problem.
+    /// Returns the texts of the checks that have found a problem.
     pub fn problems(&self) -> Vec<&str> {
         self.checks
             .iter()

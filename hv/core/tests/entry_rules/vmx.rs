@@ -98,7 +98,7 @@ fn all_sections() -> impl Iterator<Item = &'static Section> {
     OWN.iter().chain(&OTHERS)
 }
 
-/// A CPU that has everything, except for the "TRUE" bits that a CPU may force to 1.
+/// Returns a CPU that has everything, except for the "TRUE" bits that a CPU may force to 1.
 fn everything() -> RawCapabilities {
     RawCapabilities {
         basic: 1 << 55 | 0x12,
@@ -114,7 +114,7 @@ fn everything() -> RawCapabilities {
     }
 }
 
-/// A CPU that has only what Vidar requires.
+/// Returns a CPU that has only what Vidar requires.
 fn least() -> RawCapabilities {
     RawCapabilities {
         pin: 0x7f << 32 | 0x16,
@@ -142,7 +142,7 @@ fn facts(capabilities: RawCapabilities) -> Facts {
     }
 }
 
-/// The state at the kernel's 32-bit entry.
+/// Returns the state at the kernel's 32-bit entry.
 fn at_kernel() -> CpuState {
     let entry = EntryState {
         entry: Gpa(0x100_0000),
@@ -186,7 +186,7 @@ fn first(raw: RawCapabilities, state: &CpuState) -> Machine {
     Machine { vmcs, facts: facts(raw), memory: BTreeMap::new() }
 }
 
-/// The state from which the cases begin: a guest at the kernel's entry, on a CPU that has everything.
+/// Returns the state from which the cases begin: a guest at the kernel's entry, on a CPU that has everything.
 pub fn valid() -> Machine {
     first(everything(), &at_kernel())
 }

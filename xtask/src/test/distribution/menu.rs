@@ -7,7 +7,7 @@ use crate::console::Console;
 /// Prints the titles and the ids of all entries, with a tab between.
 const ENTRIES: &str = r#"sed -En "s/^\s*(menuentry|submenu) '([^']*)'.*menuentry_id_option '([^']*)'.*/\2\t\3/p" /boot/grub/grub.cfg"#;
 
-/// The titles and the ids of all entries, in their order.
+/// Returns the titles and the ids of all entries, in their order.
 pub fn entries(console: &mut Console) -> Result<Vec<(String, String)>> {
     let said = console.run(ENTRIES)?;
     let entry = |line: &str| line.split_once('\t').map(|(title, id)| (title.to_owned(), id.to_owned()));

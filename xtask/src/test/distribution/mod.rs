@@ -93,7 +93,7 @@ const REFUSAL: [(&str, Step); 1] = [("refusal", Step::Do(refusal))];
 const POWER_OFF: (&str, Step) = ("poweroff", Step::Do(power_off));
 
 impl Course {
-    /// The names of the tests, in their order.
+    /// Returns the names of the tests, in their order.
     pub fn names(self, lane: Lane) -> Vec<String> {
         self.steps().map(|(step, _)| lane.test(&format!("{}/{step}", self.name()))).collect()
     }

@@ -81,13 +81,13 @@ impl State {
     }
 }
 
-/// The lines without long numbers and without numbers of processes.
+/// Returns the lines without long numbers and without numbers of processes.
 fn warnings(journal: &str) -> BTreeSet<String> {
     let line = |line: &str| line.split_whitespace().map(without_long_numbers).collect::<Vec<_>>().join(" ");
     journal.lines().map(line).collect()
 }
 
-/// The bytes that `od` has printed.
+/// Returns the bytes that `od` has printed.
 fn bytes(printed: &str) -> Result<Vec<u8>> {
     let byte = |word| u8::from_str_radix(word, 16).with_context(|| format!("od says: {printed}"));
     printed.split_whitespace().map(byte).collect()
