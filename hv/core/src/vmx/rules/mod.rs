@@ -1,7 +1,7 @@
 //! The rules of VM entry, all of which the state in the VMCS must keep. An entry that fails says only in which group of rules
 //! the broken one is; [`broken`] names it. Intel SDM Vol. 3C, chapter 27 "VM Entries".
 //!
-//! Each file has the rules of some sections as a table of [`Rule`](state::Rule). A rule reads the [`State`](state::State), which
+//! Each file has the rules of some sections as a table of [rules]. A rule reads the [`State`], which
 //! records what it reads for the report. `hv/core/tests/entry_rules` has a state for each rule that breaks it alone.
 //!
 //! Not here are rules of features that Vidar hides from its guest and never uses: FRED, user interrupts, Intel PT and
