@@ -41,7 +41,7 @@ type Make = fn(&Source) -> Result<Vec<u8>>;
 const FILES: [(&str, u32, Make); 10] = [
     ("boot/vidar.elf", 0o644, |source| Ok(source.image.clone())),
     ("etc/default/grub.d/vidar.cfg", 0o644, |_| read("grub/vidar.cfg")),
-    ("etc/grub.d/11_vidar", 0o755, |_| read("grub/11_vidar")),
+    ("etc/grub.d/45_vidar", 0o755, |_| read("grub/45_vidar")),
     ("usr/bin/vidarctl", 0o755, |source| Ok(source.vidarctl.clone())),
     ("usr/share/bash-completion/completions/vidarctl", 0o644, |_| Ok(tool_pages::completion())),
     ("usr/share/doc/vidar/changelog.gz", 0o644, |source| {

@@ -90,7 +90,7 @@ drwxr-xr-x root/root ./etc/default/
 drwxr-xr-x root/root ./etc/default/grub.d/
 -rw-r--r-- root/root ./etc/default/grub.d/vidar.cfg
 drwxr-xr-x root/root ./etc/grub.d/
--rwxr-xr-x root/root ./etc/grub.d/11_vidar
+-rwxr-xr-x root/root ./etc/grub.d/45_vidar
 drwxr-xr-x root/root ./usr/
 drwxr-xr-x root/root ./usr/bin/
 -rwxr-xr-x root/root ./usr/bin/vidarctl
@@ -154,7 +154,7 @@ drwxr-xr-x root/root ./usr/share/man/man7/
         let mut unpack = Command::new("dpkg-deb");
         assert!(unpack.arg("--control").arg(&package).arg(&unpacked).status().unwrap().success());
         let read = |name| fs::read_to_string(unpacked.join(name)).unwrap();
-        assert_eq!(read("conffiles"), "/etc/default/grub.d/vidar.cfg\n/etc/grub.d/11_vidar\n");
+        assert_eq!(read("conffiles"), "/etc/default/grub.d/vidar.cfg\n/etc/grub.d/45_vidar\n");
         assert!(read("md5sums").contains("  boot/vidar.elf\n") && !read("md5sums").contains("etc/"));
         for script in ["preinst", "postinst", "postrm"] {
             for place in ["@VERSION@", "@UPDATE_MENU@"] {

@@ -213,7 +213,7 @@ fn remove_leaves_the_configuration_alone() {
     let mut left = system.files();
     left.retain(|path, _| !before.contains_key(path) && !system.path("root").join(path).is_dir());
     let left: Vec<_> = left.keys().collect();
-    assert_eq!(left, [Path::new("etc/default/grub.d/vidar.cfg"), Path::new("etc/grub.d/11_vidar")]);
+    assert_eq!(left, [Path::new("etc/default/grub.d/vidar.cfg"), Path::new("etc/grub.d/45_vidar")]);
     assert_eq!(system.images(), "|");
 }
 

@@ -60,7 +60,7 @@ const FILES: [(&str, &str); 4] = [
     ("`/boot/vidar.elf`", "The hypervisor."),
     ("`/boot/vidar-VERSION.elf`", "The hypervisor of the version before the last upgrade."),
     ("`/etc/default/grub.d/vidar.cfg`", "The settings."),
-    ("`/etc/grub.d/11_vidar`", "What adds the entries to GRUB's menu."),
+    ("`/etc/grub.d/45_vidar`", "What adds the entries to GRUB's menu."),
 ];
 
 /// Returns the source of the page.
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn titles_are_those_of_the_generator() {
-        let generator = std::fs::read_to_string(crate::paths::root().join("grub/11_vidar")).unwrap();
+        let generator = std::fs::read_to_string(crate::paths::root().join("grub/45_vidar")).unwrap();
         for title in ["under Vidar", "needs Secure Boot off"] {
             assert!(generator.contains(title) && text().contains(title), "{title}");
         }

@@ -52,10 +52,10 @@ impl Installation {
         new.write("bare", &bytes(bare));
         new.write("boot/vidar.elf", b"image");
         new.write("share/grub-mkconfig_lib", LIBRARY.as_bytes());
-        let script = fs::read_to_string(paths::root().join("grub/11_vidar")).unwrap();
+        let script = fs::read_to_string(paths::root().join("grub/45_vidar")).unwrap();
         assert!(script.contains(BOOT));
         let boot = format!("\nboot={}\n", new.path("boot").display());
-        new.program("grub.d/11_vidar", &script.replace(BOOT, &boot));
+        new.program("grub.d/45_vidar", &script.replace(BOOT, &boot));
         new.program(
             "grub.d/10_linux",
             "echo 'Found linux image: /boot/vmlinuz' >&2\ncat \"${0%/*}/../bare\"\n",
@@ -101,7 +101,7 @@ impl Installation {
 
     /// Runs the generator, which never fails.
     pub fn run(&self) -> Printed {
-        let printed = self.output("11_vidar");
+        let printed = self.output("45_vidar");
         if !printed.menu.is_empty() {
             check(&printed.menu);
         }

@@ -1,4 +1,4 @@
-//! Tests of `grub/11_vidar`, the generator of entries for GRUB's menu: for each entry without Vidar there is one that starts
+//! Tests of `grub/45_vidar`, the generator of entries for GRUB's menu: for each entry without Vidar there is one that starts
 //! the same Linux under Vidar.
 
 mod bare;
@@ -285,14 +285,44 @@ fn only_pcs_with_a_bios_or_a_64_bit_uefi_have_entries() {
 }
 
 #[test]
-fn without_an_image_or_a_kernel_nothing_is_printed() {
+fn without_an_image_nothing_is_printed_and_without_a_kernel_a_warning() {
     let installation = Installation::new(&menu_of(&["6.1"]));
     std::fs::remove_file(installation.path("boot/vidar.elf")).unwrap();
     // The package has been removed, and its previous image with it.
     let printed = installation.run();
     assert_eq!((&*printed.menu, &*printed.messages), ("", ""));
-    let printed = Installation::new("function gfxmode {\n}\nset linux_gfx_mode=\n\n").run();
-    assert_eq!((&*printed.menu, &*printed.messages), ("", ""));
+    // Ubuntu's 10_linux prints no entries where the root is on ZFS.
+    warns(&Installation::new("function gfxmode {\n}\nset linux_gfx_mode=\n\n"), "which has printed none");
+}
+
+#[test]
+fn a_damaged_image_does_not_hide_the_previous_one() {
+    let installation = Installation::new(&menu_of(&["6.1"]));
+    installation.write("boot/vidar.elf", b"damaged");
+    installation.write("boot/vidar-0.9.0.elf", b"image");
+    installation.write("boot/vidar-mine.elf", b"image");
+    let printed = installation.run();
+    let ids: Vec<_> = entries(&printed.menu, &bios()).into_iter().map(|entry| entry.id).collect();
+    assert_eq!(ids, ["vidar-0.9.0"]);
+    assert!(printed.messages.contains("is damaged"), "{}", printed.messages);
+}
+
+#[test]
+fn a_setting_that_ends_in_a_backslash_takes_nothing_from_the_next_line() {
+    let bare = menu_of(&["6.1"]);
+    let printed = Installation::new(&bare).with("VIDAR_CMDLINE_LINUX", "x=\\").run();
+    let boot = Boot::run(&entries(&printed.menu, &bios())[0], &bios());
+    assert_eq!(boot.initrds, Boot::run(&entries(&bare, &bios())[0], &bios()).initrds);
+    assert!(!boot.initrds.is_empty());
+}
+
+#[test]
+fn another_word_than_yes_and_no_is_named() {
+    for (word, named) in [("yes", false), ("no", false), ("true", true)] {
+        let printed = Installation::new(&menu_of(&["6.1"])).with("VIDAR_DEFAULT", word).run();
+        assert_eq!(printed.messages.contains("Write yes or no."), named, "{}", printed.messages);
+        assert!(!printed.menu.is_empty());
+    }
 }
 
 #[test]

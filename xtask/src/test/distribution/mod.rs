@@ -184,6 +184,11 @@ fn vidar(guest: &mut Guest) -> Result<()> {
 fn refusal(guest: &mut Guest) -> Result<()> {
     const WHY: &str = "Vidar has no signature, so GRUB cannot start it while Secure Boot is on.";
     let console = &mut guest.console;
+    let doctor = console.run("vidarctl doctor --json; echo status=$?")?;
+    ensure!(
+        doctor.contains("status=1") && doctor.contains("Secure Boot is on"),
+        "vidarctl doctor says: {doctor}"
+    );
     console.run("grub-reboot vidar-secure-boot")?;
     console.type_line("systemctl reboot")?;
     console.expect(super::menu::MENU, BOOT)?;
