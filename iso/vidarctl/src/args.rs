@@ -30,7 +30,8 @@ Of `vidarctl doctor`:
   0  this machine can run Vidar, or runs under it
   1  it cannot
   2  the command line is wrong
-  3  it is not known, since it takes more rights to tell";
+  3  it is not known; as root it may be
+  4  there is no verdict, for example since Vidar below speaks another ABI";
 
 /// A command of `vidarctl`. The first paragraph of its description says what it prints, and is in the README too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
@@ -53,9 +54,9 @@ pub enum Command {
     /// whether this machine can run Vidar, and what stands in the way; without Vidar as well
     ///
     /// Each line has the state of what was looked at, its name, and what was found. Unless that is as Vidar needs it, the line
-    /// below says what to do. As root more is found out, and most of all with the module msr. Exit statuses: 0, this machine
+    /// below says what to do. It finds out more as root, and most if the module msr is loaded. Exit statuses: 0, this machine
     /// can run Vidar, or it runs under Vidar; 1, it cannot, which is a "problem"; 2, the command line is wrong; 3, more rights
-    /// are needed to tell, which is "unknown". A "warning" changes nothing of that.
+    /// are needed to tell, which is "unknown"; 4, there is no verdict. A "warning" changes nothing of that.
     Doctor,
 }
 

@@ -49,16 +49,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// The exit status of `doctor` if it cannot give a verdict, so that it differs from a verdict.
+const NO_VERDICT: u8 = 4;
+
 /// Says whether this machine can run Vidar.
 fn examine(json: bool) -> ExitCode {
     match doctor::examine(hypercall::call, hypercall::hypervisor()) {
         Ok(verdict) => match print(&if json { verdict.json() } else { verdict.text() }) {
             ExitCode::SUCCESS => ExitCode::from(verdict.exit_status()),
-            failed => failed,
+            _ => ExitCode::from(NO_VERDICT),
         },
         Err(failure) => {
             eprintln!("vidarctl: {failure}");
-            ExitCode::FAILURE
+            ExitCode::from(NO_VERDICT)
         }
     }
 }

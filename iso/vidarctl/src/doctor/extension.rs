@@ -32,7 +32,7 @@ pub fn capabilities(machine: &dyn Machine) -> Finding {
                 ),
                 Some(Err(what)) => missing(what).into(),
                 None => Finding::unknown(
-                    "what VT-x can do is not known, since its MSRs cannot be read",
+                    "it is not known what VT-x can do, since its MSRs cannot be read",
                     msr_advice(why),
                 ),
             },
@@ -79,7 +79,7 @@ pub fn alike(machine: &dyn Machine) -> Finding {
                 Finding::ok(format!("{} have the same VT-x, as /proc/cpuinfo says", many(cpus.len())))
             } else {
                 Finding::unknown(
-                    "if all CPUs have the same VT-x is not known, since its MSRs cannot be read",
+                    "it is not known whether all CPUs have the same VT-x, since its MSRs cannot be read",
                     msr_advice(why),
                 )
             }

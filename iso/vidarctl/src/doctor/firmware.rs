@@ -41,17 +41,18 @@ pub fn secure_boot(machine: &dyn Machine) -> Finding {
         return Finding::ok("there is no Secure Boot, since firmware has started Linux by a BIOS");
     }
     let value = machine.file(SECURE_BOOT);
-    let on = match value.as_deref() {
-        Ok([_, _, _, _, value]) => Some(*value == 1),
-        // Firmware without the variable has no Secure Boot, if the others are there.
-        Err(Unreadable::Absent)
-            if machine.names("/sys/firmware/efi/efivars").is_ok_and(|names| !names.is_empty()) =>
-        {
-            Some(false)
-        }
-        _ => match machine.file(BOOT_PARAMS).ok().and_then(|bytes| bytes.get(IN_BOOT_PARAMS).copied()) {
-            Some(2) => Some(false),
-            Some(3) => Some(true),
+    // The variable does not tell whether the user has had shim stop checking, and the EFI stub of Linux asks for that too.
+    let on = match machine.file(BOOT_PARAMS).ok().and_then(|bytes| bytes.get(IN_BOOT_PARAMS).copied()) {
+        Some(2) => Some(false),
+        Some(3) => Some(true),
+        _ => match value.as_deref() {
+            Ok([_, _, _, _, value]) => Some(*value == 1),
+            // Firmware without the variable has no Secure Boot, if the others are there.
+            Err(Unreadable::Absent)
+                if machine.names("/sys/firmware/efi/efivars").is_ok_and(|names| !names.is_empty()) =>
+            {
+                Some(false)
+            }
             _ => None,
         },
     };
@@ -62,7 +63,7 @@ pub fn secure_boot(machine: &dyn Machine) -> Finding {
             "switch \"Secure Boot\" off in the firmware's setup",
         ),
         None => Finding::unknown(
-            "if Secure Boot is on is not known, since firmware's variables cannot be read",
+            "it is not known whether Secure Boot is on, since the firmware's variables cannot be read",
             "run `mount -t efivarfs efivarfs /sys/firmware/efi/efivars` and then `vidarctl doctor`, both as root",
         ),
     }
@@ -105,5 +106,10 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(given), [State::Unknown, State::Unknown, State::Ok, State::Problem]);
         assert_eq!(secure_boot(&uefi()).state, State::Unknown);
         assert_eq!(secure_boot(&uefi().with(SECURE_BOOT, [1])).state, State::Unknown);
+        // The user has had shim stop checking: the variable stays, and Linux was told that nothing is checked.
+        let mut page = vec![0; 4096];
+        page[IN_BOOT_PARAMS] = 2;
+        let machine = uefi().with(SECURE_BOOT, [6, 0, 0, 0, 1]).with(BOOT_PARAMS, page);
+        assert_eq!(secure_boot(&machine).state, State::Ok);
     }
 }

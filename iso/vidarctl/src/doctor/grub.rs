@@ -30,7 +30,7 @@ pub fn loader(machine: &dyn Machine) -> Finding {
     match module {
         Some(place) => Finding::ok(format!("GRUB{name} is here, with {MODULE} in {place}")),
         None => Finding::warning(
-            format!("no GRUB with {MODULE} for {platform} is seen, by which Vidar is started"),
+            format!("no GRUB with {MODULE} for {platform} was found, which is what starts Vidar"),
             "install GRUB 2.02 or later, or start Vidar from its own ISO or USB stick",
         ),
     }
@@ -51,7 +51,7 @@ pub fn entry(machine: &dyn Machine) -> Finding {
     let found: Vec<_> = read.filter(|(_, text)| *text != Err(Unreadable::Absent)).collect();
     let install = "install the package vidar, which adds an entry for each kernel";
     let Some((path, text)) = found.first() else {
-        return Finding::warning("no grub.cfg is seen, so GRUB's menu has no entry under Vidar", install);
+        return Finding::warning("no grub.cfg was found, so GRUB's menu has no entry under Vidar", install);
     };
     let Ok(text) = text else {
         return Finding::warning(

@@ -38,7 +38,12 @@ pub fn check(machine: &dyn Machine) -> Finding {
     let advice = |finding: &Finding| finding.advice.clone().unwrap_or_default();
     if let Some((name, bad)) = of(State::Problem).next() {
         return if good > 0 {
-            Finding::warning(said(name, bad), format!("{}; {good} other kernels are fine", advice(bad)))
+            let others = if good == 1 {
+                "another kernel is fine".to_owned()
+            } else {
+                format!("{good} other kernels are fine")
+            };
+            Finding::warning(said(name, bad), format!("{}; {others}", advice(bad)))
         } else {
             Finding::problem(said(name, bad), advice(bad))
         };
@@ -48,7 +53,7 @@ pub fn check(machine: &dyn Machine) -> Finding {
     }
     match good {
         0 => Finding::warning(
-            format!("no kernel is seen in {FOLDER}"),
+            format!("no kernel was found in {FOLDER}"),
             "give Vidar a kernel with boot protocol 2.10 or later, which is Linux 2.6.31 or newer",
         ),
         1 => Finding::ok(format!("Vidar can start the kernel in {FOLDER}")),

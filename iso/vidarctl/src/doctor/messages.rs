@@ -28,11 +28,11 @@ pub fn check(machine: &dyn Machine) -> Finding {
         }
         (None, true) => Finding::ok("Vidar's messages go to the screen, since there is no serial line"),
         (Some(serial), false) => Finding::warning(
-            format!("Vidar's messages go to the serial line {serial} alone, since no screen is seen"),
+            format!("Vidar's messages go to the serial line {serial} only, since no screen was found"),
             "connect a terminal with 115200 baud to the line",
         ),
         (None, false) => Finding::warning(
-            "neither a serial line nor a screen is seen, so nobody will see what Vidar says",
+            "neither a serial line nor a screen was found, so nobody will see what Vidar says",
             "connect a screen, or switch a serial port on in the firmware's setup",
         ),
     }

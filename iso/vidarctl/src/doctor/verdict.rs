@@ -50,8 +50,10 @@ impl Verdict {
         let last = match self.outcome {
             Outcome::UnderVidar => "this Linux runs under Vidar",
             Outcome::CanRun => "this machine can run Vidar",
-            Outcome::CannotRun => "this machine cannot run Vidar as it is: see what is called a problem",
-            Outcome::Unknown => "if this machine can run Vidar is not known yet: see what is called unknown",
+            Outcome::CannotRun => "this machine cannot run Vidar as it is: see the lines marked problem",
+            Outcome::Unknown => {
+                "it is not known yet whether this machine can run Vidar: see the lines marked unknown"
+            }
         };
         format!("{lines}\n{last}\n")
     }
