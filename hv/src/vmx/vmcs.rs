@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "VMX instructions are here")]
 
 use core::arch::asm;
+use core::marker::PhantomData;
 
 use vidar_core::mem::addr::Hpa;
 use vidar_core::vmx::controls::pin;
@@ -51,7 +52,7 @@ macro_rules! vmx_instruction {
 fn check(invalid: u8, valid: u8) -> Result<(), Failure> {
     match (invalid, valid) {
         (0, 0) => Ok(()),
-        (0, _) => Err(Failure::Valid(Vmcs(()).read(VM_INSTRUCTION_ERROR))),
+        (0, _) => Err(Failure::Valid(Vmcs(PhantomData).read(VM_INSTRUCTION_ERROR))),
         _ => Err(Failure::Invalid),
     }
 }
@@ -88,9 +89,9 @@ pub unsafe fn vmclear(region: Hpa) {
     let _ = unsafe { vmx_instruction!("vmclear", region.0) };
 }
 
-/// The current VMCS of this CPU.
+/// The current VMCS of this CPU. It stays on this CPU, since another one has another current VMCS.
 #[derive(Debug)]
-pub struct Vmcs(());
+pub struct Vmcs(PhantomData<*mut ()>);
 
 impl Vmcs {
     /// Makes the page at `region` the current VMCS, with the launch state clear.
@@ -107,7 +108,7 @@ impl Vmcs {
             vmx_instruction!("vmclear", region.0)?;
             vmx_instruction!("vmptrld", region.0)?;
         }
-        Ok(Self(()))
+        Ok(Self(PhantomData))
     }
 
     /// Returns the name of a field that Vidar needs and the CPU lacks, or `None` if there is none. After that,
@@ -162,7 +163,7 @@ impl Vmcs {
 /// Writes `value` to the field with this encoding. Panics if VMWRITE fails.
 ///
 /// # Safety
-/// No value in the field breaks Vidar, or this one does not.
+/// `value` does not break Vidar in this field. In a field with the access `ReadWrite` no value does.
 #[inline(always)] // the exit path writes fields
 unsafe fn vmwrite(encoding: u32, value: u64) {
     // SAFETY: VMWRITE changes nothing but the field and the flags, and the caller promises that the value does not

@@ -47,8 +47,8 @@ impl Width for Natural {
     }
 }
 
-/// The access of fields that can be read and written. With any value in them the guest does what its own instructions
-/// could do, or it exits, or the entry fails.
+/// The access of fields that can be read and written. Whatever value such a field holds, the guest can do only what its
+/// own instructions could do, or it exits, or the entry fails.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadWrite;
 /// The access of fields on which Vidar, which runs in VMX root operation, depends: the host state, the addresses of
@@ -87,13 +87,23 @@ pub struct Field<W, A = ReadWrite> {
     kind: PhantomData<(W, A)>,
 }
 
+impl<W: Width> Field<W, Root> {
+    /// Returns the field with this encoding, for code that only reads it.
+    ///
+    /// # Panics
+    /// Panics if the encoding has a width other than `W` or is that of a read-only field.
+    pub(super) const fn root(encoding: u32) -> Self {
+        Self::new(encoding)
+    }
+}
+
 impl<W: Width, A: Access> Field<W, A> {
     /// Returns the field with this encoding.
     ///
     /// # Panics
     /// Panics if the encoding has a width other than `W` or does not allow `A`. In constants it does so at compile
     /// time.
-    pub(super) const fn new(encoding: u32) -> Self {
+    const fn new(encoding: u32) -> Self {
         assert!(encoding >> 13 & 3 == W::CODE, "the encoding has another width than the type");
         assert!(A::TYPES >> (encoding >> 10 & 3) & 1 == 1, "fields of this type do not have this access");
         Self { encoding, kind: PhantomData }

@@ -11,8 +11,8 @@ const VIDARS_OWN: [u32; 6] = [EFER, PAT, GS_BASE, FEATURE_CONTROL, VM_CR, VM_HSA
 
 /// A write of an MSR that the policy lets through to the CPU.
 ///
-/// Only the policy's decision about a write of the guest makes one, and executing it consumes it. So no other code of
-/// Vidar can have [`Processor::wrmsr`](crate::vmm::processor::Processor::wrmsr) write an MSR:
+/// Only the policy's decision about a write of the guest makes one, and executing it consumes it. No other code in
+/// Vidar can make [`Processor::wrmsr`](crate::vmm::processor::Processor::wrmsr) write an MSR:
 ///
 /// ```compile_fail
 /// use vidar_core::policy::msr::AllowedMsrWrite;

@@ -6,7 +6,7 @@ macro_rules! fields {
     ($($name:ident: $width:ty = $encoding:literal;)*) => {
         $(
             #[doc = concat!("Encoding ", stringify!($encoding), ".")]
-            pub const $name: Field<$width, Root> = Field::new($encoding);
+            pub const $name: Field<$width, Root> = Field::root($encoding);
         )*
         /// The names and the encodings of the fields above.
         const OWN: &[(&str, u32)] = &[$((stringify!($name), $encoding),)*];

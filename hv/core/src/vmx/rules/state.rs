@@ -33,10 +33,10 @@ impl<T: Fields> Source for T {
     #[cold]
     fn value(&self, encoding: u32) -> u64 {
         match encoding >> 13 & 3 {
-            0 => self.read(Field::<u16, Root>::new(encoding)).into(),
-            1 => self.read(Field::<u64, Root>::new(encoding)),
-            2 => self.read(Field::<u32, Root>::new(encoding)).into(),
-            _ => self.read(Field::<Natural, Root>::new(encoding)).0,
+            0 => self.read(Field::<u16, Root>::root(encoding)).into(),
+            1 => self.read(Field::<u64, Root>::root(encoding)),
+            2 => self.read(Field::<u32, Root>::root(encoding)).into(),
+            _ => self.read(Field::<Natural, Root>::root(encoding)).0,
         }
     }
 }
