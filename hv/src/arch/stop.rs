@@ -1,4 +1,5 @@
-//! Stopping the other CPUs for a crash report: only one CPU writes the report, and it covers the whole machine.
+//! Stopping the other CPUs for a crash report. Only one CPU writes a report at a time. The report covers the whole machine,
+//! except where an INIT would restart it: there the other CPUs run on.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -9,13 +10,13 @@ use super::{apic, instructions};
 /// The value of `SPEAKER` while no CPU is writing a report: no CPU has this APIC ID.
 const NOBODY: u64 = u64::MAX;
 
-/// True once all CPUs run the guest.
+/// True once no CPU is needed by the boot order any more.
 static ARMED: AtomicBool = AtomicBool::new(false);
 
 /// True if an INIT stops a CPU that runs the guest.
 static BY_INIT: AtomicBool = AtomicBool::new(false);
 
-/// Notes that all CPUs run the guest from now on, and whether an INIT stops each of them: it causes an exit, or takes
+/// Notes that all CPUs are the guest's from now on, and whether an INIT stops each of them: it causes an exit, or takes
 /// the CPU to where it waits. Earlier it would restart the boot CPU, and with it the machine.
 pub fn arm(by_init: bool) {
     BY_INIT.store(by_init, Ordering::SeqCst);
@@ -30,8 +31,8 @@ pub fn is_armed() -> bool {
 /// The APIC ID of the CPU that writes a crash report, or [`NOBODY`].
 static SPEAKER: AtomicU64 = AtomicU64::new(NOBODY);
 
-/// Stops all CPUs but this one, whose APIC ID is `own`, and returns whose end the report is to announce. Once [`arm`]
-/// has been called, an INIT takes each of them out of the guest. Where an INIT would restart the machine, none is sent,
+/// Stops all CPUs but this one, whose APIC ID is `own`, and returns what the report says has ended: this CPU or the
+/// machine. Once [`arm`] has been called, an INIT takes each of them out of the guest. Where an INIT would restart the machine, none is sent,
 /// and the other CPUs keep running the guest. If another CPU has called this function before, this CPU halts.
 pub fn others(own: u32) -> &'static str {
     let armed = ARMED.load(Ordering::SeqCst);
@@ -43,6 +44,13 @@ pub fn others(own: u32) -> &'static str {
         Err(_) => instructions::halt_forever(),
     }
     if armed && !by_init { "this CPU" } else { "the machine" }
+}
+
+/// Notes that the report has been written. Where the other CPUs run on, the next one that crashes writes its own report.
+pub fn reported() {
+    if ARMED.load(Ordering::SeqCst) && !BY_INIT.load(Ordering::SeqCst) {
+        SPEAKER.store(NOBODY, Ordering::SeqCst);
+    }
 }
 
 /// Returns true if a CPU has called [`others`], so that this CPU is to stop.

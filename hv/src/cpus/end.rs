@@ -9,8 +9,8 @@ use crate::arch::{apic, stop};
 use crate::debug::{ending, log as console};
 
 /// Ends the guest on this CPU, for the reason `stop`. After [`Stop::Init`] the CPU goes back to waiting for a start-up
-/// IPI, and after [`Stop::Elsewhere`] it halts. For any other reason this function stops the other CPUs, writes a crash
-/// report, and then halts or resets the machine, as the user has chosen.
+/// IPI, and after [`Stop::Elsewhere`] it halts. For any other reason this function stops the other CPUs where an
+/// INIT can, writes a crash report, and then halts or resets the machine, as the user has chosen.
 pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: &Exit<V::ControlWrite>) -> ! {
     let percpu = vcpu.percpu();
     let what = match stop {
@@ -39,7 +39,9 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
             log::error!("{rule}");
         });
         if rules == 0 {
-            log::error!("it breaks no rule that Vidar knows; please report this with what is above");
+            log::error!(
+                "the state breaks no rule that Vidar knows; please report this together with the text above"
+            );
         }
     }
     if machine.runs_vidar(&vcpu.controls()) {

@@ -43,6 +43,7 @@ pub fn end(who: &str) -> ! {
         OnCrash::Halt => {
             log::error!("{who} is halted (on-crash=halt)");
             console::drain();
+            stop::reported();
             let_firmware_in();
             instructions::halt_forever()
         }

@@ -203,8 +203,9 @@ pub fn take_back() {
         !CONSOLES.is_locked()
     };
     if !(0..PATIENCE).any(is_free) {
-        // SAFETY: no record takes that long to write. So the code that holds the lock does not continue: it ran on this CPU,
-        // which never returns to it, or on one that has been stopped.
+        // SAFETY: no record takes that long to write, so the code that holds the lock does not continue: it ran on this CPU,
+        // which never returns to it, or on one that has been stopped. A CPU that has not been stopped would have to be kept
+        // from running for that long, which only a hypervisor below can do.
         unsafe { CONSOLES.force_unlock() };
     }
     let mut consoles = CONSOLES.lock();
