@@ -93,7 +93,7 @@
 //! outcome is `Advance`. Then follow `advance` to `skip` in `vmx::cpu`: continuing after an instruction takes more than
 //! a new RIP. RF is cleared, the shadow of STI and MOV SS ends, and TF makes a debug exception due. The loop goes
 //! round, VMRESUME is executed, and the guest goes on. **An exit has been answered.** Look at the two types that `Vcpu`
-//! names: what one vendor lacks has no value there, so nothing has to pretend.
+//! names: where a vendor lacks something, its type has no values, so no backend needs a stub.
 //!
 //! ## 8. Who asked for the exit
 //!
@@ -183,7 +183,7 @@
 //! `hv/doc/stops.md`.
 //!
 //! When a guest cannot go on, Vidar writes a crash report, and then the machine ends as `on-crash=` says. One CPU
-//! writes the report, so the others are stopped first. Vidar itself panics only for its own bugs; the page lists every
+//! writes the report, so the others are stopped first, where an INIT can do that. Vidar itself panics only for its own bugs; the page lists every
 //! way that is left for a guest to stop the machine. A CPU that refuses to enter a guest does not say why, so Vidar has
 //! the manuals' rules as tables: read [`vmx::rules::segments`](vidar_core::vmx::rules::segments), and
 //! `hv/core/tests/entry_rules/vmx_cases.rs`, where each rule is broken alone.
