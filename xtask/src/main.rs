@@ -18,6 +18,7 @@ mod initramfs;
 mod initrds;
 mod iso;
 mod kernel_file;
+mod linked_crates;
 mod machine;
 mod manifest;
 mod modules;

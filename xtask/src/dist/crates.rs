@@ -1,7 +1,6 @@
 //! The crates that a program is made of: a list for people and tools in the format CycloneDX, by cargo-cyclonedx.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::programs::Program;
-use crate::{cargo_tools, paths, source};
+use crate::{cargo_tools, linked_crates, paths, source};
 
 /// The version that is built where there is no cargo-cyclonedx.
 const VERSION: &str = "0.5.9";
@@ -111,7 +110,7 @@ fn manifests() -> Result<Vec<PathBuf>> {
     struct Package {
         manifest_path: PathBuf,
     }
-    let text = cargo(&["metadata", "--format-version", "1", "--no-deps", "--locked"])?;
+    let text = linked_crates::cargo(&["metadata", "--format-version", "1", "--no-deps", "--locked"])?;
     let metadata: Metadata = serde_json::from_str(&text)?;
     Ok(metadata.packages.into_iter().map(|package| package.manifest_path).collect())
 }
@@ -123,24 +122,8 @@ const USED: &str = "normal";
 
 /// Returns the dependencies of `program` that cargo calls `edges`.
 fn crates(program: &Program, edges: &str) -> Result<BTreeSet<Crate>> {
-    let what = ["tree", "--package", program.package, "--target", program.target, "--edges", edges];
-    let form = ["--prefix", "none", "--format", "{p}", "--locked"];
-    let tree = cargo(&[&what[..], &form].concat())?;
-    Ok(tree.lines().filter_map(name_and_version).filter(|(name, _)| name != program.package).collect())
-}
-
-/// Returns the crate in a line of `cargo tree`: a name, and a version with `v`.
-fn name_and_version(line: &str) -> Option<Crate> {
-    let (name, rest) = line.split_once(" v")?;
-    Some((name.to_owned(), rest.split(' ').next()?.to_owned()))
-}
-
-fn cargo(arguments: &[&str]) -> Result<String> {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let output = cargo.args(arguments).current_dir(paths::root()).output().context("cannot run cargo")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "cargo {} failed: {}", arguments[0], said.trim());
-    Ok(String::from_utf8(output.stdout)?)
+    let tree = linked_crates::tree(program.package, program.target, edges)?;
+    Ok(tree.into_iter().filter(|(name, _)| name != program.package).collect())
 }
 
 /// A list of CycloneDX, as far as it is checked.

@@ -1,7 +1,7 @@
 //! Says whether this machine can run Vidar, before it is tried: `vidarctl doctor`. Under Vidar it says what is seen there.
 //!
 //! Each check is a function of a [`Machine`], which a test can make up. Where Vidar itself decides, the check asks the same
-//! code of `vidar-core`, so that it comes to the same answer in the same words.
+//! code of `vidar-core`, so that both decide alike and print the same sentence.
 //!
 //! | file | what it is for |
 //! |---|---|
