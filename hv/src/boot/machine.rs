@@ -19,6 +19,7 @@ use vidar_core::policy::cpuid::Policy;
 use vidar_core::policy::msr;
 use vidar_core::vmm::machine::{Host, Machine, Startup};
 use vidar_core::vmm::memory::GuestMemory;
+use vidar_core::vmm::observer::Wanted;
 use vidar_core::vmm::update::MicrocodeUpdate;
 use x86_64::registers::control::Cr3;
 
@@ -118,6 +119,7 @@ pub fn make<E: Extension>(
             cpus: cpus.all,
             log: debug::log::read,
         },
+        wanted: Wanted { check: options.check },
         cpuid: Policy {
             features: extension.features(),
             hypervisor_bit: options.hypervisor_bit,

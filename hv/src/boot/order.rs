@@ -17,13 +17,12 @@ use vidar_core::loader::{multiboot1, multiboot2};
 use vidar_core::mem::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
 use vidar_core::mem::layout::direct;
 use vidar_core::vmm::entry::Begin;
-use vidar_core::vmm::run;
 
 use super::{consoles, linux, machine, multiboot};
 use crate::arch::{apic, cpuid, instructions, stop};
 use crate::cpus::cpu::{Cpu, Stacks};
-use crate::cpus::end::end;
 use crate::cpus::further;
+use crate::cpus::inside::run_to_end;
 use crate::debug::log as console;
 use crate::debug::version::RELEASE;
 use crate::extension::Extension;
@@ -169,8 +168,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let own = Own { frames, selectors: cpu.selectors(), percpu: cpu.percpu() };
     let mut vcpu = cpus.extension.cpu(&common, &own, Begin::Kernel(state))?;
     stop::arm(cpus.all.len() == 1 || cpus.extension.survives_init());
-    let (stop, exit) = run::run(&mut vcpu, machine);
-    end(&mut vcpu, machine, stop, &exit)
+    run_to_end(&mut vcpu, machine)
 }
 
 /// Takes an annex for Vidar if its region has too little memory for all CPUs and all of the second stage. Does nothing

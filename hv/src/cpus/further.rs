@@ -13,13 +13,12 @@ use vidar_core::mem::addr::Hpa;
 use vidar_core::vmm::entry::Begin;
 use vidar_core::vmm::machine::{Machine, Startup};
 use vidar_core::vmm::percpu::PerCpu;
-use vidar_core::vmm::run;
 use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::x86::icr::{Destination, Message};
 
 use super::ap::{Slot, Trampoline};
 use super::cpu::{self, Cpu};
-use super::end::end;
+use super::inside::run_to_end;
 use crate::arch::{apic, instructions};
 use crate::extension::Extension;
 use crate::firmware::cpu_list::CpuList;
@@ -302,8 +301,7 @@ fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: Begin<Wa
     match extension.cpu(common, &own, begin) {
         Ok(mut vcpu) => {
             further.ready.call_once(|| Ok(()));
-            let (stop, exit) = run::run(&mut vcpu, machine);
-            end(&mut vcpu, machine, stop, &exit)
+            run_to_end(&mut vcpu, machine)
         }
         Err(refusal) => {
             // After boot nobody waits for the refusal, so the log alone reports that the CPU does not come up.

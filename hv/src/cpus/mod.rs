@@ -6,9 +6,11 @@
 //! | [`further`] | Finds the further CPUs, starts them, compares them with the boot CPU, and puts them under Vidar. |
 //! | `ap.S` | The code at which a further CPU begins after a start-up IPI. |
 //! | [`ap`] | Copies that code to its page, and fills in the fields that it reads. |
+//! | [`inside`] | Runs the guest on a CPU, and watches it as the boot options want. |
 //! | [`end`] | Ends the guest on a CPU: with a crash report, and then as `on-crash` says. |
 
 pub mod ap;
 pub mod cpu;
 pub mod end;
 pub mod further;
+pub mod inside;

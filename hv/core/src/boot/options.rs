@@ -139,6 +139,12 @@ options! {
         "halt" => Some(OnCrash::Halt), "Stop when the guest crashes, to read the report";
         "reset" => Some(OnCrash::Reset), "Reset when the guest crashes, as usual";
     }
+
+    /// With `on` Vidar asks the manual's rules for entering the guest before each entry, and logs those that are broken.
+    "check" => check: bool = false, "off" {
+        "on" => true, "Check the manual's rules before each entry";
+        "off" => false;
+    }
 }
 
 /// A warning about a word of the command line that was not understood and has no effect. It is displayed as a sentence

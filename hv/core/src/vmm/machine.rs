@@ -8,6 +8,7 @@ use spin::Mutex;
 use vidar_abi::{Commit, Vendor};
 
 use super::memory::GuestMemory;
+use super::observer::Wanted;
 use super::percpu::PerCpu;
 use super::update::LoadMicrocode;
 use super::vcpu::Vcpu;
@@ -54,6 +55,8 @@ pub struct Host {
 pub struct Machine<V: Vcpu, T> {
     /// What hypercalls report.
     pub host: Host,
+    /// What the boot options want observed.
+    pub wanted: Wanted,
     /// The policy for the guest's CPUID.
     pub cpuid: Policy,
     /// The tables of the MSRs that do not pass through to the CPU.

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`run`] | The loop: runs the guest, answers its exit, and applies the answer. |
 //! | [`exit`] | The reasons for exits, the same for both vendors. |
+//! | [`observer`] | The seam to what watches the guest. |
+//! | [`check`] | Asks the rules for entering the guest before each entry. |
 //! | [`outcome`] | How the guest goes on after an exit. |
 //! | [`vcpu`] | The seam between vendors: what a virtual CPU can do. |
 //! | [`processor`] | The seam to the physical CPU: the instructions that Vidar executes for the guest. |
@@ -27,6 +29,7 @@
 //! | [`crash`] | Writes the guest's state as the text of a crash report. |
 
 pub mod apic;
+pub mod check;
 pub mod controls;
 pub mod cpu_state;
 pub mod crash;
@@ -40,6 +43,7 @@ pub mod machine;
 pub mod memory;
 pub mod microcode;
 pub mod msr;
+pub mod observer;
 pub mod outcome;
 pub mod percpu;
 pub mod processor;

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use super::exit::{Exit, Violation};
 use super::machine::{Machine, RUNS_VIDAR, Startup};
 use super::memory::Touch;
+use super::observer::Observer;
 use super::outcome::{Exception, Outcome, REFUSE, Stop};
 use super::vcpu::Vcpu;
 use super::{apic, hypercall, msr};
@@ -15,15 +16,27 @@ use crate::policy::{cpuid, xcr0};
 use crate::x86::msr::Fault;
 use crate::x86::registers::Register;
 
-/// Runs the guest on `vcpu` until it cannot go on. Returns the reason, and the last exit.
-pub fn run<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> (Stop, Exit<V::ControlWrite>) {
+/// Runs the guest on `vcpu` until it cannot go on, and tells `observer` of what happens. Returns the reason, and the last
+/// exit.
+pub fn run<V: Vcpu, T: TableMemory>(
+    vcpu: &mut V,
+    machine: &Machine<V, T>,
+    observer: &mut impl Observer<V>,
+) -> (Stop, Exit<V::ControlWrite>) {
     loop {
+        observer.before_entry(vcpu);
         let exit = vcpu.run();
         vcpu.percpu().counters.count(exit.kind());
-        let outcome = answer(vcpu, machine, &exit);
+        let mut outcome = match observer.after_exit(vcpu, &exit) {
+            Some(outcome) => outcome,
+            None => answer(vcpu, machine, &exit),
+        };
         // Checked here and not in `apply`, because the compiler knows the outcome of frequent exits here.
         if let Outcome::Stop(stop) = outcome {
-            return (stop, exit);
+            match observer.before_stop(vcpu, stop, &exit) {
+                Some(instead) => outcome = instead,
+                None => return (stop, exit),
+            }
         }
         apply(vcpu, outcome);
     }

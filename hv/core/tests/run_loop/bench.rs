@@ -23,6 +23,7 @@ use vidar_core::svm::msrs::MSRS as SVM;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::machine::{Host, Machine, Startup};
 use vidar_core::vmm::memory::GuestMemory;
+use vidar_core::vmm::observer::{Observer, Unobserved, Wanted};
 use vidar_core::vmm::outcome::{Outcome, Stop};
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::processor::Processor;
@@ -165,6 +166,7 @@ impl Bench {
                     (position, 2)
                 },
             },
+            wanted: Wanted::default(),
             cpuid: Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 },
             msrs,
             startup,
@@ -198,8 +200,17 @@ impl Bench {
 
     /// Runs the loop through `exits`, and returns how it ended and what was done to the CPU.
     pub fn run(&mut self, exits: &[Exit]) -> ((Stop, Exit), Vec<Action>) {
+        self.run_observed(exits, &mut Unobserved)
+    }
+
+    /// Runs the loop as [`Bench::run`] does, and tells `observer`.
+    pub fn run_observed(
+        &mut self,
+        exits: &[Exit],
+        observer: &mut impl Observer<FakeCpu>,
+    ) -> ((Stop, Exit), Vec<Action>) {
         self.cpu.script = exits.iter().copied().collect();
-        let end = run::run(&mut self.cpu, &self.machine);
+        let end = run::run(&mut self.cpu, &self.machine, observer);
         (end, std::mem::take(&mut self.cpu.did))
     }
 

@@ -7,6 +7,7 @@ mod controls;
 mod cpu;
 mod memory;
 mod microcode;
+mod observer;
 mod startup;
 
 use vidar_core::mem::addr::Gpa;

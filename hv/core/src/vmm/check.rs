@@ -1,0 +1,63 @@
+//! Asks the rules for entering the guest before each entry, and reports each broken rule once.
+
+use super::vcpu::Vcpu;
+
+/// The most different rules that are reported for one CPU. A state that breaks more is wrong from the ground up.
+const REPORTED: usize = 16;
+
+/// The check of one CPU.
+#[derive(Debug, Default)]
+pub struct Check {
+    /// The numbers of the rules that have been reported, and empty names.
+    reported: [&'static str; REPORTED],
+}
+
+impl Check {
+    /// Asks all rules about the state of `vcpu`, and logs those that it breaks and that have not been logged before.
+    #[cold]
+    pub fn ask<V: Vcpu>(&mut self, vcpu: &V) {
+        let index = vcpu.percpu().index;
+        vcpu.broken_rules(&mut |rule| {
+            if self.is_new(rule.id) {
+                log::error!("the check before an entry on CPU {index}: {rule}");
+            }
+        });
+    }
+
+    /// Returns true if the rule `id` has not been reported yet, and notes that it has been now. Returns false if there is
+    /// no room for another rule.
+    fn is_new(&mut self, id: &'static str) -> bool {
+        let known = self.reported.iter_mut().find(|known| known.is_empty() || **known == id);
+        match known {
+            Some(free) if free.is_empty() => {
+                *free = id;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_is_new_once() {
+        let mut check = Check::default();
+        assert!(check.is_new("C1"));
+        assert!(check.is_new("G2"));
+        assert!(!check.is_new("C1"));
+        assert!(!check.is_new("G2"));
+    }
+
+    #[test]
+    fn rules_beyond_the_room_are_not_reported() {
+        const NAMES: [&str; REPORTED + 1] =
+            ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b", "c", "d", "e", "f", "g"];
+        let mut check = Check::default();
+        let new: Vec<bool> = NAMES.iter().map(|name| check.is_new(name)).collect();
+        assert_eq!(new.iter().filter(|new| **new).count(), REPORTED);
+        assert!(!new[REPORTED]);
+    }
+}
