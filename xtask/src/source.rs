@@ -2,6 +2,7 @@
 //! then give the same programs and images, wherever and whenever these are made.
 
 use std::env;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -53,22 +54,53 @@ fn parse_date(text: &str) -> Result<u64> {
     Ok(date)
 }
 
-/// Runs git in the checkout. Returns what it prints, or `None` if it fails or this is not a checkout. A source that was
-/// unpacked into a folder of another project's checkout is none either.
+/// Runs git in this checkout, as [`git_in`] does.
 fn git(arguments: &[&str]) -> Option<String> {
-    let root = paths::root();
+    git_in(&paths::root(), arguments)
+}
+
+/// Runs git in the checkout `root`. Returns what it prints, or `None` if it fails or `root` is not a checkout. A source
+/// that was unpacked into a folder of another project's checkout is none either.
+fn git_in(root: &Path, arguments: &[&str]) -> Option<String> {
     if !root.join(".git").exists() {
         return None;
     }
-    // Without this option git may write its index, and disturb another git that works at the same time.
-    let git = Command::new("git").arg("--no-optional-locks").arg("-C").arg(root).args(arguments).output();
+    // Git refuses to read another user's checkout, since its settings can name programs. Whoever runs this program as
+    // root in a user's checkout, by sudo, runs what the checkout says already.
+    let trust = format!("safe.directory={}", root.display());
+    // Without --no-optional-locks git may write its index, and disturb another git that works at the same time.
+    let git = Command::new("git")
+        .arg("--no-optional-locks")
+        .args(["-c", &trust, "-C"])
+        .arg(root)
+        .args(arguments)
+        .output();
     let output = git.ok().filter(|output| output.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim_end().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::chown;
+
     use super::*;
+
+    #[test]
+    fn the_commit_of_another_users_checkout_is_known() {
+        const ANOTHER: u32 = 12345;
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let make = |arguments: &[&str]| {
+            let mut git = Command::new("git");
+            git.arg("-C").arg(root).args(["-c", "user.name=a", "-c", "user.email=b"]).args(arguments);
+            assert!(git.output().unwrap().status.success(), "{arguments:?}");
+        };
+        make(&["init", "--quiet"]);
+        make(&["commit", "--quiet", "--allow-empty", "--message", "first"]);
+        // Only root can give its files away. As another user this test reads a checkout of that user's own.
+        let _ = [root.to_path_buf(), root.join(".git")].map(|path| chown(path, Some(ANOTHER), None));
+        assert_eq!(git_in(root, &["log", "-1", "--format=%s"]).as_deref(), Some("first"));
+    }
 
     #[test]
     fn a_date_is_a_number_of_seconds_from_1980_on() {
