@@ -12,6 +12,7 @@ const CORE: Rooms = &[
     ("loader", &["firmware", "linux", "console", "mem"]),
     ("firmware", &["mem"]),
     ("linux", &["mem"]),
+    ("kernel", &["vmm", "policy", "mem", "x86"]),
     ("vmx", &["vmm", "policy", "mem", "x86"]),
     ("svm", &["vmm", "policy", "mem", "x86"]),
     ("vmm", &["policy", "mem", "x86"]),
