@@ -6,9 +6,10 @@ use std::ops::Range;
 use proptest::prelude::*;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
+use vidar_core::mem::level::{ENTRIES, Level};
 use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
-use vidar_core::mem::stage2::{ENTRIES, Format, Leaf, Level, MapError, PageAccess, SecondStage, TableMemory};
+use vidar_core::mem::stage2::{Format, Leaf, MapError, PageAccess, SecondStage, Table, TableMemory};
 use vidar_core::svm::npt::Npt;
 use vidar_core::vmx::ept::Ept;
 
@@ -36,16 +37,16 @@ impl TableMemory for Tables {
         Some(Hpa(self.next))
     }
 
-    fn free(&mut self, table: Hpa) {
-        assert!(self.tables.remove(&table.0).is_some(), "{table} freed twice");
+    fn free(&mut self, table: Table) {
+        assert!(self.tables.remove(&table.address().0).is_some(), "{table:?} freed twice");
     }
 
-    fn read(&self, table: Hpa, index: usize) -> u64 {
-        self.tables[&table.0][index]
+    fn read(&self, table: Table, index: usize) -> u64 {
+        self.tables[&table.address().0][index]
     }
 
-    fn write(&mut self, table: Hpa, index: usize, entry: u64) {
-        self.tables.get_mut(&table.0).unwrap()[index] = entry;
+    fn write(&mut self, table: Table, index: usize, entry: u64) {
+        self.tables.get_mut(&table.address().0).unwrap()[index] = entry;
     }
 }
 
@@ -102,8 +103,7 @@ fn probes(identity: &Identity, random: &[u64]) -> Vec<Gpa> {
     let edges = [0, 0x8_0000, 0xa_0000, MIB, 2 * MIB, 1 << 30, END];
     let hidden = identity.hidden.iter().flat_map(|range| [range.start.0, range.end.0]);
     let hidden = hidden.chain(identity.watched.map(|page| page.0));
-    let moved = identity.moved.iter().flat_map(|moved| moved.pages()).map(|page| page.0);
-    let hidden = hidden.chain(moved);
+    let hidden = hidden.chain(identity.moved.iter().flat_map(|moved| moved.pages()).map(|page| page.0));
     let near = edges.into_iter().chain(hidden).chain(random.iter().map(|at| at & !(2 * MIB - 1)));
     let near = near.flat_map(|edge| [edge.saturating_sub(PAGE_SIZE), edge.saturating_sub(1), edge, edge + 1]);
     let all = near.chain(random.iter().copied());
@@ -167,7 +167,7 @@ impl Touches {
 fn access<F: Format>(stage2: &SecondStage<F>, tables: &Tables, gpa: Gpa) -> Option<PageAccess> {
     let (mut table, mut level) = (stage2.root(), Level::Pml4);
     loop {
-        let entry = tables.read(table, level.index(gpa));
+        let entry = tables.tables[&table.0][level.index(gpa)];
         if !F::is_present(entry) || F::is_leaf(entry, level) {
             return F::is_present(entry).then(|| F::access(entry));
         }

@@ -32,7 +32,7 @@ use crate::firmware::cpu_list::CpuList;
 use crate::firmware::sleep;
 use crate::firmware::tables::Tables;
 use crate::host::memory::{BootMemory, HostMemory};
-use crate::host::tables::reclaim_boot_frames;
+use crate::host::tables::{FreeRange, reclaim_boot_frames};
 use crate::host::vcpu::{FrameSet, Own};
 use crate::host::{heap, image};
 
@@ -186,8 +186,11 @@ fn add_memory<E: Extension>(extension: &E, listed: &CpuList<'_>, memory: &mut Bo
     let taken = info.occupied().chain(info.boot_services()).chain([image::region(), listed.place()]);
     let Some(place) = annex::place(plan.beside_region(), taken, heap + rest) else { return };
     // SAFETY: the place is RAM that holds nothing, the direct map covers it, and the guest is not given it.
-    unsafe { heap::add(direct(place.start), heap as usize) };
-    frames.add(place.start + heap..place.end);
+    let free = unsafe {
+        heap::add(direct(place.start), heap as usize);
+        FreeRange::new(place.start + heap..place.end)
+    };
+    frames.add(free);
     plan.keep(place, "for all CPUs and all memory");
 }
 

@@ -5,6 +5,7 @@
     reason = "page tables are built and loaded here, and frames are reached through the direct map"
 )]
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use vidar_core::mem::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
@@ -38,7 +39,29 @@ impl Direct {
     }
 }
 
+/// A range of Vidar's own memory that nothing uses, for the pool of frames.
+#[derive(Debug)]
+pub struct FreeRange(Range<Hpa>);
+
+impl FreeRange {
+    /// Returns the range as a free one.
+    ///
+    /// # Safety
+    /// The direct map has the range writable, and nothing uses it or will be given it in another way.
+    pub const unsafe fn new(range: Range<Hpa>) -> Self {
+        Self(range)
+    }
+}
+
+impl From<FreeRange> for Range<Hpa> {
+    fn from(free: FreeRange) -> Self {
+        free.0
+    }
+}
+
 impl FrameMemory for Direct {
+    type Free = FreeRange;
+
     fn zero(&mut self, frame: Hpa) {
         // SAFETY: the frame comes from a pool of Vidar's own memory, which the direct map has writable.
         unsafe { Self::word(frame, 0).write_bytes(0, 512) };
@@ -71,7 +94,8 @@ unsafe impl FrameAllocator<Size4KiB> for Allocator<'_> {
 pub fn frames() -> Frames {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     assert!(!TAKEN.swap(true, Ordering::Relaxed), "the free frames are in a pool already");
-    FramePool::new(Direct(()), image::free_frames())
+    // SAFETY: the frames are the rest of Vidar's region, which nothing has used so far, and only this call takes them.
+    FramePool::new(Direct(()), unsafe { FreeRange::new(image::free_frames()) })
 }
 
 /// Adds the frames of the trampoline's page tables and stack to `pool`.
@@ -79,8 +103,9 @@ pub fn frames() -> Frames {
 /// # Safety
 /// This CPU runs on Vidar's own page tables and on another stack, and this is the first call.
 pub unsafe fn reclaim_boot_frames(pool: &mut Frames) {
-    let boot = image::boot_frames();
-    (boot.start.0..boot.end.0).step_by(PAGE_SIZE as usize).for_each(|frame| pool.free(Hpa(frame)));
+    // SAFETY: the caller promises that this CPU has left the trampoline's page tables and stack, and that this is the
+    // first call.
+    pool.add_first(unsafe { FreeRange::new(image::boot_frames()) });
 }
 
 /// Vidar's memory has too few free frames.

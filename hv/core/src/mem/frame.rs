@@ -3,10 +3,13 @@
 use core::ops::Range;
 
 use super::addr::{Hpa, PAGE_SIZE};
-use super::stage2::TableMemory;
+use super::stage2::{Table, TableMemory};
 
 /// The memory that frames lie in. A frame has 512 words of eight bytes.
 pub trait FrameMemory {
+    /// A range of this memory that nothing else uses.
+    type Free: Into<Range<Hpa>>;
+
     /// Fills the frame at `frame` with zeros.
     fn zero(&mut self, frame: Hpa);
     /// Writes the word at `index` of the frame at `frame`.
@@ -27,8 +30,8 @@ pub struct FramePool<M> {
 
 impl<M: FrameMemory> FramePool<M> {
     /// Returns a pool of the whole pages in `range`.
-    pub fn new(memory: M, range: Range<Hpa>) -> Self {
-        let fresh = whole_pages(range);
+    pub fn new(memory: M, range: M::Free) -> Self {
+        let fresh = whole_pages(range.into());
         let free = ((fresh.end.0 - fresh.start.0) / PAGE_SIZE) as usize;
         Self { memory, fresh, returned: None, free }
     }
@@ -70,17 +73,27 @@ impl<M: FrameMemory> FramePool<M> {
     }
 
     /// Adds the whole pages in `range`. The frames that the pool has already are handed out first.
-    pub fn add(&mut self, range: Range<Hpa>) {
+    pub fn add(&mut self, range: M::Free) {
         let fresh = core::mem::replace(&mut self.fresh, Hpa(0)..Hpa(0));
         self.free -= ((fresh.end.0 - fresh.start.0) / PAGE_SIZE) as usize;
-        (fresh.start.0..fresh.end.0).step_by(PAGE_SIZE as usize).for_each(|frame| self.free(Hpa(frame)));
-        let more = whole_pages(range);
+        self.free_all(fresh);
+        let more = whole_pages(range.into());
         self.free += ((more.end.0 - more.start.0) / PAGE_SIZE) as usize;
         self.fresh = more;
     }
 
-    /// Takes back a frame that this pool has handed out and that is no longer used.
-    pub fn free(&mut self, frame: Hpa) {
+    /// Adds the whole pages in `range`. They are handed out before the other frames.
+    pub fn add_first(&mut self, range: M::Free) {
+        self.free_all(whole_pages(range.into()));
+    }
+
+    /// Puts the pages of `frames` on the list.
+    fn free_all(&mut self, frames: Range<Hpa>) {
+        (frames.start.0..frames.end.0).step_by(PAGE_SIZE as usize).for_each(|frame| self.free(Hpa(frame)));
+    }
+
+    /// Puts a frame that is not used on the list.
+    fn free(&mut self, frame: Hpa) {
         self.memory.write(frame, 0, self.returned.map_or(0, |next| next.0));
         self.returned = Some(frame);
         self.free += 1;
@@ -90,11 +103,6 @@ impl<M: FrameMemory> FramePool<M> {
     pub fn available(&self) -> usize {
         self.free
     }
-
-    /// Returns the memory that the frames lie in.
-    pub fn memory(&mut self) -> &mut M {
-        &mut self.memory
-    }
 }
 
 impl<M: FrameMemory> TableMemory for FramePool<M> {
@@ -102,16 +110,16 @@ impl<M: FrameMemory> TableMemory for FramePool<M> {
         Self::allocate(self)
     }
 
-    fn free(&mut self, table: Hpa) {
-        Self::free(self, table);
+    fn free(&mut self, table: Table) {
+        Self::free(self, table.address());
     }
 
-    fn read(&self, table: Hpa, index: usize) -> u64 {
-        self.memory.read(table, index)
+    fn read(&self, table: Table, index: usize) -> u64 {
+        self.memory.read(table.address(), index)
     }
 
-    fn write(&mut self, table: Hpa, index: usize, entry: u64) {
-        self.memory.write(table, index, entry);
+    fn write(&mut self, table: Table, index: usize, entry: u64) {
+        self.memory.write(table.address(), index, entry);
     }
 }
 
@@ -129,6 +137,8 @@ mod tests {
     use super::*;
 
     impl FrameMemory for BTreeMap<u64, u64> {
+        type Free = Range<Hpa>;
+
         fn zero(&mut self, frame: Hpa) {
             self.insert(frame.0, 0);
         }
@@ -150,6 +160,15 @@ mod tests {
         assert_eq!(rest, [0x3000, 0x2000, 0x10_1000, 0x10_2000].map(Hpa));
         pool.free(first);
         assert_eq!((pool.available(), pool.allocate()), (1, Some(first)));
+    }
+
+    #[test]
+    fn frames_that_are_added_first_are_handed_out_first_and_leave_the_others_together() {
+        let mut pool = FramePool::new(BTreeMap::new(), Hpa(0x4000)..Hpa(0x7000));
+        pool.add_first(Hpa(0x1000)..Hpa(0x3000));
+        assert_eq!(pool.available(), 5);
+        assert_eq!([pool.allocate(), pool.allocate()], [0x2000, 0x1000].map(|frame| Some(Hpa(frame))));
+        assert_eq!(pool.allocate_run(3), Some(Hpa(0x4000)));
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 //! | [`ranges`] | Sets of physical addresses: which memory is free, and where something fits. |
 //! | [`map`] | The machine's memory map as its firmware describes it, and as the guest gets it. |
 //! | [`frame`] | Hands out the 4 KiB frames that hold Vidar's tables and stacks. |
+//! | [`level`] | The levels of page tables, by the manuals' names. |
 //! | [`stage2`] | The second-stage page table, with the same code for both vendors. |
 //! | [`identity`] | Decides what the second stage maps at each address: the machine as it is, except for hidden and moved memory. |
 //! | [`moved`] | The guest pages that lie elsewhere, because something of Vidar's is in their place. |
@@ -21,6 +22,7 @@ pub mod encryption;
 pub mod frame;
 pub mod identity;
 pub mod layout;
+pub mod level;
 pub mod map;
 pub mod moved;
 pub mod mtrr;

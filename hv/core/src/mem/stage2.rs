@@ -8,6 +8,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use super::addr::{Gpa, Hpa, PageSize};
+pub use super::level::{ENTRIES, Level};
 use super::mtrr::MemoryType;
 
 bitflags::bitflags! {
@@ -23,57 +24,8 @@ bitflags::bitflags! {
     }
 }
 
-/// Number of entries in a table of any level.
-pub const ENTRIES: usize = 512;
-
 /// The end of the guest-physical addresses that four levels can translate: 256 TiB.
 pub const REACH: u64 = 1 << 48;
-
-/// A level of tables, by the manuals' names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// PML4, the root, whose entries only point to tables.
-    Pml4,
-    /// Page-directory-pointer table, with 1 GiB for each entry.
-    Pdpt,
-    /// Page directory, with 2 MiB for each entry.
-    Pd,
-    /// Page table, with 4 KiB for each entry, all of which map pages.
-    Pt,
-}
-
-impl Level {
-    /// Returns the index of the entry for `gpa` in a table of this level.
-    pub const fn index(self, gpa: Gpa) -> usize {
-        let shift = match self {
-            Self::Pml4 => 39,
-            Self::Pdpt => 30,
-            Self::Pd => 21,
-            Self::Pt => 12,
-        };
-        (gpa.0 >> shift) as usize % ENTRIES
-    }
-
-    /// Returns the size of the page that an entry can map; `None` for the root.
-    pub const fn page_size(self) -> Option<PageSize> {
-        match self {
-            Self::Pml4 => None,
-            Self::Pdpt => Some(PageSize::Size1G),
-            Self::Pd => Some(PageSize::Size2M),
-            Self::Pt => Some(PageSize::Size4K),
-        }
-    }
-
-    /// Returns the level of the tables that entries can point to; `None` if they can only map pages.
-    pub const fn below(self) -> Option<Self> {
-        match self {
-            Self::Pml4 => Some(Self::Pdpt),
-            Self::Pdpt => Some(Self::Pd),
-            Self::Pd => Some(Self::Pt),
-            Self::Pt => None,
-        }
-    }
-}
 
 /// The page that an entry maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,19 +72,53 @@ pub trait Format {
     fn access(entry: u64) -> PageAccess;
 }
 
+/// A frame that [`TableMemory::allocate`] has returned to a [`SecondStage`]. Only that makes one. So no other code can
+/// have a [`TableMemory`] change or free a frame:
+///
+/// ```compile_fail
+/// use vidar_core::mem::addr::Hpa;
+/// use vidar_core::mem::stage2::{Table, TableMemory};
+///
+/// fn free(memory: &mut impl TableMemory) {
+///     memory.free(Table(Hpa(0)));
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table(Hpa);
+
+impl Table {
+    /// Returns the address of the frame.
+    pub const fn address(self) -> Hpa {
+        self.0
+    }
+}
+
 /// The memory that tables lie in.
 pub trait TableMemory {
     /// Returns a zeroed frame of 4 KiB, or `None` if none is left.
     fn allocate(&mut self) -> Option<Hpa>;
 
-    /// Takes back a frame that [`TableMemory::allocate`] has returned.
-    fn free(&mut self, table: Hpa);
+    /// Takes back the frame of a table that no entry points to.
+    fn free(&mut self, table: Table);
 
-    /// Returns the entry at `index`, less than [`ENTRIES`], of such a frame.
-    fn read(&self, table: Hpa, index: usize) -> u64;
+    /// Returns the entry at `index`, less than [`ENTRIES`], of a table.
+    fn read(&self, table: Table, index: usize) -> u64;
 
     /// Replaces an entry in a single store, because CPUs walk the table meanwhile.
-    fn write(&mut self, table: Hpa, index: usize, entry: u64);
+    fn write(&mut self, table: Table, index: usize, entry: u64);
+}
+
+/// Returns a new table, or `None` if no frame is left.
+fn allocate(memory: &mut impl TableMemory) -> Option<Table> {
+    memory.allocate().map(Table)
+}
+
+/// Takes a frame whose words are all `word`, for a page that the second stage maps. Returns its address, or `None` if
+/// no frame is left.
+pub fn page_of(memory: &mut impl TableMemory, word: u64) -> Option<Hpa> {
+    let page = allocate(memory)?;
+    (0..ENTRIES).for_each(|index| memory.write(page, index, word));
+    Some(page.0)
 }
 
 /// The reasons why a page could not be mapped.
@@ -156,19 +142,19 @@ struct Filler {
     /// The page that every address is translated to.
     page: Hpa,
     /// The PDPT, the PD and the PT.
-    tables: [Hpa; 3],
+    tables: [Table; 3],
 }
 
 impl Filler {
     /// Returns true if `table` is one of these tables.
-    fn has(&self, table: Hpa) -> bool {
+    fn has(&self, table: Table) -> bool {
         self.tables.contains(&table)
     }
 }
 
 /// A second-stage table. It does not own its memory: all calls must be given the same `memory`.
 pub struct SecondStage<F> {
-    root: Hpa,
+    root: Table,
     largest: PageSize,
     filler: Option<Filler>,
     format: PhantomData<F>,
@@ -180,7 +166,7 @@ impl<F: Format> SecondStage<F> {
     /// # Errors
     /// [`MapError::OutOfTables`] if no frame is left for the root.
     pub fn new(memory: &mut impl TableMemory, largest: PageSize) -> Result<Self, MapError> {
-        let root = memory.allocate().ok_or(MapError::OutOfTables)?;
+        let root = allocate(memory).ok_or(MapError::OutOfTables)?;
         Ok(Self { root, largest, filler: None, format: PhantomData })
     }
 
@@ -189,11 +175,11 @@ impl<F: Format> SecondStage<F> {
     /// # Errors
     /// [`MapError::OutOfTables`] if fewer than three frames are left.
     pub fn fill_with(&mut self, memory: &mut impl TableMemory, page: Hpa) -> Result<(), MapError> {
-        let mut table = || memory.allocate().ok_or(MapError::OutOfTables);
+        let mut table = || allocate(memory).ok_or(MapError::OutOfTables);
         let tables = [table()?, table()?, table()?];
         let [pdpt, pd, pt] = tables;
         let leaf = F::leaf(page, PageSize::Size4K, MemoryType::WriteBack, PageAccess::all());
-        for (table, entry) in [(pdpt, F::table(pd)), (pd, F::table(pt)), (pt, leaf)] {
+        for (table, entry) in [(pdpt, F::table(pd.0)), (pd, F::table(pt.0)), (pt, leaf)] {
             (0..ENTRIES).for_each(|index| memory.write(table, index, entry));
         }
         self.filler = Some(Filler { page, tables });
@@ -210,7 +196,7 @@ impl<F: Format> SecondStage<F> {
             let entry = memory.read(table, index);
             let filling = below.next().map_or_else(
                 || F::leaf(filler.page, PageSize::Size4K, MemoryType::WriteBack, PageAccess::all()),
-                F::table,
+                |table| F::table(table.0),
             );
             if !F::is_present(entry) {
                 memory.write(table, index, filling);
@@ -219,17 +205,17 @@ impl<F: Format> SecondStage<F> {
             if F::is_leaf(entry, level) {
                 return;
             }
-            table = F::address(entry);
+            table = Table(F::address(entry));
         }
     }
 
-    fn fills(&self, table: Hpa) -> bool {
+    fn fills(&self, table: Table) -> bool {
         self.filler.is_some_and(|filler| filler.has(table))
     }
 
     /// Returns the address of the root table, for the register that holds it.
     pub const fn root(&self) -> Hpa {
-        self.root
+        self.root.0
     }
 
     /// Returns the largest page that the table can map.
@@ -271,10 +257,10 @@ impl<F: Format> SecondStage<F> {
                 return if same { Ok(size) } else { Err(MapError::Occupied(gpa)) };
             }
             table = if present {
-                F::address(entry)
+                Table(F::address(entry))
             } else {
-                let below = memory.allocate().ok_or(MapError::OutOfTables)?;
-                memory.write(table, index, F::table(below));
+                let below = allocate(memory).ok_or(MapError::OutOfTables)?;
+                memory.write(table, index, F::table(below.0));
                 below
             };
             if self.fills(table) {
@@ -304,7 +290,7 @@ impl<F: Format> SecondStage<F> {
                 let page = F::address(entry).align_down(size.bytes());
                 return Some((page + offset, size, F::memory_type(entry, size)));
             }
-            table = F::address(entry);
+            table = Table(F::address(entry));
             level = level.below()?;
         }
     }
@@ -326,7 +312,7 @@ impl<F: Format> SecondStage<F> {
     fn retype_table(
         &self,
         memory: &mut impl TableMemory,
-        table: Hpa,
+        table: Table,
         level: Level,
         uniform: &impl Fn(Range<Hpa>) -> Option<MemoryType>,
     ) {
@@ -337,7 +323,7 @@ impl<F: Format> SecondStage<F> {
             }
             let below = level.below();
             let Some(size) = level.page_size().filter(|_| F::is_leaf(entry, level)) else {
-                let next = F::address(entry);
+                let next = Table(F::address(entry));
                 if let Some(below) = below.filter(|_| !self.fills(next)) {
                     self.retype_table(memory, next, below, uniform);
                 }
@@ -348,7 +334,7 @@ impl<F: Format> SecondStage<F> {
             let divided = if wanted.is_none() { Self::divide(memory, entry, level, size) } else { None };
             if let (Some(divided), Some(below)) = (divided, below) {
                 self.retype_table(memory, divided, below, uniform);
-                memory.write(table, index, F::table(divided));
+                memory.write(table, index, F::table(divided.0));
                 continue;
             }
             let memory_type = wanted.unwrap_or(MemoryType::Uncacheable);
@@ -360,9 +346,9 @@ impl<F: Format> SecondStage<F> {
 
     /// Returns a table that translates like the leaf `entry` of `level`; `None` if there is no smaller page or no
     /// frame.
-    fn divide(memory: &mut impl TableMemory, entry: u64, level: Level, size: PageSize) -> Option<Hpa> {
+    fn divide(memory: &mut impl TableMemory, entry: u64, level: Level, size: PageSize) -> Option<Table> {
         let below = level.below()?.page_size()?;
-        let table = memory.allocate()?;
+        let table = allocate(memory)?;
         let page = F::address(entry).align_down(size.bytes());
         let (memory_type, access) = (F::memory_type(entry, size), F::access(entry));
         for index in 0..ENTRIES {
@@ -378,7 +364,7 @@ impl<F: Format> SecondStage<F> {
         self.clear_table(memory, self.root, Level::Pml4);
     }
 
-    fn clear_table(&self, memory: &mut impl TableMemory, table: Hpa, level: Level) {
+    fn clear_table(&self, memory: &mut impl TableMemory, table: Table, level: Level) {
         for index in 0..ENTRIES {
             let entry = memory.read(table, index);
             if !F::is_present(entry) {
@@ -386,7 +372,7 @@ impl<F: Format> SecondStage<F> {
             }
             // The entry is cleared first, so that no CPU walks into a table that is being freed.
             memory.write(table, index, 0);
-            let next = F::address(entry);
+            let next = Table(F::address(entry));
             if let Some(below) = level.below().filter(|_| !F::is_leaf(entry, level) && !self.fills(next)) {
                 self.clear_table(memory, next, below);
                 memory.free(next);

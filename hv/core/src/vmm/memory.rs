@@ -7,7 +7,7 @@ use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use crate::mem::identity::Identity;
 use crate::mem::mtrr::{MemoryType, Mtrrs};
 use crate::mem::ranges::RangeSet;
-use crate::mem::stage2::{ENTRIES, Format, Leaf, MapError, SecondStage, TableMemory};
+use crate::mem::stage2::{self, Format, Leaf, MapError, SecondStage, TableMemory};
 
 /// The first MiB, where a PC has its BIOS, its ROMs and its text screen. Operating systems search all of it, and the
 /// fixed-range MTRRs require pages of 4 KiB there, so it is mapped at the start.
@@ -57,8 +57,7 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         shared: bool,
     ) -> Result<Self, MapError> {
         let mut stage2 = SecondStage::new(&mut tables, largest)?;
-        let decoy = tables.allocate().ok_or(MapError::OutOfTables)?;
-        (0..ENTRIES).for_each(|index| tables.write(decoy, index, OPEN_BUS));
+        let decoy = stage2::page_of(&mut tables, OPEN_BUS).ok_or(MapError::OutOfTables)?;
         stage2.fill_with(&mut tables, decoy)?;
         let mut memory = Self { stage2, tables, identity, ram, shared, decoy };
         memory.map_ram()?;

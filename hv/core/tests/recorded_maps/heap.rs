@@ -21,6 +21,7 @@ use vidar_core::mem::layout::HEAP_BYTES;
 use vidar_core::mem::map::MemoryKind;
 use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::mtrr::Mtrrs;
+use vidar_core::mem::stage2::{Table, TableMemory};
 use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmx::ept::Ept;
 
@@ -243,20 +244,20 @@ fn linux(info: &BootInfo<'_>, plan: &MemoryPlan<'_>, kernel: &BzImage) {
 /// Frames for tables. They are not part of the heap.
 struct Frames(Tables);
 
-impl vidar_core::mem::stage2::TableMemory for Frames {
+impl TableMemory for Frames {
     fn allocate(&mut self) -> Option<Hpa> {
         uncounted(|| self.0.allocate())
     }
 
-    fn free(&mut self, table: Hpa) {
+    fn free(&mut self, table: Table) {
         uncounted(|| self.0.free(table));
     }
 
-    fn read(&self, table: Hpa, index: usize) -> u64 {
+    fn read(&self, table: Table, index: usize) -> u64 {
         self.0.read(table, index)
     }
 
-    fn write(&mut self, table: Hpa, index: usize, entry: u64) {
+    fn write(&mut self, table: Table, index: usize, entry: u64) {
         self.0.write(table, index, entry);
     }
 }

@@ -8,7 +8,7 @@ use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
 use vidar_core::mem::map::MemoryMap;
 use vidar_core::mem::mtrr::{MemoryType, Mtrrs};
-use vidar_core::mem::stage2::{ENTRIES, Leaf, MapError, SecondStage, TableMemory};
+use vidar_core::mem::stage2::{ENTRIES, Leaf, MapError, SecondStage, Table, TableMemory};
 use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmx::ept::Ept;
 
@@ -26,8 +26,8 @@ impl Tables {
         Self { tables: Vec::new(), used: 0, limit }
     }
 
-    fn index(table: Hpa) -> usize {
-        (table.0 / PAGE_SIZE) as usize - 1
+    fn index(table: Table) -> usize {
+        (table.address().0 / PAGE_SIZE) as usize - 1
     }
 }
 
@@ -40,16 +40,16 @@ impl TableMemory for Tables {
         })
     }
 
-    fn free(&mut self, table: Hpa) {
+    fn free(&mut self, table: Table) {
         self.used -= 1;
-        assert!(self.tables[Self::index(table)].take().is_some(), "{table} freed twice");
+        assert!(self.tables[Self::index(table)].take().is_some(), "{table:?} freed twice");
     }
 
-    fn read(&self, table: Hpa, index: usize) -> u64 {
+    fn read(&self, table: Table, index: usize) -> u64 {
         self.tables[Self::index(table)].as_ref().unwrap()[index]
     }
 
-    fn write(&mut self, table: Hpa, index: usize, entry: u64) {
+    fn write(&mut self, table: Table, index: usize, entry: u64) {
         self.tables[Self::index(table)].as_mut().unwrap()[index] = entry;
     }
 }

@@ -12,7 +12,7 @@ use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
 use vidar_core::mem::mtrr::{MemoryType, Mtrrs};
 use vidar_core::mem::ranges::RangeSet;
-use vidar_core::mem::stage2::{ENTRIES, Format, Level, TableMemory};
+use vidar_core::mem::stage2::{ENTRIES, Format, Level, Table, TableMemory};
 use vidar_core::mem::view::View;
 use vidar_core::mem::walk::ReadGuest;
 use vidar_core::policy::control::{CR4_SMXE, CR4_VMXE};
@@ -97,16 +97,18 @@ impl TableMemory for Frames {
         Some(REGION.start + index as u64 * PAGE_SIZE)
     }
 
-    fn free(&mut self, table: Hpa) {
-        assert!(self.frames[Self::index(table)].take().is_some(), "{table} is freed twice");
+    fn free(&mut self, table: Table) {
+        let frame = &mut self.frames[Self::index(table.address())];
+        assert!(frame.take().is_some(), "{table:?} is freed twice");
     }
 
-    fn read(&self, table: Hpa, index: usize) -> u64 {
-        self.get(table)[index]
+    fn read(&self, table: Table, index: usize) -> u64 {
+        self.get(table.address())[index]
     }
 
-    fn write(&mut self, table: Hpa, index: usize, entry: u64) {
-        self.frames[Self::index(table)].as_mut().expect("a frame in use")[index] = entry;
+    fn write(&mut self, table: Table, index: usize, entry: u64) {
+        let frame = &mut self.frames[Self::index(table.address())];
+        frame.as_mut().expect("a frame in use")[index] = entry;
     }
 }
 
