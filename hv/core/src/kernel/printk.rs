@@ -99,8 +99,8 @@ impl Layout {
     /// Calls `line` with each of the last `lines` lines, the oldest first, each with the time before it, as the kernel prints
     /// it. The bytes are those of the guest, so they may be anything but a line's end.
     pub fn lines<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, lines: usize, line: &mut dyn FnMut(&[u8])) {
-        let Some(ring) = self.open(view) else { return };
         let lines = lines.min(MAX_LINES);
+        let Some(ring) = self.open(view).filter(|_| lines > 0) else { return };
         let (mut from, mut count, mut skipped) = (ring.head, 0, 0);
         // The numbers of records run on from the tail to the head, in as many bits as a word has beside the state.
         let all = (ring.head.wrapping_sub(ring.tail) & NUMBER).min(ring.descriptor_mask);
@@ -114,12 +114,19 @@ impl Layout {
                 None => skipped += 1,
             }
         }
-        let mut surplus = count.saturating_sub(lines);
-        let last = ring.head.wrapping_sub(from) & NUMBER;
-        for on in 0..=last {
-            let record = ring.record(view, from.wrapping_add(on) & NUMBER);
-            if let Some(record) = record {
-                record.print(view, &mut surplus, line);
+        // The guest may write meanwhile, but there are never more lines than were asked for.
+        let (mut surplus, mut left) = (count.saturating_sub(lines), lines);
+        let mut last_lines = |text: &[u8]| {
+            if surplus > 0 {
+                surplus -= 1;
+            } else if left > 0 {
+                left -= 1;
+                line(text);
+            }
+        };
+        for on in 0..=ring.head.wrapping_sub(from) & NUMBER {
+            if let Some(record) = ring.record(view, from.wrapping_add(on) & NUMBER) {
+                record.print(view, &mut last_lines);
             }
         }
     }
@@ -232,23 +239,15 @@ impl Record {
         1 + self.bytes(view).filter(|byte| *byte == b'\n').count()
     }
 
-    /// Calls `line` with each line but the first `surplus` ones, and takes those from `surplus`.
-    fn print<M: ReadGuest + ?Sized>(
-        self,
-        view: View<'_, M>,
-        surplus: &mut usize,
-        line: &mut dyn FnMut(&[u8]),
-    ) {
+    /// Calls `line` with each line.
+    fn print<M: ReadGuest + ?Sized>(self, view: View<'_, M>, line: &mut dyn FnMut(&[u8])) {
         let mut text = Line::new(self.nanoseconds);
         for byte in self.bytes(view).chain([b'\n']) {
             if byte != b'\n' {
                 text.push(byte);
                 continue;
             }
-            match surplus.checked_sub(1) {
-                Some(rest) => *surplus = rest,
-                None => line(text.bytes()),
-            }
+            line(text.bytes());
             text = Line::new(self.nanoseconds);
         }
     }

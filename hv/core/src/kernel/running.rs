@@ -63,7 +63,7 @@ impl Kernel {
             (kernel.has_its_release(memory, &facts) && accept(&kernel)).then_some((kernel, facts.symbols))
         });
         let (mut kernel, addresses) = found?;
-        // Debian's kernels of these versions and before have other layouts that look alike.
+        // Two changes of layout cannot be seen in the tables, so the release decides.
         let version = kernel.release.version();
         let view = kernel.view(memory);
         kernel.symbols = Symbols::new(view, &addresses, kernel.text, version >= (6, 1));

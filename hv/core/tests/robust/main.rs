@@ -12,6 +12,9 @@ mod bzimage;
 mod corpus;
 mod efi_map;
 mod instruction;
+mod kernel;
+#[path = "../kernel_image/mod.rs"]
+mod kernel_image;
 mod madt;
 mod multiboot2;
 mod mutation;
