@@ -14,7 +14,7 @@
 //! | Saturday morning: to the first exit | 1 to 5 |
 //! | Saturday afternoon: the answer, and VT-x as a whole | 6 to 9 |
 //! | Sunday morning: memory, policies, and further CPUs | 10 to 13 |
-//! | Sunday afternoon: AMD-V, the end, and the tests | 14 to 17 |
+//! | Sunday afternoon: AMD-V, the end, and the tests | 14 to 18 |
 //!
 //! # Before the first stop
 //!
@@ -188,7 +188,16 @@
 //! the manuals' rules as tables: read [`vmx::rules::segments`](vidar_core::vmx::rules::segments), and
 //! `hv/core/tests/entry_rules/vmx_cases.rs`, where each rule is broken alone.
 //!
-//! ## 17. How it is tested
+//! ## 17. Reading the guest's kernel
+//!
+//! *45 minutes:* [`kernel::running`](vidar_core::kernel::running), [`kernel::kallsyms`](vidar_core::kernel::kallsyms),
+//! [`kernel::chain`](vidar_core::kernel::chain), `hv/doc/inside.md`, `hv/core/tests/kernel/hostile.rs`.
+//!
+//! A stripped kernel has the names of its functions, and a table of where each keeps its return address, in its own
+//! memory. Follow one return address from the stack to its name. The guest owns all of these tables: at each loop, find
+//! what bounds it.
+//!
+//! ## 18. How it is tested
 //!
 //! *60 minutes:* `hv/core/tests/run_loop/cpu.rs`, `hv/core/tests/run_loop/any.rs`, `xtask/probe/src/scenarios/mod.rs`,
 //! `xtask/src/test/probes.rs`, `hv/doc/testing.md`.

@@ -65,7 +65,7 @@ enum Encoding {
         /// The base.
         base: u64,
     },
-    /// The distance from the number's own place. Since Linux 7.0, where VMCOREINFO has no base.
+    /// The distance from the number's own place. Linux 7.2 has this, and no base in VMCOREINFO.
     Place,
 }
 
