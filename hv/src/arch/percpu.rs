@@ -9,7 +9,10 @@ use vidar_core::vmm::percpu::PerCpu;
 use super::msr;
 
 /// Makes `block` the per-CPU block of this CPU.
-pub fn install(block: &'static PerCpu) {
+///
+/// # Safety
+/// No other CPU has this block.
+pub unsafe fn install(block: &'static PerCpu) {
     // SAFETY: nothing else in Vidar uses GS, and the block is never freed.
     unsafe { msr::write(msr::GS_BASE, &raw const *block as u64) };
 }

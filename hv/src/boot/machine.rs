@@ -42,13 +42,14 @@ static MOVED: Once<MovedPages> = Once::new();
 /// Loads an update of this CPU's microcode. Its pages are mapped while the CPU reads them.
 ///
 /// # Errors
-/// [`Fault`] if WRMSR raises an exception.
+/// [`Fault`] if WRMSR raises an exception, or if this CPU has no per-CPU block yet.
 fn load_microcode(update: MicrocodeUpdate<'_>) -> Result<(), Fault> {
-    window::with_pages(update.cpu, update.pages, |start| {
+    let loaded = window::with_pages(update.pages, |start| {
         // SAFETY: the MSR only loads microcode. The CPU accepts an update only if its maker has
         // signed it. If the CPU reads past the mapped pages, it faults, and the fix-up catches the fault.
         unsafe { arch::msr::write_checked(update.loader.index(), start.0 + update.offset) }
-    })
+    });
+    loaded.unwrap_or(Err(Fault))
 }
 
 /// Returns the pages of the guest's `ram` that are moved for `landing`, or `None` if no pages are moved.

@@ -118,8 +118,8 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     // SAFETY: `proceed` runs on Vidar's own page tables and on another stack, and the boot order gets here once.
     unsafe { reclaim_boot_frames(&mut memory.frames) };
     let cpu = Box::leak(Box::new(Cpu::on(stacks, 0, apic::id())));
-    // SAFETY: this is the boot CPU, for which `cpu` was made, and nobody has asked `cpu` for its selectors yet.
-    unsafe { cpu.load() };
+    // SAFETY: this is the boot CPU, for which `cpu` was made.
+    let cpu = unsafe { cpu.load() };
     consoles::map_screen(&info, &options, &mut memory)?;
     let extension = E::probe()?;
     extension.describe();
@@ -165,7 +165,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     // SAFETY: the guest's memory has been filled, and each further CPU has left the trampoline or has been sent an
     // INIT.
     unsafe { machine::lay_landing(cpus.landing.as_ref()) };
-    let own = Own { frames, selectors: cpu.selectors(), percpu: cpu.percpu() };
+    let own = Own { frames, cpu: &cpu };
     let mut vcpu = cpus.extension.cpu(&common, &own, Begin::Kernel(state))?;
     stop::arm(cpus.all.len() == 1 || cpus.extension.survives_init());
     run_to_end(&mut vcpu, machine)

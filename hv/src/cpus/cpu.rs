@@ -7,11 +7,12 @@ use core::cell::UnsafeCell;
 
 use vidar_core::vmm::percpu::PerCpu;
 
-use crate::arch::segments::{IST_STACKS, Segments, Selectors};
+use crate::arch::segments::{IST_STACKS, Segments};
 use crate::arch::{instructions, pat, percpu};
 use crate::host::exceptions;
 use crate::host::memory::HostMemory;
 use crate::host::tables::OutOfFrames;
+use crate::host::vcpu::ThisCpu;
 
 /// Pages of the main stack of the boot CPU, on which the second half of the boot order runs.
 const BOOT_PAGES: u64 = 8;
@@ -57,12 +58,10 @@ pub struct Cpu {
     /// The stacks of the CPU.
     pub stacks: Stacks,
     segments: UnsafeCell<Segments>,
-    selectors: UnsafeCell<Option<Selectors>>,
     percpu: &'static PerCpu,
 }
 
-// SAFETY: `load` alone changes the segments and the selectors, and its callers promise that it runs on the CPU itself
-// while no reference to them is in use.
+// SAFETY: `load` alone uses the segments, and its callers promise that it runs on the CPU itself.
 unsafe impl Sync for Cpu {}
 
 impl Cpu {
@@ -80,7 +79,6 @@ impl Cpu {
         Self {
             stacks,
             segments: UnsafeCell::new(Segments::new(stacks.interrupt)),
-            selectors: UnsafeCell::new(None),
             percpu: PerCpu::place(Box::leak(Box::new(PerCpu::new(index, apic_id)))),
         }
     }
@@ -94,24 +92,16 @@ impl Cpu {
     /// here on.
     ///
     /// # Safety
-    /// This code runs on the CPU that `self` was made for, and no reference that [`Cpu::selectors`] has returned is in
-    /// use.
-    pub unsafe fn load(&'static self) {
-        // SAFETY: the caller promises that this is the CPU itself and that no reference to the selectors is in use, so
-        // this is the only access to the two cells.
-        unsafe { *self.selectors.get() = Some((*self.segments.get()).load()) };
+    /// This code runs on the CPU that `self` was made for.
+    pub unsafe fn load(&'static self) -> ThisCpu {
+        // SAFETY: the caller promises that this is the CPU itself, so nothing else uses its segments meanwhile.
+        let selectors = unsafe { (*self.segments.get()).load() };
         exceptions::load();
         instructions::set_known_registers();
-        percpu::install(self.percpu);
+        // SAFETY: the caller promises that this is the CPU itself, and the block was made for it alone.
+        unsafe { percpu::install(self.percpu) };
         self.percpu.set_guest_pat(pat::load());
-    }
-
-    /// Returns the selectors and table addresses of the CPU's segments. Panics if [`Cpu::load`] has not been called.
-    pub fn selectors(&self) -> &Selectors {
-        // SAFETY: only `load` changes the cell, and its callers promise that no reference from here is in use then.
-        match unsafe { &*self.selectors.get() } {
-            Some(selectors) => selectors,
-            None => panic!("the segments of CPU {} are not loaded", self.percpu.index),
-        }
+        // SAFETY: the segments and the block were loaded just now.
+        unsafe { ThisCpu::new(selectors, self.percpu) }
     }
 }

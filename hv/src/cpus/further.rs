@@ -24,7 +24,7 @@ use crate::extension::Extension;
 use crate::firmware::cpu_list::CpuList;
 use crate::host::memory::{BootMemory, HostMemory};
 use crate::host::tables::Frames;
-use crate::host::vcpu::{Common, FrameSet, Own};
+use crate::host::vcpu::{Common, FrameSet, Own, ThisCpu};
 
 /// The number of frames that further CPUs do not get, since second-stage tables need them.
 const RESERVE: usize = 96;
@@ -265,26 +265,25 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
     // never freed.
     let shared = unsafe { &*SHARED.load(Ordering::Acquire).cast::<Shared<E>>() };
     let further = &shared.further[slot];
-    // SAFETY: the caller promises that this is the slot's own CPU and that it does not return to what it ran before, so
-    // no reference to its selectors is in use.
-    unsafe { further.cpu.load() };
+    // SAFETY: the caller promises that this is the slot's own CPU.
+    let cpu = unsafe { further.cpu.load() };
     if let Some(task) = shared.task.get() {
         if task.machine.startup == Startup::Landing {
             // A CPU that did not answer at boot is not part of the guest, and the second stage was not built for it.
-            if !task.machine.host.cpus.iter().any(|cpu| cpu.apic_id == further.cpu.percpu().apic_id) {
+            if !task.machine.host.cpus.iter().any(|listed| listed.apic_id == cpu.percpu().apic_id) {
                 apic::init_self();
             }
-            run_guest(task, further, Begin::Landed(vector));
+            run_guest(task, further, &cpu, Begin::Landed(vector));
         }
-        match further.cpu.percpu().startup.take() {
-            Some(vector) => run_guest(task, further, Begin::Startup(vector)),
+        match cpu.percpu().startup.take() {
+            Some(vector) => run_guest(task, further, &cpu, Begin::Startup(vector)),
             None => apic::init_self(),
         }
     }
     further.probed.call_once(E::probe);
     let task = shared.task.wait();
     if let Startup::Hardware(wait) = task.machine.startup {
-        run_guest(task, further, Begin::Waiting(wait))
+        run_guest(task, further, &cpu, Begin::Waiting(wait))
     } else {
         // The boot CPU will send this CPU an INIT, in `Cpus::enter`.
         instructions::halt_forever()
@@ -292,12 +291,11 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
 }
 
 /// Runs the guest on this CPU, from the state that `begin` describes. Halts if the virtual CPU cannot be made.
-fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: Begin<Wait<E>>) -> ! {
+fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, cpu: &ThisCpu, begin: Begin<Wait<E>>) -> ! {
     let Task { extension, machine, common } = task;
-    let cpu = &further.cpu;
     // Capabilities that may differ from CPU to CPU are those of this CPU.
     let extension = further.probed.get().and_then(|probed| probed.as_ref().ok()).unwrap_or(extension);
-    let own = Own { frames: further.frames, selectors: cpu.selectors(), percpu: cpu.percpu() };
+    let own = Own { frames: further.frames, cpu };
     match extension.cpu(common, &own, begin) {
         Ok(mut vcpu) => {
             further.ready.call_once(|| Ok(()));
@@ -305,7 +303,7 @@ fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, begin: Begin<Wa
         }
         Err(refusal) => {
             // After boot nobody waits for the refusal, so the log alone reports that the CPU does not come up.
-            log::error!("CPU {} cannot be started: {refusal}", further.cpu.percpu().index);
+            log::error!("CPU {} cannot be started: {refusal}", cpu.percpu().index);
             further.ready.call_once(|| Err(refusal));
             instructions::halt_forever()
         }

@@ -108,8 +108,8 @@ impl Extension for Svm {
         own: &Own<'_, Self::Frames>,
         begin: Begin<Infallible>,
     ) -> Result<SvmCpu, Refusal> {
-        // SAFETY: `probe` has found the capabilities, which are alike on all CPUs. The segments and the per-CPU block
-        // of this CPU are loaded, the frames were allocated for it, and the second stage does not map Vidar's memory.
+        // SAFETY: `probe` has found the capabilities, which are alike on all CPUs. The frames were allocated for this
+        // CPU, and the second stage does not map Vidar's memory.
         Ok(unsafe { SvmCpu::new(self.0, common, own, begin) })
     }
 }

@@ -11,7 +11,7 @@ use vidar_core::mem::view::{Place, Reader};
 use vidar_core::mem::walk::ReadGuest;
 
 use super::window;
-use crate::arch::{instructions, percpu};
+use crate::arch::instructions;
 
 /// Returns the bytes at `range`.
 ///
@@ -82,14 +82,13 @@ impl ReadGuest for GuestReader {
 #[cold]
 fn through_window(word: Hpa) -> Option<u64> {
     let page = word.align_down(PAGE_SIZE);
-    let cpu = percpu::current()?.index;
     let read = |at: Hva| {
         // SAFETY: the page is mapped while this runs, and Vidar has no references into the guest's memory. An address
         // that comes from the guest may have bits that the CPU reserves, such as those that select an encryption key.
         // The read then faults, and the fix-up catches the fault.
         unsafe { instructions::read_checked(at.0 + word.0 % PAGE_SIZE) }
     };
-    window::with_page(cpu, page, read).ok()
+    window::with_page(page, read)?.ok()
 }
 
 /// Reads a word that other CPUs and devices may write at the same time.

@@ -1,5 +1,9 @@
 //! What a virtual CPU of either extension is made from, besides the capabilities of the physical CPU.
 
+#![expect(unsafe_code, reason = "only the caller knows what a CPU has loaded")]
+
+use core::marker::PhantomData;
+
 use vidar_core::mem::addr::Hpa;
 use vidar_core::vmm::percpu::PerCpu;
 
@@ -18,14 +22,41 @@ pub struct Common {
     pub reader: GuestReader,
 }
 
+/// The physical CPU that runs this code, set up for Vidar. A value cannot leave its CPU: it is neither `Send` nor
+/// `Sync`.
+#[derive(Debug)]
+pub struct ThisCpu {
+    selectors: Selectors,
+    percpu: &'static PerCpu,
+    not_send: PhantomData<*const ()>,
+}
+
+impl ThisCpu {
+    /// Returns the CPU that runs this code.
+    ///
+    /// # Safety
+    /// This CPU has loaded the segments of `selectors`, and `percpu` is its per-CPU block.
+    pub const unsafe fn new(selectors: Selectors, percpu: &'static PerCpu) -> Self {
+        Self { selectors, percpu, not_send: PhantomData }
+    }
+
+    /// Returns the selectors and the addresses of the tables that this CPU has loaded.
+    pub const fn selectors(&self) -> &Selectors {
+        &self.selectors
+    }
+
+    /// Returns the per-CPU block of this CPU.
+    pub const fn percpu(&self) -> &'static PerCpu {
+        self.percpu
+    }
+}
+
 /// What a virtual CPU has for itself.
 pub struct Own<'a, F> {
     /// The frames, which nothing else uses.
     pub frames: F,
-    /// The selectors and tables that the physical CPU has loaded.
-    pub selectors: &'a Selectors,
-    /// The per-CPU block of the physical CPU.
-    pub percpu: &'static PerCpu,
+    /// The physical CPU.
+    pub cpu: &'a ThisCpu,
 }
 
 /// The frames of a virtual CPU. The type itself says how many there are, so the backend that names them and the boot

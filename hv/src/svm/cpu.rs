@@ -69,16 +69,17 @@ impl SvmCpu {
     /// # Safety
     /// The CPU has `capabilities`, as [`enable::probe`] returns them. No other CPU uses the frames of `own`; they are
     /// zeroed, or have been this CPU's since before an INIT. `common` has a filled permissions map, and a second stage
-    /// that does not map Vidar's memory. The per-CPU block and the segments of this CPU are loaded.
+    /// that does not map Vidar's memory.
     pub unsafe fn new(
         capabilities: Capabilities,
         common: &Common,
         own: &Own<'_, Frames>,
         begin: Begin<Infallible>,
     ) -> Self {
-        let Own { frames: [guest, host, host_save], percpu, .. } = *own;
-        // SAFETY: the caller promises that the CPU has AMD-V, that the frames are for this CPU alone, and that its
-        // segments and block are loaded. `enable` sets SVME before VMSAVE is executed.
+        let Own { frames: [guest, host, host_save], cpu } = *own;
+        let percpu = cpu.percpu();
+        // SAFETY: the caller promises that the CPU has AMD-V and that the frames are for this CPU alone, and `cpu` says
+        // that its segments and block are loaded. `enable` sets SVME before VMSAVE is executed.
         let vmcb = unsafe {
             let mut vmcb = Vmcb::at(direct(guest));
             enable::enable(&capabilities, host_save, host, percpu.is_boot_cpu());

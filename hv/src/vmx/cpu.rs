@@ -75,16 +75,16 @@ impl VmxCpu {
     /// [`SetupError`] if the CPU does not work as its capabilities say.
     ///
     /// # Safety
-    /// [`enable::probe`] has returned `capabilities` on this CPU. No other CPU uses the frames of `own`, whose selectors
-    /// and per-CPU block are those of this CPU. `common` has filled bitmaps, and a second stage that does not map
-    /// Vidar's memory.
+    /// [`enable::probe`] has returned `capabilities` on this CPU. No other CPU uses the frames of `own`. `common` has
+    /// filled bitmaps, and a second stage that does not map Vidar's memory.
     pub unsafe fn new(
         capabilities: Capabilities,
         common: &Common,
         own: &Own<'_, Frames>,
         begin: Begin<WaitForSipi>,
     ) -> Result<Self, SetupError> {
-        let Own { frames: [vmxon, region], selectors, percpu } = *own;
+        let Own { frames: [vmxon, region], cpu } = *own;
+        let percpu = cpu.percpu();
         let msr_bitmaps = [common.msr_map, common.msr_map + PAGE_SIZE];
         // SAFETY: the caller promises that `probe` has found VT-x usable on this CPU and that the frames are for this
         // CPU alone. VMXON comes before VMPTRLD, and the revision identifier is written before either needs it.
@@ -97,11 +97,11 @@ impl VmxCpu {
         if let Some(name) = vmcs.lacks() {
             return Err(SetupError::NoField(name));
         }
-        // SAFETY: the caller promises that the capabilities, the selectors and the block are those of this CPU, that the
-        // frames are for this use, and that the second stage does not map Vidar's memory.
+        // SAFETY: the caller promises that the capabilities are those of this CPU, that the frames are for this use, and
+        // that the second stage does not map Vidar's memory.
         let mut root = unsafe { vmcs.root() };
         setup::controls(&mut root, &capabilities, msr_bitmaps[0], common.second_stage);
-        setup::host_state(&mut root, &capabilities, &physical::host(selectors, percpu));
+        setup::host_state(&mut root, &capabilities, &physical::host(cpu));
         setup::initial_msrs(&mut vmcs, &capabilities, &physical::initial_msrs(percpu));
         put_away::take_over(&mut vmcs, &capabilities);
         set_entry_window(entry::window());

@@ -8,12 +8,13 @@ use vidar_core::vmx::setup::{Host, InitialMsrs, clear_msrs};
 use x86_64::registers::control::{Cr0, Cr3, Cr4};
 
 use super::entry::exit_address;
-use crate::arch::segments::Selectors;
 use crate::arch::{apic_init, cpuid, msr};
 use crate::host::exceptions::idt_address;
+use crate::host::vcpu::ThisCpu;
 
 /// Returns the state of this CPU that exits are to load.
-pub fn host(selectors: &Selectors, percpu: &PerCpu) -> Host {
+pub fn host(cpu: &ThisCpu) -> Host {
+    let selectors = cpu.selectors();
     Host {
         cr0: Cr0::read_raw(),
         cr3: Cr3::read().0.start_address().as_u64(),
@@ -21,7 +22,7 @@ pub fn host(selectors: &Selectors, percpu: &PerCpu) -> Host {
         efer: msr::read(msr::EFER),
         cs: selectors.code.0,
         tr: selectors.task.0,
-        gs_base: &raw const *percpu as u64,
+        gs_base: &raw const *cpu.percpu() as u64,
         tr_base: selectors.tss,
         gdt: selectors.gdt,
         idt: idt_address(),

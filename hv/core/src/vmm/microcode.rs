@@ -50,12 +50,7 @@ pub fn load<V: Vcpu, T: TableMemory>(
     if pages.peek().is_none() {
         return REFUSE;
     }
-    let update = MicrocodeUpdate {
-        cpu: vcpu.percpu().index,
-        loader,
-        offset: address.wrapping_sub(first),
-        pages: &mut pages,
-    };
+    let update = MicrocodeUpdate { loader, offset: address.wrapping_sub(first), pages: &mut pages };
     match (machine.load_microcode)(update) {
         Ok(()) => Outcome::Advance,
         Err(Fault) => REFUSE,

@@ -6,8 +6,6 @@ use crate::x86::msr::Fault;
 
 /// An update to be loaded.
 pub struct MicrocodeUpdate<'a> {
-    /// The number of the CPU that loads it.
-    pub cpu: u32,
     /// The MSR whose write loads it.
     pub loader: Loader,
     /// The offset, in bytes from the start of the first page, of the address that is to be written to the MSR.

@@ -310,16 +310,15 @@ impl ReadGuest for Ram {
     }
 }
 
-/// A microcode update that was loaded: the number of the CPU, the MSR, the offset of its address in the page, and the
-/// pages.
-pub type Loaded = (u32, u32, u64, Vec<Hpa>);
+/// A microcode update that was loaded: the MSR, the offset of its address in the page, and the pages.
+pub type Loaded = (u32, u64, Vec<Hpa>);
 
 /// Loads an update into the simulated CPU, which accepts it if it has at least two pages and does not begin in Vidar's
 /// region.
 fn load_microcode(update: MicrocodeUpdate<'_>) -> Result<(), Fault> {
     let pages: Vec<_> = update.pages.collect();
     let takes = pages.len() > 1 && !REGION.contains(&pages[0]);
-    LOADED.with_borrow_mut(|loaded| loaded.push((update.cpu, update.loader.index(), update.offset, pages)));
+    LOADED.with_borrow_mut(|loaded| loaded.push((update.loader.index(), update.offset, pages)));
     if takes { Ok(()) } else { Err(Fault) }
 }
 

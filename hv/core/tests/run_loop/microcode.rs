@@ -32,19 +32,19 @@ fn the_cpu_reads_the_update_from_the_guests_pages() {
         other => panic!("{other:?}"),
     };
     // Intel's address is that of the data, and the header in front of them can be in another page.
-    assert_eq!(loaded(BIOS_UPDT_TRIG, first + 48), [(0, BIOS_UPDT_TRIG, 48, pages(first))]);
+    assert_eq!(loaded(BIOS_UPDT_TRIG, first + 48), [(BIOS_UPDT_TRIG, 48, pages(first))]);
     assert_eq!(
         loaded(BIOS_UPDT_TRIG, first + PAGE_SIZE + 16),
-        [(0, BIOS_UPDT_TRIG, PAGE_SIZE + 16, pages(first))]
+        [(BIOS_UPDT_TRIG, PAGE_SIZE + 16, pages(first))]
     );
-    assert_eq!(loaded(PATCH_LOADER, first + 16), [(0, PATCH_LOADER, 16, pages(first))]);
+    assert_eq!(loaded(PATCH_LOADER, first + 16), [(PATCH_LOADER, 16, pages(first))]);
 }
 
 #[test]
 fn update_may_lie_in_memory_that_was_added() {
     for first in [RAM[2].end.0, 1 << 32, (1 << PHYSICAL_ADDRESS_BITS) - (4 << 20)] {
         let (outcome, loaded, _) = load(PATCH_LOADER, first + 16);
-        assert_eq!((outcome, loaded), (Outcome::Advance, vec![(0, PATCH_LOADER, 16, pages(first))]));
+        assert_eq!((outcome, loaded), (Outcome::Advance, vec![(PATCH_LOADER, 16, pages(first))]));
     }
 }
 
@@ -55,7 +55,7 @@ fn decoy_is_read_in_place_of_vidars_memory() {
         let mut expected = pages(first.0);
         expected.iter_mut().filter(|page| REGION.contains(page)).for_each(|page| *page = decoy);
         assert!(expected.contains(&decoy));
-        assert_eq!(loaded, [(0, PATCH_LOADER, 16, expected)], "{first}");
+        assert_eq!(loaded, [(PATCH_LOADER, 16, expected)], "{first}");
     }
 }
 
