@@ -65,7 +65,7 @@ pub fn write<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, address: Gpa) ->
             register::DESTINATION_FORMAT => percpu.set_destination_format(value),
             register::ICR_LOW => {
                 let destination = vcpu.read_apic(register::ICR_HIGH) >> 24;
-                if !sends(vcpu, machine, Mode::XApic, Icr::decode(Mode::XApic, value, destination)) {
+                if !sends(vcpu, machine, Icr::decode(Mode::XApic, value, destination)) {
                     return Outcome::Skip(store.length);
                 }
             }
@@ -83,7 +83,7 @@ pub fn write_msr<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, write: Allow
     // Outside x2APIC mode the MSR does not exist, and the CPU refuses the write.
     if vcpu.apic_mode() == Some(Mode::X2Apic) {
         let Some(icr) = Icr::decode_msr(write.value()) else { return REFUSE };
-        if !sends(vcpu, machine, Mode::X2Apic, icr) {
+        if !sends(vcpu, machine, icr) {
             return Outcome::Advance;
         }
     }
@@ -91,8 +91,7 @@ pub fn write_msr<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, write: Allow
 }
 
 /// Returns true if the CPU's own APIC is to send the message, and false if Vidar has dealt with it.
-fn sends<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, mode: Mode, icr: Icr) -> bool {
+fn sends<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, icr: Icr) -> bool {
     let Startup::Emulated { trampoline } = machine.startup else { return true };
-    let sender = vcpu.percpu();
-    ipi::write(vcpu, machine.host.cpus, sender, mode, icr, trampoline)
+    ipi::write(vcpu, machine.host.cpus, icr, trampoline)
 }

@@ -3,34 +3,28 @@
 
 use super::percpu::PerCpu;
 use super::processor::Processor;
-use crate::x86::icr::{Destination, Icr, Message, Mode};
+use super::vcpu::Vcpu;
+use crate::x86::icr::{Destination, Icr, Message};
 
 /// The most start-up IPIs that are sent to a CPU until it comes up. One is lost if the CPU is still taking its INIT.
 const ATTEMPTS: u32 = 50;
 /// How often Vidar checks whether the CPU has come up before it sends the next: some ten microseconds.
 const PATIENCE: u32 = 2000;
 
-/// Acts on the guest's write to the interrupt command register of `sender`. Returns true if the guest's own APIC is to
-/// send the message, which holds for all but INITs and start-up IPIs. Vidar sends these to the CPUs among `cpus` that
-/// the destination names, and to no others.
-pub fn write(
-    cpu: &mut impl Processor,
-    cpus: &[&PerCpu],
-    sender: &PerCpu,
-    mode: Mode,
-    icr: Icr,
-    trampoline: Option<u8>,
-) -> bool {
-    let targets = cpus
-        .iter()
-        .filter(|target| target.address().answers(icr.destination, mode, target.index == sender.index));
+/// Acts on a write of `icr` to the interrupt command register of `vcpu`. Returns true if the guest's own APIC is to send
+/// the message, which holds for all but INITs and start-up IPIs. Vidar sends these to the CPUs among `cpus` that the
+/// destination names, and to no others.
+pub fn write(vcpu: &mut impl Vcpu, cpus: &[&PerCpu], icr: Icr, trampoline: Option<u8>) -> bool {
+    let sender = vcpu.percpu().index;
+    let targets =
+        cpus.iter().filter(|target| target.address().answers(icr.destination, target.index == sender));
     match icr.message {
         Message::Other => return true,
         Message::Deassert => {}
-        Message::Init => targets.for_each(|target| init(cpu, target)),
+        Message::Init => targets.for_each(|target| init(vcpu, target)),
         Message::Startup(vector) => {
             if let Some(trampoline) = trampoline {
-                targets.for_each(|target| startup(cpu, target, vector, trampoline));
+                targets.for_each(|target| startup(vcpu, target, vector, trampoline));
             }
         }
     }

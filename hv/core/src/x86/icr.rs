@@ -60,8 +60,10 @@ pub enum Destination {
     Others,
     /// The CPU with this APIC ID.
     Physical(u32),
-    /// The CPUs whose logical IDs match.
-    Logical(u32),
+    /// In xAPIC mode, the CPUs whose logical destination registers match.
+    LogicalXApic(u8),
+    /// In x2APIC mode, the CPUs whose logical IDs, which follow from their APIC IDs, match.
+    LogicalX2Apic(u32),
 }
 
 /// The decoded content of the ICR.
@@ -101,8 +103,11 @@ impl Icr {
             2 => Destination::All,
             3 => Destination::Others,
             _ if destination == broadcast => Destination::All,
-            _ if low & LOGICAL != 0 => Destination::Logical(destination),
-            _ => Destination::Physical(destination),
+            _ if low & LOGICAL == 0 => Destination::Physical(destination),
+            _ => match mode {
+                Mode::XApic => Destination::LogicalXApic(destination as u8),
+                Mode::X2Apic => Destination::LogicalX2Apic(destination),
+            },
         };
         let message = match low >> 8 & 7 {
             INIT if low & (LEVEL | ASSERT) == LEVEL => Message::Deassert,
@@ -133,7 +138,7 @@ impl Icr {
             Destination::Itself => 1,
             Destination::All => 2,
             Destination::Others => 3,
-            Destination::Physical(_) | Destination::Logical(_) => 0,
+            Destination::Physical(_) | Destination::LogicalXApic(_) | Destination::LogicalX2Apic(_) => 0,
         };
         message | shorthand << 18
     }
@@ -154,19 +159,17 @@ impl Address {
     /// The values of the logical destination and destination format registers after INIT.
     pub const RESET: (u32, u32) = (0, u32::MAX);
 
-    /// Returns true if a message to `destination`, sent in `mode`, is for this APIC. `sender` is true if this APIC
-    /// sends the message. Intel SDM Vol. 3A, 11.6.2 "Determining IPI Destination".
-    pub const fn answers(&self, destination: Destination, mode: Mode, sender: bool) -> bool {
-        match (destination, mode) {
-            (Destination::Itself, _) => sender,
-            (Destination::All, _) => true,
-            (Destination::Others, _) => !sender,
-            (Destination::Physical(id), _) => id == self.id,
-            (Destination::Logical(to), Mode::X2Apic) => {
-                to >> 16 == self.id >> 4 && to & 1 << (self.id & 0xf) != 0
-            }
-            (Destination::Logical(to), Mode::XApic) => {
-                let own = self.logical >> 24;
+    /// Returns true if a message to `destination` is for this APIC. `sender` is true if this APIC sends the message.
+    /// Intel SDM Vol. 3A, 11.6.2 "Determining IPI Destination".
+    pub const fn answers(&self, destination: Destination, sender: bool) -> bool {
+        match destination {
+            Destination::Itself => sender,
+            Destination::All => true,
+            Destination::Others => !sender,
+            Destination::Physical(id) => id == self.id,
+            Destination::LogicalX2Apic(to) => to >> 16 == self.id >> 4 && to & 1 << (self.id & 0xf) != 0,
+            Destination::LogicalXApic(to) => {
+                let own = (self.logical >> 24) as u8;
                 match self.format >> 28 {
                     0xf => to & own != 0,
                     _ => to >> 4 == own >> 4 && to & own & 0xf != 0,
@@ -201,15 +204,13 @@ mod tests {
             (0x8_0500, 3, Destination::All),
             (0xc_0500, 3, Destination::Others),
             (0x0500, 0xff, Destination::All),
-            (0x0d00, 0x03, Destination::Logical(3)),
+            (0x0d00, 0x03, Destination::LogicalXApic(3)),
         ] {
             assert_eq!(decoded(low, to).destination, expected, "{low:#x}");
         }
-        assert_eq!(
-            Icr::decode(Mode::X2Apic, 0x4500, 0xff).destination,
-            Destination::Physical(0xff),
-            "FFH is no broadcast in x2APIC mode"
-        );
+        let x2apic = |low| Icr::decode(Mode::X2Apic, low, 0xff).destination;
+        assert_eq!(x2apic(0x4500), Destination::Physical(0xff), "FFH is no broadcast in x2APIC mode");
+        assert_eq!(x2apic(0x4d00), Destination::LogicalX2Apic(0xff));
     }
 
     #[test]
@@ -228,15 +229,15 @@ mod tests {
     #[test]
     fn logical_destinations_match_in_flat_cluster_and_x2apic_mode() {
         let flat = Address { id: 2, logical: 0x0400_0000, format: u32::MAX };
-        assert!(flat.answers(Destination::Logical(0x06), Mode::XApic, false));
-        assert!(!flat.answers(Destination::Logical(0x03), Mode::XApic, false));
+        assert!(flat.answers(Destination::LogicalXApic(0x06), false));
+        assert!(!flat.answers(Destination::LogicalXApic(0x03), false));
         let cluster = Address { id: 2, logical: 0x2400_0000, format: 0x0fff_ffff };
-        assert!(cluster.answers(Destination::Logical(0x26), Mode::XApic, false));
-        assert!(!cluster.answers(Destination::Logical(0x16), Mode::XApic, false));
+        assert!(cluster.answers(Destination::LogicalXApic(0x26), false));
+        assert!(!cluster.answers(Destination::LogicalXApic(0x16), false));
         let x2 = Address { id: 0x23, logical: 0, format: 0 };
-        assert!(x2.answers(Destination::Logical(0x2_0008), Mode::X2Apic, false));
-        assert!(!x2.answers(Destination::Logical(0x1_0008), Mode::X2Apic, false));
-        assert!(!x2.answers(Destination::Logical(0x2_0004), Mode::X2Apic, false));
+        assert!(x2.answers(Destination::LogicalX2Apic(0x2_0008), false));
+        assert!(!x2.answers(Destination::LogicalX2Apic(0x1_0008), false));
+        assert!(!x2.answers(Destination::LogicalX2Apic(0x2_0004), false));
     }
 
     proptest! {
@@ -260,12 +261,10 @@ mod tests {
         #[test]
         fn shorthands_do_not_depend_on_the_address(id in any::<u32>(), logical in any::<u32>(), format in any::<u32>()) {
             let address = Address { id, logical, format };
-            for mode in [Mode::XApic, Mode::X2Apic] {
-                for sender in [false, true] {
-                    prop_assert!(address.answers(Destination::All, mode, sender));
-                    prop_assert_eq!(address.answers(Destination::Itself, mode, sender), sender);
-                    prop_assert_eq!(address.answers(Destination::Others, mode, sender), !sender);
-                }
+            for sender in [false, true] {
+                prop_assert!(address.answers(Destination::All, sender));
+                prop_assert_eq!(address.answers(Destination::Itself, sender), sender);
+                prop_assert_eq!(address.answers(Destination::Others, sender), !sender);
             }
         }
     }
