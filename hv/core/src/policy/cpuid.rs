@@ -24,6 +24,35 @@ pub struct Policy {
     pub narrower: u32,
 }
 
+/// What the guest's CPUID depends on besides the policy: the CPU, and the state that the guest has given it.
+pub trait Context {
+    /// Executes CPUID.
+    fn native(&self, leaf: u32, subleaf: u32) -> Leaf;
+
+    /// Returns the guest's CR4.
+    fn cr4(&self) -> u64;
+
+    /// Returns true unless the guest has disabled no-execute pages in IA32_MISC_ENABLE.
+    fn no_execute(&self) -> bool;
+}
+
+/// A CPU that has just been reset: CR4 is 0, and no-execute pages are enabled. The function executes CPUID.
+pub struct AfterReset<F>(pub F);
+
+impl<F: Fn(u32, u32) -> Leaf> Context for AfterReset<F> {
+    fn native(&self, leaf: u32, subleaf: u32) -> Leaf {
+        (self.0)(leaf, subleaf)
+    }
+
+    fn cr4(&self) -> u64 {
+        0
+    }
+
+    fn no_execute(&self) -> bool {
+        true
+    }
+}
+
 /// Leaf 80000000H: EAX is the highest extended leaf.
 const EXTENDED_LEAVES: u32 = 0x8000_0000;
 
@@ -43,16 +72,9 @@ const HYPERVISOR_LEAVES: core::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_f
 /// A leaf that neither a CPU nor a hypervisor has. The CPU returns the same for it as for every leaf that it lacks.
 const NO_LEAF: u32 = *HYPERVISOR_LEAVES.start() - 1;
 
-/// Returns what CPUID returns to the guest for `leaf` and `subleaf`. `native` executes CPUID. `cr4` returns the guest's
-/// CR4. `no_execute` returns true unless the guest has disabled no-execute pages in IA32_MISC_ENABLE.
-pub fn answer(
-    leaf: u32,
-    subleaf: u32,
-    policy: &Policy,
-    native: impl Fn(u32, u32) -> Leaf,
-    cr4: impl Fn() -> u64,
-    no_execute: impl Fn() -> bool,
-) -> Leaf {
+/// Returns what CPUID returns to the guest for `leaf` and `subleaf`.
+pub fn answer(leaf: u32, subleaf: u32, policy: &Policy, context: &impl Context) -> Leaf {
+    let native = |leaf, subleaf| context.native(leaf, subleaf);
     let leaf = match leaf {
         _ if !HYPERVISOR_LEAVES.contains(&leaf) => leaf,
         _ if policy.hypervisor_bit => return hypervisor_leaf(leaf),
@@ -91,9 +113,9 @@ pub fn answer(
         let set = match row.rule {
             Rule::Hide => false,
             // If the CPU lacks the feature, the bit of CR4 is reserved and thus 0.
-            Rule::Follow(bit) => cr4() & bit != 0,
+            Rule::Follow(bit) => context.cr4() & bit != 0,
             Rule::Needs(feature) => *output & mask != 0 && policy.features.contains(feature),
-            Rule::NoExecute => *output & mask != 0 && no_execute(),
+            Rule::NoExecute => *output & mask != 0 && context.no_execute(),
             Rule::Hypervisor => policy.hypervisor_bit || *output & mask != 0,
         };
         *output = if set { *output | mask } else { *output & !mask };
@@ -152,8 +174,29 @@ mod tests {
     const ONES: Leaf = Leaf { eax: !0, ebx: !0, ecx: !0, edx: !0 };
     const ALL: Policy = Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 };
 
+    /// A CPU whose CPUID is the same for all leaves, with the state of its guest.
+    struct Fake {
+        native: Leaf,
+        cr4: u64,
+        no_execute: bool,
+    }
+
+    impl Context for Fake {
+        fn native(&self, _: u32, _: u32) -> Leaf {
+            self.native
+        }
+
+        fn cr4(&self) -> u64 {
+            self.cr4
+        }
+
+        fn no_execute(&self) -> bool {
+            self.no_execute
+        }
+    }
+
     fn changed(leaf: u32, subleaf: u32, policy: &Policy, native: Leaf, cr4: u64) -> [u32; 4] {
-        let got = answer(leaf, subleaf, policy, |_, _| native, || cr4, || true);
+        let got = answer(leaf, subleaf, policy, &Fake { native, cr4, no_execute: true });
         [got.eax ^ native.eax, got.ebx ^ native.ebx, got.ecx ^ native.ecx, got.edx ^ native.edx]
     }
 
@@ -162,21 +205,21 @@ mod tests {
         assert_eq!(changed(1, 0, &ALL, ONES, CR4_OSXSAVE), [0, 0, 1 << 5 | 1 << 6, 0]);
         assert_eq!(changed(0x8000_0001, 0, &ALL, ONES, 0), [0, 0, 1 << 2 | 1 << 12, 0]);
         for leaf in [SVM_LEAF, ENCRYPTION_LEAF] {
-            assert_eq!(answer(leaf, 0, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
+            assert_eq!(answer(leaf, 0, &ALL, &AfterReset(|_, _| ONES)), Leaf::default());
         }
         let intel = |leaf, _| match leaf {
             EXTENDED_LEAVES => Leaf { eax: 0x8000_0008, ..Leaf::default() },
             _ => ONES,
         };
         for leaf in [SVM_LEAF, ENCRYPTION_LEAF] {
-            assert_eq!(answer(leaf, 0, &ALL, intel, || 0, || true), ONES, "the CPU lacks the leaf");
+            assert_eq!(answer(leaf, 0, &ALL, &AfterReset(intel)), ONES, "the CPU lacks the leaf");
         }
     }
 
     #[test]
     fn invlpgb_is_hidden_and_physical_addresses_are_narrower() {
         let native = Leaf { eax: 0x3930, ebx: !0, ecx: 0x500f, edx: 1 };
-        let answered = |policy: &Policy| answer(0x8000_0008, 0, policy, |_, _| native, || 0, || true);
+        let answered = |policy: &Policy| answer(0x8000_0008, 0, policy, &AfterReset(|_, _| native));
         assert_eq!(answered(&ALL), Leaf { ebx: !(1 << 3), ..native }, "INVLPGB");
         let narrower = Policy { narrower: 5, ..ALL };
         assert_eq!(answered(&narrower), Leaf { eax: 0x392b, ebx: !(1 << 3), ..native });
@@ -202,9 +245,9 @@ mod tests {
         assert_eq!(changed(7, 1, &ALL, ONES, CR4_PKE), [1 << 17 | 1 << 20 | 1 << 27, 0, 0, edx]);
         assert_eq!(changed(0xd, 1, &none, ONES, 0), [1 << 3, 0, !0, !0]);
         assert_eq!(changed(0xd, 1, &ALL, ONES, 0), [0; 4]);
-        assert_eq!(answer(0x14, 0, &none, |_, _| ONES, || 0, || true), Leaf::default());
+        assert_eq!(answer(0x14, 0, &none, &AfterReset(|_, _| ONES)), Leaf::default());
         assert_eq!(changed(0xd, 0, &none, ONES, 0), [1 << 19, 0, 0, 0]);
-        assert_eq!(answer(0xd, 19, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
+        assert_eq!(answer(0xd, 19, &ALL, &AfterReset(|_, _| ONES)), Leaf::default());
         assert_eq!(
             changed(0x8000_0001, 0, &none, Leaf::default(), 0),
             [0; 4],
@@ -221,7 +264,7 @@ mod tests {
 
     #[test]
     fn with_the_hypervisor_bit_the_guest_sees_vidars_leaves() {
-        let first = answer(0x4000_0000, 0, &ALL, |_, _| ONES, || 0, || true);
+        let first = answer(0x4000_0000, 0, &ALL, &AfterReset(|_, _| ONES));
         assert_eq!((first.eax, signature(first)), (0x4000_0001, vidar_abi::SIGNATURE.to_vec()));
         assert_eq!(changed(1, 0, &ALL, Leaf::default(), 0), [0, 0, 1 << 31, 0]);
     }
@@ -232,7 +275,7 @@ mod tests {
         // CPUs differ in what they return for a leaf that they lack. This one returns the leaf's number.
         let native = |leaf, _| Leaf { ebx: if leaf == 1 { 0 } else { leaf }, ..Leaf::default() };
         for leaf in [0x4000_0000, 0x4000_0001, 0x4000_0100, 0x4fff_ffff] {
-            assert_eq!(answer(leaf, 0, &SILENT, native, || 0, || true).ebx, 0x3fff_ffff, "{leaf:#x}");
+            assert_eq!(answer(leaf, 0, &SILENT, &AfterReset(native)).ebx, 0x3fff_ffff, "{leaf:#x}");
         }
     }
 
@@ -240,8 +283,8 @@ mod tests {
     fn under_another_hypervisor_its_bit_is_shown_and_its_leaves_are_hidden() {
         assert_eq!(changed(1, 0, &SILENT, ONES, CR4_OSXSAVE), changed(1, 0, &ALL, ONES, CR4_OSXSAVE));
         for leaf in [0x4000_0000, 0x4000_0001, 0x4000_0100, 0x4fff_ffff] {
-            assert_eq!(answer(leaf, 0, &SILENT, |_, _| ONES, || 0, || true), Leaf::default(), "{leaf:#x}");
-            assert_ne!(answer(leaf, 0, &ALL, |_, _| ONES, || 0, || true), ONES, "{leaf:#x}");
+            assert_eq!(answer(leaf, 0, &SILENT, &AfterReset(|_, _| ONES)), Leaf::default(), "{leaf:#x}");
+            assert_ne!(answer(leaf, 0, &ALL, &AfterReset(|_, _| ONES)), ONES, "{leaf:#x}");
         }
     }
 
@@ -252,7 +295,8 @@ mod tests {
             hypervisor_bit: true,
             narrower: 0,
         };
-        let shown = |subleaf| answer(7, subleaf, &intel, |_, _| ONES, || CR4_PKE, || true);
+        let shown =
+            |subleaf| answer(7, subleaf, &intel, &Fake { native: ONES, cr4: CR4_PKE, no_execute: true });
         // Vidar decodes MSR instructions with an immediate, and does not know SIPI64, the user timer and others.
         assert_eq!((shown(1).ecx, shown(1).ebx, shown(1).edx & 1 << 13), (1 << 5, 0b1001, 0));
         assert_eq!(shown(0).edx & 1 << 21, 0);
@@ -265,7 +309,7 @@ mod tests {
 
     #[test]
     fn nx_is_hidden_while_the_guest_has_disabled_it() {
-        let disabled = answer(0x8000_0001, 0, &ALL, |_, _| ONES, || 0, || false);
+        let disabled = answer(0x8000_0001, 0, &ALL, &Fake { native: ONES, cr4: 0, no_execute: false });
         assert_eq!(disabled.edx, !(1 << 20));
         assert_eq!(changed(0x8000_0001, 0, &ALL, ONES, 0)[3], 0);
     }
@@ -274,7 +318,7 @@ mod tests {
     fn pebs_is_not_advertised() {
         assert_eq!(changed(0x23, 0, &ALL, ONES, 0), [1 << 4 | 1 << 5, 0, 0, 0]);
         for subleaf in PEBS_SUBLEAVES {
-            assert_eq!(answer(0x23, subleaf, &ALL, |_, _| ONES, || 0, || true), Leaf::default());
+            assert_eq!(answer(0x23, subleaf, &ALL, &AfterReset(|_, _| ONES)), Leaf::default());
         }
         assert_eq!(changed(0x23, 1, &ALL, ONES, 0), [0; 4]);
         let old = Leaf { eax: 0x16, ..ONES };
@@ -288,7 +332,7 @@ mod tests {
                 [1, 7, 0xd, 0x19, 0x23, 0x8000_0001, 0x8000_0008, SVM_LEAF, ENCRYPTION_LEAF, INTEL_PT_LEAF];
             prop_assume!(!special.contains(&leaf) && !HYPERVISOR_LEAVES.contains(&leaf));
             let native = |l: u32, s: u32| Leaf { eax: l ^ seed, ebx: s ^ seed, ecx: l, edx: s };
-            prop_assert_eq!(answer(leaf, subleaf, &ALL, native, || 0, || true), native(leaf, subleaf));
+            prop_assert_eq!(answer(leaf, subleaf, &ALL, &AfterReset(native)), native(leaf, subleaf));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Intel SDM Vol. 3A, 2.5 "Control Registers"; AMD APM Vol. 2, 3.1.3 "CR4 Register".
 
-use super::cpuid::{Output, Policy, answer};
+use super::cpuid::{AfterReset, Output, Policy, answer};
 use crate::x86::cpuid::Leaf;
 
 /// The number of a bit of CR4, and a bit of CPUID that reports the feature.
@@ -46,8 +46,7 @@ pub fn allowed(policy: &Policy, native: impl Fn(u32, u32) -> Leaf) -> u64 {
     let has = |row: &&Row| {
         let exists = native(0, 0).eax >= row.leaf;
         exists
-            && answer(row.leaf, row.subleaf, policy, &native, || 0, || true).get(row.output) >> row.bit & 1
-                == 1
+            && answer(row.leaf, row.subleaf, policy, &AfterReset(&native)).get(row.output) >> row.bit & 1 == 1
     };
     ROWS.iter().filter(has).fold(ALWAYS, |bits, row| bits | 1 << row.cr4)
 }

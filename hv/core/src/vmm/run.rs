@@ -13,6 +13,7 @@ use crate::mem::addr::{Gpa, PAGE_SIZE};
 use crate::mem::stage2::TableMemory;
 use crate::policy::control::{self, CR4_MCE, CR4_OSXSAVE};
 use crate::policy::{cpuid, xcr0};
+use crate::x86::cpuid::Leaf;
 use crate::x86::msr::Fault;
 use crate::x86::registers::Register;
 
@@ -64,15 +65,7 @@ pub fn answer<V: Vcpu, T: TableMemory>(
     match *exit {
         Exit::Cpuid => {
             let (leaf, subleaf) = (vcpu.registers().low(Register::Rax), vcpu.registers().low(Register::Rcx));
-            let native = |leaf, subleaf| vcpu.cpuid(leaf, subleaf);
-            let result = cpuid::answer(
-                leaf,
-                subleaf,
-                &machine.cpuid,
-                native,
-                || vcpu.cr4(),
-                || !vcpu.percpu().xd_disabled.load(Ordering::Relaxed),
-            );
+            let result = cpuid::answer(leaf, subleaf, &machine.cpuid, vcpu);
             let registers = vcpu.registers();
             registers.set(Register::Rax, result.eax.into());
             registers.set(Register::Rbx, result.ebx.into());
@@ -109,6 +102,20 @@ pub fn answer<V: Vcpu, T: TableMemory>(
         Exit::TaskSwitch(_) => Outcome::Stop(Stop::TaskSwitch),
         Exit::EntryFailed { .. } => Outcome::Stop(Stop::EntryFailed),
         Exit::Unknown { .. } => Outcome::Stop(Stop::Unanswered),
+    }
+}
+
+impl<V: Vcpu> cpuid::Context for V {
+    fn native(&self, leaf: u32, subleaf: u32) -> Leaf {
+        self.cpuid(leaf, subleaf)
+    }
+
+    fn cr4(&self) -> u64 {
+        Vcpu::cr4(self)
+    }
+
+    fn no_execute(&self) -> bool {
+        !self.percpu().xd_disabled.load(Ordering::Relaxed)
     }
 }
 
