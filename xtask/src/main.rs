@@ -141,6 +141,9 @@ enum Task {
         /// Only draw the picture of the exits over the time of a boot
         #[arg(long)]
         picture: bool,
+        /// Only measure the round trips of CPUID and of a hypercall, in the tiny guest
+        #[arg(long, conflicts_with = "picture")]
+        exits: bool,
     },
     /// Check the project's own rules
     Tidy,
@@ -312,8 +315,9 @@ fn perform(task: Task) -> Result<bool> {
             }
             test::list(filter.as_deref(), extent);
         }
-        Task::Bench { picture: true } => bench::picture()?,
-        Task::Bench { picture: false } => return bench::run(),
+        Task::Bench { picture: true, .. } => bench::picture()?,
+        Task::Bench { exits: true, .. } => return bench::exits(),
+        Task::Bench { .. } => return bench::run(),
         Task::Tidy => tidy::run()?,
         Task::Robust { filter, inputs } => checks::robust::run(inputs, filter.as_deref())?,
         Task::Coverage => checks::coverage::run()?,

@@ -108,6 +108,21 @@ pub fn run() -> Result<bool> {
     Ok(holds)
 }
 
+/// Measures the round trips of CPUID and of a hypercall and prints them as Markdown. Returns false if a limit is
+/// exceeded.
+pub fn exits() -> Result<bool> {
+    setup::missing()?;
+    build::all()?;
+    let tools = Tools::new();
+    let mut table = Table::default();
+    for lane in [Lane::Svm, Lane::SvmNextRip, Lane::Vmx] {
+        let [bare, vidar] = [false, true].map(|side| probe::measure(lane, side, 1, &tools));
+        rounds(&mut table, &Goals::of(lane), &format!(" ({})", lane.name()), &bare?, &vidar?)?;
+    }
+    println!("{table}");
+    Ok(table.holds())
+}
+
 /// Measures what the picture needs, and draws it.
 pub fn picture() -> Result<()> {
     setup::missing()?;
