@@ -282,6 +282,10 @@ impl Vcpu for SvmCpu {
         self.flush();
     }
 
+    fn watch_efer(&mut self, _: bool) {
+        // Writes of EFER always exit, since the permissions map must hide SVME.
+    }
+
     fn advance(&mut self) {
         let next = self.next_rip;
         let save = self.vmcb.save_mut(Clean::empty());

@@ -64,8 +64,8 @@ pub trait Vcpu: Processor {
         pdptes: impl FnOnce(u64) -> Result<[u64; 4], Fault>,
     ) -> Result<(), Fault>;
 
-    /// Decides whether writes of EFER exit, on an extension where they do not always exit.
-    fn watch_efer(&mut self, _watch: bool) {}
+    /// Makes writes of EFER exit if `watch` is true. If it is false, they need not exit.
+    fn watch_efer(&mut self, watch: bool);
 
     /// Completes the instruction that exited: sets RIP to the address after it, clears RF and the shadow of STI and MOV
     /// SS, and raises #DB if TF is set.
