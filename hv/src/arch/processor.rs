@@ -24,8 +24,10 @@ impl Processor for Hardware {
     }
 
     fn wrmsr(&mut self, write: AllowedMsrWrite) -> Result<(), Fault> {
-        // SAFETY: only the policy makes an `AllowedMsrWrite`. It makes none for an MSR that Vidar's own state depends on,
-        // and checks the values of those that say where memory is. The others belong to the guest.
+        // SAFETY: only the policy makes an `AllowedMsrWrite`, from a write of the guest. Whatever its tables say, it
+        // makes none for the MSRs whose values Vidar runs on (`VIDARS_OWN`). Its tables have rows for those that say
+        // what is memory. `boot::machine` takes all tables of the extension, and derives from the same tables which
+        // accesses exit. So a write that no row checks would reach the CPU without an exit as well.
         unsafe { msr::write_checked(write.index(), write.value()) }
     }
 
