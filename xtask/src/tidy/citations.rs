@@ -1,12 +1,12 @@
 //! Checks that manuals are cited by volume, section number and title, since numbers move from one edition to the next.
 
-use super::source::{Broken, Source};
+use super::source::{Source, Violation};
 
 /// The manuals: Intel's Software Developer's Manual and AMD's Architecture Programmer's Manual.
 const MANUALS: [&str; 2] = ["SDM", "APM"];
 
 /// Checks the citations in the comments.
-pub fn check(source: &Source) -> Vec<Broken> {
+pub fn check(source: &Source) -> Vec<Violation> {
     let mut broken = Vec::new();
     let mut block = Vec::new();
     for (index, line) in source.lines.iter().enumerate() {
@@ -23,7 +23,7 @@ pub fn check(source: &Source) -> Vec<Broken> {
 }
 
 /// Checks consecutive comment lines as one text, since a citation may continue on the next line.
-fn check_block(block: &[(usize, &str)], broken: &mut Vec<Broken>) {
+fn check_block(block: &[(usize, &str)], broken: &mut Vec<Violation>) {
     let mut text = String::new();
     let mut starts = Vec::new();
     for (line, comment) in block {

@@ -1,6 +1,6 @@
 //! Checks which rooms of the hypervisor use which others.
 
-use super::source::{Broken, Source};
+use super::source::{Source, Violation};
 use super::uses::{Scope, Uses};
 
 /// A room, and the rooms of its crate that it may use beside itself.
@@ -40,7 +40,7 @@ const CRATES: [(&str, Rooms); 2] = [("hv/core/src/", CORE), ("hv/src/", SHELL)];
 
 /// Checks what `file`, given by its place in the checkout, uses of its crate. The files in the root of a crate name the
 /// rooms.
-pub fn check(file: &str, source: &Source) -> Vec<Broken> {
+pub fn check(file: &str, source: &Source) -> Vec<Violation> {
     let place =
         CRATES.iter().find_map(|(root, rooms)| Some((file.strip_prefix(root)?.split_once('/')?.0, *rooms)));
     let Some((room, rooms)) = place else {
@@ -67,11 +67,11 @@ pub fn check(file: &str, source: &Source) -> Vec<Broken> {
 mod tests {
     use super::*;
 
-    fn in_core(place: &str, text: &str) -> Vec<Broken> {
+    fn in_core(place: &str, text: &str) -> Vec<Violation> {
         check(&format!("hv/core/src/{place}"), &Source::new(text))
     }
 
-    fn in_shell(place: &str, text: &str) -> Vec<Broken> {
+    fn in_shell(place: &str, text: &str) -> Vec<Violation> {
         check(&format!("hv/src/{place}"), &Source::new(text))
     }
 

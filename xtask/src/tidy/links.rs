@@ -1,14 +1,14 @@
 //! Checks that links between the pages of the checkout lead somewhere, and that files exist which a page or a comment names by their
 //! paths.
 
-use super::source::Broken;
+use super::source::Violation;
 
 /// The folders at the top of the checkout. A name in backticks that begins with one of them is a path.
 const FOLDERS: [&str; 5] = ["grub/", "hv/", "iso/", "linker/", "xtask/"];
 
 /// Checks a file of the checkout. `read` returns the text of what is at a path in the checkout, the empty text for a folder, and `None`
 /// if nothing is there.
-pub fn check(file: &str, text: &str, read: impl Fn(&str) -> Option<String>) -> Vec<Broken> {
+pub fn check(file: &str, text: &str, read: impl Fn(&str) -> Option<String>) -> Vec<Violation> {
     let is_page = file.ends_with(".md");
     let mut broken = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -88,7 +88,7 @@ mod tests {
         }
     }
 
-    fn sentences(file: &str, text: &str) -> Vec<Broken> {
+    fn sentences(file: &str, text: &str) -> Vec<Violation> {
         check(file, text, read)
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::source::Broken;
+use super::source::Violation;
 
 /// The `src` folders of the crates whose rooms have pages.
 const CRATES: [&str; 2] = ["hv/core/src", "hv/src"];
@@ -22,7 +22,7 @@ impl Pages {
     }
 
     /// Checks all files that were added. Returns each file that its page does not name.
-    pub fn check(&self) -> Vec<(String, Broken)> {
+    pub fn check(&self) -> Vec<(String, Violation)> {
         self.0.keys().filter_map(|file| Some((file.clone(), (1, self.missing(file)?)))).collect()
     }
 

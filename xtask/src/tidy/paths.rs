@@ -1,12 +1,12 @@
 //! Checks that no path is named that exists on one machine only.
 
-use super::source::Broken;
+use super::source::Violation;
 
 /// Folders at the root of a file system whose content differs from machine to machine.
 const OWN: [&str; 4] = ["home", "root", "tmp", "work"];
 
 /// Checks that no absolute path leads into one of these folders.
-pub fn check(text: &str) -> Vec<Broken> {
+pub fn check(text: &str) -> Vec<Violation> {
     let mut broken = Vec::new();
     for (index, line) in text.lines().enumerate() {
         for folder in OWN {

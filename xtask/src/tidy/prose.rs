@@ -1,12 +1,12 @@
 //! Checks the width of prose in pages, so that it can be read in a terminal and compared line by line.
 
-use super::source::Broken;
+use super::source::Violation;
 
 /// The most columns of a line. The target of a link does not count.
 const COLUMNS: usize = 120;
 
 /// Checks the lines of a page, except for tables and code.
-pub fn check(text: &str) -> Vec<Broken> {
+pub fn check(text: &str) -> Vec<Violation> {
     let mut broken = Vec::new();
     let mut in_code = false;
     for (index, line) in text.lines().enumerate() {

@@ -1,12 +1,12 @@
 //! Checks unsafe code: each block needs a reason, each function needs its conditions, and the core has none.
 
-use super::source::{Broken, Line, Source};
+use super::source::{Line, Source, Violation};
 
 /// Words that the code of the core may not have: it is safe, and the same for every target.
 const NOT_IN_CORE: [&str; 2] = ["unsafe", "target_os"];
 
 /// Checks that every unsafe block and impl has a `SAFETY:` comment, and every unsafe function a `# Safety` section.
-pub fn check(source: &Source) -> Vec<Broken> {
+pub fn check(source: &Source) -> Vec<Violation> {
     let mut broken = Vec::new();
     for (index, line) in source.lines.iter().enumerate() {
         for (word, rest) in line.words() {
@@ -30,7 +30,7 @@ pub fn check(source: &Source) -> Vec<Broken> {
 }
 
 /// Checks that a file of the core has none of the words that it may not have.
-pub fn check_core(source: &Source) -> Vec<Broken> {
+pub fn check_core(source: &Source) -> Vec<Violation> {
     let mut broken = Vec::new();
     for (index, line) in source.lines.iter().enumerate() {
         let found = NOT_IN_CORE.iter().filter(|word| line.words().any(|(other, _)| other == **word));

@@ -1,6 +1,6 @@
 //! Checks the length of a file, and that it begins with a comment that says what it is.
 
-use super::source::Broken;
+use super::source::Violation;
 
 /// A file with more lines needs a reason.
 const LONG: usize = 400;
@@ -10,7 +10,7 @@ const TOO_LONG: usize = 600;
 const REASON: &str = "// tidy: long because ";
 
 /// Checks the length and the first line. A file should hold one concept, which its first sentence names.
-pub fn check(text: &str) -> Vec<Broken> {
+pub fn check(text: &str) -> Vec<Violation> {
     let mut broken = Vec::new();
     // The second and third kind are for assembly and scripts.
     if !["//", "/*", "# "].iter().any(|start| text.starts_with(start)) {

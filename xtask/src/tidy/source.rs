@@ -1,7 +1,7 @@
 //! Splits a source file into code and comments, line by line.
 
-/// What a rule finds: the number of a line, from 1, and a sentence about it.
-pub type Broken = (usize, String);
+/// A violation of a rule: the number of a line, from 1, and a sentence about it.
+pub type Violation = (usize, String);
 
 /// A line of a source file.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! Checks for white space that an editor does not show.
 
-use super::source::Broken;
+use super::source::Violation;
 
 /// Checks that there are no tabs, no white space at the end of a line, and exactly one line end at the end of the file.
-pub fn check(text: &str) -> Vec<Broken> {
+pub fn check(text: &str) -> Vec<Violation> {
     let mut broken = Vec::new();
     for (index, line) in text.split('\n').enumerate() {
         if line.contains('\t') {

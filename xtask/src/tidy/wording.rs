@@ -1,6 +1,6 @@
 //! Checks how doc comments begin. rustdoc shows each of them alone, so a pronoun at the start has no noun there.
 
-use super::source::{Broken, Source};
+use super::source::{Source, Violation};
 
 /// First words of a doc comment that refer to something that is not there, each with what to write.
 const REFERENCES: [(&str, &str); 3] = [
@@ -10,7 +10,7 @@ const REFERENCES: [(&str, &str); 3] = [
 ];
 
 /// Checks the first line of each doc comment of an item.
-pub fn check(source: &Source) -> Vec<Broken> {
+pub fn check(source: &Source) -> Vec<Violation> {
     let mut broken = Vec::new();
     let mut continues = false;
     for (index, line) in source.lines.iter().enumerate() {
