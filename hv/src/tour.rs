@@ -129,11 +129,13 @@
 //! ## 11. What the guest may do
 //!
 //! *60 minutes:* [`policy::msr`](vidar_core::policy::msr), [`policy::cpuid_bits`](vidar_core::policy::cpuid_bits),
-//! [`policy::control`](vidar_core::policy::control), [`policy::taught`](vidar_core::policy::taught).
+//! [`policy::control`](vidar_core::policy::control),
+//! [`policy::known_features`](vidar_core::policy::known_features).
 //!
 //! The policies are tables, and the bitmaps of the hardware are derived from them
-//! ([`vmx::msr_bitmap`](vidar_core::vmx::msr_bitmap)), so the two cannot disagree. The hardest rule is in `taught`: a feature
-//! that Vidar does not know could exit in a way that Vidar cannot decode, so the guest does not see it.
+//! ([`vmx::msr_bitmap`](vidar_core::vmx::msr_bitmap)), so the two cannot disagree. The hardest rule is in
+//! `known_features`: a feature that Vidar does not know could exit in a way that Vidar cannot decode, so the guest does
+//! not see it.
 //!
 //! ## 12. Hypercalls
 //!

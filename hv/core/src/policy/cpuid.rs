@@ -6,7 +6,7 @@ use super::cpuid_bits::{
     PERFORMANCE, Rule,
 };
 use super::features::Features;
-use super::taught::KNOWN_FEATURES;
+use super::known_features::KNOWN_FEATURES;
 use super::xcr0;
 use crate::mem::encryption;
 pub use crate::policy::cpuid_bits::Output;
@@ -121,7 +121,7 @@ pub fn answer(leaf: u32, subleaf: u32, policy: &Policy, context: &impl Context) 
         *output = if set { *output | mask } else { *output & !mask };
     }
     if leaf == 7
-        && !policy.features.contains(Features::UNTAUGHT)
+        && !policy.features.contains(Features::UNKNOWN)
         && let Some(known) = KNOWN_FEATURES.get(subleaf as usize)
     {
         result.eax &= known.eax;
@@ -289,9 +289,9 @@ mod tests {
     }
 
     #[test]
-    fn without_untaught_features_the_guest_sees_known_features_alone() {
+    fn without_unknown_features_the_guest_sees_known_features_alone() {
         let intel = Policy {
-            features: Features::all().difference(Features::UNTAUGHT),
+            features: Features::all().difference(Features::UNKNOWN),
             hypervisor_bit: true,
             narrower: 0,
         };

@@ -22,6 +22,6 @@ bitflags! {
         const INTEL_PT = 1 << 5;
         /// The features that Vidar does not know. It is set for an extension under which no instruction exits unless
         /// Vidar intercepts it.
-        const UNTAUGHT = 1 << 6;
+        const UNKNOWN = 1 << 6;
     }
 }
