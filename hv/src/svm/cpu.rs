@@ -140,6 +140,7 @@ impl SvmCpu {
 
     /// Returns the address after the intercepted instruction, or `None` if the CPU does not report it and the
     /// instruction is not found in the guest's memory.
+    #[inline(always)]
     fn after(&self, instruction: Instruction) -> Option<u64> {
         if self.capabilities.nrip_save {
             return Some(self.vmcb.control().nrip);
@@ -220,6 +221,7 @@ impl Vcpu for SvmCpu {
     type WaitForSipi = Infallible;
     type ControlWrite = Infallible;
 
+    #[inline(always)]
     fn run(&mut self) -> Exit<Infallible> {
         // SAFETY: `new` has switched AMD-V on and set up the VMCB, with a second stage that does not map Vidar's
         // memory.
@@ -286,6 +288,7 @@ impl Vcpu for SvmCpu {
         // Writes of EFER always exit, since the permissions map must hide SVME.
     }
 
+    #[inline(always)]
     fn advance(&mut self) {
         let next = self.next_rip;
         let save = self.vmcb.save_mut(Clean::empty());

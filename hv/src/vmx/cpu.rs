@@ -186,6 +186,7 @@ impl Vcpu for VmxCpu {
     type WaitForSipi = WaitForSipi;
     type ControlWrite = ControlWrite;
 
+    #[inline(always)]
     fn run(&mut self) -> Exit {
         if self.kept.waits()
             && let Some(exit) = self.retry_kept()
@@ -279,6 +280,7 @@ impl Vcpu for VmxCpu {
         unsafe { self.vmcs.root() }.write_root(MSR_BITMAP, self.msr_bitmaps[usize::from(watch)].0);
     }
 
+    #[inline(always)]
     fn advance(&mut self) {
         // No instruction has more than 15 bytes.
         self.skip(self.vmcs.read(EXIT_INSTRUCTION_LENGTH) as u8);

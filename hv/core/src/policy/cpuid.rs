@@ -73,6 +73,7 @@ const HYPERVISOR_LEAVES: core::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_f
 const NO_LEAF: u32 = *HYPERVISOR_LEAVES.start() - 1;
 
 /// Returns what CPUID returns to the guest for `leaf` and `subleaf`.
+#[inline(always)]
 pub fn answer(leaf: u32, subleaf: u32, policy: &Policy, context: &impl Context) -> Leaf {
     let native = |leaf, subleaf| context.native(leaf, subleaf);
     let leaf = match leaf {

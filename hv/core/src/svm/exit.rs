@@ -28,6 +28,7 @@ mod code {
 }
 
 /// Decodes the exit that `control` describes.
+#[inline(always)]
 pub fn decode(control: &Control) -> Exit<Infallible> {
     match control.exitcode {
         code::CPUID => Exit::Cpuid,

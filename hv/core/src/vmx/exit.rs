@@ -51,6 +51,7 @@ mod reason {
 }
 
 /// Decodes the exit whose exit reason is `exit_reason`, and whose other fields `fields` reads.
+#[inline(always)]
 pub fn decode(exit_reason: u32, fields: &impl Fields) -> Exit {
     let qualification = || fields.read(EXIT_QUALIFICATION).0;
     let basic = exit_reason & 0xffff;
