@@ -34,7 +34,7 @@ use x86_64::registers::control::Cr2;
 use super::enable::{self, write_revision};
 use super::entry::{self, EntryBlock, enter, status};
 use super::vmcs::{self, SetupError, Vmcs};
-use super::{physical, put_away, rules};
+use super::{physical, rules, switched_msrs};
 use crate::arch::msr::{self, EFER_LMA, Fault};
 use crate::arch::processor::Hardware;
 use crate::arch::{apic_init, cpuid, instructions};
@@ -103,7 +103,7 @@ impl VmxCpu {
         setup::controls(&mut root, &capabilities, msr_bitmaps[0], common.second_stage);
         setup::host_state(&mut root, &capabilities, &physical::host(cpu));
         setup::initial_msrs(&mut vmcs, &capabilities, &physical::initial_msrs(percpu));
-        put_away::take_over(&mut vmcs, &capabilities);
+        switched_msrs::take_over(&mut vmcs, &capabilities);
         set_entry_window(entry::window());
         vmcs::invept_all();
         if capabilities.has(secondary::VPID) {
@@ -382,7 +382,7 @@ impl Vcpu for VmxCpu {
             msr::write(msr::SYSENTER_CS, self.vmcs.read(GUEST_SYSENTER_CS).into());
             msr::write(msr::SYSENTER_ESP, self.vmcs.read(GUEST_SYSENTER_ESP).0);
             msr::write(msr::SYSENTER_EIP, self.vmcs.read(GUEST_SYSENTER_EIP).0);
-            put_away::give_back(&self.vmcs, &self.capabilities);
+            switched_msrs::give_back(&self.vmcs, &self.capabilities);
             vmcs::vmclear(self.region);
         }
         enable::leave();

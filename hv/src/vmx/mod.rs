@@ -12,7 +12,7 @@
 //! | `failure` | Judges VM entries that fail. |
 //! | [`physical`] | Reads the state of this CPU for a VMCS, and clears what INIT clears outside of the VMCS. |
 //! | [`rules`] | Finds the rules of VM entry that the current VMCS breaks. |
-//! | [`put_away`] | Moves the contents of MSRs that only the guest uses into the guest, and back. |
+//! | [`switched_msrs`] | Moves the contents of MSRs that only the guest uses into the guest, and back. |
 
 mod controls;
 pub mod cpu;
@@ -21,6 +21,6 @@ pub mod enable;
 pub mod entry;
 mod failure;
 pub mod physical;
-pub mod put_away;
 pub mod rules;
+pub mod switched_msrs;
 pub mod vmcs;

@@ -312,9 +312,9 @@ pub mod cet {
     pub const HOST_INTERRUPT_SSP_TABLE: Field<Natural, Root> = Field::new(0x6c1c);
 }
 
-/// The fields of the MSRs that exits put away. Each exists only if the CPU has the controls for it. See
-/// `vmx::put_away`.
-pub mod put_away {
+/// The fields of the MSRs that entries and exits switch. Each exists only if the CPU has the controls for it. See
+/// `vmx::switched_msrs`.
+pub mod switched_msrs {
     use super::{Field, Root};
 
     /// Guest IA32_PERF_GLOBAL_CTRL.

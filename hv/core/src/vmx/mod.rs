@@ -14,7 +14,7 @@
 //! | [`msrs`] | The rows of the MSR policy that only VT-x needs. |
 //! | [`msr_bitmap`] | Derives the MSR bitmap from the policy's tables. |
 //! | [`feature_control`] | Decides from IA32_FEATURE_CONTROL if VT-x can be used. |
-//! | [`put_away`] | The MSRs that hold 0 while Vidar runs, if the CPU can switch them. |
+//! | [`switched_msrs`] | The MSRs that entries and exits switch between the guest's value and 0, if the CPU can. |
 //! | [`ept`] | The format of extended page tables. |
 //! | [`guest_state`] | Writes the guest's registers to a VMCS, and reads them. |
 //! | [`rules`] | The rules of VM entry, to name the one that a failed entry breaks. |
@@ -34,7 +34,7 @@ pub mod guest_state;
 pub mod kept;
 pub mod msr_bitmap;
 pub mod msrs;
-pub mod put_away;
 pub mod rules;
 pub mod setup;
 pub mod snapshot;
+pub mod switched_msrs;

@@ -4,7 +4,7 @@ use super::capabilities::Capabilities;
 use super::controls::{entry, exit, secondary};
 use super::ept;
 use super::event::activity;
-use super::field::put_away::{GUEST_BNDCFGS, HOST_PERF_GLOBAL_CTRL};
+use super::field::switched_msrs::{GUEST_BNDCFGS, HOST_PERF_GLOBAL_CTRL};
 use super::field::*;
 use super::guest_state::{self, cr0_mask, cr4_mask};
 use crate::mem::addr::Hpa;

@@ -13,7 +13,7 @@ use vidar_core::vmx::rules::facts::Facts;
 use vidar_core::vmx::rules::state::{Section, Source, State};
 use vidar_core::vmx::rules::{OTHERS, OWN, broken};
 use vidar_core::vmx::setup::{self, Host, InitialMsrs};
-use vidar_core::vmx::{guest_state, put_away};
+use vidar_core::vmx::{guest_state, switched_msrs};
 
 use super::vmx_cases::CASES;
 
@@ -181,7 +181,7 @@ fn first(raw: RawCapabilities, state: &CpuState) -> Machine {
         sysenter_eip: 0xffff_8000_0000_0000,
     };
     setup::initial_msrs(&mut vmcs, &capabilities, &initial);
-    put_away::rows(&capabilities).for_each(|row| vmcs.write(row.field, 0));
+    switched_msrs::rows(&capabilities).for_each(|row| vmcs.write(row.field, 0));
     guest_state::load(&mut vmcs, &capabilities, state);
     Machine { vmcs, facts: facts(raw), memory: BTreeMap::new() }
 }

@@ -3,7 +3,7 @@
 // tidy: long because it is the table of cases, at least one for each rule.
 
 use vidar_core::policy::control::{CR0_NE, CR0_PE, CR0_PG, CR0_WP, CR4_CET, CR4_PAE, CR4_PCIDE};
-use vidar_core::vmx::field::put_away::{GUEST_BNDCFGS, GUEST_PERF_GLOBAL_CTRL, HOST_PERF_GLOBAL_CTRL};
+use vidar_core::vmx::field::switched_msrs::{GUEST_BNDCFGS, GUEST_PERF_GLOBAL_CTRL, HOST_PERF_GLOBAL_CTRL};
 use vidar_core::vmx::field::*;
 use vidar_core::vmx::rules::fields::*;
 

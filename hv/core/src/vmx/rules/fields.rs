@@ -1,6 +1,6 @@
 //! The fields that only the rules read, and the names of all fields for a report. [`field`] has the others.
 
-use crate::vmx::field::{self, Field, Root, cet, put_away};
+use crate::vmx::field::{self, Field, Root, cet, switched_msrs};
 
 macro_rules! fields {
     ($($name:ident: $width:ty = $encoding:literal;)*) => {
@@ -60,9 +60,9 @@ const OTHERS: &[(&str, u32)] = &[
     ("HOST_S_CET", cet::HOST_S_CET.encoding()),
     ("HOST_SSP", cet::HOST_SSP.encoding()),
     ("HOST_INTERRUPT_SSP_TABLE", cet::HOST_INTERRUPT_SSP_TABLE.encoding()),
-    ("GUEST_PERF_GLOBAL_CTRL", put_away::GUEST_PERF_GLOBAL_CTRL.encoding()),
-    ("HOST_PERF_GLOBAL_CTRL", put_away::HOST_PERF_GLOBAL_CTRL.encoding()),
-    ("GUEST_BNDCFGS", put_away::GUEST_BNDCFGS.encoding()),
+    ("GUEST_PERF_GLOBAL_CTRL", switched_msrs::GUEST_PERF_GLOBAL_CTRL.encoding()),
+    ("HOST_PERF_GLOBAL_CTRL", switched_msrs::HOST_PERF_GLOBAL_CTRL.encoding()),
+    ("GUEST_BNDCFGS", switched_msrs::GUEST_BNDCFGS.encoding()),
     ("in memory:", key::MEMORY),
     ("current VMCS", key::CURRENT_VMCS),
     ("allowed", key::ALLOWED),

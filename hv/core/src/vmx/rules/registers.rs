@@ -8,7 +8,7 @@ use super::values::CACHE_BITS;
 use crate::policy::control::{CR0_PE, CR0_PG, CR4_PAE, CR4_PCIDE};
 use crate::vmm::rules::rules;
 use crate::vmx::controls::entry;
-use crate::vmx::field::put_away::{GUEST_BNDCFGS, GUEST_PERF_GLOBAL_CTRL};
+use crate::vmx::field::switched_msrs::{GUEST_BNDCFGS, GUEST_PERF_GLOBAL_CTRL};
 use crate::vmx::field::*;
 use crate::x86::msr::{EFER_LMA, EFER_LME};
 

@@ -1,10 +1,10 @@
-//! Putting away the MSRs that hold the guest's values only while the guest runs: see [`vidar_core::vmx::put_away`].
+//! The MSRs that hold the guest's values only while the guest runs: see [`vidar_core::vmx::switched_msrs`].
 
 #![expect(unsafe_code, reason = "MSRs are written")]
 
 use vidar_core::vmx::capabilities::Capabilities;
 use vidar_core::vmx::field::{Fields, FieldsMut};
-use vidar_core::vmx::put_away::rows;
+use vidar_core::vmx::switched_msrs::rows;
 
 use super::vmcs::Vmcs;
 use crate::arch::msr;

@@ -5,7 +5,7 @@
 use super::capabilities::Capabilities;
 use super::controls::entry;
 use super::field::Field;
-use super::field::put_away::{GUEST_BNDCFGS, GUEST_LBR_CTL, GUEST_PERF_GLOBAL_CTRL, GUEST_RTIT_CTL};
+use super::field::switched_msrs::{GUEST_BNDCFGS, GUEST_LBR_CTL, GUEST_PERF_GLOBAL_CTRL, GUEST_RTIT_CTL};
 use crate::x86::msr;
 
 /// An MSR, the VMCS field with the guest's value, and the control with which entries load it.
@@ -25,7 +25,7 @@ const ROWS: [Row; 4] = [
     Row { msr: msr::BNDCFGS, field: GUEST_BNDCFGS, control: entry::LOAD_BNDCFGS },
 ];
 
-/// Returns the MSRs that exits put away on a CPU with these capabilities.
+/// Returns the MSRs that entries and exits switch on a CPU with these capabilities.
 pub fn rows(capabilities: &Capabilities) -> impl Iterator<Item = &'static Row> {
     let entry = capabilities.entry;
     ROWS.iter().filter(move |row| entry & row.control != 0)
