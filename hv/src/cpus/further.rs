@@ -273,7 +273,7 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
             if !task.machine.host.cpus.iter().any(|listed| listed.apic_id == cpu.percpu().apic_id) {
                 apic::init_self();
             }
-            run_guest(task, further, &cpu, Begin::Landed(vector));
+            run_guest(task, further, &cpu, Begin::Landing(vector));
         }
         match cpu.percpu().startup.take() {
             Some(vector) => run_guest(task, further, &cpu, Begin::Startup(vector)),

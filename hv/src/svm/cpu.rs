@@ -88,7 +88,7 @@ impl SvmCpu {
             // holds Vidar's values, and the guest's are in the VMCB already. The guest's PAT is not in the CPU but in
             // the VMCB: AMD APM Vol. 2, 15.25.2 "Replicated State".
             let first = vmcb.control().guest_asid == 0;
-            if first || matches!(begin, Begin::Landed(_)) {
+            if first || matches!(begin, Begin::Landing(_)) {
                 vmsave(guest);
             }
             if first {
@@ -103,7 +103,7 @@ impl SvmCpu {
         let block = EntryBlock::new(guest, host);
         let (memory, doubt) = (common.reader, Doubt::default());
         let mut cpu = Self { block, vmcb, capabilities, percpu, memory, next_rip: 0, doubt };
-        let init_exits = !matches!(begin, Begin::Landed(_));
+        let init_exits = !matches!(begin, Begin::Landing(_));
         setup::controls(&mut cpu.vmcb, common.msr_map, common.second_stage, init_exits);
         match begin {
             Begin::Kernel(state) => {
@@ -111,7 +111,7 @@ impl SvmCpu {
                 guest_state::load(&mut cpu.vmcb, &state);
                 cpu.block.registers = state.registers;
             }
-            Begin::Startup(vector) | Begin::Landed(vector) => {
+            Begin::Startup(vector) | Begin::Landing(vector) => {
                 cpu.reset();
                 cpu.startup(vector);
             }

@@ -119,7 +119,7 @@ impl VmxCpu {
                 cpu.load(&CpuState::at_kernel(&state));
             }
             Begin::Waiting(_) => cpu.init(),
-            Begin::Startup(vector) | Begin::Landed(vector) => {
+            Begin::Startup(vector) | Begin::Landing(vector) => {
                 cpu.init();
                 setup::startup(&mut cpu.vmcs, vector);
             }

@@ -12,9 +12,10 @@ pub enum Begin<W> {
     Waiting(W),
     /// At the page that this vector of a start-up IPI names.
     Startup(u8),
-    /// As [`Begin::Startup`], with [`Startup::Landing`](super::machine::Startup::Landing): the next INIT takes the CPU
-    /// out of the guest without an exit.
-    Landed(u8),
+    /// At the page that this vector of a start-up IPI names, with
+    /// [`Startup::Landing`](super::machine::Startup::Landing): the next INIT takes the CPU out of the guest without an
+    /// exit.
+    Landing(u8),
 }
 
 /// The parts of the boot CPU's state that vary. Interrupts are off, and all other general-purpose registers are 0.
