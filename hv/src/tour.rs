@@ -69,7 +69,7 @@
 //! [`vmx::vmcs`](crate::vmx::vmcs).
 //!
 //! The entry is a function that returns: the guest is what happens in between. Find the three ways out (the guest has
-//! exited, the entry failed, an event is kept) and the window in which an NMI would come too late to be seen:
+//! exited, the entry failed, an event is pending) and the window in which an NMI would come too late to be seen:
 //! [`host::exceptions`](crate::host::exceptions) sends the entry back from there. Then read `run` in `vmx::cpu`, up to
 //! the line that decodes the exit.
 //!
@@ -108,7 +108,7 @@
 //!
 //! ## 9. Events at the wrong moment
 //!
-//! *45 minutes:* [`vmx::event`](vidar_core::vmx::event), [`vmx::kept`](vidar_core::vmx::kept),
+//! *45 minutes:* [`vmx::event`](vidar_core::vmx::event), [`vmx::pending`](vidar_core::vmx::pending),
 //! [`vmx::delivery`](crate::vmx), `hv/doc/nmi.md`.
 //!
 //! An exit can interrupt the delivery of an exception, and an NMI can arrive while Vidar runs. Both must reach the guest, once

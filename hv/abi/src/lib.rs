@@ -262,7 +262,7 @@ exit_kinds! {
     Sipi = "sipi",
     /// A non-maskable interrupt.
     Nmi = "nmi",
-    /// The time to try again to inject an event that is kept for the guest.
+    /// The time to try again to inject an event that is pending for the guest.
     Window = "window",
     /// A triple fault (VT-x) or a shutdown (AMD-V).
     TripleFault = "triple-fault",

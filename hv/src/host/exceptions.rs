@@ -11,7 +11,7 @@ use core::fmt;
 use core::mem::offset_of;
 
 use spin::Once;
-use vidar_core::vmm::percpu::{PerCpu, kept};
+use vidar_core::vmm::percpu::{PerCpu, pending};
 use vidar_core::x86::machine_check::{self, Banks, Owner};
 use x86_64::VirtAddr;
 use x86_64::registers::control::Cr2;
@@ -61,8 +61,8 @@ impl fmt::Display for ExceptionFrame {
     }
 }
 
-/// The code between the entry assembly's last check for kept events and VM entry. If the handler of an event returned
-/// into it, the guest would be entered without the event. So the handler returns to `abort` instead.
+/// The code between the entry assembly's last check for pending events and VM entry. If the handler of an event
+/// returned into it, the guest would be entered without the event. So the handler returns to `abort` instead.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryWindow {
     /// The first address of the window.
@@ -227,7 +227,7 @@ const REDIRECTED_INIT: u64 = 1;
 /// Handles the exception that `frame` describes. The stub returns to `frame.rip`, which this function may change.
 extern "C" fn exception(frame: &mut ExceptionFrame) {
     match frame.vector as u8 {
-        NMI => keep(frame, kept::NMI),
+        NMI => keep(frame, pending::NMI),
         GENERAL_PROTECTION | PAGE_FAULT if let Some(landing) = fixup::landing(frame.rip) => {
             frame.rip = landing;
         }
@@ -245,15 +245,16 @@ fn machine_check(frame: &mut ExceptionFrame) {
     let banks = Banks::new(msr::read_checked);
     let has_guest = percpu::current().is_some_and(PerCpu::takes_machine_checks);
     match machine_check::owner(banks.status(), has_guest) {
-        Owner::Guest => keep(frame, kept::MACHINE_CHECK),
+        Owner::Guest => keep(frame, pending::MACHINE_CHECK),
         Owner::Vidar => panic::machine_check(&banks, frame),
     }
 }
 
-/// Keeps `event` for the guest. If it came after the entry assembly's last check for kept events, the entry is aborted.
+/// Keeps `event` for the guest. If it came after the entry assembly's last check for pending events, the entry is
+/// aborted.
 fn keep(frame: &mut ExceptionFrame, event: u8) {
     if let Some(cpu) = percpu::current() {
-        cpu.keep(event);
+        cpu.add_pending(event);
     }
     if let Some(window) = WINDOW.get()
         && (window.start..window.end).contains(&frame.rip)

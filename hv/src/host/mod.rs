@@ -9,7 +9,7 @@
 //! | [`physical`] | Reads and writes physical memory through the direct map. |
 //! | [`vcpu`] | What a virtual CPU of either extension is made from. |
 //! | [`window`] | Maps pages that the direct map does not cover, for one CPU and a short time. |
-//! | [`exceptions`] | The IDT and its handlers: kept NMIs, fix-ups, and panics. |
+//! | [`exceptions`] | The IDT and its handlers: pending NMIs, fix-ups, and panics. |
 
 pub mod exceptions;
 pub mod heap;

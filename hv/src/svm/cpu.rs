@@ -21,7 +21,7 @@ use vidar_core::vmm::entry::Begin;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::fetch::{self, Code};
 use vidar_core::vmm::outcome::Exception;
-use vidar_core::vmm::percpu::{PerCpu, kept};
+use vidar_core::vmm::percpu::{PerCpu, pending};
 use vidar_core::vmm::processor::RunsOn;
 use vidar_core::vmm::rules::Broken;
 use vidar_core::vmm::vcpu::Vcpu;
@@ -133,7 +133,7 @@ impl SvmCpu {
     /// Injects an NMI that arrived before GIF was cleared. Any later NMI waits in the CPU.
     #[cold]
     fn deliver_nmi(&mut self) {
-        if self.percpu.take_kept() & kept::NMI != 0 {
+        if self.percpu.take_pending() & pending::NMI != 0 {
             self.vmcb.control_mut(Clean::empty()).eventinj = event::NMI;
         }
     }

@@ -14,7 +14,7 @@ use vidar_core::vmm::entry::Begin;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::fetch::Code;
 use vidar_core::vmm::outcome::Exception;
-use vidar_core::vmm::percpu::{PerCpu, kept};
+use vidar_core::vmm::percpu::{PerCpu, pending};
 use vidar_core::vmm::processor::RunsOn;
 use vidar_core::vmm::rules::Broken;
 use vidar_core::vmm::vcpu::Vcpu;
@@ -25,7 +25,7 @@ use vidar_core::vmx::event::{Injection, PENDING_SINGLE_STEP, interruptibility};
 use vidar_core::vmx::field::Fields;
 use vidar_core::vmx::field::*;
 use vidar_core::vmx::guest_state::{self, CR4_SHADOWED};
-use vidar_core::vmx::kept::KeptEvents;
+use vidar_core::vmx::pending::PendingEvents;
 use vidar_core::vmx::setup::{self, GUEST_VPID};
 use vidar_core::vmx::{exit, snapshot};
 use vidar_core::x86::registers::{Register, Registers};
@@ -62,7 +62,7 @@ pub struct VmxCpu {
     msr_bitmaps: [Hpa; 2],
     pub(super) percpu: &'static PerCpu,
     /// The events that were taken from `percpu` and could not be injected yet.
-    pub(super) kept: KeptEvents,
+    pub(super) pending: PendingEvents,
     doubt: Doubt,
     /// True if the CPU waits in the guest for a start-up IPI after an INIT.
     waits: bool,
@@ -110,9 +110,9 @@ impl VmxCpu {
             vmcs::invvpid(GUEST_VPID);
         }
         let block = EntryBlock::default();
-        let (kept, doubt) = (KeptEvents::default(), Doubt::default());
+        let (pending, doubt) = (PendingEvents::default(), Doubt::default());
         let waits = matches!(begin, Begin::Waiting(_));
-        let mut cpu = Self { block, vmcs, capabilities, region, msr_bitmaps, percpu, kept, doubt, waits };
+        let mut cpu = Self { block, vmcs, capabilities, region, msr_bitmaps, percpu, pending, doubt, waits };
         cpu.watch_efer(percpu.xd_disabled.load(Ordering::Relaxed));
         match begin {
             Begin::Kernel(state) => {
@@ -188,8 +188,8 @@ impl Vcpu for VmxCpu {
 
     #[inline(always)]
     fn run(&mut self) -> Exit {
-        if self.kept.waits()
-            && let Some(exit) = self.retry_kept()
+        if self.pending.waits()
+            && let Some(exit) = self.retry_pending()
         {
             return exit;
         }
@@ -308,7 +308,7 @@ impl Vcpu for VmxCpu {
     #[cold]
     fn inject(&mut self, exception: Exception) {
         if exception == Exception::MachineCheck {
-            self.percpu.keep(kept::MACHINE_CHECK);
+            self.percpu.add_pending(pending::MACHINE_CHECK);
             return;
         }
         // #UD and #GP are faults: the saved RFLAGS have RF set, and a shadow of STI or MOV SS ends.
@@ -337,8 +337,8 @@ impl Vcpu for VmxCpu {
 
     #[cold]
     fn init(&mut self) {
-        self.percpu.take_kept();
-        self.kept.forget();
+        self.percpu.take_pending();
+        self.pending.forget();
         self.vmcs.use_timer(false);
         self.load(&CpuState::after_init(cpuid::cpuid(1, 0).eax));
         setup::init(&mut self.vmcs, &self.capabilities, self.waits);

@@ -1,10 +1,10 @@
-//! Delivering events to the guest: those that are kept for it, and those whose delivery an exit has interrupted.
+//! Delivering events to the guest: those that are pending for it, and those whose delivery an exit has interrupted.
 
 #![expect(unsafe_code, reason = "the entry assembly is called")]
 
 use vidar_core::policy::control::CR4_MCE;
 use vidar_core::vmm::exit::Exit;
-use vidar_core::vmm::percpu::kept;
+use vidar_core::vmm::percpu::pending;
 use vidar_core::vmm::processor::Processor;
 use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::vmx::event::{self, Injection, interruptibility};
@@ -17,18 +17,18 @@ use super::entry::{enter, status};
 use crate::debug::ending;
 
 impl VmxCpu {
-    /// Takes over the events that are kept in the per-CPU block. One of them is injected with the next entry. For any
-    /// other, the preemption timer makes the guest exit shortly, to try again. Returns an exit if the guest cannot take
-    /// a machine check because CR4.MCE is 0.
+    /// Takes over the pending events of the per-CPU block. One of them is injected with the next entry. For any other,
+    /// the preemption timer makes the guest exit shortly, to try again. Returns an exit if the guest cannot take a
+    /// machine check because CR4.MCE is 0.
     #[cold]
     pub(super) fn deliver_kept(&mut self) -> Option<Exit> {
-        self.kept.add(self.percpu.take_kept());
-        if self.kept.has_machine_check() && self.cr4() & CR4_MCE == 0 {
+        self.pending.add(self.percpu.take_pending());
+        if self.pending.has_machine_check() && self.cr4() & CR4_MCE == 0 {
             return Some(Exit::MachineCheck);
         }
         let activity = self.vmcs.read(GUEST_ACTIVITY_STATE);
         let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
-        let delivery = self.kept.deliver(activity, blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO));
+        let delivery = self.pending.deliver(activity, blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO));
         if let Some(event) = delivery.inject {
             self.vmcs.write(ENTRY_INTERRUPTION_INFO, event);
         }
@@ -39,10 +39,10 @@ impl VmxCpu {
         None
     }
 
-    /// Tries again to deliver kept events, after the guest has run until the preemption timer expired, or exited
+    /// Tries again to deliver pending events, after the guest has run until the preemption timer expired, or exited
     /// before.
     #[cold]
-    pub(super) fn retry_kept(&mut self) -> Option<Exit> {
+    pub(super) fn retry_pending(&mut self) -> Option<Exit> {
         self.vmcs.use_timer(false);
         self.deliver_kept()
     }
@@ -64,7 +64,7 @@ impl VmxCpu {
             }
             match self.vmcs.exit_reason() {
                 exit::INIT => {}
-                exit::ENTRY_MACHINE_CHECK => self.percpu.keep(kept::MACHINE_CHECK),
+                exit::ENTRY_MACHINE_CHECK => self.percpu.add_pending(pending::MACHINE_CHECK),
                 _ => break,
             }
         }

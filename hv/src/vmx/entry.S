@@ -4,7 +4,7 @@
 # In:  RDI = address of the EntryBlock.
 # Out: EAX = 0: the guest has exited
 #            1: VMfailInvalid, 2: VMfailValid
-#            3: not entered, because an event is kept for the guest
+#            3: not entered, because an event is pending for the guest
 #      RBX, RBP and RSP are preserved. Every other register is lost, unlike in the C ABI, and the caller declares that.
 #
 # The state of SSE, AVX and x87 is the guest's at all times, since Vidar is compiled without them.
@@ -28,11 +28,11 @@ vidar_vmx_enter:
     vmwrite rax, rsp
     jna vidar_vmx_entry_failed
 2:
-    # From this check on, the handler of a kept event aborts the entry (host::exceptions::EntryWindow). No register that
-    # matters is lost, since the guest's registers are all in the block and RSP does not change.
+    # From this check on, the handler of a pending event aborts the entry (host::exceptions::EntryWindow). No register
+    # that matters is lost, since the guest's registers are all in the block and RSP does not change.
 .global vidar_vmx_window_start
 vidar_vmx_window_start:
-    cmp byte ptr gs:[{kept}], 0
+    cmp byte ptr gs:[{pending}], 0
     jne vidar_vmx_entry_aborted
     cmp byte ptr [rdi + {launched}], 0      # for the jump below, since MOV leaves the flags alone
     mov rax, [rdi + {rax}]

@@ -28,7 +28,7 @@ global_asm!(
     host_rsp = const offset_of!(EntryBlock, host_rsp),
     launched = const offset_of!(EntryBlock, launched),
     host_rsp_field = const HOST_RSP.encoding(),
-    kept = const PerCpu::KEPT,
+    pending = const PerCpu::PENDING,
     rax = const Register::Rax.offset(),
     rcx = const Register::Rcx.offset(),
     rdx = const Register::Rdx.offset(),
@@ -59,7 +59,7 @@ pub mod status {
     pub const LEFT: u32 = 0;
     /// VMfailValid: the VMCS says why the guest was not entered. A value that is not in this list is VMfailInvalid.
     pub const FAILED_VALID: u32 = 2;
-    /// The guest was not entered, because an event is kept for it.
+    /// The guest was not entered, because an event is pending for it.
     pub const EVENT_KEPT: u32 = 3;
 }
 
@@ -89,7 +89,7 @@ pub fn exit_address() -> u64 {
     vidar_vmx_exit.as_ptr() as u64
 }
 
-/// Returns the code into which the handler of a kept event must not return.
+/// Returns the code into which the handler of a pending event must not return.
 pub fn window() -> EntryWindow {
     EntryWindow {
         start: vidar_vmx_window_start.as_ptr() as u64,

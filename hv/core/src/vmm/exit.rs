@@ -42,7 +42,7 @@ pub enum Exit<C = ControlWrite> {
     Sipi(u8),
     /// An NMI arrived while the guest ran, on an extension where NMIs exit.
     Nmi,
-    /// It is time to try again to inject an event that is kept for the guest.
+    /// It is time to try again to inject an event that is pending for the guest.
     Window,
     /// A machine check arrived that the guest has not taken yet.
     MachineCheck,

@@ -23,7 +23,7 @@ impl Wanted {
 
 /// Watches the guest on one CPU. Every method does nothing unless an observer overrides it.
 pub trait Observer<V: Vcpu> {
-    /// Is told that the guest is about to be entered. The events that are kept for the guest have not been injected yet.
+    /// Is told that the guest is about to be entered. Its pending events have not been injected yet.
     fn before_entry(&mut self, vcpu: &mut V) {
         let _ = vcpu;
     }

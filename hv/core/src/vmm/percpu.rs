@@ -41,14 +41,14 @@ impl Default for Counters {
 }
 
 /// Events that arrived while Vidar ran and are the guest's, as bits.
-pub mod kept {
+pub mod pending {
     /// A non-maskable interrupt.
     pub const NMI: u8 = 1 << 0;
     /// A machine check.
     pub const MACHINE_CHECK: u8 = 1 << 1;
 }
 
-/// The per-CPU block, which shares no cache line with another. The VM-entry assembly reads `kept` by its offset from
+/// The per-CPU block, which shares no cache line with another. The VM-entry assembly reads `pending` by its offset from
 /// GS.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -59,8 +59,8 @@ pub struct PerCpu {
     pub index: u32,
     /// The ID of the CPU's local APIC.
     pub apic_id: u32,
-    /// The events of [`kept`] that the CPU takes up before its next entry.
-    kept: AtomicU8,
+    /// The events of [`pending`] that the CPU takes up before its next entry.
+    pending: AtomicU8,
     /// True while the guest runs on this CPU and can take a machine check that arrives while Vidar runs.
     takes_machine_checks: AtomicBool,
     /// The CPU's state between INIT and start-up IPI, if Vidar starts CPUs.
@@ -77,8 +77,8 @@ pub struct PerCpu {
 }
 
 impl PerCpu {
-    /// The offset from GS of the byte that is 0 if no event is kept for the guest.
-    pub const KEPT: usize = core::mem::offset_of!(PerCpu, kept);
+    /// The offset from GS of the byte that is 0 if no event is pending for the guest.
+    pub const PENDING: usize = core::mem::offset_of!(PerCpu, pending);
 
     /// Returns a block for the CPU `index`, whose local APIC has the ID `apic_id`. It must still be put in its place
     /// with [`PerCpu::place`].
@@ -87,7 +87,7 @@ impl PerCpu {
             this: AtomicPtr::new(core::ptr::null_mut()),
             index,
             apic_id,
-            kept: AtomicU8::new(0),
+            pending: AtomicU8::new(0),
             takes_machine_checks: AtomicBool::new(false),
             startup: StartupState::running(),
             logical: [AtomicU32::new(Address::RESET.0), AtomicU32::new(Address::RESET.1)],
@@ -102,14 +102,14 @@ impl PerCpu {
         self.index == 0
     }
 
-    /// Adds events of [`kept`] to those that are kept for the guest.
-    pub fn keep(&self, event: u8) {
-        self.kept.fetch_or(event, Ordering::Relaxed);
+    /// Adds events of [`pending`] to those that are pending for the guest.
+    pub fn add_pending(&self, event: u8) {
+        self.pending.fetch_or(event, Ordering::Relaxed);
     }
 
-    /// Returns all events that are kept, and clears them.
-    pub fn take_kept(&self) -> u8 {
-        self.kept.swap(0, Ordering::Relaxed)
+    /// Returns all events that are pending, and clears them.
+    pub fn take_pending(&self) -> u8 {
+        self.pending.swap(0, Ordering::Relaxed)
     }
 
     /// Returns true if a machine check that arrives while Vidar runs can be kept for the guest.
@@ -173,10 +173,10 @@ mod tests {
     #[test]
     fn a_kept_event_is_taken_once() {
         let percpu = PerCpu::new(0, 0);
-        percpu.keep(kept::NMI);
-        percpu.keep(kept::MACHINE_CHECK);
-        percpu.keep(kept::NMI);
-        assert_eq!(percpu.take_kept(), kept::NMI | kept::MACHINE_CHECK);
-        assert_eq!(percpu.take_kept(), 0);
+        percpu.add_pending(pending::NMI);
+        percpu.add_pending(pending::MACHINE_CHECK);
+        percpu.add_pending(pending::NMI);
+        assert_eq!(percpu.take_pending(), pending::NMI | pending::MACHINE_CHECK);
+        assert_eq!(percpu.take_pending(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! The loop that runs the guest, answers each exit, and applies the answer.
 //!
-//! The loop is compiled twice for each extension, with an observer and without one. A compiler inlines a function that is
-//! called twice only if it is small. So the steps of frequent exits, here and in the backends, are `inline(always)`:
+//! The loop is compiled twice for each extension, with an observer and without one. A compiler inlines a function that
+//! is called twice only if it is small. So the steps of frequent exits, here and in the backends, are `inline(always)`:
 //! with calls in their places an exit takes 60 instructions more.
 
 use core::sync::atomic::Ordering;
@@ -48,7 +48,7 @@ pub fn run<V: Vcpu, T: TableMemory>(
 }
 
 /// Applies the outcome: moves RIP, injects an exception, or resets or starts the CPU. No handler does any of these.
-/// [`Vcpu::run`] injects the events that are kept for the guest.
+/// [`Vcpu::run`] injects the events that are pending for the guest.
 #[inline(always)]
 fn apply<V: Vcpu>(vcpu: &mut V, outcome: Outcome) {
     match outcome {
@@ -98,7 +98,7 @@ pub fn answer<V: Vcpu, T: TableMemory>(
         Exit::Init => init(vcpu, machine),
         Exit::Sipi(vector) => Outcome::Startup(vector),
         Exit::Changed => Outcome::Resume,
-        // `Vcpu::run` delivers kept events.
+        // `Vcpu::run` delivers pending events.
         Exit::Nmi | Exit::Window => Outcome::Resume,
         // A CPU whose CR4.MCE is 0 shuts down: Intel SDM Vol. 3A, 2.5 "Control Registers", and AMD APM Vol. 2, 9.4
         // "Initializing the Machine-Check Mechanism".

@@ -26,7 +26,7 @@ pub trait Vcpu: Processor {
     /// [`Infallible`](core::convert::Infallible).
     type ControlWrite: Copy + Debug;
 
-    /// Delivers the events that are kept for the guest, runs the guest until it exits, and returns the decoded exit.
+    /// Delivers the events that are pending for the guest, runs the guest until it exits, and returns the decoded exit.
     fn run(&mut self) -> Exit<Self::ControlWrite>;
 
     /// Returns the general-purpose registers except RSP, whose slot is not used.

@@ -3,7 +3,7 @@
 
 /// Pin-based controls.
 pub mod pin {
-    /// Activate VMX-preemption timer. It is set only while a kept event waits, and after a start-up IPI to check for a
+    /// Activate VMX-preemption timer. It is set only while an event is pending, and after a start-up IPI to check for a
     /// blocked INIT.
     pub const PREEMPTION_TIMER: u32 = 1 << 6;
 }

@@ -4,7 +4,7 @@
 //! Delivery".
 
 use crate::vmm::outcome::Exception;
-use crate::vmm::percpu::kept;
+use crate::vmm::percpu::pending;
 
 /// The interruption information is valid.
 const VALID: u32 = 1 << 31;
@@ -106,16 +106,16 @@ pub const fn interrupted(
     })
 }
 
-/// Chooses which of the `waiting` events of [`kept`] the next entry injects. Returns the interruption information of
+/// Chooses which of the `waiting` events of [`pending`] the next entry injects. Returns the interruption information of
 /// that event, or `None`, and the events that still wait. A machine check comes before an NMI, as in the CPU. Intel SDM
 /// Vol. 3A, 6.9 "Prioritization of Concurrent Events".
-pub const fn next_kept(waiting: u8, interruptibility: u32, entry_information: u32) -> (Option<u32>, u8) {
+pub const fn next_pending(waiting: u8, interruptibility: u32, entry_information: u32) -> (Option<u32>, u8) {
     if entry_information & VALID != 0 {
         (None, waiting)
-    } else if waiting & kept::MACHINE_CHECK != 0 {
-        (Some(MACHINE_CHECK), waiting & !kept::MACHINE_CHECK)
-    } else if waiting & kept::NMI != 0 && nmi_allowed(interruptibility, entry_information) {
-        (Some(NMI), waiting & !kept::NMI)
+    } else if waiting & pending::MACHINE_CHECK != 0 {
+        (Some(MACHINE_CHECK), waiting & !pending::MACHINE_CHECK)
+    } else if waiting & pending::NMI != 0 && nmi_allowed(interruptibility, entry_information) {
+        (Some(NMI), waiting & !pending::NMI)
     } else {
         (None, waiting)
     }
@@ -159,12 +159,12 @@ mod tests {
 
     #[test]
     fn a_machine_check_comes_before_an_nmi_and_after_what_was_interrupted() {
-        let both = kept::MACHINE_CHECK | kept::NMI;
-        assert_eq!(next_kept(both, interruptibility::MOV_SS, 0), (Some(0x8000_0312), kept::NMI));
-        assert_eq!(next_kept(both, 0, VALID | 0x80), (None, both));
-        assert_eq!(next_kept(kept::NMI, 0, 0), (Some(NMI), 0));
-        assert_eq!(next_kept(kept::NMI, interruptibility::NMI, 0), (None, kept::NMI));
-        assert_eq!(next_kept(0, 0, 0), (None, 0));
+        let both = pending::MACHINE_CHECK | pending::NMI;
+        assert_eq!(next_pending(both, interruptibility::MOV_SS, 0), (Some(0x8000_0312), pending::NMI));
+        assert_eq!(next_pending(both, 0, VALID | 0x80), (None, both));
+        assert_eq!(next_pending(pending::NMI, 0, 0), (Some(NMI), 0));
+        assert_eq!(next_pending(pending::NMI, interruptibility::NMI, 0), (None, pending::NMI));
+        assert_eq!(next_pending(0, 0, 0), (None, 0));
     }
 
     #[test]

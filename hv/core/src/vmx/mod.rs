@@ -10,7 +10,7 @@
 //! | [`setup`] | The first contents of a VMCS, in the order of the manual's chapters. |
 //! | [`exit`] | Decodes an exit into the neutral `Exit`. |
 //! | [`event`] | The format of injected and interrupted events. |
-//! | [`kept`] | Decides when a kept NMI or machine check goes into the guest. |
+//! | [`pending`] | Decides when a pending NMI or machine check goes into the guest. |
 //! | [`msrs`] | The rows of the MSR policy that only VT-x needs. |
 //! | [`msr_bitmap`] | Derives the MSR bitmap from the policy's tables. |
 //! | [`feature_control`] | Decides from IA32_FEATURE_CONTROL if VT-x can be used. |
@@ -31,9 +31,9 @@ mod fake;
 pub mod feature_control;
 pub mod field;
 pub mod guest_state;
-pub mod kept;
 pub mod msr_bitmap;
 pub mod msrs;
+pub mod pending;
 pub mod rules;
 pub mod setup;
 pub mod snapshot;

@@ -1,8 +1,8 @@
-//! The events that are kept for the guest: decides when each is injected, and how long the guest runs before Vidar
+//! The events that are pending for the guest: decides when each is injected, and how long the guest runs before Vidar
 //! tries again.
 
-use super::event::{activity, next_kept};
-use crate::vmm::percpu::kept;
+use super::event::{activity, next_pending};
+use crate::vmm::percpu::pending;
 
 /// The ticks of the TSC for which the guest runs before the second try. They suffice for some instructions, so that the
 /// shadow of STI or MOV SS ends.
@@ -15,12 +15,12 @@ const MOST_PATIENCE: u32 = 1 << 20;
 
 /// The events of one CPU that have not been injected yet.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct KeptEvents {
+pub struct PendingEvents {
     waiting: u8,
     tries: u32,
 }
 
-/// What to do with the kept events before the next entry.
+/// What to do with the pending events before the next entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery {
     /// The VM-entry interruption information of the event to inject with the next entry, if one can be injected.
@@ -30,8 +30,8 @@ pub struct Delivery {
     pub retry: Option<u32>,
 }
 
-impl KeptEvents {
-    /// Adds `events`, which are bits of [`kept`].
+impl PendingEvents {
+    /// Adds `events`, which are bits of [`pending`].
     pub const fn add(&mut self, events: u8) {
         self.waiting |= events;
     }
@@ -43,7 +43,7 @@ impl KeptEvents {
 
     /// Returns true if a machine check waits to be injected.
     pub const fn has_machine_check(&self) -> bool {
-        self.waiting & kept::MACHINE_CHECK != 0
+        self.waiting & pending::MACHINE_CHECK != 0
     }
 
     /// Decides which event the next entry injects, and removes it from those that wait. The arguments are the guest's
@@ -61,7 +61,7 @@ impl KeptEvents {
             self.tries = 0;
             return Delivery { inject: None, retry: None };
         }
-        let (inject, waiting) = next_kept(self.waiting, interruptibility, entry_information);
+        let (inject, waiting) = next_pending(self.waiting, interruptibility, entry_information);
         self.waiting = waiting;
         if inject.is_some() {
             self.tries = 0;
@@ -90,44 +90,44 @@ mod tests {
 
     const ACTIVE: u32 = 0;
 
-    fn with(events: u8) -> KeptEvents {
-        KeptEvents { waiting: events, tries: 0 }
+    fn with(events: u8) -> PendingEvents {
+        PendingEvents { waiting: events, tries: 0 }
     }
 
     #[test]
     fn an_nmi_is_injected_when_nothing_blocks_it() {
-        let mut kept = with(kept::NMI);
+        let mut events = with(pending::NMI);
         let retry = Delivery { inject: None, retry: Some(PATIENCE) };
-        assert_eq!(kept.deliver(ACTIVE, 0, 0x8000_0b0e), retry, "the next entry injects another event");
-        assert!(kept.waits());
-        assert_eq!(kept.deliver(ACTIVE, 0, 0), Delivery { inject: Some(event::NMI), retry: None });
-        assert!(!kept.waits());
+        assert_eq!(events.deliver(ACTIVE, 0, 0x8000_0b0e), retry, "the next entry injects another event");
+        assert!(events.waits());
+        assert_eq!(events.deliver(ACTIVE, 0, 0), Delivery { inject: Some(event::NMI), retry: None });
+        assert!(!events.waits());
     }
 
     #[test]
     fn a_machine_check_is_injected_first_and_the_nmi_is_tried_again() {
-        let mut kept = with(kept::NMI);
-        kept.add(kept::MACHINE_CHECK);
-        assert!(kept.has_machine_check());
+        let mut events = with(pending::NMI);
+        events.add(pending::MACHINE_CHECK);
+        assert!(events.has_machine_check());
         let first = Delivery { inject: Some(event::MACHINE_CHECK), retry: Some(PATIENCE) };
-        assert_eq!(kept.deliver(ACTIVE, STI, 0), first);
-        assert!(kept.waits() && !kept.has_machine_check());
+        assert_eq!(events.deliver(ACTIVE, STI, 0), first);
+        assert!(events.waits() && !events.has_machine_check());
     }
 
     #[test]
     fn patience_doubles_with_each_try_up_to_a_bound() {
-        let mut kept = with(kept::NMI);
+        let mut events = with(pending::NMI);
         let mut last = PATIENCE / 2;
         for _ in 0..100 {
-            let Some(ticks) = kept.deliver(ACTIVE, STI, 0).retry else { panic!("STI blocks it") };
+            let Some(ticks) = events.deliver(ACTIVE, STI, 0).retry else { panic!("STI blocks it") };
             assert_eq!(ticks, (last * 2).min(MOST_PATIENCE));
             last = ticks;
         }
         assert_eq!(last, MOST_PATIENCE);
-        assert_eq!(kept.deliver(ACTIVE, 0, 0).inject, Some(event::NMI));
-        kept.add(kept::NMI);
+        assert_eq!(events.deliver(ACTIVE, 0, 0).inject, Some(event::NMI));
+        events.add(pending::NMI);
         assert_eq!(
-            kept.deliver(ACTIVE, NMI, 0).retry,
+            events.deliver(ACTIVE, NMI, 0).retry,
             Some(PATIENCE),
             "the ticks begin anew with the next event"
         );
@@ -135,13 +135,13 @@ mod tests {
 
     #[test]
     fn init_drops_kept_events() {
-        let mut kept = with(kept::NMI | kept::MACHINE_CHECK);
-        kept.deliver(ACTIVE, NMI, 0x8000_0b0e);
-        kept.forget();
-        assert_eq!(kept, KeptEvents::default());
-        kept.add(kept::NMI);
+        let mut events = with(pending::NMI | pending::MACHINE_CHECK);
+        events.deliver(ACTIVE, NMI, 0x8000_0b0e);
+        events.forget();
+        assert_eq!(events, PendingEvents::default());
+        events.add(pending::NMI);
         let none = Delivery { inject: None, retry: None };
-        assert_eq!(kept.deliver(activity::WAIT_FOR_SIPI, 0, 0), none);
-        assert!(kept.waits(), "an event after the INIT waits until the CPU starts");
+        assert_eq!(events.deliver(activity::WAIT_FOR_SIPI, 0, 0), none);
+        assert!(events.waits(), "an event after the INIT waits until the CPU starts");
     }
 }
