@@ -7,7 +7,7 @@
 
 use core::fmt;
 
-use super::orc::{Base, Kind, Rule, Table};
+use super::orc::{Base, Kind, Rule};
 use super::view::View;
 use crate::mem::addr::PAGE_SIZE;
 use crate::mem::walk::ReadGuest;
@@ -84,7 +84,7 @@ pub enum End {
     Bottom,
     /// The CPU is not in 64-bit mode.
     Mode,
-    /// The kernel's tables say nothing about this code: it is a module's, generated code, or no code at all.
+    /// The tables of the kernel and its modules say nothing about this code: it was generated, or it is no code at all.
     Unknown(u64),
     /// A register that the tables name has not been saved.
     Register,
@@ -114,10 +114,11 @@ impl fmt::Display for End {
     }
 }
 
-/// Calls `frame` for each step of the chain, the innermost first, and returns why it ends.
+/// Calls `frame` for each step of the chain, the innermost first, and returns why it ends. `rules` has the rule for the
+/// instruction at an address.
 pub fn chain<M: ReadGuest + ?Sized>(
     view: View<'_, M>,
-    table: Option<&Table>,
+    rules: Option<&dyn Fn(u64) -> Option<Rule>>,
     cpu: &CpuState,
     frame: &mut dyn FnMut(Frame),
 ) -> End {
@@ -132,12 +133,12 @@ pub fn chain<M: ReadGuest + ?Sized>(
     };
     for _ in 0..MAX_FRAMES {
         frame(Frame { address: place.ip, left: place.left });
-        let next = match table {
+        let next = match rules {
             _ if cpu.controls.efer & EFER_LMA == 0 => Err(End::Mode),
             _ if place.user => Err(End::User),
             _ if !cpu.controls.cs_l => Err(End::Mode),
             None => Err(End::NoTable),
-            Some(table) => place.caller(view, table, cpu),
+            Some(rules) => place.caller(view, rules, cpu),
         };
         match next {
             Err(end) => return end,
@@ -202,16 +203,13 @@ impl Place {
     fn caller<M: ReadGuest + ?Sized>(
         &self,
         view: View<'_, M>,
-        table: &Table,
+        rules: &dyn Fn(u64) -> Option<Rule>,
         cpu: &CpuState,
     ) -> Result<Self, End> {
         let read = |at: u64| view.u64(at).ok_or(End::Stack(at));
         let within = Frame { address: self.ip, left: self.left }.within();
-        let rule = match (self.ip, table.rule(view, within)) {
-            (0, _) => Rule::null_call(),
-            (_, None) => return Err(End::Unknown(self.ip)),
-            (_, Some(rule)) => rule,
-        };
+        let rule = if self.ip == 0 { Some(Rule::null_call()) } else { rules(within) };
+        let rule = rule.ok_or(End::Unknown(self.ip))?;
         let offset = |base: u64, offset: i16| base.wrapping_add_signed(offset.into());
         let sp = match rule.sp {
             _ if rule.kind == Kind::Undefined => return Err(End::Unknown(self.ip)),

@@ -14,11 +14,15 @@
 //! | [`name`] | The name of a symbol. |
 //! | [`kallsyms`] | The kernel's symbols: from an address to a name, and from a name to an address. |
 //! | [`orc`] | The table that says where a function keeps its return address. |
+//! | [`btf`] | The kernel's description of its types: where in a structure a member is. |
+//! | [`modules`] | The kernel's modules: their symbols and their tables of call frames. |
 //! | [`chain`] | The call chain of a CPU, by that table alone. |
 //! | [`printk`] | The last lines of the kernel's log. |
 
+pub mod btf;
 pub mod chain;
 pub mod kallsyms;
+pub mod modules;
 pub mod name;
 pub mod orc;
 pub mod printk;

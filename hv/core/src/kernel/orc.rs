@@ -149,14 +149,16 @@ impl Table {
         [start, stop, entries]: [u64; 3],
         before_6_3: bool,
     ) -> Option<Self> {
-        let bytes = stop.checked_sub(start)?;
-        let count = bytes / 4;
-        if count == 0 || count > MAX_ENTRIES {
-            return None;
-        }
-        entries.checked_add(count * ENTRY)?;
-        let layout = Layout::find(view, entries, count, before_6_3)?;
-        Some(Self { addresses: start, entries, count: count as u32, layout })
+        let count = u32::try_from(stop.checked_sub(start)? / 4).ok()?;
+        let layout = Layout::find(view, entries, count.into(), before_6_3)?;
+        Self { addresses: start, entries, count, layout }.elsewhere(start, entries, count)
+    }
+
+    /// Returns a module's table, which is written like this one.
+    pub fn elsewhere(&self, addresses: u64, entries: u64, count: u32) -> Option<Self> {
+        let bytes = u64::from(count) * ENTRY;
+        let sound = count > 0 && u64::from(count) <= MAX_ENTRIES && entries.checked_add(bytes).is_some();
+        sound.then_some(Self { addresses, entries, count, layout: self.layout })
     }
 
     /// Returns the address of the code from which on the entry `number` counts.

@@ -2,8 +2,9 @@
 
 use super::chain::{self, End, Frame};
 use super::kallsyms::{Addresses, Symbol, Symbols};
+use super::modules::{self, Modules};
 use super::name::Name;
-use super::orc::{self, Table};
+use super::orc::{self, Kind, Rule, Table};
 use super::printk::Layout;
 use super::view::{Translation, View, locate};
 use super::vmcoreinfo::{self, Note, decimal, hexadecimal};
@@ -31,6 +32,7 @@ pub struct Kernel {
     translation: Translation,
     symbols: Option<Symbols>,
     orc: Option<Table>,
+    modules: Option<Modules>,
     log: Layout,
 }
 
@@ -67,10 +69,16 @@ impl Kernel {
         let version = kernel.release.version();
         let view = kernel.view(memory);
         kernel.symbols = Symbols::new(view, &addresses, kernel.text, version >= (6, 1));
-        kernel.orc = kernel.symbols.and_then(|symbols| {
-            let [start, stop, entries] = symbols.find_all(view, orc::SYMBOLS)?;
-            Table::new(view, [start?, stop?, entries?], version < (6, 3))
-        });
+        if let Some(symbols) = &kernel.symbols {
+            let ([start, stop, entries], [head, types]) = (orc::SYMBOLS, modules::SYMBOLS);
+            let found = symbols.find_all(view, [start, stop, entries, head, types]).unwrap_or_default();
+            if let [Some(start), Some(stop), Some(entries), ..] = found {
+                kernel.orc = Table::new(view, [start, stop, entries], version < (6, 3));
+            }
+            if let [.., Some(head), Some(types)] = found {
+                kernel.modules = Modules::new(view, [head, types]);
+            }
+        }
         Some(kernel)
     }
 
@@ -110,9 +118,12 @@ impl Kernel {
         self.symbols.is_some()
     }
 
-    /// Returns the symbol that holds `address`, and the distance from its start.
+    /// Returns the symbol that holds `address`, and the distance from its start. A module's has the module's name before
+    /// it, as in `ext4:ext4_map_blocks`.
     pub fn symbol(&self, memory: &(impl ReadGuest + ?Sized), address: u64) -> Option<(Name, u64)> {
-        self.symbols?.symbol(self.view(memory), address)
+        let view = self.view(memory);
+        let in_module = || self.modules?.symbol(view, address);
+        self.symbols.as_ref()?.symbol(view, address).or_else(in_module)
     }
 
     /// Returns the function of a call chain's frame, and the distance of the frame's address from its start.
@@ -123,10 +134,10 @@ impl Kernel {
 
     /// Returns the address of the first symbol with this name.
     pub fn address(&self, memory: &(impl ReadGuest + ?Sized), name: &str) -> Option<u64> {
-        self.symbols?.find(self.view(memory), name)
+        self.symbols.as_ref()?.find(self.view(memory), name)
     }
 
-    /// Calls `each` with all symbols in the order of their addresses, until it returns false.
+    /// Calls `each` with all symbols but those of modules, in the order of their addresses, until it returns false.
     pub fn symbols(&self, memory: &(impl ReadGuest + ?Sized), each: &mut dyn FnMut(Symbol<'_>) -> bool) {
         if let Some(symbols) = &self.symbols {
             symbols.each(self.view(memory), each);
@@ -141,7 +152,17 @@ impl Kernel {
         state: &CpuState,
         frame: &mut dyn FnMut(Frame),
     ) -> End {
-        chain::chain(self.view(memory), self.orc.as_ref(), state, frame)
+        let view = self.view(memory);
+        let rules = |address| self.rule(view, address);
+        let rules: &dyn Fn(u64) -> Option<Rule> = &rules;
+        chain::chain(view, self.orc.is_some().then_some(rules), state, frame)
+    }
+
+    /// Returns the rule for the instruction at `address`.
+    fn rule<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, address: u64) -> Option<Rule> {
+        let table = self.orc.as_ref()?;
+        let own = table.rule(view, address).filter(|rule| rule.kind != Kind::Undefined);
+        own.or_else(|| self.modules?.rule(view, table, address))
     }
 
     /// Calls `line` with each of the last `lines` lines of the kernel's log, the oldest first. The bytes are those of the
@@ -196,7 +217,7 @@ impl Facts {
         let translation =
             Translation::new(self.phys_base?, self.tables?, if self.five_levels { 5 } else { 4 })?;
         let (release, offset, text, log) = (self.release, self.offset, self.text?, self.log);
-        Some(Kernel { release, offset, text, translation, symbols: None, orc: None, log })
+        Some(Kernel { release, offset, text, translation, symbols: None, orc: None, modules: None, log })
     }
 }
 

@@ -13,15 +13,15 @@ use crate::kernel_image::{ERAS, Era, FUNCTION, NAMED, STACK, STACK_AT, TEXT, fun
 use crate::{cpu, kernel};
 
 /// A guest whose stack is being made.
-struct Guest {
-    memory: Memory,
-    kernel: Kernel,
+pub struct Guest {
+    pub memory: Memory,
+    pub kernel: Kernel,
     cpu: CpuState,
 }
 
 impl Guest {
     /// Returns a guest whose CPU is in this function, with RSP at the start of the stack's page.
-    fn new(era: &Era, name: &str) -> Self {
+    pub fn new(era: &Era, name: &str) -> Self {
         let (memory, kernel) = kernel(era);
         let mut cpu = cpu(era);
         cpu.rip = function(name) + 4;
@@ -30,13 +30,13 @@ impl Guest {
     }
 
     /// Writes words to the stack, from the word `at` on.
-    fn put(&mut self, at: u64, words: &[u64]) {
+    pub fn put(&mut self, at: u64, words: &[u64]) {
         words.iter().zip(at..).for_each(|(word, at)| self.memory.set(STACK_AT + at * 8, *word));
     }
 
     /// Returns the functions of the chain, and why it ends. Each function that was left by a call has its plain name, one that
     /// was interrupted has a star before it.
-    fn chain(&self) -> (String, End) {
+    pub fn chain(&self) -> (String, End) {
         let mut names = Vec::new();
         let end = self.kernel.chain(&self.memory, &self.cpu, &mut |frame| {
             let name = self.kernel.function(&self.memory, frame);
@@ -48,7 +48,7 @@ impl Guest {
 }
 
 /// Returns a return address in a function.
-fn within(name: &str) -> u64 {
+pub fn within(name: &str) -> u64 {
     function(name) + 0x20
 }
 

@@ -7,6 +7,7 @@ mod hostile;
 #[path = "../kernel_image/mod.rs"]
 mod kernel_image;
 mod log;
+mod modules;
 mod symbols;
 
 use vidar_core::kernel::Kernel;

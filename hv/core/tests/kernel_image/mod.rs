@@ -3,6 +3,7 @@
 
 pub mod log;
 pub mod memory;
+pub mod modules;
 mod orc;
 pub mod symbols;
 
@@ -24,6 +25,8 @@ pub struct Era {
     pub renumbered: bool,
     /// The number of levels of page tables.
     pub levels: u32,
+    /// The kernel describes its types.
+    pub btf: bool,
 }
 
 /// How symbols have their addresses.
@@ -56,18 +59,19 @@ const fn era(
     flags: Flags,
     renumbered: bool,
     levels: u32,
+    btf: bool,
 ) -> Era {
-    Era { release, addresses, flags, renumbered, levels }
+    Era { release, addresses, flags, renumbered, levels, btf }
 }
 
 /// All layouts. The first has no symbols.
 pub const ERAS: [Era; 6] = [
-    era("5.10.0-30-amd64", Addresses::Unknown, Flags::End, false, 4),
-    era("6.1.0-48-amd64", Addresses::Signed, Flags::End, false, 4),
-    era("6.3.1", Addresses::Signed, Flags::SignalEnd, false, 5),
-    era("6.12.117+deb13-amd64", Addresses::Signed, Flags::Types, false, 4),
-    era("6.18.3", Addresses::Unsigned, Flags::Types, false, 5),
-    era("7.2.13+deb14-amd64", Addresses::Place, Flags::Types, true, 4),
+    era("5.10.0-30-amd64", Addresses::Unknown, Flags::End, false, 4, false),
+    era("6.1.0-48-amd64", Addresses::Signed, Flags::End, false, 4, true),
+    era("6.3.1", Addresses::Signed, Flags::SignalEnd, false, 5, true),
+    era("6.12.117+deb13-amd64", Addresses::Signed, Flags::Types, false, 4, true),
+    era("6.18.3", Addresses::Unsigned, Flags::Types, false, 5, false),
+    era("7.2.13+deb14-amd64", Addresses::Place, Flags::Types, true, 4, true),
 ];
 /// The layouts that have symbols.
 pub const NAMED: &[Era] = ERAS.split_at(1).1;
@@ -95,8 +99,14 @@ const ORC: u64 = 0x1_1000;
 const DATA: u64 = 0x1_2000;
 pub const LOG: u64 = 0x1_3000;
 /// The size of memory.
-const BYTES: u64 = 0x1_5000;
+const BYTES: u64 = 0x1_a000;
 
+const MODULE_LEVELS: [u64; 2] = [0x1_5000, 0x1_6000];
+const MODULE_AT: u64 = 0x1_7000;
+const BTF: u64 = 0x1_8000;
+
+/// The address of a module.
+pub const MODULE: u64 = 0xffff_ffff_c020_0000;
 /// The address of the stack's page. The page before it is not mapped, and the one after it is another stack.
 pub const STACK: u64 = 0xffff_c900_0000_1000;
 
@@ -151,6 +161,7 @@ pub fn function(name: &str) -> u64 {
 pub fn build(era: &Era) -> Memory {
     let mut memory = Memory::new(BYTES as usize);
     page_tables(&mut memory, era);
+    modules::write(&mut memory, era);
     let orc = orc::write(&mut memory, era, ORC);
     let mut lines = symbols::write(&mut memory, era, &orc);
     lines.extend(Log::lines_of_note(era));
@@ -197,4 +208,8 @@ fn page_tables(memory: &mut Memory, era: &Era) {
     entry(memory, pte, 0, STACK, STACK_AT);
     entry(memory, pte, 0, STACK + 0x1000, STACK_AT + 0x1000);
     entry(memory, image_pte, 0, TEXT, IMAGE_AT);
+    let [module_pmd, module_pte] = MODULE_LEVELS;
+    entry(memory, image_pud, 2, MODULE, module_pmd);
+    entry(memory, module_pmd, 1, MODULE, module_pte);
+    entry(memory, module_pte, 0, MODULE, MODULE_AT);
 }

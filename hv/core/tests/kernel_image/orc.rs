@@ -24,7 +24,8 @@ pub fn write(memory: &mut Memory, era: &Era, at: u64) -> [(&'static str, u64); 3
     ]
 }
 
-fn encode(era: &Era, rule: &Rule) -> [u8; 6] {
+/// Returns the entry for a rule.
+pub fn encode(era: &Era, rule: &Rule) -> [u8; 6] {
     // ORC_REG_UNDEFINED and the following ones: arch/x86/include/asm/orc_types.h of Linux 6.12 and of 7.2.
     let number = |base| match (base, era.renumbered) {
         (Base::Undefined, _) => 0,

@@ -1,7 +1,8 @@
 //! The symbols and their compressed names.
 
 use super::memory::Memory;
-use super::{Addresses, DATA, Era, FUNCTION, FUNCTIONS, SYMBOLS, TEXT, in_image};
+use super::modules::HEAD;
+use super::{Addresses, BTF, DATA, Era, FUNCTION, FUNCTIONS, SYMBOLS, TEXT, in_image};
 
 /// A name of more than 127 tokens.
 pub const LONG_NAME: &str = "a_long_name_of_a_type_that_only_compilers_write_0123456789\
@@ -23,8 +24,12 @@ pub fn all(era: &Era, orc: &[(&str, u64)]) -> Vec<(u64, char, String)> {
     symbols.push((TEXT + FUNCTIONS.len() as u64 * FUNCTION, 'T', "_etext".to_owned()));
     symbols.extend(orc.iter().map(|(name, address)| (*address, 'R', (*name).to_owned())));
     symbols.push((in_image(DATA), 'D', "init_uts_ns".to_owned()));
+    symbols.push((in_image(HEAD), 'D', "modules".to_owned()));
     symbols.push((in_image(DATA + 0x200), 'b', LONG_NAME.to_owned()));
-    symbols.push((in_image(DATA + 0x800), 'B', "_end".to_owned()));
+    if era.btf {
+        symbols.push((in_image(BTF), 'R', "__start_BTF".to_owned()));
+    }
+    symbols.push((in_image(BTF + 0x1000), 'B', "_end".to_owned()));
     symbols
 }
 

@@ -7,7 +7,7 @@ use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::x86::registers::Register;
 
 use crate::kernel_image::memory::Memory;
-use crate::kernel_image::{ERAS, NAMED, STACK, STACK_AT, TABLES, build, function};
+use crate::kernel_image::{ERAS, MODULE, NAMED, STACK, STACK_AT, TABLES, build, function};
 use crate::target::Target;
 
 const TARGET: Target = Target { mend, recorded, ..Target::new("kernel", check) };
@@ -22,7 +22,7 @@ fn recorded() -> Vec<Vec<u8>> {
     let memory = |era| {
         let mut memory: Memory = build(era);
         let chain = ["framed", "asm_exc_page_fault", "work", "call_on_irqstack", "uses_r13", "recurse"];
-        let words = chain.map(|name| [function(name) + 8, STACK + 0x80, STACK + 0x90]).concat();
+        let words = chain.map(|name| [function(name) + 8, STACK + 0x80, MODULE + 8]).concat();
         words.iter().zip(0..).for_each(|(word, at)| memory.set(STACK_AT + at * 8, *word));
         memory.bytes
     };
@@ -59,6 +59,7 @@ fn check(input: &[u8]) {
         });
         assert!((1..=MAX_FRAMES + 1).contains(&frames) && !end.to_string().is_empty());
     }
+    kernel.symbol(&memory, MODULE + 8);
     let mut lines = 0;
     kernel.log(&memory, LINES, &mut |line| {
         lines += 1;
