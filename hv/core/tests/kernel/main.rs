@@ -8,6 +8,7 @@ mod hostile;
 mod kernel_image;
 mod log;
 mod modules;
+mod recorded;
 mod symbols;
 
 use vidar_core::kernel::Kernel;
