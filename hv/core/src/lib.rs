@@ -10,6 +10,7 @@
 //! | [`firmware`] | ACPI tables, the EFI memory map | [`firmware::acpi`] |
 //! | [`linux`] | the Linux boot protocol: the header of a kernel file, where the kernel is placed, and what it is handed | [`linux::placement`] |
 //! | [`console`] | the log ring, the serial line, characters on a screen | [`console::screen`] |
+//! | [`report`] | the text of a crash report | [`report::state`] |
 //! | [`kernel`] | the guest's Linux kernel as it runs, read from outside: symbols, call chains, its log | [`kernel::running`] |
 //! | [`vmm`] | the virtual machine: exits, the answers to them, and the loop between them | [`vmm::run`] |
 //! | [`policy`] | what the guest may do and see: CPUID, MSRs, control registers, XCR0 | [`policy::msr`] |
@@ -34,6 +35,7 @@ pub mod linux;
 pub mod loader;
 pub mod mem;
 pub mod policy;
+pub mod report;
 pub mod svm;
 pub mod vmm;
 pub mod vmx;

@@ -28,6 +28,11 @@ pub fn is_armed() -> bool {
     ARMED.load(Ordering::SeqCst)
 }
 
+/// Returns true if [`others`] stops the other CPUs.
+pub fn reaches_others() -> bool {
+    is_armed() && BY_INIT.load(Ordering::SeqCst)
+}
+
 /// The APIC ID of the CPU that writes a crash report, or [`NOBODY`].
 static SPEAKER: AtomicU64 = AtomicU64::new(NOBODY);
 
@@ -35,20 +40,18 @@ static SPEAKER: AtomicU64 = AtomicU64::new(NOBODY);
 /// machine. Once [`arm`] has been called, an INIT takes each of them out of the guest. Where an INIT would restart the machine, none is sent,
 /// and the other CPUs keep running the guest. If another CPU has called this function before, this CPU halts.
 pub fn others(own: u32) -> &'static str {
-    let armed = ARMED.load(Ordering::SeqCst);
-    let by_init = BY_INIT.load(Ordering::SeqCst);
     match SPEAKER.compare_exchange(NOBODY, own.into(), Ordering::SeqCst, Ordering::SeqCst) {
-        Ok(_) if armed && by_init => apic::send(Message::Init, Destination::Others),
+        Ok(_) if reaches_others() => apic::send(Message::Init, Destination::Others),
         Ok(_) => {}
         Err(speaker) if speaker == u64::from(own) => {}
         Err(_) => instructions::halt_forever(),
     }
-    if armed && !by_init { "this CPU" } else { "the machine" }
+    if is_armed() && !reaches_others() { "this CPU" } else { "the machine" }
 }
 
 /// Notes that the report has been written. Where the other CPUs run on, the next one that crashes writes its own report.
 pub fn reported() {
-    if ARMED.load(Ordering::SeqCst) && !BY_INIT.load(Ordering::SeqCst) {
+    if is_armed() && !reaches_others() {
         SPEAKER.store(NOBODY, Ordering::SeqCst);
     }
 }

@@ -1,10 +1,16 @@
 //! The end of the guest on a CPU: a crash report, and then what the user has chosen by `on-crash`.
 
+#![expect(unsafe_code, reason = "the state of this CPU is shown to the one that writes the report")]
+
+use vidar_core::report::others::{Others, RUN_ON};
+use vidar_core::report::state::Full;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::machine::{Machine, RUNS_VIDAR};
 use vidar_core::vmm::outcome::Stop;
+use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::vcpu::Vcpu;
 
+use super::stopped;
 use crate::arch::{apic, stop};
 use crate::debug::{ending, log as console};
 
@@ -26,12 +32,20 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
             apic::init_self()
         }
         Stop::MachineCheck => "a machine check while machine checks are switched off (CR4.MCE)",
-        Stop::Elsewhere => ending::halt_for_another(),
+        Stop::Elsewhere => "another CPU has stopped",
     };
+    let snapshot = vcpu.snapshot();
+    // SAFETY: this function does not return, so the snapshot stays on the stack until the CPU starts again.
+    unsafe { stopped::publish(percpu, &snapshot) };
+    if stop == Stop::Elsewhere {
+        ending::halt_for_another()
+    }
     let who = stop::others(percpu.apic_id);
-    console::take_back();
+    console::take_back_for_report();
     let index = percpu.index;
-    log::error!("the guest has stopped on CPU {index}: {what}\n  {exit:x?}\n{}", vcpu.snapshot());
+    log::error!("the guest has stopped on CPU {index}: {what}\n  {exit:x?}");
+    let others = report_others(machine.host.cpus, index);
+    log::error!("the state of CPU {index}:\n{}", Full(&snapshot));
     if stop == Stop::EntryFailed {
         let mut rules = 0;
         vcpu.broken_rules(&mut |rule| {
@@ -47,5 +61,21 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
     if machine.runs_vidar(&vcpu.controls()) {
         log::error!("{RUNS_VIDAR}");
     }
+    if others {
+        // A screen may not show the first line any more.
+        log::error!("CPU {index} stopped at {:#x}: {what}", snapshot.state.rip);
+    }
     ending::end(who)
+}
+
+/// Reports what is known of the other CPUs of `cpus`, and returns true, if there are any. This CPU has the number `own`.
+fn report_others(cpus: &[&PerCpu], own: u32) -> bool {
+    let others = cpus.len() > 1;
+    if others && stop::reaches_others() {
+        stopped::wait(cpus, own);
+        log::error!("{}", Others(stopped::others(cpus, own)));
+    } else if others {
+        log::error!("{RUN_ON}");
+    }
+    others
 }

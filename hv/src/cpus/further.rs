@@ -19,6 +19,7 @@ use vidar_core::x86::icr::{Destination, Message};
 use super::ap::{Slot, Trampoline};
 use super::cpu::{self, Cpu};
 use super::inside::run_to_end;
+use super::stopped;
 use crate::arch::{apic, instructions};
 use crate::extension::Extension;
 use crate::firmware::cpu_list::CpuList;
@@ -267,6 +268,7 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
     let further = &shared.further[slot];
     // SAFETY: the caller promises that this is the slot's own CPU.
     let cpu = unsafe { further.cpu.load() };
+    stopped::restart(further.cpu.percpu());
     if let Some(task) = shared.task.get() {
         if task.machine.startup == Startup::Landing {
             // A CPU that did not answer at boot is not part of the guest, and the second stage was not built for it.

@@ -8,9 +8,11 @@
 //! | [`ap`] | Copies that code to its page, and fills in the fields that it reads. |
 //! | [`inside`] | Runs the guest on a CPU, and watches it as the boot options want. |
 //! | [`end`] | Ends the guest on a CPU: with a crash report, and then as `on-crash` says. |
+//! | [`stopped`] | The states of CPUs that have stopped, for the report. |
 
 pub mod ap;
 pub mod cpu;
 pub mod end;
 pub mod further;
 pub mod inside;
+pub mod stopped;

@@ -10,6 +10,7 @@ use vidar_core::console::framebuffer::{Format, FramebufferGrid};
 use vidar_core::console::ring::Ring;
 use vidar_core::console::screen::Teletype;
 use vidar_core::console::serial::Unusable;
+use vidar_core::console::wrap::Wrapped;
 use vidar_core::mem::addr::Hva;
 
 use super::line::{self, Line};
@@ -90,11 +91,19 @@ struct Consoles {
     screen: Option<Writer>,
     /// True while the consoles belong to the guest.
     silent: bool,
+    /// True while a report is written, whose long lines are broken.
+    wraps: bool,
 }
 
 /// The ring and the consoles of the whole machine.
-static CONSOLES: Mutex<Consoles> =
-    Mutex::new(Consoles { ring: Ring::new(), serial_port: None, serial: None, screen: None, silent: false });
+static CONSOLES: Mutex<Consoles> = Mutex::new(Consoles {
+    ring: Ring::new(),
+    serial_port: None,
+    serial: None,
+    screen: None,
+    silent: false,
+    wraps: false,
+});
 
 impl Write for Consoles {
     fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -127,8 +136,14 @@ impl Log for Logger {
             Level::Debug => "debug: ",
             Level::Trace => "trace: ",
         };
+        let mut consoles = CONSOLES.lock();
+        let text = format_args!("vidar: {label}{}\n", record.args());
         // Writing to the consoles cannot fail.
-        let _ = writeln!(CONSOLES.lock(), "vidar: {label}{}", record.args());
+        let _ = if consoles.wraps {
+            Wrapped::new(&mut *consoles).write_fmt(text)
+        } else {
+            consoles.write_fmt(text)
+        };
     }
 
     fn flush(&self) {}
@@ -218,6 +233,12 @@ pub fn take_back() {
             screen.clear();
         }
     }
+}
+
+/// Takes the consoles back as [`take_back`] does, and breaks the lines of what is logged from now on.
+pub fn take_back_for_report() {
+    take_back();
+    CONSOLES.lock().wraps = true;
 }
 
 /// Waits until the serial line has sent all that was logged.

@@ -7,6 +7,7 @@ use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use super::version::RELEASE;
 use super::{ending, log as console};
 use crate::arch::instructions::halt_forever;
 use crate::arch::{percpu, stop};
@@ -23,9 +24,13 @@ static SPEAKING: AtomicBool = AtomicBool::new(false);
 pub fn report(info: &PanicInfo<'_>) -> ! {
     speak_once();
     let who = stop::others(percpu::current().map_or(0, |cpu| cpu.apic_id));
-    console::take_back();
+    console::take_back_for_report();
     let (file, line) = info.location().map_or(("?", 0), |location| (location.file(), location.line()));
-    log::error!("Vidar panicked: {} ({file}:{line}); report this with what follows", info.message());
+    let index = percpu::current().map_or(0, |cpu| cpu.index);
+    log::error!(
+        "Vidar panicked: {}\n  at {file}:{line}, on CPU {index}, in Vidar {RELEASE}\n  report this with what follows",
+        info.message()
+    );
     backtrace();
     ending::end(who)
 }
@@ -35,7 +40,7 @@ pub fn report(info: &PanicInfo<'_>) -> ! {
 /// error, which waits for all CPUs and records what each of them reports.
 pub fn machine_check(banks: &impl fmt::Display, interrupted: &impl fmt::Display) -> ! {
     speak_once();
-    console::take_back();
+    console::take_back_for_report();
     let index = percpu::current().map_or(0, |cpu| cpu.index);
     log::error!(
         "machine check in Vidar on CPU {index}: the hardware reports an error; see the firmware's error log\n  \

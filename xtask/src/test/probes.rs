@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::Tools;
 use super::lane::Lane;
@@ -307,21 +307,31 @@ fn in_this_boot(booted: &mut small::BootedGuest, words: &str, time: Duration) ->
     Ok(())
 }
 
-/// Waits for the report of a triple fault, with its cause and the registers.
-fn crash_report(booted: &mut small::BootedGuest) -> Result<()> {
+/// The longest line of a report. Each fits on a screen of 80 columns.
+const LONGEST_LINE: usize = 79;
+
+/// Waits for the report of a triple fault, which ends with the words `last`. It has the cause and the registers, the most
+/// important last, and no line is too long.
+fn crash_report(booted: &mut small::BootedGuest, last: &str) -> Result<()> {
     booted.console.expect("probe: hello", BOOT)?;
     in_this_boot(booted, "probe triple: now", ANSWER)?;
     in_this_boot(booted, "the guest has stopped on CPU 0: triple fault", ANSWER)?;
-    for register in ["rip ", "rflags ", "rax ", "rsp ", "cr0 ", "cs ", "idtr "] {
-        booted.console.expect(register, ANSWER)?;
+    let report = booted.console.expect(last, ANSWER)?;
+    let mut rest = report.as_str();
+    for register in ["cs ", "idtr ", "rip ", "rflags ", "rax ", "rsp ", "cr2 ", "cr0 "] {
+        let (_, after) = rest
+            .split_once(register)
+            .with_context(|| format!("{register} is not in its place in: {report}"))?;
+        rest = after;
     }
+    let too_long = report.lines().find(|line| line.len() > LONGEST_LINE);
+    ensure!(too_long.is_none(), "a line of the report is too long: {too_long:?}");
     Ok(())
 }
 
 fn crash_halts(place: &Place<'_>) -> Result<()> {
     let mut booted = with_options(place, "probe=triple", "on-crash=halt")?;
-    crash_report(&mut booted)?;
-    booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
+    crash_report(&mut booted, "the machine is halted (on-crash=halt)\r\n")?;
     let more = booted.console.listen(Duration::from_secs(2));
     ensure!(more.is_empty(), "after the report there was more: {more}");
     ensure!(booted.running.ended(Duration::ZERO)?.is_none(), "the machine did not stay on");
@@ -330,14 +340,13 @@ fn crash_halts(place: &Place<'_>) -> Result<()> {
 
 fn crash_resets(place: &Place<'_>) -> Result<()> {
     let mut booted = with_options(place, "probe=triple", "on-crash=reset")?;
-    crash_report(&mut booted)?;
-    booted.console.expect("the machine is reset (on-crash=reset)", ANSWER)?;
+    crash_report(&mut booted, "the machine is reset (on-crash=reset)")?;
     // After the reset, the menu starts the same guest again.
     booted.console.expect("probe: hello", BOOT)?;
     Ok(())
 }
 
-/// A triple fault on the second CPU also stops the first one. QEMU resets a boot CPU that gets an INIT, even if the
+/// A triple fault on the second CPU also stops the first one, and the report has the state of both. QEMU resets a boot CPU that gets an INIT, even if the
 /// hypervisor intercepts it. So there Vidar sends none, and the test has the machine reset instead of halted.
 fn crash_of_another_cpu(place: &Place<'_>) -> Result<()> {
     let halts = place.lane == Lane::Vmx;
@@ -349,11 +358,15 @@ fn crash_of_another_cpu(place: &Place<'_>) -> Result<()> {
     booted.console.expect("probe: hello", BOOT)?;
     in_this_boot(&mut booted, "the guest has stopped on CPU 1: triple fault", ANSWER)?;
     if halts {
-        booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
+        let report = booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
+        contains(&report, "the other CPUs, which this one has stopped:\r\n  CPU 0 rip 0000000000")?;
+        contains(&report, "the state of CPU 1:\r\n")?;
+        contains(&report, "CPU 1 stopped at 0x")?;
         let more = booted.console.listen(Duration::from_secs(5));
         ensure!(more.is_empty(), "after the report there was more: {more}");
     } else {
-        booted.console.expect("probe: hello", BOOT)?;
+        let report = booted.console.expect("probe: hello", BOOT)?;
+        contains(&report, "the other CPUs run on")?;
     }
     Ok(())
 }

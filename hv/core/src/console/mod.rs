@@ -8,9 +8,11 @@
 //! | [`ring`] | Holds the log in memory, which `vidarctl log` reads. |
 //! | [`screen`] | Writes text to a grid of characters, and wraps and scrolls it. |
 //! | [`serial`] | Programs a UART and sends bytes, without endless waits. |
+//! | [`wrap`] | Breaks the long lines of a report. |
 
 pub mod ending;
 pub mod framebuffer;
 pub mod ring;
 pub mod screen;
 pub mod serial;
+pub mod wrap;

@@ -142,6 +142,12 @@ impl CpuState {
         state
     }
 
+    /// Returns the current privilege level: the descriptor privilege level of SS. Intel SDM Vol. 3C, 25.4.1 "Guest
+    /// Register State".
+    pub fn cpl(&self) -> u8 {
+        (self[SegmentRegister::Ss].rights >> 5 & 3) as u8
+    }
+
     /// Returns what the state after INIT and that at the kernel's entry have in common, with `data` in every segment
     /// register but TR.
     fn reset(data: Segment) -> Self {

@@ -26,7 +26,7 @@
 //! | [`hypercall`] | Answers the calls of the crate `vidar_abi`. |
 //! | [`cpu_state`] | The state of a CPU: after INIT, at the kernel's entry, and in a crash report. |
 //! | [`rules`] | Rules of a manual as tables, and the report of those that are broken. |
-//! | [`crash`] | Writes the guest's state as the text of a crash report. |
+//! | [`crash`] | What a crash report shows of a virtual CPU. |
 
 pub mod apic;
 pub mod check;

@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, 
 
 use vidar_abi::ExitKind;
 
+use super::crash::Snapshot;
 use super::startup::StartupState;
 use crate::x86::icr::Address;
 
@@ -72,6 +73,8 @@ pub struct PerCpu {
     /// True while the guest has XD Bit Disable of IA32_MISC_ENABLE set, so that it has no no-execute pages. INIT does
     /// not clear it.
     pub xd_disabled: AtomicBool,
+    /// The CPU's last state, once it has stopped for good.
+    stopped: AtomicPtr<Snapshot>,
     /// The exits of this CPU.
     pub counters: Counters,
 }
@@ -93,6 +96,7 @@ impl PerCpu {
             logical: [AtomicU32::new(Address::RESET.0), AtomicU32::new(Address::RESET.1)],
             guest_pat: AtomicU64::new(0),
             xd_disabled: AtomicBool::new(false),
+            stopped: AtomicPtr::new(core::ptr::null_mut()),
             counters: Counters::new(),
         }
     }
@@ -130,6 +134,16 @@ impl PerCpu {
     /// Stores the value of IA32_PAT that Vidar found on this CPU.
     pub fn set_guest_pat(&self, value: u64) {
         self.guest_pat.store(value, Ordering::Relaxed);
+    }
+
+    /// Returns a pointer to the CPU's last state. It is null unless the CPU has stopped for good.
+    pub fn stopped(&self) -> *const Snapshot {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Sets what [`PerCpu::stopped`] returns.
+    pub fn set_stopped(&self, snapshot: *const Snapshot) {
+        self.stopped.store(snapshot.cast_mut(), Ordering::Release);
     }
 
     /// Returns the IDs by which messages reach the CPU's local APIC.

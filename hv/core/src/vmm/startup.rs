@@ -50,6 +50,11 @@ impl StartupState {
         self.0.compare_exchange(state, RUNNING, Ordering::SeqCst, Ordering::SeqCst).ok().map(|_| vector)
     }
 
+    /// Returns true if the CPU waits for a start-up IPI, so that a message other than that one does not reach it.
+    pub fn is_waiting(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == WAITING
+    }
+
     /// Returns true if a start-up IPI was sent and the CPU has not taken it yet.
     pub fn is_starting(&self) -> bool {
         self.0.load(Ordering::SeqCst) < RUNNING
