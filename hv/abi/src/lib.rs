@@ -1,7 +1,7 @@
 //! The hypercall ABI of Vidar, for the hypervisor and for programs in its guest.
 //!
-//! A hypercall is VMCALL on Intel's CPUs and VMMCALL on AMD's. It can be made at any privilege level, since all calls
-//! only read. The number of the [`Call`] goes in RAX, and its arguments in RBX and RCX. RAX returns a [`Status`]. If
+//! A hypercall is VMCALL on Intel's CPUs and VMMCALL on AMD's. It can be made at any privilege level, since nearly all calls
+//! only read; the others say who may make them. The number of the [`Call`] goes in RAX, and its arguments in RBX and RCX. RAX returns a [`Status`]. If
 //! that is [`Status::Ok`], the registers that the [`Call`] names hold the results; otherwise no other register has
 //! changed. Results are never written to the guest's memory, so Vidar need not translate the guest's addresses.
 
@@ -12,7 +12,7 @@ mod commit;
 pub use commit::{Commit, Release};
 
 /// The version of this ABI.
-pub const VERSION: Version = Version { major: 1, minor: 2 };
+pub const VERSION: Version = Version { major: 1, minor: 3 };
 
 /// The value that [`Call::Version`] returns in RBX. By it a program tells Vidar from another hypervisor that handles
 /// the instruction.
@@ -158,6 +158,14 @@ calls! {
             RCX: "1 if Vidar's source differed from the commit, or else 0.",
         }
     }
+
+    /// Ends the guest with a crash report of all CPUs, and then halts or resets the machine, as the boot option `on-crash`
+    /// says. It returns only if it is refused: it is taken from CPL 0, and from a program that may write to port CF9h, the
+    /// reset control register of the chip set, by IOPL or the I/O permission bitmap of the TSS.
+    Crash = 6, "crash", minor 3 {
+        in {}
+        out {}
+    }
 }
 
 /// The status that a call returns in RAX.
@@ -170,6 +178,8 @@ pub enum Status {
     UnknownCall = 1,
     /// An argument is out of its range.
     BadArgument = 2,
+    /// The caller may not make this call. Since version 1.3.
+    NotPermitted = 3,
 }
 
 impl Status {
@@ -179,6 +189,7 @@ impl Status {
             0 => Some(Self::Ok),
             1 => Some(Self::UnknownCall),
             2 => Some(Self::BadArgument),
+            3 => Some(Self::NotPermitted),
             _ => None,
         }
     }

@@ -32,6 +32,7 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
             apic::init_self()
         }
         Stop::MachineCheck => "a machine check while machine checks are switched off (CR4.MCE)",
+        Stop::Requested => "a program in the guest has asked for this report (vidarctl crash)",
         Stop::Elsewhere => "another CPU has stopped",
     };
     let snapshot = vcpu.snapshot();

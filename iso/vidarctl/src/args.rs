@@ -51,6 +51,16 @@ pub enum Command {
     Log,
     /// the time-stamp counter, without Vidar as well
     Tsc,
+    /// nothing: it ends this Linux, with a crash report by Vidar on the screen and the serial line
+    ///
+    /// Vidar stops all CPUs where it can, writes their states, and then halts or resets the machine, as its boot option on-crash
+    /// says. What is not on a disk yet is lost. Only root can do it, since Vidar takes the call only from a program that may
+    /// reset the machine by its I/O ports anyway. Linux in lockdown mode gives no program that right.
+    Crash {
+        /// Do not ask whether to go on
+        #[arg(long)]
+        yes: bool,
+    },
     /// whether this machine can run Vidar, and what stands in the way; without Vidar as well
     ///
     /// Each line has the state of what was looked at, its name, and what was found. Unless that is as Vidar needs it, the line
@@ -118,6 +128,8 @@ mod tests {
         assert_eq!(parse_words("status"), run(Command::Status, false));
         assert_eq!(parse_words("--json log"), run(Command::Log, true));
         assert_eq!(parse_words("tsc --json"), run(Command::Tsc, true));
+        assert_eq!(parse_words("crash"), run(Command::Crash { yes: false }, false));
+        assert_eq!(parse_words("crash --yes"), run(Command::Crash { yes: true }, false));
         assert_eq!(parse_words("exits"), run(Command::Exits { idle: None, per_cpu: false }, false));
         assert_eq!(parse_words("exits --per-cpu"), run(Command::Exits { idle: None, per_cpu: true }, false));
         let two = Command::Exits { idle: Some(Duration::from_secs(2)), per_cpu: false };

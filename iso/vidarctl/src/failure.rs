@@ -15,6 +15,12 @@ pub enum Failure {
     NotUnderVidar,
     /// Vidar speaks another major version of the hypercall ABI.
     Incompatible(Version),
+    /// Vidar is too old for this call.
+    TooOld(Call),
+    /// Vidar does not take this call from this program.
+    NotPermitted(Call),
+    /// The user has not confirmed what the command would do.
+    NotConfirmed,
     /// Vidar's answer to this call is not one that the ABI allows.
     Malformed(Call),
 }
@@ -29,6 +35,16 @@ impl fmt::Display for Failure {
                  the vidarctl that came with this Vidar",
                 VERSION.major, VERSION.minor
             ),
+            Self::TooOld(call) => {
+                write!(f, "this Vidar is too old for the call \"{}\": install a newer one", call.name())
+            }
+            Self::NotPermitted(call) => write!(
+                f,
+                "Vidar takes the call \"{}\" only from a program that may reset the machine by its I/O ports: run \
+                 vidarctl as root, on a Linux that is not in lockdown mode",
+                call.name()
+            ),
+            Self::NotConfirmed => f.write_str("nothing was done: type yes, or give --yes"),
             Self::Malformed(call) => write!(
                 f,
                 "Vidar's answer to the call \"{}\" does not follow the ABI: use the vidarctl that came with this Vidar",

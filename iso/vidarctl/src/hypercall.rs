@@ -4,6 +4,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, _rdtsc};
+use std::io;
 use std::sync::Once;
 
 use vidar_abi::SIGNATURE_LEAF;
@@ -83,6 +84,18 @@ pub fn hypervisor() -> Option<[u8; 12]> {
         bytes.copy_from_slice(&register.to_le_bytes());
     }
     Some(signature)
+}
+
+/// Asks Linux for the right to use the I/O port that resets the machine. Vidar ends the guest only for a program that has
+/// it. The port itself is not used.
+pub fn allow_reset() -> io::Result<()> {
+    /// The reset control register of the chip set.
+    const PORT: libc::c_ulong = 0xcf9;
+    // SAFETY: the system call changes only which I/O ports this program may use.
+    match unsafe { libc::syscall(libc::SYS_ioperm, PORT, 1 as libc::c_ulong, 1) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Returns the time-stamp counter.

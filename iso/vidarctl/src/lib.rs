@@ -1,6 +1,7 @@
 //! The program `vidarctl`. What is public is its command line, for whoever renders a man page or a completion from it.
 
 mod args;
+mod crash;
 mod doctor;
 mod exits;
 mod failure;
@@ -101,6 +102,14 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
                 );
             }
             if json { log.json() } else { log.text() }
+        }
+        Command::Crash { yes } => {
+            if !yes && !crash::confirmed(io::stdin().lock(), &mut io::stderr()) {
+                return Err(Failure::NotConfirmed);
+            }
+            // Without the right Vidar refuses the call, and that is reported.
+            let _ = hypercall::allow_reset();
+            return Err(vidar.crash());
         }
         Command::Doctor | Command::Tsc => unreachable!("these commands do not need Vidar"),
     })

@@ -124,12 +124,21 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
         }
     }
 
+    /// Has Vidar end this Linux with a crash report. Returns only if that fails.
+    pub fn crash(&self) -> Failure {
+        if self.abi.minor < Call::Crash.since().minor {
+            return Failure::TooOld(Call::Crash);
+        }
+        self.ask(Call::Crash, 0, 0).err().unwrap_or(Failure::Malformed(Call::Crash))
+    }
+
     /// Makes a call. Returns its answer, or `None` if Vidar says that an argument is out of range.
     fn ask(&self, call: Call, rbx: u64, rcx: u64) -> Result<Option<Answer>, Failure> {
         let answer = (self.call)(Request { rax: call as u64, rbx, rcx });
         match CallStatus::from_raw(answer.rax) {
             Some(CallStatus::Ok) => Ok(Some(answer)),
             Some(CallStatus::BadArgument) => Ok(None),
+            Some(CallStatus::NotPermitted) => Err(Failure::NotPermitted(call)),
             Some(CallStatus::UnknownCall) | None => Err(Failure::Malformed(call)),
         }
     }
@@ -170,6 +179,7 @@ mod tests {
                 Answer { rbx: start, rcx: length as u64, r8_to_r11, ..ok }
             }
             Some(Call::Commit) => Answer { rbx: 0xab, rcx: 1, ..ok },
+            Some(Call::Crash) => Answer { rax: CallStatus::NotPermitted as u64, ..ok },
             // A call that vidarctl does not make.
             _ => Answer { rax: CallStatus::UnknownCall as u64, ..ok },
         }
@@ -267,5 +277,26 @@ mod tests {
         let broken = Vidar::find(broken, None).unwrap();
         assert_eq!(broken.log().err(), Some(Failure::Malformed(Call::Log)));
         assert_eq!(broken.status().err(), Some(Failure::Malformed(Call::Status)));
+    }
+
+    #[test]
+    fn a_crash_that_is_refused_or_not_known_has_a_reason() {
+        let found = Vidar::find(vidar, None).ok().unwrap();
+        assert_eq!(found.crash(), Failure::NotPermitted(Call::Crash));
+        let old = |request: Request| match request.rax {
+            0 => Answer { rbx: MAGIC, rcx: 1 << 16 | 2, ..Answer::default() },
+            _ => panic!("an old Vidar does not know the call"),
+        };
+        assert_eq!(Vidar::find(old, None).ok().unwrap().crash(), Failure::TooOld(Call::Crash));
+        let goes_on = |request: Request| match request.rax {
+            0 => Answer { rbx: MAGIC, rcx: VERSION.to_raw().into(), ..Answer::default() },
+            _ => Answer::default(),
+        };
+        let found = Vidar::find(goes_on, None).ok().unwrap();
+        assert_eq!(
+            found.crash(),
+            Failure::Malformed(Call::Crash),
+            "a Linux that was ended cannot read an answer"
+        );
     }
 }

@@ -28,8 +28,13 @@ struct Stack([u8; STACK_SIZE]);
 static mut STACK_OF_CPL0: Stack = Stack([0; STACK_SIZE]);
 static mut STACK_OF_DOUBLE_FAULTS: Stack = Stack([0; STACK_SIZE]);
 
-/// The 64-bit task-state segment, as 26 words of four bytes.
-static mut TSS: [u32; 26] = [0; 26];
+/// The first port that the I/O permission bitmap of [`open_port`] does not have.
+const PORTS: usize = 0xd00;
+/// The words of four bytes in the task-state segment, without a bitmap.
+const WORDS: usize = 26;
+
+/// The 64-bit task-state segment, with room for a bitmap and the byte that has to follow it.
+static mut TSS: [u32; WORDS + PORTS / 32 + 1] = [0; WORDS + PORTS / 32 + 1];
 
 static mut GDT: [u64; 8] = [
     0,
@@ -62,7 +67,7 @@ pub fn init() {
     unsafe {
         ((*tss)[1], (*tss)[2]) = (cpl0 as u32, (cpl0 >> 32) as u32);
         ((*tss)[9], (*tss)[10]) = (double_fault as u32, (double_fault >> 32) as u32);
-        (*tss)[25] = 104 << 16;
+        (*tss)[WORDS - 1] = 104 << 16;
         (*gdt)[5] = 103 | base_low(base) | 0x89 << 40;
         (*gdt)[6] = base >> 32;
     }
@@ -70,6 +75,21 @@ pub fn init() {
     // SAFETY: the selectors that the entry code has loaded select equal descriptors in this table.
     unsafe {
         asm!("lgdt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags));
+        asm!("ltr {:x}", in(reg) TASK, options(nostack, preserves_flags));
+    }
+}
+
+/// Gives CPL 3 the right to use one port below [`PORTS`]: adds an I/O permission bitmap to the task-state segment, and loads
+/// the task register again.
+pub fn open_port(port: u16) {
+    let (tss, gdt) = (&raw mut TSS, &raw mut GDT);
+    // SAFETY: only one CPU runs, and no task switch is under way. The CPU reads the descriptor when the task register is
+    // loaded, which takes an available segment.
+    unsafe {
+        (WORDS..WORDS + PORTS / 32 + 1).for_each(|word| (*tss)[word] = u32::MAX);
+        (*tss)[WORDS + usize::from(port / 32)] &= !(1 << (port % 32));
+        let limit = 4 * (WORDS + PORTS / 32 + 1) as u64 - 1;
+        (*gdt)[5] = limit | base_low(tss as u64) | 0x89 << 40;
         asm!("ltr {:x}", in(reg) TASK, options(nostack, preserves_flags));
     }
 }

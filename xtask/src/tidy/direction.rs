@@ -15,7 +15,7 @@ const CORE: Rooms = &[
     ("kernel", &["vmm", "policy", "mem", "x86"]),
     ("vmx", &["vmm", "policy", "mem", "x86"]),
     ("svm", &["vmm", "policy", "mem", "x86"]),
-    ("report", &["vmm", "policy", "console", "mem", "x86"]),
+    ("report", &["kernel", "vmm", "policy", "console", "mem", "x86"]),
     ("vmm", &["policy", "mem", "x86"]),
     ("policy", &["mem", "x86"]),
     ("mem", &["x86"]),

@@ -1,24 +1,54 @@
-//! The hypercalls of the crate `vidar_abi`. They only read, so any privilege level may make them.
+//! The hypercalls of the crate `vidar_abi`. Most of them only read, so any privilege level may make them.
 
 use core::ops::Range;
 
 use vidar_abi::{Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Status, VERSION};
 
-use super::machine::Host;
+use super::crash::Snapshot;
+use super::machine::{Host, Machine};
+use super::outcome::{Outcome, Stop};
+use super::privilege::may_reset_with;
+use super::vcpu::Vcpu;
 use crate::mem::addr::Hpa;
 use crate::x86::registers::{Register, Registers};
 
-/// Executes the call whose number is in RAX. The status goes to RAX, and the results to the registers that `vidar_abi`
-/// names for the call. A call that fails changes RAX alone.
-pub fn answer(registers: &mut Registers, host: &Host) {
+/// A call that does more than read: [`privileged`] answers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privileged {
+    /// [`Call::Crash`].
+    Crash,
+}
+
+/// Executes the call whose number is in RAX, unless it is one of [`Privileged`], which is returned. The status goes to RAX,
+/// and the results to the registers that `vidar_abi` names for the call. A call that fails changes RAX alone.
+#[inline(always)] // so that the frequent calls need no check of what is returned
+pub fn answer(registers: &mut Registers, host: &Host) -> Option<Privileged> {
     let status = match Call::from_raw(registers.get(Register::Rax)) {
-        Some(call) => dispatch(call, registers, host),
+        Some(call) => match dispatch(call, registers, host) {
+            Ok(status) => status,
+            Err(privileged) => return Some(privileged),
+        },
         None => Status::UnknownCall,
     };
     registers.set(Register::Rax, status as u64);
+    None
 }
 
-fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Status {
+/// Answers a call that ends or stops the guest, if its caller may make it. Otherwise the guest goes on with a status.
+#[cold]
+pub fn privileged<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, call: Privileged) -> Outcome {
+    let Snapshot { state, .. } = vcpu.snapshot();
+    if !may_reset_with(vcpu.cpl(), &state, machine.guest) {
+        vcpu.registers().set(Register::Rax, Status::NotPermitted as u64);
+        return Outcome::Advance;
+    }
+    match call {
+        Privileged::Crash => Outcome::Stop(Stop::Requested),
+    }
+}
+
+#[inline(always)] // as `answer`
+fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Result<Status, Privileged> {
     match call {
         Call::Version => {
             registers.set(Register::Rbx, MAGIC);
@@ -37,13 +67,13 @@ fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Status {
             let cpu =
                 usize::try_from(registers.get(Register::Rbx)).ok().and_then(|index| host.cpus.get(index));
             let kind = ExitKind::from_raw(registers.get(Register::Rcx));
-            let Some((cpu, kind)) = cpu.zip(kind) else { return Status::BadArgument };
+            let Some((cpu, kind)) = cpu.zip(kind) else { return Ok(Status::BadArgument) };
             registers.set(Register::Rbx, cpu.counters.get(kind));
         }
         Call::Memory => {
             let index = usize::try_from(registers.get(Register::Rbx)).ok();
             let Some(range) = index.and_then(|index| host.kept.get(index)) else {
-                return Status::BadArgument;
+                return Ok(Status::BadArgument);
             };
             set_range(registers, range);
         }
@@ -52,6 +82,7 @@ fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Status {
             registers.set(Register::Rbx, digits);
             registers.set(Register::Rcx, changed);
         }
+        Call::Crash => return Err(Privileged::Crash),
         Call::Log => {
             let mut chunk = [0; LOG_CHUNK];
             let (position, length) = (host.log)(registers.get(Register::Rbx), &mut chunk);
@@ -66,7 +97,7 @@ fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Status {
             }
         }
     }
-    Status::Ok
+    Ok(Status::Ok)
 }
 
 fn set_range(registers: &mut Registers, range: &Range<Hpa>) {
@@ -115,7 +146,7 @@ mod tests {
         let cpu: &PerCpu = Box::leak(Box::new(PerCpu::new(0, 0)));
         cpu.counters.count(ExitKind::Invd);
         let host = Host { kept: KEPT, vendor: Vendor::Vmx, commit, cpus: Box::leak(Box::new([cpu])), log };
-        answer(registers, &host);
+        assert_eq!(answer(registers, &host), None);
     }
 
     fn with(values: &[(Register, u64)]) -> Registers {

@@ -24,6 +24,7 @@
 //! | [`microcode`] | Loads the microcode updates that the guest asks for. |
 //! | [`update`] | An update of microcode as the core hands it to the shell, which loads it. |
 //! | [`hypercall`] | Answers the calls of the crate `vidar_abi`. |
+//! | [`privilege`] | Decides who may end or stop the guest by a hypercall. |
 //! | [`cpu_state`] | The state of a CPU: after INIT, at the kernel's entry, and in a crash report. |
 //! | [`rules`] | Rules of a manual as tables, and the report of those that are broken. |
 //! | [`crash`] | What a crash report shows of a virtual CPU. |
@@ -46,6 +47,7 @@ pub mod msr;
 pub mod observer;
 pub mod outcome;
 pub mod percpu;
+pub mod privilege;
 pub mod processor;
 pub mod rules;
 pub mod run;

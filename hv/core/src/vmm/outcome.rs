@@ -29,6 +29,8 @@ pub enum Stop {
     EntryFailed,
     /// An INIT has reached the CPU, and it is to wait for its start-up IPI outside the guest, in Vidar.
     Init,
+    /// The guest has asked for its end by a hypercall.
+    Requested,
     /// Another CPU has stopped for good and asks all others to stop as well.
     Elsewhere,
 }

@@ -1,6 +1,6 @@
 //! The answer to each exit, and that its outcome is applied once.
 
-use vidar_abi::{Call, ExitKind, MAGIC, Status, VERSION, Vendor};
+use vidar_abi::ExitKind;
 use vidar_core::mem::addr::{Gpa, PAGE_SIZE};
 use vidar_core::mem::stage2::REACH;
 use vidar_core::policy::control::ControlWrite;
@@ -9,7 +9,7 @@ use vidar_core::vmm::exit::{Exit, Immediate};
 use vidar_core::vmm::machine::Startup;
 use vidar_core::vmm::outcome::{Exception, Outcome, Stop};
 use vidar_core::x86::msr::{self, EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME};
-use vidar_core::x86::registers::Register::{self, Rax, Rbx, Rcx, Rdi, Rdx, Rsi};
+use vidar_core::x86::registers::Register::{self, Rax, Rbx, Rcx, Rdx, Rsi};
 
 use crate::bench::{Action, Bench, LANDING, REGION, XCR0_SUPPORTED, native_cpuid};
 use crate::{ABSENT, APIC, HIGH, REFUSED, TSC, denied, indexed, touch};
@@ -363,37 +363,4 @@ fn with_xsave(registers: &[(Register, u64)]) -> Bench {
     let mut bench = Bench::with(registers);
     bench.cpu.controls.cr4 = CR4_OSXSAVE;
     bench
-}
-
-#[test]
-fn hypercalls_describe_the_machine() {
-    let call = |bench: &mut Bench, call: u64, rbx, rcx| {
-        [(Rax, call), (Rbx, rbx), (Rcx, rcx)]
-            .iter()
-            .for_each(|(r, value)| bench.cpu.registers.set(*r, *value));
-        let (_, did) = bench.run(&[Exit::Hypercall, Exit::TripleFault]);
-        assert_eq!(did, [Action::Run, Action::Advance, Action::Run]);
-        [Rax, Rbx, Rcx, Rdx, Rsi, Rdi].map(|register| bench.get(register))
-    };
-    let mut bench = Bench::with(&[]);
-    let ok = Status::Ok as u64;
-    let got = call(&mut bench, Call::Version as u64, 0, 0);
-    assert_eq!(got[..3], [ok, MAGIC, VERSION.to_raw().into()]);
-    let got = call(&mut bench, Call::Status as u64, 0, 0);
-    // So far two hypercalls, this one among them, and a triple fault.
-    assert_eq!(got, [ok, REGION.start.0, REGION.end.0 - REGION.start.0, Vendor::Vmx as u64, 1, 3]);
-    let got = call(&mut bench, Call::Exits as u64, 0, ExitKind::Hypercall as u64);
-    assert_eq!(got[..2], [ok, 3]);
-    let got = call(&mut bench, Call::Exits as u64, 1, 0);
-    assert_eq!(got[..3], [Status::BadArgument as u64, 1, 0], "there is one CPU");
-    let got = call(&mut bench, Call::Log as u64, 77, 0);
-    assert_eq!(
-        (&got[..4], bench.get(Register::R8)),
-        (&[ok, 77, 2, 0][..], u64::from_le_bytes(*b"ok\0\0\0\0\0\0"))
-    );
-    for known in Call::ALL {
-        assert_eq!(call(&mut bench, *known as u64, 0, 0)[0], ok, "{}", known.name());
-    }
-    let got = call(&mut bench, 1 << 32, 8, 9);
-    assert_eq!(got[..3], [Status::UnknownCall as u64, 8, 9], "all of RAX is the number");
 }

@@ -177,6 +177,7 @@ fn may_stop(stop: Stop, exit: Exit) -> bool {
         Exit::MachineCheck => stop == Stop::MachineCheck,
         Exit::EntryFailed { .. } => stop == Stop::EntryFailed,
         Exit::Unknown { .. } => stop == Stop::Unanswered,
+        Exit::Hypercall => stop == Stop::Requested,
         _ => false,
     }
 }

@@ -5,6 +5,7 @@ mod any;
 mod bench;
 mod controls;
 mod cpu;
+mod hypercalls;
 mod memory;
 mod microcode;
 mod observer;

@@ -9,10 +9,11 @@ use vidar_abi::{Call, ExitKind, LOG_CHUNK, MAGIC, Status};
 use crate::attempt::{Hex, Outcome, Verdict};
 use crate::line::Line;
 use crate::registers::{ChangedNames, Instruction, RAX, RBX, RCX, execute};
-use crate::{user, vidar};
+use crate::serial::{Serial, say};
+use crate::{gdt, user, vidar};
 
 /// Numbers of no hypercall.
-const UNKNOWN: [u64; 4] = [6, 0xffff_ffff, 1 << 32, u64::MAX];
+const UNKNOWN: [u64; 4] = [0x3f, 0xffff_ffff, 1 << 32, u64::MAX];
 
 #[unsafe(naked)]
 extern "C" fn vmcall_at_cpl3() {
@@ -30,6 +31,7 @@ fn status(number: u64, rbx: u64, rcx: u64) -> &'static str {
         Some(Status::Ok) => "ok",
         Some(Status::UnknownCall) => "unknown-call",
         Some(Status::BadArgument) => "bad-argument",
+        Some(Status::NotPermitted) => "not-permitted",
         None => "nonsense",
     }
 }
@@ -80,5 +82,19 @@ pub fn hypercall(line: &mut Line) {
     }
     line.item("cpl3", Hex(from_cpl3(Call::Version as u64)));
     line.item("cpl3-unknown", Hex(from_cpl3(u64::MAX)));
+    line.item("cpl3-crash", Hex(from_cpl3(Call::Crash as u64)));
     line.item("after", Verdict(vidar::call(Call::Version as u64, 0, 0, 0).map(drop)));
+}
+
+/// Asks Vidar from CPL 3 to end the guest: first without the right to reset the machine, and then with it.
+pub fn crash(line: &mut Line) {
+    /// The reset control register of the chip set.
+    const RESET_PORT: u16 = 0xcf9;
+    for port in [0xcf8, RESET_PORT] {
+        gdt::open_port(port);
+        say!("probe crash: now with port {port:#x}");
+        Serial::drain();
+        line.item(format_args!("{port:#x}"), Hex(from_cpl3(Call::Crash as u64)));
+        say!("probe crash: survived");
+    }
 }

@@ -119,6 +119,7 @@ pub const ALL: &[Scenario] = &[
     last("fpu-loads", startup::fpu_loads),
     scenario("bench", bench::bench),
     last("price", bench::price),
+    last("crash", hypercall::crash),
     last("triple", reset::triple),
     last("init", reset::init),
     last("reset-keyboard", reset::keyboard),
