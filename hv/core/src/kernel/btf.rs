@@ -73,7 +73,7 @@ pub fn members<M: ReadGuest + ?Sized, const N: usize>(
         let field = |word: u64| view.u32(at.checked_add(word * 4)?);
         let information = field(1)?;
         let (parts, kind) = (u64::from(information & 0xffff), information >> 24 & 31);
-        if kind == STRUCT && parts > 0 {
+        if kind == STRUCT {
             let name = names.checked_add(field(0)?.into())?;
             let structure = Structure {
                 members: at.checked_add(TYPE)?,

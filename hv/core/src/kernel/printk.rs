@@ -25,6 +25,10 @@ const NUMBER: u64 = (1 << STATE_SHIFT) - 1;
 const COMMITTED: u64 = 1;
 const FINALIZED: u64 = 2;
 
+/// The position at which the text of an empty line is said to begin and to end. Linux 6.1,
+/// kernel/printk/printk_ringbuffer.h, `NO_LPOS`.
+const EMPTY: u64 = 3;
+
 /// The fields of the structures, in the order of [`KEYS`].
 #[derive(Debug, Clone, Copy)]
 enum Field {
@@ -193,23 +197,25 @@ impl Ring<'_> {
         let block = field(descriptor, Field::Block)?;
         let begin = view.u64(field(block, Field::Begin)?)?;
         let next = view.u64(field(block, Field::Next)?)?;
-        let (start, bytes) = self.block(begin, next)?;
-        let length = view.u16(field(info, Field::Length)?)?;
-        let record = Record {
-            text: start.checked_add(8)?,
-            length: length.min(u16::try_from(bytes.checked_sub(8)?).unwrap_or(u16::MAX)),
-            nanoseconds: view.u64(field(info, Field::Time)?)?,
-        };
-        // The block has the number of its record, and the descriptor is still the same.
-        let same =
-            view.u64(start)? == number && view.u64(field(descriptor, Field::State)?)? & NUMBER == number;
-        same.then_some(record)
+        let mut record = Record { text: 0, length: 0, nanoseconds: view.u64(field(info, Field::Time)?)? };
+        if [begin, next] != [EMPTY; 2] {
+            let (start, bytes) = self.block(begin, next)?;
+            let length = view.u16(field(info, Field::Length)?)?;
+            record.text = start.checked_add(8)?;
+            record.length = length.min(u16::try_from(bytes.checked_sub(8)?).unwrap_or(u16::MAX));
+            // The block has the number of its record.
+            if view.u64(start)? != number {
+                return None;
+            }
+        }
+        // The descriptor is still that of the same record.
+        (view.u64(field(descriptor, Field::State)?)? & NUMBER == number).then_some(record)
     }
 
     /// Returns the address and the size of the block from position `begin` to `next`. A block that does not fit before the
     /// end of the ring is at its start. Linux 6.1, kernel/printk/printk_ringbuffer.c, `get_data`.
     fn block(&self, begin: u64, next: u64) -> Option<(u64, u64)> {
-        // Odd positions stand for a record without text.
+        // Odd positions stand for a record whose text is lost.
         if (begin | next) & 1 != 0 {
             return None;
         }

@@ -8,6 +8,9 @@ use vidar_core::mem::ranges::RangeSet;
 use crate::kernel_image::{ERAS, IMAGE_AT, NAMED, OFFSET, STACK, STACK_AT, TABLES, TEXT, build};
 use crate::{cpu, kernel};
 
+/// The entry of the last level of page tables for the first page of the image.
+const IMAGE_ENTRY: u64 = 0xc000 + (TEXT >> 12 & 511) * 8;
+
 #[test]
 fn a_kernel_of_each_era_is_found() {
     for era in &ERAS {
@@ -24,6 +27,12 @@ fn a_cpu_runs_the_kernel_whose_image_its_tables_map() {
         let mut controls = cpu(era).controls;
         assert!(Kernel::find_running(&memory, &memory.ram(), &controls).is_some(), "{}", era.release);
         controls.cr3 = STACK_AT;
+        assert!(Kernel::find_running(&memory, &memory.ram(), &controls).is_none(), "{}", era.release);
+
+        // Tables that map another page where the image would be, as those of a kernel that came after this one.
+        let mut memory = build(era);
+        memory.set(IMAGE_ENTRY, STACK_AT | 3);
+        controls.cr3 = TABLES;
         assert!(Kernel::find_running(&memory, &memory.ram(), &controls).is_none(), "{}", era.release);
     }
 }

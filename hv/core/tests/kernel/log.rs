@@ -74,11 +74,16 @@ fn records_that_are_not_whole_are_left_out() {
         assert_eq!(lines(&memory, &kernel, 10), rest, "{}", era.release);
         memory.set(second, 2 << STATE | (newest - 1));
         // The text has none: positions that say so, and positions of another record's block.
-        for (begin, next) in [(1, 1), (3, 3), (0, 16), (u64::MAX - 7, 8), (16, 0), (0, 0)] {
+        for (begin, next) in [(1, 1), (1, 3), (3, 1), (0, 16), (u64::MAX - 7, 8), (16, 0), (0, 0)] {
             memory.set(second + 8, begin);
             memory.set(second + 16, next);
             assert_eq!(lines(&memory, &kernel, 10), rest, "{begin:x} {next:x}, {}", era.release);
         }
+        // It has the text of an empty line.
+        memory.set(second + 8, 3);
+        memory.set(second + 16, 3);
+        let empty = ["[    0.000000] first", "[    0.000000] ", "[    0.000000] third"];
+        assert_eq!(lines(&memory, &kernel, 10), empty, "{}", era.release);
     }
 }
 

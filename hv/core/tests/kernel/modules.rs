@@ -17,13 +17,13 @@ fn an_address_in_a_module_has_the_names_of_both() {
             (MODULE + 0x3f, "ext4:ext4_read", 0x3f),
             (MODULE + SIZE, "ext4:ext4_write", 0),
             (MODULE + 0x1ff, "ext4:ext4_write", 0x1bf),
-            (INIT + 4, "ext4:init_module", 4),
+            (INIT + 0x14, "ext4:init_module", 4),
         ] {
             let expected = era.btf.then(|| (name.to_owned(), distance));
             let symbol = kernel.symbol(&memory, address).map(|(name, at)| (name.to_string(), at));
             assert_eq!(symbol, expected, "{address:#x}, {}", era.release);
         }
-        for outside in [MODULE - 1, MODULE + 0x200, INIT - 1, INIT + 0x100] {
+        for outside in [MODULE - 1, MODULE + 0x200, INIT - 1, INIT + 4, INIT + 0x100] {
             assert_eq!(kernel.symbol(&memory, outside), None, "{outside:#x}, {}", era.release);
         }
     }

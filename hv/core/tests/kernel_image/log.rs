@@ -98,12 +98,12 @@ impl Log {
 
     /// Adds a record.
     pub fn push(&mut self, memory: &mut Memory, text: &[u8], time: u64) {
-        let size = (8 + text.len() as u64).next_multiple_of(8);
+        let size = if text.is_empty() { 0 } else { (8 + text.len() as u64).next_multiple_of(8) };
         assert!(size <= self.data / 2, "the kernel refuses such a record");
         let begin = self.position;
         let plain = begin.wrapping_add(size);
         let last = if self.may_end { plain.wrapping_sub(1) } else { plain };
-        let wraps = begin / self.data != last / self.data;
+        let wraps = size > 0 && begin / self.data != last / self.data;
         let next = if wraps { (plain & !(self.data - 1)).wrapping_add(size) } else { plain };
         self.head = (self.head + 1) & NUMBER;
         while self.records.front().is_some_and(|(number, position, ..)| {
@@ -114,16 +114,20 @@ impl Log {
             memory.set(self.descriptor(number), REUSABLE | number);
         }
         let start = if wraps { 0 } else { begin % self.data };
-        memory.set(DATA + begin % self.data, self.head);
-        memory.set(DATA + start, self.head);
+        if size > 0 {
+            memory.set(DATA + begin % self.data, self.head);
+            memory.set(DATA + start, self.head);
+        }
         memory.write(DATA + start + 8, text);
         let info = INFOS + self.head % self.descriptors * self.info;
         memory.set(info + 8, time);
         memory.write(info + 16, &(text.len() as u16).to_le_bytes());
         let descriptor = self.descriptor(self.head);
         memory.set(descriptor, FINALIZED | self.head);
-        memory.set(descriptor + 8, begin);
-        memory.set(descriptor + 16, next);
+        // The text of an empty line takes no block.
+        let block = if text.is_empty() { [3, 3] } else { [begin, next] };
+        memory.set(descriptor + 8, block[0]);
+        memory.set(descriptor + 16, block[1]);
         self.position = next;
         self.records.push_back((self.head, begin, text.to_vec(), time));
         self.note(memory);

@@ -32,7 +32,7 @@ const TABLE: [(&str, u16, u64); 9] = [
     ("", 1, MODULE + 0x18),
     ("printk", 0, MODULE + 0x1c),
     ("__crc", 1, 0x1234),
-    ("init_module", 2, INIT),
+    ("init_module", 2, INIT + 0x10),
 ];
 
 /// The offsets of members in `struct module`: memory is described in two structures or in an array.
