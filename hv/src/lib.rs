@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`boot`] | the trampoline and the boot order | [`boot::order`] |
 //! | [`cpus`] | sets CPUs up for Vidar, starts the further ones, runs the guest on them, and reports how it ended | [`cpus::further`] |
+//! | [`debugger`] | the serial line to gdb, and the guest's memory for it | [`debugger::start`] |
 //! | [`extension`] | VT-x and AMD-V behind one trait: the only room that uses both | [`extension::Extension`] |
 //! | [`vmx`] | VT-x: the instructions, the entry assembly, the virtual CPU | [`vmx::cpu`] |
 //! | [`svm`] | AMD-V: the instructions, the entry assembly, the virtual CPU | [`svm::cpu`] |
@@ -25,6 +26,7 @@ pub mod arch;
 pub mod boot;
 pub mod cpus;
 pub mod debug;
+pub mod debugger;
 pub mod extension;
 pub mod firmware;
 pub mod host;

@@ -13,6 +13,7 @@
 //! | [`report`] | the text of a crash report | [`report::state`] |
 //! | [`kernel`] | the guest's Linux kernel as it runs, read from outside: symbols, call chains, its log | [`kernel::running`] |
 //! | [`vmm`] | the virtual machine: exits, the answers to them, and the loop between them | [`vmm::run`] |
+//! | [`debugger`] | gdb for the guest: the conversation, registers, breakpoints, and where CPUs stop | [`debugger::session`] |
 //! | [`policy`] | what the guest may do and see: CPUID, MSRs, control registers, XCR0 | [`policy::msr`] |
 //! | [`vmx`] | VT-x: capabilities, VMCS fields, exit decoding, events, the format of EPT | [`vmx::exit`] |
 //! | [`svm`] | AMD-V: capabilities, the VMCB, exit decoding, events, the format of nested page tables | [`svm::exit`] |
@@ -29,6 +30,7 @@ extern crate alloc;
 
 pub mod boot;
 pub mod console;
+pub mod debugger;
 pub mod firmware;
 pub mod kernel;
 pub mod linux;

@@ -83,6 +83,61 @@ pub fn set_cache_bits(cr0: u64) {
     }
 }
 
+/// Returns DR0 to DR3 and DR6, which neither extension switches all of.
+pub fn debug_registers() -> ([u64; 4], u64) {
+    let (first, second, third, fourth, status);
+    // SAFETY: reading the registers changes nothing, and DR7.GD is clear while Vidar runs.
+    unsafe {
+        asm!(
+            "mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3", "mov {}, dr6",
+            out(reg) first, out(reg) second, out(reg) third, out(reg) fourth, out(reg) status,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    ([first, second, third, fourth], status)
+}
+
+/// Loads DR0 to DR3 with the addresses that the guest's DR7 watches. Vidar runs with its own DR7, by which nothing is
+/// watched.
+pub fn set_debug_addresses(addresses: [u64; 4]) {
+    let [first, second, third, fourth] = addresses;
+    // SAFETY: no address is watched while Vidar runs.
+    unsafe {
+        asm!(
+            "mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}",
+            in(reg) first, in(reg) second, in(reg) third, in(reg) fourth,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+}
+
+/// Sets DR7 to a value that the guest is to have.
+pub fn set_debug_control(control: u64) {
+    // SAFETY: the addresses that are watched are those of the guest, which are not Vidar's own, and the next entry of the
+    // guest loads the register anyway.
+    unsafe { asm!("mov dr7, {}", in(reg) control, options(nomem, nostack, preserves_flags)) };
+}
+
+/// Sets CR2 to the value that the guest is to have, where an extension does not load it.
+pub fn set_cr2(value: u64) {
+    // SAFETY: Vidar reads CR2 for reports alone.
+    unsafe { asm!("mov cr2, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
+}
+
+/// Returns CR8, the priority of the local APIC's tasks, which is the guest's.
+pub fn cr8() -> u64 {
+    let value;
+    // SAFETY: reading the register changes nothing.
+    unsafe { asm!("mov {}, cr8", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// Sets CR8 for the guest.
+pub fn set_cr8(value: u64) {
+    // SAFETY: the register masks interrupts, which Vidar does not take.
+    unsafe { asm!("mov cr8, {}", in(reg) value & 15, options(nomem, nostack, preserves_flags)) };
+}
+
 /// Puts CR2, DR0 to DR3, and DR6 into their state after INIT. Neither extension switches all of them.
 pub fn reset_debug_registers() {
     // SAFETY: Vidar has no breakpoints, and what it reads in CR2 is for reports alone.

@@ -73,8 +73,8 @@ fn reader(plan: &MemoryPlan<'_>, identity: &Identity, decoy: Hpa, physical_addre
     }))))
 }
 
-/// Builds the guest's memory out of `frames`, and what else its CPUs share, and fills the MSR map at `msr_map`. Returns
-/// the machine, and what the virtual CPUs are made from.
+/// Builds the guest's memory out of `frames`, and what else its CPUs share, and fills the MSR map at `msr_map`. With
+/// `debugger` gdb can stop the guest. Returns the machine, and what the virtual CPUs are made from.
 ///
 /// # Errors
 /// [`Refusal::TooMuchMemory`] if there are too few frames.
@@ -84,6 +84,7 @@ pub fn make<E: Extension>(
     plan: &MemoryPlan<'_>,
     frames: Frames,
     msr_map: Hpa,
+    debugger: bool,
 ) -> Result<(Machine<E::Cpu, Frames>, Common), Refusal> {
     let extension = &cpus.extension;
     let encryption = extension.encryption();
@@ -120,7 +121,7 @@ pub fn make<E: Extension>(
             cpus: cpus.all,
             log: debug::log::read,
         },
-        wanted: Wanted { check: options.check },
+        wanted: Wanted { check: options.check, debugger },
         cpuid: Policy {
             features: extension.features(),
             hypervisor_bit: options.hypervisor_bit,

@@ -25,6 +25,7 @@ use crate::cpus::further;
 use crate::cpus::inside::run_to_end;
 use crate::debug::log as console;
 use crate::debug::version::RELEASE;
+use crate::debugger::start;
 use crate::extension::Extension;
 use crate::extension::amd::Svm;
 use crate::extension::intel::Vmx;
@@ -144,8 +145,12 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     tables.leave_out(plan.kept());
     sleep::withdraw_all(&tables);
     let linux = linux::prepare(&info, &plan)?;
-    let (machine, common) = machine::make(&cpus, &options, &plan, own.frames, msr_map)?;
+    let gdb = start::line(&options);
+    let (machine, common) = machine::make(&cpus, &options, &plan, own.frames, msr_map, gdb.is_some())?;
     let machine: &'static _ = Box::leak(Box::new(machine));
+    if let Some(gdb) = gdb {
+        start::start(machine, common.reader, gdb);
+    }
     cpus.enter(machine, common)?;
     let free = machine.memory.lock().tables().available() as u64 * PAGE_SIZE;
     let region = image::region();

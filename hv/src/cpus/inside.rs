@@ -1,48 +1,63 @@
 //! Running the guest on a CPU to its end, and watching it as the boot options want.
 
+use vidar_core::debugger::debuggable::Debuggable;
+use vidar_core::debugger::observer::Debugger;
 use vidar_core::mem::stage2::TableMemory;
 use vidar_core::vmm::check::Check;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::machine::Machine;
 use vidar_core::vmm::observer::{Observer, Unobserved, Wanted};
-use vidar_core::vmm::outcome::Stop;
+use vidar_core::vmm::outcome::{Outcome, Stop};
 use vidar_core::vmm::run::run;
-use vidar_core::vmm::vcpu::Vcpu;
 
 use super::end::end;
+use crate::debugger::start;
 
 /// The observer of one CPU: all that the boot options want.
 struct Inside {
     check: Option<Check>,
+    debugger: Option<Debugger>,
 }
 
 impl Inside {
-    /// Returns an observer of all that is `wanted`.
-    fn new(wanted: Wanted) -> Self {
-        Self { check: wanted.check.then(Check::default) }
+    /// Returns an observer of all that is `wanted` on the CPU `index`.
+    fn new(wanted: Wanted, index: u32) -> Self {
+        Self { check: wanted.check.then(Check::default), debugger: start::on_cpu(index) }
     }
 }
 
-impl<V: Vcpu> Observer<V> for Inside {
+impl<V: Debuggable> Observer<V> for Inside {
     fn before_entry(&mut self, vcpu: &mut V) {
+        if let Some(debugger) = &mut self.debugger {
+            debugger.before_entry(vcpu);
+        }
         if let Some(check) = &mut self.check {
             check.ask(vcpu);
         }
+    }
+
+    fn after_exit(&mut self, vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {
+        self.debugger.as_mut()?.after_exit(vcpu, exit)
+    }
+
+    fn before_stop(&mut self, vcpu: &mut V, stop: Stop, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {
+        self.debugger.as_mut()?.before_stop(vcpu, stop, exit)
     }
 }
 
 /// Runs the guest on this CPU until it cannot go on, and watches it.
 #[cold]
 #[inline(never)] // so that the usual loop is compiled as if it were the only one
-fn run_observed<V: Vcpu, T: TableMemory>(
+fn run_observed<V: Debuggable, T: TableMemory>(
     vcpu: &mut V,
     machine: &Machine<V, T>,
 ) -> (Stop, Exit<V::ControlWrite>) {
-    run(vcpu, machine, &mut Inside::new(machine.wanted))
+    let mut inside = Inside::new(machine.wanted, vcpu.percpu().index);
+    run(vcpu, machine, &mut inside)
 }
 
 /// Runs the guest on this CPU until it cannot go on, and ends it then.
-pub fn run_to_end<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> ! {
+pub fn run_to_end<V: Debuggable, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> ! {
     let (stop, exit) =
         if machine.wanted.any() { run_observed(vcpu, machine) } else { run(vcpu, machine, &mut Unobserved) };
     end(vcpu, machine, stop, &exit)

@@ -50,10 +50,15 @@ pub fn end(who: &str) -> ! {
         OnCrash::Reset => {
             log::error!("the machine is reset (on-crash=reset)");
             console::drain();
-            if let Some(hooks) = HOOKS.get() {
-                (hooks.before_reset)();
-            }
-            reset::reset()
+            reset()
         }
     }
+}
+
+/// Resets the machine.
+pub fn reset() -> ! {
+    if let Some(hooks) = HOOKS.get() {
+        (hooks.before_reset)();
+    }
+    reset::reset()
 }

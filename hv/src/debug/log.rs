@@ -124,11 +124,15 @@ impl Write for Consoles {
 struct Logger;
 
 impl Log for Logger {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+    /// The crate gdbstub tells its log of every question of gdb that it does not know.
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        !metadata.target().starts_with("gdbstub")
     }
 
     fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
         let label = match record.level() {
             Level::Error => "error: ",
             Level::Warn => "warning: ",

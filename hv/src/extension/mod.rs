@@ -10,6 +10,7 @@ pub mod intel;
 
 use vidar_abi::Vendor;
 use vidar_core::boot::refusal::{Difference, Names, Refusal};
+use vidar_core::debugger::debuggable::Debuggable;
 use vidar_core::mem::addr::{Hpa, PageSize};
 use vidar_core::mem::encryption::Encryption;
 use vidar_core::mem::mtrr::Mtrrs;
@@ -35,7 +36,7 @@ pub trait Extension: Clone + Send + Sync + 'static {
     /// The frames of a virtual CPU, besides those of [`Common`].
     type Frames: FrameSet;
     /// The virtual CPU of this extension.
-    type Cpu: Vcpu;
+    type Cpu: Debuggable;
 
     /// Reads the capabilities of the extension on this CPU.
     ///

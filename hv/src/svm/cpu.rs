@@ -52,12 +52,12 @@ pub type Frames = [Hpa; 3];
 
 /// A virtual CPU, bound to the physical CPU on which it was created.
 pub struct SvmCpu {
-    block: EntryBlock,
-    vmcb: Vmcb,
+    pub(super) block: EntryBlock,
+    pub(super) vmcb: Vmcb,
     capabilities: Capabilities,
     percpu: &'static PerCpu,
     /// Reads the guest's instructions if the CPU does not report their length.
-    memory: GuestReader,
+    pub(super) memory: GuestReader,
     /// The address of the instruction after the one that exited.
     next_rip: u64,
     doubt: Doubt,

@@ -5,11 +5,13 @@
 //! | [`enable`] | Finds out what the CPU can do, and switches AMD-V on. |
 //! | [`vmcb`] | The page of a VMCB, which the CPU writes as well. |
 //! | [`cpu`] | The virtual CPU: it implements [`Vcpu`](vidar_core::vmm::vcpu::Vcpu). |
+//! | [`debug`] | What a debugger asks of the virtual CPU. |
 //! | `entry.S` | VMRUN as a function that returns. |
 //! | [`entry`] | Includes the assembly, and defines the block that it uses. |
 //! | [`instructions`] | The SVM instructions outside of the entry. |
 
 pub mod cpu;
+pub mod debug;
 pub mod enable;
 pub mod entry;
 pub mod instructions;

@@ -77,24 +77,30 @@ impl VmxCpu {
         }
     }
 
-    /// Injects the event whose delivery the last exit has interrupted. If the exit has interrupted an IRET that had
-    /// unblocked NMIs, blocks NMIs again.
+    /// Injects the event whose delivery the last exit has interrupted. If the exit is an EPT violation that has interrupted
+    /// an IRET which had unblocked NMIs, blocks NMIs again.
     #[cold]
     pub(super) fn redeliver(&mut self) {
-        let information = self.vmcs.read(IDT_VECTORING_INFO);
-        let error_code = self.vmcs.read(IDT_VECTORING_ERROR_CODE);
-        let length = self.vmcs.read(EXIT_INSTRUCTION_LENGTH);
-        if let Some(interrupted) = event::interrupted(information, error_code, length) {
-            if interrupted.is_nmi {
-                let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
-                self.vmcs.write(GUEST_INTERRUPTIBILITY, blocking & !interruptibility::NMI);
-            }
-            self.set_injection(&interrupted.injection);
-        } else if self.vmcs.read(EXIT_QUALIFICATION).0 & 1 << 12 != 0 {
+        if !self.redeliver_event() && self.vmcs.read(EXIT_QUALIFICATION).0 & 1 << 12 != 0 {
             // The IRET will be executed again, and NMIs are blocked until then.
             let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
             self.vmcs.write(GUEST_INTERRUPTIBILITY, blocking | interruptibility::NMI);
         }
+    }
+
+    /// Injects the event whose delivery the last exit has interrupted. Returns true if there is one.
+    #[cold]
+    pub(super) fn redeliver_event(&mut self) -> bool {
+        let information = self.vmcs.read(IDT_VECTORING_INFO);
+        let error_code = self.vmcs.read(IDT_VECTORING_ERROR_CODE);
+        let length = self.vmcs.read(EXIT_INSTRUCTION_LENGTH);
+        let Some(interrupted) = event::interrupted(information, error_code, length) else { return false };
+        if interrupted.is_nmi {
+            let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
+            self.vmcs.write(GUEST_INTERRUPTIBILITY, blocking & !interruptibility::NMI);
+        }
+        self.set_injection(&interrupted.injection);
+        true
     }
 
     /// Has the next entry inject `injection`.

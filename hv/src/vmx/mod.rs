@@ -6,6 +6,7 @@
 //! | [`vmcs`] | The VMX instructions, and the current VMCS of this CPU. |
 //! | [`cpu`] | The virtual CPU: it implements [`Vcpu`](vidar_core::vmm::vcpu::Vcpu). |
 //! | `controls` | What the exits of writes to control registers need of the virtual CPU. |
+//! | [`debug`] | What a debugger asks of the virtual CPU. |
 //! | `delivery` | Delivers pending NMIs and machine checks, and events whose delivery an exit has interrupted. |
 //! | `entry.S` | VM entry and exit as a function that returns. |
 //! | [`entry`] | Includes the assembly, and defines the block that it uses. |
@@ -16,6 +17,7 @@
 
 mod controls;
 pub mod cpu;
+pub mod debug;
 mod delivery;
 pub mod enable;
 pub mod entry;

@@ -13,8 +13,9 @@ const CORE: Rooms = &[
     ("firmware", &["mem"]),
     ("linux", &["mem"]),
     ("kernel", &["vmm", "policy", "mem", "x86"]),
-    ("vmx", &["vmm", "policy", "mem", "x86"]),
-    ("svm", &["vmm", "policy", "mem", "x86"]),
+    ("vmx", &["debugger", "vmm", "policy", "mem", "x86"]),
+    ("svm", &["debugger", "vmm", "policy", "mem", "x86"]),
+    ("debugger", &["kernel", "vmm", "policy", "mem", "x86"]),
     ("report", &["kernel", "vmm", "policy", "console", "mem", "x86"]),
     ("vmm", &["policy", "mem", "x86"]),
     ("policy", &["mem", "x86"]),
@@ -25,8 +26,9 @@ const CORE: Rooms = &[
 
 /// The rooms of `hv/src`: the bare-metal shell. Each of them may use the core.
 const SHELL: Rooms = &[
-    ("boot", &["cpus", "extension", "firmware", "host", "debug", "arch"]),
-    ("cpus", &["extension", "firmware", "host", "debug", "arch"]),
+    ("boot", &["cpus", "debugger", "extension", "firmware", "host", "debug", "arch"]),
+    ("cpus", &["debugger", "extension", "firmware", "host", "debug", "arch"]),
+    ("debugger", &["host", "debug", "arch"]),
     ("extension", &["vmx", "svm", "host", "debug", "arch"]),
     ("vmx", &["host", "debug", "arch"]),
     ("svm", &["host", "debug", "arch"]),

@@ -37,6 +37,21 @@ impl SerialLine {
     }
 }
 
+/// The serial line for gdb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gdb {
+    /// The line.
+    pub line: SerialLine,
+    /// True if the guest stops before the kernel's first instruction and waits for gdb.
+    pub waits: bool,
+}
+
+impl Gdb {
+    const fn on(line: SerialLine, waits: bool) -> Option<Self> {
+        Some(Self { line, waits })
+    }
+}
+
 /// A boot option, for the parser, for GRUB's menu of options and for the test of the README's table.
 pub struct BootOption {
     /// The name of the option on the command line.
@@ -144,6 +159,15 @@ options! {
     "check" => check: bool = false, "off" {
         "on" => true, "Check the manual's rules before each entry";
         "off" => false;
+    }
+
+    /// The serial port at which gdb can debug the guest. With `,wait` the guest waits there for gdb before the kernel's first instruction.
+    "gdb" => gdb: Option<Gdb> = None, "off" {
+        "off" => None;
+        "com1" => Gdb::on(SerialLine::Com1, false);
+        "com2" => Gdb::on(SerialLine::Com2, false), "Let gdb debug the guest over COM2";
+        "com1,wait" => Gdb::on(SerialLine::Com1, true);
+        "com2,wait" => Gdb::on(SerialLine::Com2, true), "Wait for gdb at COM2 before the kernel starts";
     }
 }
 

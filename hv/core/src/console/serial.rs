@@ -9,7 +9,7 @@ pub const COM1: u16 = 0x3f8;
 
 /// Number of polls of the UART before the line is taken for dead. A poll takes about a microsecond, and 16 bytes take
 /// 17 ms at 9600 baud, to which a boot loader may have set the line.
-const PATIENCE: u32 = 200_000;
+pub const PATIENCE: u32 = 200_000;
 
 /// The reasons why a serial line cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

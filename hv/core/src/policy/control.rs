@@ -28,6 +28,8 @@ const CR0_OTHERS: u64 = 1 << 1 | 1 << 2 | 1 << 18;
 /// All bits of CR0 that are not reserved.
 const CR0_DEFINED: u64 = CR0_PE | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_NW | CR0_CD | CR0_PG | CR0_OTHERS;
 
+/// CR4.DE: DR4 and DR5 do not stand for DR6 and DR7.
+pub const CR4_DE: u64 = 1 << 3;
 /// CR4.PSE.
 pub const CR4_PSE: u64 = 1 << 4;
 /// CR4.PAE.

@@ -25,6 +25,14 @@ pub const NMI: u64 = VALID | kind::NMI | 2;
 /// EVENTINJ for the #DB that a CPU raises after an instruction if TF is set.
 pub const SINGLE_STEP: u64 = VALID | kind::EXCEPTION | 1;
 
+/// EVENTINJ for #BP. RIP is the address after INT3: AMD APM Vol. 2, 15.20 "Event Injection".
+pub const BREAKPOINT: u64 = VALID | kind::EXCEPTION | 3;
+
+/// Returns EVENTINJ for the INT n with this vector. RIP is the address after the instruction.
+pub const fn software_interrupt(vector: u8) -> u64 {
+    VALID | kind::SOFTWARE_INTERRUPT | vector as u64
+}
+
 /// Returns EVENTINJ for `exception`. In real mode exceptions have no error code.
 pub const fn inject(exception: Exception, protected_mode: bool) -> u64 {
     let (vector, with_code) = match exception {

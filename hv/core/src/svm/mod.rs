@@ -7,6 +7,7 @@
 //! | [`vmcb`] | The fields of the VMCB. Each change names what the CPU must read again. |
 //! | [`setup`] | The first contents of a VMCB: what exits, and the guest's state. |
 //! | [`exit`] | Decodes an exit into the neutral `Exit`. |
+//! | [`debug`] | Decodes the exits that only a debugger asks for. |
 //! | [`instruction`] | Finds the length of an intercepted instruction, for CPUs that do not report it. |
 //! | [`event`] | The format of injected and interrupted events. |
 //! | [`msrs`] | The rows of the MSR policy that only AMD-V needs. |
@@ -18,6 +19,7 @@
 //! | [`snapshot`] | Reads the guest's state out of a VMCB for a crash report. |
 
 pub mod capabilities;
+pub mod debug;
 pub mod efer;
 pub mod event;
 pub mod exit;

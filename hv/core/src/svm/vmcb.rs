@@ -46,12 +46,26 @@ bitflags! {
 
 /// The words of [`Control::intercepts`] and their bits. Bit n of word w intercepts what has the exit code 32 * w + n.
 pub mod intercept {
+    /// The index of the word with exit codes 20H to 3FH: reads of the debug registers, and writes from bit 16 on.
+    pub const DEBUG_REGISTERS: usize = 1;
+    /// Reads and writes of DR0 to DR7.
+    pub const ALL_DEBUG_REGISTERS: u32 = 0x00ff_00ff;
+
+    /// The index of the word with exit codes 40H to 5FH: the exceptions, by their vectors.
+    pub const EXCEPTIONS: usize = 2;
+    /// #DB.
+    pub const DEBUG: u32 = 1 << 1;
+    /// #BP.
+    pub const BREAKPOINT: u32 = 1 << 3;
+
     /// The index of the word with exit codes 60H to 7FH.
     pub const GENERAL: usize = 3;
     /// INIT.
     pub const INIT: u32 = 1 << 3;
     /// CPUID.
     pub const CPUID: u32 = 1 << 18;
+    /// INT n.
+    pub const SOFTWARE_INTERRUPT: u32 = 1 << 21;
     /// INVD.
     pub const INVD: u32 = 1 << 22;
     /// INVLPGA.
@@ -78,6 +92,10 @@ pub mod tlb_control {
     /// Flush the translations of the guest's ASID. It requires flush by ASID.
     pub const THIS_ASID: u32 = 3;
 }
+
+/// Bit 24 of [`Control::interrupt_control`], V_INTR_MASKING: RFLAGS.IF of the host masks physical interrupts in the guest,
+/// and CR8 of the guest is V_TPR, in bits 7:0.
+pub const INTERRUPT_MASKING: u64 = 1 << 24;
 
 /// Bit 0 of [`Control::nested_control`]: nested paging is enabled.
 pub const NP_ENABLE: u64 = 1;
@@ -202,7 +220,10 @@ pub struct Save {
     pub isst_addr: u64,
     /// RAX.
     pub rax: u64,
-    reserved_200: [u64; 8],
+    reserved_200: [u64; 4],
+    /// KernelGsBase. VMLOAD loads it and VMSAVE saves it.
+    pub kernel_gs_base: u64,
+    reserved_228: [u64; 3],
     /// CR2.
     pub cr2: u64,
     reserved_248: [u64; 4],
@@ -240,7 +261,7 @@ assert_offsets!(Segment: selector 0 attributes 2 limit 4 base 8);
 assert_offsets!(Save:
     es 0 cs 0x10 ss 0x20 ds 0x30 fs 0x40 gs 0x50 gdtr 0x60 ldtr 0x70 idtr 0x80 tr 0x90 cpl 0xcb efer 0xd0 cr4 0x148
     cr3 0x150 cr0 0x158 dr7 0x160 dr6 0x168 rflags 0x170 rip 0x178 rsp 0x1d8 s_cet 0x1e0 ssp 0x1e8 isst_addr 0x1f0
-    rax 0x1f8 cr2 0x240 g_pat 0x268
+    rax 0x1f8 kernel_gs_base 0x220 cr2 0x240 g_pat 0x268
 );
 const _: () = assert!(size_of::<Page>() == 4096);
 

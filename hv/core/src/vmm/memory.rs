@@ -89,6 +89,12 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         self.decoy
     }
 
+    /// Returns the host-physical address to which the second stage translates `address`, and the size and the memory type
+    /// of the page. Returns `None` if nothing is mapped there yet.
+    pub fn translate(&self, address: Gpa) -> Option<(Hpa, PageSize, MemoryType)> {
+        self.stage2.translate(&self.tables, address)
+    }
+
     /// Maps the page around an address that the guest touched. Returns what it has mapped, and true if it has unmapped
     /// everything else to free frames for tables: the CPU must then flush its second-stage translations.
     pub fn touch(&mut self, address: Gpa) -> (Touch, bool) {

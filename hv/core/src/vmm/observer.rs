@@ -12,6 +12,8 @@ use super::vcpu::Vcpu;
 pub struct Wanted {
     /// The rules for entering the guest are asked before each entry.
     pub check: bool,
+    /// gdb can stop the guest.
+    pub debugger: bool,
 }
 
 impl Wanted {

@@ -18,7 +18,7 @@ use crate::x86::registers::{Register, Registers};
 /// A virtual CPU of one extension. It stays on one physical CPU.
 pub trait Vcpu: Processor {
     /// The format of the second stage's tables.
-    type Format: Format;
+    type Format: Format + Send;
     /// Proof that a CPU can wait in the guest for a start-up IPI. On an extension where no CPU can, it is
     /// [`Infallible`](core::convert::Infallible), so what needs the proof does not exist there.
     type WaitForSipi: Copy + Debug + PartialEq + Send + Sync + 'static;

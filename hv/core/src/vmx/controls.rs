@@ -10,6 +10,10 @@ pub mod pin {
 
 /// Primary processor-based controls.
 pub mod primary {
+    /// MOV-DR exiting. It is set only for a debugger.
+    pub const MOV_DR: u32 = 1 << 23;
+    /// Monitor trap flag. It is set only for a debugger that steps.
+    pub const MONITOR_TRAP: u32 = 1 << 27;
     /// Use MSR bitmaps.
     pub const MSR_BITMAPS: u32 = 1 << 28;
     /// Activate secondary controls.

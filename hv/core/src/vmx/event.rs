@@ -74,6 +74,14 @@ impl Injection {
     }
 }
 
+/// The injection of a #DB.
+pub const DEBUG: Injection =
+    Injection { information: VALID | HARDWARE_EXCEPTION | 1, error_code: None, instruction_length: None };
+
+/// The injection of the #BP of an INT3, whose RIP is still the instruction's address.
+pub const BREAKPOINT: Injection =
+    Injection { information: VALID | 6 << 8 | 3, error_code: None, instruction_length: Some(1) };
+
 /// An event whose delivery an exit interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InterruptedEvent {

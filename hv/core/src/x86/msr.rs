@@ -75,6 +75,8 @@ pub const LBR_CTL: u32 = 0x14ce;
 pub const EFER: u32 = 0xc000_0080;
 /// IA32_GS_BASE.
 pub const GS_BASE: u32 = 0xc000_0101;
+/// IA32_KERNEL_GS_BASE, which SWAPGS exchanges with the base address of GS.
+pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
 /// TSC_RATIO of AMD-V: the ratio of the guest's TSC to the CPU's.
 pub const TSC_RATIO: u32 = 0xc000_0104;
 /// SYSCFG of AMD: enables the encryption of memory, the MTRRs' extensions, TOP_MEM2 and SNP.

@@ -1,0 +1,264 @@
+//! The breakpoints and watchpoints that gdb has set: in the four debug registers, and as INT3 in the guest's code.
+
+use gdbstub::target::ext::breakpoints::WatchKind;
+
+use super::memory::{self, Memory};
+use crate::mem::addr::Gpa;
+use crate::policy::control::Controls;
+
+/// The instruction INT3.
+pub const INT3: u8 = 0xcc;
+
+/// The number of software breakpoints that can be set at once.
+const MOST: usize = 64;
+
+/// The number of bytes that the four debug registers watch together at most.
+const MOST_BYTES: u64 = 32;
+
+/// DR7 without any breakpoint: bit 10 is always 1.
+pub const NO_BREAKPOINTS: u64 = 1 << 10;
+
+/// What a debug register watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watch {
+    /// The linear address.
+    pub address: u64,
+    /// The size in bytes: 1, 2, 4 or 8, to which the address is aligned. It is 1 for instructions.
+    pub size: u64,
+    /// The accesses, or `None` for the execution of an instruction.
+    pub kind: Option<WatchKind>,
+}
+
+impl Watch {
+    /// Returns bits 3:0 of the field of DR7 for this watch: R/W, and LEN. Intel SDM Vol. 3B, 18.2.4 "Debug Control Register
+    /// (DR7)". No CPU watches reads alone.
+    const fn control(&self) -> u64 {
+        let access = match self.kind {
+            None => 0b00,
+            Some(WatchKind::Write) => 0b01,
+            Some(WatchKind::Read | WatchKind::ReadWrite) => 0b11,
+        };
+        let length = match self.size {
+            2 => 0b01,
+            4 => 0b11,
+            8 => 0b10,
+            _ => 0b00,
+        };
+        length << 2 | access
+    }
+}
+
+/// The contents of DR0 to DR3, and of DR7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DebugRegisters {
+    /// DR0 to DR3.
+    pub addresses: [u64; 4],
+    /// DR7.
+    pub control: u64,
+}
+
+/// A byte of the guest's code that INT3 replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Replaced {
+    linear: u64,
+    physical: Gpa,
+    byte: u8,
+}
+
+/// All breakpoints and watchpoints.
+#[derive(Debug)]
+pub struct Breakpoints {
+    hardware: [Option<Watch>; 4],
+    software: [Option<Replaced>; MOST],
+}
+
+impl Breakpoints {
+    /// Returns a set without any breakpoint.
+    pub const fn new() -> Self {
+        Self { hardware: [None; 4], software: [None; MOST] }
+    }
+
+    /// Watches `size` bytes from `address` on, in as many debug registers as that takes. Returns false, and changes nothing,
+    /// if too few are free.
+    pub fn watch(&mut self, address: u64, size: u64, kind: Option<WatchKind>) -> bool {
+        if size == 0 || size > MOST_BYTES {
+            return false;
+        }
+        let mut new = self.hardware;
+        let all = pieces(address, size).all(|(address, size)| {
+            let free = new.iter_mut().find(|slot| slot.is_none());
+            free.map(|slot| *slot = Some(Watch { address, size, kind })).is_some()
+        });
+        if all {
+            self.hardware = new;
+        }
+        all
+    }
+
+    /// Ends what [`Breakpoints::watch`] has begun. Returns false if there was no such watch.
+    pub fn unwatch(&mut self, address: u64, size: u64, kind: Option<WatchKind>) -> bool {
+        pieces(address, size).fold(true, |all, (address, size)| {
+            let watch = Some(Watch { address, size, kind });
+            let slot = self.hardware.iter_mut().find(|slot| **slot == watch);
+            slot.map(|slot| *slot = None).is_some() && all
+        })
+    }
+
+    /// Returns the contents of the debug registers, or `None` if gdb has nothing in them.
+    pub fn registers(&self) -> Option<DebugRegisters> {
+        let set = |index: usize| self.hardware[index];
+        if self.hardware.iter().all(Option::is_none) {
+            return None;
+        }
+        let addresses = [0, 1, 2, 3].map(|index| set(index).map_or(0, |watch| watch.address));
+        let control = (0..4).filter_map(|index| set(index).map(|watch| (index, watch)));
+        // LE, GE, and the global enable bit of each register in use.
+        let control = control.fold(NO_BREAKPOINTS | 0b11 << 8, |all, (index, watch)| {
+            all | 0b10 << (2 * index) | watch.control() << (16 + 4 * index)
+        });
+        Some(DebugRegisters { addresses, control })
+    }
+
+    /// Returns the watch that bits 3:0 of DR6 name, if it is gdb's.
+    pub fn hit(&self, dr6: u64) -> Option<Watch> {
+        let hits = self.hardware.iter().enumerate().filter(|(index, _)| dr6 >> index & 1 != 0);
+        hits.filter_map(|(_, watch)| *watch).next()
+    }
+
+    /// Replaces the byte of code at `linear` by INT3. Returns false if nothing is mapped there, if the memory does not take
+    /// it, or if too many are set.
+    pub fn insert(&mut self, linear: u64, controls: &Controls, guest: &(impl Memory + ?Sized)) -> bool {
+        if self.has(linear) {
+            return true;
+        }
+        let Some(slot) = self.software.iter_mut().find(|slot| slot.is_none()) else { return false };
+        let Some(physical) = memory::translate(controls, guest, linear) else { return false };
+        let Some(byte) = memory::physical(guest, physical) else { return false };
+        if !guest.put(physical, INT3) {
+            return false;
+        }
+        *slot = Some(Replaced { linear, physical, byte });
+        true
+    }
+
+    /// Restores the byte of code at `linear`. Returns false if it was not replaced. If the guest has overwritten the INT3
+    /// itself, its byte stays.
+    pub fn remove(&mut self, linear: u64, guest: &(impl Memory + ?Sized)) -> bool {
+        let found = self.software.iter_mut().find(|slot| slot.is_some_and(|slot| slot.linear == linear));
+        found.and_then(Option::take).map(|replaced| restore(replaced, guest)).is_some()
+    }
+
+    /// Returns true if the INT3 at `linear` is gdb's.
+    pub fn has(&self, linear: u64) -> bool {
+        self.software.iter().flatten().any(|replaced| replaced.linear == linear)
+    }
+
+    /// Returns true if any INT3 is gdb's.
+    pub fn has_any(&self) -> bool {
+        self.software.iter().any(Option::is_some)
+    }
+
+    /// Removes all breakpoints and watchpoints.
+    pub fn clear(&mut self, guest: &(impl Memory + ?Sized)) {
+        self.hardware = [None; 4];
+        self.software.iter_mut().filter_map(Option::take).for_each(|replaced| restore(replaced, guest));
+    }
+}
+
+impl Default for Breakpoints {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn restore(replaced: Replaced, guest: &(impl Memory + ?Sized)) {
+    if memory::physical(guest, replaced.physical) == Some(INT3) {
+        guest.put(replaced.physical, replaced.byte);
+    }
+}
+
+/// Returns the address and the size of each aligned piece of a range.
+fn pieces(address: u64, size: u64) -> impl Iterator<Item = (u64, u64)> {
+    let end = address.saturating_add(size);
+    let mut at = address;
+    core::iter::from_fn(move || {
+        let fits = |size: &u64| at.is_multiple_of(*size) && end - at >= *size;
+        let size = [8, 4, 2, 1].into_iter().find(fits).filter(|_| at < end)?;
+        let piece = (at, size);
+        at += size;
+        Some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::memory::tests::{MAPPED, Words, controls};
+    use super::*;
+    use crate::mem::walk::ReadGuest;
+
+    #[test]
+    fn debug_registers_hold_what_is_watched() {
+        let mut breakpoints = Breakpoints::new();
+        assert_eq!(breakpoints.registers(), None);
+        assert!(breakpoints.watch(0xffff_ffff_8100_0000, 1, None));
+        assert!(breakpoints.watch(0x1004, 4, Some(WatchKind::Write)));
+        assert!(breakpoints.watch(0x2000, 8, Some(WatchKind::Read)));
+        let registers = breakpoints.registers().expect("three are in use");
+        assert_eq!(registers.addresses, [0xffff_ffff_8100_0000, 0x1004, 0x2000, 0]);
+        assert_eq!(registers.control, 0x0bd0_072a);
+        assert_eq!(breakpoints.hit(0b10).map(|watch| watch.address), Some(0x1004));
+        assert_eq!(breakpoints.hit(0b1000), None, "nothing of gdb's is in DR3");
+        assert!(breakpoints.unwatch(0x1004, 4, Some(WatchKind::Write)));
+        assert!(!breakpoints.unwatch(0x1004, 4, Some(WatchKind::Write)));
+        assert_eq!(breakpoints.hit(0b10), None);
+    }
+
+    #[test]
+    fn a_range_that_is_not_aligned_takes_several_registers() {
+        let mut breakpoints = Breakpoints::new();
+        assert!(breakpoints.watch(0x1003, 6, Some(WatchKind::Write)));
+        let sizes: Vec<_> =
+            breakpoints.hardware.iter().flatten().map(|watch| (watch.address, watch.size)).collect();
+        assert_eq!(sizes, [(0x1003, 1), (0x1004, 4), (0x1008, 1)]);
+        assert!(!breakpoints.watch(0x3001, 2, None), "one register is free, and this takes two");
+        assert!(breakpoints.watch(0x3000, 2, None));
+        assert!(!breakpoints.watch(0x4000, 33, None) && !breakpoints.watch(0x4000, 0, None));
+        assert!(breakpoints.unwatch(0x1003, 6, Some(WatchKind::Write)));
+        assert_eq!(breakpoints.hardware.iter().flatten().count(), 1);
+    }
+
+    #[test]
+    fn code_gets_its_byte_back() {
+        let (memory, controls) = (Words::with_tables(), controls(0x1000));
+        memory.put(Gpa(0x8002), 0x90);
+        let mut breakpoints = Breakpoints::new();
+        assert!(breakpoints.insert(MAPPED + 2, &controls, &memory));
+        assert!(breakpoints.insert(MAPPED + 2, &controls, &memory), "it is there already");
+        assert!(!breakpoints.insert(0x5000, &controls, &memory), "nothing is mapped");
+        assert_eq!(memory.word(Gpa(0x8000)), Some(0xcc_0000));
+        assert!(breakpoints.has(MAPPED + 2) && !breakpoints.has(MAPPED + 3));
+        assert!(breakpoints.remove(MAPPED + 2, &memory));
+        assert!(!breakpoints.remove(MAPPED + 2, &memory));
+        assert_eq!(memory.word(Gpa(0x8000)), Some(0x90_0000));
+        breakpoints.insert(MAPPED + 2, &controls, &memory);
+        memory.put(Gpa(0x8002), 0x0f);
+        breakpoints.clear(&memory);
+        assert_eq!(memory.word(Gpa(0x8000)), Some(0x0f_0000), "the guest has written there itself");
+        assert!(!breakpoints.has_any());
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_cover_the_range_and_are_aligned(address in any::<u64>(), size in 0u64..40) {
+            let mut at = address;
+            for (start, size) in pieces(address, size) {
+                prop_assert_eq!(start, at);
+                prop_assert!(start % size == 0);
+                at += size;
+            }
+            prop_assert_eq!(at, address.saturating_add(size));
+        }
+    }
+}

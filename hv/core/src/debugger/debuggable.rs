@@ -1,0 +1,78 @@
+//! The seam to the vendors: what a virtual CPU can do for a debugger, besides what every virtual CPU can do. None of it
+//! happens while no debugger was asked for.
+
+use super::breakpoints::DebugRegisters;
+use super::debug_registers::{Access, GuestDebugRegisters};
+use super::registers::RegisterFile;
+use crate::vmm::vcpu::Vcpu;
+
+/// An exit that only a debugger asks for. The usual decoder of exits does not know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DebugExit {
+    /// #DB, with these bits of DR6.
+    Debug(u64),
+    /// INT3, which has not been executed: RIP is its address.
+    Breakpoint,
+    /// The CPU has executed one instruction, as [`Debuggable::set_step`] has asked.
+    Step,
+    /// A MOV to or from a debug register.
+    Access(Access),
+    /// An exit after which the guest just goes on: the time to look for gdb has come, or the backend has answered it.
+    Answered,
+}
+
+/// An exception of the guest's own, which exits because gdb uses the same exception.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestException {
+    /// #DB.
+    Debug,
+    /// #BP of the INT3 at RIP, a trap: the handler returns to the instruction after it.
+    Breakpoint,
+}
+
+/// A virtual CPU that a debugger can stop.
+pub trait Debuggable: Vcpu {
+    /// Has #DB, INT3 and every MOV to or from a debug register exit, from the next entry on.
+    fn watch_debug_exits(&mut self);
+
+    /// Has INT3 exit where that takes more than [`Debuggable::watch_debug_exits`], since gdb has set some.
+    fn watch_int3(&mut self, _on: bool) {}
+
+    /// Returns true if the CPU waits in the guest for its start-up IPI.
+    fn waits(&self) -> bool {
+        false
+    }
+
+    /// Returns the registers.
+    fn register_file(&self) -> RegisterFile;
+
+    /// Changes the registers to `new`, of which those differ from [`Debuggable::register_file`] that
+    /// [`RegisterFile::set`] changes.
+    fn set_register_file(&mut self, new: &RegisterFile);
+
+    /// Returns the debug registers, which the guest has used alone so far.
+    fn debug_registers(&self) -> GuestDebugRegisters;
+
+    /// Loads DR0 to DR3 and DR7. The guest does not see them.
+    fn load_debug_registers(&mut self, registers: &DebugRegisters);
+
+    /// Decodes an exit that the usual decoder does not know, by its code and its qualification. Returns `None` if no
+    /// debugger has asked for it.
+    fn debug_exit(&mut self, code: u32, qualification: u64) -> Option<DebugExit>;
+
+    /// Has the next entry deliver an exception of the guest's own.
+    fn deliver(&mut self, exception: GuestException);
+
+    /// Returns true if the CPU cannot stop after an instruction without RFLAGS.TF, which the guest can see.
+    fn steps_by_trap_flag(&self) -> bool;
+
+    /// Has the CPU execute one instruction and then exit, or ends that. No interrupt comes before the instruction, if the
+    /// CPU can prevent it. If [`Debuggable::steps_by_trap_flag`] returns true, the caller sets RFLAGS.TF as well.
+    fn set_step(&mut self, on: bool);
+
+    /// Drops the debug exception that is pending because [`Vcpu::advance`] has found RFLAGS.TF set.
+    fn drop_single_step(&mut self);
+
+    /// Has the guest exit after about a twentieth of a second if it does not before, on a CPU that can count the time.
+    fn limit_time(&mut self) {}
+}

@@ -1,0 +1,204 @@
+//! Where CPUs stop for gdb: the first that comes talks to gdb, the others wait. All of them go on when gdb says so.
+
+use alloc::boxed::Box;
+use core::convert::Infallible;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use gdbstub::conn::Connection;
+use spin::Mutex;
+
+use super::breakpoints::{Breakpoints, DebugRegisters};
+use super::cpus::{Reason, Run, Slot};
+use super::exceptions::{self, Expected, Whose};
+use super::memory::Memory;
+use super::packet::SIZE;
+use super::registers::RegisterFile;
+use super::session::{Next, Session};
+
+/// The line to gdb, and the way to the other CPUs.
+pub trait Line: Sync {
+    /// Returns true if a byte has been received.
+    fn is_ready(&self) -> bool;
+
+    /// Returns the next byte that has been received, or `None` if there is none.
+    fn receive(&self) -> Option<u8>;
+
+    /// Sends a byte. Drops it if the line is dead.
+    fn send(&self, byte: u8);
+
+    /// Makes the other CPUs exit soon, which run the guest.
+    fn call_others(&self);
+}
+
+/// The line, as the crate gdbstub wants it.
+pub struct Sender(&'static dyn Line);
+
+impl Connection for Sender {
+    type Error = Infallible;
+
+    fn write(&mut self, byte: u8) -> Result<(), Infallible> {
+        self.0.send(byte);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// How often the line is looked at before a CPU that does not stop is left alone, and before bytes that are no packet are
+/// taken for noise. A look takes about a microsecond.
+const PATIENCE: u32 = 1_000_000;
+
+/// Where the CPUs stop.
+pub struct Desk {
+    session: Mutex<Session<Sender>>,
+    line: &'static dyn Line,
+    slots: &'static [Mutex<Slot>],
+    /// The guest's memory.
+    pub memory: &'static (dyn Memory + Sync),
+    /// The breakpoints. They change only while all CPUs are stopped.
+    breakpoints: &'static Mutex<Breakpoints>,
+    /// True while all CPUs are to stop.
+    halts: AtomicBool,
+}
+
+/// How a CPU goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumed {
+    /// The registers, which gdb may have changed.
+    pub registers: RegisterFile,
+    /// True if the CPU is to stop again after one instruction.
+    pub steps: bool,
+}
+
+impl Desk {
+    /// Returns the place where the CPUs of `session` stop.
+    pub fn new(mut session: Session<Sender>, line: &'static dyn Line) -> Self {
+        let (slots, memory) = (session.guest.cpus.0, session.guest.memory);
+        let breakpoints = session.guest.breakpoints;
+        session.connect(Sender(line), Box::leak(Box::new([0; SIZE])));
+        Self { session: Mutex::new(session), line, slots, memory, breakpoints, halts: AtomicBool::new(false) }
+    }
+
+    /// Returns true if the CPU that asks is to stop: another has stopped.
+    pub fn halts(&self) -> bool {
+        self.halts.load(Ordering::SeqCst)
+    }
+
+    /// Returns true if gdb has sent something.
+    pub fn is_called(&self) -> bool {
+        self.line.is_ready()
+    }
+
+    /// Notes what the CPU `index` does now.
+    pub fn note(&self, index: usize, run: Run) {
+        if let Some(slot) = self.slots.get(index) {
+            slot.lock().run = run;
+        }
+    }
+
+    /// Returns what gdb has in the debug registers, and true if it has set INT3s.
+    pub fn armed(&self) -> (Option<DebugRegisters>, bool) {
+        let breakpoints = self.breakpoints.lock();
+        (breakpoints.registers(), breakpoints.has_any())
+    }
+
+    /// Decides whose the #DB with the bits `dr6` is.
+    pub fn whose(&self, dr6: u64, expected: Expected) -> Whose {
+        exceptions::whose(dr6, &self.breakpoints.lock(), expected)
+    }
+
+    /// Returns true if the INT3 at `linear` is gdb's.
+    pub fn has_int3(&self, linear: u64) -> bool {
+        self.breakpoints.lock().has(linear)
+    }
+
+    /// Returns true if gdb waits for the guest, so that it can be told of the guest's end.
+    pub fn is_attached(&self) -> bool {
+        // Whoever holds the lock talks to gdb.
+        self.session.try_lock().is_none_or(|session| session.is_awaited())
+    }
+
+    /// Stops the CPU `index`, which has these registers, and all others with it. Without a `reason` it stops because gdb
+    /// calls or another CPU has stopped. Returns when gdb has it go on.
+    pub fn stop(&self, index: usize, registers: RegisterFile, reason: Option<Reason>) -> Resumed {
+        let Some(slot) = self.slots.get(index) else { return Resumed { registers, steps: false } };
+        *slot.lock() = Slot { run: Run::Stopped, registers, reason };
+        if reason.is_some() || self.is_called() {
+            self.halt_all();
+        }
+        loop {
+            if self.halts()
+                && let Some(mut session) = self.session.try_lock()
+                && self.halts()
+            {
+                self.serve(&mut session);
+            }
+            let mut slot = slot.lock();
+            if matches!(slot.run, Run::Released | Run::Stepped) {
+                if slot.reason.is_some() {
+                    // gdb has not been told of this yet.
+                    slot.run = Run::Stopped;
+                    drop(slot);
+                    self.halt_all();
+                    continue;
+                }
+                let steps = slot.run == Run::Stepped;
+                slot.run = Run::Running;
+                return Resumed { registers: slot.registers, steps };
+            }
+            // Another CPU has called this one, and gdb has gone on before it came.
+            if !self.halts() && slot.run == Run::Stopped {
+                slot.run = Run::Released;
+            }
+            drop(slot);
+            core::hint::spin_loop();
+        }
+    }
+
+    fn halt_all(&self) {
+        self.halts.store(true, Ordering::SeqCst);
+        self.line.call_others();
+    }
+
+    /// Talks to gdb until the guest goes on.
+    fn serve(&self, session: &mut Session<Sender>) {
+        for _ in 0..PATIENCE {
+            if session.guest.cpus.all_stopped() {
+                break;
+            }
+            // This takes the time that is to pass between two looks at the CPUs.
+            self.line.is_ready();
+        }
+        let reason = session.guest.cpus.take_reason();
+        let mut next = reason.map_or(Next::Stopped, |(index, reason)| session.stopped(index, reason));
+        let mut patience = PATIENCE;
+        loop {
+            match next {
+                Next::Stopped => {}
+                Next::Runs => break,
+                Next::Lost => {
+                    log::warn!("the conversation with gdb has ended by an error; gdb can connect again");
+                    session.connect(Sender(self.line), Box::leak(Box::new([0; SIZE])));
+                }
+            }
+            next = match self.line.receive() {
+                Some(byte) => {
+                    patience = PATIENCE;
+                    session.hear(byte)
+                }
+                // These were bytes that mean nothing while the guest runs, or noise while gdb is not there.
+                None if patience == 0 && session.is_indifferent() && reason.is_none() => {
+                    session.guest.go_on();
+                    Next::Runs
+                }
+                None => {
+                    patience = patience.saturating_sub(1);
+                    Next::Stopped
+                }
+            };
+        }
+        self.halts.store(false, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,192 @@
+//! The commands of `monitor`: what gdb does not know, but Vidar does.
+
+use core::fmt::{self, Write};
+
+use gdbstub::common::Tid;
+use vidar_abi::ExitKind;
+
+use super::cpus::Cpus;
+use super::memory::{self, Memory};
+use crate::mem::addr::{Gpa, Hpa, PageSize};
+use crate::mem::mtrr::MemoryType;
+use crate::vmm::crash::Snapshot;
+use crate::vmm::percpu::PerCpu;
+
+/// What surrounds the guest and is not a part of it.
+pub trait Surroundings: Sync {
+    /// Returns the per-CPU blocks, by the CPUs' numbers.
+    fn cpus(&self) -> &'static [&'static PerCpu];
+
+    /// Reads the log: copies bytes from a position on into the buffer, and returns the position of the first byte and the
+    /// number of bytes.
+    fn log(&self, position: u64, buffer: &mut [u8]) -> (u64, usize);
+
+    /// Returns what the second stage maps at `address`: the host-physical address, and the size and the memory type of the
+    /// page. Returns `None` if nothing is mapped there yet.
+    fn second_stage(&self, address: Gpa) -> Option<(Hpa, PageSize, MemoryType)>;
+
+    /// Resets the machine.
+    fn reset(&self);
+}
+
+/// What the commands show.
+pub struct Shown<'a> {
+    /// The CPUs.
+    pub cpus: &'a Cpus,
+    /// The CPU that has stopped last.
+    pub current: Tid,
+    /// The guest's memory.
+    pub memory: &'a (dyn Memory + Sync),
+    /// What surrounds the guest.
+    pub surroundings: &'a dyn Surroundings,
+}
+
+/// A command.
+struct Command {
+    name: &'static str,
+    /// What follows the name, and what the command does.
+    help: &'static str,
+    run: fn(&Shown<'_>, &mut Words<'_>, &mut dyn Write) -> fmt::Result,
+}
+
+/// The words of a command line.
+type Words<'a> = core::str::SplitAsciiWhitespace<'a>;
+
+/// The commands, in the order of `monitor help`.
+static COMMANDS: &[Command] = &[
+    Command { name: "help", help: "- lists these commands", run: help },
+    Command {
+        name: "regs",
+        help: "- shows all registers of the current CPU, with hidden parts",
+        run: registers,
+    },
+    Command { name: "exits", help: "- counts the exits of each CPU", run: exits },
+    Command { name: "log", help: "- shows Vidar's log", run: log },
+    Command { name: "phys", help: "ADDR LEN - shows guest-physical memory", run: physical },
+    Command { name: "stage2", help: "ADDR - shows what the second stage maps there", run: second_stage },
+    Command { name: "reset", help: "- resets the machine", run: reset },
+];
+
+/// The most bytes that `phys` shows at once.
+const MOST: u64 = 4096;
+
+/// Runs the command on the line `line`, and passes what it says to `say`, a line at a time.
+pub fn run(line: &[u8], guest: &Shown<'_>, say: &mut dyn FnMut(&[u8])) {
+    let line = core::str::from_utf8(line).unwrap_or_default();
+    let mut words = line.split_ascii_whitespace();
+    let name = words.next().unwrap_or("help");
+    let mut out = Lines { say, buffer: [0; 128], length: 0 };
+    // Writing cannot fail.
+    let _ = match COMMANDS.iter().find(|command| command.name == name) {
+        Some(command) => (command.run)(guest, &mut words, &mut out),
+        None => writeln!(out, "there is no command \"{name}\"; see `monitor help`"),
+    };
+    out.flush();
+}
+
+fn help(_: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
+    COMMANDS.iter().try_for_each(|command| writeln!(out, "monitor {} {}", command.name, command.help))
+}
+
+fn registers(guest: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
+    let Some(slot) = guest.cpus.of(guest.current) else { return Ok(()) };
+    let state = slot.lock().registers.state;
+    writeln!(out, "CPU {}\n{}", guest.current.get() - 1, Snapshot { state, ..Snapshot::default() })
+}
+
+fn exits(guest: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
+    for cpu in guest.surroundings.cpus() {
+        writeln!(out, "CPU {}: {} exits", cpu.index, cpu.counters.total())?;
+        let counted = ExitKind::ALL.iter().map(|kind| (kind.name(), cpu.counters.get(*kind)));
+        counted
+            .filter(|(_, count)| *count != 0)
+            .try_for_each(|(name, count)| writeln!(out, "  {name} {count}"))?;
+    }
+    Ok(())
+}
+
+fn log(guest: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
+    let (mut position, mut piece) = (0, [0; 64]);
+    loop {
+        let (start, length) = guest.surroundings.log(position, &mut piece);
+        if length == 0 {
+            return Ok(());
+        }
+        piece[..length].utf8_chunks().try_for_each(|chunk| out.write_str(chunk.valid()))?;
+        position = start + length as u64;
+    }
+}
+
+fn physical(guest: &Shown<'_>, words: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
+    let (Some(start), Some(length)) = (number(words.next()), number(words.next())) else {
+        return writeln!(out, "monitor phys ADDR LEN: give two numbers, such as 0x100000 64");
+    };
+    let bytes =
+        |from: u64| (from..).take(16).take_while(move |at| *at < start.saturating_add(length.min(MOST)));
+    for line in (start..start.saturating_add(length.min(MOST))).step_by(16) {
+        write!(out, "{line:#018x}:")?;
+        for at in bytes(line) {
+            match memory::physical(guest.memory, Gpa(at)) {
+                Some(byte) => write!(out, " {byte:02x}")?,
+                None => write!(out, " --")?,
+            }
+        }
+        writeln!(out)?;
+    }
+    if length > MOST { writeln!(out, "... (at most {MOST} bytes at once)") } else { Ok(()) }
+}
+
+fn second_stage(guest: &Shown<'_>, words: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
+    let Some(address) = number(words.next()) else {
+        return writeln!(out, "monitor stage2 ADDR: give a guest-physical address, such as 0x100000");
+    };
+    match guest.surroundings.second_stage(Gpa(address)) {
+        Some((to, size, kind)) => {
+            writeln!(out, "guest {} is host {to}, in a page of {size}, {kind:?}", Gpa(address))
+        }
+        None => writeln!(out, "guest {} is not mapped yet", Gpa(address)),
+    }
+}
+
+fn reset(guest: &Shown<'_>, _: &mut Words<'_>, _: &mut dyn Write) -> fmt::Result {
+    guest.surroundings.reset();
+    Ok(())
+}
+
+/// Returns the number that `word` is, in hexadecimal after `0x` and otherwise in decimal.
+fn number(word: Option<&str>) -> Option<u64> {
+    let word = word?;
+    match word.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => word.parse().ok(),
+    }
+}
+
+/// A writer that passes on whole lines, so that a line is one packet. Longer lines are passed on in pieces.
+struct Lines<'a> {
+    say: &'a mut dyn FnMut(&[u8]),
+    buffer: [u8; 128],
+    length: usize,
+}
+
+impl Lines<'_> {
+    fn flush(&mut self) {
+        if self.length > 0 {
+            (self.say)(&self.buffer[..self.length]);
+            self.length = 0;
+        }
+    }
+}
+
+impl Write for Lines<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.buffer[self.length] = byte;
+            self.length += 1;
+            if byte == b'\n' || self.length == self.buffer.len() {
+                self.flush();
+            }
+        }
+        Ok(())
+    }
+}

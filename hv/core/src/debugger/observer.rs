@@ -1,0 +1,226 @@
+//! The debugger on one CPU: stops the guest there, has it step, and tells gdb's exceptions from the guest's own.
+
+use super::cpus::{Reason, Run};
+use super::debug_registers::{Access, GuestDebugRegisters};
+use super::debuggable::{DebugExit, Debuggable, GuestException};
+use super::desk::Desk;
+use super::exceptions::{Expected, Whose};
+use super::memory;
+use super::step::{self, ByFlag, Step, TRAP};
+use crate::policy::control::CR4_DE;
+use crate::vmm::cpu_state::SegmentRegister;
+use crate::vmm::exit::Exit;
+use crate::vmm::fetch::is_64_bit;
+use crate::vmm::observer::Observer;
+use crate::vmm::outcome::{Exception, Outcome, REFUSE, Stop};
+use crate::x86::registers::Register;
+
+/// The debugger on one CPU.
+pub struct Debugger {
+    desk: &'static Desk,
+    /// The number of the CPU.
+    index: usize,
+    /// The debug registers as the guest sees them, from the first entry on.
+    own: Option<GuestDebugRegisters>,
+    /// True if the CPU is to stop before its first entry.
+    stops_first: bool,
+    /// True if the CPU's debug registers may not hold what they are to hold.
+    unarmed: bool,
+    step: Option<Step>,
+    /// True if RFLAGS.TF may be on a stack of the guest's, from a step that did not end as one.
+    owes: bool,
+}
+
+impl Debugger {
+    /// Returns the debugger of the CPU `index`. With `stops_first` the CPU stops before its first entry.
+    pub const fn new(desk: &'static Desk, index: usize, stops_first: bool) -> Self {
+        Self { desk, index, own: None, stops_first, unarmed: true, step: None, owes: false }
+    }
+
+    /// Stops this CPU until gdb has it go on.
+    #[cold]
+    fn stop<V: Debuggable>(&mut self, vcpu: &mut V, reason: Option<Reason>) {
+        self.end_step(vcpu, reason);
+        let before = vcpu.register_file();
+        let resumed = self.desk.stop(self.index, before, reason);
+        if resumed.registers != before {
+            vcpu.set_register_file(&resumed.registers);
+        }
+        self.arm(vcpu);
+        if resumed.steps {
+            self.begin_step(vcpu);
+        }
+    }
+
+    /// Loads the debug registers with what gdb watches, or else with what the guest watches.
+    fn arm<V: Debuggable>(&mut self, vcpu: &mut V) {
+        let own = self.own.unwrap_or(GuestDebugRegisters::RESET);
+        let (registers, has_int3) = self.desk.armed();
+        vcpu.load_debug_registers(&registers.unwrap_or(own.loaded()));
+        vcpu.watch_int3(has_int3);
+        self.unarmed = false;
+    }
+
+    fn begin_step<V: Debuggable>(&mut self, vcpu: &mut V) {
+        let (code, controls) = (vcpu.code(), vcpu.controls());
+        let by_flag = vcpu.steps_by_trap_flag().then(|| {
+            let bytes = code.bytes(&controls, |address| self.desk.memory.word(address));
+            let own = vcpu.register_file().state.rflags & TRAP != 0;
+            ByFlag { flags: step::flags(bytes, is_64_bit(&controls)), own }
+        });
+        if by_flag.is_some() {
+            vcpu.set_flags(TRAP, TRAP);
+        }
+        vcpu.set_step(true);
+        self.step = Some(Step { start: code.rip, by_flag });
+    }
+
+    /// Ends a step, and takes RFLAGS.TF out of the guest again. The step has not come to its end if it is not the `reason`
+    /// why the CPU stops.
+    fn end_step<V: Debuggable>(&mut self, vcpu: &mut V, reason: Option<Reason>) {
+        let Some(step) = self.step.take() else { return };
+        vcpu.set_step(false);
+        let Some(by_flag) = step.by_flag else { return };
+        let registers = vcpu.register_file();
+        let state = &registers.state;
+        if reason.is_none() {
+            self.owes = true;
+        }
+        vcpu.set_flags(TRAP, by_flag.trap_after(state.rflags));
+        if registers.state.rip == step.start {
+            return; // the instruction has not been executed
+        }
+        if by_flag.corrects_r11() {
+            let r11 = state.registers.get(Register::R11);
+            vcpu.registers().set(Register::R11, r11 & !TRAP);
+        }
+        if by_flag.corrects_stack() {
+            let base = if is_64_bit(&state.controls) { 0 } else { state[SegmentRegister::Ss].base };
+            let at = base.wrapping_add(state.registers.get(Register::Rsp)).wrapping_add(1);
+            let mut high = [0];
+            // Bit 8 of the flags is bit 0 of their second byte.
+            if memory::read(&state.controls, self.desk.memory, at, &mut high) == 1 {
+                memory::write(&state.controls, self.desk.memory, at, &[high[0] & !1]);
+            }
+        }
+    }
+
+    /// Returns true if Vidar has executed the instruction that was to be stepped, since it exits. A step by RFLAGS.TF may
+    /// be in the handler of an interrupt meanwhile, where the flag is clear.
+    fn has_stepped_outside<V: Debuggable>(&self, vcpu: &V) -> bool {
+        let Some(step) = self.step else { return false };
+        step.start != vcpu.code().rip
+            && (step.by_flag.is_none() || vcpu.register_file().state.rflags & TRAP != 0)
+    }
+
+    #[cold]
+    fn debug_exception<V: Debuggable>(&mut self, vcpu: &mut V, dr6: u64) -> Outcome {
+        let expected = Expected { steps: self.step.is_some(), owes: self.owes };
+        match self.desk.whose(dr6, expected) {
+            Whose::Gdb(reason) => self.stop(vcpu, Some(reason)),
+            Whose::Nobody => {
+                self.owes = false;
+                vcpu.set_flags(TRAP, 0);
+            }
+            Whose::Guest(conditions) => {
+                self.own.get_or_insert(GuestDebugRegisters::RESET).raise(conditions);
+                self.unarmed = true;
+                vcpu.deliver(GuestException::Debug);
+            }
+        }
+        Outcome::Resume
+    }
+
+    #[cold]
+    fn breakpoint<V: Debuggable>(&mut self, vcpu: &mut V) -> Outcome {
+        let code = vcpu.code();
+        let base = if is_64_bit(&vcpu.controls()) { 0 } else { code.base };
+        if self.desk.has_int3(base.wrapping_add(code.rip)) {
+            self.stop(vcpu, Some(Reason::Software));
+        } else {
+            vcpu.deliver(GuestException::Breakpoint);
+        }
+        Outcome::Resume
+    }
+
+    /// Executes a MOV to or from a debug register, which the guest has for itself.
+    #[cold]
+    fn access<V: Debuggable>(&mut self, vcpu: &mut V, access: Access) -> Outcome {
+        if matches!(access.number, 4 | 5) && vcpu.cr4() & CR4_DE != 0 {
+            return Outcome::Inject(Exception::InvalidOpcode);
+        }
+        let general = vcpu.register_file().state.registers.get(access.register);
+        let own = self.own.get_or_insert(GuestDebugRegisters::RESET);
+        match own.execute(access, general) {
+            Ok(value) => {
+                vcpu.set_register(access.register, value);
+                self.unarmed |= access.writes;
+                Outcome::Skip(access.length)
+            }
+            Err(_) => REFUSE,
+        }
+    }
+}
+
+impl<V: Debuggable> Observer<V> for Debugger {
+    fn before_entry(&mut self, vcpu: &mut V) {
+        if self.own.is_none() {
+            self.own = Some(vcpu.debug_registers());
+            vcpu.watch_debug_exits();
+            self.desk.note(self.index, if vcpu.waits() { Run::Absent } else { Run::Running });
+        }
+        if core::mem::take(&mut self.stops_first) {
+            self.stop(vcpu, Some(Reason::Start));
+        }
+        if self.has_stepped_outside(vcpu) {
+            vcpu.drop_single_step();
+            self.stop(vcpu, Some(Reason::Step));
+        }
+        let listens = self.index == 0;
+        if self.desk.halts() || listens && self.desk.is_called() {
+            self.stop(vcpu, None);
+        }
+        if self.unarmed {
+            self.arm(vcpu);
+        }
+        vcpu.limit_time();
+    }
+
+    fn after_exit(&mut self, vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {
+        match *exit {
+            Exit::Unknown { code, qualification } => match vcpu.debug_exit(code, qualification)? {
+                DebugExit::Debug(dr6) => Some(self.debug_exception(vcpu, dr6)),
+                DebugExit::Breakpoint => Some(self.breakpoint(vcpu)),
+                DebugExit::Step => {
+                    self.stop(vcpu, Some(Reason::Step));
+                    Some(Outcome::Resume)
+                }
+                DebugExit::Access(access) => Some(self.access(vcpu, access)),
+                DebugExit::Answered => Some(Outcome::Resume),
+            },
+            Exit::Init => {
+                // INIT resets the debug registers, and a CPU that waits for its start-up IPI does not stop for gdb.
+                self.own = Some(GuestDebugRegisters::RESET);
+                self.unarmed = true;
+                if self.index != 0 {
+                    self.desk.note(self.index, Run::Absent);
+                }
+                None
+            }
+            Exit::Sipi(_) => {
+                self.desk.note(self.index, Run::Running);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn before_stop(&mut self, vcpu: &mut V, stop: Stop, _: &Exit<V::ControlWrite>) -> Option<Outcome> {
+        match stop {
+            Stop::Init | Stop::Elsewhere => self.desk.note(self.index, Run::Absent),
+            _ if self.desk.is_attached() => self.stop(vcpu, Some(Reason::Crash)),
+            _ => {}
+        }
+        None
+    }
+}

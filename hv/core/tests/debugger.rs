@@ -1,0 +1,325 @@
+//! The debugger as gdb finds it: packets go in over a line, and answers come out, while CPUs stop and go on.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex as StdMutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use spin::Mutex;
+use vidar_core::debugger::cpus::{Cpus, Reason, Run, Slot};
+use vidar_core::debugger::desk::{Desk, Line, Resumed};
+use vidar_core::debugger::memory::Memory;
+use vidar_core::debugger::monitor::Surroundings;
+use vidar_core::debugger::registers::RegisterFile;
+use vidar_core::debugger::session::Session;
+use vidar_core::debugger::target::Guest;
+use vidar_core::mem::addr::{Gpa, Hpa, PageSize};
+use vidar_core::mem::mtrr::MemoryType;
+use vidar_core::mem::walk::ReadGuest;
+use vidar_core::vmm::percpu::PerCpu;
+
+/// The time after which an answer is taken to be missing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A line whose other end is the test.
+#[derive(Default)]
+struct Wire {
+    to_vidar: StdMutex<VecDeque<u8>>,
+    to_gdb: StdMutex<Vec<u8>>,
+    calls: AtomicU32,
+}
+
+impl Line for Wire {
+    fn is_ready(&self) -> bool {
+        !self.to_vidar.lock().unwrap().is_empty()
+    }
+
+    fn receive(&self) -> Option<u8> {
+        self.to_vidar.lock().unwrap().pop_front()
+    }
+
+    /// In what comes from Vidar, a star and a character c stand for c - 29 more of what is before the star.
+    fn send(&self, byte: u8) {
+        let mut said = self.to_gdb.lock().unwrap();
+        if said.last() == Some(&b'*') {
+            said.pop();
+            let repeated = *said.last().unwrap();
+            said.extend(std::iter::repeat_n(repeated, usize::from(byte) - 29));
+        } else {
+            said.push(byte);
+        }
+    }
+
+    fn call_others(&self) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Wire {
+    /// Sends a packet with its checksum.
+    fn ask(&self, contents: &str) {
+        let sum = contents.bytes().fold(0u8, u8::wrapping_add);
+        self.type_raw(format!("${contents}#{sum:02x}").as_bytes());
+    }
+
+    fn type_raw(&self, bytes: &[u8]) {
+        self.to_vidar.lock().unwrap().extend(bytes);
+    }
+
+    /// Waits until Vidar has said `wanted`, and returns what it has said before it.
+    fn hear(&self, wanted: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "no {wanted:?} in {:?}",
+                self.to_gdb.lock().unwrap().escape_ascii()
+            );
+            let mut said = self.to_gdb.lock().unwrap();
+            let text = String::from_utf8_lossy(&said).into_owned();
+            if let Some(at) = text.find(wanted) {
+                said.drain(..at + wanted.len());
+                return text[..at].to_owned();
+            }
+            drop(said);
+            thread::yield_now();
+        }
+    }
+}
+
+/// One page of memory at address 0. The guests of these tests have no paging.
+struct Page(StdMutex<[u8; 64]>);
+
+impl ReadGuest for Page {
+    fn word(&self, address: Gpa) -> Option<u64> {
+        let bytes = self.0.lock().unwrap();
+        let word = bytes.get(address.0 as usize..address.0 as usize + 8)?;
+        Some(u64::from_le_bytes(word.try_into().unwrap()))
+    }
+
+    fn page(&self, _: Gpa) -> Option<Hpa> {
+        None
+    }
+}
+
+impl Memory for Page {
+    fn put(&self, address: Gpa, byte: u8) -> bool {
+        self.0.lock().unwrap().get_mut(address.0 as usize).map(|place| *place = byte).is_some()
+    }
+}
+
+struct Nothing(AtomicBool);
+
+impl Surroundings for Nothing {
+    fn cpus(&self) -> &'static [&'static PerCpu] {
+        &[]
+    }
+
+    fn log(&self, position: u64, buffer: &mut [u8]) -> (u64, usize) {
+        let text = b"vidar: hello\n";
+        let rest = &text[(position as usize).min(text.len())..];
+        buffer[..rest.len()].copy_from_slice(rest);
+        (position, rest.len())
+    }
+
+    fn second_stage(&self, address: Gpa) -> Option<(Hpa, PageSize, MemoryType)> {
+        Some((address.identity(), PageSize::Size2M, MemoryType::WriteBack))
+    }
+
+    fn reset(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+struct Bench {
+    wire: &'static Wire,
+    page: &'static Page,
+    around: &'static Nothing,
+    desk: Arc<Desk>,
+    slots: &'static [Mutex<Slot>],
+}
+
+impl Bench {
+    fn with_cpus(count: usize) -> Self {
+        let wire: &'static Wire = Box::leak(Box::default());
+        let page: &'static Page = Box::leak(Box::new(Page(StdMutex::new([0x90; 64]))));
+        let around: &'static Nothing = Box::leak(Box::new(Nothing(AtomicBool::new(false))));
+        let running = || Mutex::new(Slot { run: Run::Running, ..Slot::default() });
+        let slots: &'static [Mutex<Slot>] = (0..count).map(|_| running()).collect::<Vec<_>>().leak();
+        let desk = Arc::new(Desk::new(Session::new(Guest::new(Cpus(slots), page, around)), wire));
+        Self { wire, page, around, desk, slots }
+    }
+
+    /// Stops a CPU for `reason`, in a thread of its own.
+    fn stop(&self, index: usize, rip: u64, reason: Option<Reason>) -> thread::JoinHandle<Resumed> {
+        let desk = Arc::clone(&self.desk);
+        let mut registers = RegisterFile::default();
+        registers.state.rip = rip;
+        thread::spawn(move || desk.stop(index, registers, reason))
+    }
+
+    /// Connects, and waits for the answer.
+    fn connect(&self) {
+        self.wire.ask("qSupported:swbreak+;hwbreak+");
+        let features = self.wire.hear("#");
+        for feature in ["swbreak+", "hwbreak+", "qXfer:features:read+", "vContSupported+"] {
+            assert!(features.contains(feature), "{features}");
+        }
+    }
+}
+
+#[test]
+fn gdb_sees_registers_and_memory_at_the_first_instruction_and_changes_them() {
+    let bench = Bench::with_cpus(1);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.connect();
+    bench.wire.ask("?");
+    bench.wire.hear("$T05thread:01;#");
+    bench.wire.ask("p10");
+    bench.wire.hear("$1000000000000000#");
+    bench.wire.ask("P1=8877665544332211");
+    bench.wire.hear("$OK#");
+    bench.wire.ask("P2b=0100000000000000");
+    bench.wire.hear("$E");
+    bench.wire.ask("m8,4");
+    bench.wire.hear("$90909090#");
+    bench.wire.ask("M8,2:abcd");
+    bench.wire.hear("$OK#");
+    bench.wire.ask("m3c,10");
+    assert!(bench.wire.hear("#").contains("$90909090"), "memory ends there");
+    bench.wire.ask("m1000,4");
+    bench.wire.hear("$E");
+    bench.wire.ask("vCont;c");
+    let resumed = cpu.join().unwrap();
+    assert_eq!(resumed.registers.get(vidar_core::debugger::registers::ORDER[1]), Some(0x1122_3344_5566_7788));
+    assert!(!resumed.steps);
+    assert_eq!(bench.page.0.lock().unwrap()[8..10], [0xab, 0xcd]);
+}
+
+#[test]
+fn breakpoints_are_in_memory_and_in_debug_registers_while_the_guest_runs_and_are_gone_after_detaching() {
+    let bench = Bench::with_cpus(1);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.connect();
+    for (request, answer) in
+        [("Z0,20,1", "$OK#"), ("Z1,24,1", "$OK#"), ("Z2,28,8", "$OK#"), ("Z0,2000,1", "$E")]
+    {
+        bench.wire.ask(request);
+        bench.wire.hear(answer);
+    }
+    bench.wire.ask("vCont;c");
+    cpu.join().unwrap();
+    assert!(bench.desk.has_int3(0x20) && !bench.desk.has_int3(0x24));
+    assert_eq!(bench.page.0.lock().unwrap()[0x20], 0xcc);
+    let (registers, has_int3) = bench.desk.armed();
+    assert_eq!(registers.map(|registers| registers.addresses), Some([0x24, 0x28, 0, 0]));
+    assert!(has_int3 && bench.desk.is_attached());
+    let cpu = bench.stop(0, 0x20, Some(Reason::Software));
+    bench.wire.hear("$T05thread:01;swbreak:;#");
+    bench.wire.ask("D");
+    bench.wire.hear("$OK#");
+    cpu.join().unwrap();
+    assert_eq!(bench.desk.armed(), (None, false));
+    assert_eq!(bench.page.0.lock().unwrap()[0x20], 0x90);
+    assert!(!bench.desk.is_attached());
+}
+
+#[test]
+fn ctrl_c_stops_all_cpus_and_a_step_lets_one_of_them_go() {
+    let bench = Bench::with_cpus(2);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    let other = bench.stop(1, 0x30, None);
+    bench.connect();
+    bench.wire.ask("vCont;c");
+    assert!(!cpu.join().unwrap().steps && !other.join().unwrap().steps);
+    bench.wire.type_raw(&[3]);
+    let calls = bench.wire.calls.load(Ordering::SeqCst);
+    let cpu = bench.stop(0, 0x12, None);
+    while !bench.desk.halts() {
+        thread::yield_now();
+    }
+    assert!(bench.wire.calls.load(Ordering::SeqCst) > calls, "the other CPU is called");
+    let other = bench.stop(1, 0x32, None);
+    bench.wire.hear("$T02thread:01;#");
+    bench.wire.ask("qfThreadInfo");
+    assert!(bench.wire.hear("#").ends_with("$m01,02"));
+    bench.wire.ask("Hg2");
+    bench.wire.hear("$OK#");
+    bench.wire.ask("p10");
+    bench.wire.hear("$3200000000000000#");
+    bench.wire.ask("vCont;s:2");
+    assert!(other.join().unwrap().steps);
+    assert_eq!(bench.slots[0].lock().run, Run::Held, "the first CPU waits");
+    let other = bench.stop(1, 0x33, Some(Reason::Step));
+    bench.wire.hear("$T05thread:02;#");
+    bench.wire.ask("vCont;c");
+    cpu.join().unwrap();
+    other.join().unwrap();
+}
+
+#[test]
+fn a_watchpoint_that_another_cpu_hits_meanwhile_is_told_after_the_first() {
+    let bench = Bench::with_cpus(2);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    let other = bench.stop(1, 0x30, None);
+    bench.connect();
+    bench.wire.ask("vCont;c");
+    drop((cpu.join(), other.join()));
+    let watch = |address| {
+        let kind = Some(gdbstub::target::ext::breakpoints::WatchKind::Write);
+        Some(Reason::Hardware(vidar_core::debugger::breakpoints::Watch { address, size: 4, kind }))
+    };
+    bench.slots[1].lock().run = Run::Absent;
+    let cpu = bench.stop(0, 0x14, watch(0x28));
+    bench.wire.hear("$T05thread:01;watch:28;#");
+    let other = bench.stop(1, 0x34, watch(0x2c));
+    bench.wire.ask("vCont;c");
+    bench.wire.hear("$T05thread:02;watch:2c;#");
+    bench.wire.ask("vCont;c");
+    drop((cpu.join(), other.join()));
+}
+
+#[test]
+fn noise_and_spoiled_packets_neither_end_the_conversation_nor_keep_the_guest_stopped() {
+    let bench = Bench::with_cpus(1);
+    bench.wire.type_raw(b"\xff\x00~");
+    bench.stop(0, 0x10, None).join().unwrap();
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.wire.type_raw(b"$?#00");
+    bench.wire.hear("-");
+    bench.connect();
+    bench.wire.ask("vCont;c");
+    cpu.join().unwrap();
+    bench.wire.type_raw(b"+");
+    bench.stop(0, 0x10, None).join().unwrap();
+    assert!(bench.desk.is_attached(), "gdb still waits for the guest");
+}
+
+#[test]
+fn monitor_commands_answer_in_lines() {
+    let bench = Bench::with_cpus(1);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.connect();
+    let monitor = |command: &str| {
+        let digits: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
+        bench.wire.ask(&format!("qRcmd,{digits}"));
+        let said = bench.wire.hear("$OK#");
+        let lines = said.split("$O").skip(1).map(|line| {
+            let digits: Vec<_> = line.split('#').next().unwrap().bytes().collect();
+            let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+            String::from_utf8(digits.chunks(2).map(byte).collect()).unwrap()
+        });
+        lines.collect::<String>()
+    };
+    assert!(monitor("help").contains("monitor phys ADDR LEN - shows"));
+    assert_eq!(monitor("log"), "vidar: hello\n");
+    assert_eq!(monitor("phys 0x38 9"), "0x0000000000000038: 90 90 90 90 90 90 90 90 --\n");
+    assert_eq!(monitor("stage2 0x1234"), "guest 0x1234 is host 0x1234, in a page of 2 MiB, WriteBack\n");
+    assert!(monitor("regs").contains("rip 0000000000000010"));
+    assert!(monitor("fly").starts_with("there is no command \"fly\""));
+    monitor("reset");
+    assert!(bench.around.0.load(Ordering::SeqCst));
+    bench.wire.ask("D");
+    cpu.join().unwrap();
+}

@@ -1,0 +1,14 @@
+//! The machine's side of the debugger: the serial line to gdb, the guest's memory, and what `monitor` shows. What gdb is
+//! answered is decided in [`vidar_core::debugger`].
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`start`] | Makes the debugger that the boot options want, before the guest runs. |
+//! | [`line`](mod@line) | The serial line. |
+//! | [`memory`] | Writes the guest's memory. |
+//! | [`around`] | What `monitor` shows of Vidar. |
+
+pub mod around;
+pub mod line;
+pub mod memory;
+pub mod start;

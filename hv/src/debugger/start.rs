@@ -1,0 +1,66 @@
+//! Making the debugger, before the guest runs.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use spin::{Mutex, Once};
+use vidar_core::boot::options::{Gdb, Options};
+use vidar_core::debugger::cpus::{Cpus, Slot};
+use vidar_core::debugger::desk::Desk;
+use vidar_core::debugger::observer::Debugger;
+use vidar_core::debugger::session::Session;
+use vidar_core::debugger::target::Guest;
+use vidar_core::mem::stage2::TableMemory;
+use vidar_core::vmm::machine::Machine;
+use vidar_core::vmm::vcpu::Vcpu;
+
+use super::around::Around;
+use super::line::Line;
+use super::memory::GuestMemory;
+use crate::host::physical::GuestReader;
+
+/// Where the CPUs stop for gdb, and true if the guest waits for gdb before its first instruction.
+static DESK: Once<(Desk, bool)> = Once::new();
+
+/// Returns the serial line for gdb, if the options want one and it can be used. Warns if it cannot.
+pub fn line(options: &Options) -> Option<(Line, Gdb)> {
+    let gdb = options.gdb?;
+    if options.console.serial && options.serial == gdb.line {
+        log::warn!(
+            "gdb= names the serial port that the log uses, and has no effect: choose another one with serial="
+        );
+        return None;
+    }
+    let line = Line::open(gdb.line.port());
+    if line.is_none() {
+        log::warn!("no UART works at port {:#x}, and gdb= has no effect", gdb.line.port());
+    }
+    line.map(|line| (line, gdb))
+}
+
+/// Makes the debugger for a guest on `machine`, whose memory `reader` reads, on `line`.
+pub fn start<V, T>(machine: &'static Machine<V, T>, reader: GuestReader, (line, gdb): (Line, Gdb))
+where
+    V: Vcpu,
+    T: TableMemory + Send,
+    Machine<V, T>: Sync,
+{
+    let slots: Vec<_> = machine.host.cpus.iter().map(|_| Mutex::new(Slot::default())).collect();
+    let guest = Guest::new(
+        Cpus(slots.leak()),
+        Box::leak(Box::new(GuestMemory(reader))),
+        Box::leak(Box::new(Around(machine))),
+    );
+    DESK.call_once(|| (Desk::new(Session::new(guest), Box::leak(Box::new(line))), gdb.waits));
+    let port = gdb.line.port();
+    match gdb.waits {
+        true => log::info!("the guest waits for gdb at the serial port {port:#x}, with 115200 baud"),
+        false => log::info!("gdb can debug the guest at the serial port {port:#x}, with 115200 baud"),
+    }
+}
+
+/// Returns the debugger of the CPU `index`, or `None` if there is none.
+pub fn on_cpu(index: u32) -> Option<Debugger> {
+    let (desk, waits) = DESK.get()?;
+    Some(Debugger::new(desk, index as usize, *waits && index == 0))
+}
