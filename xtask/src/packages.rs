@@ -37,6 +37,7 @@ const NEEDS: &[Need] = &[
     Need { package: "ovmf", proofs: &[UEFI] },
     Need { package: "xorriso", proofs: &["xorriso"] },
     Need { package: "mtools", proofs: &["mformat"] },
+    Need { package: "gdb", proofs: &["gdb"] },
     Need { package: "e2fsprogs", proofs: &["mke2fs"] },
     // Debian compresses its kernels' modules by xz, and Ubuntu by zstd.
     Need { package: "xz-utils", proofs: &["xz"] },

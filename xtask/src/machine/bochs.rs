@@ -82,7 +82,8 @@ fn configuration_text(spec: &Spec, ports: Ports, firmware: &str) -> String {
     let serial = if spec.runs_kvm {
         format!("com1: enabled=1, mode=file, dev={LINUX_LOG}\ncom2: {line}")
     } else {
-        format!("com1: {line}")
+        let second = |port| format!("\ncom2: enabled=1, mode=socket-client, dev=127.0.0.1:{port}");
+        format!("com1: {line}{}", ports.second_serial.map_or_else(String::new, second))
     };
     let marks = u8::from(spec.stops_at_marks);
     let errors = if spec.verbose { "report" } else { "ignore" };
@@ -137,19 +138,20 @@ mod tests {
             fixed_clock: true,
             ..Spec::default()
         };
-        let ports = Ports { serial: Some(4711), monitor: None, debugger: None };
+        let ports = Ports { serial: Some(4711), monitor: None, debugger: None, second_serial: Some(4712) };
         let text = configuration_text(&spec, ports, BIOS);
         for line in [
             "memory: guest=384, host=384",
             "ata0-master: type=cdrom, path=\"vidar.iso\", status=inserted",
             "clock: sync=none, time0=1700000000",
             "com1: enabled=1, mode=socket-client, dev=127.0.0.1:4711",
+            "com2: enabled=1, mode=socket-client, dev=127.0.0.1:4712",
             "log: emulator.log",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}");
         }
         assert!(text.contains("cpu: model=tigerlake, count=2, "));
-        let none = Ports { serial: None, monitor: None, debugger: None };
+        let none = Ports { serial: None, monitor: None, debugger: None, second_serial: None };
         let usual = configuration_text(&Spec { cpu: None, fixed_clock: false, ..spec }, none, BIOS);
         assert!(usual.lines().any(|line| line == "romimage: file=\"/usr/share/bochs/BIOS-bochs-latest\""));
         assert!(usual.lines().any(|line| line == "com1: enabled=0"));

@@ -25,6 +25,8 @@ pub struct Ports {
     pub monitor: Option<u16>,
     /// The port for the debugger.
     pub debugger: Option<u16>,
+    /// The port for the second serial port.
+    pub second_serial: Option<u16>,
 }
 
 impl Line {

@@ -6,6 +6,7 @@ mod bochs;
 mod choice;
 pub mod debugger;
 pub mod disk;
+pub mod gdb;
 mod keyboard;
 mod kvm;
 mod line;
@@ -66,6 +67,8 @@ pub struct RunningMachine {
     monitor: Option<TcpStream>,
     /// `None` if no debugger was asked for, or if it has been taken.
     debugger: Option<TcpStream>,
+    /// `None` if the machine has no second serial port, or if it has been taken.
+    second_serial: Option<TcpStream>,
     dir: PathBuf,
     ended_well: fn(ExitStatus, &str) -> bool,
 }
@@ -122,10 +125,12 @@ impl Machine {
         let has_monitor = matches!(self, Self::Qemu | Self::Kvm);
         let monitor = has_monitor.then(|| Line::open("monitor")).transpose()?;
         let debugger = spec.waits_for_debugger.then(|| Line::open("debugger")).transpose()?;
+        let second = spec.second_serial.then(|| Line::open("second serial port")).transpose()?;
         let ports = Ports {
             serial: Line::port(serial.as_ref())?,
             monitor: Line::port(monitor.as_ref())?,
             debugger: Line::port(debugger.as_ref())?,
+            second_serial: Line::port(second.as_ref())?,
         };
         let mut command = match self {
             Self::Bochs => bochs::command(spec, ports)?,
@@ -146,11 +151,19 @@ impl Machine {
             Self::KvmInQemu | Self::KvmInBochs => nested::ended_well,
         };
         // From here on, an error drops this and ends the emulator.
-        let mut running =
-            RunningMachine { child, serial: None, monitor: None, debugger: None, dir, ended_well };
+        let mut running = RunningMachine {
+            child,
+            serial: None,
+            monitor: None,
+            debugger: None,
+            second_serial: None,
+            dir,
+            ended_well,
+        };
         running.serial = serial.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
         running.monitor = monitor.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
         running.debugger = debugger.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
+        running.second_serial = second.map(|line| line.accept(&mut running.child, &spec.dir)).transpose()?;
         Ok(running)
     }
 }
@@ -177,6 +190,11 @@ impl RunningMachine {
     pub fn debugger(&mut self, patience: Duration) -> Result<Debugger> {
         let stream = self.debugger.take().context("this machine has no debugger, or it is in use")?;
         Debugger::new(stream, patience)
+    }
+
+    /// Returns the second serial port, which can be taken once, if it was asked for.
+    pub fn second_serial(&mut self) -> Result<TcpStream> {
+        self.second_serial.take().context("this machine has no second serial port, or it is in use")
     }
 
     /// Returns the emulator's log and output so far, and the console of the Linux around a nested KVM.

@@ -160,7 +160,7 @@ fn machine(spec: &Spec, outer: &Outer) -> Result<Vec<u8>> {
         counts_instructions: false,
         ..spec.clone()
     };
-    let none = Ports { serial: None, monitor: None, debugger: None };
+    let none = Ports { serial: None, monitor: None, debugger: None, second_serial: None };
     let mut command = qemu::machine(&inner, none, &outer.module.cpu())?;
     command.args(["-serial", "/dev/ttyS1"]).args(kvm::ACCELERATOR);
     let arguments = command.get_args().map(|argument| argument.to_str().context("an argument is not UTF-8"));

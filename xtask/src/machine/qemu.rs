@@ -83,6 +83,7 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     command.args(["-smp", &processors(spec)]);
     let lines = [
         ("com1", ports.serial, ["-serial", "chardev:com1"]),
+        ("com2", ports.second_serial, ["-serial", "chardev:com2"]),
         ("monitor", ports.monitor, ["-mon", "chardev=monitor,mode=control"]),
         ("debugger", ports.debugger, ["-gdb", "chardev:debugger"]),
     ];
@@ -188,7 +189,10 @@ mod tests {
             let command = command(spec, ports).unwrap();
             command.get_args().map(|word| word.to_string_lossy().into_owned()).collect()
         };
-        let arguments = words(&spec, Ports { serial: Some(4711), monitor: Some(4712), debugger: Some(4713) });
+        let arguments = words(
+            &spec,
+            Ports { serial: Some(4711), monitor: Some(4712), debugger: Some(4713), second_serial: None },
+        );
         for wanted in [
             "pc",
             "1,maxcpus=3,sockets=3,cores=1,threads=1",
@@ -208,10 +212,11 @@ mod tests {
             assert!(arguments.iter().any(|word| word == wanted), "{wanted}");
         }
         let bare = Spec { chipset: Chipset::Q35, no_serial: true, waits_for_debugger: false, ..spec };
-        let bare = words(&bare, Ports { serial: None, monitor: Some(1), debugger: None });
+        let bare =
+            words(&bare, Ports { serial: None, monitor: Some(1), debugger: None, second_serial: None });
         assert!(bare.iter().any(|word| word == "q35") && !bare.iter().any(|word| word.contains("serial")));
         assert!(!bare.iter().any(|word| word == "-S" || word.contains("debugger")));
-        let none = Ports { serial: None, monitor: None, debugger: None };
+        let none = Ports { serial: None, monitor: None, debugger: None, second_serial: None };
         let remaps = words(&Spec { remaps_interrupts: true, ..Spec::default() }, none).join(" ");
         let cpu = emulated(EMULATED_CPU);
         assert!(

@@ -137,6 +137,8 @@ pub struct Spec {
     pub stops_at_marks: bool,
     /// True if QEMU shall wait for a debugger before the first instruction. Bochs has a debugger of another kind.
     pub waits_for_debugger: bool,
+    /// True if the machine has a second serial port, for gdb. Not possible with a nested KVM.
+    pub second_serial: bool,
     /// True if the emulator shall log everything unusual. This would fill the disk for a guest that idles for hours.
     pub verbose: bool,
     /// True if the machine runs a nested KVM. The console of the Linux in it then goes to a file, and its second serial

@@ -1,4 +1,5 @@
 //! `cargo xtask test`: runs the tests on the host, and then those in emulators.
+// tidy: long because it is the table of all tests in machines
 
 mod acpi;
 mod added_cpu;
@@ -9,6 +10,7 @@ mod doctor;
 pub mod facts;
 mod faults;
 mod folders;
+mod gdb;
 mod given;
 mod host;
 mod hot_memory;
@@ -381,7 +383,10 @@ fn short<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> Vec<Job<'a>> {
         one(lane.test(startup.name), lane.folder(startup.name), report, move || startup.run(lane, tools))
             .needing(needs)
     });
-    singles.chain(startups).chain(refusals).collect()
+    let debugged = gdb::TESTS
+        .iter()
+        .map(|(name, check)| one(lane.test(name), lane.folder(name), report, move || check(lane, tools)));
+    singles.chain(startups).chain(refusals).chain(debugged).collect()
 }
 
 /// A job that consists of one test, with a folder of its own.

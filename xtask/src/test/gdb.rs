@@ -1,0 +1,185 @@
+//! Debugs a stock kernel by gdb over the second serial port, from its first instruction on.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::lane::Lane;
+use super::{Tools, folder, test_dir};
+use crate::console::{ANSWER, BOOT, Console, PROMPT};
+use crate::grub::Menu;
+use crate::iso::{self, Recipe};
+use crate::machine::gdb::Relay;
+use crate::machine::{RunningMachine, Spec};
+use crate::manifest;
+
+/// A check in a lane.
+type Check = fn(Lane, &Tools) -> Result<()>;
+
+/// The table of tests, by their names.
+pub const TESTS: &[(&str, Check)] = &[(START, start)];
+
+/// The name of the test of what gdb can do while the kernel starts.
+const START: &str = "gdb/start";
+
+/// What gdb does while the kernel starts. `@PORT@` and `@KERNEL@` stand for gdb's port and for the kernel's address.
+///
+/// The 64-bit entry of a kernel is 200H after its 32-bit entry: Linux, Documentation/arch/x86/boot.rst, "64-bit Boot
+/// Protocol". The kernel then changes a flag of its boot parameters, to which RSI points at the start.
+const START_SCRIPT: &str = r#"
+target remote 127.0.0.1:@PORT@
+printf "start rip=%#lx cr0=%#lx\n", $rip, $cr0
+stepi
+printf "stepped from=%#lx to=%#lx flags=%#x\n", @KERNEL@, $rip, $eflags
+set $flags = (unsigned char *)($rsi + 0x211)
+hbreak *(@KERNEL@ + 0x200)
+continue
+printf "entry rip=%#lx efer=%#lx\n", $rip, $efer
+delete
+set $rbx = 0x1122334455667788
+stepi
+printf "register rbx=%#lx\n", $rbx
+set $rbx = 0
+x/4i $rip
+break *$_
+set $wanted = $_
+continue
+printf "breakpoint rip=%#lx wanted=%#lx byte=%#x\n", $rip, $wanted, *(unsigned char *)$wanted
+delete
+set $old = *(unsigned int *)0x90000
+set *(unsigned int *)0x90000 = 0x12345678
+printf "memory %#x\n", *(unsigned int *)0x90000
+set *(unsigned int *)0x90000 = $old
+printf "before %#x\n", *$flags & 2
+watch *$flags
+continue
+printf "watched %#x\n", *$flags & 2
+delete
+monitor phys 0x90000 16
+monitor exits
+detach
+"#;
+
+/// What gdb says then, in this order.
+const START_SAYS: &[&str] = &[
+    "start rip=@KERNEL@ cr0=0x11",
+    "stepped from=@KERNEL@ to=",
+    "entry rip=@ENTRY@ efer=0x500",
+    "register rbx=0x1122334455667788",
+    "breakpoint rip=",
+    "memory 0x12345678",
+    "before 0",
+    "watched 0x2",
+    "CPU 0: ",
+];
+
+/// A machine with a stock kernel that waits for gdb before its first instruction.
+struct Waiting {
+    running: RunningMachine,
+    console: Console,
+    relay: Relay,
+    /// The address of the kernel, which is that of its first instruction.
+    kernel: u64,
+    folder: String,
+}
+
+impl Waiting {
+    /// Boots the machine with these boot options of Vidar.
+    fn boot(lane: Lane, name: &str, options: &str, tools: &Tools) -> Result<Self> {
+        let dir = test_dir(&lane.folder(name))?;
+        let guest = manifest::load()?.into_iter().next().context("there is no guest")?;
+        let iso = dir.join("vidar.iso");
+        let recipe = Recipe {
+            guests: vec![guest],
+            menu: Menu { timeout: 0, options: options.to_owned(), ..Menu::default() },
+            hypervisor: Some(tools.hypervisor.clone()),
+            vidarctl: Some(tools.vidarctl.clone()),
+        };
+        iso::make(&recipe, &iso)?;
+        let spec = Spec {
+            dir: dir.clone(),
+            iso,
+            memory: 512,
+            second_serial: true,
+            verbose: true,
+            ..Spec::default()
+        };
+        let mut running = lane.machine().start(&spec)?;
+        let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
+        let relay = Relay::open(running.second_serial()?, 0)?;
+        console.expect(", goes to 0x", BOOT)?;
+        let kernel = u64::from_str_radix(console.expect("\r\n", ANSWER)?.trim(), 16)?;
+        console.expect("the machine is the guest's now", BOOT)?;
+        Ok(Self { running, console, relay, kernel, folder: lane.folder(name) })
+    }
+
+    /// Runs gdb with `script`, and checks that it says each line of `says` in this order.
+    fn gdb(&self, script: &str, says: &[&str]) -> Result<()> {
+        let filled = |text: &str| {
+            text.replace("@PORT@", &self.relay.port().to_string())
+                .replace("@KERNEL@", &format!("{:#x}", self.kernel))
+                .replace("@ENTRY@", &format!("{:#x}", self.kernel + 0x200))
+        };
+        let said = run(&self.folder, &filled(script), BOOT)?;
+        let mut rest = said.as_str();
+        for line in says.iter().map(|line| filled(line)) {
+            let at =
+                rest.find(&line).with_context(|| format!("gdb does not say {line:?}; it says:\n{said}"))?;
+            rest = &rest[at + line.len()..];
+        }
+        Ok(())
+    }
+
+    /// Checks that the guest gets to its shell and that its clock goes on.
+    fn runs_on(mut self) -> Result<()> {
+        self.console.expect(PROMPT, BOOT)?;
+        let time = "cut -d. -f1 /proc/uptime";
+        let before: u64 = self.console.run(time)?.trim().parse()?;
+        let after: u64 = self.console.run(&format!("sleep 2; {time}"))?.trim().parse()?;
+        ensure!(
+            after >= before + 2,
+            "while the guest slept for 2 s, its clock went from {before} to {after}"
+        );
+        drop(self.running);
+        Ok(())
+    }
+}
+
+/// Runs gdb with the commands `script`, and returns what it says. An error in a command is an error.
+fn run(name: &str, script: &str, within: Duration) -> Result<String> {
+    let dir = folder(name);
+    let (commands, output) = (dir.join("commands.gdb"), dir.join("gdb.log"));
+    let settings =
+        "set pagination off\nset confirm off\nset architecture i386:x86-64\nset remotetimeout 60\n";
+    fs::write(&commands, format!("{settings}{script}"))?;
+    let log = fs::File::create(&output)?;
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-q", "-batch", "-x"]).arg(&commands);
+    gdb.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let mut child = gdb.spawn().context("cannot run gdb")?;
+    let begun = Instant::now();
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break status,
+            None if begun.elapsed() > within => {
+                let _ = child.kill();
+                let _ = child.wait();
+                bail!("gdb did not end within {} s: see {}", within.as_secs(), output.display());
+            }
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    let said = fs::read_to_string(&output)?;
+    ensure!(status.success(), "gdb ends with {status} and says:\n{said}");
+    Ok(said)
+}
+
+/// gdb stops the kernel at its first instruction, sets breakpoints and a watchpoint, steps, changes a register and memory,
+/// and leaves. The kernel then starts as usual.
+fn start(lane: Lane, tools: &Tools) -> Result<()> {
+    let waiting = Waiting::boot(lane, START, "gdb=com2,wait", tools)?;
+    waiting.gdb(START_SCRIPT, START_SAYS)?;
+    waiting.runs_on()
+}
