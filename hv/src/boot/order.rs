@@ -149,7 +149,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let (machine, common) = machine::make(&cpus, &options, &plan, own.frames, msr_map, gdb.is_some())?;
     let machine: &'static _ = Box::leak(Box::new(machine));
     if let Some(gdb) = gdb {
-        start::start(machine, common.reader, gdb);
+        start::start(machine, common.reader, plan.guest_ram(), gdb);
     }
     cpus.enter(machine, common)?;
     let free = machine.memory.lock().tables().available() as u64 * PAGE_SIZE;

@@ -8,9 +8,22 @@ use uart_16550::spec::registers::LSR;
 use uart_16550::{BaudRate, Config, Uart16550};
 use vidar_core::console::serial::PATIENCE;
 use vidar_core::debugger::desk;
+use vidar_core::vmm::percpu::PerCpu;
+use vidar_core::x86::icr::{Destination, Message};
+use x86_64::instructions::port::Port;
 
-/// The line at one UART.
-pub struct Line(Mutex<Uart16550<PioBackend>>);
+use crate::arch::apic;
+
+/// The line at one UART, and the CPUs that are called by NMIs.
+pub struct Line {
+    uart: Mutex<Uart16550<PioBackend>>,
+    /// The first I/O port of the UART.
+    base: u16,
+    /// A byte that was in the UART when Vidar took it over from the guest.
+    kept: Mutex<Option<u8>>,
+    /// The per-CPU blocks of the CPUs that an NMI makes exit, by their numbers.
+    pub called: &'static [&'static PerCpu],
+}
 
 impl Line {
     /// Opens the line whose UART is at I/O port `port`: 115,200 baud, 8 data bits, no parity. Returns `None` if no UART
@@ -22,21 +35,41 @@ impl Line {
             return None;
         }
         uart.init(Config { baud_rate: BaudRate::Baud115200, ..Config::default() }).ok()?;
-        Some(Self(Mutex::new(uart)))
+        Some(Self { uart: Mutex::new(uart), base: port, kept: Mutex::new(None), called: &[] })
     }
 }
 
 impl desk::Line for Line {
+    /// When Linux looks for serial ports, it leaves the FIFOs off. Switching them on empties them.
+    fn take_over(&self) {
+        const LINE: u8 = 0b11;
+        const FIFOS_ON: u8 = 0b1100_0000;
+        let port = |register: u16| Port::<u8>::new(self.base + register);
+        // SAFETY: the ports are those of the UART, which is Vidar's as long as the guest is stopped.
+        unsafe {
+            if port(2).read() & FIFOS_ON == FIFOS_ON && port(3).read() == LINE {
+                return;
+            }
+            port(3).write(LINE); // 8 data bits, no parity, and the usual registers
+            if port(5).read() & 1 != 0 {
+                *self.kept.lock() = Some(port(0).read());
+            }
+            port(1).write(0); // no interrupts
+            port(4).write(0b1011); // ready, and interrupts let through
+            port(2).write(1); // FIFOs
+        }
+    }
+
     fn is_ready(&self) -> bool {
-        self.0.lock().lsr().contains(LSR::DATA_READY)
+        self.kept.lock().is_some() || self.uart.lock().lsr().contains(LSR::DATA_READY)
     }
 
     fn receive(&self) -> Option<u8> {
-        self.0.lock().try_receive_byte().ok()
+        self.kept.lock().take().or_else(|| self.uart.lock().try_receive_byte().ok())
     }
 
     fn send(&self, byte: u8) {
-        let mut uart = self.0.lock();
+        let mut uart = self.uart.lock();
         for _ in 0..PATIENCE {
             if uart.try_send_byte(byte).is_ok() {
                 return;
@@ -44,5 +77,10 @@ impl desk::Line for Line {
         }
     }
 
-    fn call_others(&self) {}
+    fn call(&self, index: usize) {
+        if let Some(cpu) = self.called.get(index) {
+            cpu.call();
+            apic::send(Message::Nmi, Destination::Physical(cpu.apic_id));
+        }
+    }
 }

@@ -6,13 +6,14 @@ use alloc::vec::Vec;
 use spin::{Mutex, Once};
 use vidar_core::boot::options::{Gdb, Options};
 use vidar_core::debugger::cpus::{Cpus, Slot};
+use vidar_core::debugger::debuggable::Debuggable;
 use vidar_core::debugger::desk::Desk;
 use vidar_core::debugger::observer::Debugger;
 use vidar_core::debugger::session::Session;
 use vidar_core::debugger::target::Guest;
+use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::stage2::TableMemory;
 use vidar_core::vmm::machine::Machine;
-use vidar_core::vmm::vcpu::Vcpu;
 
 use super::around::Around;
 use super::line::Line;
@@ -38,10 +39,14 @@ pub fn line(options: &Options) -> Option<(Line, Gdb)> {
     line.map(|line| (line, gdb))
 }
 
-/// Makes the debugger for a guest on `machine`, whose memory `reader` reads, on `line`.
-pub fn start<V, T>(machine: &'static Machine<V, T>, reader: GuestReader, (line, gdb): (Line, Gdb))
-where
-    V: Vcpu,
+/// Makes the debugger for a guest on `machine`, whose memory `reader` reads and whose RAM is `ram`, on `line`.
+pub fn start<V, T>(
+    machine: &'static Machine<V, T>,
+    reader: GuestReader,
+    ram: RangeSet,
+    (mut line, gdb): (Line, Gdb),
+) where
+    V: Debuggable,
     T: TableMemory + Send,
     Machine<V, T>: Sync,
 {
@@ -49,8 +54,12 @@ where
     let guest = Guest::new(
         Cpus(slots.leak()),
         Box::leak(Box::new(GuestMemory(reader))),
+        ram,
         Box::leak(Box::new(Around(machine))),
     );
+    if V::CALLED_BY_NMI {
+        line.called = machine.host.cpus;
+    }
     DESK.call_once(|| (Desk::new(Session::new(guest), Box::leak(Box::new(line))), gdb.waits));
     let port = gdb.line.port();
     match gdb.waits {

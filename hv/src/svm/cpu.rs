@@ -55,7 +55,7 @@ pub struct SvmCpu {
     pub(super) block: EntryBlock,
     pub(super) vmcb: Vmcb,
     capabilities: Capabilities,
-    percpu: &'static PerCpu,
+    pub(super) percpu: &'static PerCpu,
     /// Reads the guest's instructions if the CPU does not report their length.
     pub(super) memory: GuestReader,
     /// The address of the instruction after the one that exited.
@@ -132,7 +132,7 @@ impl SvmCpu {
 
     /// Injects an NMI that arrived before GIF was cleared. Any later NMI waits in the CPU.
     #[cold]
-    fn deliver_nmi(&mut self) {
+    pub(super) fn deliver_nmi(&mut self) {
         if self.percpu.take_pending() & pending::NMI != 0 {
             self.vmcb.control_mut(Clean::empty()).eventinj = event::NMI;
         }

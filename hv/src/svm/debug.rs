@@ -1,5 +1,7 @@
 //! What a debugger asks of the virtual CPU. None of these intercepts is set without one.
 
+#![expect(unsafe_code, reason = "an NMI is let in")]
+
 use vidar_core::debugger::breakpoints::DebugRegisters;
 use vidar_core::debugger::debug_registers::{CONDITIONS, GuestDebugRegisters};
 use vidar_core::debugger::debuggable::{DebugExit, Debuggable, GuestException};
@@ -14,6 +16,7 @@ use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::x86::registers::Register;
 
 use super::cpu::SvmCpu;
+use super::instructions::{clgi, stgi};
 use crate::arch::instructions;
 
 /// V_TPR of the interrupt control.
@@ -48,11 +51,31 @@ impl SvmCpu {
     }
 }
 
+impl SvmCpu {
+    /// Takes the NMI that has exited and is still pending. It is the guest's unless another CPU calls this one.
+    fn nmi(&mut self) -> DebugExit {
+        // SAFETY: EFER.SVME is set, and Vidar's IDT is loaded, whose handler keeps the NMI.
+        unsafe {
+            stgi();
+            clgi();
+        }
+        if self.percpu.take_call() {
+            self.percpu.take_pending();
+        } else {
+            self.deliver_nmi();
+        }
+        DebugExit::Answered
+    }
+}
+
 impl Debuggable for SvmCpu {
+    const CALLED_BY_NMI: bool = true;
+
     #[cold]
     fn watch_debug_exits(&mut self) {
         self.set_intercept(intercept::DEBUG_REGISTERS, intercept::ALL_DEBUG_REGISTERS, true);
         self.set_intercept(intercept::EXCEPTIONS, intercept::DEBUG | intercept::BREAKPOINT, true);
+        self.set_intercept(intercept::GENERAL, intercept::NMI, true);
     }
 
     /// QEMU takes INT3 for an INT n.
@@ -112,6 +135,14 @@ impl Debuggable for SvmCpu {
             }
             code::BREAKPOINT => DebugExit::Breakpoint,
             code::SOFTWARE_INTERRUPT => self.software_interrupt(),
+            code::NMI => self.nmi(),
+            // The guest takes the interrupt itself. Its handler ends by IRET, and the next interrupt exits again.
+            code::INTERRUPT | code::IRET => {
+                let waits_for_iret = exit == code::INTERRUPT;
+                self.set_intercept(intercept::GENERAL, intercept::INTERRUPT, !waits_for_iret);
+                self.set_intercept(intercept::GENERAL, intercept::IRET, waits_for_iret);
+                DebugExit::Answered
+            }
             code::READ_DR0..=code::READ_DR7 | code::WRITE_DR0..=code::WRITE_DR7 => {
                 let (controls, place) = (self.controls(), self.code());
                 let bytes = place.bytes(&controls, |address| self.memory.word(address));
@@ -156,6 +187,14 @@ impl Debuggable for SvmCpu {
             *control |= INTERRUPT_MASKING | priority;
         } else if of_the_guest != priority {
             instructions::set_cr8(of_the_guest);
+        }
+    }
+
+    /// This CPU has no timer of its own for this, so it exits at the guest's interrupts.
+    fn limit_time(&mut self, listens: bool) {
+        const EXITS: u32 = intercept::INTERRUPT | intercept::IRET;
+        if listens && self.vmcb.control().intercepts[intercept::GENERAL] & EXITS == 0 {
+            self.set_intercept(intercept::GENERAL, intercept::INTERRUPT, true);
         }
     }
 

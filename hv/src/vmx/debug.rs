@@ -52,6 +52,8 @@ impl VmxCpu {
 }
 
 impl Debuggable for VmxCpu {
+    const CALLED_BY_NMI: bool = false;
+
     #[cold]
     fn watch_debug_exits(&mut self) {
         self.vmcs.write(EXCEPTION_BITMAP, EXCEPTIONS);
@@ -171,7 +173,7 @@ impl Debuggable for VmxCpu {
         self.vmcs.write(GUEST_PENDING_DEBUG, Natural(pending & !PENDING_SINGLE_STEP));
     }
 
-    fn limit_time(&mut self) {
+    fn limit_time(&mut self, _listens: bool) {
         // While an event is kept, the timer runs for it. It does not run while the CPU waits for its start-up IPI.
         if !self.pending.waits() && self.vmcs.read(GUEST_ACTIVITY_STATE) != activity::WAIT_FOR_SIPI {
             self.vmcs.write(PREEMPTION_TIMER, LIMIT >> self.capabilities.timer_rate);

@@ -15,7 +15,7 @@ const CORE: Rooms = &[
     ("kernel", &["vmm", "policy", "mem", "x86"]),
     ("vmx", &["debugger", "vmm", "policy", "mem", "x86"]),
     ("svm", &["debugger", "vmm", "policy", "mem", "x86"]),
-    ("debugger", &["kernel", "vmm", "policy", "mem", "x86"]),
+    ("debugger", &["report", "kernel", "vmm", "policy", "mem", "x86"]),
     ("report", &["kernel", "vmm", "policy", "console", "mem", "x86"]),
     ("vmm", &["policy", "mem", "x86"]),
     ("policy", &["mem", "x86"]),

@@ -3,6 +3,7 @@
 use gdbstub::target::ext::breakpoints::WatchKind;
 
 use super::memory::{self, Memory};
+use crate::kernel::view::locate;
 use crate::mem::addr::Gpa;
 use crate::policy::control::Controls;
 
@@ -132,7 +133,7 @@ impl Breakpoints {
             return true;
         }
         let Some(slot) = self.software.iter_mut().find(|slot| slot.is_none()) else { return false };
-        let Some(physical) = memory::translate(controls, guest, linear) else { return false };
+        let Some(physical) = locate(guest, controls, linear) else { return false };
         let Some(byte) = memory::physical(guest, physical) else { return false };
         if !guest.put(physical, INT3) {
             return false;

@@ -32,6 +32,10 @@ pub enum GuestException {
 
 /// A virtual CPU that a debugger can stop.
 pub trait Debuggable: Vcpu {
+    /// True if the CPU exits at an NMI that another one sends to call it. Otherwise it exits soon by
+    /// [`Debuggable::limit_time`].
+    const CALLED_BY_NMI: bool;
+
     /// Has #DB, INT3 and every MOV to or from a debug register exit, from the next entry on.
     fn watch_debug_exits(&mut self);
 
@@ -73,6 +77,7 @@ pub trait Debuggable: Vcpu {
     /// Drops the debug exception that is pending because [`Vcpu::advance`] has found RFLAGS.TF set.
     fn drop_single_step(&mut self);
 
-    /// Has the guest exit after about a twentieth of a second if it does not before, on a CPU that can count the time.
-    fn limit_time(&mut self) {}
+    /// Has the guest exit after some hundredths of a second if it does not before, or at its next interrupt on a CPU that
+    /// cannot count the time. `listens` is true on the CPU that looks for gdb.
+    fn limit_time(&mut self, listens: bool);
 }

@@ -17,6 +17,10 @@ use super::session::{Next, Session};
 
 /// The line to gdb, and the way to the other CPUs.
 pub trait Line: Sync {
+    /// Puts the line into the state in which Vidar uses it, since the guest may have looked at the UART as well. What has
+    /// been received stays.
+    fn take_over(&self) {}
+
     /// Returns true if a byte has been received.
     fn is_ready(&self) -> bool;
 
@@ -26,8 +30,8 @@ pub trait Line: Sync {
     /// Sends a byte. Drops it if the line is dead.
     fn send(&self, byte: u8);
 
-    /// Makes the other CPUs exit soon, which run the guest.
-    fn call_others(&self);
+    /// Makes the CPU `index` exit soon, which runs the guest.
+    fn call(&self, index: usize);
 }
 
 /// The line, as the crate gdbstub wants it.
@@ -157,13 +161,17 @@ impl Desk {
         }
     }
 
+    /// Has all CPUs stop, and calls those that run the guest.
     fn halt_all(&self) {
         self.halts.store(true, Ordering::SeqCst);
-        self.line.call_others();
+        let runs = |slot: &Mutex<Slot>| slot.lock().run == Run::Running;
+        let running = self.slots.iter().enumerate().filter(|(_, slot)| runs(slot));
+        running.for_each(|(index, _)| self.line.call(index));
     }
 
     /// Talks to gdb until the guest goes on.
     fn serve(&self, session: &mut Session<Sender>) {
+        self.line.take_over();
         for _ in 0..PATIENCE {
             if session.guest.cpus.all_stopped() {
                 break;

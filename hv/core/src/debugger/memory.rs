@@ -1,30 +1,15 @@
 //! The guest's memory by linear addresses, read and written through the guest's own page tables. The guest is stopped
 //! meanwhile, and Vidar's own memory is never seen: the addresses in it show the decoy, as they do to the guest.
 
+use crate::kernel::view::locate;
 use crate::mem::addr::{Gpa, PAGE_SIZE};
-use crate::mem::walk::{self, Paging, ReadGuest};
+use crate::mem::walk::ReadGuest;
 use crate::policy::control::Controls;
-use crate::vmm::fetch;
 
 /// The guest's physical memory, for reading and writing.
 pub trait Memory: ReadGuest {
     /// Writes one byte. Returns true if memory now holds it, and false if there is no memory that Vidar can write.
     fn put(&self, address: Gpa, byte: u8) -> bool;
-}
-
-/// The bit of CR3 that tells Linux' page tables for user mode, in which most of the kernel is not mapped, from those of
-/// the kernel: PTI_USER_PGTABLE_BIT in Linux, arch/x86/entry/calling.h.
-const USER_TABLES: u64 = 1 << 12;
-
-/// Returns the guest-physical address at `linear`, or `None` if it is not mapped. A CPU in user mode may use page tables
-/// without the kernel: an address that they do not map is looked for in the kernel's as well.
-pub fn translate(controls: &Controls, memory: &(impl ReadGuest + ?Sized), linear: u64) -> Option<Gpa> {
-    let paging = fetch::paging(controls);
-    let by = |cr3| walk::translate(paging, cr3, linear, |address| memory.word(address));
-    by(controls.cr3).or_else(|| {
-        let has_other_half = matches!(paging, Paging::Long { .. }) && controls.cr3 & USER_TABLES != 0;
-        has_other_half.then(|| by(controls.cr3 & !USER_TABLES)).flatten()
-    })
 }
 
 /// Reads the bytes from `linear` on. Returns how many could be read before the first that is not mapped.
@@ -38,7 +23,7 @@ pub fn read(
     for (index, byte) in buffer.iter_mut().enumerate() {
         let at = linear.wrapping_add(index as u64);
         if page.is_none() || at.is_multiple_of(PAGE_SIZE) {
-            page = translate(controls, memory, at).map(|address| address.align_down(PAGE_SIZE));
+            page = locate(memory, controls, at).map(|address| address.align_down(PAGE_SIZE));
         }
         match page.and_then(|page| physical(memory, page + at % PAGE_SIZE)) {
             Some(found) => *byte = found,
@@ -59,7 +44,7 @@ pub fn write(controls: &Controls, memory: &(impl Memory + ?Sized), linear: u64, 
     bytes
         .iter()
         .zip(&mut addresses)
-        .all(|(byte, at)| translate(controls, memory, at).is_some_and(|address| memory.put(address, *byte)))
+        .all(|(byte, at)| locate(memory, controls, at).is_some_and(|address| memory.put(address, *byte)))
 }
 
 #[cfg(test)]
@@ -129,28 +114,5 @@ pub(super) mod tests {
         assert_eq!(read(&controls(0x1000), &memory, MAPPED + 0x1e, &mut buffer), 2, "memory ends there");
         assert_eq!(read(&controls(0x1000), &memory, 0x1234, &mut buffer), 0);
         assert!(!write(&controls(0x1000), &memory, MAPPED + 0x1e, b"vidar"));
-    }
-
-    #[test]
-    fn the_kernel_is_found_from_user_mode_as_well() {
-        // The tables of user mode, one page after the kernel's, map nothing.
-        let memory = Words::with_tables();
-        memory.0.borrow_mut().extend((0..512).map(|index| (0x2000 + index * 8, 0)));
-        assert_eq!(translate(&controls(0x2000), &memory, MAPPED + 5), None);
-        memory.0.borrow_mut().clear();
-        let shifted = Words::with_tables();
-        let moved: BTreeMap<u64, u64> = shifted
-            .0
-            .borrow()
-            .iter()
-            .map(|(at, word)| (if *at < 0x2000 { at + 0x1000 } else { *at }, *word))
-            .collect();
-        let memory = Words(RefCell::new(moved));
-        assert_eq!(translate(&controls(0x2000), &memory, MAPPED + 5), Some(Gpa(0x8005)), "the kernel's own");
-        assert_eq!(
-            translate(&controls(0x3000), &memory, MAPPED + 5),
-            Some(Gpa(0x8005)),
-            "those of user mode"
-        );
     }
 }

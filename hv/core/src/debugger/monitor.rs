@@ -7,8 +7,12 @@ use vidar_abi::ExitKind;
 
 use super::cpus::Cpus;
 use super::memory::{self, Memory};
+use crate::kernel::Kernel;
 use crate::mem::addr::{Gpa, Hpa, PageSize};
 use crate::mem::mtrr::MemoryType;
+use crate::mem::ranges::RangeSet;
+use crate::report::state::Full;
+use crate::vmm::cpu_state::CpuState;
 use crate::vmm::crash::Snapshot;
 use crate::vmm::percpu::PerCpu;
 
@@ -37,9 +41,23 @@ pub struct Shown<'a> {
     pub current: Tid,
     /// The guest's memory.
     pub memory: &'a (dyn Memory + Sync),
+    /// The guest's RAM, in which its kernel is.
+    pub ram: &'a RangeSet,
     /// What surrounds the guest.
     pub surroundings: &'a dyn Surroundings,
 }
+
+impl Shown<'_> {
+    /// Returns the kernel that runs on the current CPU, and the state of that CPU.
+    fn kernel(&self) -> Option<(Kernel, CpuState)> {
+        let state = self.cpus.of(self.current)?.lock().registers.state;
+        Some((Kernel::find_running(self.memory, self.ram, &state.controls)?, state))
+    }
+}
+
+/// What a command says that needs the kernel and does not find it.
+const NO_KERNEL: &str =
+    "no Linux runs on this CPU that says where its symbols are: it does so when it has started";
 
 /// A command.
 struct Command {
@@ -62,6 +80,13 @@ static COMMANDS: &[Command] = &[
     },
     Command { name: "exits", help: "- counts the exits of each CPU", run: exits },
     Command { name: "log", help: "- shows Vidar's log", run: log },
+    Command { name: "kernel", help: "- names the kernel and how far it was moved", run: kernel },
+    Command { name: "sym", help: "NAME or ADDR - finds a symbol of the kernel", run: symbol },
+    Command {
+        name: "bt",
+        help: "- shows the call chain of the current CPU by the kernel's own tables",
+        run: chain,
+    },
     Command { name: "phys", help: "ADDR LEN - shows guest-physical memory", run: physical },
     Command { name: "stage2", help: "ADDR - shows what the second stage maps there", run: second_stage },
     Command { name: "reset", help: "- resets the machine", run: reset },
@@ -91,7 +116,7 @@ fn help(_: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
 fn registers(guest: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
     let Some(slot) = guest.cpus.of(guest.current) else { return Ok(()) };
     let state = slot.lock().registers.state;
-    writeln!(out, "CPU {}\n{}", guest.current.get() - 1, Snapshot { state, ..Snapshot::default() })
+    writeln!(out, "CPU {}\n{}", guest.current.get() - 1, Full(&Snapshot { state, ..Snapshot::default() }))
 }
 
 fn exits(guest: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
@@ -115,6 +140,40 @@ fn log(guest: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result
         piece[..length].utf8_chunks().try_for_each(|chunk| out.write_str(chunk.valid()))?;
         position = start + length as u64;
     }
+}
+
+fn kernel(guest: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
+    match guest.kernel() {
+        Some((kernel, _)) => writeln!(out, "Linux {}, moved by {:#x}", kernel.release(), kernel.offset()),
+        None => writeln!(out, "{NO_KERNEL}"),
+    }
+}
+
+fn symbol(guest: &Shown<'_>, words: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
+    let Some(wanted) = words.next() else {
+        return writeln!(out, "monitor sym NAME or ADDR: give the name of a function, or an address");
+    };
+    let Some((kernel, _)) = guest.kernel() else { return writeln!(out, "{NO_KERNEL}") };
+    let address = number(Some(wanted)).or_else(|| kernel.address(guest.memory, wanted));
+    let found = address.and_then(|address| Some((address, kernel.symbol(guest.memory, address)?)));
+    match found {
+        Some((address, (name, distance))) => writeln!(out, "{address:#x} is {}+{distance:#x}", name.as_str()),
+        None => writeln!(out, "the kernel has no symbol {wanted}"),
+    }
+}
+
+fn chain(guest: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
+    let Some((kernel, state)) = guest.kernel() else { return writeln!(out, "{NO_KERNEL}") };
+    let mut result = Ok(());
+    let end = kernel.chain(guest.memory, &state, &mut |frame| {
+        result = result.and(match kernel.function(guest.memory, frame) {
+            Some((name, distance)) => {
+                writeln!(out, "  {:016x} {}+{distance:#x}", frame.address, name.as_str())
+            }
+            None => writeln!(out, "  {:016x}", frame.address),
+        });
+    });
+    result.and_then(|()| writeln!(out, "end: {end}"))
 }
 
 fn physical(guest: &Shown<'_>, words: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {

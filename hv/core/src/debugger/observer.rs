@@ -183,7 +183,7 @@ impl<V: Debuggable> Observer<V> for Debugger {
         if self.unarmed {
             self.arm(vcpu);
         }
-        vcpu.limit_time();
+        vcpu.limit_time(listens);
     }
 
     fn after_exit(&mut self, vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {

@@ -15,6 +15,7 @@ use gdbstub::target::ext::breakpoints::{
     HwWatchpointOps, SwBreakpoint, SwBreakpointOps, WatchKind,
 };
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps};
+use gdbstub::target::ext::section_offsets::{Offsets, SectionOffsets, SectionOffsetsOps};
 use gdbstub::target::{Target, TargetError, TargetResult};
 use spin::Mutex;
 
@@ -23,6 +24,8 @@ use super::cpus::{Cpus, Run, Slot};
 use super::memory::{self, Memory};
 use super::monitor::{self, Shown, Surroundings};
 use super::registers::{Number, RegisterFile, X86};
+use crate::kernel::Kernel;
+use crate::mem::ranges::RangeSet;
 use crate::policy::control::Controls;
 
 /// The guest that gdb debugs.
@@ -31,6 +34,8 @@ pub struct Guest {
     pub cpus: Cpus,
     /// The memory.
     pub memory: &'static (dyn Memory + Sync),
+    /// The guest's RAM.
+    pub ram: RangeSet,
     /// What surrounds the guest, for the commands of [`monitor`].
     pub surroundings: &'static dyn Surroundings,
     /// The breakpoints and watchpoints.
@@ -46,10 +51,11 @@ impl Guest {
     pub fn new(
         cpus: Cpus,
         memory: &'static (dyn Memory + Sync),
+        ram: RangeSet,
         surroundings: &'static dyn Surroundings,
     ) -> Self {
         let (breakpoints, current) = (Box::leak(Box::new(Mutex::new(Breakpoints::new()))), Cpus::thread(0));
-        Self { cpus, memory, surroundings, breakpoints, current, others: Run::Released }
+        Self { cpus, memory, ram, surroundings, breakpoints, current, others: Run::Released }
     }
 
     /// Calls `with` with the slot of the CPU `thread`. An unknown thread is an error that gdb is told.
@@ -110,6 +116,10 @@ impl Target for Guest {
     }
 
     fn support_breakpoints(&mut self) -> Option<BreakpointsOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_section_offsets(&mut self) -> Option<SectionOffsetsOps<'_, Self>> {
         Some(self)
     }
 
@@ -271,10 +281,21 @@ impl HwWatchpoint for Guest {
     }
 }
 
+impl SectionOffsets for Guest {
+    /// Tells gdb how far the kernel was moved, so that it finds symbols at their addresses. Before the kernel has said so,
+    /// it is where it was linked.
+    fn get_section_offsets(&mut self) -> Result<Offsets<u64>, Infallible> {
+        let controls = self.controls(self.current).unwrap_or_default();
+        let kernel = Kernel::find_running(self.memory, &self.ram, &controls);
+        let offset = kernel.map_or(0, |kernel| kernel.offset());
+        Ok(Offsets::Sections { text: offset, data: offset, bss: None })
+    }
+}
+
 impl MonitorCmd for Guest {
     fn handle_monitor_cmd(&mut self, command: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Infallible> {
-        let Self { cpus, memory, surroundings, current, .. } = self;
-        let shown = Shown { cpus, current: *current, memory: *memory, surroundings: *surroundings };
+        let Self { cpus, memory, ram, surroundings, current, .. } = self;
+        let shown = Shown { cpus, current: *current, memory: *memory, ram, surroundings: *surroundings };
         monitor::run(command, &shown, &mut |text| out.write_raw(text));
         Ok(())
     }

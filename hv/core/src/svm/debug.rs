@@ -17,6 +17,12 @@ pub mod code {
     pub const DEBUG: u32 = 0x41;
     /// #BP.
     pub const BREAKPOINT: u32 = 0x43;
+    /// A physical interrupt.
+    pub const INTERRUPT: u32 = 0x60;
+    /// An NMI.
+    pub const NMI: u32 = 0x61;
+    /// IRET.
+    pub const IRET: u32 = 0x74;
     /// INT n.
     pub const SOFTWARE_INTERRUPT: u32 = 0x75;
 }

@@ -60,10 +60,16 @@ pub mod intercept {
 
     /// The index of the word with exit codes 60H to 7FH.
     pub const GENERAL: usize = 3;
+    /// Physical interrupts.
+    pub const INTERRUPT: u32 = 1 << 0;
+    /// NMIs.
+    pub const NMI: u32 = 1 << 1;
     /// INIT.
     pub const INIT: u32 = 1 << 3;
     /// CPUID.
     pub const CPUID: u32 = 1 << 18;
+    /// IRET.
+    pub const IRET: u32 = 1 << 20;
     /// INT n.
     pub const SOFTWARE_INTERRUPT: u32 = 1 << 21;
     /// INVD.

@@ -19,7 +19,7 @@ pub fn write(vcpu: &mut impl Vcpu, cpus: &[&PerCpu], icr: Icr, trampoline: Optio
     let targets =
         cpus.iter().filter(|target| target.address().answers(icr.destination, target.index == sender));
     match icr.message {
-        Message::Other => return true,
+        Message::Other | Message::Nmi => return true,
         Message::Deassert => {}
         Message::Init => targets.for_each(|target| init(vcpu, target)),
         Message::Startup(vector) => {

@@ -75,6 +75,8 @@ pub struct PerCpu {
     pub xd_disabled: AtomicBool,
     /// The CPU's last state, once it has stopped for good.
     stopped: AtomicPtr<Snapshot>,
+    /// True if another CPU has sent an NMI to this one, to make it stop for gdb. The NMI is not the guest's.
+    called: AtomicBool,
     /// The exits of this CPU.
     pub counters: Counters,
 }
@@ -97,8 +99,19 @@ impl PerCpu {
             guest_pat: AtomicU64::new(0),
             xd_disabled: AtomicBool::new(false),
             stopped: AtomicPtr::new(core::ptr::null_mut()),
+            called: AtomicBool::new(false),
             counters: Counters::new(),
         }
+    }
+
+    /// Notes that the next NMI is a call from another CPU.
+    pub fn call(&self) {
+        self.called.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns true if an NMI is a call from another CPU, and takes the next for the guest's.
+    pub fn take_call(&self) -> bool {
+        self.called.swap(false, Ordering::SeqCst)
     }
 
     /// Returns true if this is the boot CPU, which does not wait for a start-up IPI after INIT.

@@ -45,6 +45,8 @@ pub enum Message {
     Deassert,
     /// A start-up IPI with this vector.
     Startup(u8),
+    /// An NMI, which Vidar sends. One that the guest sends is [`Message::Other`].
+    Nmi,
     /// Anything else: an interrupt, an NMI, an SMI.
     Other,
 }
@@ -75,6 +77,8 @@ pub struct Icr {
     pub destination: Destination,
 }
 
+/// Delivery mode, bits 10:8: NMI.
+const NMI: u32 = 4;
 /// Delivery mode, bits 10:8: INIT.
 const INIT: u32 = 5;
 /// Delivery mode, bits 10:8: start-up IPI.
@@ -126,12 +130,13 @@ impl Icr {
         Some(Self::decode(Mode::X2Apic, value as u32, (value >> 32) as u32))
     }
 
-    /// Returns bits 31:0 of the ICR for an INIT, an INIT level de-assert or a start-up IPI, with the destination mode
+    /// Returns bits 31:0 of the ICR for an INIT, an INIT level de-assert, a start-up IPI or an NMI, with the destination mode
     /// physical or with a shorthand. The destination field is not among these bits.
     pub const fn encode(self) -> u32 {
         let message = match self.message {
             Message::Init => INIT << 8 | ASSERT,
             Message::Startup(vector) => STARTUP << 8 | ASSERT | vector as u32,
+            Message::Nmi => NMI << 8 | ASSERT,
             Message::Deassert | Message::Other => LEVEL | INIT << 8,
         };
         let shorthand = match self.destination {
