@@ -31,6 +31,7 @@ mod progress;
 mod run;
 mod setup;
 mod source;
+mod symbols;
 mod terminal;
 mod test;
 mod tidy;
@@ -40,7 +41,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::grub::DebugConsole;
@@ -95,6 +96,15 @@ enum Task {
     /// Ctrl-A x quits, and `poweroff` in the guest ends it as well. Bochs shows the guest's screen by VNC, on port 5900
     /// or the next free one, without a password: everyone who can reach this machine can see it.
     Run(RunArgs),
+    /// Make a file with the symbols of a guest's kernel, for gdb
+    ///
+    /// A distribution's kernel is stripped, but it has tables of its symbols for its own stack traces. The file has these,
+    /// at the addresses at which the kernel was linked; gdb asks Vidar how far the kernel was moved.
+    Symbols {
+        /// The guest [default: the first of iso/guests.toml]
+        #[arg(long, value_name = "NAME")]
+        guest: Option<String>,
+    },
     /// Run all tests: those of the host, the project's own rules, and those in emulators
     ///
     /// Each test has a line when it ends, and the last line has the counts. Logs are under target/machines.
@@ -252,6 +262,9 @@ struct RunArgs {
     /// A disk that the guest can write to; only in qemu and kvm. Repeatable
     #[arg(long, value_name = "FILE[:virtio|:ahci]")]
     disk: Vec<DiskArgument>,
+    /// Have the guest wait for gdb before the kernel's first instruction, and print how gdb is started
+    #[arg(long, conflicts_with = "bare")]
+    gdb: bool,
     /// The network card, by which the guest can make connections but not receive them; only in qemu and kvm
     #[arg(long, value_enum, default_value_t = Card::Virtio)]
     net: Card,
@@ -289,6 +302,11 @@ fn perform(task: Task) -> Result<bool> {
         Task::Deb { package_version } => package::run(package_version.as_deref())?,
         Task::Dist => dist::run()?,
         Task::Run(args) => run(args)?,
+        Task::Symbols { guest } => {
+            let guest = guest_named(guest)?;
+            let (file, count) = symbols_of(&guest)?;
+            println!("{}: {count} symbols", file.display());
+        }
         Task::Test {
             list,
             filter,
@@ -370,6 +388,23 @@ fn usb(args: UsbArgs) -> Result<()> {
     }
 }
 
+/// Returns the guest with this name, or the first.
+fn guest_named(name: Option<String>) -> Result<manifest::Guest> {
+    let mut guests = manifest::load()?;
+    let names: Vec<_> = guests.iter().map(|guest| guest.name.clone()).collect();
+    let at = match &name {
+        Some(name) => names.iter().position(|other| other == name),
+        None => Some(0),
+    };
+    let at = at.with_context(|| format!("there is no such guest: name one of {}", names.join(", ")))?;
+    Ok(guests.swap_remove(at))
+}
+
+/// Makes the file with the symbols of a guest's kernel. Returns its path and the number of symbols.
+fn symbols_of(guest: &manifest::Guest) -> Result<(PathBuf, usize)> {
+    symbols::make(&guests::kernel(guest, guests::Freshness::Any)?, &guest.name)
+}
+
 fn run(args: RunArgs) -> Result<()> {
     let guests = manifest::load()?;
     let names: Vec<_> = guests.iter().map(|guest| guest.name.clone()).collect();
@@ -393,6 +428,11 @@ fn run(args: RunArgs) -> Result<()> {
     if args.cpus.get() > 1 {
         menu.options = machine.option_for_cpus().to_owned();
     }
+    let mut gdb = None;
+    if args.gdb {
+        menu.options = format!("{} gdb=com2,wait", menu.options);
+        gdb = Some(symbols_of(&guest_named(menu.default.clone())?)?.0);
+    }
     let recipe = iso::Recipe { guests, menu, hypervisor, vidarctl };
     let networks = match args.net {
         Card::None => vec![],
@@ -402,7 +442,9 @@ fn run(args: RunArgs) -> Result<()> {
     run::interactive(
         &recipe,
         machine,
+        gdb.as_deref(),
         Spec {
+            second_serial: args.gdb,
             memory: args.memory,
             cpus: Some(args.cpus),
             uefi: args.uefi,

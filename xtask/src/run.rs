@@ -3,6 +3,7 @@
 use std::io::{Read, Write, stdin, stdout};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,22 +15,34 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::flag;
 
 use crate::iso::{self, Recipe};
+use crate::machine::gdb::Relay;
 use crate::machine::{Machine, RunningMachine, Spec};
 use crate::paths;
 use crate::terminal::Raw;
+
+/// The port of this host at which gdb finds the guest, if it is free.
+const GDB_PORT: u16 = 1234;
 
 /// Ctrl-A, the key that begins a command to this program.
 const ESCAPE: u8 = 0x01;
 
 /// Makes the ISO of `recipe` and boots it in `machine`, with the terminal as the console, until the guest powers off or
-/// the user quits. `spec` describes the machine.
-pub fn interactive(recipe: &Recipe, machine: Machine, spec: Spec) -> Result<()> {
+/// the user quits. `spec` describes the machine. With `symbols`, gdb can debug the guest with the symbols of this file.
+pub fn interactive(recipe: &Recipe, machine: Machine, symbols: Option<&Path>, spec: Spec) -> Result<()> {
     // Each run has a folder of its own, so that two can run at once. The folder is kept only if the machine failed.
     let mut dir = tempfile::Builder::new().prefix("run-").tempdir_in(paths::ensure(paths::machines())?)?;
     let iso = dir.path().join("vidar.iso");
     iso::make_with_progress(recipe, &iso)?;
     let spec = Spec { dir: dir.path().to_path_buf(), iso, ..spec };
     let mut running = machine.start(&spec).inspect_err(|_| dir.disable_cleanup(true))?;
+    if let Some(symbols) = symbols {
+        let relay = Relay::open(running.second_serial()?, GDB_PORT)?;
+        eprintln!(
+            "Type in another terminal: gdb {} -ex 'target remote localhost:{}'",
+            symbols.display(),
+            relay.port()
+        );
+    }
     eprintln!("Booting in {}. Ctrl-A x quits, Ctrl-A Ctrl-A sends Ctrl-A.", machine.name());
     let end = {
         let _raw = Raw::enter()?;
