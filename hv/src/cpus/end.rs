@@ -4,6 +4,7 @@
 
 use vidar_core::report::others::{Others, RUN_ON};
 use vidar_core::report::state::Full;
+use vidar_core::vmm::check;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::machine::{Machine, RUNS_VIDAR};
 use vidar_core::vmm::outcome::Stop;
@@ -47,17 +48,8 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
     log::error!("the guest has stopped on CPU {index}: {what}\n  {exit:x?}");
     let others = report_others(machine.host.cpus, index);
     log::error!("the state of CPU {index}:\n{}", Full(&snapshot));
-    if stop == Stop::EntryFailed {
-        let mut rules = 0;
-        vcpu.broken_rules(&mut |rule| {
-            rules += 1;
-            log::error!("{rule}");
-        });
-        if rules == 0 {
-            log::error!(
-                "the state breaks no rule that Vidar knows; please report this together with the text above"
-            );
-        }
+    if let Exit::EntryFailed { code, .. } = *exit {
+        check::explain(vcpu, code, &mut |text| log::error!("{text}"));
     }
     if machine.runs_vidar(&vcpu.controls()) {
         log::error!("{RUNS_VIDAR}");

@@ -9,6 +9,7 @@ use vidar_core::mem::layout::direct;
 use vidar_core::mem::walk::ReadGuest;
 use vidar_core::policy::control::{CR0_PE, Controls};
 use vidar_core::svm::capabilities::Capabilities;
+use vidar_core::svm::event::LastInjected;
 use vidar_core::svm::instruction::{Instruction, Verdict};
 use vidar_core::svm::npt::Npt;
 use vidar_core::svm::rules::state::{Facts, State};
@@ -23,7 +24,7 @@ use vidar_core::vmm::fetch::{self, Code};
 use vidar_core::vmm::outcome::Exception;
 use vidar_core::vmm::percpu::{PerCpu, pending};
 use vidar_core::vmm::processor::RunsOn;
-use vidar_core::vmm::rules::Broken;
+use vidar_core::vmm::rules::{Broken, Moment};
 use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::x86::registers::Registers;
 
@@ -60,6 +61,7 @@ pub struct SvmCpu {
     pub(super) memory: GuestReader,
     /// The address of the instruction after the one that exited.
     next_rip: u64,
+    injected: LastInjected,
     doubt: Doubt,
 }
 
@@ -102,7 +104,16 @@ impl SvmCpu {
         }
         let block = EntryBlock::new(guest, host);
         let (memory, doubt) = (common.reader, Doubt::default());
-        let mut cpu = Self { block, vmcb, capabilities, percpu, memory, next_rip: 0, doubt };
+        let mut cpu = Self {
+            block,
+            vmcb,
+            capabilities,
+            percpu,
+            memory,
+            next_rip: 0,
+            injected: LastInjected::default(),
+            doubt,
+        };
         let init_exits = !matches!(begin, Begin::Landing(_));
         setup::controls(&mut cpu.vmcb, common.msr_map, common.second_stage, init_exits);
         match begin {
@@ -134,8 +145,16 @@ impl SvmCpu {
     #[cold]
     pub(super) fn deliver_nmi(&mut self) {
         if self.percpu.take_pending() & pending::NMI != 0 {
-            self.vmcb.control_mut(Clean::empty()).eventinj = event::NMI;
+            self.set_injection(event::NMI, 0);
         }
+    }
+
+    /// Has the next VMRUN inject `event`, after `uncounted` exits that the counters do not have yet.
+    #[cold]
+    #[inline(never)] // counting exits is long, and `run` is short
+    fn set_injection(&mut self, event: u64, uncounted: u64) {
+        self.vmcb.control_mut(Clean::empty()).eventinj = event;
+        self.injected = LastInjected::new(event, self.percpu.counters.total() + uncounted);
     }
 
     /// Returns the address after the intercepted instruction, or `None` if the CPU does not report it and the
@@ -190,7 +209,7 @@ impl SvmCpu {
             || msr::read_checked(msr::DEBUGCTL).is_ok_and(|value| value & BRANCH_STEP != 0);
         if flags & TRAP != 0 && !steps_over_branches() {
             self.vmcb.save_mut(Clean::DEBUG).dr6 |= DR6_SINGLE_STEP;
-            self.vmcb.control_mut(Clean::empty()).eventinj = event::SINGLE_STEP;
+            self.set_injection(event::SINGLE_STEP, 0);
         }
     }
 }
@@ -236,7 +255,8 @@ impl Vcpu for SvmCpu {
         } else if let Exit::SecondStage(_) = exit
             && let Some(event) = event::interrupted(self.vmcb.control().exitintinfo)
         {
-            self.vmcb.control_mut(Clean::empty()).eventinj = event;
+            // This exit is not counted yet.
+            self.set_injection(event, 1);
         }
         exit
     }
@@ -311,9 +331,8 @@ impl Vcpu for SvmCpu {
         let save = self.vmcb.save_mut(Clean::empty());
         save.rflags |= RESUME;
         let protected_mode = save.cr0 & CR0_PE != 0;
-        let control = self.vmcb.control_mut(Clean::empty());
-        control.interrupt_shadow = 0;
-        control.eventinj = event::inject(exception, protected_mode);
+        self.vmcb.control_mut(Clean::empty()).interrupt_shadow = 0;
+        self.set_injection(event::inject(exception, protected_mode), 0);
     }
 
     #[cold]
@@ -358,10 +377,14 @@ impl Vcpu for SvmCpu {
     }
 
     #[cold]
-    fn broken_rules(&self, found: &mut dyn FnMut(&Broken<'_>)) {
-        // EVENTINJ has been cleared since then, so no rule about the injected event can be seen to be broken.
+    fn broken_rules(&self, moment: Moment, found: &mut dyn FnMut(&Broken<'_>)) {
         let facts = Facts::new(cpuid::physical_address_bits(), cpuid::cpuid);
-        rules::broken(&State::new(&self.vmcb, &facts), found);
+        let state = State::new(&self.vmcb, &facts);
+        let state = match moment {
+            Moment::BeforeEntry => state,
+            Moment::AfterFailure => state.with_event(self.injected.by_entry_to(self.percpu.counters.total())),
+        };
+        rules::broken(&state, found);
     }
 
     fn leave(&mut self) {

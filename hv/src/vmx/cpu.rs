@@ -16,7 +16,7 @@ use vidar_core::vmm::fetch::Code;
 use vidar_core::vmm::outcome::Exception;
 use vidar_core::vmm::percpu::{PerCpu, pending};
 use vidar_core::vmm::processor::RunsOn;
-use vidar_core::vmm::rules::Broken;
+use vidar_core::vmm::rules::{Broken, Moment};
 use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::vmx::capabilities::{Capabilities, WaitForSipi};
 use vidar_core::vmx::controls::secondary;
@@ -26,6 +26,7 @@ use vidar_core::vmx::field::Fields;
 use vidar_core::vmx::field::*;
 use vidar_core::vmx::guest_state::{self, CR4_SHADOWED};
 use vidar_core::vmx::pending::PendingEvents;
+use vidar_core::vmx::rules::beyond;
 use vidar_core::vmx::setup::{self, GUEST_VPID};
 use vidar_core::vmx::{exit, snapshot};
 use vidar_core::x86::registers::{Register, Registers};
@@ -370,8 +371,12 @@ impl Vcpu for VmxCpu {
     }
 
     #[cold]
-    fn broken_rules(&self, found: &mut dyn FnMut(&Broken<'_>)) {
+    fn broken_rules(&self, _: Moment, found: &mut dyn FnMut(&Broken<'_>)) {
         rules::broken(&self.vmcs, found);
+    }
+
+    fn beyond_rules(code: u32) -> Option<&'static str> {
+        beyond(code)
     }
 
     fn leave(&mut self) {

@@ -64,6 +64,28 @@ pub const fn interrupted(exitintinfo: u64) -> Option<u64> {
     Some(VALID | kind | vector | error_code)
 }
 
+/// The last event that was injected. An exit clears EVENTINJ, so after an entry that failed the rules are asked about this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LastInjected {
+    /// EVENTINJ.
+    event: u64,
+    /// The number of exits before the entry that injects the event.
+    exits: u64,
+}
+
+impl LastInjected {
+    /// Remembers `event`, which the entry after this number of exits injects.
+    pub const fn new(event: u64, exits: u64) -> Self {
+        Self { event, exits }
+    }
+
+    /// Returns the event that the last entry has injected, if it led to the exit with this number, counted from 1. Returns 0 if it
+    /// injected none.
+    pub const fn by_entry_to(self, exit: u64) -> u64 {
+        if self.exits + 1 == exit { self.event } else { 0 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +108,13 @@ mod tests {
         assert_eq!(interrupted(0x8000_0202), Some(NMI));
         assert_eq!(interrupted(0x8000_0302), Some(NMI), "an NMI as QEMU reports it");
         assert_eq!(interrupted(0x8000_0342), Some(0x8000_0042), "an external interrupt as QEMU reports it");
+    }
+
+    #[test]
+    fn only_the_last_entry_s_event_is_remembered() {
+        assert_eq!(LastInjected::default().by_entry_to(1), 0);
+        let last = LastInjected::new(NMI, 7);
+        assert_eq!([7, 8, 9].map(|exit| last.by_entry_to(exit)), [0, NMI, 0]);
     }
 
     #[test]

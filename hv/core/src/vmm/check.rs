@@ -1,6 +1,28 @@
-//! Asks the rules for entering the guest before each entry, and reports each broken rule once.
+//! Asks the rules for entering the guest: after an entry that failed, and with `check=on` before each entry, where each broken rule
+//! is reported once.
 
+use core::fmt;
+
+use super::rules::Moment;
 use super::vcpu::Vcpu;
+
+/// Explains an entry of `vcpu` that failed with `code`: calls `say` with each rule that the state has broken, or with a sentence if
+/// there is none.
+pub fn explain<V: Vcpu>(vcpu: &V, code: u32, say: &mut dyn FnMut(fmt::Arguments<'_>)) {
+    if let Some(why) = V::beyond_rules(code) {
+        return say(format_args!("{why}"));
+    }
+    let mut none = true;
+    vcpu.broken_rules(Moment::AfterFailure, &mut |rule| {
+        none = false;
+        say(format_args!("{rule}"));
+    });
+    if none {
+        say(format_args!(
+            "the state breaks no rule that Vidar knows; please report this together with the text above"
+        ));
+    }
+}
 
 /// The most different rules that are reported for one CPU. A state that breaks more is wrong from the ground up.
 const REPORTED: usize = 16;
@@ -17,7 +39,7 @@ impl Check {
     #[cold]
     pub fn ask<V: Vcpu>(&mut self, vcpu: &V) {
         let index = vcpu.percpu().index;
-        vcpu.broken_rules(&mut |rule| {
+        vcpu.broken_rules(Moment::BeforeEntry, &mut |rule| {
             if self.is_new(rule.id) {
                 log::error!("the check before an entry on CPU {index}: {rule}");
             }

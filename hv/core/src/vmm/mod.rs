@@ -5,7 +5,7 @@
 //! | [`run`] | The loop: runs the guest, answers its exit, and applies the answer. |
 //! | [`exit`] | The reasons for exits, the same for both vendors. |
 //! | [`observer`] | The seam to what watches the guest. |
-//! | [`check`] | Asks the rules for entering the guest before each entry. |
+//! | [`check`] | Asks the rules for entering the guest: after a failure, and before each entry with `check=on`. |
 //! | [`outcome`] | How the guest goes on after an exit. |
 //! | [`vcpu`] | The seam between vendors: what a virtual CPU can do. |
 //! | [`processor`] | The seam to the physical CPU: the instructions that Vidar executes for the guest. |

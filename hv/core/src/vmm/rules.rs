@@ -4,6 +4,15 @@
 use core::cell::Cell;
 use core::fmt;
 
+/// When the rules for entering the guest are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Before the guest is entered.
+    BeforeEntry,
+    /// After the CPU has refused to enter it.
+    AfterFailure,
+}
+
 /// What a table of rules is about.
 pub trait Subject: 'static {
     /// The state that the rules judge.

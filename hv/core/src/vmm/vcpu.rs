@@ -9,7 +9,7 @@ use super::fetch::Code;
 use super::outcome::Exception;
 use super::percpu::PerCpu;
 use super::processor::Processor;
-use super::rules::Broken;
+use super::rules::{Broken, Moment};
 use crate::mem::stage2::Format;
 use crate::policy::control::Controls;
 use crate::x86::msr::Fault;
@@ -100,8 +100,13 @@ pub trait Vcpu: Processor {
     /// Returns the state of the virtual CPU for a crash report.
     fn snapshot(&self) -> Snapshot;
 
-    /// Calls `found` with each rule for entering the guest that the state breaks. It is asked after an entry that failed.
-    fn broken_rules(&self, found: &mut dyn FnMut(&Broken<'_>));
+    /// Calls `found` with each rule for entering the guest that the state breaks, or has broken at an entry that failed.
+    fn broken_rules(&self, moment: Moment, found: &mut dyn FnMut(&Broken<'_>));
+
+    /// Returns the reason why rules cannot explain an entry that failed with this code, or `None` if they can.
+    fn beyond_rules(_code: u32) -> Option<&'static str> {
+        None
+    }
 
     /// Lets INIT reach the CPU again, by VMXOFF on VT-x and by STGI on AMD-V, before the CPU or the machine is reset.
     /// The guest cannot run afterwards.

@@ -133,6 +133,15 @@ fn a_report_names_the_rule_its_section_and_the_values() {
 }
 
 #[test]
+fn after_a_failure_the_rules_are_asked_about_the_event_that_the_exit_has_cleared() {
+    let page = valid();
+    let mut ids = Vec::new();
+    let state = State::new(&page, &FACTS).with_event(0x8000_0320);
+    broken(&state, &mut |broken| ids.push(broken.id));
+    assert_eq!(ids, ["A11b"]);
+}
+
+#[test]
 fn the_bits_of_cr4_and_efer_that_exist_are_those_of_features() {
     let cpuid = |leaf, _| match leaf {
         0 => Leaf { eax: 0xd, ..Leaf::default() },

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP};
 use vidar_core::policy::control::{CR0_ET, CR0_NE, CR0_PE, ControlWrite, Controls};
 use vidar_core::policy::msr::AllowedMsrWrite;
+use vidar_core::svm;
+use vidar_core::svm::rules::state::{Facts, State};
+use vidar_core::svm::vmcb::Page;
 use vidar_core::vmm::controls::{self, OwnsControls};
 use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::crash::Snapshot;
@@ -14,8 +17,9 @@ use vidar_core::vmm::fetch::Code;
 use vidar_core::vmm::outcome::Exception;
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::processor::Processor;
-use vidar_core::vmm::rules::Broken;
+use vidar_core::vmm::rules::{Broken, Moment};
 use vidar_core::vmm::vcpu::Vcpu;
+use vidar_core::vmx;
 use vidar_core::vmx::ept::Ept;
 use vidar_core::x86::cpuid::Leaf;
 use vidar_core::x86::icr::{Destination, Message, Mode};
@@ -23,6 +27,9 @@ use vidar_core::x86::msr::{self, Fault};
 use vidar_core::x86::registers::Registers;
 
 use crate::bench::{CODE, CR4_ALLOWED, XCR0_SUPPORTED};
+
+/// An event with a type that does not exist, which the last entry was to inject.
+pub const FAILED_EVENT: u64 = 0x8000_0100;
 
 /// Something that was done to the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +74,8 @@ pub struct FakeCpu {
     /// The vector at which [`FakeCpu::comes_up`] has started.
     pub started_at: Option<u8>,
     pub doubt: Doubt,
+    /// The VMCB about which the rules are asked, if there is one.
+    pub vmcb: Option<Box<Page>>,
 }
 
 impl FakeCpu {
@@ -116,6 +125,7 @@ impl FakeCpu {
             comes_up: None,
             started_at: None,
             doubt: Doubt::default(),
+            vmcb: None,
         }
     }
 }
@@ -214,7 +224,16 @@ impl Vcpu for FakeCpu {
         &mut self.doubt
     }
 
-    fn broken_rules(&self, _: &mut dyn FnMut(&Broken<'_>)) {}
+    fn broken_rules(&self, moment: Moment, found: &mut dyn FnMut(&Broken<'_>)) {
+        let facts = Facts { address_bits: 40, cr4: 0x7ff, efer: 0x1d01 };
+        let Some(vmcb) = &self.vmcb else { return };
+        let event = if moment == Moment::AfterFailure { FAILED_EVENT } else { 0 };
+        svm::rules::broken(&State::new(vmcb, &facts).with_event(event), found);
+    }
+
+    fn beyond_rules(code: u32) -> Option<&'static str> {
+        vmx::rules::beyond(code)
+    }
 
     fn snapshot(&self) -> Snapshot {
         let state = CpuState { registers: self.registers, controls: self.controls, ..CpuState::default() };

@@ -3,6 +3,7 @@
 mod answers;
 mod any;
 mod bench;
+mod check;
 mod controls;
 mod cpu;
 mod hypercalls;

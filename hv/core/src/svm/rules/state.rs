@@ -54,7 +54,7 @@ impl Facts {
 }
 
 macro_rules! values {
-    ($($name:ident $text:literal |$page:ident| $read:expr;)*) => {
+    ($($name:ident $text:literal |$state:ident| $read:expr;)*) => {
         /// A value of the VMCB.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Value {
@@ -68,9 +68,9 @@ macro_rules! values {
         const NAMES: &[&str] = &[$($text),*];
 
         impl Value {
-            fn read(self, page: &Page) -> u64 {
+            fn read(self, state: &State<'_>) -> u64 {
                 match self {
-                    $(Self::$name => { let $page = page; $read })*
+                    $(Self::$name => { let $state = state; $read })*
                 }
             }
         }
@@ -78,20 +78,20 @@ macro_rules! values {
 }
 
 values! {
-    Efer "EFER" |page| page.save().efer;
-    Cr0 "CR0" |page| page.save().cr0;
-    Cr3 "CR3" |page| page.save().cr3;
-    Cr4 "CR4" |page| page.save().cr4;
-    Dr6 "DR6" |page| page.save().dr6;
-    Dr7 "DR7" |page| page.save().dr7;
-    CsAttributes "CS attributes" |page| page.save().cs.attributes.into();
-    Pat "G_PAT" |page| page.save().g_pat;
-    Intercepts "intercepts of VMRUN and more" |page| page.control().intercepts[intercept::MORE].into();
-    Asid "ASID" |page| page.control().guest_asid.into();
-    IoMap "IOPM_BASE_PA" |page| page.control().iopm_base_pa;
-    MsrMap "MSRPM_BASE_PA" |page| page.control().msrpm_base_pa;
-    Injected "EVENTINJ" |page| page.control().eventinj;
-    NestedRoot "N_CR3" |page| page.control().n_cr3;
+    Efer "EFER" |s| s.page.save().efer;
+    Cr0 "CR0" |s| s.page.save().cr0;
+    Cr3 "CR3" |s| s.page.save().cr3;
+    Cr4 "CR4" |s| s.page.save().cr4;
+    Dr6 "DR6" |s| s.page.save().dr6;
+    Dr7 "DR7" |s| s.page.save().dr7;
+    CsAttributes "CS attributes" |s| s.page.save().cs.attributes.into();
+    Pat "G_PAT" |s| s.page.save().g_pat;
+    Intercepts "intercepts of VMRUN and more" |s| s.page.control().intercepts[intercept::MORE].into();
+    Asid "ASID" |s| s.page.control().guest_asid.into();
+    IoMap "IOPM_BASE_PA" |s| s.page.control().iopm_base_pa;
+    MsrMap "MSRPM_BASE_PA" |s| s.page.control().msrpm_base_pa;
+    Injected "EVENTINJ" |s| s.injected;
+    NestedRoot "N_CR3" |s| s.page.control().n_cr3;
 }
 
 /// The state before a VMRUN.
@@ -100,6 +100,8 @@ pub struct State<'a> {
     pub page: &'a Page,
     /// What the rules must know of the CPU.
     pub facts: &'a Facts,
+    /// The event to inject.
+    injected: u64,
     record: Record,
 }
 
@@ -116,13 +118,19 @@ impl Asked for State<'_> {
 impl<'a> State<'a> {
     /// Returns the state with the VMCB `page`, on a CPU with `facts`.
     pub fn new(page: &'a Page, facts: &'a Facts) -> Self {
-        Self { page, facts, record: Record::default() }
+        Self { page, facts, injected: page.control().eventinj, record: Record::default() }
+    }
+
+    /// Returns the state before an entry that was to inject `event`. The exit has cleared EVENTINJ since then.
+    #[must_use]
+    pub fn with_event(self, event: u64) -> Self {
+        Self { injected: event, ..self }
     }
 
     /// Returns a value, and records it.
     #[inline(never)]
     pub fn get(&self, value: Value) -> u64 {
-        let read = value.read(self.page);
+        let read = value.read(self);
         self.record.add(value as u32, read);
         read
     }

@@ -75,3 +75,20 @@ pub static OTHERS: [Section; 2] = [unused::SECTION, msrs::SECTION];
 pub fn broken(sections: &[Section], state: &State<'_>, found: &mut dyn FnMut(&Broken<'_>)) {
     rules::broken(sections, state, found);
 }
+
+/// Returns the reason why no rule explains an entry that failed with `code`, which is the number of a VM-instruction error, 0 for
+/// VMfailInvalid, or a basic exit reason. Returns `None` if a rule does: the errors 7 and 8 are those of controls and of the
+/// host's state, and the exit reasons 33 and 34 those of the guest's state and of the list of MSRs. Intel SDM Vol. 3C, 31.4 "VM
+/// Instruction Error Numbers" and 27.8 "VM-Entry Failures During or After Loading Guest State".
+pub const fn beyond(code: u32) -> Option<&'static str> {
+    match code {
+        7 | 8 | 33 | 34 => None,
+        0 => Some(
+            "the CPU has no current VMCS (VMfailInvalid), so the values above are not the guest's; please report this with what is above",
+        ),
+        _ => Some(
+            "this error is not about the guest's state, so no rule explains it (Intel SDM Vol. 3C, 31.4 \"VM Instruction Error \
+             Numbers\"); please report this with what is above",
+        ),
+    }
+}
