@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use vidar_core::mem::addr::Hpa;
+use vidar_core::svm::rules::cases::{CASES, LEGAL, long_mode};
 use vidar_core::svm::rules::state::{Facts, State};
 use vidar_core::svm::rules::{SECTIONS, broken};
 use vidar_core::svm::vmcb::{Clean, Control, Page, Save};
@@ -15,9 +16,6 @@ use zerocopy::FromZeros;
 
 const FACTS: Facts = Facts { address_bits: 40, cr4: 0x7ff, efer: 0x1d01 };
 
-/// The number of a rule, and a change of a valid VMCB that breaks it alone.
-type Case = (&'static str, fn(&mut Page));
-
 fn save(page: &mut Page) -> &mut Save {
     page.save_mut(Clean::ALL)
 }
@@ -25,52 +23,6 @@ fn save(page: &mut Page) -> &mut Save {
 fn control(page: &mut Page) -> &mut Control {
     page.control_mut(Clean::ALL)
 }
-
-/// Puts the guest into 64-bit mode.
-fn long_mode(page: &mut Page) {
-    let save = save(page);
-    (save.efer, save.cr0, save.cr4, save.cs.attributes) = (0x1500, 0x8000_0011, 0x20, 0x29b);
-}
-
-const CASES: &[Case] = &[
-    ("A1", |p| save(p).efer = 0),
-    ("A2", |p| save(p).cr0 |= 1 << 29),
-    ("A3", |p| save(p).cr0 |= 1 << 32),
-    ("A4a", |p| {
-        long_mode(p);
-        save(p).cr3 = 1 << 40;
-    }),
-    ("A4b", |p| save(p).cr4 |= 1 << 30),
-    ("A5", |p| save(p).dr6 |= 1 << 32),
-    ("A5", |p| save(p).dr7 |= 1 << 63),
-    ("A6", |p| save(p).efer |= 1 << 63),
-    ("A6", |p| save(p).efer |= 1 << 13),
-    ("A7a", |p| {
-        long_mode(p);
-        save(p).cr4 = 0;
-    }),
-    ("A7b", |p| {
-        long_mode(p);
-        save(p).cr0 &= !1;
-    }),
-    ("A8", |p| {
-        long_mode(p);
-        save(p).cs.attributes |= 1 << 10;
-    }),
-    ("A9a", |p| control(p).intercepts[4] &= !1),
-    ("A9b", |p| control(p).guest_asid = 0),
-    ("A10", |p| control(p).msrpm_base_pa = (1 << 40) - 0x1000),
-    ("A10", |p| control(p).iopm_base_pa = u64::MAX),
-    ("A11a", |p| control(p).eventinj = 0x8000_0100),
-    ("A11b", |p| control(p).eventinj = 0x8000_0302),
-    ("A11b", |p| control(p).eventinj = 0x8000_0320),
-    ("A11c", |p| {
-        long_mode(p);
-        control(p).eventinj = 0x8000_0305;
-    }),
-    ("A12a", |p| control(p).n_cr3 |= 1 << 40),
-    ("A12b", |p| save(p).g_pat = 2),
-];
 
 /// Returns the first VMCB of a CPU, as Vidar sets it up for a guest in the state after INIT.
 fn valid() -> Page {
@@ -102,11 +54,16 @@ fn a_vmcb_that_vidar_sets_up_breaks_no_rule() {
 }
 
 #[test]
-fn each_case_breaks_its_rule_alone() {
+fn each_case_breaks_its_rule_alone_and_legal_cases_none() {
     for (id, change) in CASES {
         let mut page = valid();
-        change(&mut page);
+        change(&mut page, 1 << FACTS.address_bits);
         assert_eq!(found(&page, &FACTS), [*id]);
+    }
+    for (what, change) in LEGAL {
+        let mut page = valid();
+        change(&mut page, 1 << FACTS.address_bits);
+        assert_eq!(found(&page, &FACTS), [""; 0], "{what}");
     }
 }
 

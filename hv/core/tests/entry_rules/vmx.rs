@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use vidar_core::mem::addr::{Gpa, Hpa};
-use vidar_core::policy::control::{CR0_PE, CR0_PG, CR4_PAE, Controls};
+use vidar_core::policy::control::{CR0_PE, CR0_PG, Controls};
 use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::entry::EntryState;
 use vidar_core::vmx::capabilities::{Capabilities, RawCapabilities};
 use vidar_core::vmx::field::*;
+use vidar_core::vmx::rules::cases::{self, CASES, Change, LEGAL};
 use vidar_core::vmx::rules::facts::Facts;
 use vidar_core::vmx::rules::state::{Section, Source, State};
 use vidar_core::vmx::rules::{OTHERS, OWN, broken};
 use vidar_core::vmx::setup::{self, Host, InitialMsrs};
 use vidar_core::vmx::{guest_state, switched_msrs};
 
-use super::vmx_cases::CASES;
+use super::vmx_cases;
 
 /// The address of the VMCS.
 pub const VMCS: Hpa = Hpa(0x3000);
@@ -70,19 +71,32 @@ impl Machine {
         *self.vmcs.0.entry(field.encoding()).or_default() &= !mask;
     }
 
+    /// Changes the state as a case does.
+    pub fn change(&mut self, change: fn(&mut cases::State<'_>)) {
+        let beyond = 1 << self.facts.address_bits;
+        change(&mut cases::State { change: self, vmcs: VMCS, beyond });
+    }
+
     /// Puts the guest into 64-bit mode.
-    pub fn long_mode(&mut self) {
-        self.or(ENTRY_CONTROLS, 1 << 9);
-        self.set(GUEST_EFER, 0x500);
-        self.or(GUEST_CR0, CR0_PG | CR0_PE);
-        self.or(GUEST_CR4, CR4_PAE);
-        self.set(GUEST_CS_RIGHTS, 0xa09b);
+    fn long_mode(&mut self) {
+        self.change(|m| m.long_mode());
     }
 
     /// Returns the numbers of the rules that the state breaks.
     fn broken(&self) -> Vec<&'static str> {
         let memory = |address: Hpa| self.memory.get(&address.0).copied();
         found(&State::new(&self.vmcs, &memory, &self.facts))
+    }
+}
+
+impl Change for Machine {
+    fn field(&mut self, encoding: u32, clear: u64, set: u64) {
+        let value = self.vmcs.0.entry(encoding).or_default();
+        *value = *value & !clear | set;
+    }
+
+    fn store(&mut self, address: u64, value: u32) {
+        self.memory.insert(address, value);
     }
 }
 
@@ -102,11 +116,11 @@ fn all_sections() -> impl Iterator<Item = &'static Section> {
 fn everything() -> RawCapabilities {
     RawCapabilities {
         basic: 1 << 55 | 0x12,
-        pin: !0 << 32 | 0x16,
+        pin: 0x7fff_ffff << 32 | 0x16,
         primary: !0 << 32 | 0x0400_6172,
         exit: !0 << 32 | 0x0003_6dfb,
         entry: !0 << 32 | 0x11fb,
-        secondary: !0 << 32,
+        secondary: 0x7fff_ffff << 32,
         ept_vpid: !0,
         misc: 0x1e0 | 4 << 16,
         cr0_fixed: [0x8000_0021, 0xffff_ffff],
@@ -135,7 +149,7 @@ fn facts(capabilities: RawCapabilities) -> Facts {
         ia32e: true,
         perf_global: 0x1_0007_0000_00ff,
         current: VMCS,
-        tertiary: !0,
+        tertiary: !(1 << 63),
         secondary_exit: !0,
         functions: 1,
         ..Facts::default()
@@ -215,8 +229,22 @@ fn a_state_that_vidar_sets_up_breaks_no_rule() {
 fn each_case_breaks_its_rule_alone() {
     for (id, change) in CASES {
         let mut machine = valid();
+        machine.change(*change);
+        assert_eq!(machine.broken(), [*id]);
+    }
+    for (id, change) in vmx_cases::CASES {
+        let mut machine = valid();
         change(&mut machine);
         assert_eq!(machine.broken(), [*id]);
+    }
+}
+
+#[test]
+fn legal_cases_break_no_rule() {
+    for (what, change) in LEGAL {
+        let mut machine = valid();
+        machine.change(*change);
+        assert_eq!(machine.broken(), [""; 0], "{what}");
     }
 }
 
@@ -225,7 +253,8 @@ fn every_rule_has_a_number_of_its_own_and_a_case() {
     let ids: Vec<_> = all_sections().flat_map(|section| section.rules()).map(|(id, _)| id).collect();
     let unique: BTreeSet<_> = ids.iter().copied().collect();
     assert_eq!(unique.len(), ids.len(), "a number stands for two rules");
-    let cases: BTreeSet<_> = CASES.iter().map(|(id, _)| *id).collect();
+    let of_other_cpus = vmx_cases::CASES.iter().map(|(id, _)| *id);
+    let cases: BTreeSet<_> = CASES.iter().map(|(id, _)| *id).chain(of_other_cpus).collect();
     assert_eq!(unique, cases);
 }
 

@@ -2,7 +2,7 @@
 //! that is broken. AMD APM Vol. 2, 15.5.1 "Basic Operation", canonicalization and consistency checks.
 //!
 //! Each file has tables of [rules]. A rule reads the [`State`], which records what it reads for the
-//! report. `hv/core/tests/entry_rules` has a VMCB for each rule that breaks it alone.
+//! report. [`cases`] has a VMCB for each rule that breaks it alone.
 //!
 //! Not here are rules that Vidar cannot break: paging of the host is on, the VMCB is a page of memory, and the guest's memory is not
 //! encrypted.
@@ -11,8 +11,10 @@
 //! |---|---|
 //! | [`state`] | What the rules judge: the VMCB, and facts about the CPU. |
 //! | [`guest`] | The guest's registers. |
+//! | [`cases`] | For each rule changes that break it, for tests. |
 //! | [`control`] | The control area, the injected event, and nested paging. |
 
+pub mod cases;
 pub mod control;
 pub mod guest;
 pub mod state;

@@ -120,7 +120,7 @@ const RULES: Rules = rules![
         let link = s.get(VMCS_LINK_POINTER);
         let shadow = if s.secondary(secondary::VMCS_SHADOWING) { 1 << 31 } else { 0 };
         let expected = s.facts.capabilities.basic as u32 & 0x7fff_ffff | shadow;
-        link == NO_LINK || !s.in_memory(link) || s.memory(link & !0xfff).is_none_or(|word| word == expected)
+        link == NO_LINK || !s.page(VMCS_LINK_POINTER) || s.memory(link).is_none_or(|word| word == expected)
     }),
     ("G44c", "The VMCS link pointer is not the current VMCS.", |s| {
         s.note(key::CURRENT_VMCS, s.facts.current.0);

@@ -2,7 +2,7 @@
 //! the broken one is; [`broken`] names it. Intel SDM Vol. 3C, chapter 27 "VM Entries".
 //!
 //! Each file has the rules of some sections as a table of [rules]. A rule reads the [`State`], which
-//! records what it reads for the report. `hv/core/tests/entry_rules` has a state for each rule that breaks it alone.
+//! records what it reads for the report. [`cases`] has a state for each rule that breaks it alone.
 //!
 //! Not here are rules of features that Vidar hides from its guest and never uses: FRED, user interrupts, Intel PT and
 //! branch records with the bits that each CPU allows, IPI virtualization, HLAT, and the virtualization of
@@ -15,6 +15,7 @@
 //! | [`bits`] | Bits of controls that only the rules know. |
 //! | [`fields`] | Fields that only the rules read, and the names of all fields. |
 //! | [`values`] | What the values of MSRs must be. |
+//! | [`cases`] | For each rule changes that break it, for tests. |
 //! | [`controls`] | VM-execution controls that Vidar uses. |
 //! | [`unused`] | VM-execution controls that Vidar never sets. |
 //! | [`transitions`] | VM-exit controls and VM-entry controls. |
@@ -30,6 +31,7 @@
 
 pub mod activity;
 pub mod bits;
+pub mod cases;
 pub mod controls;
 pub mod descriptors;
 pub mod facts;

@@ -23,18 +23,18 @@ pub const SECTION: Section = Section {
                 let count = s.peek(ENTRY_MSR_LOAD_COUNT).min(MOST);
                 (0..count).all(|index| {
                     s.forget();
-                    can_load(s, (s.get(ENTRY_MSR_LOAD_ADDRESS) & !0xf).wrapping_add(index * 16))
+                    can_load(s, (s.get(ENTRY_MSR_LOAD_ADDRESS) & !0xf).checked_add(index * 16))
                 })
             }
         ),
     ],
 };
 
-/// Returns true if the entry of the list at `address` can be loaded, or cannot be read.
-fn can_load(s: &State<'_>, address: u64) -> bool {
+/// Returns true if the entry of the list at `address` can be loaded, or cannot be read. There is none beyond the last address.
+fn can_load(s: &State<'_>, address: Option<u64>) -> bool {
     const FS_BASE: u32 = 0xc000_0100;
     const GS_BASE: u32 = 0xc000_0101;
     let is_good = |index| !matches!(index, FS_BASE | GS_BASE | 0x800..=0x8ff);
-    s.memory(address).is_none_or(is_good)
-        && s.memory(address.wrapping_add(4)).is_none_or(|reserved| reserved == 0)
+    let Some(address) = address else { return true };
+    s.memory(address).is_none_or(is_good) && s.memory(address | 4).is_none_or(|reserved| reserved == 0)
 }
