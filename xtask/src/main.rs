@@ -137,6 +137,10 @@ enum Task {
         /// Also make a release twice, in two clones of this checkout, and compare the files; this takes 3 to 5 minutes
         #[arg(long)]
         reproducible: bool,
+        /// Give Vidar these boot options in each test, besides the test's own; with check=on the probe's runs and Linux's also
+        /// fail if the state breaks a rule before an entry
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        option: String,
         /// Run the tests N times, one after the other
         #[arg(long, value_name = "N", default_value = "1")]
         repeat: NonZeroU32,
@@ -317,9 +321,11 @@ fn perform(task: Task) -> Result<bool> {
             reproducible,
             emulators,
             inside,
+            option,
             repeat,
             load,
         } => {
+            grub::add_options(option)?;
             let extent =
                 test::Extent { distribution, lost_machine, newest_kernels, nested, reproducible, load };
             if let Some(suite) = emulators {

@@ -160,6 +160,9 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         Hpa(region.end.0 - 1),
         free >> 10
     );
+    if options.check {
+        log::info!("checks the manual's rules before each entry (check=on)");
+    }
     // A debugger reads the counters at this address from outside, without causing an exit.
     let counters = Hva(&raw const cpu.percpu().counters as u64);
     log::debug!("the exits of the boot CPU are counted at {}", image::translate(counters));

@@ -32,7 +32,7 @@ impl<V: Debuggable> Observer<V> for Inside {
             debugger.before_entry(vcpu);
         }
         if let Some(check) = &mut self.check {
-            check.ask(vcpu);
+            check.ask(vcpu, &mut |text| log::error!("{text}"));
         }
     }
 

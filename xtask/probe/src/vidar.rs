@@ -32,7 +32,13 @@ pub fn amd() -> bool {
 
 /// Makes a call, with 0 in RSI and RDI.
 pub fn call(number: u64, rbx: u64, rcx: u64, rdx: u64) -> Outcome<Answer> {
+    call_for_words(number, rbx, rcx, rdx).map(|(answer, _)| answer)
+}
+
+/// Makes a call, with 0 in RSI and RDI. Returns R8 to R11 as well.
+fn call_for_words(number: u64, rbx: u64, rcx: u64, rdx: u64) -> Outcome<(Answer, [u64; 4])> {
     let mut answer = Answer { rax: number, rbx, rcx, rdx, rsi: 0, rdi: 0 };
+    let mut words = [0_u64; 4];
     macro_rules! with {
         ($instruction:literal) => {
             attempt!(
@@ -43,12 +49,25 @@ pub fn call(number: u64, rbx: u64, rcx: u64, rdx: u64) -> Outcome<Answer> {
                 inout("rdx") answer.rdx,
                 inout("rsi") answer.rsi,
                 inout("rdi") answer.rdi,
-                out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+                out("r8") words[0], out("r9") words[1], out("r10") words[2], out("r11") words[3],
             )?
         };
     }
     if amd() { with!("vmmcall") } else { with!("vmcall") }
-    Ok(answer)
+    Ok((answer, words))
+}
+
+/// Calls `each` with each byte of Vidar's log.
+pub fn read_log(mut each: impl FnMut(u8)) {
+    let mut position = 0;
+    while let Ok((answer, words)) = call_for_words(Call::Log as u64, position, 0, 0)
+        && answer.rax == Status::Ok as u64
+        && answer.rcx > 0
+    {
+        let bytes = words.into_iter().flat_map(u64::to_le_bytes);
+        bytes.take(answer.rcx as usize).for_each(&mut each);
+        position = answer.rbx + answer.rcx;
+    }
 }
 
 /// Returns true if the probe runs under Vidar. A call finds this out, since CPUID shows Vidar only if a boot option says so.

@@ -5,6 +5,7 @@ pub mod medium;
 mod options;
 
 use std::fmt::Write;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 
@@ -92,6 +93,21 @@ pub fn config(template: &str, guests: &[Guest], menu: &Menu, hypervisor: bool) -
     Ok(filled.replace("@ENTRIES@\n", &entries))
 }
 
+/// Options that Vidar gets in every menu besides those of the menu.
+static MORE_OPTIONS: OnceLock<String> = OnceLock::new();
+
+/// Adds `options` to those that Vidar gets in every menu that this process makes from now on.
+pub fn add_options(options: String) -> Result<()> {
+    arguments(&options).context("Vidar's boot options cannot be used")?;
+    MORE_OPTIONS.get_or_init(|| options);
+    Ok(())
+}
+
+/// Returns the options that [`add_options`] has added.
+pub fn added_options() -> &'static str {
+    MORE_OPTIONS.get().map_or("", String::as_str)
+}
+
 fn under_vidar(guest: &Guest, menu: &Menu) -> Result<String> {
     let name = &guest.name;
     let mut entry = format!("menuentry {} --id {name} {{\n", quote(&format!("{} under Vidar", guest.title)));
@@ -102,8 +118,9 @@ fn under_vidar(guest: &Guest, menu: &Menu) -> Result<String> {
         None => &menu.options,
     };
     let options = arguments(options).context("Vidar's boot options cannot be used")?;
+    let more = arguments(added_options())?;
     // The choices of the sub-menu come last, so that they override the options before them.
-    line(format_args!("multiboot2 /boot/vidar.elf{options} {}", options::variables()));
+    line(format_args!("multiboot2 /boot/vidar.elf{options}{more} {}", options::variables()));
     // The command above has set this variable to what Vidar's header asks for, which is any framebuffer.
     line(format_args!("set gfxpayload=$screen"));
     // Without --nounzip GRUB would unpack a compressed file. Vidar needs both files as they are.

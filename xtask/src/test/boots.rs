@@ -2,15 +2,17 @@
 //! stick, with an old and a new chipset, with little and much memory, and with Vidar loaded at unusual places.
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
 
 use super::lane::Lane;
-use super::{Tools, facts, folder, test_dir};
+use super::scenario::CHECK;
+use super::{Tools, facts, folder, smp, test_dir, vidarctl};
 use crate::console::{BOOT, Console, PROMPT};
-use crate::grub::Menu;
+use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
 use crate::machine::{Chipset, Medium, Spec};
 use crate::manifest;
@@ -26,6 +28,9 @@ pub struct Boot {
     chipset: Chipset,
     /// The size of memory in MiB.
     memory: u32,
+    cpus: u32,
+    /// Vidar's boot options.
+    options: &'static str,
     placement: Placement,
 }
 
@@ -43,6 +48,9 @@ enum Placement {
 /// The address that Debian's kernels prefer.
 const KERNELS_PLACE: u32 = 0x100_0000;
 
+/// What the log says if the rules for entering the guest are checked.
+const CHECKED: &str = "checks the manual's rules before each entry (check=on)";
+
 const USUAL: Boot = Boot {
     name: "",
     lane: Lane::Svm,
@@ -50,11 +58,13 @@ const USUAL: Boot = Boot {
     medium: Medium::Cd,
     chipset: Chipset::Pc,
     memory: 1024,
+    cpus: 1,
+    options: "",
     placement: Placement::Usual,
 };
 
 /// The table of boots.
-pub const BOOTS: [Boot; 7] = [
+pub const BOOTS: [Boot; 11] = [
     Boot { name: "boots/uefi-in-bochs", lane: Lane::Vmx, uefi: true, ..USUAL },
     Boot { name: "boots/bios-cd-pc", ..USUAL },
     Boot { name: "boots/bios-usb-q35", medium: Medium::Usb, chipset: Chipset::Q35, memory: 6144, ..USUAL },
@@ -62,6 +72,16 @@ pub const BOOTS: [Boot; 7] = [
     Boot { name: "boots/uefi-usb-pc", uefi: true, medium: Medium::Usb, ..USUAL },
     Boot { name: "boots/loaded-high", uefi: true, placement: Placement::High, ..USUAL },
     Boot { name: "boots/loaded-where-the-kernel-goes", placement: Placement::WhereTheKernelGoes, ..USUAL },
+    Boot { name: "boots/checked", lane: Lane::Vmx, options: CHECK, ..USUAL },
+    Boot {
+        name: "boots/checked-2-cpus",
+        lane: Lane::Vmx,
+        cpus: 2,
+        options: "check=on cpu-startup=emulated",
+        ..USUAL
+    },
+    Boot { name: "boots/checked", options: CHECK, ..USUAL },
+    Boot { name: "boots/checked-2-cpus", cpus: 2, options: CHECK, ..USUAL },
 ];
 
 impl Boot {
@@ -80,13 +100,14 @@ impl Boot {
         let dir = test_dir(&self.folder())?;
         let iso = dir.join("vidar.iso");
         match self.placement {
-            Placement::Usual => {
+            Placement::Usual if self.options.is_empty() => {
                 fs::copy(the_iso(tools)?, &iso).context("cannot copy the ISO")?;
             }
+            Placement::Usual => self.make(&iso, &tools.hypervisor, tools)?,
             placement => {
                 let hypervisor = dir.join("vidar.elf");
                 fs::write(&hypervisor, with_placement(&fs::read(&tools.hypervisor)?, placement)?)?;
-                make(&iso, &hypervisor, tools)?;
+                self.make(&iso, &hypervisor, tools)?;
             }
         }
         let spec = Spec {
@@ -95,6 +116,7 @@ impl Boot {
             medium: self.medium,
             chipset: self.chipset,
             memory: self.memory,
+            cpus: NonZeroU32::new(self.cpus),
             uefi: self.uefi,
             fixed_clock: true,
             verbose: true,
@@ -105,6 +127,22 @@ impl Boot {
         console.expect("Linux version", BOOT)?;
         console.expect(PROMPT, BOOT)?;
         self.check(&mut console)
+    }
+
+    /// Makes the ISO.
+    fn make(&self, iso: &Path, hypervisor: &Path, tools: &Tools) -> Result<()> {
+        let mut guests = manifest::load()?;
+        if self.cpus > 1 {
+            let more = smp::for_several_cpus(self.lane);
+            guests.iter_mut().for_each(|guest| guest.cmdline += more);
+        }
+        let recipe = Recipe {
+            guests,
+            menu: Menu { options: self.options.to_owned(), ..Menu::default() },
+            hypervisor: Some(hypervisor.to_path_buf()),
+            vidarctl: Some(tools.vidarctl.clone()),
+        };
+        iso::make(&recipe, iso)
     }
 
     /// Checks that Linux has all of the machine's memory and firmware services, and that Vidar is at the right place.
@@ -125,7 +163,12 @@ impl Boot {
         ensure!(total > least, "of {} MiB of memory Linux has {total} KiB", self.memory);
         let efi = console.run("cat /sys/firmware/efi/runtime-map/0/phys_addr || true")?;
         ensure!(efi.starts_with("0x") == self.uefi, "Linux has EFI runtime services at {efi:?}");
-        Ok(())
+        let cpus = console.run("nproc")?;
+        ensure!(cpus.trim() == self.cpus.to_string(), "Linux has {} CPUs", cpus.trim());
+        let log = console.run("vidarctl log")?;
+        let checks = [self.options, grub::added_options()].iter().any(|options| options.contains(CHECK));
+        ensure!(log.contains(CHECKED) == checks, "the log does not say if rules are checked: {log}");
+        vidarctl::names_no_rule(&log)
     }
 }
 
@@ -136,20 +179,10 @@ fn the_iso(tools: &Tools) -> Result<PathBuf> {
     let iso = folder("boots").join("vidar.iso");
     if !*made {
         test_dir("boots")?;
-        make(&iso, &tools.hypervisor, tools)?;
+        USUAL.make(&iso, &tools.hypervisor, tools)?;
         *made = true;
     }
     Ok(iso)
-}
-
-fn make(iso: &Path, hypervisor: &Path, tools: &Tools) -> Result<()> {
-    let recipe = Recipe {
-        guests: manifest::load()?,
-        menu: Menu::default(),
-        hypervisor: Some(hypervisor.to_path_buf()),
-        vidarctl: Some(tools.vidarctl.clone()),
-    };
-    iso::make(&recipe, iso)
 }
 
 /// Changes the relocatable tag of the image's header, so that it asks for another placement. Multiboot2 Specification

@@ -266,6 +266,10 @@ fn jobs<'a>(
         let probe_run = probes::probe_run(lane);
         Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(lane.needs())
     }));
+    jobs.extend(Lane::ALL.map(|lane| {
+        let probe_run = probes::checked_run(lane);
+        Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(lane.needs())
+    }));
     jobs.extend(pairs::PAIRS.map(|pair| {
         let probe_run = pair.probe_run();
         Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(pair.needs())

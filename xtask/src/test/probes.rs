@@ -10,7 +10,7 @@ use super::Tools;
 use super::lane::Lane;
 use super::refused_entry;
 use super::scenario::Verdict::{AsBare, AsBareBut, Words};
-use super::scenario::{ProbeRun, Scenario, contains, models, only, scenario};
+use super::scenario::{CHECK, ProbeRun, Scenario, contains, models, only, scenario};
 use super::small::{self, GUEST, Small};
 use crate::console::{ANSWER, BOOT};
 use crate::grub::Menu;
@@ -202,6 +202,11 @@ const NEWER_INTEL: &[Lane] = &[Lane::VmxTigerLake, Lane::VmxArrowLake];
 /// Returns the run of the probe with all scenarios of a lane.
 pub fn probe_run(lane: Lane) -> ProbeRun {
     ProbeRun { name: "probe", lane, cpus: 1, options: "", scenarios: scenarios(lane).collect() }
+}
+
+/// Returns the same run with the rules for entering the guest checked before each entry.
+pub fn checked_run(lane: Lane) -> ProbeRun {
+    ProbeRun { name: "probe-checked", options: CHECK, ..probe_run(lane) }
 }
 
 /// The lane and the folder in which a test runs.

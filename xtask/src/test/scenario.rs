@@ -99,7 +99,13 @@ impl ProbeRun {
         let bare = self.answers("bare", &grub::bare(GUEST), tools);
         let vidar = self.answers("vidar", GUEST, tools);
         let log = small::log(&self.folder("vidar"));
-        let (bare, vidar) = match (bare, vidar) {
+        // A broken rule may have been broken in any scenario.
+        let kept = |said: HashMap<String, String>| match self.rules().map(|rules| said.get(rules)) {
+            Some(Some(broken)) if broken == NONE_BROKEN => Ok(said),
+            Some(broken) => bail!("the check before each entry says {broken:?}"),
+            None => Ok(said),
+        };
+        let (bare, vidar) = match (bare, vidar.and_then(kept)) {
             (Ok(bare), Ok(vidar)) => (bare, vidar),
             (Err(error), _) => return Err(error.context("the probe, bare")),
             (_, Err(error)) => {
@@ -122,13 +128,19 @@ impl ProbeRun {
         Ok(())
     }
 
+    /// Returns the scenario that names the rules which have been broken, if Vidar checks them.
+    fn rules(&self) -> Option<&'static str> {
+        [self.options, grub::added_options()].iter().any(|options| options.contains(CHECK)).then_some(RULES)
+    }
+
     fn folder(&self, side: &str) -> String {
         self.lane.folder(&format!("{}-{side}", self.name))
     }
 
     /// Runs the probe, and returns its result for each scenario.
     fn answers(&self, side: &str, entry: &str, tools: &Tools) -> Result<HashMap<String, String>> {
-        let scenarios: Vec<_> = self.scenarios.iter().map(|scenario| scenario.name).collect();
+        let scenarios: Vec<_> =
+            self.scenarios.iter().map(|scenario| scenario.name).chain(self.rules()).collect();
         let menu =
             Menu { default: Some(entry.to_owned()), options: self.options.to_owned(), ..Menu::default() };
         let mut booted = Small {
@@ -149,6 +161,12 @@ impl ProbeRun {
         Ok(lines.map(|(name, result)| (name.to_owned(), result.trim().to_owned())).collect())
     }
 }
+
+/// The option with which Vidar checks the rules before each entry.
+pub const CHECK: &str = "check=on";
+/// The probe's scenario that names the rules which were broken, and its result if none was.
+const RULES: &str = "rules";
+const NONE_BROKEN: &str = "broken=none";
 
 /// The probe's result for a name that it does not know.
 const UNKNOWN: &str = "there is no such scenario";

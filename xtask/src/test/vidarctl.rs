@@ -85,10 +85,17 @@ fn exits(said: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the log begins with Vidar's first line, which has the `release`.
+/// Checks that the log begins with Vidar's first line, which has the `release`, and names no broken rule.
 fn log(said: &str, release: &str) -> Result<()> {
     let first = format!("vidar: Vidar {release}, started by ");
     ensure!(said.starts_with(&first), "the log does not begin with {first:?}");
+    names_no_rule(said)
+}
+
+/// Checks that the log names no rule for entering the guest that was broken, as it would with `check=on`.
+pub fn names_no_rule(log: &str) -> Result<()> {
+    let broken = log.lines().find(|line| line.contains(" is broken: "));
+    ensure!(broken.is_none(), "the log says {:?}", broken.unwrap_or_default());
     Ok(())
 }
 
@@ -155,9 +162,13 @@ mod tests {
 
     #[test]
     fn the_first_line_of_the_log_is_checked() {
-        for (from, to) in
-            [("Vidar", "Odin"), ("vidar: Vidar", "tail\nvidar: Vidar"), ("0.1.0", "0.1.1"), ("ab+", "ba+")]
-        {
+        for (from, to) in [
+            ("Vidar", "Odin"),
+            ("vidar: Vidar", "tail\nvidar: Vidar"),
+            ("0.1.0", "0.1.1"),
+            ("ab+", "ba+"),
+            ("more", "error: rule C1 is broken: "),
+        ] {
             fails(|said| log(said, RELEASE), LOG, from, to);
         }
     }

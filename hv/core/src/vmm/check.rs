@@ -35,13 +35,13 @@ pub struct Check {
 }
 
 impl Check {
-    /// Asks all rules about the state of `vcpu`, and logs those that it breaks and that have not been logged before.
+    /// Asks all rules about the state of `vcpu`, and calls `say` with each that it breaks and that has not been said before.
     #[cold]
-    pub fn ask<V: Vcpu>(&mut self, vcpu: &V) {
+    pub fn ask<V: Vcpu>(&mut self, vcpu: &V, say: &mut dyn FnMut(fmt::Arguments<'_>)) {
         let index = vcpu.percpu().index;
         vcpu.broken_rules(Moment::BeforeEntry, &mut |rule| {
             if self.is_new(rule.id) {
-                log::error!("the check before an entry on CPU {index}: {rule}");
+                say(format_args!("the check before an entry on CPU {index}: {rule}"));
             }
         });
     }

@@ -1,7 +1,7 @@
-//! The rules for entering the guest, as they are asked after a failure.
+//! The rules for entering the guest, as they are asked after a failure and before each entry.
 
-use vidar_core::svm::vmcb::Page;
-use vidar_core::vmm::check::explain;
+use vidar_core::svm::vmcb::{Clean, Page};
+use vidar_core::vmm::check::{Check, explain};
 use zerocopy::FromZeros;
 
 use crate::cpu::FakeCpu;
@@ -45,4 +45,23 @@ fn a_failure_that_no_rule_explains_is_said_to_be_one() {
     );
     let said = explained(&empty(), 26);
     assert!(said.len() == 1 && said[0].starts_with("this error is not about the guest's state"), "{said:?}");
+}
+
+#[test]
+fn before_entries_each_broken_rule_is_said_once() {
+    let mut cpu = empty();
+    let mut check = Check::default();
+    let mut ask = |cpu: &FakeCpu| {
+        let mut said = Vec::new();
+        check.ask(cpu, &mut |text| said.push(text.to_string()));
+        said
+    };
+    let said = ask(&cpu);
+    assert_eq!(named(&said), ["A1", "A9a", "A9b"]);
+    let first = "the check before an entry on CPU 0: rule A1 is broken: EFER.SVME is 1.\n";
+    assert!(said[0].starts_with(first), "{said:?}");
+    assert_eq!(ask(&cpu), [""; 0]);
+    cpu.vmcb.as_mut().unwrap().save_mut(Clean::ALL).cr4 = 1 << 30;
+    assert_eq!(named(&ask(&cpu)), ["A4b"]);
+    assert_eq!(ask(&FakeCpu::new()), [""; 0]);
 }

@@ -27,6 +27,7 @@ mod priority;
 mod quiet;
 mod requested;
 mod reset;
+mod rules;
 mod startup;
 mod step;
 mod supervisor_state;
@@ -117,6 +118,7 @@ pub const ALL: &[Scenario] = &[
     last("init-sipi-x2apic", startup::by_x2apic),
     last("triple-other", startup::triple),
     last("fpu-loads", startup::fpu_loads),
+    scenario("rules", rules::rules),
     scenario("bench", bench::bench),
     last("price", bench::price),
     last("crash", hypercall::crash),

@@ -16,9 +16,10 @@ use anyhow::{Context, Result, ensure};
 use self::setups::USUAL;
 pub use self::setups::{Setup, setups};
 use super::facts::Facts;
+use super::lane::Lane;
 use super::report::Report;
 use super::transparency::{COMPARISONS, messages};
-use super::{Tools, linux, test_dir};
+use super::{Tools, linux, test_dir, vidarctl};
 use crate::console::{BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
@@ -159,6 +160,14 @@ pub fn in_time(messages: &str) -> String {
     kept.map(|line| format!("{line}\n")).collect()
 }
 
+/// Returns what Linux' command line needs in a machine with several CPUs.
+pub fn for_several_cpus(lane: Lane) -> &'static str {
+    match lane.machine() {
+        Machine::Bochs => HALTED_WHEN_IDLE,
+        _ => NO_TIMER_CHECK,
+    }
+}
+
 fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Result<(Guest, PathBuf)> {
     let side = if under_vidar { "vidar" } else { "bare" };
     let dir = test_dir(&setup.name(side).replace('/', "-"))?;
@@ -181,10 +190,7 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
         File::create(&path)?.set_len(DISK)?;
         disks.push(Disk { path, format: Format::Raw, bus: Bus::Virtio });
     }
-    guest.cmdline += match setup.lane.machine() {
-        Machine::Bochs => HALTED_WHEN_IDLE,
-        _ => NO_TIMER_CHECK,
-    };
+    guest.cmdline += for_several_cpus(setup.lane);
     if !setup.is_started_by_hardware() {
         guest.cmdline += &setup.lane.command_line();
     }
@@ -275,7 +281,7 @@ fn exits(guest: &mut Guest) -> Result<()> {
     for (index, cpu) in cpus.iter().enumerate() {
         ensure!(cpu["kinds"]["cpuid"].as_u64() > Some(0), "CPU {index} has no exits: {cpu}");
     }
-    Ok(())
+    vidarctl::names_no_rule(&guest.console.run("vidarctl log")?)
 }
 
 fn hotplug(guest: &mut Guest) -> Result<()> {
