@@ -48,6 +48,23 @@ pub fn guest_program(name: &str) -> Result<PathBuf> {
     Ok(paths::target().join(GUEST_TARGET).join("release").join(name))
 }
 
+/// Builds the hypervisor that tries the entry rules on the CPU, for the test of these rules.
+pub fn trial() -> Result<()> {
+    let arguments = [
+        "build",
+        "--release",
+        "-p",
+        "hv",
+        "--bin",
+        "vidar-hv",
+        "--features",
+        "trial",
+        "--target",
+        BARE_TARGET,
+    ];
+    run(cargo_command_into(&paths::trial_target(), &arguments))
+}
+
 /// Prints the sizes of the programs.
 pub fn print_sizes(programs: &Programs) -> Result<()> {
     for (what, file) in [("vidar-hv", &programs.hypervisor), ("vidarctl", &programs.vidarctl)] {

@@ -82,6 +82,16 @@ pub fn hypervisor() -> PathBuf {
     target().join(BARE_TARGET).join("release/vidar-hv")
 }
 
+/// The folder into which the hypervisor that tries the entry rules is built.
+pub fn trial_target() -> PathBuf {
+    target().join("trial")
+}
+
+/// The path of the hypervisor that tries the entry rules in place of running the guest, once it is built.
+pub fn trial() -> PathBuf {
+    trial_target().join(BARE_TARGET).join("release/vidar-hv")
+}
+
 /// The path of the guest's tool, once it is built.
 pub fn vidarctl() -> PathBuf {
     target().join(GUEST_TARGET).join("release/vidarctl")

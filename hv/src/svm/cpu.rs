@@ -128,6 +128,9 @@ impl SvmCpu {
             }
         }
         cpu.deliver_nmi();
+        #[cfg(feature = "trial")]
+        super::trial::run(&mut cpu.vmcb, &mut cpu.block);
+        #[cfg(not(feature = "trial"))]
         cpu
     }
 

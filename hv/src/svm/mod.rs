@@ -8,6 +8,7 @@
 //! | [`debug`] | What a debugger asks of the virtual CPU. |
 //! | `entry.S` | VMRUN as a function that returns. |
 //! | [`entry`] | Includes the assembly, and defines the block that it uses. |
+//! | `trial` | Tries the rules of VMRUN on the CPU, in the image for that test alone. |
 //! | [`instructions`] | The SVM instructions outside of the entry. |
 
 pub mod cpu;
@@ -15,4 +16,6 @@ pub mod debug;
 pub mod enable;
 pub mod entry;
 pub mod instructions;
+#[cfg(feature = "trial")]
+mod trial;
 pub mod vmcb;

@@ -126,6 +126,9 @@ impl VmxCpu {
             }
         }
         percpu.set_takes_machine_checks(true);
+        #[cfg(feature = "trial")]
+        super::trial::run(&mut cpu.vmcs, &mut cpu.block, region);
+        #[cfg(not(feature = "trial"))]
         Ok(cpu)
     }
 

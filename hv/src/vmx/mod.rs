@@ -14,6 +14,7 @@
 //! | [`physical`] | Reads the state of this CPU for a VMCS, and clears what INIT clears outside of the VMCS. |
 //! | [`rules`] | Finds the rules of VM entry that the current VMCS breaks. |
 //! | [`switched_msrs`] | Moves the contents of MSRs that only the guest uses into the guest, and back. |
+//! | `trial` | Tries the rules of VM entry on the CPU, in the image for that test alone. |
 
 mod controls;
 pub mod cpu;
@@ -25,4 +26,6 @@ mod failure;
 pub mod physical;
 pub mod rules;
 pub mod switched_msrs;
+#[cfg(feature = "trial")]
+mod trial;
 pub mod vmcs;

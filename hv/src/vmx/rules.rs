@@ -12,6 +12,12 @@ use crate::arch::cpuid;
 /// Calls `found` with each rule that the current VMCS breaks.
 #[cold]
 pub fn broken(vmcs: &Vmcs, found: &mut dyn FnMut(&Broken<'_>)) {
+    // Vidar's VMCSs link to no other, so the address of the current one does not matter, and no rule reads memory.
+    rules::broken(&rules::OWN, &State::new(vmcs, &|_| None, &facts()), found);
+}
+
+/// Returns what the rules must know of this CPU.
+pub fn facts() -> Facts {
     let facts = Facts {
         capabilities: read_capabilities(),
         functions: read_or_0(0x491),
@@ -21,6 +27,5 @@ pub fn broken(vmcs: &Vmcs, found: &mut dyn FnMut(&Broken<'_>)) {
         ia32e: true,
         ..Facts::default()
     };
-    // Vidar's VMCSs link to no other, so the address of the current one does not matter, and no rule reads memory.
-    rules::broken(&rules::OWN, &State::new(vmcs, &|_| None, &facts.with_cpuid(cpuid::cpuid)), found);
+    facts.with_cpuid(cpuid::cpuid)
 }

@@ -7,6 +7,7 @@ mod boots;
 mod devices;
 mod distribution;
 mod doctor;
+mod entry_rules;
 pub mod facts;
 mod faults;
 mod folders;
@@ -121,6 +122,7 @@ fn names(extent: Extent) -> Vec<(String, Option<&'static str>)> {
 pub fn run_with(suite: &str) -> Result<bool> {
     setup::rust_targets()?;
     build::all()?;
+    build::trial()?;
     ["stress", "mutate"].iter().try_for_each(|program| build::guest_program(program).map(drop))?;
     probe_image::build()?;
     let tree = emulators::get(suite)?;
@@ -310,6 +312,10 @@ fn jobs<'a>(
         let check = move || added_cpu::run(name, under_vidar, tools);
         one(Lane::Svm.test(name), Lane::Svm.folder(name), report, check)
             .needing(vec![Ability::QemuNestedRealMode])
+    }));
+    jobs.extend(entry_rules::LANES.map(|lane| {
+        let name = entry_rules::NAME;
+        one(lane.test(name), lane.folder(name), report, move || entry_rules::run(lane)).needing(lane.needs())
     }));
     jobs.extend(doctor::PATIENTS.iter().map(|patient| {
         let folder = Lane::Svm.folder(patient.name);

@@ -24,6 +24,11 @@ impl Tools {
         Self { hypervisor: paths::hypervisor(), vidarctl: paths::vidarctl(), probe: OnceLock::new() }
     }
 
+    /// Returns the same tools with another hypervisor.
+    pub fn with(hypervisor: PathBuf) -> Self {
+        Self { hypervisor, ..Self::new() }
+    }
+
     /// Returns the probe's image.
     pub fn probe(&self) -> Result<&[u8]> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
