@@ -268,6 +268,12 @@ pub const SINGLES: &[Single] = &[
         needs: &[Ability::BochsDebugger],
         ..only_in(Lane::Vmx, "probe/entry-refused-host", entry_refused_for_the_host)
     },
+    Single {
+        needs: &[Ability::BochsDebugger],
+        ..only_in(Lane::Vmx, "probe/entry-refused-guest", |place| {
+            refused_entry::guest(usual(place)?, place.tools)
+        })
+    },
     only_in(Lane::Svm, "probe/on-another-hypervisor", on_another_hypervisor),
 ];
 
