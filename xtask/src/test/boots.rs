@@ -63,8 +63,9 @@ const USUAL: Boot = Boot {
     placement: Placement::Usual,
 };
 
-/// The table of boots.
-pub const BOOTS: [Boot; 11] = [
+/// The table of boots. In Bochs no Linux with two CPUs has its rules checked: where Vidar starts the CPUs, their timers exit, and the
+/// checks take most of the time from one tick to the next.
+pub const BOOTS: [Boot; 10] = [
     Boot { name: "boots/uefi-in-bochs", lane: Lane::Vmx, uefi: true, ..USUAL },
     Boot { name: "boots/bios-cd-pc", ..USUAL },
     Boot { name: "boots/bios-usb-q35", medium: Medium::Usb, chipset: Chipset::Q35, memory: 6144, ..USUAL },
@@ -73,13 +74,6 @@ pub const BOOTS: [Boot; 11] = [
     Boot { name: "boots/loaded-high", uefi: true, placement: Placement::High, ..USUAL },
     Boot { name: "boots/loaded-where-the-kernel-goes", placement: Placement::WhereTheKernelGoes, ..USUAL },
     Boot { name: "boots/checked", lane: Lane::Vmx, options: CHECK, ..USUAL },
-    Boot {
-        name: "boots/checked-2-cpus",
-        lane: Lane::Vmx,
-        cpus: 2,
-        options: "check=on cpu-startup=emulated",
-        ..USUAL
-    },
     Boot { name: "boots/checked", options: CHECK, ..USUAL },
     Boot { name: "boots/checked-2-cpus", cpus: 2, options: CHECK, ..USUAL },
 ];
