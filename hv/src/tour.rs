@@ -199,7 +199,15 @@
 //! memory. Follow one return address from the stack to its name. The guest owns all of these tables: at each loop, find
 //! what bounds it.
 //!
-//! ## 18. How it is tested
+//! ## 18. A debugger below the kernel
+//!
+//! *45 minutes:* [`debugger::observer`](vidar_core::debugger::observer), [`debugger::desk`](vidar_core::debugger::desk),
+//! [`debugger::exceptions`](vidar_core::debugger::exceptions), [`svm::debug`](crate::svm::debug), `hv/core/tests/debugger.rs`.
+//!
+//! gdb and the guest both use debug exceptions. Find out how one is told from the other, where all CPUs meet when one of
+//! them stops, and what a step by RFLAGS.TF leaves in the guest and must take out again.
+//!
+//! ## 19. How it is tested
 //!
 //! *60 minutes:* `hv/core/tests/run_loop/cpu.rs`, `hv/core/tests/run_loop/any.rs`, `xtask/probe/src/scenarios/mod.rs`,
 //! `xtask/src/test/probes.rs`, `hv/doc/testing.md`.

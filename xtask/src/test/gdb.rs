@@ -1,6 +1,7 @@
 //! Debugs a stock kernel by gdb over the second serial port, from its first instruction on.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,19 +11,67 @@ use super::lane::Lane;
 use super::{Tools, folder, test_dir};
 use crate::console::{ANSWER, BOOT, Console, PROMPT};
 use crate::grub::Menu;
+use crate::guests::{self, Freshness};
 use crate::iso::{self, Recipe};
 use crate::machine::gdb::Relay;
 use crate::machine::{RunningMachine, Spec};
 use crate::manifest;
+use crate::symbols;
 
 /// A check in a lane.
 type Check = fn(Lane, &Tools) -> Result<()>;
 
 /// The table of tests, by their names.
-pub const TESTS: &[(&str, Check)] = &[(START, start)];
+pub const TESTS: &[(&str, Check)] = &[(START, start), (ATTACH, attach)];
 
 /// The name of the test of what gdb can do while the kernel starts.
 const START: &str = "gdb/start";
+/// The name of the test of what gdb can do with a kernel that runs.
+const ATTACH: &str = "gdb/attach";
+
+/// What gdb does with a kernel that runs and idles. `@SYMBOLS@` stands for the file with the kernel's symbols. KASLR has
+/// moved the kernel, and gdb has to find its functions all the same.
+const ATTACH_SCRIPT: &str = r#"
+file @SYMBOLS@
+target remote 127.0.0.1:@PORT@
+monitor kernel
+hbreak hrtimer_interrupt
+continue
+printf "hardware %d\n", $rip == (unsigned long)&hrtimer_interrupt
+monitor bt
+delete
+break tick_sched_timer
+continue
+printf "software %d\n", $rip == (unsigned long)&tick_sched_timer
+delete
+set $before = $rip
+stepi
+printf "step %d\n", $rip != $before && $rip - $before < 16
+watch *(unsigned long *)&jiffies_64
+continue
+delete
+shell (sleep 3; kill -INT $PPID) &
+continue
+monitor bt
+shell (sleep 3; kill -INT $PPID) &
+continue
+detach
+"#;
+
+/// What gdb says then, in this order.
+const ATTACH_SAYS: &[&str] = &[
+    "Linux 6.",
+    "hardware 1",
+    "hrtimer_interrupt+0x0",
+    "end: ",
+    "software 1",
+    "step 1",
+    "Old value = ",
+    "received signal SIGINT",
+    "end: ",
+    "received signal SIGINT",
+    "detached",
+];
 
 /// What gdb does while the kernel starts. `@PORT@` and `@KERNEL@` stand for gdb's port and for the kernel's address.
 ///
@@ -75,21 +124,24 @@ const START_SAYS: &[&str] = &[
     "CPU 0: ",
 ];
 
-/// A machine with a stock kernel that waits for gdb before its first instruction.
-struct Waiting {
+/// A machine with a stock kernel, and a line for gdb.
+struct Debugged {
     running: RunningMachine,
     console: Console,
     relay: Relay,
     /// The address of the kernel, which is that of its first instruction.
     kernel: u64,
+    /// The file with the kernel's symbols.
+    symbols: PathBuf,
     folder: String,
 }
 
-impl Waiting {
+impl Debugged {
     /// Boots the machine with these boot options of Vidar.
     fn boot(lane: Lane, name: &str, options: &str, tools: &Tools) -> Result<Self> {
         let dir = test_dir(&lane.folder(name))?;
         let guest = manifest::load()?.into_iter().next().context("there is no guest")?;
+        let symbols = symbols::make(&guests::kernel(&guest, Freshness::Any)?, &guest.name)?.0;
         let iso = dir.join("vidar.iso");
         let recipe = Recipe {
             guests: vec![guest],
@@ -112,7 +164,7 @@ impl Waiting {
         console.expect(", goes to 0x", BOOT)?;
         let kernel = u64::from_str_radix(console.expect("\r\n", ANSWER)?.trim(), 16)?;
         console.expect("the machine is the guest's now", BOOT)?;
-        Ok(Self { running, console, relay, kernel, folder: lane.folder(name) })
+        Ok(Self { running, console, relay, kernel, symbols, folder: lane.folder(name) })
     }
 
     /// Runs gdb with `script`, and checks that it says each line of `says` in this order.
@@ -120,6 +172,7 @@ impl Waiting {
         let filled = |text: &str| {
             text.replace("@PORT@", &self.relay.port().to_string())
                 .replace("@KERNEL@", &format!("{:#x}", self.kernel))
+                .replace("@SYMBOLS@", &self.symbols.display().to_string())
                 .replace("@ENTRY@", &format!("{:#x}", self.kernel + 0x200))
         };
         let said = run(&self.folder, &filled(script), BOOT)?;
@@ -132,9 +185,8 @@ impl Waiting {
         Ok(())
     }
 
-    /// Checks that the guest gets to its shell and that its clock goes on.
+    /// Checks that the guest answers at its shell and that its clock goes on.
     fn runs_on(mut self) -> Result<()> {
-        self.console.expect(PROMPT, BOOT)?;
         let time = "cut -d. -f1 /proc/uptime";
         let before: u64 = self.console.run(time)?.trim().parse()?;
         let after: u64 = self.console.run(&format!("sleep 2; {time}"))?.trim().parse()?;
@@ -179,7 +231,17 @@ fn run(name: &str, script: &str, within: Duration) -> Result<String> {
 /// gdb stops the kernel at its first instruction, sets breakpoints and a watchpoint, steps, changes a register and memory,
 /// and leaves. The kernel then starts as usual.
 fn start(lane: Lane, tools: &Tools) -> Result<()> {
-    let waiting = Waiting::boot(lane, START, "gdb=com2,wait", tools)?;
-    waiting.gdb(START_SCRIPT, START_SAYS)?;
-    waiting.runs_on()
+    let mut debugged = Debugged::boot(lane, START, "gdb=com2,wait", tools)?;
+    debugged.gdb(START_SCRIPT, START_SAYS)?;
+    debugged.console.expect(PROMPT, BOOT)?;
+    debugged.runs_on()
+}
+
+/// gdb comes to a kernel that runs, finds functions by their names although the kernel was moved, stops it at breakpoints,
+/// at a watchpoint and by Ctrl-C, and leaves. The kernel runs on.
+fn attach(lane: Lane, tools: &Tools) -> Result<()> {
+    let mut debugged = Debugged::boot(lane, ATTACH, "gdb=com2", tools)?;
+    debugged.console.expect(PROMPT, BOOT)?;
+    debugged.gdb(ATTACH_SCRIPT, ATTACH_SAYS)?;
+    debugged.runs_on()
 }
