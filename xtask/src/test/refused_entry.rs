@@ -40,7 +40,7 @@ pub fn guest(small: Small, tools: &Tools) -> Result<()> {
         // At the second entry HOST_RSP has its value already. Vidar writes it again if RSP is another for a moment.
         commands: "c\ns 3\nset rsp = rsp - 8\ns 4\nset rax = 0x6820\ns 1\nset rsp = rsp + 8\n",
         exit: "EntryFailed { code: 21, qualification: 0 }",
-        rule: "rule G38a is broken: Bits 63:22, 15, 5 and 3 of RFLAGS are 0, and bit 1 is 1.\r\n  Intel SDM Vol. 3C, 27.3.1.4 \
+        rule: "rule G38a is broken: Bits 63:22, 15, 5 and 3 of RFLAGS are 0, and\r\n    bit 1 is 1.\r\n  Intel SDM Vol. 3C, 27.3.1.4 \
                \"Checks on Guest RIP, RFLAGS, and SSP\"\r\n  GUEST_RFLAGS 0xffffff",
         bochs: "RFLAGS reserved bits",
     };
