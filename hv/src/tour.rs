@@ -95,6 +95,10 @@
 //! round, VMRESUME is executed, and the guest goes on. **An exit has been answered.** Look at the two types that `Vcpu`
 //! names: where a vendor lacks something, its type has no values, so no backend needs a stub.
 //!
+//! The loop also tells an observer of each exit and entry: [`vmm::observer`](vidar_core::vmm::observer). Read its
+//! smallest one, [`vmm::tracer`](vidar_core::vmm::tracer), with [`trace::writer`](vidar_core::trace::writer): boot with
+//! `trace=on`, run `vidarctl trace -n 20`, and find the exits of your own command in it.
+//!
 //! ## 8. Who asked for the exit
 //!
 //! *60 minutes:* [`vmx::capabilities`](vidar_core::vmx::capabilities), [`vmx::controls`](vidar_core::vmx::controls),

@@ -8,8 +8,10 @@
 #![no_std]
 
 mod commit;
+mod trace;
 
 pub use commit::{Commit, Release};
+pub use trace::{Record, Subject};
 
 /// The version of this ABI.
 pub const VERSION: Version = Version { major: 1, minor: 3 };
@@ -28,6 +30,9 @@ pub const SIGNATURE: [u8; 12] = *b"VidarVMM\0\0\0\0";
 
 /// The most bytes that one [`Call::Log`] returns, in R8 to R11.
 pub const LOG_CHUNK: usize = 32;
+
+/// The most records that one [`Call::Trace`] returns, in R8 to R15.
+pub const TRACE_CHUNK: usize = 2;
 
 /// A version of the ABI. A register holds it as `major << 16 | minor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +171,20 @@ calls! {
         in {}
         out {}
     }
+
+    /// Reads exits of one CPU from the trace, which is kept with the boot option `trace=on`. The exit of this call is
+    /// not in the trace, so that reading pushes nothing out of it.
+    Trace = 8, "trace", minor 3 {
+        in {
+            RBX: "the index of a CPU.",
+            RCX: "a position in its trace, counted in exits since boot.",
+        }
+        out {
+            RBX: "the position of the first record returned. It is later than requested if that record has been overwritten.",
+            RCX: "the number of records returned, at most [`TRACE_CHUNK`], and 0 at the end.",
+            R8_to_R15: "the words of the [`Record`]s, with zeros after them.",
+        }
+    }
 }
 
 /// The status that a call returns in RAX.
@@ -180,6 +199,8 @@ pub enum Status {
     BadArgument = 2,
     /// The caller may not make this call. Since version 1.3.
     NotPermitted = 3,
+    /// What the call asks for is switched off. A boot option of Vidar switches it on.
+    Off = 4,
 }
 
 impl Status {
@@ -190,6 +211,7 @@ impl Status {
             1 => Some(Self::UnknownCall),
             2 => Some(Self::BadArgument),
             3 => Some(Self::NotPermitted),
+            4 => Some(Self::Off),
             _ => None,
         }
     }
@@ -302,7 +324,7 @@ mod tests {
         for call in Call::ALL {
             assert_eq!(Call::from_raw(*call as u64), Some(*call));
         }
-        assert_eq!(Call::from_raw(Call::ALL.len() as u64), None);
+        assert_eq!(Call::from_raw(u64::MAX), None);
         assert_eq!(Version::from_raw(VERSION.to_raw()), VERSION);
     }
     #[test]

@@ -14,6 +14,7 @@
 //! | [`kernel`] | the guest's Linux kernel as it runs, read from outside: symbols, call chains, its log | [`kernel::running`] |
 //! | [`vmm`] | the virtual machine: exits, the answers to them, and the loop between them | [`vmm::run`] |
 //! | [`debugger`] | gdb for the guest: the conversation, registers, breakpoints, and where CPUs stop | [`debugger::session`] |
+//! | [`trace`] | the last exits of each CPU, in a ring | [`trace::ring`] |
 //! | [`policy`] | what the guest may do and see: CPUID, MSRs, control registers, XCR0 | [`policy::msr`] |
 //! | [`vmx`] | VT-x: capabilities, VMCS fields, exit decoding, events, the format of EPT | [`vmx::exit`] |
 //! | [`svm`] | AMD-V: capabilities, the VMCB, exit decoding, events, the format of nested page tables | [`svm::exit`] |
@@ -39,6 +40,7 @@ pub mod mem;
 pub mod policy;
 pub mod report;
 pub mod svm;
+pub mod trace;
 pub mod vmm;
 pub mod vmx;
 pub mod x86;

@@ -152,12 +152,25 @@ pub fn reset_debug_registers() {
     }
 }
 
+/// Executes RDTSC, and returns EAX and EDX.
+#[inline]
+pub fn tsc_halves() -> [u32; 2] {
+    let (low, high);
+    // SAFETY: RDTSC has no side effect.
+    unsafe { asm!("rdtsc", out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
+    [low, high]
+}
+
+/// Returns the time-stamp counter.
+fn tsc() -> u64 {
+    let [low, high] = tsc_halves();
+    u64::from(high) << 32 | u64::from(low)
+}
+
 /// Waits until `done` returns true, or until `ticks` ticks of the TSC have passed.
 pub fn wait(ticks: u64, mut done: impl FnMut() -> bool) {
-    // SAFETY: RDTSC has no side effect.
-    let now = || unsafe { core::arch::x86_64::_rdtsc() };
-    let start = now();
-    while !done() && now().wrapping_sub(start) < ticks {
+    let start = tsc();
+    while !done() && tsc().wrapping_sub(start) < ticks {
         core::hint::spin_loop();
     }
 }

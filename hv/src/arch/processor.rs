@@ -19,6 +19,11 @@ impl Processor for Hardware {
         cpuid::cpuid(leaf, subleaf)
     }
 
+    #[inline]
+    fn tsc(&self) -> [u32; 2] {
+        instructions::tsc_halves()
+    }
+
     fn rdmsr(&mut self, index: u32) -> Result<u64, Fault> {
         msr::read_checked(index)
     }

@@ -121,7 +121,7 @@ pub fn make<E: Extension>(
             cpus: cpus.all,
             log: debug::log::read,
         },
-        wanted: Wanted { check: options.check, debugger },
+        wanted: Wanted { check: options.check, debugger, trace: options.trace },
         cpuid: Policy {
             features: extension.features(),
             hypervisor_bit: options.hypervisor_bit,

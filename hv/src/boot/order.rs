@@ -23,6 +23,7 @@ use crate::arch::{apic, cpuid, instructions, stop};
 use crate::cpus::cpu::{Cpu, Stacks};
 use crate::cpus::further;
 use crate::cpus::inside::run_to_end;
+use crate::cpus::rings;
 use crate::debug::log as console;
 use crate::debug::version::RELEASE;
 use crate::debugger::start;
@@ -133,7 +134,8 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let lands = extension.leaves_init_to_the_cpu()
         && !options.emulate_startup
         && landing::leaves_low_memory(linux::release_of(&info));
-    add_memory(&extension, &listed, &mut memory, lands);
+    let ring = if options.trace { rings::FRAMES as u64 } else { 0 };
+    add_memory(&extension, &listed, &mut memory, lands, ring);
     let low_memory = if lands { memory.own.frames.allocate_run(landing::FRAMES) } else { None };
     let preference = match low_memory {
         Some(low_memory) => Preference::Landing { low_memory },
@@ -141,7 +143,10 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         None => Preference::Auto,
     };
     let cpus = further::start(extension, &listed, &mut memory, preference)?;
-    let BootMemory { plan, own, .. } = memory;
+    let BootMemory { plan, mut own, .. } = memory;
+    if options.trace {
+        rings::keep(cpus.all, &mut own.frames);
+    }
     tables.leave_out(plan.kept());
     sleep::withdraw_all(&tables);
     let linux = linux::prepare(&info, &plan)?;
@@ -181,13 +186,20 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
 
 /// Takes an annex for Vidar if its region has too little memory for all CPUs and all of the second stage. Does nothing
 /// if no place is free for it.
-fn add_memory<E: Extension>(extension: &E, listed: &CpuList<'_>, memory: &mut BootMemory<'_>, lands: bool) {
+fn add_memory<E: Extension>(
+    extension: &E,
+    listed: &CpuList<'_>,
+    memory: &mut BootMemory<'_>,
+    lands: bool,
+    ring: u64,
+) {
     let BootMemory { info, plan, own: HostMemory { frames, .. } } = memory;
     let need = Need {
         cpus: listed.others.len() as u64,
-        frames_per_cpu: further::frames::<E>() as u64,
+        frames_per_cpu: further::frames::<E>() as u64 + ring,
         tables: Need::tables(plan.beside_region(), extension.largest_page())
-            + if lands { landing::FRAMES as u64 } else { 0 },
+            + if lands { landing::FRAMES as u64 } else { 0 }
+            + ring,
     };
     let Some((heap, rest)) = need.beyond(frames.available() as u64) else { return };
     // Firmware may have put its list of CPUs into memory that it calls usable, and Vidar goes on to change the list.

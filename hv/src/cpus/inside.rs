@@ -3,12 +3,15 @@
 use vidar_core::debugger::debuggable::Debuggable;
 use vidar_core::debugger::observer::Debugger;
 use vidar_core::mem::stage2::TableMemory;
+use vidar_core::trace::ring::Ring;
 use vidar_core::vmm::check::Check;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::machine::Machine;
 use vidar_core::vmm::observer::{Observer, Unobserved, Wanted};
 use vidar_core::vmm::outcome::{Outcome, Stop};
+use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::run::run;
+use vidar_core::vmm::tracer::Tracer;
 
 use super::end::end;
 use crate::debugger::start;
@@ -17,12 +20,17 @@ use crate::debugger::start;
 struct Inside {
     check: Option<Check>,
     debugger: Option<Debugger>,
+    trace: Option<Tracer>,
 }
 
 impl Inside {
-    /// Returns an observer of all that is `wanted` on the CPU `index`.
-    fn new(wanted: Wanted, index: u32) -> Self {
-        Self { check: wanted.check.then(Check::default), debugger: start::on_cpu(index) }
+    /// Returns an observer of all that is `wanted` on the CPU with this block.
+    fn new(wanted: Wanted, percpu: &PerCpu) -> Self {
+        Self {
+            check: wanted.check.then(Check::default),
+            debugger: start::on_cpu(percpu.index),
+            trace: percpu.trace.get().map(|ring| Tracer::new(ring)),
+        }
     }
 }
 
@@ -34,9 +42,15 @@ impl<V: Debuggable> Observer<V> for Inside {
         if let Some(check) = &mut self.check {
             check.ask(vcpu, &mut |text| log::error!("{text}"));
         }
+        if let Some(trace) = &mut self.trace {
+            trace.before_entry(vcpu);
+        }
     }
 
     fn after_exit(&mut self, vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {
+        if let Some(trace) = &mut self.trace {
+            trace.after_exit(vcpu, exit);
+        }
         self.debugger.as_mut()?.after_exit(vcpu, exit)
     }
 
@@ -52,8 +66,23 @@ fn run_observed<V: Debuggable, T: TableMemory>(
     vcpu: &mut V,
     machine: &Machine<V, T>,
 ) -> (Stop, Exit<V::ControlWrite>) {
-    let mut inside = Inside::new(machine.wanted, vcpu.percpu().index);
-    run(vcpu, machine, &mut inside)
+    let percpu = vcpu.percpu();
+    match (machine.wanted, percpu.trace.get()) {
+        (Wanted { check: false, debugger: false, trace: true }, Some(ring)) => {
+            run_traced(vcpu, machine, ring)
+        }
+        (wanted, _) => run(vcpu, machine, &mut Inside::new(wanted, percpu)),
+    }
+}
+
+/// Runs the guest on this CPU until it cannot go on, and records its exits in `ring`, with as few instructions as it can.
+#[inline(never)]
+fn run_traced<V: Debuggable, T: TableMemory>(
+    vcpu: &mut V,
+    machine: &Machine<V, T>,
+    ring: &'static Ring,
+) -> (Stop, Exit<V::ControlWrite>) {
+    run(vcpu, machine, &mut Tracer::new(ring))
 }
 
 /// Runs the guest on this CPU until it cannot go on, and ends it then.

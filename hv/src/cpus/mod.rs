@@ -7,6 +7,7 @@
 //! | `ap.S` | The code at which a further CPU begins after a start-up IPI. |
 //! | [`ap`] | Copies that code to its page, and fills in the fields that it reads. |
 //! | [`inside`] | Runs the guest on a CPU, and watches it as the boot options want. |
+//! | [`rings`] | Gives each CPU the memory of its trace. |
 //! | [`end`] | Ends the guest on a CPU: with a crash report, and then as `on-crash` says. |
 //! | [`stopped`] | The states of CPUs that have stopped, for the report. |
 
@@ -15,4 +16,5 @@ pub mod cpu;
 pub mod end;
 pub mod further;
 pub mod inside;
+pub mod rings;
 pub mod stopped;

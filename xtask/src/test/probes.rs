@@ -141,7 +141,8 @@ const SCENARIOS: &[Scenario] = &[
     scenario(
         "hypercall",
         Words(
-            "version=ok status=ok exits=ok log=ok memory=ok commit=ok 0xffffffffffffffff=unknown-call cpl3-crash=0x3 after=ok",
+            "version=ok status=ok exits=ok log=ok memory=ok commit=ok trace=off trace-of-no-cpu=bad-argument \
+             0xffffffffffffffff=unknown-call cpl3-crash=0x3 after=ok",
         ),
     ),
     scenario("touch", Words("faults=0 region=same version=ok log=ok present=yes")),

@@ -169,6 +169,12 @@ options! {
         "com1,wait" => Gdb::on(SerialLine::Com1, true);
         "com2,wait" => Gdb::on(SerialLine::Com2, true), "Wait for gdb at COM2 before the kernel starts";
     }
+
+    /// With `on` Vidar keeps a trace of the last exits of each CPU, which `vidarctl trace` prints.
+    "trace" => trace: bool = false, "off" {
+        "on" => true, "Keep a trace of the exits";
+        "off" => false;
+    }
 }
 
 /// A warning about a word of the command line that was not understood and has no effect. It is displayed as a sentence

@@ -2,11 +2,12 @@
 
 use core::ops::Range;
 
-use vidar_abi::{Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Status, VERSION};
+use vidar_abi::{Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Record, Status, TRACE_CHUNK, VERSION};
 
 use super::crash::Snapshot;
 use super::machine::{Host, Machine};
 use super::outcome::{Outcome, Stop};
+use super::percpu::PerCpu;
 use super::privilege::may_reset_with;
 use super::vcpu::Vcpu;
 use crate::mem::addr::Hpa;
@@ -64,10 +65,8 @@ fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Result<Status
             registers.set(Register::Rdi, host.cpus.iter().map(|cpu| cpu.counters.total()).sum());
         }
         Call::Exits => {
-            let cpu =
-                usize::try_from(registers.get(Register::Rbx)).ok().and_then(|index| host.cpus.get(index));
             let kind = ExitKind::from_raw(registers.get(Register::Rcx));
-            let Some((cpu, kind)) = cpu.zip(kind) else { return Ok(Status::BadArgument) };
+            let Some((cpu, kind)) = cpu(registers, host).zip(kind) else { return Ok(Status::BadArgument) };
             registers.set(Register::Rbx, cpu.counters.get(kind));
         }
         Call::Memory => {
@@ -90,14 +89,43 @@ fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Result<Status
             registers.set(Register::Rcx, length as u64);
             registers.set(Register::Rdx, 0);
             let (words, _) = chunk.as_chunks();
-            for (register, word) in
-                [Register::R8, Register::R9, Register::R10, Register::R11].into_iter().zip(words)
-            {
+            for (register, word) in UPPER.into_iter().zip(words) {
                 registers.set(register, u64::from_le_bytes(*word));
+            }
+        }
+        Call::Trace => {
+            let Some(cpu) = cpu(registers, host) else { return Ok(Status::BadArgument) };
+            let Some(ring) = cpu.trace.get() else { return Ok(Status::Off) };
+            let mut records = [[0; Record::WORDS]; TRACE_CHUNK];
+            let (position, count) = ring.read(registers.get(Register::Rcx), &mut records);
+            registers.set(Register::Rbx, position);
+            registers.set(Register::Rcx, count as u64);
+            // A record that has been copied in vain is not among those that are returned.
+            records[count..].fill([0; Record::WORDS]);
+            for (register, word) in UPPER.into_iter().zip(records.as_flattened()) {
+                registers.set(register, *word);
             }
         }
     }
     Ok(Status::Ok)
+}
+
+/// The registers in which calls return more than a few words.
+const UPPER: [Register; 8] = [
+    Register::R8,
+    Register::R9,
+    Register::R10,
+    Register::R11,
+    Register::R12,
+    Register::R13,
+    Register::R14,
+    Register::R15,
+];
+
+/// Returns the block of the CPU whose index is in RBX.
+fn cpu(registers: &Registers, host: &Host) -> Option<&'static PerCpu> {
+    let index = usize::try_from(registers.get(Register::Rbx)).ok()?;
+    host.cpus.get(index).copied()
 }
 
 fn set_range(registers: &mut Registers, range: &Range<Hpa>) {
@@ -124,7 +152,8 @@ mod tests {
     use vidar_abi::Vendor;
 
     use super::*;
-    use crate::vmm::percpu::PerCpu;
+    use crate::trace::ring::{Ring, SLOTS, Slot};
+    use crate::trace::writer::Writer;
 
     const TEXT: &[u8] = b"vidar: a log of more than thirty-two bytes";
 
@@ -211,6 +240,61 @@ mod tests {
             position = registers.get(Register::Rbx) + length;
         }
         assert_eq!(all, TEXT);
+    }
+
+    /// The record at a position of the trace.
+    fn recorded(exit: u64) -> Record {
+        Record { tsc: exit << 8, rip: exit + 1, ticks: 3, kind: ExitKind::Wrmsr, detail: exit + 2 }
+    }
+
+    /// Calls a Vidar of two CPUs, the second of which has a trace up to the position `exits`.
+    fn call_traced(exits: u64, registers: &mut Registers) {
+        let slots = Box::leak(Box::new([const { Slot::empty() }; SLOTS]));
+        let ring: &Ring = Box::leak(Box::new(Ring::new(slots)));
+        let mut writer = Writer::new(ring);
+        writer.end(0);
+        for exit in 1..exits {
+            writer.begin(&recorded(exit));
+            writer.end((exit << 8) as u32 + 3);
+        }
+        let [one, other]: [&PerCpu; 2] = [0, 1].map(|index| &*Box::leak(Box::new(PerCpu::new(index, 0))));
+        other.trace.call_once(|| ring);
+        let cpus = Box::leak(Box::new([one, other]));
+        answer(registers, &Host { kept: KEPT, vendor: Vendor::Svm, commit: None, cpus, log });
+    }
+
+    #[test]
+    fn trace_returns_two_records_at_a_time_up_to_the_end() {
+        const TRACE: (Register, u64) = (Register::Rax, Call::Trace as u64);
+        for (exits, position, wanted) in [
+            (3, 0, (1, vec![1, 2])),
+            (4, 1, (1, vec![1, 2])),
+            (3, 2, (2, vec![2])),
+            (3, 3, (3, vec![])),
+            (3, u64::MAX, (3, vec![])),
+            (1000, 5, (489, vec![489, 490])),
+        ] {
+            let mut registers =
+                with(&[TRACE, (Register::Rbx, 1), (Register::Rcx, position), (Register::R15, 9)]);
+            call_traced(exits, &mut registers);
+            let mut expected = with(&[(Register::Rbx, wanted.0), (Register::Rcx, wanted.1.len() as u64)]);
+            let words: Vec<u64> = wanted.1.iter().flat_map(|exit| recorded(*exit).to_words()).collect();
+            UPPER.into_iter().zip(words).for_each(|(register, word)| expected.set(register, word));
+            assert_eq!(registers, expected, "{exits} exits, from {position}");
+        }
+    }
+
+    #[test]
+    fn trace_says_that_it_is_off_and_that_a_cpu_is_not_there() {
+        for (cpu, status) in [(0, Status::Off), (2, Status::BadArgument), (u64::MAX, Status::BadArgument)] {
+            let asked = [(Register::Rbx, cpu), (Register::Rcx, 1), (Register::R8, 9)];
+            let mut registers = with(&asked);
+            registers.set(Register::Rax, Call::Trace as u64);
+            call_traced(1, &mut registers);
+            let mut expected = with(&asked);
+            expected.set(Register::Rax, status as u64);
+            assert_eq!(registers, expected);
+        }
     }
 
     proptest! {

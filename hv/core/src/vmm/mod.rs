@@ -6,6 +6,8 @@
 //! | [`exit`] | The reasons for exits, the same for both vendors. |
 //! | [`observer`] | The seam to what watches the guest. |
 //! | [`check`] | Asks the rules for entering the guest: after a failure, and before each entry with `check=on`. |
+//! | [`check`] | Asks the rules for entering the guest before each entry. |
+//! | [`tracer`] | Writes the trace: a record for each exit. |
 //! | [`outcome`] | How the guest goes on after an exit. |
 //! | [`vcpu`] | The seam between vendors: what a virtual CPU can do. |
 //! | [`processor`] | The seam to the physical CPU: the instructions that Vidar executes for the guest. |
@@ -53,5 +55,6 @@ pub mod rules;
 pub mod run;
 pub mod startup;
 pub mod store;
+pub mod tracer;
 pub mod update;
 pub mod vcpu;

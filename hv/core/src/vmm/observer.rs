@@ -14,6 +14,8 @@ pub struct Wanted {
     pub check: bool,
     /// gdb can stop the guest.
     pub debugger: bool,
+    /// Each exit is recorded in the trace.
+    pub trace: bool,
 }
 
 impl Wanted {

@@ -2,10 +2,12 @@
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+use spin::Once;
 use vidar_abi::ExitKind;
 
 use super::crash::Snapshot;
 use super::startup::StartupState;
+use crate::trace::ring::Ring;
 use crate::x86::icr::Address;
 
 /// The numbers of exits, by kind. Only the owning CPU counts; others may read.
@@ -79,6 +81,8 @@ pub struct PerCpu {
     called: AtomicBool,
     /// The exits of this CPU.
     pub counters: Counters,
+    /// The trace of the last exits, if it is kept.
+    pub trace: Once<&'static Ring>,
 }
 
 impl PerCpu {
@@ -101,6 +105,7 @@ impl PerCpu {
             stopped: AtomicPtr::new(core::ptr::null_mut()),
             called: AtomicBool::new(false),
             counters: Counters::new(),
+            trace: Once::new(),
         }
     }
 

@@ -10,6 +10,9 @@ pub trait Processor {
     /// Executes CPUID.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf;
 
+    /// Executes RDTSC, and returns EAX and EDX: the low and the high half of the counter.
+    fn tsc(&self) -> [u32; 2];
+
     /// Executes RDMSR.
     ///
     /// # Errors
@@ -60,6 +63,11 @@ pub trait RunsOn {
 impl<T: RunsOn> Processor for T {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf {
         self.processor().cpuid(leaf, subleaf)
+    }
+
+    #[inline]
+    fn tsc(&self) -> [u32; 2] {
+        self.processor().tsc()
     }
 
     fn rdmsr(&mut self, index: u32) -> Result<u64, Fault> {

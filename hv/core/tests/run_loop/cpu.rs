@@ -200,6 +200,10 @@ impl Vcpu for FakeCpu {
         self.did.push(Action::SetFlags(mask, flags));
     }
 
+    fn rip(&self) -> u64 {
+        CODE
+    }
+
     fn code(&self) -> Code {
         Code { rip: CODE, base: 0, default_32: true }
     }
@@ -263,6 +267,11 @@ impl Processor for FakeCpu {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> Leaf {
         let native = native_cpuid(leaf, subleaf);
         if native.edx == CPUID_EDX { Leaf { edx: self.cpuid_edx, ..native } } else { native }
+    }
+
+    /// Returns how much has been done so far.
+    fn tsc(&self) -> [u32; 2] {
+        [self.did.len() as u32, 1]
     }
 
     fn rdmsr(&mut self, index: u32) -> Result<u64, Fault> {

@@ -11,6 +11,7 @@ mod memory;
 mod microcode;
 mod observer;
 mod startup;
+mod trace;
 
 use vidar_core::mem::addr::Gpa;
 use vidar_core::vmm::exit::{Exit, Violation};

@@ -32,6 +32,7 @@ fn status(number: u64, rbx: u64, rcx: u64) -> &'static str {
         Some(Status::UnknownCall) => "unknown-call",
         Some(Status::BadArgument) => "bad-argument",
         Some(Status::NotPermitted) => "not-permitted",
+        Some(Status::Off) => "off",
         None => "nonsense",
     }
 }
@@ -60,6 +61,8 @@ pub fn hypercall(line: &mut Line) {
     line.item("log", status(Call::Log as u64, 0, 0));
     line.item("memory", status(Call::Memory as u64, 0, 0));
     line.item("commit", status(Call::Commit as u64, 0, 0));
+    line.item("trace", status(Call::Trace as u64, 0, 0));
+    line.item("trace-of-no-cpu", status(Call::Trace as u64, u64::MAX, 0));
 
     let cpus = vidar::call(Call::Status as u64, 0, 0, 0).map_or(0, |answer| answer.rsi);
     line.item("exits-of-no-cpu", status(Call::Exits as u64, cpus, 0));

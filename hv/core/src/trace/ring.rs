@@ -1,0 +1,249 @@
+//! The ring of records of one CPU. The CPU alone writes, without a lock; any CPU may read at the same time.
+//!
+//! Records have positions, which count up from 1. (At 0 is the time before the guest is entered first, which is no
+//! exit's.) The record at a position lies in the slot with that number modulo [`SLOTS`]. A reader copies a record and
+//! then looks at how far the writer is by then: if the slot may have been overwritten meanwhile, the copy is worth
+//! nothing, and the reader goes on at the oldest record that is still there.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use vidar_abi::Record;
+
+/// The number of slots, of which one is always being written. They take 16 KiB.
+pub const SLOTS: usize = 512;
+/// How often a reader starts again that the writer has overtaken.
+const ATTEMPTS: u32 = 8;
+
+/// The place of one record. Its fields are those of [`Record`], in parts that the writer can store at once. A slot
+/// whose bytes are all 0 is a valid one.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Slot {
+    pub(super) tsc: [AtomicU32; 2],
+    pub(super) rip: AtomicU64,
+    pub(super) ticks: AtomicU32,
+    pub(super) kind: AtomicU32,
+    pub(super) detail: AtomicU64,
+}
+
+impl Slot {
+    /// Returns a slot without a record.
+    pub const fn empty() -> Self {
+        Self {
+            tsc: [const { AtomicU32::new(0) }; 2],
+            rip: AtomicU64::new(0),
+            ticks: AtomicU32::new(0),
+            kind: AtomicU32::new(0),
+            detail: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the words of the record.
+    fn words(&self) -> [u64; Record::WORDS] {
+        let both = |[low, high]: [&AtomicU32; 2]| {
+            u64::from(high.load(Ordering::Relaxed)) << 32 | u64::from(low.load(Ordering::Relaxed))
+        };
+        [
+            both(self.tsc.each_ref()),
+            self.rip.load(Ordering::Relaxed),
+            both([&self.ticks, &self.kind]),
+            self.detail.load(Ordering::Relaxed),
+        ]
+    }
+}
+
+/// All slots of a ring.
+pub type Slots = [Slot; SLOTS];
+
+/// The ring of one CPU.
+#[derive(Debug)]
+pub struct Ring {
+    /// The position of the record that is written next.
+    pub(super) next: AtomicU64,
+    pub(super) slots: &'static Slots,
+}
+
+impl Ring {
+    /// Returns an empty ring with these slots.
+    pub const fn new(slots: &'static Slots) -> Self {
+        Self { next: AtomicU64::new(0), slots }
+    }
+
+    /// Returns the position of the record that is written next.
+    pub fn written(&self) -> u64 {
+        self.next.load(Ordering::Acquire)
+    }
+
+    /// Copies records from `position` on, or from the oldest record on if that has been overwritten. Returns the
+    /// position of the first one copied, and their number, which is 0 at the end.
+    pub fn read(&self, position: u64, records: &mut [[u64; Record::WORDS]]) -> (u64, usize) {
+        let mut end = self.written();
+        for _ in 0..ATTEMPTS {
+            let start = position.max(oldest(end)).min(end);
+            let count = (records.len() as u64).min(end - start) as usize;
+            for (record, position) in records[..count].iter_mut().zip(start..) {
+                *record = self.slots[position as usize % SLOTS].words();
+            }
+            // Pairs with the fence of the writer: if a word of a newer record has been copied, its position is seen here.
+            fence(Ordering::Acquire);
+            end = self.written();
+            if oldest(end) <= start {
+                return (start, count);
+            }
+        }
+        (end, 0)
+    }
+
+    /// Calls `found` with the last records, at most `count` of them, the newest last. The exit that the CPU is handling
+    /// is not among them.
+    pub fn last(&self, count: usize, found: &mut dyn FnMut(Record)) {
+        let mut position = self.written().saturating_sub(count as u64);
+        // The writer may go on, so the number of steps is bounded here.
+        for _ in 0..count {
+            let mut words = [[0; Record::WORDS]];
+            let (at, 1) = self.read(position, &mut words) else { return };
+            Record::from_words(words[0]).into_iter().for_each(&mut *found);
+            position = at + 1;
+        }
+    }
+}
+
+/// Returns the position of the oldest record that is there while the record at `end` is being written.
+fn oldest(end: u64) -> u64 {
+    end.saturating_sub(SLOTS as u64 - 1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use proptest::prelude::*;
+    use vidar_abi::ExitKind;
+
+    use super::*;
+    use crate::trace::writer::Writer;
+
+    /// Returns a ring and its writer, after the guest has been entered first.
+    fn ring() -> (&'static Ring, Writer) {
+        let ring = Box::leak(Box::new(Ring::new(Box::leak(Box::new([const { Slot::empty() }; SLOTS])))));
+        let mut writer = Writer::new(ring);
+        writer.end(7);
+        (ring, writer)
+    }
+
+    /// Writes a record whose words all follow from its position.
+    fn write(writer: &mut Writer, position: u64) {
+        let record = expected(position);
+        writer.begin(&record);
+        writer.end(record.tsc as u32 + record.ticks);
+    }
+
+    fn expected(position: u64) -> Record {
+        let kind = ExitKind::ALL[position as usize % ExitKind::COUNT];
+        Record {
+            tsc: position * 1000,
+            rip: !position,
+            ticks: position as u32 % 7,
+            kind,
+            detail: position << 20,
+        }
+    }
+
+    /// Reads from `position` to the end, `chunk` records at a time.
+    fn read(ring: &Ring, mut position: u64, chunk: usize) -> Vec<(u64, Record)> {
+        let mut all = Vec::new();
+        loop {
+            let mut words = vec![[0; Record::WORDS]; chunk];
+            let (start, count) = ring.read(position, &mut words);
+            if count == 0 {
+                return all;
+            }
+            let records = words[..count].iter().map(|words| Record::from_words(*words).expect("a record"));
+            all.extend((start..).zip(records));
+            position = start + count as u64;
+        }
+    }
+
+    proptest! {
+        #[test]
+        #[cfg_attr(miri, ignore = "thousands of records take minutes there")]
+        fn the_newest_records_are_read_in_their_order(written in 1_u64..1500, from in 0_u64..1600, chunk in 1_usize..5) {
+            let (ring, mut writer) = ring();
+            (1..written).for_each(|position| write(&mut writer, position));
+            let first = from.max(written.saturating_sub(SLOTS as u64 - 1)).max(1);
+            let wanted: Vec<_> = (first..written).map(|position| (position, expected(position))).collect();
+            prop_assert_eq!(read(ring, from, chunk), wanted);
+        }
+    }
+
+    #[test]
+    fn the_last_records_end_with_the_newest() {
+        let (ring, mut writer) = ring();
+        let last = |count| {
+            let mut found = Vec::new();
+            ring.last(count, &mut |record| found.push(record));
+            found
+        };
+        assert_eq!(last(8), []);
+        (1..4).for_each(|position| write(&mut writer, position));
+        assert_eq!(last(8), [1, 2, 3].map(expected));
+        assert_eq!(last(2), [2, 3].map(expected));
+        (4..1000).for_each(|position| write(&mut writer, position));
+        assert_eq!(last(2), [998, 999].map(expected));
+        assert_eq!(last(usize::MAX).len(), SLOTS - 1);
+    }
+
+    #[test]
+    fn a_record_that_is_being_written_is_not_read_nor_is_the_one_in_its_slot() {
+        let (ring, mut writer) = ring();
+        (1..=SLOTS as u64).for_each(|position| write(&mut writer, position));
+        writer.begin(&expected(7));
+        let read = read(ring, 0, 2);
+        assert_eq!(read.first().map(|(position, _)| *position), Some(2));
+        assert_eq!(read.last().map(|(position, _)| *position), Some(SLOTS as u64));
+    }
+
+    #[test]
+    fn a_duration_across_a_carry_of_the_counter_is_right() {
+        let (ring, mut writer) = ring();
+        let record = Record { tsc: (3 << 32) - 5, rip: 6, ticks: 9, kind: ExitKind::Init, detail: 7 };
+        writer.begin(&record);
+        writer.end(4);
+        assert_eq!(read(ring, 0, 1), [(1, record)]);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a race takes minutes there")]
+    fn a_reader_that_races_the_writer_sees_whole_records_alone() {
+        const WRITTEN: u64 = 2_000_000;
+        let (ring, mut writer) = ring();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for chunk in [1, 2] {
+                let done = &done;
+                scope.spawn(move || {
+                    let (mut position, mut seen) = (0, 0);
+                    loop {
+                        let last = done.load(Ordering::Acquire);
+                        let mut words = [[0; Record::WORDS]; 2];
+                        let (start, count) = ring.read(position, &mut words[..chunk]);
+                        assert!(start >= position, "the reader goes back from {position} to {start}");
+                        for (words, at) in words[..count].iter().zip(start..) {
+                            assert_eq!(Record::from_words(*words), Some(expected(at)), "record {at}");
+                        }
+                        seen += count;
+                        position = start + count as u64;
+                        if last && count == 0 {
+                            break;
+                        }
+                    }
+                    assert_eq!(position, WRITTEN);
+                    assert!(seen > 0);
+                });
+            }
+            (1..WRITTEN).for_each(|position| write(&mut writer, position));
+            done.store(true, Ordering::Release);
+        });
+    }
+}
