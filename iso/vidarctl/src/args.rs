@@ -46,6 +46,29 @@ pub enum Command {
         /// Count the exits of each CPU separately
         #[arg(long, conflicts_with = "idle")]
         per_cpu: bool,
+        /// Count the exits of each function of the kernel, of those that the trace has
+        #[arg(long, conflicts_with_all = ["idle", "per_cpu"])]
+        by_rip: bool,
+    },
+    /// the exits per second by kind and CPU, as a live view that q ends
+    Top {
+        /// Watch for one second, print the view once, and end
+        #[arg(long)]
+        once: bool,
+    },
+    /// the last exits with time, duration and place, if Vidar was booted with trace=on
+    ///
+    /// Each line has the time of the exit in seconds, by the time-stamp counter; the CPU; the microseconds that Vidar took;
+    /// the kind of the exit and what exited; and the function of the kernel. Only root sees names of functions. The exits
+    /// that vidarctl itself causes are left out. With --json the answer is in the Trace Event format, which ui.perfetto.dev
+    /// and chrome://tracing open.
+    Trace {
+        /// Print the last N exits only
+        #[arg(short = 'n', long = "last", value_name = "N", value_parser = number)]
+        last: Option<usize>,
+        /// Go on with new exits as they happen
+        #[arg(long)]
+        follow: bool,
     },
     /// Vidar's log
     Log,
@@ -108,6 +131,12 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("a number of seconds above 0 and up to 86400, and got {text}"))
 }
 
+/// Parses a number of exits.
+fn number(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| format!("a number of exits above 0, and got {text}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,9 +159,16 @@ mod tests {
         assert_eq!(parse_words("tsc --json"), run(Command::Tsc, true));
         assert_eq!(parse_words("crash"), run(Command::Crash { yes: false }, false));
         assert_eq!(parse_words("crash --yes"), run(Command::Crash { yes: true }, false));
-        assert_eq!(parse_words("exits"), run(Command::Exits { idle: None, per_cpu: false }, false));
-        assert_eq!(parse_words("exits --per-cpu"), run(Command::Exits { idle: None, per_cpu: true }, false));
-        let two = Command::Exits { idle: Some(Duration::from_secs(2)), per_cpu: false };
+        let exits = |idle, per_cpu, by_rip| Command::Exits { idle, per_cpu, by_rip };
+        assert_eq!(parse_words("exits"), run(exits(None, false, false), false));
+        assert_eq!(parse_words("exits --per-cpu"), run(exits(None, true, false), false));
+        assert_eq!(parse_words("exits --by-rip --json"), run(exits(None, false, true), true));
+        assert_eq!(parse_words("top --once"), run(Command::Top { once: true }, false));
+        let trace = |last, follow| Command::Trace { last, follow };
+        assert_eq!(parse_words("trace"), run(trace(None, false), false));
+        assert_eq!(parse_words("trace -n 20 --json"), run(trace(Some(20), false), true));
+        assert_eq!(parse_words("trace --last=20 --follow"), run(trace(Some(20), true), false));
+        let two = exits(Some(Duration::from_secs(2)), false, false);
         assert_eq!(parse_words("exits --idle 2"), run(two, false));
         assert_eq!(parse_words("--json exits --idle=2"), run(two, true));
         assert_eq!(parse_words("exits --json --idle=2"), run(two, true));
@@ -177,6 +213,9 @@ mod tests {
                 "--per-cpu is an option of the command exits only: leave it out, or write it after exits",
             ),
             ("exits --per-cpu --idle 3", "--per-cpu and --idle cannot be combined: leave one of them out"),
+            ("exits --by-rip --per-cpu", "--by-rip and --per-cpu cannot be combined: leave one of them out"),
+            ("trace -n 0", "--last needs a number of exits above 0, and got 0"),
+            ("trace --last many", "--last needs a number of exits above 0, and got many"),
             ("exits --idle", "--idle needs a value: write it after the option"),
             ("exits --idle --json", "--idle needs a value: write it after the option"),
             ("exits --idle soon", "--idle needs a number of seconds above 0 and up to 86400, and got soon"),

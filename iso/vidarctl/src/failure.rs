@@ -8,6 +8,10 @@ use vidar_abi::{Call, VERSION, Version};
 const NOT_UNDER_VIDAR: &str =
     "this Linux does not run under Vidar: choose an entry \"under Vidar\" in GRUB's menu";
 
+/// The sentence for a Vidar that keeps no trace.
+const TRACE_OFF: &str =
+    "Vidar keeps no trace of the exits: boot with its option trace=on, which is in GRUB's menu";
+
 /// The reason why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -23,6 +27,8 @@ pub enum Failure {
     NotConfirmed,
     /// Vidar's answer to this call is not one that the ABI allows.
     Malformed(Call),
+    /// What this call asks for is switched off.
+    Off(Call),
 }
 
 impl fmt::Display for Failure {
@@ -50,6 +56,14 @@ impl fmt::Display for Failure {
                 "Vidar's answer to the call \"{}\" does not follow the ABI: use the vidarctl that came with this Vidar",
                 call.name()
             ),
+            Self::Off(Call::Trace) => f.write_str(TRACE_OFF),
+            Self::Off(call) => {
+                write!(
+                    f,
+                    "what the call \"{}\" asks for is switched off: boot with Vidar's option for it",
+                    call.name()
+                )
+            }
         }
     }
 }

@@ -20,8 +20,9 @@ pub struct Request {
     pub rcx: u64,
 }
 
-/// The registers that a hypercall returns.
+/// The registers that a hypercall returns. The assembly of [`call`] knows their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
 pub struct Answer {
     pub rax: u64,
     pub rbx: u64,
@@ -29,7 +30,7 @@ pub struct Answer {
     pub rdx: u64,
     pub rsi: u64,
     pub rdi: u64,
-    pub r8_to_r11: [u64; 4],
+    pub r8_to_r15: [u64; 8],
 }
 
 /// Makes a hypercall.
@@ -43,24 +44,38 @@ pub fn call(request: Request) -> Answer {
     let mut answer = Answer { rax, rbx, rcx, ..Answer::default() };
     macro_rules! with {
         ($instruction:literal) => {
-            // SAFETY: the ABI names these registers and no others, and no call writes to memory. RBX is not an
-            // operand of inline assembly, so it is swapped in and out.
+            // SAFETY: the ABI names these registers and no others, and no call writes to memory. RBX is not an operand of
+            // inline assembly, and no register is left for an address, so the stack keeps RBX and the address of the
+            // registers during the call.
             unsafe {
                 asm!(
-                    "xchg rbx, {rbx}",
+                    "push rbx",
+                    "push rdi",
+                    "mov rax, [rdi]",
+                    "mov rbx, [rdi + 8]",
+                    "mov rcx, [rdi + 16]",
+                    "xor edi, edi",
                     $instruction,
-                    "xchg rbx, {rbx}",
-                    rbx = inout(reg) answer.rbx,
-                    inout("rax") answer.rax,
-                    inout("rcx") answer.rcx,
-                    inout("rdx") answer.rdx,
-                    inout("rsi") answer.rsi,
-                    inout("rdi") answer.rdi,
-                    out("r8") answer.r8_to_r11[0],
-                    out("r9") answer.r8_to_r11[1],
-                    out("r10") answer.r8_to_r11[2],
-                    out("r11") answer.r8_to_r11[3],
-                    options(nostack),
+                    "xchg rdi, [rsp]",
+                    "mov [rdi], rax",
+                    "mov [rdi + 8], rbx",
+                    "mov [rdi + 16], rcx",
+                    "mov [rdi + 24], rdx",
+                    "mov [rdi + 32], rsi",
+                    "pop [rdi + 40]",
+                    "mov [rdi + 48], r8",
+                    "mov [rdi + 56], r9",
+                    "mov [rdi + 64], r10",
+                    "mov [rdi + 72], r11",
+                    "mov [rdi + 80], r12",
+                    "mov [rdi + 88], r13",
+                    "mov [rdi + 96], r14",
+                    "mov [rdi + 104], r15",
+                    "pop rbx",
+                    inout("rdi") &raw mut answer => _,
+                    out("rax") _, out("rcx") _, inout("rdx") 0_u64 => _, inout("rsi") 0_u64 => _,
+                    out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+                    out("r12") _, out("r13") _, out("r14") _, out("r15") _,
                 );
             }
         };
@@ -148,6 +163,20 @@ fn survive_refusal() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_assembly_knows_where_the_registers_of_an_answer_are() {
+        use std::mem::offset_of;
+        let offsets = [
+            offset_of!(Answer, rax),
+            offset_of!(Answer, rbx),
+            offset_of!(Answer, rcx),
+            offset_of!(Answer, rdx),
+        ];
+        assert_eq!(offsets, [0, 8, 16, 24]);
+        let offsets = [offset_of!(Answer, rsi), offset_of!(Answer, rdi), offset_of!(Answer, r8_to_r15)];
+        assert_eq!(offsets, [32, 40, 48]);
+    }
 
     #[test]
     fn a_refused_hypercall_has_no_answer() {

@@ -1,4 +1,5 @@
-//! The program `vidarctl`. What is public is its command line, for whoever renders a man page or a completion from it.
+//! The program `vidarctl`. What is public is its command line, for whoever renders a man page or a completion from it, and
+//! the trace as JSON, for whoever checks its form.
 
 mod args;
 mod crash;
@@ -7,11 +8,15 @@ mod exits;
 mod failure;
 mod hypercall;
 mod json;
+mod live;
 mod log;
 mod misuse;
 mod numbers;
 mod query;
 mod status;
+mod terminal;
+mod top;
+mod trace;
 mod version;
 
 use std::ffi::OsString;
@@ -20,12 +25,21 @@ use std::process::ExitCode;
 use std::thread::sleep;
 
 pub use crate::args::command;
+pub use crate::trace::Exit;
+pub use crate::trace::clock::Clock;
+pub use crate::trace::events::object as trace_events;
+pub use crate::trace::symbols::{Place, Symbols};
 
 use crate::args::{Action, Command};
 use crate::exits::Interval;
 use crate::failure::Failure;
+use crate::live::{REFRESH, follow, rates, stay, watch};
 use crate::misuse::Misuse;
 use crate::query::Vidar;
+use crate::trace::by_rip::ByFunction;
+use crate::trace::own::Own;
+use crate::trace::reader::Reader;
+use crate::trace::{HEADER, events, line};
 
 /// Runs the program with these arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -41,13 +55,23 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if command == Command::Doctor {
         return examine(json);
     }
+    match command {
+        Command::Top { once: false } => return watch(json).unwrap_or_else(|failure| fail(&failure)),
+        Command::Trace { last, follow: true } => {
+            return follow(last, json).unwrap_or_else(|failure| fail(&failure));
+        }
+        _ => {}
+    }
     match answer(command, json) {
         Ok(text) => print(&text),
-        Err(failure) => {
-            eprintln!("vidarctl: {failure}");
-            ExitCode::FAILURE
-        }
+        Err(failure) => fail(&failure),
     }
+}
+
+/// Says why there is no answer.
+fn fail(failure: &Failure) -> ExitCode {
+    eprintln!("vidarctl: {failure}");
+    ExitCode::FAILURE
 }
 
 /// The exit status of `doctor` if it cannot give a verdict, so that it differs from a verdict.
@@ -67,7 +91,7 @@ fn examine(json: bool) -> ExitCode {
     }
 }
 
-/// Returns the text that the command prints. All commands but `doctor` have one.
+/// Returns the text that the command prints. All commands but `doctor` and those that go on have one.
 fn answer(command: Command, json: bool) -> Result<String, Failure> {
     if command == Command::Tsc {
         let tsc = hypercall::tsc();
@@ -83,6 +107,13 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
             let cpus = vidar.exits_by_cpu()?;
             if json { exits::json_by_cpu(&cpus) } else { exits::text_by_cpu(&cpus) }
         }
+        Command::Exits { by_rip: true, .. } => {
+            let mut reader = Reader::new(&vidar, Own::of_this_program())?;
+            let exits = reader.read()?.exits;
+            let functions =
+                ByFunction::new(&exits, reader.cpus(), Clock::measure(), &Symbols::of_the_kernel());
+            if json { functions.json() } else { functions.text() }
+        }
         Command::Exits { idle: None, .. } => {
             let counts = vidar.exits()?;
             if json { counts.json() } else { counts.text() }
@@ -92,6 +123,20 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
             sleep(time);
             let interval = Interval::between(&before, &vidar.exits()?, time);
             if json { interval.json() } else { interval.text() }
+        }
+        Command::Top { .. } => {
+            let wait = || {
+                sleep(REFRESH);
+                false
+            };
+            let rates = rates(&vidar, stay(), wait)?;
+            rates.map_or_else(String::new, |rates| if json { rates.json() } else { rates.text() })
+        }
+        Command::Trace { last, .. } => {
+            let mut reader = Reader::new(&vidar, Own::of_this_program())?;
+            let exits = reader.read()?.exits;
+            let exits = &exits[exits.len() - last.unwrap_or(usize::MAX).min(exits.len())..];
+            trace_text(exits, reader.cpus(), json)
         }
         Command::Log => {
             let log = vidar.log()?;
@@ -113,6 +158,16 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
         }
         Command::Doctor | Command::Tsc => unreachable!("these commands do not need Vidar"),
     })
+}
+
+/// Formats the exits of a machine with so many CPUs.
+fn trace_text(exits: &[Exit], cpus: u64, json: bool) -> String {
+    let (clock, symbols) = (Clock::measure(), Symbols::of_the_kernel());
+    if json {
+        return events::object(exits, cpus, clock, &symbols);
+    }
+    let lines: String = exits.iter().map(|exit| line(exit, clock, &symbols)).collect();
+    HEADER.to_owned() + &lines
 }
 
 /// Prints the text. It is no failure if the reader has closed the pipe, as `head` does.

@@ -1,7 +1,8 @@
 //! Asks Vidar by hypercalls, and returns the answers as plain structures.
 
 use vidar_abi::{
-    Call, Commit, ExitKind, LOG_CHUNK, MAGIC, SIGNATURE, Status as CallStatus, VERSION, Vendor, Version,
+    Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Record, SIGNATURE, Status as CallStatus, TRACE_CHUNK, VERSION,
+    Vendor, Version,
 };
 
 use crate::exits::Counts;
@@ -89,10 +90,12 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
 
     /// Counts the exits of each kind, for each CPU.
     pub fn exits_by_cpu(&self) -> Result<Vec<Counts>, Failure> {
-        // Only the number of CPUs is needed. `status` would make more calls, which `exits` does not count.
-        let malformed = Failure::Malformed(Call::Status);
-        let cpus = self.ask(Call::Status, 0, 0)?.ok_or(malformed)?.rsi;
-        (0..cpus).map(|cpu| self.exits_of(cpu)).collect()
+        (0..self.cpus()?).map(|cpu| self.exits_of(cpu)).collect()
+    }
+
+    /// Asks for the number of CPUs. This is one call; [`Vidar::status`] makes more of them.
+    pub fn cpus(&self) -> Result<u64, Failure> {
+        Ok(self.ask(Call::Status, 0, 0)?.ok_or(Failure::Malformed(Call::Status))?.rsi)
     }
 
     fn exits_of(&self, cpu: u64) -> Result<Counts, Failure> {
@@ -118,7 +121,7 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
             let length =
                 usize::try_from(answer.rcx).ok().filter(|length| *length <= LOG_CHUNK).ok_or(malformed)?;
             log.lost += answer.rbx.checked_sub(position).ok_or(malformed)?;
-            let bytes = answer.r8_to_r11.into_iter().flat_map(u64::to_le_bytes);
+            let bytes = answer.r8_to_r15.into_iter().flat_map(u64::to_le_bytes);
             log.bytes.extend(bytes.take(length));
             position = answer.rbx + length as u64;
         }
@@ -132,6 +135,43 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
         self.ask(Call::Crash, 0, 0).err().unwrap_or(Failure::Malformed(Call::Crash))
     }
 
+    /// Returns the position that the next exit of a CPU will have in the trace.
+    pub fn trace_end(&self, cpu: u64) -> Result<u64, Failure> {
+        Ok(self.trace_chunk(cpu, u64::MAX)?.0)
+    }
+
+    /// Reads the trace of a CPU from one position to another. Returns the exits that have not been overwritten, each with
+    /// its position.
+    pub fn trace(&self, cpu: u64, from: u64, to: u64) -> Result<Vec<(u64, Record)>, Failure> {
+        let (mut position, mut records) = (from, Vec::new());
+        while position < to {
+            let (start, chunk) = self.trace_chunk(cpu, position)?;
+            if chunk.is_empty() {
+                break;
+            }
+            position = start + chunk.len() as u64;
+            records.extend((start..to).zip(chunk));
+        }
+        Ok(records)
+    }
+
+    /// Reads as much of the trace as one call returns.
+    fn trace_chunk(&self, cpu: u64, position: u64) -> Result<(u64, Vec<Record>), Failure> {
+        let malformed = Failure::Malformed(Call::Trace);
+        if self.abi.minor < Call::Trace.since().minor {
+            return Err(Failure::TooOld(Call::Trace));
+        }
+        let answer = self.ask(Call::Trace, cpu, position)?.ok_or(malformed)?;
+        let (words, _) = answer.r8_to_r15.as_chunks();
+        let count =
+            usize::try_from(answer.rcx).ok().filter(|count| *count <= TRACE_CHUNK).ok_or(malformed)?;
+        if count > 0 && answer.rbx < position {
+            return Err(malformed);
+        }
+        let records: Option<_> = words.iter().take(count).map(|words| Record::from_words(*words)).collect();
+        Ok((answer.rbx, records.ok_or(malformed)?))
+    }
+
     /// Makes a call. Returns its answer, or `None` if Vidar says that an argument is out of range.
     fn ask(&self, call: Call, rbx: u64, rcx: u64) -> Result<Option<Answer>, Failure> {
         let answer = (self.call)(Request { rax: call as u64, rbx, rcx });
@@ -139,6 +179,7 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
             Some(CallStatus::Ok) => Ok(Some(answer)),
             Some(CallStatus::BadArgument) => Ok(None),
             Some(CallStatus::NotPermitted) => Err(Failure::NotPermitted(call)),
+            Some(CallStatus::Off) => Err(Failure::Off(call)),
             Some(CallStatus::UnknownCall) | None => Err(Failure::Malformed(call)),
         }
     }
@@ -175,14 +216,59 @@ mod tests {
                 chunk[..length].copy_from_slice(&rest[..length]);
                 let word =
                     |index: usize| u64::from_le_bytes(chunk[8 * index..8 * index + 8].try_into().unwrap());
-                let r8_to_r11 = [word(0), word(1), word(2), word(3)];
-                Answer { rbx: start, rcx: length as u64, r8_to_r11, ..ok }
+                let r8_to_r15 = [word(0), word(1), word(2), word(3), 0, 0, 0, 0];
+                Answer { rbx: start, rcx: length as u64, r8_to_r15, ..ok }
             }
             Some(Call::Commit) => Answer { rbx: 0xab, rcx: 1, ..ok },
             Some(Call::Crash) => Answer { rax: CallStatus::NotPermitted as u64, ..ok },
+            Some(Call::Trace) if request.rbx == 1 => {
+                let start = request.rcx.clamp(4, 9);
+                let words: Vec<_> = (start..9).take(TRACE_CHUNK).flat_map(|at| exit(at).to_words()).collect();
+                let mut r8_to_r15 = [0; 8];
+                r8_to_r15[..words.len()].copy_from_slice(&words);
+                Answer { rbx: start, rcx: (words.len() / Record::WORDS) as u64, r8_to_r15, ..ok }
+            }
+            Some(Call::Trace) => Answer { rax: CallStatus::Off as u64, ..ok },
             // A call that vidarctl does not make.
             _ => Answer { rax: CallStatus::UnknownCall as u64, ..ok },
         }
+    }
+
+    /// The exit at a position of the trace of CPU 1, of which the first four are overwritten and nine have been.
+    fn exit(position: u64) -> Record {
+        Record { tsc: 100 * position, rip: 7, ticks: 8, kind: ExitKind::Rdmsr, detail: position }
+    }
+
+    #[test]
+    fn the_trace_is_read_between_two_positions() {
+        let vidar = Vidar::find(vidar, None).unwrap();
+        assert_eq!(vidar.trace_end(1), Ok(9));
+        for (from, to, there) in
+            [(0, 9, 4..9), (5, 9, 5..9), (5, 8, 5..8), (0, 3, 4..4), (9, 9, 9..9), (9, 12, 9..9)]
+        {
+            let wanted: Vec<_> = there.map(|at| (at, exit(at))).collect();
+            assert_eq!(vidar.trace(1, from, to), Ok(wanted), "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn a_trace_that_is_not_kept_or_not_known_is_a_failure() {
+        let failure = Vidar::find(vidar, None).unwrap().trace_end(0).err().unwrap();
+        assert_eq!(
+            failure.to_string(),
+            "Vidar keeps no trace of the exits: boot with its option trace=on, which is in GRUB's menu"
+        );
+        let older = |request: Request| match Call::from_raw(request.rax) {
+            Some(Call::Version) => Answer { rcx: 1 << 16 | 2, ..vidar(request) },
+            _ => panic!("version 1.2 does not have this call"),
+        };
+        let failure = Vidar::find(older, None).unwrap().trace_end(1).err().unwrap();
+        assert_eq!(failure, Failure::TooOld(Call::Trace));
+        let wrong = |request: Request| match Call::from_raw(request.rax) {
+            Some(Call::Trace) => Answer { rcx: 3, ..Answer::default() },
+            _ => vidar(request),
+        };
+        assert_eq!(Vidar::find(wrong, None).unwrap().trace_end(1), Err(Failure::Malformed(Call::Trace)));
     }
 
     #[test]

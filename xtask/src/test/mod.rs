@@ -39,6 +39,7 @@ pub mod small;
 mod smp;
 mod startup;
 mod tools;
+pub mod trace;
 mod transparency;
 mod usb;
 mod vidarctl;
@@ -316,6 +317,9 @@ fn jobs<'a>(
     jobs.extend(entry_rules::LANES.map(|lane| {
         let name = entry_rules::NAME;
         one(lane.test(name), lane.folder(name), report, move || entry_rules::run(lane)).needing(lane.needs())
+    }));
+    jobs.extend(trace::SETUPS.map(|setup| {
+        one(setup.test(), setup.folder(), report, move || setup.run(tools)).needing(setup.needs())
     }));
     jobs.extend(doctor::PATIENTS.iter().map(|patient| {
         let folder = Lane::Svm.folder(patient.name);

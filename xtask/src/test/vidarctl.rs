@@ -7,6 +7,9 @@ use super::doctor::Doctor;
 use super::lane::Lane;
 use crate::console::Console;
 
+/// What `vidarctl trace` says, and its exit status, if Vidar was booted without `trace=on`.
+const TRACE_IS_OFF: &str = "vidarctl: Vidar keeps no trace of the exits: boot with its option trace=on, which is in GRUB's menu\n1\n";
+
 /// Checks that `vidarctl` fails without Vidar, and at a wrong command, each with a sentence that says why, and that it calls
 /// the machine one on which Vidar can run.
 pub fn check_bare(console: &mut Console, lane: Lane) -> Result<()> {
@@ -43,6 +46,10 @@ pub fn check(console: &mut Console, extension: &str) -> Result<()> {
     run("status", &|said, release| status(said, release, extension))?;
     run("exits", &|said, _| exits(said))?;
     run("log", &|said, release| log(said, release))?;
+    run("trace 2>&1; echo $?", &|said, _| {
+        ensure!(said == TRACE_IS_OFF, "this does not say how to switch the trace on");
+        Ok(())
+    })?;
     let (doctor, said) = Doctor::ask(console)?;
     let fits = doctor.verdict == "under-vidar" && doctor.status == 0;
     let bad = [doctor.with("problem"), doctor.with("unknown")].concat();

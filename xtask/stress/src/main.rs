@@ -1,8 +1,9 @@
 //! Puts load on a guest with several CPUs: page faults and TLB shootdowns, processes, timers, wake-ups from one CPU to another,
 //! and a disk if there is one. All results are checked, and the steps are counted.
 //!
-//! `stress SECONDS [DISK]`
+//! `stress SECONDS [DISK]`, or `stress cpuid COUNT CPU`, which only executes CPUID so many times
 
+mod cpuid;
 mod disk;
 mod load;
 mod run;
@@ -23,13 +24,22 @@ const ON_EACH: [(&str, Work); 4] =
     [("maps", load::map), ("moves", load::migrate), ("sleeps", load::sleep), ("wakes", load::wake)];
 
 fn main() -> ExitCode {
-    let mut arguments = env::args().skip(1);
-    let seconds = arguments.next().and_then(|text| text.parse().ok());
-    let Some(seconds) = seconds else {
-        eprintln!("usage: stress SECONDS [DISK]");
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let words: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let number = |word: &str| word.parse().ok();
+    let result = match words[..] {
+        ["cpuid", count, cpu] => {
+            count.parse().ok().zip(number(cpu)).map(|(count, cpu)| cpuid::execute(count, cpu as usize))
+        }
+        [seconds, ref disk @ ..] if disk.len() <= 1 => number(seconds)
+            .map(|seconds| run(Duration::from_secs(seconds), disk.first().map(|disk| (*disk).to_owned()))),
+        _ => None,
+    };
+    let Some(result) = result else {
+        eprintln!("usage: stress SECONDS [DISK], or stress cpuid COUNT CPU");
         return ExitCode::from(2);
     };
-    match run(Duration::from_secs(seconds), arguments.next()) {
+    match result {
         Ok(counts) => {
             println!("stress: {counts}");
             ExitCode::SUCCESS

@@ -6,7 +6,6 @@
 //! | [`exit`] | The reasons for exits, the same for both vendors. |
 //! | [`observer`] | The seam to what watches the guest. |
 //! | [`check`] | Asks the rules for entering the guest: after a failure, and before each entry with `check=on`. |
-//! | [`check`] | Asks the rules for entering the guest before each entry. |
 //! | [`tracer`] | Writes the trace: a record for each exit. |
 //! | [`outcome`] | How the guest goes on after an exit. |
 //! | [`vcpu`] | The seam between vendors: what a virtual CPU can do. |
