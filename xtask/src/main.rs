@@ -155,6 +155,9 @@ enum Task {
         /// Only draw the picture of the exits over the time of a boot
         #[arg(long)]
         picture: bool,
+        /// Only draw the trace of a boot's last exits
+        #[arg(long, conflicts_with_all = ["picture", "exits"])]
+        trace: bool,
         /// Only measure the round trips of CPUID and of a hypercall, in the tiny guest
         #[arg(long, conflicts_with = "picture")]
         exits: bool,
@@ -341,6 +344,7 @@ fn perform(task: Task) -> Result<bool> {
         }
         Task::Bench { picture: true, .. } => bench::picture()?,
         Task::Bench { exits: true, .. } => return bench::exits(),
+        Task::Bench { trace: true, .. } => bench::trace()?,
         Task::Bench { .. } => return bench::run(),
         Task::Tidy => tidy::run()?,
         Task::Robust { filter, inputs } => checks::robust::run(inputs, filter.as_deref())?,

@@ -7,6 +7,7 @@ mod price;
 mod probe;
 mod smp;
 mod table;
+mod timeline;
 mod trace;
 
 use std::fs;
@@ -14,6 +15,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
+use self::probe::Side;
 use self::table::{Row, Table};
 use crate::test::Tools;
 use crate::test::lane::Lane;
@@ -32,6 +34,9 @@ struct Goals {
     /// A boot's instructions relative to bare.
     boot: (f64, f64),
 }
+
+/// How many instructions of a round trip the trace may take, and how many it should take at most.
+const TRACE: (f64, f64) = (30.0, 20.0);
 
 impl Goals {
     /// Returns the goals of a lane. On a CPU with nrip_save, as most have it, the round trips of AMD-V have the goals
@@ -75,7 +80,7 @@ pub fn run() -> Result<bool> {
                 move || {
                     Ok((
                         linux::measure(lane, under_vidar, tools)?,
-                        probe::measure(lane, under_vidar, 1, tools)?,
+                        probe::measure(lane, if under_vidar { Side::Vidar } else { Side::Bare }, 1, tools)?,
                     ))
                 }
             };
@@ -87,16 +92,21 @@ pub fn run() -> Result<bool> {
         });
         let ((bare, bare_probe), (vidar, vidar_probe)) = (bare?, vidar?);
         let mut table = table(&Goals::of(lane), &bare, &vidar, &bare_probe, &vidar_probe, image)?;
+        traced_rounds(&mut table, lane, "", &vidar_probe, &tools)?;
         if lane == Lane::Svm {
-            let [bare, vidar] = [false, true].map(|side| probe::measure(Lane::SvmNextRip, side, 1, &tools));
+            let [bare, vidar] =
+                [Side::Bare, Side::Vidar].map(|side| probe::measure(Lane::SvmNextRip, side, 1, &tools));
             let (goals, on) = (Goals::of(Lane::SvmNextRip), ", with nrip_save (in Bochs)");
-            rounds(&mut table, &goals, on, &bare?, &vidar?)?;
+            let vidar = vidar?;
+            rounds(&mut table, &goals, on, &bare?, &vidar)?;
+            traced_rounds(&mut table, Lane::SvmNextRip, on, &vidar, &tools)?;
             price::rows(&mut table, Lane::SvmNextRip, goals.hypercall, on, &tools)?;
         } else {
             price::rows(&mut table, lane, Goals::of(lane).hypercall, "", &tools)?;
         }
         // Without `cpu-startup=emulated`, in Bochs as well, Vidar does not intercept the local APICs here.
-        let [two_bare, two_vidar] = [false, true].map(|side| probe::measure(lane, side, 2, &tools));
+        let [two_bare, two_vidar] =
+            [Side::Bare, Side::Vidar].map(|side| probe::measure(lane, side, 2, &tools));
         table.add(timer("2 CPUs: timer interrupt, how many came", &two_bare?, &two_vidar?)?);
         cpus(&mut table, lane, &tools)?;
         println!("{} in {}:\n\n{table}", lane.extension(), lane.machine().name());
@@ -105,7 +115,15 @@ pub fn run() -> Result<bool> {
         boots.push(traced(lane, &bare, &vidar, &tools)?);
     }
     draw(&boots)?;
+    draw_timeline(&tools)?;
     Ok(holds)
+}
+
+/// Draws the trace of a boot.
+pub fn trace() -> Result<()> {
+    setup::missing()?;
+    build::all()?;
+    draw_timeline(&Tools::new())
 }
 
 /// Measures the round trips of CPUID and of a hypercall and prints them as Markdown. Returns false if a limit is
@@ -116,8 +134,10 @@ pub fn exits() -> Result<bool> {
     let tools = Tools::new();
     let mut table = Table::default();
     for lane in [Lane::Svm, Lane::SvmNextRip, Lane::Vmx] {
-        let [bare, vidar] = [false, true].map(|side| probe::measure(lane, side, 1, &tools));
-        rounds(&mut table, &Goals::of(lane), &format!(" ({})", lane.name()), &bare?, &vidar?)?;
+        let [bare, vidar] = [Side::Bare, Side::Vidar].map(|side| probe::measure(lane, side, 1, &tools));
+        let (on, vidar) = (format!(" ({})", lane.name()), vidar?);
+        rounds(&mut table, &Goals::of(lane), &on, &bare?, &vidar)?;
+        traced_rounds(&mut table, lane, &on, &vidar, &tools)?;
     }
     println!("{table}");
     Ok(table.holds())
@@ -149,6 +169,15 @@ fn draw(boots: &[plot::Boot]) -> Result<()> {
     let picture = paths::root().join("xtask/pictures/exits.svg");
     fs::write(&picture, plot::draw(boots)?).with_context(|| format!("cannot write {}", picture.display()))?;
     println!("The exits over time are drawn in {}.", picture.display());
+    Ok(())
+}
+
+/// Draws the trace of a boot.
+fn draw_timeline(tools: &Tools) -> Result<()> {
+    let picture = paths::root().join("xtask/pictures/trace.svg");
+    fs::write(&picture, timeline::picture(tools)?)
+        .with_context(|| format!("cannot write {}", picture.display()))?;
+    println!("The exits of a trace are drawn in {}.", picture.display());
     Ok(())
 }
 
@@ -276,6 +305,35 @@ fn rounds(
             must,
             aim,
         ));
+    }
+    Ok(())
+}
+
+/// Adds the rows of the round trips with `trace=on`, which are compared with those without, as `plain` has them. `on` is
+/// added to the name of each instruction.
+fn traced_rounds(
+    table: &mut Table,
+    lane: Lane,
+    on: &str,
+    plain: &probe::Answers,
+    tools: &Tools,
+) -> Result<()> {
+    let traced = probe::measure(lane, Side::Traced, 1, tools)?;
+    for (what, key) in [("CPUID", "cpuid"), (Goals::of(lane).hypercall, "vmcall")] {
+        let (Some(plain), Some(traced)) = (plain.round(key), traced.round(key)) else {
+            anyhow::bail!("the probe did not measure {key}")
+        };
+        let more = traced.mean - plain.mean;
+        let shown = format!("{traced}, {more:.1} more");
+        let what = format!("{what}{on} with `trace=on`, instructions (min / mean)");
+        // The tracer is made for CPUID, which is by far the most frequent exit.
+        let (must, aim) = TRACE;
+        let is_frequent = key == "cpuid";
+        table.add(if is_frequent {
+            Row::at_most(what, "", more, &shown, must, aim)
+        } else {
+            Row::plain(what, &shown)
+        });
     }
     Ok(())
 }

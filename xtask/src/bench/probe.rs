@@ -42,16 +42,31 @@ pub fn cpu(lane: Lane) -> Option<&'static str> {
     lane.cpu().or((lane == Lane::Vmx).then_some(CPU))
 }
 
+/// The machine on which the probe measures.
+#[derive(Debug, Clone, Copy)]
+pub enum Side {
+    /// Without Vidar.
+    Bare,
+    /// Under Vidar.
+    Vidar,
+    /// Under Vidar, which keeps a trace of the exits.
+    Traced,
+}
+
 /// Boots the probe on a machine with `cpus` CPUs, of which it uses one, and returns its measurements.
-pub fn measure(lane: Lane, under_vidar: bool, cpus: u32, tools: &Tools) -> Result<Answers> {
-    let (side, entry) = if under_vidar { ("vidar", GUEST.to_owned()) } else { ("bare", grub::bare(GUEST)) };
+pub fn measure(lane: Lane, side: Side, cpus: u32, tools: &Tools) -> Result<Answers> {
+    let (side, entry, options) = match side {
+        Side::Bare => ("bare", grub::bare(GUEST), ""),
+        Side::Vidar => ("vidar", GUEST.to_owned(), ""),
+        Side::Traced => ("traced", GUEST.to_owned(), "trace=on"),
+    };
     let small = Small {
         name: lane.folder(&format!("bench-probe-{side}-{cpus}")),
         cpus,
         lane,
         kernel: tools.probe()?.to_vec(),
         cmdline: "probe=bench".to_owned(),
-        menu: Menu { default: Some(entry), ..Menu::default() },
+        menu: Menu { default: Some(entry), options: options.to_owned(), ..Menu::default() },
         memory: 256,
         cpu: cpu(lane),
         ..Small::default()
