@@ -284,6 +284,23 @@ fn a_watchpoint_that_another_cpu_hits_meanwhile_is_told_after_the_first() {
 }
 
 #[test]
+fn a_cpu_that_is_too_slow_to_leave_is_stopped_again() {
+    let bench = Bench::with_cpus(2);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.slots[1].lock().run = Run::Stopped;
+    bench.connect();
+    bench.wire.ask("vCont;c");
+    cpu.join().unwrap();
+    assert_eq!(bench.slots[1].lock().run, Run::Released, "the other CPU has not looked yet");
+    let cpu = bench.stop(0, 0x14, Some(Reason::Software));
+    bench.wire.hear("$T05thread:01;swbreak:;#");
+    bench.wire.ask("qfThreadInfo");
+    assert!(bench.wire.hear("#").ends_with("$m01,02"));
+    bench.wire.ask("D");
+    cpu.join().unwrap();
+}
+
+#[test]
 fn noise_and_spoiled_packets_neither_end_the_conversation_nor_keep_the_guest_stopped() {
     let bench = Bench::with_cpus(1);
     bench.wire.type_raw(b"\xff\x00~");

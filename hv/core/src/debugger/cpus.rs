@@ -101,6 +101,16 @@ impl Cpus {
         self.0.iter().all(|slot| slot.lock().run != Run::Running)
     }
 
+    /// Stops the CPUs again that gdb has released and that have not left yet.
+    pub fn stop_released(&self) {
+        for slot in self.0 {
+            let mut slot = slot.lock();
+            if matches!(slot.run, Run::Released | Run::Stepped) {
+                slot.run = Run::Stopped;
+            }
+        }
+    }
+
     /// Returns the numbers of the CPUs that are stopped.
     pub fn stopped(&self) -> impl Iterator<Item = usize> {
         self.0

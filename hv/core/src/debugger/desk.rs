@@ -140,7 +140,9 @@ impl Desk {
                 self.serve(&mut session);
             }
             let mut slot = slot.lock();
-            if matches!(slot.run, Run::Released | Run::Stepped) {
+            // While all CPUs are to stop, this one stays, even if gdb has released it before: it was too slow to leave.
+            let halts = self.halts();
+            if !halts && matches!(slot.run, Run::Released | Run::Stepped) {
                 if slot.reason.is_some() {
                     // gdb has not been told of this yet.
                     slot.run = Run::Stopped;
@@ -153,7 +155,7 @@ impl Desk {
                 return Resumed { registers: slot.registers, steps };
             }
             // Another CPU has called this one, and gdb has gone on before it came.
-            if !self.halts() && slot.run == Run::Stopped {
+            if !halts && slot.run == Run::Stopped {
                 slot.run = Run::Released;
             }
             drop(slot);
@@ -161,10 +163,11 @@ impl Desk {
         }
     }
 
-    /// Has all CPUs stop, and calls those that run the guest.
+    /// Has all CPUs stop, and calls those that run the guest, or may be about to.
     fn halt_all(&self) {
         self.halts.store(true, Ordering::SeqCst);
-        let runs = |slot: &Mutex<Slot>| slot.lock().run == Run::Running;
+        let runs =
+            |slot: &Mutex<Slot>| matches!(slot.lock().run, Run::Running | Run::Released | Run::Stepped);
         let running = self.slots.iter().enumerate().filter(|(_, slot)| runs(slot));
         running.for_each(|(index, _)| self.line.call(index));
     }
@@ -172,6 +175,7 @@ impl Desk {
     /// Talks to gdb until the guest goes on.
     fn serve(&self, session: &mut Session<Sender>) {
         self.line.take_over();
+        session.guest.cpus.stop_released();
         for _ in 0..PATIENCE {
             if session.guest.cpus.all_stopped() {
                 break;
