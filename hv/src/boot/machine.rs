@@ -106,7 +106,7 @@ pub fn make<E: Extension>(
     };
     let before = frames.available();
     let shared = cpus.all.len() > 1;
-    let memory = GuestMemory::new(frames, extension.largest_page(), identity, ram, shared)
+    let memory = GuestMemory::new(frames, extension.largest_page(), identity, ram.clone(), shared)
         .map_err(|_| Refusal::TooMuchMemory)?;
     let physical_address_bits = cpuid::physical_address_bits() - encryption.narrower;
     let reader = reader(plan, memory.identity(), memory.decoy(), physical_address_bits);
@@ -132,6 +132,7 @@ pub fn make<E: Extension>(
         landing: cpus.landing.as_ref().map(|_| landing::WINDOW),
         watched,
         efer_allowed: extension.efer_allowed(),
+        ram,
         physical_address_bits,
         memory: Mutex::new(memory),
         touch_reported: AtomicBool::new(false),

@@ -2,9 +2,14 @@
 
 #![expect(unsafe_code, reason = "the state of this CPU is shown to the one that writes the report")]
 
+use core::{fmt, iter};
+
+use vidar_core::kernel::Kernel;
+use vidar_core::report::names::{Names, Room, Sink};
 use vidar_core::report::others::{Others, RUN_ON};
 use vidar_core::report::state::Full;
 use vidar_core::vmm::check;
+use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::machine::{Machine, RUNS_VIDAR};
 use vidar_core::vmm::outcome::Stop;
@@ -46,7 +51,8 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
     console::take_back_for_report();
     let index = percpu.index;
     log::error!("the guest has stopped on CPU {index}: {what}\n  {exit:x?}");
-    let others = report_others(machine.host.cpus, index);
+    let cpus = machine.host.cpus;
+    report_others(cpus, index);
     log::error!("the state of CPU {index}:\n{}", Full(&snapshot));
     if let Exit::EntryFailed { code, .. } = *exit {
         check::explain(vcpu, code, &mut |text| log::error!("{text}"));
@@ -54,21 +60,52 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
     if machine.runs_vidar(&vcpu.controls()) {
         log::error!("{RUNS_VIDAR}");
     }
-    if others {
+    let at = snapshot.state.rip;
+    let found = || stopped::states(cpus, index);
+    match kernel(machine, iter::once(&snapshot.state).chain(found().map(|(_, state)| state))) {
+        Some(kernel) => {
+            let names = Names { kernel: &kernel, memory: machine.guest };
+            names.write(&mut Report, (index, &snapshot.state), found(), Room::on(console::rows()));
+            log::error!("CPU {index} stopped at {}: {what}", names.place(at));
+        }
         // A screen may not show the first line any more.
-        log::error!("CPU {index} stopped at {:#x}: {what}", snapshot.state.rip);
+        None if cpus.len() > 1 => log::error!("CPU {index} stopped at {at:#x}: {what}"),
+        None => {}
     }
     ending::end(who)
 }
 
-/// Reports what is known of the other CPUs of `cpus`, and returns true, if there are any. This CPU has the number `own`.
-fn report_others(cpus: &[&PerCpu], own: u32) -> bool {
-    let others = cpus.len() > 1;
-    if others && stop::reaches_others() {
+/// The log, as the report on a kernel writes to it.
+struct Report;
+
+impl Sink for Report {
+    fn write(&mut self, record: fmt::Arguments<'_>) {
+        log::error!("{record}");
+    }
+
+    fn show(&mut self, on_screen: bool) {
+        console::show_on_screen(on_screen);
+    }
+}
+
+/// Returns the Linux that runs on a CPU in one of these states. Only the first two are asked, since each answer may take a
+/// search through all of the guest's memory.
+fn kernel<'a, V: Vcpu, T>(
+    machine: &Machine<V, T>,
+    states: impl Iterator<Item = &'a CpuState>,
+) -> Option<Kernel> {
+    states.take(2).find_map(|state| Kernel::find_running(machine.guest, &machine.ram, &state.controls))
+}
+
+/// Reports what is known of the other CPUs of `cpus`. This CPU has the number `own`.
+fn report_others(cpus: &[&PerCpu], own: u32) {
+    if cpus.len() == 1 {
+        return;
+    }
+    if stop::reaches_others() {
         stopped::wait(cpus, own);
         log::error!("{}", Others(stopped::others(cpus, own)));
-    } else if others {
+    } else {
         log::error!("{RUN_ON}");
     }
-    others
 }

@@ -3,8 +3,11 @@
 #![expect(unsafe_code, reason = "states on the stacks of other CPUs are read")]
 
 use vidar_core::report::others::Found;
+use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::crash::Snapshot;
 use vidar_core::vmm::percpu::PerCpu;
+
+use crate::arch::stop;
 
 /// How many times the other CPUs are looked at before one that has not answered counts as silent. An answer takes an exit,
 /// which is some microseconds.
@@ -46,5 +49,15 @@ pub fn others<'a>(cpus: &'a [&PerCpu], own: u32) -> impl Iterator<Item = (u32, F
             None => Found::Silent,
         };
         (cpu.index, found)
+    })
+}
+
+/// Returns the states of those of `cpus` that have stopped, but for the one with the number `own`, if this CPU has stopped
+/// them.
+pub fn states<'a>(cpus: &'a [&PerCpu], own: u32) -> impl Iterator<Item = (u32, &'a CpuState)> + Clone {
+    let reached = stop::reaches_others();
+    others(cpus, own).filter(move |_| reached).filter_map(|(cpu, found)| match found {
+        Found::Stopped(snapshot) => Some((cpu, &snapshot.state)),
+        Found::Waits | Found::Silent => None,
     })
 }

@@ -8,7 +8,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use spin::Mutex;
 use vidar_core::console::framebuffer::{Format, FramebufferGrid};
 use vidar_core::console::ring::Ring;
-use vidar_core::console::screen::Teletype;
+use vidar_core::console::screen::{Grid, Teletype};
 use vidar_core::console::serial::Unusable;
 use vidar_core::console::wrap::Wrapped;
 use vidar_core::mem::addr::Hva;
@@ -74,6 +74,14 @@ impl Writer {
         }
     }
 
+    /// Returns the number of rows.
+    fn rows(&mut self) -> usize {
+        match self {
+            Self::Text(screen) => screen.grid().rows(),
+            Self::Graphics(screen) => screen.grid().rows(),
+        }
+    }
+
     /// Returns the column and the row of the cursor.
     fn cursor(&self) -> (u8, u8) {
         match self {
@@ -93,6 +101,8 @@ struct Consoles {
     silent: bool,
     /// True while a report is written, whose long lines are broken.
     wraps: bool,
+    /// True while the screen does not show what is logged.
+    hides: bool,
 }
 
 /// The ring and the consoles of the whole machine.
@@ -103,6 +113,7 @@ static CONSOLES: Mutex<Consoles> = Mutex::new(Consoles {
     screen: None,
     silent: false,
     wraps: false,
+    hides: false,
 });
 
 impl Write for Consoles {
@@ -112,7 +123,7 @@ impl Write for Consoles {
             if let Some(serial) = &mut self.serial {
                 serial.write(text.as_bytes());
             }
-            if let Some(screen) = &mut self.screen {
+            if let Some(screen) = self.screen.as_mut().filter(|_| !self.hides) {
                 screen.write(text.as_bytes());
             }
         }
@@ -243,6 +254,16 @@ pub fn take_back() {
 pub fn take_back_for_report() {
     take_back();
     CONSOLES.lock().wraps = true;
+}
+
+/// Returns the number of rows on the screen, or 0 if there is no screen.
+pub fn rows() -> usize {
+    CONSOLES.lock().screen.as_mut().map_or(0, Writer::rows)
+}
+
+/// Decides if the screen shows what is logged from now on. The serial line and the ring always get it.
+pub fn show_on_screen(show: bool) {
+    CONSOLES.lock().hides = !show;
 }
 
 /// Waits until the serial line has sent all that was logged.

@@ -4,6 +4,7 @@
 mod acpi;
 mod added_cpu;
 mod boots;
+mod crash;
 mod devices;
 mod distribution;
 mod doctor;
@@ -295,6 +296,11 @@ fn jobs<'a>(
     jobs.extend([true, false].map(|under_vidar| {
         let all = move || devices::all(Lane::Svm, under_vidar, tools, report);
         Job::new(devices::names(Lane::Svm, under_vidar), all)
+    }));
+    jobs.extend(Lane::ALL.into_iter().flat_map(|lane| {
+        crash::TESTS.map(|(name, check)| {
+            one(lane.test(name), lane.folder(name), report, move || crash::run(name, check, lane, tools))
+        })
     }));
     jobs.extend(Lane::ALL.into_iter().flat_map(|lane| short(lane, tools, report)));
     jobs.extend(

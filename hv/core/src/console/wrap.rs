@@ -32,6 +32,11 @@ impl<W: Write> Wrapped<W> {
         Self { out, column: 0, spaces: 0, word: [0; LONGEST_WORD], length: 0 }
     }
 
+    /// Returns what the text was passed on to.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
     fn add(&mut self, character: char) -> fmt::Result {
         let mut bytes = [0; 4];
         let bytes = character.encode_utf8(&mut bytes).as_bytes();

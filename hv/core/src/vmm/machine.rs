@@ -13,6 +13,7 @@ use super::percpu::PerCpu;
 use super::update::LoadMicrocode;
 use super::vcpu::Vcpu;
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
+use crate::mem::ranges::RangeSet;
 use crate::mem::walk::ReadGuest;
 use crate::policy::control::Controls;
 use crate::policy::cpuid::Policy;
@@ -69,6 +70,8 @@ pub struct Machine<V: Vcpu, T> {
     pub watched: Option<Gpa>,
     /// Bits of EFER that the guest may set, LMA aside. Only writes that exit are checked against it.
     pub efer_allowed: u64,
+    /// The guest's RAM, as it was told at its start.
+    pub ram: RangeSet,
     /// The width of a physical address in bits.
     pub physical_address_bits: u32,
     /// The second stage. Its lock is taken only when a page is mapped or an MTRR changes.

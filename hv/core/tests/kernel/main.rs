@@ -9,6 +9,7 @@ mod kernel_image;
 mod log;
 mod modules;
 mod recorded;
+mod report;
 mod symbols;
 
 use vidar_core::kernel::Kernel;

@@ -175,6 +175,7 @@ impl Bench {
             landing: (startup == Startup::Landing).then_some(LANDING),
             watched,
             efer_allowed: EFER_ALLOWED,
+            ram: RangeSet::new(),
             physical_address_bits: PHYSICAL_ADDRESS_BITS,
             memory: Mutex::new(memory),
             touch_reported: AtomicBool::new(false),

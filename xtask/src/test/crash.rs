@@ -1,0 +1,150 @@
+//! Ends a Linux in ways that lead to a crash report, and compares what Vidar reads from the dead kernel with what that kernel
+//! said of itself.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::lane::Lane;
+use super::{Tools, test_dir};
+use crate::console::{ANSWER, BOOT, Console, PROMPT, TALK};
+use crate::grub::Menu;
+use crate::iso::{self, Recipe};
+use crate::machine::{RunningMachine, Spec};
+use crate::manifest::{self, Guest};
+
+type Check = fn(Lane, &Path, &Tools) -> Result<()>;
+
+/// The table of tests.
+pub const TESTS: [(&str, Check); 2] = [("crash/panic", panic), ("crash/on-demand", on_demand)];
+
+/// The longest line of a report.
+const LONGEST_LINE: usize = 79;
+
+/// The last line of a report, whichever CPUs it is about.
+const HALTED: &str = " is halted (on-crash=halt)\r\n";
+
+/// Runs a test in a folder of its own.
+pub fn run(name: &str, check: Check, lane: Lane, tools: &Tools) -> Result<()> {
+    check(lane, &test_dir(&lane.folder(name))?, tools)
+}
+
+/// Boots the first guest of the manifest, with more words on its command line, to its shell.
+fn boot(lane: Lane, more: &str, cpus: u32, dir: &Path, tools: &Tools) -> Result<(RunningMachine, Console)> {
+    let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+    let guest = Guest { cmdline: format!("{} {more}", guest.cmdline), ..guest };
+    let menu =
+        Menu { default: Some(guest.name.clone()), options: "on-crash=halt".to_owned(), ..Menu::default() };
+    let iso = dir.join("vidar.iso");
+    let hypervisor = Some(tools.hypervisor.clone());
+    iso::make(
+        &Recipe { guests: vec![guest], menu, hypervisor, vidarctl: Some(tools.vidarctl.clone()) },
+        &iso,
+    )?;
+    let spec = Spec { dir: dir.to_path_buf(), iso, cpus: NonZeroU32::new(cpus), ..Spec::default() };
+    let running = lane.machine().start(&spec)?;
+    let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
+    console.expect("Linux version", BOOT)?;
+    console.expect(PROMPT, BOOT)?;
+    Ok((running, console))
+}
+
+/// Reads the report up to its last line, and checks that no line is too long.
+fn report(console: &mut Console) -> Result<String> {
+    let report = console.expect(HALTED, ANSWER)?.replace("\r\n", "\n");
+    let too_long = report.lines().find(|line| line.len() > LONGEST_LINE);
+    ensure!(too_long.is_none(), "a line of the report is too long: {too_long:?}");
+    Ok(report)
+}
+
+/// Linux panics and then resets the machine by a triple fault. Vidar names the functions that have led to it, and from the
+/// panic outwards these are the ones that the kernel itself has printed.
+fn panic(lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
+    let (_running, mut console) = boot(lane, "panic=1 reboot=t", 1, dir, tools)?;
+    console.run(TALK)?;
+    console.type_line("echo c > /proc/sysrq-trigger")?;
+    console.expect("Kernel panic - not syncing: sysrq triggered crash", ANSWER)?;
+    let said = console.expect("the guest has stopped on CPU 0: triple fault", ANSWER)?;
+    let printed = outwards_from_panic(said.lines().filter_map(printed_function));
+    ensure!(printed.len() > 3, "the kernel has printed no call chain: {said}");
+    let report = report(&mut console)?;
+    ensure!(
+        report.contains("Kernel panic - not syncing: sysrq triggered crash"),
+        "the log is missing: {report}"
+    );
+    let chain = report.split_once("functions of CPU 0, the innermost first:\n").context("no chain")?.1;
+    let functions: Vec<_> = chain.lines().map_while(reported_function).collect();
+    let innermost = functions.first().context("the chain is empty")?;
+    ensure!(innermost.starts_with("native_machine_emergency_restart+"), "the chain begins with {innermost}");
+    let reported = outwards_from_panic(functions.into_iter());
+    ensure!(reported == printed, "Vidar says {reported:?}, and the kernel said {printed:?}");
+    Ok(())
+}
+
+/// Returns the function in a line of a call chain that Linux has printed, if it is sure of it.
+fn printed_function(line: &str) -> Option<&str> {
+    let (_, text) = line.split_once("] ")?;
+    let (function, size) = text.trim().rsplit_once('/')?;
+    (size.starts_with("0x") && function.contains("+0x") && !function.contains(' ')).then_some(function)
+}
+
+/// Returns the function in a line of a call chain that Vidar has written.
+fn reported_function(line: &str) -> Option<&str> {
+    let (address, function) = line.strip_prefix("  ")?.split_once(' ')?;
+    (address.len() == 16 && function.contains("+0x")).then(|| function.trim_end_matches(" (interrupted)"))
+}
+
+/// Returns the functions of a chain from the caller of `panic` on. The place in `panic` differs, since the chain was printed
+/// before the panic went on.
+fn outwards_from_panic<'a>(functions: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    functions.skip_while(|function| !function.starts_with("panic+")).skip(1).collect()
+}
+
+/// `vidarctl crash` asks before it ends a Linux of which another CPU is busy in the kernel. The report has the state of both
+/// where Vidar can stop the other one.
+fn on_demand(lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
+    let (_running, mut console) = boot(lane, "", 2, dir, tools)?;
+    let refused = console.run("echo no | vidarctl crash 2>&1 || true")?;
+    ensure!(refused.contains("Type yes to go on") && refused.contains("nothing was done"), "{refused}");
+    console.run("(taskset 2 cat /dev/urandom > /dev/null &)")?;
+    console.type_line("taskset 1 vidarctl crash --yes")?;
+    console.expect("the guest has stopped on CPU 0: a program in the guest has asked", ANSWER)?;
+    let report = report(&mut console)?;
+    let says = |words: &str| {
+        ensure!(report.contains(words), "{words:?} is not in the report: {report}");
+        Ok(())
+    };
+    says("functions of CPU 0, the innermost first:\n  0000")?;
+    says("\n  (user mode)\n")?;
+    says("the last lines of the log of Linux ")?;
+    if lane == Lane::Vmx {
+        says("the other CPUs, which this one has stopped:\n  CPU 1 rip ")?;
+        says("functions of CPU 1, the innermost first:\n  ffff")?;
+        says(" ksys_read+0x")?;
+    } else {
+        says("the other CPUs run on, since")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_found_in_the_lines_of_both() {
+        let linux = "[    4.063411]  sysrq_handle_crash+0x16/0x20";
+        assert_eq!(printed_function(linux), Some("sysrq_handle_crash+0x16"));
+        for line in
+            ["[    4.063411]  ? _printk+0x58/0x6f", "[    4.063411] Call Trace:", "[    4.1]  <TASK>", ""]
+        {
+            assert_eq!(printed_function(line), None, "{line}");
+        }
+        assert_eq!(reported_function("  ffffffff818f2a04 panic+0x2e9"), Some("panic+0x2e9"));
+        assert_eq!(reported_function("  ffffffff818f2a04 leaf+0x4 (interrupted)"), Some("leaf+0x4"));
+        assert_eq!(reported_function("  (user mode)"), None);
+        let chain = ["emergency_restart+0xa", "panic+0x1", "a+0x1", "b+0x2"];
+        assert_eq!(outwards_from_panic(chain.into_iter()), ["a+0x1", "b+0x2"]);
+    }
+}
