@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::paths::{self, BARE_TARGET, GUEST_TARGET};
+use crate::strip::strip;
 use crate::{prefixes, source};
 
 /// The programs for the ISO.
@@ -22,7 +23,23 @@ pub struct Programs {
 /// Builds the hypervisor and the guest's tool.
 pub fn all() -> Result<Programs> {
     product(&["-p", "hv", "--bin", "vidar-hv"], BARE_TARGET)?;
+    strip_image()?;
     Ok(Programs { hypervisor: paths::hypervisor(), vidarctl: vidarctl()? })
+}
+
+/// Makes the image that GRUB loads out of the one that the linker has written. In a tree of emulators both are there already.
+fn strip_image() -> Result<()> {
+    if paths::suite().is_some() {
+        return Ok(());
+    }
+    let (from, to) = (paths::image_with_symbols(), paths::hypervisor());
+    let image = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
+    let stripped = strip(&image)?;
+    // A machine may be reading the file.
+    if fs::read(&to).is_ok_and(|present| present == stripped) {
+        return Ok(());
+    }
+    fs::write(&to, stripped).with_context(|| format!("cannot write {}", to.display()))
 }
 
 /// Builds the guest's tool.

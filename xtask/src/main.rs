@@ -32,6 +32,8 @@ mod run;
 mod setup;
 mod source;
 mod symbols;
+mod strip;
+mod symbolize;
 mod terminal;
 mod test;
 mod tidy;
@@ -147,6 +149,14 @@ enum Task {
         /// Put guests with several CPUs under load for S seconds, by their own clock
         #[arg(long, value_name = "S", default_value_t = 10)]
         load: u64,
+    },
+    /// Name the functions and lines in a report of Vidar's about itself, such as a panic's
+    ///
+    /// It prints the report again, with a line for each function after each address. The report names the build that it is of,
+    /// and must be of the one that was built last.
+    Symbolize {
+        /// The file with the report; without it, paste the report and press Ctrl-D
+        file: Option<PathBuf>,
     },
     /// Measure what Vidar costs, bare and under Vidar, and print the table
     ///
@@ -342,6 +352,7 @@ fn perform(task: Task) -> Result<bool> {
             }
             test::list(filter.as_deref(), extent);
         }
+        Task::Symbolize { file } => symbolize::run(file.as_deref())?,
         Task::Bench { picture: true, .. } => bench::picture()?,
         Task::Bench { exits: true, .. } => return bench::exits(),
         Task::Bench { trace: true, .. } => bench::trace()?,

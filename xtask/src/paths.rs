@@ -79,6 +79,11 @@ pub fn dist() -> PathBuf {
 
 /// The path of the hypervisor, once it is built.
 pub fn hypervisor() -> PathBuf {
+    target().join(BARE_TARGET).join("release/vidar.elf")
+}
+
+/// The path of the hypervisor as the linker writes it, with debug information.
+pub fn image_with_symbols() -> PathBuf {
     target().join(BARE_TARGET).join("release/vidar-hv")
 }
 

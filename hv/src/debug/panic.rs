@@ -7,7 +7,7 @@ use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::version::RELEASE;
+use super::version::{RELEASE, build_id};
 use super::{ending, log as console};
 use crate::arch::instructions::halt_forever;
 use crate::arch::{percpu, stop};
@@ -28,8 +28,9 @@ pub fn report(info: &PanicInfo<'_>) -> ! {
     let (file, line) = info.location().map_or(("?", 0), |location| (location.file(), location.line()));
     let index = percpu::current().map_or(0, |cpu| cpu.index);
     log::error!(
-        "Vidar panicked: {}\n  at {file}:{line}, on CPU {index}, in Vidar {RELEASE}\n  report this with what follows",
-        info.message()
+        "Vidar panicked: {}\n  at {file}:{line}, on CPU {index}, in Vidar {RELEASE},\n  build {:016x}; report this with what follows",
+        info.message(),
+        build_id()
     );
     backtrace();
     ending::end(who)

@@ -12,7 +12,8 @@ use super::small::{BootedGuest, GUEST, Small};
 use crate::console::{ANSWER, BOOT};
 use crate::grub::{self, Menu};
 use crate::machine::debugger::{Debugger, Register};
-use crate::probe_image;
+use crate::symbolize::symbolize;
+use crate::{paths, probe_image};
 
 /// A test with a machine of its own.
 #[derive(Debug)]
@@ -121,26 +122,34 @@ fn reported(booted: &mut BootedGuest) -> Result<()> {
     Ok(())
 }
 
-/// Makes Vidar jump to an address without code, right before the guest's first instruction.
-fn panics(small: Small, options: &str, tools: &Tools) -> Result<(BootedGuest, Debugger)> {
+/// Makes Vidar jump to an address without code, right before the guest's first instruction. Returns the report up to the
+/// build ID as well.
+fn panics(small: Small, options: &str, tools: &Tools) -> Result<(BootedGuest, Debugger, String)> {
     let mut booted = Small { waits_for_debugger: true, menu: menu(options), ..small }.boot(tools)?;
     let mut debugger = booted.running.debugger(BOOT)?;
     debugger.run_to(address(tools, "vidar_svm_enter")?)?;
     debugger.set(Register::Rip, 0)?;
     debugger.go_on()?;
     booted.console.expect("Vidar panicked: exception 14 ", ANSWER)?;
-    booted.console.expect("report this with what follows", ANSWER)?;
-    Ok((booted, debugger))
+    let report = booted.console.expect("; report this with what follows", ANSWER)?;
+    Ok((booted, debugger, report))
 }
 
+/// The report of a panic names its build, and `cargo xtask symbolize` finds the functions and lines of its addresses.
 fn panic_halts(small: Small, tools: &Tools) -> Result<()> {
-    let (mut booted, _debugger) = panics(small, "on-crash=halt", tools)?;
-    booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
+    let (mut booted, _debugger, begin) = panics(small, "on-crash=halt", tools)?;
+    let rest = booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
+    let image = fs::read(paths::image_with_symbols())?;
+    let named = symbolize(&(begin + &rest), &image)?;
+    for function in ["vidar::host::exceptions::", "vidar::cpus::inside::run_to_end at hv/src/cpus/inside.rs:"]
+    {
+        ensure!(named.contains(function), "{function} is not in:\n{named}");
+    }
     Ok(())
 }
 
 fn panic_resets(small: Small, tools: &Tools) -> Result<()> {
-    let (mut booted, _debugger) = panics(small, "", tools)?;
+    let (mut booted, _debugger, _) = panics(small, "", tools)?;
     booted.console.expect("the machine is reset (on-crash=reset)", ANSWER)?;
     booted.console.expect("probe: hello", BOOT)?;
     Ok(())
