@@ -184,7 +184,7 @@
 //!
 //! ## 16. The end of a guest
 //!
-//! *30 minutes:* [`cpus::end`](crate::cpus::end), [`vmm::crash`](vidar_core::vmm::crash),
+//! *30 minutes:* [`cpus::end`](crate::cpus::end), [`report`](vidar_core::report),
 //! [`vmx::snapshot`](vidar_core::vmx::snapshot), [`arch::stop`](crate::arch::stop), [`debug::panic`](crate::debug::panic),
 //! `hv/doc/stops.md`.
 //!

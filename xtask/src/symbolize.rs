@@ -52,6 +52,7 @@ pub fn symbolize(report: &str, image: &[u8]) -> Result<String> {
         let data = section.and_then(|section| section.data().ok()).unwrap_or_default();
         Ok::<_, gimli::Error>(EndianSlice::new(data, LittleEndian))
     };
+    let symbols = file.symbol_map();
     let lines =
         Lines::from_dwarf(Dwarf::load(section)?).context("the image's debug information is damaged")?;
     let mut text = String::new();
@@ -60,7 +61,8 @@ pub fn symbolize(report: &str, image: &[u8]) -> Result<String> {
         text.push('\n');
         if let Some(address) = return_address(line) {
             // The address is the one after the call, which may be that of another function.
-            for frame in frames(&lines, address - 1)? {
+            let symbol = symbols.before(address - 1).map(|symbol| demangle(symbol.name()));
+            for frame in frames(&lines, symbol, address - 1)? {
                 text += &format!("      {frame}\n");
             }
         }
@@ -107,19 +109,37 @@ fn build_id(file: &object::File<'_>) -> Result<String> {
 }
 
 /// Returns the functions that `address` is in, each with its file and line, innermost first. Those that were inlined are
-/// among them.
-fn frames(lines: &Lines<EndianSlice<'_, LittleEndian>>, address: u64) -> Result<Vec<String>> {
+/// among them. The lines alone have short names, so the last function, which was not inlined, gets that of its `symbol`.
+fn frames(
+    lines: &Lines<EndianSlice<'_, LittleEndian>>,
+    symbol: Option<String>,
+    address: u64,
+) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let mut frames = lines.find_frames(address).skip_all_loads()?;
     while let Some(frame) = frames.next()? {
-        let function = frame.function.as_ref().and_then(|function| function.demangle().ok());
-        let function = function.map_or_else(|| "?".to_owned(), |name| without_hash(&name).to_owned());
+        let name = frame.function.as_ref().and_then(|function| Some(demangle(&function.raw_name().ok()?)));
         let place = frame.location.and_then(|location| {
-            Some(format!(" at {}:{}", location.file?, location.line.unwrap_or_default()))
+            Some(format!(
+                " at {}:{}",
+                location.file?.trim_start_matches("./"),
+                location.line.unwrap_or_default()
+            ))
         });
-        found.push(function + &place.unwrap_or_default());
+        found.push((name.unwrap_or_else(|| "?".to_owned()), place.unwrap_or_default()));
     }
-    Ok(found)
+    if let Some(symbol) = symbol {
+        match found.last_mut() {
+            Some((name, _)) => *name = symbol,
+            None => found.push((symbol, String::new())), // assembly
+        }
+    }
+    Ok(found.into_iter().map(|(name, place)| name + &place).collect())
+}
+
+/// Returns the name that a symbol has in the source.
+fn demangle(symbol: &str) -> String {
+    without_hash(&addr2line::demangle_auto(symbol.into(), None)).to_owned()
 }
 
 /// Returns a demangled name without the hash at its end.

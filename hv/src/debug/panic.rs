@@ -57,7 +57,7 @@ fn speak_once() {
     }
 }
 
-/// Logs the return addresses on the stack. `addr2line -e` finds their names in the image.
+/// Logs the return addresses on the stack. `cargo xtask symbolize` names their functions and lines.
 fn backtrace() {
     let (mut frame, stack): (u64, u64);
     // SAFETY: the instructions only read two registers.

@@ -141,7 +141,8 @@ fn panic_halts(small: Small, tools: &Tools) -> Result<()> {
     let rest = booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
     let image = fs::read(paths::image_with_symbols())?;
     let named = symbolize(&(begin + &rest), &image)?;
-    for function in ["vidar::host::exceptions::", "vidar::cpus::inside::run_to_end at hv/src/cpus/inside.rs:"]
+    for function in
+        ["vidar::debug::panic::report at hv/src/debug/panic.rs:", " at hv/src/host/exceptions.rs:"]
     {
         ensure!(named.contains(function), "{function} is not in:\n{named}");
     }
