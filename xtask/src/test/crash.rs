@@ -122,7 +122,7 @@ fn on_demand(lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
     if lane == Lane::Vmx {
         says("the other CPUs, which this one has stopped:\n  CPU 1 rip ")?;
         says("functions of CPU 1, the innermost first:\n  ffff")?;
-        says(" ksys_read+0x")?;
+        says(" do_syscall_64+0x")?;
     } else {
         says("the other CPUs run on, since")?;
     }
