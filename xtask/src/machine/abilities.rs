@@ -47,7 +47,18 @@ struct Version(u32, u32);
 struct Bochs {
     version: Version,
     cpus: Vec<String>,
-    has_debugger: bool,
+    debugger: Debugger,
+}
+
+/// The debugger that Bochs was built with, by when it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Debugger {
+    /// There is none.
+    Absent,
+    /// It runs always, and stops the machine at a prompt before the first instruction and at each reset.
+    Always,
+    /// It runs only with an option. Bochs 3.0 is like that.
+    OnDemand,
 }
 
 /// What QEMU says about itself.
@@ -78,10 +89,14 @@ impl Ability {
     /// Returns true if Debian 13's emulators can do it.
     pub fn is_in_trixie(self) -> bool {
         match self {
-            Self::BochsCpu(_) | Self::BochsInit | Self::BochsLinux | Self::QemuNestedRealMode => true,
+            Self::BochsCpu(_)
+            | Self::BochsInit
+            | Self::BochsLinux
+            | Self::BochsDebugger
+            | Self::QemuNestedRealMode => true,
             Self::QemuCpu(name) => TRIXIE.contains(&name),
             Self::QemuFeature(name) => TRIXIE.contains(&name),
-            Self::BochsKvm | Self::BochsDebugger | Self::Nowhere(_) => false,
+            Self::BochsKvm | Self::Nowhere(_) => false,
         }
     }
 
@@ -113,7 +128,7 @@ impl Bochs {
             Ability::BochsInit if version < CLEARS_INIT => Some(format!(
                 "Bochs {version} keeps an INIT pending after the VM exit that it causes, so that Linux cannot start the CPU"
             )),
-            Ability::BochsDebugger if !self.has_debugger => {
+            Ability::BochsDebugger if self.debugger == Debugger::Absent => {
                 Some(format!("Bochs {version} was built without its debugger"))
             }
             Ability::BochsKvm if REFUSES_KVM.contains(&version) => Some(format!(
@@ -151,9 +166,9 @@ pub fn qemu_spoils_flags() -> bool {
     qemu().is_some_and(|qemu| qemu.version < KEEPS_FLAGS)
 }
 
-/// Returns true if Bochs was built with its debugger, which stops the machine at a prompt before the first instruction.
-pub fn bochs_has_debugger() -> bool {
-    bochs().is_some_and(|bochs| bochs.has_debugger)
+/// Returns which debugger Bochs was built with.
+pub fn bochs_debugger() -> Debugger {
+    bochs().map_or(Debugger::Absent, |bochs| bochs.debugger)
 }
 
 fn bochs() -> Option<&'static Bochs> {
@@ -173,10 +188,15 @@ fn bochs() -> Option<&'static Bochs> {
 fn read_bochs(options: &str, cpus: &str) -> Option<Bochs> {
     let version = options.lines().find_map(|line| line.trim().strip_prefix("Bochs x86 Emulator "))?;
     let models = cpus.lines().skip_while(|line| !line.starts_with("Supported CPU models")).skip(2);
+    let debugger = match (options.contains("-rc "), options.contains("-debugger ")) {
+        (false, _) => Debugger::Absent,
+        (true, false) => Debugger::Always,
+        (true, true) => Debugger::OnDemand,
+    };
     Some(Bochs {
         version: Version::read(version)?,
         cpus: models.take_while(|line| !line.is_empty()).map(str::to_owned).collect(),
-        has_debugger: options.contains("-rc "),
+        debugger,
     })
 }
 
@@ -276,15 +296,17 @@ mod tests {
              {BANNER}"
         );
         let cpus = "Supported CPU models:\n\ni386\ntigerlake\nsapphire_rapids\narrow_lake\n\n00000000000i[SIM   ] quit_sim\n";
-        read_bochs(&banner, &format!("{banner}{cpus}")).unwrap()
+        let options = "  -debugger        start Bochs internal debugger on startup\n  \
+                       -rc filename     execute debugger commands stored in file\n";
+        read_bochs(&format!("{banner}{options}"), &format!("{banner}{cpus}")).unwrap()
     }
 
     #[test]
     fn version_and_cpu_models_of_bochs_are_read() {
         let (old, new) = (bochs_2_7(), bochs_3_0());
-        assert_eq!((old.version, old.has_debugger), (Version(2, 7), true));
+        assert_eq!((old.version, old.debugger), (Version(2, 7), Debugger::Always));
         assert_eq!(old.cpus, ["bx_generic", "corei7_haswell_4770", "tigerlake"]);
-        assert_eq!((new.version, new.has_debugger), (Version(3, 0), false));
+        assert_eq!((new.version, new.debugger), (Version(3, 0), Debugger::OnDemand));
         assert_eq!(new.cpus.last().map(String::as_str), Some("arrow_lake"));
         assert_eq!(read_bochs("sh: bochs: not found", ""), None);
     }
@@ -298,8 +320,11 @@ mod tests {
         assert_eq!(old.lacks(Ability::BochsCpu("tigerlake")), None);
         assert!(old.lacks(Ability::BochsInit).unwrap().starts_with("Bochs 2.7 keeps an INIT pending "));
         assert_eq!(new.lacks(Ability::BochsInit), None);
-        assert_eq!(old.lacks(Ability::BochsDebugger), None);
-        assert_eq!(new.lacks(Ability::BochsDebugger).unwrap(), "Bochs 3.0 was built without its debugger");
+        let both = (old.lacks(Ability::BochsDebugger), new.lacks(Ability::BochsDebugger));
+        assert_eq!(both, (None, None));
+        let without = Bochs { debugger: Debugger::Absent, ..bochs_3_0() };
+        let reason = without.lacks(Ability::BochsDebugger).unwrap();
+        assert_eq!(reason, "Bochs 3.0 was built without its debugger");
         assert_eq!((old.lacks(Ability::BochsLinux), new.lacks(Ability::BochsLinux)), (None, None));
         assert_eq!(old.lacks(Ability::BochsKvm), None);
         assert!(new.lacks(Ability::BochsKvm).unwrap().starts_with("Bochs 3.0 refuses KVM's VM entries, "));

@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result};
 
-use super::abilities;
+use super::abilities::{self, Debugger};
 use super::line::Ports;
 use super::spec::{LINUX_LOG, LOG, Medium, Spec};
 use super::tie::tied_to_us;
@@ -41,7 +41,11 @@ pub fn command(spec: &Spec, ports: Ports) -> Result<Command> {
     fs::write(&configuration, text).with_context(|| format!("cannot write {}", configuration.display()))?;
     let mut command = tied_to_us("bochs");
     command.args(["-q", "-f", CONFIGURATION]);
-    if abilities::bochs_has_debugger() {
+    let debugger = abilities::bochs_debugger();
+    if debugger == Debugger::OnDemand && spec.debugger.is_some() {
+        command.arg("-debugger");
+    }
+    if debugger != Debugger::Absent {
         // The debugger stops at a prompt before the first instruction and at each reset.
         let commands = spec.debugger.as_deref().unwrap_or_default();
         fs::write(spec.dir.join(DEBUGGER_COMMANDS), commands.to_owned() + &"c\n".repeat(1000))?;
