@@ -168,6 +168,12 @@ impl SvmCpu {
         if self.capabilities.nrip_save {
             return Some(self.vmcb.control().nrip);
         }
+        self.find_end(instruction)
+    }
+
+    /// Returns the address after the intercepted instruction, as it is found in the guest's memory.
+    #[inline(never)] // it has many variables
+    fn find_end(&self, instruction: Instruction) -> Option<u64> {
         let (controls, code) = (self.controls(), self.code());
         let bytes = code.bytes(&controls, |address| self.memory.word(address));
         let length = instruction.length(bytes, fetch::is_64_bit(&controls))?;
