@@ -66,6 +66,7 @@ pub fn copyright() -> Result<String> {
         ("MIT", permission.trim()),
         ("Apache-2.0", APACHE),
         ("Apache-2.0-with-LLVM-exception", &exception),
+        ("0BSD", include_str!("licences/0BSD").trim_end()),
         ("OFL-1.1", include_str!("licences/OFL-1.1").trim_end()),
     ] {
         writeln!(text, "\nLicense: {name}\n{}", indented(words))?;

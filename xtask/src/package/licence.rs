@@ -8,7 +8,7 @@ use super::linked::Crate;
 use crate::paths;
 
 /// The licences that the copyright file has the text of. Where a crate leaves the choice, these are taken.
-const KNOWN: [&str; 2] = ["MIT", "Apache-2.0"];
+const KNOWN: [&str; 3] = ["MIT", "Apache-2.0", "0BSD"];
 
 /// What the copyright file says of a crate.
 #[derive(Debug, PartialEq, Eq)]
