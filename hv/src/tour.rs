@@ -14,7 +14,7 @@
 //! | Saturday morning: to the first exit | 1 to 5 |
 //! | Saturday afternoon: the answer, and VT-x as a whole | 6 to 9 |
 //! | Sunday morning: memory, policies, and further CPUs | 10 to 13 |
-//! | Sunday afternoon: AMD-V, the end, and the tests | 14 to 18 |
+//! | Sunday afternoon: AMD-V, the end, the guest's kernel, the debugger, and the tests | 14 to 19 |
 //!
 //! # Before the first stop
 //!

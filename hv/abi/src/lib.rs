@@ -1,8 +1,8 @@
 //! The hypercall ABI of Vidar, for the hypervisor and for programs in its guest.
 //!
-//! A hypercall is VMCALL on Intel's CPUs and VMMCALL on AMD's. It can be made at any privilege level, since nearly all calls
-//! only read; the others say who may make them. The number of the [`Call`] goes in RAX, and its arguments in RBX and RCX. RAX returns a [`Status`]. If
-//! that is [`Status::Ok`], the registers that the [`Call`] names hold the results; otherwise no other register has
+//! A hypercall is VMCALL on Intel's CPUs and VMMCALL on AMD's. It can be made at any privilege level. Nearly all
+//! calls only read, and any program may make them; the documentation of a call that does more says who may make it. The
+//! number of the [`Call`] goes in RAX, and its arguments in RBX and RCX. RAX returns a [`Status`]. If that is [`Status::Ok`], the registers that the [`Call`] names hold the results; otherwise no other register has
 //! changed. Results are never written to the guest's memory, so Vidar need not translate the guest's addresses.
 
 #![no_std]

@@ -74,7 +74,7 @@ pub enum Command {
     Log,
     /// the time-stamp counter, without Vidar as well
     Tsc,
-    /// nothing: it ends this Linux, with a crash report by Vidar on the screen and the serial line
+    /// ends this Linux, with a crash report by Vidar on the screen and the serial line
     ///
     /// Vidar stops all CPUs where it can, writes their states, and then halts or resets the machine, as its boot option on-crash
     /// says. What is not on a disk yet is lost. Only root can do it, since Vidar takes the call only from a program that may

@@ -149,6 +149,11 @@ impl Debugger {
         if matches!(access.number, 4 | 5) && vcpu.cr4() & CR4_DE != 0 {
             return Outcome::Inject(Exception::InvalidOpcode);
         }
+        // On VT-x this exit comes before the check of the privilege level: Intel SDM Vol. 3C, 26.1.1 "Relative Priority of
+        // Faults and VM Exits".
+        if vcpu.cpl() != 0 {
+            return REFUSE;
+        }
         let general = vcpu.register_file().state.registers.get(access.register);
         let own = self.own.get_or_insert(GuestDebugRegisters::RESET);
         match own.execute(access, general) {
