@@ -237,8 +237,8 @@ fn start(lane: Lane, tools: &Tools) -> Result<()> {
     debugged.runs_on()
 }
 
-/// gdb comes to a kernel that runs, finds functions by their names although the kernel was moved, stops it at breakpoints,
-/// at a watchpoint and by Ctrl-C, and leaves. The kernel runs on.
+/// Attaches gdb to a running kernel. Checks that gdb finds functions by name under KASLR, that breakpoints, a watchpoint
+/// and Ctrl-C stop the kernel, and that the kernel runs on after gdb has detached.
 fn attach(lane: Lane, tools: &Tools) -> Result<()> {
     let mut debugged = Debugged::boot(lane, ATTACH, "gdb=com2", tools)?;
     debugged.console.expect(PROMPT, BOOT)?;

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`names`] | What the guest's running kernel tells: call chains, and the end of its log. |
+//! | [`names`] | Call chains and the end of the log, as read from the guest's running kernel. |
 //! | [`others`] | What the report says of the CPUs that another one has stopped. |
 //! | [`state`] | The state of a CPU. |
 

@@ -1,4 +1,5 @@
-//! What the guest's running kernel tells of a crash: the functions that each CPU was in, and the end of the kernel's log.
+//! The part of a crash report that is read from the guest's running kernel: the functions that each CPU was in, and the
+//! last lines of the kernel's log.
 
 use core::fmt::{self, Write};
 use core::ops::Range;

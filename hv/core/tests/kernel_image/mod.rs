@@ -168,7 +168,7 @@ pub fn build(era: &Era) -> Memory {
     let mut log = Log::new(&mut memory, era, 3, 9);
     log.push(&mut memory, b"Linux version", 0);
     log.push(&mut memory, b"two\nlines", 1_234_567_890);
-    // `struct new_utsname` is behind the first eight bytes of the name space.
+    // `struct new_utsname` follows the first eight bytes of `struct uts_namespace`.
     let names = DATA;
     memory.write(names + 8 + 2 * 65, era.release.as_bytes());
     lines.extend([

@@ -64,7 +64,7 @@ fn function(line: &str) -> Option<(u64, String)> {
 /// A place in the guest's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place<'a> {
-    /// In a function of the kernel, so many bytes from its start.
+    /// In a function of the kernel, with the distance from the function's start in bytes.
     Function(&'a str, u64),
     /// In the kernel, whose functions are not known.
     Kernel(u64),
