@@ -12,6 +12,7 @@ use vidar_core::boot::options::Options;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use vidar_core::mem::identity::Identity;
+use vidar_core::mem::locks::Locks;
 use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::view::{Reader, View};
@@ -102,6 +103,7 @@ pub fn make<E: Extension>(
         hidden: kept.iter().cloned().collect(),
         watched,
         moved,
+        locks: Locks::default(),
         alias: encryption.alias,
     };
     let before = frames.available();

@@ -7,6 +7,7 @@
 use core::ops::Range;
 
 use super::addr::{Gpa, Hpa, PAGE_SIZE, PageSize, overlaps};
+use super::locks::{Locks, Part};
 use super::moved::MovedPages;
 use super::mtrr::{MemoryType, Mtrrs};
 use super::ranges::RangeSet;
@@ -23,14 +24,16 @@ pub struct Identity {
     pub watched: Option<Gpa>,
     /// Guest pages that lie at other host-physical addresses.
     pub moved: Option<MovedPages>,
+    /// What the guest may not write to.
+    pub locks: Locks,
     /// Address bits that select only how memory is encrypted: with them set or clear, an address selects the same
     /// memory.
     pub alias: u64,
 }
 
 impl Identity {
-    /// Returns the largest naturally aligned page around `gpa`, at most `largest`, that has one memory type and touches
-    /// no hidden memory, with its address, size and type. Returns `None` if `gpa` is hidden, and in the last page of
+    /// Returns the largest naturally aligned page around `gpa`, at most `largest`, that has one memory type, is locked as a
+    /// whole or not at all, and touches no hidden memory, with its address, size and type. Returns `None` if `gpa` is hidden, and in the last page of
     /// the 64-bit space, whose end is no address.
     pub fn page_at(&self, gpa: Gpa, largest: PageSize) -> Option<(Gpa, PageSize, MemoryType)> {
         PageSize::DESCENDING.into_iter().filter(|&size| size <= largest).find_map(|size| {
@@ -43,6 +46,9 @@ impl Identity {
             if self.hidden.overlaps(&place) || size != PageSize::Size4K && self.is_special(&place) {
                 return None;
             }
+            if self.locked_part(page.clone()) == Part::Some {
+                return None;
+            }
             Some((base, size, self.uniform_type(page)?))
         })
     }
@@ -52,6 +58,12 @@ impl Identity {
     pub fn uniform_type(&self, page: Range<Hpa>) -> Option<MemoryType> {
         let start = self.place(page.start.identity());
         self.mtrrs.uniform_type(start..start + (page.end.0 - page.start.0))
+    }
+
+    /// Returns how much of the page `page` is locked. Alias bits in the address are ignored.
+    pub fn locked_part(&self, page: Range<Hpa>) -> Part {
+        let start = self.place(page.start.identity()).identity();
+        self.locks.part(&(start..start + (page.end.0 - page.start.0)))
     }
 
     /// Returns true if the range contains a watched or a moved page, which is not mapped like its neighbours.
@@ -123,7 +135,9 @@ impl Identity {
         match self.page_at(gpa, largest) {
             Some((base, size, memory_type)) => {
                 let watched = self.watched.is_some_and(|watched| watched.identity() == self.place(base));
-                let access = if watched { PageAccess::all() - PageAccess::WRITE } else { PageAccess::all() };
+                let locked = self.locked_part(base.identity()..base.identity() + size.bytes()) != Part::None;
+                let access =
+                    if watched || locked { PageAccess::all() - PageAccess::WRITE } else { PageAccess::all() };
                 let place = self.moved.as_ref().and_then(|moved| moved.place(self.place(gpa).identity()));
                 let at = place.unwrap_or(gpa.identity());
                 stage2.map(memory, gpa, Leaf { at, size, memory_type, access }).map(Some)
@@ -147,6 +161,7 @@ mod tests {
             hidden: [hidden].into(),
             watched: Some(Gpa(0xfee0_0000)),
             moved: None,
+            locks: Locks::default(),
             alias: ALIAS,
         };
         let page =
@@ -174,7 +189,14 @@ mod tests {
             IA32_MTRR_PHYSBASE0 => 0xe000_0000,
             _ => 0xffff_e000_0800,
         });
-        let map = Identity { mtrrs, hidden: RangeSet::new(), watched: None, moved: None, alias: ALIAS };
+        let map = Identity {
+            mtrrs,
+            hidden: RangeSet::new(),
+            watched: None,
+            moved: None,
+            locks: Locks::default(),
+            alias: ALIAS,
+        };
         let page = |address| {
             map.page_at(Gpa(address), PageSize::Size1G).map(|(_, size, memory_type)| (size, memory_type))
         };

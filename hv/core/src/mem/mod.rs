@@ -8,6 +8,8 @@
 //! | [`frame`] | Hands out the 4 KiB frames that hold Vidar's tables and stacks. |
 //! | [`level`] | The levels of page tables, by the manuals' names. |
 //! | [`stage2`] | The second-stage page table, with the same code for both vendors. |
+//! | [`rights`] | Takes the right to write from pages of the second stage, and gives it back. |
+//! | [`locks`] | The memory that the guest may not write to. |
 //! | [`identity`] | Decides what the second stage maps at each address: the machine as it is, except for hidden and moved memory. |
 //! | [`moved`] | The guest pages that lie elsewhere, because something of Vidar's is in their place. |
 //! | [`encryption`] | Finds the address bits that only select how memory is encrypted. |
@@ -23,11 +25,13 @@ pub mod frame;
 pub mod identity;
 pub mod layout;
 pub mod level;
+pub mod locks;
 pub mod map;
 pub mod moved;
 pub mod mtrr;
 pub mod pat;
 pub mod ranges;
+pub mod rights;
 pub mod stage2;
 pub mod view;
 pub mod walk;

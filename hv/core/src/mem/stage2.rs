@@ -2,7 +2,7 @@
 //! with 512 entries.
 //!
 //! The code is the same for both vendors: a [`Format`] encodes the entries, and a [`TableMemory`] holds the tables.
-//! What is mapped is decided in [`identity`](crate::mem::identity).
+//! What is mapped is decided in [`identity`](crate::mem::identity), and [`rights`](crate::mem::rights) takes rights away.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -87,6 +87,11 @@ pub trait Format {
 pub struct Table(Hpa);
 
 impl Table {
+    /// Returns the table at an address that was read from an entry.
+    pub(super) const fn at(address: Hpa) -> Self {
+        Self(address)
+    }
+
     /// Returns the address of the frame.
     pub const fn address(self) -> Hpa {
         self.0
@@ -154,7 +159,7 @@ impl Filler {
 
 /// A second-stage table. It does not own its memory: all calls must be given the same `memory`.
 pub struct SecondStage<F> {
-    root: Table,
+    pub(super) root: Table,
     largest: PageSize,
     filler: Option<Filler>,
     format: PhantomData<F>,
@@ -209,7 +214,8 @@ impl<F: Format> SecondStage<F> {
         }
     }
 
-    fn fills(&self, table: Table) -> bool {
+    /// Returns true if `table` is one of those of [`SecondStage::fill_with`].
+    pub(super) fn fills(&self, table: Table) -> bool {
         self.filler.is_some_and(|filler| filler.has(table))
     }
 
@@ -275,24 +281,10 @@ impl<F: Format> SecondStage<F> {
     /// Returns the address that `gpa` is translated to, and the size and memory type of its page; `None` if nothing is
     /// mapped.
     pub fn translate(&self, memory: &impl TableMemory, gpa: Gpa) -> Option<(Hpa, PageSize, MemoryType)> {
-        if gpa.0 >= REACH {
-            return None;
-        }
-        let (mut table, mut level) = (self.root, Level::Pml4);
-        loop {
-            let entry = memory.read(table, level.index(gpa));
-            if !F::is_present(entry) {
-                return None;
-            }
-            if F::is_leaf(entry, level) {
-                let size = level.page_size()?;
-                let offset = gpa.0 & (size.bytes() - 1);
-                let page = F::address(entry).align_down(size.bytes());
-                return Some((page + offset, size, F::memory_type(entry, size)));
-            }
-            table = Table(F::address(entry));
-            level = level.below()?;
-        }
+        let (_, _, entry, size) = self.leaf(memory, gpa)?;
+        let offset = gpa.0 & (size.bytes() - 1);
+        let page = F::address(entry).align_down(size.bytes());
+        Some((page + offset, size, F::memory_type(entry, size)))
     }
 
     /// Changes every page to the type that `uniform` returns for its addresses, and divides a page for which it returns
@@ -346,7 +338,12 @@ impl<F: Format> SecondStage<F> {
 
     /// Returns a table that translates like the leaf `entry` of `level`; `None` if there is no smaller page or no
     /// frame.
-    fn divide(memory: &mut impl TableMemory, entry: u64, level: Level, size: PageSize) -> Option<Table> {
+    pub(super) fn divide(
+        memory: &mut impl TableMemory,
+        entry: u64,
+        level: Level,
+        size: PageSize,
+    ) -> Option<Table> {
         let below = level.below()?.page_size()?;
         let table = allocate(memory)?;
         let page = F::address(entry).align_down(size.bytes());

@@ -5,9 +5,10 @@ use core::ops::Range;
 
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use crate::mem::identity::Identity;
+use crate::mem::locks::{Lock, Locks, Part};
 use crate::mem::mtrr::{MemoryType, Mtrrs};
 use crate::mem::ranges::RangeSet;
-use crate::mem::stage2::{self, Format, Leaf, MapError, SecondStage, TableMemory};
+use crate::mem::stage2::{self, Format, Leaf, MapError, PageAccess, SecondStage, TableMemory};
 
 /// The first MiB, where a PC has its BIOS, its ROMs and its text screen. Operating systems search all of it, and the
 /// fixed-range MTRRs require pages of 4 KiB there, so it is mapped at the start.
@@ -89,6 +90,11 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         self.decoy
     }
 
+    /// Returns the accesses that the second stage allows at `address`; `None` if nothing is mapped there yet.
+    pub fn access(&self, address: Gpa) -> Option<PageAccess> {
+        self.stage2.access(&self.tables, address)
+    }
+
     /// Returns the host-physical address to which the second stage translates `address`, and the size and the memory type
     /// of the page. Returns `None` if nothing is mapped there yet.
     pub fn translate(&self, address: Gpa) -> Option<(Hpa, PageSize, MemoryType)> {
@@ -140,6 +146,46 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
             let _ = self.map_ram();
         }
         true
+    }
+
+    /// Takes the right to write to the memory that `locks` names, where nothing was locked before. CPUs may still write there
+    /// until each has flushed its second-stage translations.
+    ///
+    /// # Errors
+    /// [`MapError::OutOfTables`] if `tables` has too few frames. Nothing changes then for the guest.
+    pub fn lock(&mut self, locks: Locks) -> Result<(), MapError> {
+        self.identity.locks = locks;
+        let result = self.lock_again();
+        if result.is_err() {
+            self.identity.locks = Locks::default();
+        }
+        result
+    }
+
+    /// Takes the right to write from all locked memory, also where [`GuestMemory::open`] has given it back.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::lock`].
+    pub fn lock_again(&mut self) -> Result<(), MapError> {
+        let Self { stage2, tables, identity, .. } = self;
+        stage2.lock(tables, &|page| identity.locked_part(page))
+    }
+
+    /// Returns the lock that denies a write at `address`; `None` if it is allowed, or nothing is mapped there.
+    pub fn denies_write(&self, address: Gpa) -> Option<Lock> {
+        if self.stage2.access(&self.tables, address)?.contains(PageAccess::WRITE) {
+            return None;
+        }
+        let page = address.align_down(PAGE_SIZE).identity();
+        match self.identity.locked_part(page..page + PAGE_SIZE) {
+            Part::All(lock) => Some(lock),
+            Part::None | Part::Some => None,
+        }
+    }
+
+    /// Gives the guest the right to write to the page around `address`, until [`GuestMemory::lock_again`].
+    pub fn open(&mut self, address: Gpa) {
+        self.stage2.allow_write(&mut self.tables, address);
     }
 
     fn map(&mut self, address: Gpa, decoy: bool) -> Result<(), MapError> {

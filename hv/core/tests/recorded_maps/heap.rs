@@ -18,6 +18,7 @@ use vidar_core::loader::multiboot2;
 use vidar_core::mem::addr::{Hpa, PageSize};
 use vidar_core::mem::identity::Identity;
 use vidar_core::mem::layout::HEAP_BYTES;
+use vidar_core::mem::locks::Locks;
 use vidar_core::mem::map::MemoryKind;
 use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::mtrr::Mtrrs;
@@ -148,8 +149,14 @@ fn boot(given: &mut Given, kernel: &BzImage) {
     let high = ram.clone();
     let hidden = plan.kept().iter().cloned().collect();
     let moved = Some(MovedPages::new(&ram, &landing::WINDOW, Hpa(0x30_0000)));
-    let identity =
-        Identity { mtrrs: Mtrrs::write_back(), hidden, watched: None, moved: moved.clone(), alias: 0 };
+    let identity = Identity {
+        mtrrs: Mtrrs::write_back(),
+        hidden,
+        watched: None,
+        moved: moved.clone(),
+        locks: Locks::default(),
+        alias: 0,
+    };
     let memory = GuestMemory::<Ept, _>::new(
         Frames(Tables::with_limit(1 << 20)),
         PageSize::Size1G,

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
+use vidar_core::mem::locks::Locks;
 use vidar_core::mem::mtrr::{MemoryType, Mtrrs};
 use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::stage2::{Format, SecondStage};
@@ -91,6 +92,7 @@ fn identity(mtrrs: Mtrrs, region: &Range<Hpa>) -> Identity {
         hidden: RangeSet::from([region.clone(), STARTUP]),
         watched: None,
         moved: None,
+        locks: Locks::default(),
         alias: 0,
     }
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
+use vidar_core::mem::locks::Locks;
 use vidar_core::mem::map::MemoryMap;
 use vidar_core::mem::mtrr::{MemoryType, Mtrrs};
 use vidar_core::mem::stage2::{ENTRIES, Leaf, MapError, SecondStage, Table, TableMemory};
@@ -55,7 +56,7 @@ impl TableMemory for Tables {
 }
 
 fn identity(mtrrs: Mtrrs, region: Range<Hpa>) -> Identity {
-    Identity { mtrrs, hidden: [region].into(), watched: None, moved: None, alias: 0 }
+    Identity { mtrrs, hidden: [region].into(), watched: None, moved: None, locks: Locks::default(), alias: 0 }
 }
 
 /// Returns the guest's memory, with at most `limit` frames for its tables.

@@ -10,6 +10,7 @@ use spin::Mutex;
 use vidar_abi::Vendor;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
+use vidar_core::mem::locks::Locks;
 use vidar_core::mem::mtrr::{MemoryType, Mtrrs};
 use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::stage2::{ENTRIES, Format, Level, Table, TableMemory};
@@ -143,7 +144,14 @@ impl Bench {
         let msrs = if emulated { [MSRS, &[STARTUP]].concat().leak() } else { MSRS };
         let mtrrs = Mtrrs::read(PHYSICAL_ADDRESS_BITS, |index| cpu.rdmsr(index).unwrap_or(0));
         let hidden: RangeSet = [REGION].into();
-        let identity = Identity { mtrrs, hidden: hidden.clone(), watched, moved: None, alias: 0 };
+        let identity = Identity {
+            mtrrs,
+            hidden: hidden.clone(),
+            watched,
+            moved: None,
+            locks: Locks::default(),
+            alias: 0,
+        };
         let frames = Frames { frames: Vec::new(), limit: Cell::new(usize::MAX) };
         let ram = RAM.into_iter().collect();
         let memory =

@@ -1,12 +1,16 @@
 //! The second-stage table and the identity map, against a model that asks the MTRRs page by page.
 
+mod locks;
+
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use proptest::prelude::*;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
-use vidar_core::mem::level::{ENTRIES, Level};
+use vidar_core::mem::level::ENTRIES;
+use vidar_core::mem::locks::Locks;
 use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
 use vidar_core::mem::stage2::{Format, Leaf, MapError, PageAccess, SecondStage, Table, TableMemory};
@@ -17,19 +21,19 @@ use vidar_core::vmx::ept::Ept;
 #[derive(Default)]
 struct Tables {
     tables: BTreeMap<u64, Vec<u64>>,
-    limit: usize,
+    limit: Cell<usize>,
     next: u64,
 }
 
 impl Tables {
     fn with_limit(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+        Self { limit: Cell::new(limit), ..Self::default() }
     }
 }
 
 impl TableMemory for Tables {
     fn allocate(&mut self) -> Option<Hpa> {
-        if self.tables.len() >= self.limit {
+        if self.tables.len() >= self.limit.get() {
             return None;
         }
         self.next += PAGE_SIZE;
@@ -86,7 +90,14 @@ fn identity() -> impl Strategy<Value = Identity> {
     (mtrrs(), 0..END / PAGE_SIZE, 1u64..2048, watched, moved, alias).prop_map(
         |(mtrrs, page, pages, watched, moved, alias)| {
             let start = Hpa(page * PAGE_SIZE);
-            Identity { mtrrs, hidden: [start..start + pages * PAGE_SIZE].into(), watched, moved, alias }
+            Identity {
+                mtrrs,
+                hidden: [start..start + pages * PAGE_SIZE].into(),
+                watched,
+                moved,
+                locks: Locks::default(),
+                alias,
+            }
         },
     )
 }
@@ -163,18 +174,6 @@ impl Touches {
     }
 }
 
-/// Returns what the leaf for `gpa` allows, by a walk of its own.
-fn access<F: Format>(stage2: &SecondStage<F>, tables: &Tables, gpa: Gpa) -> Option<PageAccess> {
-    let (mut table, mut level) = (stage2.root(), Level::Pml4);
-    loop {
-        let entry = tables.tables[&table.0][level.index(gpa)];
-        if !F::is_present(entry) || F::is_leaf(entry, level) {
-            return F::is_present(entry).then(|| F::access(entry));
-        }
-        (table, level) = (F::address(entry), level.below()?);
-    }
-}
-
 /// Other types for what is mapped, with `spare` frames for it.
 fn change_types<F: Format>(
     identity: &Identity,
@@ -188,7 +187,7 @@ fn change_types<F: Format>(
         identity.map_on_touch(&mut stage2, &mut tables, Gpa(gpa)).unwrap();
     }
     let before: Vec<_> = tables.tables.keys().copied().collect();
-    tables.limit = before.len().saturating_add(spare);
+    tables.limit.set(before.len().saturating_add(spare));
     let probes = probes(identity, random);
     let mapped: Vec<_> = probes.iter().map(|gpa| answer(&stage2, &tables, *gpa)).collect();
     let changed = Identity { mtrrs: new.clone(), ..identity.clone() };
@@ -205,7 +204,7 @@ fn change_types<F: Format>(
         let place = Gpa(gpa.0 & !identity.alias);
         let watched = identity.watched == Some(place.align_down(PAGE_SIZE));
         let allowed = if watched { PageAccess::READ } else { PageAccess::all() };
-        prop_assert_eq!(access(&stage2, &tables, gpa), old.map(|_| allowed));
+        prop_assert_eq!(stage2.access(&tables, gpa), old.map(|_| allowed));
     }
     Ok(())
 }
@@ -370,7 +369,7 @@ fn fill<F: Format>() {
     stage2.fill_with(&mut tables, page).unwrap();
     let kept = Gpa(0x20_5000);
     stage2.map(&mut tables, kept, same(kept, PageSize::Size4K, wb)).unwrap();
-    tables.limit = tables.tables.len();
+    tables.limit.set(tables.tables.len());
     let before = tables.tables.len();
     let filled = |stage2: &SecondStage<F>, tables: &Tables, gpa: u64| {
         stage2.translate(tables, Gpa(gpa)) == Some((page + gpa % PAGE_SIZE, PageSize::Size4K, wb))
