@@ -8,9 +8,11 @@
 #![no_std]
 
 mod commit;
+mod protection;
 mod trace;
 
 pub use commit::{Commit, Release};
+pub use protection::Protection;
 pub use trace::{Record, Subject};
 
 /// The version of this ABI.

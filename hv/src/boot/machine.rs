@@ -8,7 +8,7 @@ use core::sync::atomic::AtomicBool;
 use spin::{Mutex, Once};
 use vidar_core::boot::landing;
 use vidar_core::boot::memory_plan::MemoryPlan;
-use vidar_core::boot::options::Options;
+use vidar_core::boot::options::{Guard, Options};
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use vidar_core::mem::identity::Identity;
@@ -21,6 +21,7 @@ use vidar_core::policy::msr;
 use vidar_core::vmm::machine::{Host, Machine, Startup};
 use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmm::observer::Wanted;
+use vidar_core::vmm::refusals::Refusals;
 use vidar_core::vmm::update::MicrocodeUpdate;
 use x86_64::registers::control::Cr3;
 
@@ -95,6 +96,9 @@ pub fn make<E: Extension>(
     let moved = moved(cpus.landing.as_ref(), &ram);
     let watched = emulated.then_some(APIC_PAGE);
     let mut msrs = E::MSRS.to_vec();
+    if options.guard >= Guard::Cpu {
+        msrs.insert(0, E::GUARDED);
+    }
     msrs.extend(emulated.then_some(msr::STARTUP));
     msrs.extend(cpuid::has_hypervisor().then_some(E::NESTED));
     E::fill_msr_map(msr_map, &msrs);
@@ -129,6 +133,8 @@ pub fn make<E: Extension>(
             hypervisor_bit: options.hypervisor_bit,
             narrower: encryption.narrower,
         },
+        guard: options.guard,
+        refusals: Refusals::default(),
         msrs: msrs.leak(),
         startup: cpus.startup,
         landing: cpus.landing.as_ref().map(|_| landing::WINDOW),

@@ -12,7 +12,7 @@ use vidar_core::mem::mtrr::{Combination, Mtrrs};
 use vidar_core::policy::features::Features;
 use vidar_core::policy::msr::Row;
 use vidar_core::svm::capabilities::Capabilities;
-use vidar_core::svm::msrs::{MSRS, NESTED};
+use vidar_core::svm::msrs::{GUARDED, MSRS, NESTED};
 use vidar_core::svm::permissions_map;
 use vidar_core::vmm::entry::Begin;
 
@@ -34,6 +34,7 @@ impl Extension for Svm {
     const NAMES: Names = refusal::SVM;
     const MSRS: &'static [&'static [Row]] = MSRS;
     const NESTED: &'static [Row] = NESTED;
+    const GUARDED: &'static [Row] = GUARDED;
     type Frames = svm::cpu::Frames;
     type Cpu = SvmCpu;
 

@@ -15,7 +15,7 @@ use vidar_core::vmm::entry::Begin;
 use vidar_core::vmx::capabilities::{Capabilities, WaitForSipi};
 use vidar_core::vmx::controls::secondary;
 use vidar_core::vmx::msr_bitmap;
-use vidar_core::vmx::msrs::{MSRS, NESTED};
+use vidar_core::vmx::msrs::{GUARDED, MSRS, NESTED};
 
 use super::Extension;
 use crate::arch::cpuid;
@@ -37,6 +37,7 @@ impl Extension for Vmx {
     const NAMES: Names = refusal::VMX;
     const MSRS: &'static [&'static [Row]] = MSRS;
     const NESTED: &'static [Row] = NESTED;
+    const GUARDED: &'static [Row] = GUARDED;
     type Frames = vmx::cpu::Frames;
     type Cpu = VmxCpu;
 

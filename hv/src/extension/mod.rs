@@ -33,6 +33,8 @@ pub trait Extension: Clone + Send + Sync + 'static {
     const MSRS: &'static [&'static [Row]];
     /// The MSRs that the guest is also refused if another hypervisor runs below Vidar.
     const NESTED: &'static [Row];
+    /// The MSRs that the boot option `guard` guards. The table comes before the others.
+    const GUARDED: &'static [Row];
     /// The frames of a virtual CPU, besides those of [`Common`].
     type Frames: FrameSet;
     /// The virtual CPU of this extension.

@@ -9,6 +9,7 @@ use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::layout::direct;
 use vidar_core::mem::walk::ReadGuest;
 use vidar_core::policy::control::{CR0_PE, Controls};
+use vidar_core::policy::guard::Pins;
 use vidar_core::svm::capabilities::Capabilities;
 use vidar_core::svm::event::LastInjected;
 use vidar_core::svm::instruction::{Instruction, Verdict};
@@ -64,6 +65,7 @@ pub struct SvmCpu {
     next_rip: u64,
     injected: LastInjected,
     doubt: Doubt,
+    pins: Pins,
 }
 
 impl SvmCpu {
@@ -114,6 +116,7 @@ impl SvmCpu {
             next_rip: 0,
             injected: LastInjected::default(),
             doubt,
+            pins: Pins::default(),
         };
         let init_exits = !matches!(begin, Begin::Landing(_));
         setup::controls(&mut cpu.vmcb, common.msr_map, common.second_stage, init_exits);
@@ -142,6 +145,7 @@ impl SvmCpu {
         setup::init(&mut self.vmcb, &state);
         instructions::reset_debug_registers();
         self.block.registers = state.registers;
+        self.pins = Pins::default();
         self.flush();
     }
 
@@ -316,6 +320,10 @@ impl Vcpu for SvmCpu {
 
     fn watch_efer(&mut self, _: bool) {
         // Writes of EFER always exit, since the permissions map must hide SVME.
+    }
+
+    fn pins(&mut self) -> &mut Pins {
+        &mut self.pins
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE};
 use vidar_core::policy::control::{CR0_PE, ControlWrite, Controls};
+use vidar_core::policy::guard::Pins;
 use vidar_core::vmm::controls;
 use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::crash::Snapshot;
@@ -66,6 +67,7 @@ pub struct VmxCpu {
     /// The events that were taken from `percpu` and could not be injected yet.
     pub(super) pending: PendingEvents,
     doubt: Doubt,
+    pins: Pins,
     /// True if the CPU waits in the guest for a start-up IPI after an INIT.
     waits: bool,
 }
@@ -112,9 +114,10 @@ impl VmxCpu {
             vmcs::invvpid(GUEST_VPID);
         }
         let block = EntryBlock::default();
-        let (pending, doubt) = (PendingEvents::default(), Doubt::default());
+        let (pending, doubt, pins) = (PendingEvents::default(), Doubt::default(), Pins::default());
         let waits = matches!(begin, Begin::Waiting(_));
-        let mut cpu = Self { block, vmcs, capabilities, region, msr_bitmaps, percpu, pending, doubt, waits };
+        let mut cpu =
+            Self { block, vmcs, capabilities, region, msr_bitmaps, percpu, pending, doubt, pins, waits };
         cpu.watch_efer(percpu.xd_disabled.load(Ordering::Relaxed));
         match begin {
             Begin::Kernel(state) => {
@@ -285,6 +288,10 @@ impl Vcpu for VmxCpu {
         unsafe { self.vmcs.root() }.write_root(MSR_BITMAP, self.msr_bitmaps[usize::from(watch)].0);
     }
 
+    fn pins(&mut self) -> &mut Pins {
+        &mut self.pins
+    }
+
     #[inline(always)]
     fn advance(&mut self) {
         // No instruction has more than 15 bytes.
@@ -350,6 +357,7 @@ impl Vcpu for VmxCpu {
         self.pending.forget();
         self.vmcs.use_timer(false);
         self.load(&CpuState::after_init(cpuid::cpuid(1, 0).eax));
+        self.pins = Pins::default();
         setup::init(&mut self.vmcs, &self.capabilities, self.waits);
         physical::init(&self.capabilities, self.waits);
         instructions::reset_debug_registers();

@@ -6,6 +6,7 @@ use log::LevelFilter;
 
 pub use crate::console::ending::OnCrash;
 use crate::loader::text::Text;
+pub use crate::policy::guard::Guard;
 
 /// Where Vidar writes its log until the guest runs, and its crash reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,6 +175,13 @@ options! {
     "trace" => trace: bool = false, "off" {
         "on" => true, "Keep a trace of the exits";
         "off" => false;
+    }
+
+    // The default is off, because with it kexec and kdump end in a reset.
+    /// With `cpu` the CPU's protections that the guest's kernel has switched on stay on until INIT or reset.
+    "guard" => guard: Guard = Guard::Off, "off" {
+        "off" => Guard::Off;
+        "cpu" => Guard::Cpu, "Keep the CPU's protections on";
     }
 }
 

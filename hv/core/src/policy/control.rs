@@ -36,6 +36,8 @@ pub const CR4_PSE: u64 = 1 << 4;
 pub const CR4_PAE: u64 = 1 << 5;
 /// CR4.MCE: machine checks raise #MC. While it is 0 they shut the CPU down.
 pub const CR4_MCE: u64 = 1 << 6;
+/// CR4.UMIP.
+pub const CR4_UMIP: u64 = 1 << 11;
 /// CR4.LA57.
 pub const CR4_LA57: u64 = 1 << 12;
 /// CR4.VMXE.
@@ -48,6 +50,10 @@ pub const CR4_PCIDE: u64 = 1 << 17;
 pub const CR4_OSXSAVE: u64 = 1 << 18;
 /// CR4.KL: Key Locker.
 pub const CR4_KL: u64 = 1 << 19;
+/// CR4.SMEP.
+pub const CR4_SMEP: u64 = 1 << 20;
+/// CR4.SMAP.
+pub const CR4_SMAP: u64 = 1 << 21;
 /// CR4.PKE.
 pub const CR4_PKE: u64 = 1 << 22;
 /// CR4.CET.
@@ -55,7 +61,7 @@ pub const CR4_CET: u64 = 1 << 23;
 
 /// The bits of CR4 at whose change a CPU with PAE paging reloads the page-directory-pointer-table entries: PSE, PAE,
 /// PGE and SMEP. Intel SDM Vol. 3A, 4.4.1 "PDPTE Registers".
-const CR4_RELOADS_PDPTES: u64 = CR4_PSE | CR4_PAE | 1 << 7 | 1 << 20;
+const CR4_RELOADS_PDPTES: u64 = CR4_PSE | CR4_PAE | 1 << 7 | CR4_SMEP;
 /// The bits of CR0 at whose change a CPU with PAE paging reloads these entries.
 const CR0_RELOADS_PDPTES: u64 = CR0_PG | CR0_CD | CR0_NW;
 

@@ -9,6 +9,7 @@
 //! | [`msr`] | The MSRs that Vidar filters, and what becomes of reads and writes of them. |
 //! | [`control`] | The effects of writes to CR0, CR4 and EFER, and when they fault. |
 //! | [`cr4`] | The bits of CR4 that the guest may set. |
+//! | [`guard`] | What the option `guard` keeps on, once the guest's kernel has switched it on. |
 //! | [`xcr0`] | The values of XCR0 that the CPU accepts. |
 
 pub mod control;
@@ -16,6 +17,7 @@ pub mod cpuid;
 pub mod cpuid_bits;
 pub mod cr4;
 pub mod features;
+pub mod guard;
 pub mod known_features;
 pub mod msr;
 pub mod xcr0;

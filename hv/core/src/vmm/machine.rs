@@ -10,6 +10,7 @@ use vidar_abi::{Commit, Vendor};
 use super::memory::GuestMemory;
 use super::observer::Wanted;
 use super::percpu::PerCpu;
+use super::refusals::Refusals;
 use super::update::LoadMicrocode;
 use super::vcpu::Vcpu;
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
@@ -17,6 +18,7 @@ use crate::mem::ranges::RangeSet;
 use crate::mem::walk::ReadGuest;
 use crate::policy::control::Controls;
 use crate::policy::cpuid::Policy;
+use crate::policy::guard::Guard;
 use crate::policy::msr::Row;
 
 /// Who acts on the INITs and start-up IPIs that the guest sends. `W` is the [`Vcpu::WaitForSipi`] of the extension.
@@ -60,6 +62,10 @@ pub struct Machine<V: Vcpu, T> {
     pub wanted: Wanted,
     /// The policy for the guest's CPUID.
     pub cpuid: Policy,
+    /// What Vidar guards.
+    pub guard: Guard,
+    /// What the guard has refused.
+    pub refusals: Refusals,
     /// The tables of the MSRs that do not pass through to the CPU.
     pub msrs: &'static [&'static [Row]],
     /// Who starts CPUs.

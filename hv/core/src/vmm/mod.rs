@@ -22,8 +22,10 @@
 //! | [`doubt`] | Bounds the exits at an instruction that Vidar does not find in memory. |
 //! | [`controls`] | Answers writes to control registers, on an extension where some exit. |
 //! | [`msr`] | Executes RDMSR and WRMSR as the policy says. |
+//! | [`guard`] | Applies what the boot option `guard` keeps on, and reports what it refuses. |
 //! | [`microcode`] | Loads the microcode updates that the guest asks for. |
 //! | [`update`] | An update of microcode as the core hands it to the shell, which loads it. |
+//! | [`refusals`] | What the guard has refused so far. |
 //! | [`hypercall`] | Answers the calls of the crate `vidar_abi`. |
 //! | [`privilege`] | Decides who may end or stop the guest by a hypercall. |
 //! | [`cpu_state`] | The state of a CPU: after INIT, at the kernel's entry, and in a crash report. |
@@ -39,6 +41,7 @@ pub mod doubt;
 pub mod entry;
 pub mod exit;
 pub mod fetch;
+pub mod guard;
 pub mod hypercall;
 pub mod ipi;
 pub mod machine;
@@ -50,6 +53,7 @@ pub mod outcome;
 pub mod percpu;
 pub mod privilege;
 pub mod processor;
+pub mod refusals;
 pub mod rules;
 pub mod run;
 pub mod startup;

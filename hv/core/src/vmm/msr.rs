@@ -7,7 +7,7 @@ use super::exit::Immediate;
 use super::machine::Machine;
 use super::outcome::{Outcome, REFUSE};
 use super::vcpu::Vcpu;
-use super::{apic, microcode};
+use super::{apic, guard, microcode};
 use crate::mem::addr::{Gpa, Hpa};
 use crate::mem::mtrr::{IA32_MTRR_DEF_TYPE, Mtrrs};
 use crate::mem::stage2::TableMemory;
@@ -80,7 +80,10 @@ fn apply<V: Vcpu, T: TableMemory>(
             vcpu.wrmsr(write)?;
             follow_mtrrs(vcpu, machine);
         }
-        Effect::SetControls(controls) => vcpu.set_controls(&controls),
+        Effect::SetControls(controls) => {
+            guard::controls(vcpu, machine, &controls)?;
+            vcpu.set_controls(&controls);
+        }
         Effect::DisableExecute { value, disabled } => {
             vcpu.wrmsr(value)?;
             vcpu.percpu().xd_disabled.store(disabled, Ordering::Relaxed);

@@ -12,6 +12,7 @@ use super::processor::Processor;
 use super::rules::{Broken, Moment};
 use crate::mem::stage2::Format;
 use crate::policy::control::Controls;
+use crate::policy::guard::Pins;
 use crate::x86::msr::Fault;
 use crate::x86::registers::{Register, Registers};
 
@@ -66,6 +67,9 @@ pub trait Vcpu: Processor {
 
     /// Makes writes of EFER exit if `watch` is true. If it is false, they need not exit.
     fn watch_efer(&mut self, watch: bool);
+
+    /// Returns what the boot option `guard` keeps on this CPU. An INIT forgets it.
+    fn pins(&mut self) -> &mut Pins;
 
     /// Completes the instruction that exited: sets RIP to the address after it, clears RF and the shadow of STI and MOV
     /// SS, and raises #DB if TF is set.

@@ -73,6 +73,14 @@ pub const BNDCFGS: u32 = 0xd90;
 pub const LBR_CTL: u32 = 0x14ce;
 /// IA32_EFER.
 pub const EFER: u32 = 0xc000_0080;
+/// IA32_STAR.
+pub const STAR: u32 = 0xc000_0081;
+/// IA32_LSTAR.
+pub const LSTAR: u32 = 0xc000_0082;
+/// IA32_CSTAR.
+pub const CSTAR: u32 = 0xc000_0083;
+/// IA32_FMASK, which AMD calls SFMASK.
+pub const SFMASK: u32 = 0xc000_0084;
 /// IA32_GS_BASE.
 pub const GS_BASE: u32 = 0xc000_0101;
 /// IA32_KERNEL_GS_BASE, which SWAPGS exchanges with the base address of GS.

@@ -19,6 +19,7 @@ use vidar_core::mem::walk::ReadGuest;
 use vidar_core::policy::control::{CR4_SMXE, CR4_VMXE};
 use vidar_core::policy::cpuid::Policy;
 use vidar_core::policy::features::Features;
+use vidar_core::policy::guard::Guard;
 use vidar_core::policy::msr::{COMMON, Row, STARTUP};
 use vidar_core::svm::msrs::MSRS as SVM;
 use vidar_core::vmm::exit::Exit;
@@ -28,6 +29,7 @@ use vidar_core::vmm::observer::{Observer, Unobserved, Wanted};
 use vidar_core::vmm::outcome::{Outcome, Stop};
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::processor::Processor;
+use vidar_core::vmm::refusals::Refusals;
 use vidar_core::vmm::run;
 use vidar_core::vmm::update::MicrocodeUpdate;
 use vidar_core::vmx::ept::Ept;
@@ -178,6 +180,8 @@ impl Bench {
             },
             wanted: Wanted::default(),
             cpuid: Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 },
+            guard: Guard::Off,
+            refusals: Refusals::default(),
             msrs,
             startup,
             landing: (startup == Startup::Landing).then_some(LANDING),

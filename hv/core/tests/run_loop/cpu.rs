@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP};
 use vidar_core::policy::control::{CR0_ET, CR0_NE, CR0_PE, ControlWrite, Controls};
+use vidar_core::policy::guard::Pins;
 use vidar_core::policy::msr::AllowedMsrWrite;
 use vidar_core::svm;
 use vidar_core::svm::rules::state::{Facts, State};
@@ -74,6 +75,7 @@ pub struct FakeCpu {
     /// The vector at which [`FakeCpu::comes_up`] has started.
     pub started_at: Option<u8>,
     pub doubt: Doubt,
+    pub pins: Pins,
     /// The VMCB about which the rules are asked, if there is one.
     pub vmcb: Option<Box<Page>>,
 }
@@ -125,6 +127,7 @@ impl FakeCpu {
             comes_up: None,
             started_at: None,
             doubt: Doubt::default(),
+            pins: Pins::default(),
             vmcb: None,
         }
     }
@@ -186,6 +189,10 @@ impl Vcpu for FakeCpu {
 
     fn watch_efer(&mut self, watch: bool) {
         self.did.push(Action::WatchEfer(watch));
+    }
+
+    fn pins(&mut self) -> &mut Pins {
+        &mut self.pins
     }
 
     fn advance(&mut self) {

@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod controls;
 mod cpu;
+mod guard;
 mod hypercalls;
 mod memory;
 mod microcode;

@@ -13,6 +13,7 @@
 //! | [`context`] | What a handler can read of the CPU and the machine. |
 //! | [`apic_base`] | IA32_APIC_BASE: the local APIC stays off Vidar's memory. |
 //! | [`efer`] | The handlers of IA32_EFER. |
+//! | [`guard`] | The MSRs that the boot option `guard` guards. |
 //! | [`hypervisors`] | The MSRs that hypervisors define are refused. |
 //! | [`microcode`] | The MSRs that load an update of the CPU's microcode. |
 //! | [`mtrr`] | The MTRRs: the second stage follows them. |
@@ -22,6 +23,7 @@ pub mod allowed;
 pub mod apic_base;
 pub mod context;
 pub mod efer;
+pub mod guard;
 pub mod hypervisors;
 pub mod microcode;
 pub mod mtrr;

@@ -39,6 +39,9 @@ const HIDDEN: Row = Row::new(
     Write::Refuse,
 );
 
+/// MSRs that the boot option `guard` guards, besides EFER, whose writes exit anyway.
+pub const GUARDED: &[Row] = &[];
+
 /// MSRs that Vidar also refuses if a hypervisor is below it: those that the permissions map does not cover, and GHCB.
 /// On a bare machine Vidar passes accesses to them on to the CPU, which raises #GP for MSRs that it lacks. A hypervisor
 /// may give them any meaning, and a value may be an address that it writes to, as with GHCB.

@@ -10,7 +10,7 @@ pub mod feature_control;
 pub mod misc_enable;
 pub mod pebs;
 
-use crate::policy::msr::{COMMON, Read, Row, Write, efer, microcode};
+use crate::policy::msr::{COMMON, Read, Row, Write, efer, guard, microcode};
 use crate::x86::msr;
 
 /// All tables of MSRs that Vidar filters on VT-x.
@@ -42,6 +42,9 @@ const HIDDEN: Row = Row::new(
     Read::Refuse,
     Write::Refuse,
 );
+
+/// MSRs that the boot option `guard` guards. The table comes before the others.
+pub const GUARDED: &[Row] = &[guard::EFER];
 
 /// MSRs that Vidar also refuses if a hypervisor is below it: those that the bitmap does not cover. On a bare machine
 /// Vidar passes accesses to them on to the CPU, which raises #GP for MSRs that it lacks. A hypervisor may give them any

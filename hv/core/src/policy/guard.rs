@@ -1,0 +1,267 @@
+//! What the boot option `guard` keeps on: the protections of the CPU that the guest's kernel has switched on, on each CPU
+//! until its INIT.
+//!
+//! The guest asks for nothing. A protection is pinned by what the kernel does anyway:
+//!
+//! * The bits of CR0, CR4 and EFER that are set after a write of one of these registers, if the CPU is in long mode before
+//!   and after the write. So the code that leads into long mode, or out of it for a moment to change the number of
+//!   paging levels, as the decompressor of Linux does, is as free as on a bare CPU.
+//! * The value of an MSR that decides where system calls lead to, if it is not 0 and the CPU is in long mode.
+//!
+//! Only code at CPL 0 can execute these writes, which the CPU checks before it exits. An INIT and a reset forget all pins,
+//! as they clear the registers. A kernel without long mode is never guarded.
+
+use vidar_abi::Protection;
+
+use super::control::{CR0_PE, CR0_PG, CR0_WP, CR4_CET, CR4_SMAP, CR4_SMEP, CR4_UMIP, Controls};
+use crate::x86::msr::{
+    CSTAR, EFER_LMA, EFER_LME, EFER_NXE, LSTAR, SFMASK, STAR, SYSENTER_CS, SYSENTER_EIP, SYSENTER_ESP,
+};
+
+/// What Vidar guards. Each value guards what the ones before it do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Guard {
+    /// Nothing.
+    Off,
+    /// The protections of the CPU.
+    Cpu,
+}
+
+/// The bits that can be pinned, with the protection that each of them is.
+const CR0: [(u64, Protection); 3] =
+    [(CR0_PE, Protection::Cr0Pe), (CR0_WP, Protection::Cr0Wp), (CR0_PG, Protection::Cr0Pg)];
+const CR4: [(u64, Protection); 4] = [
+    (CR4_UMIP, Protection::Cr4Umip),
+    (CR4_SMEP, Protection::Cr4Smep),
+    (CR4_SMAP, Protection::Cr4Smap),
+    (CR4_CET, Protection::Cr4Cet),
+];
+const EFER: [(u64, Protection); 2] = [(EFER_LME, Protection::EferLme), (EFER_NXE, Protection::EferNxe)];
+
+/// The MSRs whose values can be pinned.
+const MSRS: [(u32, Protection); 7] = [
+    (STAR, Protection::Star),
+    (LSTAR, Protection::Lstar),
+    (CSTAR, Protection::Cstar),
+    (SFMASK, Protection::Sfmask),
+    (SYSENTER_CS, Protection::SysenterCs),
+    (SYSENTER_ESP, Protection::SysenterEsp),
+    (SYSENTER_EIP, Protection::SysenterEip),
+];
+
+/// The bits of CR0 that can be pinned.
+pub const CR0_BITS: u64 = bits(&CR0);
+/// The bits of CR4 that can be pinned.
+pub const CR4_BITS: u64 = bits(&CR4);
+
+const fn bits(list: &[(u64, Protection)]) -> u64 {
+    let (mut all, mut index) = (0, 0);
+    while index < list.len() {
+        all |= list[index].0;
+        index += 1;
+    }
+    all
+}
+
+/// What is pinned on a CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pins {
+    cr0: u64,
+    cr4: u64,
+    efer: u64,
+    /// The values of [`MSRS`]. One that is 0 is not pinned.
+    msrs: [u64; MSRS.len()],
+}
+
+impl Pins {
+    /// Returns what is pinned after a write that changes the control registers from `old` to `new`.
+    ///
+    /// # Errors
+    /// Returns the protection that the write would switch off.
+    pub fn write(&self, old: &Controls, new: &Controls) -> Result<Self, Protection> {
+        for (pinned, value, list) in
+            [(self.cr0, new.cr0, &CR0[..]), (self.cr4, new.cr4, &CR4), (self.efer, new.efer, &EFER)]
+        {
+            if let Some((_, protection)) = list.iter().find(|(bit, _)| bit & pinned & !value != 0) {
+                return Err(*protection);
+            }
+        }
+        if old.efer & new.efer & EFER_LMA == 0 {
+            return Ok(*self);
+        }
+        Ok(Self {
+            cr0: self.cr0 | new.cr0 & CR0_BITS,
+            cr4: self.cr4 | new.cr4 & CR4_BITS,
+            efer: self.efer | new.efer & bits(&EFER),
+            msrs: self.msrs,
+        })
+    }
+
+    /// Returns what is pinned after a write of `value` to the MSR `index`, with these control registers. MSRs that cannot
+    /// be pinned pin nothing.
+    ///
+    /// # Errors
+    /// Returns the protection that the write would change.
+    pub fn write_msr(&self, controls: &Controls, index: u32, value: u64) -> Result<Self, Protection> {
+        let mut pins = self.write(controls, controls)?;
+        for (pinned, (msr, protection)) in pins.msrs.iter_mut().zip(MSRS) {
+            if msr != index {
+                continue;
+            }
+            if *pinned != 0 && *pinned != value {
+                return Err(protection);
+            }
+            if controls.efer & EFER_LMA != 0 {
+                *pinned = value;
+            }
+        }
+        Ok(pins)
+    }
+
+    /// Returns the protections that are pinned, as bits by their numbers.
+    pub fn pinned(&self) -> u32 {
+        let bits = [(self.cr0, &CR0[..]), (self.cr4, &CR4), (self.efer, &EFER)];
+        let bits =
+            bits.into_iter().flat_map(|(pinned, list)| list.iter().filter(move |(bit, _)| bit & pinned != 0));
+        let msrs = self.msrs.iter().zip(MSRS).filter(|(value, _)| **value != 0);
+        let all = bits.map(|(_, protection)| *protection).chain(msrs.map(|(_, (_, protection))| protection));
+        all.fold(0, |all, protection| all | 1 << protection as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::control::CR4_PAE;
+
+    fn long_mode() -> Controls {
+        Controls {
+            cr0: CR0_PG | CR0_PE,
+            cr4: CR4_PAE,
+            efer: EFER_LME | EFER_LMA,
+            cs_l: true,
+            ..Controls::default()
+        }
+    }
+
+    #[test]
+    fn a_bit_that_is_set_in_long_mode_stays() {
+        let all = Controls {
+            cr0: long_mode().cr0 | CR0_BITS,
+            cr4: CR4_PAE | CR4_BITS,
+            efer: EFER_LME | EFER_LMA | EFER_NXE,
+            ..long_mode()
+        };
+        let pins = Pins::default().write(&long_mode(), &all).expect("nothing is pinned");
+        for (bit, protection) in CR0 {
+            let new = Controls { cr0: all.cr0 & !bit, ..all };
+            assert_eq!(pins.write(&all, &new), Err(protection));
+        }
+        for (bit, protection) in CR4 {
+            let new = Controls { cr4: all.cr4 & !bit, ..all };
+            assert_eq!(pins.write(&all, &new), Err(protection));
+        }
+        for (bit, protection) in EFER {
+            let new = Controls { efer: all.efer & !bit, ..all };
+            assert_eq!(pins.write(&all, &new), Err(protection));
+        }
+        let other = Controls { cr0: all.cr0 | 8, cr4: all.cr4 ^ CR4_PAE, efer: all.efer | 1, ..all };
+        assert_eq!(pins.write(&all, &other), Ok(pins), "other bits are free");
+        assert_eq!(pins.pinned(), 0b1_1111_1111);
+    }
+
+    #[test]
+    fn the_way_into_long_mode_and_out_of_it_pins_nothing() {
+        let off = Controls { cr0: CR0_PE | CR0_WP, efer: EFER_LME, cs_l: false, ..long_mode() };
+        let on = Controls { cr0: off.cr0 | CR0_PG, cs_l: false, ..long_mode() };
+        for (old, new) in [(&off, &on), (&on, &off), (&off, &off)] {
+            assert_eq!(Pins::default().write(old, new), Ok(Pins::default()));
+        }
+    }
+
+    #[test]
+    fn an_msr_that_is_written_in_long_mode_keeps_its_value() {
+        for (index, protection) in MSRS {
+            let write = |pins: &Pins, value| pins.write_msr(&long_mode(), index, value);
+            let zero = write(&Pins::default(), 0).expect("nothing is pinned");
+            let pins = write(&zero, 5).expect("0 is not pinned");
+            assert_eq!(write(&pins, 5), Ok(pins));
+            assert_eq!((write(&pins, 6), write(&pins, 0)), (Err(protection), Err(protection)));
+            let early = Pins::default().write_msr(&Controls::default(), index, 5);
+            assert_eq!(early, Ok(Pins::default()), "not in long mode");
+        }
+    }
+
+    /// A write of the guest, as the model sees it.
+    #[derive(Debug, Clone, Copy)]
+    enum Guests {
+        Cr0(u64),
+        Cr4(u64),
+        Efer(u64),
+        Msr(usize, u64),
+        Init,
+    }
+
+    fn guests() -> impl Strategy<Value = Guests> {
+        let any_of = |bits: u64| any::<u64>().prop_map(move |value| value & bits);
+        prop_oneof![
+            3 => any_of(CR0_BITS | 8).prop_map(Guests::Cr0),
+            3 => any_of(CR4_BITS | CR4_PAE).prop_map(Guests::Cr4),
+            3 => any_of(EFER_LME | EFER_NXE | EFER_LMA | 1).prop_map(Guests::Efer),
+            3 => (0..MSRS.len(), 0u64..3).prop_map(|(index, value)| Guests::Msr(index, value)),
+            1 => Just(Guests::Init),
+        ]
+    }
+
+    proptest! {
+        /// The model remembers each bit and each value that was ever to be kept since the last INIT.
+        #[test]
+        fn what_is_pinned_never_changes_until_init(writes in prop::collection::vec(guests(), 0..60)) {
+            let (mut pins, mut controls) = (Pins::default(), Controls::default());
+            let mut msrs = [0; MSRS.len()];
+            let mut kept: Vec<(usize, u64)> = Vec::new();
+            for write in writes {
+                let mut new = controls;
+                match write {
+                    Guests::Cr0(value) => new.cr0 = value,
+                    Guests::Cr4(value) => new.cr4 = value,
+                    Guests::Efer(value) => new.efer = value,
+                    Guests::Msr(index, value) => {
+                        let allowed = !kept.iter().any(|(at, old)| *at == 3 + index && *old != value);
+                        let result = pins.write_msr(&controls, MSRS[index].0, value);
+                        prop_assert_eq!(result.is_ok(), allowed);
+                        if let Ok(after) = result {
+                            pins = after;
+                            msrs[index] = value;
+                            if value != 0 && controls.efer & EFER_LMA != 0 {
+                                kept.push((3 + index, value));
+                            }
+                        }
+                    }
+                    Guests::Init => {
+                        (pins, new, msrs) = (Pins::default(), Controls::default(), [0; MSRS.len()]);
+                        kept.clear();
+                    }
+                }
+                let registers = |controls: &Controls| [controls.cr0, controls.cr4, controls.efer];
+                let loses = kept.iter().any(|(at, bit)| *at < 3 && registers(&new)[*at] & bit == 0);
+                let result = pins.write(&controls, &new);
+                prop_assert_eq!(result.is_err(), loses);
+                let Ok(after) = result else { continue };
+                pins = after;
+                if controls.efer & new.efer & EFER_LMA != 0 {
+                    for (at, bits) in [CR0_BITS, CR4_BITS, EFER_LME | EFER_NXE].into_iter().enumerate() {
+                        let set = registers(&new)[at] & bits;
+                        kept.extend((0..64).map(|bit| (at, 1 << bit)).filter(|(_, bit)| set & bit != 0));
+                    }
+                }
+                controls = new;
+                for (index, value) in kept.iter().filter(|(at, _)| *at >= 3) {
+                    prop_assert_eq!(msrs[index - 3], *value);
+                }
+            }
+        }
+    }
+}
