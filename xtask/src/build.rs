@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::paths::{self, BARE_TARGET, GUEST_TARGET};
 use crate::strip::strip;
-use crate::{prefixes, source};
+use crate::{build_id, prefixes, source};
 
 /// The programs for the ISO.
 #[derive(Debug, Clone)]
@@ -27,19 +27,23 @@ pub fn all() -> Result<Programs> {
     Ok(Programs { hypervisor: paths::hypervisor(), vidarctl: vidarctl()? })
 }
 
-/// Makes the image that GRUB loads out of the one that the linker has written. In a tree of emulators both are there already.
+/// Makes the image that GRUB loads out of the one that the linker has written, and gives both their build ID. In a tree of emulators both are there already.
 fn strip_image() -> Result<()> {
     if paths::suite().is_some() {
         return Ok(());
     }
     let (from, to) = (paths::image_with_symbols(), paths::hypervisor());
-    let image = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
-    let stripped = strip(&image)?;
+    let linked = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
+    let (mut loaded, mut with_symbols) = (strip(&linked)?, linked.clone());
+    build_id::stamp(&mut loaded, &mut with_symbols)?;
+    if with_symbols != linked {
+        fs::write(&from, with_symbols).with_context(|| format!("cannot write {}", from.display()))?;
+    }
     // A machine may be reading the file.
-    if fs::read(&to).is_ok_and(|present| present == stripped) {
+    if fs::read(&to).is_ok_and(|present| present == loaded) {
         return Ok(());
     }
-    fs::write(&to, stripped).with_context(|| format!("cannot write {}", to.display()))
+    fs::write(&to, loaded).with_context(|| format!("cannot write {}", to.display()))
 }
 
 /// Builds the guest's tool.

@@ -4,6 +4,7 @@
 mod archive;
 mod bench;
 mod build;
+mod build_id;
 mod cargo_tools;
 mod checks;
 mod cmdline;

@@ -10,17 +10,13 @@ use std::path::Path;
 use addr2line::Context as Lines;
 use anyhow::{Context, Result, bail, ensure};
 use gimli::{Dwarf, EndianSlice, LittleEndian};
-use object::{Object, ObjectSection, ObjectSymbol};
+use object::{Object, ObjectSection};
 
-use crate::paths;
+use crate::{build_id, paths};
 
 /// What comes before the build ID in a report, and before a return address.
 const BUILD: &str = "build ";
 const CALLED_FROM: &str = "called from 0x";
-
-/// The symbol of the note with the build ID, and where the ID is in it.
-const NOTE: &str = "vidar_build_id";
-const ID_IN_NOTE: std::ops::Range<u64> = 16..24;
 
 /// Reads the report in `file`, or on the standard input, and prints it with the functions and lines of its addresses.
 pub fn run(file: Option<&Path>) -> Result<()> {
@@ -46,7 +42,7 @@ pub fn run(file: Option<&Path>) -> Result<()> {
 /// It is an error if the report is of another build than the image, or does not say of which.
 pub fn symbolize(report: &str, image: &[u8]) -> Result<String> {
     let file = object::File::parse(image).context("the image is not an ELF file")?;
-    check_build(report, &build_id(&file)?)?;
+    check_build(report, &build_id::read(image)?)?;
     let section = |id: gimli::SectionId| {
         let section = file.section_by_name(id.name());
         let data = section.and_then(|section| section.data().ok()).unwrap_or_default();
@@ -95,17 +91,6 @@ fn return_address(line: &str) -> Option<u64> {
     let (_, rest) = line.split_once(CALLED_FROM)?;
     let digits = rest.split(|c: char| !c.is_ascii_hexdigit()).next()?;
     u64::from_str_radix(digits, 16).ok().filter(|address| *address > 0)
-}
-
-/// Returns the build ID of an image, in hexadecimal digits.
-fn build_id(file: &object::File<'_>) -> Result<String> {
-    let note = file.symbols().find(|symbol| symbol.name() == Ok(NOTE)).map(|symbol| symbol.address());
-    let id = note.and_then(|note| {
-        let (at, size) = (note + ID_IN_NOTE.start, ID_IN_NOTE.end - ID_IN_NOTE.start);
-        file.sections().find_map(|section| section.data_range(at, size).ok()?)
-    });
-    let id = id.context("the image has no build ID")?;
-    Ok(id.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Returns the functions that `address` is in, each with its file and line, innermost first. Those that were inlined are
