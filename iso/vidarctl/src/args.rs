@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::misuse::Misuse;
+use crate::trace::kinds::Kinds;
 use crate::version;
 
 /// Shows the state of Vidar, the hypervisor that this Linux runs under
@@ -66,6 +67,9 @@ pub enum Command {
         /// Print the last N exits only
         #[arg(short = 'n', long = "last", value_name = "N", value_parser = number)]
         last: Option<usize>,
+        /// Print exits of these kinds only, whose names `vidarctl exits` has, with commas between them
+        #[arg(long, value_name = "KINDS", value_parser = Kinds::parse)]
+        only: Option<Kinds>,
         /// Go on with new exits as they happen
         #[arg(long)]
         follow: bool,
@@ -164,10 +168,12 @@ mod tests {
         assert_eq!(parse_words("exits --per-cpu"), run(exits(None, true, false), false));
         assert_eq!(parse_words("exits --by-rip --json"), run(exits(None, false, true), true));
         assert_eq!(parse_words("top --once"), run(Command::Top { once: true }, false));
-        let trace = |last, follow| Command::Trace { last, follow };
-        assert_eq!(parse_words("trace"), run(trace(None, false), false));
-        assert_eq!(parse_words("trace -n 20 --json"), run(trace(Some(20), false), true));
-        assert_eq!(parse_words("trace --last=20 --follow"), run(trace(Some(20), true), false));
+        let trace = |last, only, follow| Command::Trace { last, only, follow };
+        assert_eq!(parse_words("trace"), run(trace(None, None, false), false));
+        assert_eq!(parse_words("trace -n 20 --json"), run(trace(Some(20), None, false), true));
+        assert_eq!(parse_words("trace --last=20 --follow"), run(trace(Some(20), None, true), false));
+        let two_kinds = Kinds::parse("cpuid,wrmsr").ok();
+        assert_eq!(parse_words("trace --only cpuid,wrmsr"), run(trace(None, two_kinds, false), false));
         let two = exits(Some(Duration::from_secs(2)), false, false);
         assert_eq!(parse_words("exits --idle 2"), run(two, false));
         assert_eq!(parse_words("--json exits --idle=2"), run(two, true));
@@ -216,6 +222,11 @@ mod tests {
             ("exits --by-rip --per-cpu", "--by-rip and --per-cpu cannot be combined: leave one of them out"),
             ("trace -n 0", "--last needs a number of exits above 0, and got 0"),
             ("trace --last many", "--last needs a number of exits above 0, and got many"),
+            (
+                "trace --only cpuid,reset",
+                "--only needs one or more of cpuid, rdmsr, wrmsr, control-register, xsetbv, invd, hypercall, \
+                 virtualization-instruction, second-stage, init, sipi, nmi, window, triple-fault, other, and got \"reset\"",
+            ),
             ("exits --idle", "--idle needs a value: write it after the option"),
             ("exits --idle --json", "--idle needs a value: write it after the option"),
             ("exits --idle soon", "--idle needs a number of seconds above 0 and up to 86400, and got soon"),

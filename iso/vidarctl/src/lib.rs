@@ -37,6 +37,7 @@ use crate::live::{REFRESH, follow, rates, stay, watch};
 use crate::misuse::Misuse;
 use crate::query::Vidar;
 use crate::trace::by_rip::ByFunction;
+use crate::trace::kinds::Kinds;
 use crate::trace::own::Own;
 use crate::trace::reader::Reader;
 use crate::trace::{HEADER, events, line};
@@ -57,8 +58,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     match command {
         Command::Top { once: false } => return watch(json).unwrap_or_else(|failure| fail(&failure)),
-        Command::Trace { last, follow: true } => {
-            return follow(last, json).unwrap_or_else(|failure| fail(&failure));
+        Command::Trace { last, only, follow: true } => {
+            let only = only.unwrap_or(Kinds::ALL);
+            return follow(last, only, json).unwrap_or_else(|failure| fail(&failure));
         }
         _ => {}
     }
@@ -108,7 +110,7 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
             if json { exits::json_by_cpu(&cpus) } else { exits::text_by_cpu(&cpus) }
         }
         Command::Exits { by_rip: true, .. } => {
-            let mut reader = Reader::new(&vidar, Own::of_this_program())?;
+            let mut reader = Reader::new(&vidar, Own::of_this_program(), Kinds::ALL)?;
             let exits = reader.read()?.exits;
             let functions =
                 ByFunction::new(&exits, reader.cpus(), Clock::measure(), &Symbols::of_the_kernel());
@@ -132,8 +134,8 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
             let rates = rates(&vidar, stay(), wait)?;
             rates.map_or_else(String::new, |rates| if json { rates.json() } else { rates.text() })
         }
-        Command::Trace { last, .. } => {
-            let mut reader = Reader::new(&vidar, Own::of_this_program())?;
+        Command::Trace { last, only, .. } => {
+            let mut reader = Reader::new(&vidar, Own::of_this_program(), only.unwrap_or(Kinds::ALL))?;
             let exits = reader.read()?.exits;
             let exits = &exits[exits.len() - last.unwrap_or(usize::MAX).min(exits.len())..];
             trace_text(exits, reader.cpus(), json)

@@ -13,6 +13,7 @@ use crate::query::Vidar;
 use crate::terminal::Terminal;
 use crate::top::{self, Rates};
 use crate::trace::clock::Clock;
+use crate::trace::kinds::Kinds;
 use crate::trace::own::Own;
 use crate::trace::reader::{Read, Reader};
 use crate::trace::symbols::Symbols;
@@ -69,11 +70,11 @@ pub fn watch(json: bool) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Prints the last exits, and then new ones until a signal ends the program. As JSON they are an array without an end, as
+/// Prints the last exits of the kinds `only`, and then new ones until a signal ends the program. As JSON they are an array without an end, as
 /// the Trace Event format allows.
-pub fn follow(last: Option<usize>, json: bool) -> Result<ExitCode, Failure> {
+pub fn follow(last: Option<usize>, only: Kinds, json: bool) -> Result<ExitCode, Failure> {
     let vidar = Vidar::find(hypercall::call, hypercall::hypervisor())?;
-    let mut reader = Reader::new(&vidar, Own::of_this_program())?;
+    let mut reader = Reader::new(&vidar, Own::of_this_program(), only)?;
     let Read { mut exits, .. } = reader.read()?;
     let (clock, symbols) = (Clock::measure(), Symbols::of_the_kernel());
     exits.drain(..exits.len() - last.unwrap_or(usize::MAX).min(exits.len()));

@@ -3,6 +3,7 @@
 pub mod by_rip;
 pub mod clock;
 pub mod events;
+pub mod kinds;
 pub mod own;
 pub mod reader;
 pub mod symbols;

@@ -1,6 +1,7 @@
 //! Reads the traces of all CPUs, in the order of time.
 
 use super::Exit;
+use super::kinds::Kinds;
 use super::own::Own;
 use crate::failure::Failure;
 use crate::hypercall::{Answer, Request};
@@ -10,6 +11,7 @@ use crate::query::Vidar;
 pub struct Reader<'a, C> {
     vidar: &'a Vidar<C>,
     own: Own,
+    only: Kinds,
     /// The position from which the trace of each CPU is read next.
     next: Vec<u64>,
 }
@@ -24,10 +26,10 @@ pub struct Read {
 }
 
 impl<'a, C: Fn(Request) -> Answer> Reader<'a, C> {
-    /// Returns a reader that begins with the oldest exits, and that leaves out those of `own`.
-    pub fn new(vidar: &'a Vidar<C>, own: Own) -> Result<Self, Failure> {
+    /// Returns a reader that begins with the oldest exits of the kinds `only`, and that leaves out those of `own`.
+    pub fn new(vidar: &'a Vidar<C>, own: Own, only: Kinds) -> Result<Self, Failure> {
         let cpus = vidar.cpus()?;
-        Ok(Self { vidar, own, next: vec![0; cpus as usize] })
+        Ok(Self { vidar, own, only, next: vec![0; cpus as usize] })
     }
 
     /// Returns the number of CPUs.
@@ -47,7 +49,9 @@ impl<'a, C: Fn(Request) -> Answer> Reader<'a, C> {
                 read.lost += (to - from).saturating_sub(records.len() as u64);
             }
             let exits = records.into_iter().map(|(_, record)| Exit { cpu, record });
-            read.exits.extend(exits.filter(|exit| !self.own.contains(exit.record.rip)));
+            let is_asked_for =
+                |exit: &Exit| self.only.contain(exit) && !self.own.contains(exit.record.rip);
+            read.exits.extend(exits.filter(is_asked_for));
             self.next[cpu as usize] = to;
         }
         read.exits.sort_by_key(|exit| exit.record.tsc);
@@ -110,7 +114,7 @@ mod tests {
         }
         let before = machine.0.borrow().clone();
         let vidar = Vidar::find(|request| machine.call(request), None).unwrap();
-        let mut reader = Reader::new(&vidar, Own::at(OWN)).unwrap();
+        let mut reader = Reader::new(&vidar, Own::at(OWN), Kinds::ALL).unwrap();
         let read = reader.read().unwrap();
         let of = |cpu: u64| read.exits.iter().filter(move |exit| exit.cpu == cpu).map(|exit| exit.record);
         assert_eq!(of(0).collect::<Vec<_>>(), before[0][before[0].len() - SLOTS as usize..]);
@@ -123,11 +127,22 @@ mod tests {
     }
 
     #[test]
+    fn exits_of_other_kinds_are_left_out() {
+        let machine = Machine(RefCell::new([vec![], vec![]]));
+        machine.exit(0, OTHER);
+        let vidar = Vidar::find(|request| machine.call(request), None).unwrap();
+        for (only, found) in [("hypercall,nmi", 1), ("cpuid,nmi", 0)] {
+            let mut reader = Reader::new(&vidar, Own::at(OWN), Kinds::parse(only).unwrap()).unwrap();
+            assert_eq!(reader.read().unwrap().exits.len(), found, "{only}");
+        }
+    }
+
+    #[test]
     fn exits_that_were_overwritten_meanwhile_are_counted() {
         let machine = Machine(RefCell::new([vec![], vec![]]));
         machine.exit(0, OTHER);
         let vidar = Vidar::find(|request| machine.call(request), None).unwrap();
-        let mut reader = Reader::new(&vidar, Own::at(OWN)).unwrap();
+        let mut reader = Reader::new(&vidar, Own::at(OWN), Kinds::ALL).unwrap();
         reader.read().unwrap();
         for _ in 0..SLOTS + 10 {
             machine.exit(0, OTHER);
