@@ -127,7 +127,7 @@ pub fn make<E: Extension>(
             cpus: cpus.all,
             log: debug::log::read,
         },
-        wanted: Wanted { check: options.check, debugger, trace: options.trace },
+        wanted: Wanted { check: options.check, debugger, trace: options.trace.is_some() },
         cpuid: Policy {
             features: extension.features(),
             hypervisor_bit: options.hypervisor_bit,

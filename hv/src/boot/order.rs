@@ -4,6 +4,7 @@
 
 use alloc::boxed::Box;
 use core::convert::Infallible;
+use core::ops::Range;
 
 use vidar_core::boot::annex::{self, Need};
 use vidar_core::boot::landing;
@@ -134,8 +135,14 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let lands = extension.leaves_init_to_the_cpu()
         && !options.emulate_startup
         && landing::leaves_low_memory(linux::release_of(&info));
-    let ring = if options.trace { rings::FRAMES as u64 } else { 0 };
-    add_memory(&extension, &listed, &mut memory, lands, ring);
+    let need = Need {
+        cpus: listed.others.len() as u64,
+        frames_per_cpu: further::frames::<E>() as u64,
+        tables: Need::tables(memory.plan.beside_region(), extension.largest_page()),
+        low_memory: if lands { landing::FRAMES as u64 } else { 0 },
+        frames_per_ring: options.trace.map_or(0, rings::frames) as u64,
+    };
+    add_memory(&need, listed.place(), &mut memory);
     let low_memory = if lands { memory.own.frames.allocate_run(landing::FRAMES) } else { None };
     let preference = match low_memory {
         Some(low_memory) => Preference::Landing { low_memory },
@@ -144,8 +151,8 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     };
     let cpus = further::start(extension, &listed, &mut memory, preference)?;
     let BootMemory { plan, mut own, .. } = memory;
-    if options.trace {
-        rings::keep(cpus.all, &mut own.frames);
+    if let Some(size) = options.trace {
+        rings::keep(cpus.all, size, &mut own.frames, need.tables as usize);
     }
     tables.leave_out(plan.kept());
     sleep::withdraw_all(&tables);
@@ -184,26 +191,13 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     run_to_end(&mut vcpu, machine)
 }
 
-/// Takes an annex for Vidar if its region has too little memory for all CPUs and all of the second stage. Does nothing
-/// if no place is free for it.
-fn add_memory<E: Extension>(
-    extension: &E,
-    listed: &CpuList<'_>,
-    memory: &mut BootMemory<'_>,
-    lands: bool,
-    ring: u64,
-) {
+/// Takes an annex for Vidar if its region has too little memory for what it needs. Does nothing if no place is free for it.
+/// Firmware's list of CPUs is at `listed`.
+fn add_memory(need: &Need, listed: Range<Hpa>, memory: &mut BootMemory<'_>) {
     let BootMemory { info, plan, own: HostMemory { frames, .. } } = memory;
-    let need = Need {
-        cpus: listed.others.len() as u64,
-        frames_per_cpu: further::frames::<E>() as u64 + ring,
-        tables: Need::tables(plan.beside_region(), extension.largest_page())
-            + if lands { landing::FRAMES as u64 } else { 0 }
-            + ring,
-    };
     let Some((heap, rest)) = need.beyond(frames.available() as u64) else { return };
     // Firmware may have put its list of CPUs into memory that it calls usable, and Vidar goes on to change the list.
-    let taken = info.occupied().chain(info.boot_services()).chain([image::region(), listed.place()]);
+    let taken = info.occupied().chain(info.boot_services()).chain([image::region(), listed]);
     let Some(place) = annex::place(plan.beside_region(), taken, heap + rest) else { return };
     // SAFETY: the place is RAM that holds nothing, the direct map covers it, and the guest is not given it.
     let free = unsafe {

@@ -24,8 +24,12 @@ pub struct Need {
     pub cpus: u64,
     /// Number of frames for each further CPU.
     pub frames_per_cpu: u64,
-    /// Number of frames for second-stage tables, and for moved memory.
+    /// Number of frames for second-stage tables.
     pub tables: u64,
+    /// Number of frames for moved memory, which follow each other.
+    pub low_memory: u64,
+    /// Number of frames for the trace of each CPU, which follow each other.
+    pub frames_per_ring: u64,
 }
 
 impl Need {
@@ -39,10 +43,11 @@ impl Need {
     }
 
     /// Returns how many bytes of heap and of frames, in this order, are needed in addition to `available` frames;
-    /// `None` if these suffice.
+    /// `None` if these suffice. Frames that follow each other are new ones, since the others are used one by one.
     pub fn beyond(&self, available: u64) -> Option<(u64, u64)> {
-        let frames = self.cpus * self.frames_per_cpu + self.tables;
-        let missing = frames.checked_sub(available).filter(|missing| *missing > 0)?;
+        let runs = self.low_memory + (self.cpus + 1) * self.frames_per_ring;
+        let frames = self.cpus * self.frames_per_cpu + self.tables + runs;
+        let missing = frames.checked_sub(available).filter(|missing| *missing > 0)?.max(runs);
         let heap = (self.cpus + 1) * HEAP_PER_CPU;
         let all = (heap + missing * PAGE_SIZE).next_multiple_of(UNIT);
         Some((heap, all - heap))
@@ -64,6 +69,7 @@ mod tests {
     use crate::mem::map::{MemoryKind, MemoryRegion};
 
     const GIB: u64 = 1 << 30;
+    const NOTHING: Need = Need { cpus: 0, frames_per_cpu: 0, tables: 0, low_memory: 0, frames_per_ring: 0 };
 
     fn map(pieces: &[(u64, u64)]) -> MemoryMap<'static> {
         let region = |&(start, end): &(u64, u64)| MemoryRegion {
@@ -78,13 +84,13 @@ mod tests {
         let small = map(&[(0, 0x9_f000), (LEGACY, GIB)]);
         let tables = Need::tables(&small, PageSize::Size1G);
         assert_eq!(tables, 104);
-        assert_eq!(Need { cpus: 3, frames_per_cpu: 16, tables }.beyond(370), None);
-        assert_eq!(Need { cpus: 3, frames_per_cpu: 16, tables: 322 }.beyond(370), None);
+        assert_eq!(Need { cpus: 3, frames_per_cpu: 16, tables, ..NOTHING }.beyond(370), None);
+        assert_eq!(Need { cpus: 3, frames_per_cpu: 16, tables: 322, ..NOTHING }.beyond(370), None);
     }
 
     #[test]
     fn many_cpus_and_small_pages_need_an_annex() {
-        let need = Need { cpus: 255, frames_per_cpu: 16, tables: 104 };
+        let need = Need { cpus: 255, frames_per_cpu: 16, tables: 104, ..NOTHING };
         let (heap, frames) = need.beyond(370).expect("370 frames do not suffice");
         assert_eq!(heap, 256 * PAGE_SIZE);
         assert!(frames / PAGE_SIZE + 370 >= 255 * 16 + 104);
@@ -92,6 +98,16 @@ mod tests {
         assert!(heap + frames < 20 << 20);
         let large = map(&[(0, 0x9_f000), (LEGACY, 3 * GIB), (4 * GIB, 1024 * GIB)]);
         assert_eq!(Need::tables(&large, PageSize::Size2M), 96 + 3 * 4 + 1024);
+    }
+
+    #[test]
+    fn an_annex_holds_all_frames_that_follow_each_other() {
+        let need = Need { cpus: 7, frames_per_cpu: 16, tables: 104, low_memory: 0, frames_per_ring: 64 };
+        assert_eq!(need.beyond(728), None);
+        let (_, frames) = need.beyond(727).expect("one frame is missing");
+        assert!(frames / PAGE_SIZE >= 8 * 64, "{frames}");
+        let (_, frames) = Need { low_memory: 512, ..need }.beyond(727).expect("513 frames are missing");
+        assert!(frames / PAGE_SIZE >= 8 * 64 + 512, "{frames}");
     }
 
     #[test]

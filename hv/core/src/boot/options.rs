@@ -53,6 +53,20 @@ impl Gdb {
     }
 }
 
+/// How much memory the trace of each CPU has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceSize {
+    /// The number of bytes, which is a power of two and a multiple of a page.
+    pub bytes: usize,
+}
+
+impl TraceSize {
+    const fn kib(kib: usize) -> Option<Self> {
+        assert!(kib.is_power_of_two() && kib >= 4, "this is not a power of two of at least a page");
+        Some(Self { bytes: kib << 10 })
+    }
+}
+
 /// A boot option, for the parser, for GRUB's menu of options and for the test of the README's table.
 pub struct BootOption {
     /// The name of the option on the command line.
@@ -171,10 +185,13 @@ options! {
         "com2,wait" => Gdb::on(SerialLine::Com2, true), "Wait for gdb at COM2 before the kernel starts";
     }
 
-    /// With `on` Vidar keeps a trace of the last exits of each CPU, which `vidarctl trace` prints.
-    "trace" => trace: bool = false, "off" {
-        "on" => true, "Keep a trace of the exits";
-        "off" => false;
+    /// With `on` Vidar keeps a trace of the last exits of each CPU, which `vidarctl trace` prints. A size keeps more of them.
+    "trace" => trace: Option<TraceSize> = None, "off" {
+        "on" => TraceSize::kib(16), "Keep a trace of the exits";
+        "64k" => TraceSize::kib(64);
+        "256k" => TraceSize::kib(256);
+        "1m" => TraceSize::kib(1024), "Keep a long trace of the exits";
+        "off" => None;
     }
 
     // The default is off, because with it kexec and kdump end in a reset.

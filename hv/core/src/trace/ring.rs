@@ -1,7 +1,7 @@
 //! The ring of records of one CPU. The CPU alone writes, without a lock; any CPU may read at the same time.
 //!
 //! Records have positions, which count up from 1. (At 0 is the time before the guest is entered first, which is no
-//! exit's.) The record at a position lies in the slot with that number modulo [`SLOTS`]. A reader copies a record and
+//! exit's.) The record at a position lies in the slot with that number modulo the number of slots. A reader copies a record and
 //! then looks at how far the writer is by then: if the slot may have been overwritten meanwhile, the copy is worth
 //! nothing, and the reader goes on at the oldest record that is still there.
 
@@ -9,8 +9,6 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use vidar_abi::Record;
 
-/// The number of slots, of which one is always being written. They take 16 KiB.
-pub const SLOTS: usize = 512;
 /// How often a reader starts again that the writer has overtaken.
 const ATTEMPTS: u32 = 8;
 
@@ -52,21 +50,29 @@ impl Slot {
     }
 }
 
-/// All slots of a ring.
-pub type Slots = [Slot; SLOTS];
-
-/// The ring of one CPU.
+/// The ring of one CPU. Of its slots one is always being written.
 #[derive(Debug)]
 pub struct Ring {
     /// The position of the record that is written next.
     pub(super) next: AtomicU64,
-    pub(super) slots: &'static Slots,
+    pub(super) slots: &'static [Slot],
 }
 
 impl Ring {
-    /// Returns an empty ring with these slots.
-    pub const fn new(slots: &'static Slots) -> Self {
+    /// Returns an empty ring with these slots. Their number is a power of two, so that a position needs no division.
+    pub const fn new(slots: &'static [Slot]) -> Self {
+        assert!(slots.len().is_power_of_two(), "the number of slots is not a power of two");
         Self { next: AtomicU64::new(0), slots }
+    }
+
+    /// Returns the index of the slot of the record at `position`.
+    pub(super) fn index(&self, position: u64) -> usize {
+        position as usize & (self.slots.len() - 1)
+    }
+
+    /// Returns the position of the oldest record that is there while the record at `end` is being written.
+    fn oldest(&self, end: u64) -> u64 {
+        end.saturating_sub(self.slots.len() as u64 - 1).max(1)
     }
 
     /// Returns the position of the record that is written next.
@@ -79,15 +85,15 @@ impl Ring {
     pub fn read(&self, position: u64, records: &mut [[u64; Record::WORDS]]) -> (u64, usize) {
         let mut end = self.written();
         for _ in 0..ATTEMPTS {
-            let start = position.max(oldest(end)).min(end);
+            let start = position.max(self.oldest(end)).min(end);
             let count = (records.len() as u64).min(end - start) as usize;
             for (record, position) in records[..count].iter_mut().zip(start..) {
-                *record = self.slots[position as usize % SLOTS].words();
+                *record = self.slots[self.index(position)].words();
             }
             // Pairs with the fence of the writer: if a word of a newer record has been copied, its position is seen here.
             fence(Ordering::Acquire);
             end = self.written();
-            if oldest(end) <= start {
+            if self.oldest(end) <= start {
                 return (start, count);
             }
         }
@@ -108,13 +114,8 @@ impl Ring {
     }
 }
 
-/// Returns the position of the oldest record that is there while the record at `end` is being written.
-fn oldest(end: u64) -> u64 {
-    end.saturating_sub(SLOTS as u64 - 1).max(1)
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::atomic::AtomicBool;
     use std::thread;
 
@@ -124,9 +125,17 @@ mod tests {
     use super::*;
     use crate::trace::writer::Writer;
 
+    /// The number of slots of the rings of tests.
+    pub const SLOTS: usize = 512;
+
+    /// Returns an empty ring that is never freed.
+    pub fn leaked() -> &'static Ring {
+        Box::leak(Box::new(Ring::new(Box::leak(Box::new([const { Slot::empty() }; SLOTS])))))
+    }
+
     /// Returns a ring and its writer, after the guest has been entered first.
     fn ring() -> (&'static Ring, Writer) {
-        let ring = Box::leak(Box::new(Ring::new(Box::leak(Box::new([const { Slot::empty() }; SLOTS])))));
+        let ring = leaked();
         let mut writer = Writer::new(ring);
         writer.end(7);
         (ring, writer)

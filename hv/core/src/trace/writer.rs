@@ -6,7 +6,7 @@ use core::sync::atomic::{Ordering, fence};
 
 use vidar_abi::{ExitKind, Record};
 
-use super::ring::{Ring, SLOTS, Slot};
+use super::ring::{Ring, Slot};
 
 /// Writes the records of one CPU.
 #[derive(Debug)]
@@ -87,17 +87,18 @@ impl Writer {
 /// Returns the slot of the record at `next`, and those after it up to the last.
 #[cold]
 fn from(ring: &'static Ring, next: u64) -> (&'static Slot, slice::Iter<'static, Slot>) {
-    let at = next as usize % SLOTS;
+    let at = ring.index(next);
     (&ring.slots[at], ring.slots[at + 1..].iter())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::ring::tests::{SLOTS, leaked};
 
     #[test]
     fn an_exit_that_is_left_out_leaves_no_trace_wherever_the_writer_is() {
-        let ring = &*Box::leak(Box::new(Ring::new(Box::leak(Box::new([const { Slot::empty() }; SLOTS])))));
+        let ring = leaked();
         let record = |number: u64| Record { tsc: number, rip: 1, ticks: 5, kind: ExitKind::Init, detail: 0 };
         let mut writer = Writer::new(ring);
         for round in 0..2 * SLOTS as u64 {
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_new_writer_goes_on_where_the_last_one_has_stopped() {
-        let ring = &*Box::leak(Box::new(Ring::new(Box::leak(Box::new([const { Slot::empty() }; SLOTS])))));
+        let ring = leaked();
         let record = |number: u64| Record { tsc: number, rip: 1, ticks: 5, kind: ExitKind::Init, detail: 0 };
         for round in 0..3 * SLOTS as u64 {
             let mut writer = Writer::new(ring);

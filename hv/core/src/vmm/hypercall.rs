@@ -152,7 +152,7 @@ mod tests {
     use vidar_abi::Vendor;
 
     use super::*;
-    use crate::trace::ring::{Ring, SLOTS, Slot};
+    use crate::trace::ring::tests::leaked;
     use crate::trace::writer::Writer;
 
     const TEXT: &[u8] = b"vidar: a log of more than thirty-two bytes";
@@ -249,8 +249,7 @@ mod tests {
 
     /// Calls a Vidar of two CPUs, the second of which has a trace up to the position `exits`.
     fn call_traced(exits: u64, registers: &mut Registers) {
-        let slots = Box::leak(Box::new([const { Slot::empty() }; SLOTS]));
-        let ring: &Ring = Box::leak(Box::new(Ring::new(slots)));
+        let ring = leaked();
         let mut writer = Writer::new(ring);
         writer.end(0);
         for exit in 1..exits {

@@ -135,6 +135,8 @@ fn boot(given: &mut Given, kernel: &BzImage) {
         cpus: cpus.len() as u64,
         frames_per_cpu: 16,
         tables: Need::tables(&info.memory, PageSize::Size2M),
+        low_memory: 0,
+        frames_per_ring: 0,
     };
     if let Some((heap, rest)) = need.beyond(350) {
         let taken = info.occupied().chain(info.boot_services()).chain([region]);

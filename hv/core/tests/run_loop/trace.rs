@@ -2,7 +2,7 @@
 
 use vidar_abi::{Call, ExitKind, Record};
 use vidar_core::mem::addr::Gpa;
-use vidar_core::trace::ring::{Ring, SLOTS, Slot};
+use vidar_core::trace::ring::{Ring, Slot};
 use vidar_core::vmm::exit::{Exit, Immediate, Violation};
 use vidar_core::vmm::observer::Unobserved;
 use vidar_core::vmm::tracer::Tracer;
@@ -10,9 +10,16 @@ use vidar_core::x86::registers::Register;
 
 use crate::bench::{Bench, CODE};
 
+/// The number of slots of the ring.
+const SLOTS: usize = 8;
+
+fn ring() -> &'static Ring {
+    Box::leak(Box::new(Ring::new(Box::leak(Box::new([const { Slot::empty() }; SLOTS])))))
+}
+
 /// Runs the loop through `exits`, and returns what was recorded of them.
 fn traced(bench: &mut Bench, exits: &[Exit]) -> Vec<Record> {
-    let ring: &Ring = Box::leak(Box::new(Ring::new(Box::leak(Box::new([const { Slot::empty() }; SLOTS])))));
+    let ring = ring();
     bench.run_observed(exits, &mut Tracer::new(ring));
     let mut records = Vec::new();
     ring.last(SLOTS, &mut |record| records.push(record));
@@ -63,7 +70,7 @@ fn a_record_lasts_from_the_exit_to_the_next_entry() {
 #[test]
 fn a_tracer_changes_nothing() {
     const EXITS: [Exit; 4] = [Exit::Cpuid, Exit::Nmi, Exit::Invd, Exit::TripleFault];
-    let ring: &Ring = Box::leak(Box::new(Ring::new(Box::leak(Box::new([const { Slot::empty() }; SLOTS])))));
+    let ring = ring();
     let traced = Bench::new().run_observed(&EXITS, &mut Tracer::new(ring));
     assert_eq!(traced, Bench::new().run_observed(&EXITS, &mut Unobserved));
 }
