@@ -49,8 +49,7 @@ impl<'a, C: Fn(Request) -> Answer> Reader<'a, C> {
                 read.lost += (to - from).saturating_sub(records.len() as u64);
             }
             let exits = records.into_iter().map(|(_, record)| Exit { cpu, record });
-            let is_asked_for =
-                |exit: &Exit| self.only.contain(exit) && !self.own.contains(exit.record.rip);
+            let is_asked_for = |exit: &Exit| self.only.contain(exit) && !self.own.contains(exit.record.rip);
             read.exits.extend(exits.filter(is_asked_for));
             self.next[cpu as usize] = to;
         }
