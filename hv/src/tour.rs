@@ -147,7 +147,9 @@
 //! `iso/vidarctl/src/query.rs` on the other side.
 //!
 //! All arguments and results are in registers, so Vidar never has to read or write the guest's memory for a call.
-//! Follow `vidarctl log` from the program to the ring in [`console::ring`](vidar_core::console::ring).
+//! Follow `vidarctl log` from the program to the ring in [`kept_log::ring`](vidar_core::kept_log::ring). Then look at
+//! [`kept_log::area`](vidar_core::kept_log::area): it finds what a warm reset has left of the log, and believes nothing of it
+//! unless a CRC fits.
 //!
 //! ## 13. The other CPUs
 //!

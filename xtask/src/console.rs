@@ -28,6 +28,11 @@ pub const BOOT: Duration = Duration::from_secs(900);
 const TROUBLE: &[&str] =
     &["Kernel panic - not syncing", "Vidar panicked", "cannot start: ", "the guest has stopped on CPU "];
 
+/// What Vidar shows the end of the last start with. It is no sign of trouble.
+const LAST_START: &str = "the last start ended in: ";
+/// What the further lines of that begin with.
+const MARK: &[u8] = b"| ";
+
 /// Makes the guest's kernel print only emergencies on its console.
 const QUIET: &str = "dmesg -n 1";
 /// Makes it print everything but debug messages, as it does after boot.
@@ -151,12 +156,15 @@ impl Console {
 
     /// Returns the first line with a sign of trouble once it is complete. `from` is where the search begins.
     fn trouble(&self, from: usize) -> Option<String> {
-        let lines = &self.pending[from..];
-        let at = from + TROUBLE.iter().filter_map(|sign| find(lines, sign.as_bytes())).min()?;
-        let end = at + find(&self.pending[at..], b"\n")?;
-        let start =
-            self.pending[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
-        Some(String::from_utf8_lossy(&self.pending[start..end]).trim().to_owned())
+        let has = |line: &[u8], word: &str| find(line, word.as_bytes()).is_some();
+        let is_bad = |line: &[u8]| {
+            let old = line.starts_with(MARK) || has(line, LAST_START);
+            !old && TROUBLE.iter().any(|sign| has(line, sign))
+        };
+        let lines = self.pending[from..].split_inclusive(|&byte| byte == b'\n');
+        let mut complete = lines.filter(|line| line.ends_with(b"\n"));
+        let line = complete.find(|line| is_bad(line))?;
+        Some(String::from_utf8_lossy(line).trim().to_owned())
     }
 }
 
@@ -204,6 +212,15 @@ mod tests {
             error,
             "while \"shell\" was expected, the machine said: [1.0] Kernel panic - not syncing: x"
         );
+    }
+
+    #[test]
+    fn trouble_of_the_last_start_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut console, mut machine) = pair(&dir.path().join("log"));
+        machine.write_all(b"vidar: warning: the last start ended in: Vidar panicked\r\n").unwrap();
+        machine.write_all(b"| Kernel panic - not syncing: x\r\nshell").unwrap();
+        console.expect("shell", SOON).unwrap();
     }
 
     #[test]

@@ -9,9 +9,10 @@
 //! | [`loader`] | Multiboot information | [`loader::info`] |
 //! | [`firmware`] | ACPI tables, the EFI memory map | [`firmware::acpi`] |
 //! | [`linux`] | the Linux boot protocol: the header of a kernel file, where the kernel is placed, and what it is handed | [`linux::placement`] |
-//! | [`console`] | the log ring, the serial line, characters on a screen | [`console::screen`] |
 //! | [`report`] | the text of a crash report | [`report::state`] |
 //! | [`kernel`] | the guest's Linux kernel as it runs, read from outside: symbols, call chains, its log | [`kernel::running`] |
+//! | [`console`] | the serial line, characters on a screen | [`console::screen`] |
+//! | [`kept_log`] | the log in memory, which a warm reset leaves as it is | [`kept_log::area`] |
 //! | [`vmm`] | the virtual machine: exits, the answers to them, and the loop between them | [`vmm::run`] |
 //! | [`debugger`] | gdb for the guest: the conversation, registers, breakpoints, and where CPUs stop | [`debugger::session`] |
 //! | [`trace`] | the last exits of each CPU, in a ring | [`trace::ring`] |
@@ -33,6 +34,7 @@ pub mod boot;
 pub mod console;
 pub mod debugger;
 pub mod firmware;
+pub mod kept_log;
 pub mod kernel;
 pub mod linux;
 pub mod loader;

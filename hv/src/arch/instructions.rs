@@ -19,6 +19,20 @@ pub fn wbinvd() {
     unsafe { asm!("wbinvd", options(nostack, preserves_flags)) };
 }
 
+/// The distance between two executions of CLFLUSH: the smallest line that a CPU with long mode has had.
+const FLUSHED: usize = 64;
+
+/// Executes CLFLUSH for the memory of `value`: if any cache of the machine has changed lines of it, these are written back.
+/// All CPUs with long mode have CLFLUSH.
+pub fn write_back<T>(value: &T) {
+    let start = core::ptr::from_ref(value).cast::<u8>();
+    for at in (0..size_of::<T>()).step_by(FLUSHED) {
+        // SAFETY: CLFLUSH changes nothing that software reads, and faults only where a read would. There is a reference to the
+        // memory, so it can be read.
+        unsafe { asm!("clflush [{}]", in(reg) start.wrapping_add(at), options(nostack, preserves_flags)) };
+    }
+}
+
 /// Returns the eight bytes at linear address `address`.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::layout::direct;
 
 use crate::debug::log as console;
+use crate::host::image;
 use crate::host::memory::HostMemory;
 
 /// The address of VGA's text memory.
@@ -21,8 +22,12 @@ const MOST_WARNINGS: usize = 8;
 /// The end of the memory that the trampoline's page tables map.
 const REACH: u64 = 4 << 30;
 
-/// Starts the log on COM1 and on VGA's text screen, before the options and the loader's information are known.
+/// Starts the log in the memory that is kept over a reset, on COM1, and on VGA's text screen, before the options and the
+/// loader's information are known.
 pub fn start() {
+    // SAFETY: the region has this memory for the logs alone, at the same address in the trampoline's page tables and in
+    // Vidar's own, and it begins with a page and is as long as an area.
+    unsafe { console::keep(image::kept()) };
     // SAFETY: the trampoline's page tables and Vidar's own both have the text memory in the direct map.
     unsafe { console::start(Some(serial::COM1), Some(console::Screen::Text(direct(TEXT_MEMORY)))) };
 }

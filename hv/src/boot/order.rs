@@ -13,6 +13,7 @@ use vidar_core::boot::options::Options;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::boot::startup::Preference;
 use vidar_core::console::ending;
+use vidar_core::kept_log::summary::Summary;
 use vidar_core::loader::info::BootInfo;
 use vidar_core::loader::{multiboot1, multiboot2};
 use vidar_core::mem::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
@@ -81,6 +82,7 @@ fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, R
         return Err(Refusal::NoMemoryMap);
     }
     greet(&info);
+    show_last_report();
     if !cpuid::has_no_execute() {
         return Err(Refusal::NoExecuteDisable);
     }
@@ -217,6 +219,13 @@ fn greet(info: &BootInfo<'_>) {
     log::debug!("loaded at {}", image::region().start);
     for module in info.modules.clone() {
         log::debug!("module at {} to {}", module.range.start, Hpa(module.range.end.0.saturating_sub(1)));
+    }
+}
+
+/// Shows the main lines of the report in which the last start has ended, if it has.
+fn show_last_report() {
+    if let Some(report) = console::last().and_then(Summary::of) {
+        log::warn!("the last start ended in: {report}");
     }
 }
 

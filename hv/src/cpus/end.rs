@@ -86,6 +86,10 @@ impl Sink for Report {
     fn show(&mut self, on_screen: bool) {
         console::show_on_screen(on_screen);
     }
+
+    fn begin_main(&mut self) {
+        console::begin_main();
+    }
 }
 
 /// Returns the Linux that runs on a CPU in one of these states. Only the first two are asked, since each answer may take a

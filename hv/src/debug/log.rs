@@ -1,21 +1,24 @@
-//! The log. It always goes to the ring. Until the guest gets the serial line and the screen, it goes to them as well.
+//! The log. It always goes to the memory that is kept over a reset. Until the guest gets the serial line and the screen, it
+//! goes to them as well.
 
 #![expect(unsafe_code, reason = "the screen's memory is accessed, and a panic takes the lock by force")]
 
 use core::fmt::{self, Write};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use spin::Mutex;
+use spin::{Mutex, Once};
 use vidar_core::console::framebuffer::{Format, FramebufferGrid};
-use vidar_core::console::ring::Ring;
 use vidar_core::console::screen::{Grid, Teletype};
 use vidar_core::console::serial::Unusable;
 use vidar_core::console::wrap::Wrapped;
+use vidar_core::kept_log::area::Area;
+use vidar_core::kept_log::log::Log as KeptLog;
 use vidar_core::mem::addr::Hva;
 
 use super::line::{self, Line};
 use super::pixels::FramebufferMemory;
 use super::vga::Vga;
+use crate::arch::instructions;
 
 /// A screen, with the address at which it is mapped.
 #[derive(Debug, Clone, Copy)]
@@ -91,9 +94,10 @@ impl Writer {
     }
 }
 
-/// The ring, and the consoles to which the log goes as well.
+/// The log in memory, and the consoles to which it goes as well.
 struct Consoles {
-    ring: Ring,
+    /// The log of this start, once its memory is known.
+    kept: Option<&'static mut KeptLog>,
     serial_port: Option<u16>,
     serial: Option<Line>,
     screen: Option<Writer>,
@@ -105,9 +109,9 @@ struct Consoles {
     hides: bool,
 }
 
-/// The ring and the consoles of the whole machine.
+/// The log and the consoles of the whole machine.
 static CONSOLES: Mutex<Consoles> = Mutex::new(Consoles {
-    ring: Ring::new(),
+    kept: None,
     serial_port: None,
     serial: None,
     screen: None,
@@ -116,9 +120,14 @@ static CONSOLES: Mutex<Consoles> = Mutex::new(Consoles {
     hides: false,
 });
 
+/// The log of the start before this one, if it was found.
+static LAST: Once<&'static KeptLog> = Once::new();
+
 impl Write for Consoles {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.ring.push(text.as_bytes());
+        if let Some(kept) = &mut self.kept {
+            kept.push(text.as_bytes());
+        }
         if !self.silent {
             if let Some(serial) = &mut self.serial {
                 serial.write(text.as_bytes());
@@ -131,7 +140,42 @@ impl Write for Consoles {
     }
 }
 
-/// The logger of the crate `log`, which writes each record as a line to the ring and the consoles.
+impl Consoles {
+    /// Writes the log from the CPU's caches back to memory. A reset empties the caches without doing so (Intel SDM Vol. 3A,
+    /// 10.1.1 "Processor State After Reset").
+    fn write_back(&mut self) {
+        if let Some(kept) = &self.kept {
+            instructions::write_back::<KeptLog>(kept);
+        }
+    }
+}
+
+/// Begins the log of this start in the memory at `area`, where it is kept over a reset, and looks there for the log of the
+/// last start. Must be called before anything is logged. Does nothing at a second call.
+///
+/// # Safety
+/// At `area` are as many bytes as an [`Area`] has, mapped and writable for good, aligned to a page, and used for nothing
+/// else.
+pub unsafe fn keep(area: Hva) {
+    let mut consoles = CONSOLES.lock();
+    if consoles.kept.is_none() {
+        // SAFETY: the caller promises that the memory is there for good and is used for nothing else, and a second call
+        // does not get here. An area consists of integers, so whatever the memory holds is a valid value.
+        let area = unsafe { &mut *(area.0 as *mut Area) };
+        let (kept, last) = area.open();
+        consoles.kept = Some(kept);
+        if let Some(last) = last {
+            LAST.call_once(|| last);
+        }
+    }
+}
+
+/// Returns the log of the last start, if it was found.
+pub fn last() -> Option<&'static KeptLog> {
+    LAST.get().copied()
+}
+
+/// The logger of the crate `log`, which writes each record as a line to memory and the consoles.
 struct Logger;
 
 impl Log for Logger {
@@ -159,6 +203,7 @@ impl Log for Logger {
         } else {
             consoles.write_fmt(text)
         };
+        consoles.write_back();
     }
 
     fn flush(&self) {}
@@ -189,18 +234,18 @@ pub unsafe fn start(serial_port: Option<u16>, screen: Option<Screen>) {
     }
 }
 
-/// Writes the log to `screen` from now on, and first all that the ring holds.
+/// Writes the log to `screen` from now on, and first all that memory holds of it.
 ///
 /// # Safety
 /// The screen is mapped for good, and nothing else in Vidar writes to it.
 pub unsafe fn show_on(screen: Screen) {
     let mut consoles = CONSOLES.lock();
-    let Consoles { ring, screen: writer, .. } = &mut *consoles;
+    let Consoles { kept, screen: writer, .. } = &mut *consoles;
     // SAFETY: the caller promises that the screen is mapped for good and that nothing else in Vidar writes to it.
     *writer = unsafe { Writer::open(screen) };
     let (mut position, mut piece) = (0, [0; 256]);
     while let Some(writer) = writer {
-        let (start, length) = ring.read(position, &mut piece);
+        let (start, length) = kept.as_ref().map_or((0, 0), |kept| kept.read(position, &mut piece));
         if length == 0 {
             break;
         }
@@ -209,7 +254,7 @@ pub unsafe fn show_on(screen: Screen) {
     }
 }
 
-/// Leaves the consoles to the guest: from now on the log goes to the ring alone. Returns the position of the cursor as
+/// Leaves the consoles to the guest: from now on the log goes to memory alone. Returns the position of the cursor as
 /// column and row, or zeros if there is no screen.
 pub fn hand_over() -> (u8, u8) {
     let mut consoles = CONSOLES.lock();
@@ -250,10 +295,22 @@ pub fn take_back() {
     }
 }
 
-/// Takes the consoles back as [`take_back`] does, and breaks the lines of what is logged from now on.
+/// Takes the consoles back as [`take_back`] does, and breaks the lines of what is logged from now on. The kept log notes that
+/// this is the report of a crash, which the next start shows.
 pub fn take_back_for_report() {
     take_back();
-    CONSOLES.lock().wraps = true;
+    let mut consoles = CONSOLES.lock();
+    consoles.wraps = true;
+    if let Some(kept) = &mut consoles.kept {
+        kept.begin_report();
+    }
+}
+
+/// Notes in the kept log that the main part of the report follows.
+pub fn begin_main() {
+    if let Some(kept) = &mut CONSOLES.lock().kept {
+        kept.begin_main();
+    }
 }
 
 /// Returns the number of rows on the screen, or 0 if there is no screen.
@@ -261,7 +318,7 @@ pub fn rows() -> usize {
     CONSOLES.lock().screen.as_mut().map_or(0, Writer::rows)
 }
 
-/// Decides if the screen shows what is logged from now on. The serial line and the ring always get it.
+/// Decides if the screen shows what is logged from now on. The serial line and the kept log always get it.
 pub fn show_on_screen(show: bool) {
     CONSOLES.lock().hides = !show;
 }
@@ -273,7 +330,12 @@ pub fn drain() {
     }
 }
 
-/// Reads from the ring, as [`Ring::read`] does.
+/// Reads from the log of this start, as [`KeptLog::read`] does.
 pub fn read(position: u64, buffer: &mut [u8]) -> (u64, usize) {
-    CONSOLES.lock().ring.read(position, buffer)
+    CONSOLES.lock().kept.as_ref().map_or((0, 0), |kept| kept.read(position, buffer))
+}
+
+/// Reads from the log of the last start, which is empty if it was not found.
+pub fn read_last(position: u64, buffer: &mut [u8]) -> (u64, usize) {
+    last().map_or((0, 0), |last| last.read(position, buffer))
 }

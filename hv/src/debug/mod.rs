@@ -2,7 +2,7 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`log`] | The log, which goes to the ring, and until the guest runs also to the serial line and the screen. |
+//! | [`log`] | The log, which goes to memory, and until the guest runs also to the serial line and the screen. |
 //! | [`line`](mod@line) | The I/O ports of the serial line. |
 //! | [`vga`] | VGA's text memory as a grid of characters. |
 //! | [`pixels`] | The memory of a framebuffer. |

@@ -5,6 +5,7 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use vidar_core::kept_log::area::AREA_BYTES;
 use vidar_core::mem::addr::{Hpa, Hva};
 use vidar_core::mem::layout::{DIRECT_MAP, IMAGE_BASE, LINK_ADDRESS, REGION_SIZE};
 
@@ -32,6 +33,8 @@ macro_rules! symbols {
 symbols! {
     REGION_START = "vidar_region_start",
     REGION_END = "vidar_region_end",
+    KEPT_START = "vidar_kept_start",
+    KEPT_END = "vidar_kept_end",
     TEXT_START = "vidar_text_start",
     TEXT_END = "vidar_text_end",
     RODATA_START = "vidar_rodata_start",
@@ -78,6 +81,13 @@ pub fn region() -> Range<Hpa> {
     between(&REGION_START, &REGION_END)
 }
 
+/// Returns the address of the memory of the logs that are kept over a reset, which has [`AREA_BYTES`] bytes.
+pub fn kept() -> Hva {
+    let (start, end) = (KEPT_START.as_ptr() as u64, KEPT_END.as_ptr() as u64);
+    assert_eq!(end - start, AREA_BYTES as u64, "the linker script has another size for the kept logs");
+    Hva(start)
+}
+
 /// Returns the frames that are free from the first instruction of Rust on.
 pub fn free_frames() -> Range<Hpa> {
     between(&BOOT_FRAMES_END, &REGION_END)
@@ -89,7 +99,7 @@ pub fn boot_frames() -> Range<Hpa> {
 }
 
 /// Returns the sections that stay mapped at the image's own addresses.
-pub fn sections() -> [Section; 3] {
+pub fn sections() -> [Section; 4] {
     let section = |start: &'static [u8; 0], end, writable, executable| Section {
         range: between(start, end),
         at: Hva(start.as_ptr() as u64),
@@ -100,5 +110,6 @@ pub fn sections() -> [Section; 3] {
         section(&TEXT_START, &TEXT_END, false, true),
         section(&RODATA_START, &RODATA_END, false, false),
         section(&DATA_START, &DATA_END, true, false),
+        section(&KEPT_START, &KEPT_END, true, false),
     ]
 }

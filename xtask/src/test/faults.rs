@@ -152,6 +152,7 @@ fn panic_halts(small: Small, tools: &Tools) -> Result<()> {
 fn panic_resets(small: Small, tools: &Tools) -> Result<()> {
     let (mut booted, _debugger, _) = panics(small, "", tools)?;
     booted.console.expect("the machine is reset (on-crash=reset)", ANSWER)?;
+    booted.console.expect("the last start ended in: Vidar panicked: exception 14 ", BOOT)?;
     booted.console.expect("probe: hello", BOOT)?;
     Ok(())
 }

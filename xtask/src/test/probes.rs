@@ -258,6 +258,7 @@ pub const SINGLES: &[Single] = &[
     single("probe/crash-halts", crash_halts),
     single("probe/crash-resets", crash_resets),
     single("probe/crash-requested", crash_requested),
+    single("probe/crash-log-is-damaged", crash_log_is_damaged),
     single(CRASH_OF_ANOTHER_CPU, crash_of_another_cpu),
     single("probe/reset-keyboard", |place| resets(place, "reset-keyboard")),
     single("probe/reset-fast", |place| resets(place, "reset-fast")),
@@ -326,7 +327,7 @@ const LONGEST_LINE: usize = 79;
 /// Waits for the report of a triple fault, which ends with the words `last`. It has the cause and the registers, the most
 /// important last, and no line is too long.
 fn crash_report(booted: &mut small::BootedGuest, last: &str) -> Result<()> {
-    booted.console.expect("probe: hello", BOOT)?;
+    says_nothing_of_the_last_start(&booted.console.expect("probe: hello", BOOT)?)?;
     in_this_boot(booted, "probe triple: now", ANSWER)?;
     in_this_boot(booted, "the guest has stopped on CPU 0: triple fault", ANSWER)?;
     let report = booted.console.expect(last, ANSWER)?;
@@ -360,9 +361,33 @@ fn crash_halts(place: &Place<'_>) -> Result<()> {
 fn crash_resets(place: &Place<'_>) -> Result<()> {
     let mut booted = with_options(place, "probe=triple", "on-crash=reset")?;
     crash_report(&mut booted, "the machine is reset (on-crash=reset)")?;
-    // After the reset, the menu starts the same guest again.
-    booted.console.expect("probe: hello", BOOT)?;
+    // After the reset, the menu starts the same guest again, and Vidar shows the report once more.
+    let start = booted.console.expect("probe: hello", BOOT)?;
+    contains(&start, LAST_START)?;
+    contains(&start, "guest has stopped on CPU 0: triple fault\r\n| ")
+}
+
+/// How Vidar begins to show the report in which the last start has ended.
+const LAST_START: &str = "vidar: warning: the last start ended in: the ";
+
+/// Checks that nothing is shown of the last start.
+fn says_nothing_of_the_last_start(said: &str) -> Result<()> {
+    ensure!(!said.contains("last start"), "Vidar speaks of the last start: {said}");
     Ok(())
+}
+
+/// Vidar shows no report that has changed in memory. At each start, the menu changes one byte of the log of the start
+/// before.
+fn crash_log_is_damaged(place: &Place<'_>) -> Result<()> {
+    /// The first byte of the text of the first log: behind a page of the region, and the numbers of the log.
+    const DAMAGE: &str = "write_byte 0x201030 0x58";
+    let options = "on-crash=reset".to_owned();
+    let menu = Menu { default: Some(GUEST.to_owned()), options, last: &[DAMAGE], ..Menu::default() };
+    let cmdline = "probe=triple".to_owned();
+    let mut booted =
+        Small { cmdline, menu, survives_triple_fault: true, ..usual(place)? }.boot(place.tools)?;
+    crash_report(&mut booted, "the machine is reset (on-crash=reset)")?;
+    says_nothing_of_the_last_start(&booted.console.expect("probe: hello", BOOT)?)
 }
 
 /// A program at CPL 3 asks for a crash report. It is refused until it may write to the reset control register.
@@ -411,8 +436,7 @@ fn resets(place: &Place<'_>, scenario: &str) -> Result<()> {
     booted.console.expect("probe: hello", BOOT)?;
     in_this_boot(&mut booted, &format!("probe {scenario}: now"), ANSWER)?;
     booted.console.expect("vidar: ", BOOT)?;
-    booted.console.expect("probe: hello", BOOT)?;
-    Ok(())
+    says_nothing_of_the_last_start(&booted.console.expect("probe: hello", BOOT)?)
 }
 
 fn hypervisor_bit_on(place: &Place<'_>) -> Result<()> {

@@ -16,6 +16,7 @@ const CORE: Rooms = &[
     ("vmx", &["debugger", "vmm", "policy", "mem", "x86"]),
     ("svm", &["debugger", "vmm", "policy", "mem", "x86"]),
     ("debugger", &["report", "kernel", "vmm", "policy", "mem", "x86"]),
+    ("kept_log", &["loader"]),
     ("report", &["kernel", "vmm", "policy", "console", "mem", "x86"]),
     ("vmm", &["trace", "policy", "mem", "x86"]),
     ("trace", &[]),

@@ -27,6 +27,9 @@ pub trait Sink {
 
     /// Decides if the screen shows the records that follow. A serial line and the log get all of them.
     fn show(&mut self, on_screen: bool);
+
+    /// Notes that the records that follow are the main part of the report, which the next start shows after a reset.
+    fn begin_main(&mut self);
 }
 
 /// The number of functions of the crashed CPU, and of rows with the end of the kernel's log, that a screen has room for.
@@ -83,6 +86,7 @@ impl<M: ReadGuest + ?Sized> Names<'_, M> {
                 self.lines(first..count)
             ));
         }
+        sink.begin_main();
         let (cpu, state) = this;
         let chain = self.chain(state, 0..room.functions);
         sink.write(format_args!("functions of CPU {cpu}, the innermost first:{chain}"));

@@ -19,6 +19,8 @@ struct Consoles {
     serial: String,
     screen: String,
     hidden: bool,
+    /// Where the main part begins on the serial line.
+    main: Option<usize>,
 }
 
 impl Sink for Consoles {
@@ -34,6 +36,10 @@ impl Sink for Consoles {
     fn show(&mut self, on_screen: bool) {
         self.hidden = !on_screen;
     }
+
+    fn begin_main(&mut self) {
+        assert_eq!(self.main.replace(self.serial.len()), None);
+    }
 }
 
 /// Returns the report on CPU 0 in the state `this`, and on CPU 1 in the state `other`, for a screen of 25 rows.
@@ -42,6 +48,8 @@ fn report(memory: &Memory, kernel: &Kernel, this: &CpuState, other: Option<&CpuS
     let others = other.into_iter().map(|state| (1, state));
     Names { kernel, memory }.write(&mut consoles, (0, this), others, Room::on(25));
     assert!(!consoles.hidden, "the screen has to show what follows");
+    let main = &consoles.serial[consoles.main.expect("a report on a kernel has a main part")..];
+    assert!(main.starts_with("vidar: error: functions of CPU 0, the innermost first:\n"), "{main}");
     consoles
 }
 

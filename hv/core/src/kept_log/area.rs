@@ -1,0 +1,92 @@
+//! The memory that is kept over a warm reset: the log of this start and that of the last one, in turns.
+
+use super::log::{LOG_BYTES, Log};
+
+/// Size of the memory in bytes: KEPT_SIZE in the linker script.
+pub const AREA_BYTES: usize = 2 * LOG_BYTES;
+const _: () = assert!(size_of::<Area>() == AREA_BYTES);
+
+/// The memory that is kept. Whatever it holds is a valid value.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Area {
+    logs: [Log; 2],
+}
+
+impl Area {
+    /// Begins the log of this start. Returns it, and the log of the last start if that is whole.
+    ///
+    /// The log of the last start does not outlive this one: after the next reset either this start's log is whole, or
+    /// there is none. An older one is never taken for that of the last start.
+    pub fn open(&mut self) -> (&mut Log, Option<&Log>) {
+        let [first, second] = &mut self.logs;
+        let start_of = |log: &Log| log.is_whole().then_some(log.start());
+        let (last, new, known) = match (start_of(first), start_of(second)) {
+            (None, None) => (second, first, None),
+            (first_start, second_start) if first_start > second_start => (first, second, first_start),
+            (_, second_start) => (second, first, second_start),
+        };
+        last.retire();
+        new.begin(known.unwrap_or(0).wrapping_add(1));
+        (new, known.map(|_| &*last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns memory that is full of `byte`.
+    fn memory(byte: u8) -> Box<Area> {
+        let number = u64::from_le_bytes([byte; 8]);
+        let log = || Log::filled(number);
+        Box::new(Area { logs: [log(), log()] })
+    }
+
+    /// Starts on this memory, logs `text`, and returns the number of this start and what the log of the last one said.
+    fn start(area: &mut Area, text: &str) -> (u64, Option<String>) {
+        let (log, last) = area.open();
+        log.push(text.as_bytes());
+        let said = last.map(|last| {
+            let mut bytes = [0; 64];
+            let (_, length) = last.read(0, &mut bytes);
+            String::from_utf8_lossy(&bytes[..length]).into_owned()
+        });
+        (log.start(), said)
+    }
+
+    #[test]
+    fn each_start_finds_the_log_of_the_last_one() {
+        for byte in [0, 0xa5, 0xff] {
+            let mut area = memory(byte);
+            assert_eq!(start(&mut area, "one"), (1, None));
+            assert_eq!(start(&mut area, "two"), (2, Some("one".to_owned())));
+            assert_eq!(start(&mut area, "three"), (3, Some("two".to_owned())));
+            assert_eq!(start(&mut area, "four"), (4, Some("three".to_owned())));
+        }
+    }
+
+    #[test]
+    fn an_older_log_is_not_taken_for_that_of_the_last_start() {
+        let mut area = memory(0);
+        start(&mut area, "one");
+        start(&mut area, "two");
+        area.logs.iter_mut().filter(|log| log.is_whole()).for_each(|log| log.damage());
+        assert_eq!(start(&mut area, "three"), (1, None));
+        assert_eq!(start(&mut area, "four"), (2, Some("three".to_owned())));
+    }
+
+    #[test]
+    fn of_two_logs_the_one_of_the_later_start_counts() {
+        for turned in [false, true] {
+            let mut area = memory(0);
+            let [one, two] = &mut area.logs;
+            let (earlier, later) = if turned { (two, one) } else { (one, two) };
+            earlier.begin(7);
+            earlier.push(b"earlier");
+            later.begin(8);
+            later.push(b"later");
+            assert_eq!(start(&mut area, "now"), (9, Some("later".to_owned())));
+        }
+    }
+}
