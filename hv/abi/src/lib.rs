@@ -30,7 +30,7 @@ pub const SIGNATURE_LEAF: u32 = 0x4000_0000;
 /// The signature that [`SIGNATURE_LEAF`] returns.
 pub const SIGNATURE: [u8; 12] = *b"VidarVMM\0\0\0\0";
 
-/// The most bytes that one [`Call::Log`] returns, in R8 to R11.
+/// The most bytes that one [`Call::Log`] or [`Call::LastLog`] returns, in R8 to R11.
 pub const LOG_CHUNK: usize = 32;
 
 /// The most records that one [`Call::Trace`] returns, in R8 to R15.
@@ -172,6 +172,19 @@ calls! {
     Crash = 6, "crash", minor 3 {
         in {}
         out {}
+    }
+
+    /// Reads a part of the log of the start before this one, which a warm reset leaves in memory. The log is empty if there was
+    /// no such start, or if its log has not outlived the reset.
+    LastLog = 7, "last-log", minor 3 {
+        in { RBX: "a position in the log, counted in bytes since that boot.", }
+        out {
+            RBX: "as for [`Call::Log`].",
+            RCX: "as for [`Call::Log`].",
+            RDX: "the address of the record that Linux' module `ramoops` can read, or 0 if there is none, as after a start without a crash report.",
+            RSI: "the size of the record's memory in bytes, or 0.",
+            R8_to_R11: "as for [`Call::Log`].",
+        }
     }
 
     /// Reads exits of one CPU from the trace, which is kept with the boot option `trace=on`. The exit of this call is

@@ -74,12 +74,12 @@ fn sizes(info: &BootInfo<'_>, plan: &MemoryPlan<'_>, command_line: usize) -> Siz
     Sizes { command_line, efi_map, setup_data: boot_params::more_regions_size(&plan.guest_map()) }
 }
 
-/// Passes the EFI memory map for the kernel to `put`, piece by piece. The memory that Vidar keeps is hidden in it. Does
+/// Passes the EFI memory map for the kernel to `put`, piece by piece. What is reserved for Vidar is hidden in it. Does
 /// nothing if the machine has no EFI.
 fn show_efi_map(info: &BootInfo<'_>, plan: &MemoryPlan<'_>, put: impl FnMut(&[u8])) {
     if let Some(efi) = &info.efi {
-        let kept: RangeSet = plan.kept().iter().cloned().collect();
-        efi_map::hide(efi.memory_map, efi.descriptor_size, &kept, put);
+        let reserved: RangeSet = plan.reserved().collect();
+        efi_map::hide(efi.memory_map, efi.descriptor_size, &reserved, put);
     }
 }
 

@@ -126,6 +126,8 @@ pub fn make<E: Extension>(
             commit: debug::version::COMMIT,
             cpus: cpus.all,
             log: debug::log::read,
+            last_log: debug::log::read_last,
+            record: plan.shown().clone(),
         },
         wanted: Wanted { check: options.check, debugger, trace: options.trace.is_some() },
         cpuid: Policy {

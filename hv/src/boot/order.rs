@@ -13,6 +13,7 @@ use vidar_core::boot::options::Options;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::boot::startup::Preference;
 use vidar_core::console::ending;
+use vidar_core::kept_log::ramoops;
 use vidar_core::kept_log::summary::Summary;
 use vidar_core::loader::info::BootInfo;
 use vidar_core::loader::{multiboot1, multiboot2};
@@ -38,7 +39,7 @@ use crate::firmware::tables::Tables;
 use crate::host::memory::{BootMemory, HostMemory};
 use crate::host::tables::{FreeRange, reclaim_boot_frames};
 use crate::host::vcpu::{FrameSet, Own};
-use crate::host::{heap, image};
+use crate::host::{heap, image, physical};
 
 /// What the first half of the boot order passes to the second, which runs on another stack.
 struct Boot {
@@ -145,6 +146,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         frames_per_ring: options.trace.map_or(0, rings::frames) as u64,
     };
     add_memory(&need, listed.place(), &mut memory);
+    offer_last_report(listed.place(), &mut memory);
     let low_memory = if lands { memory.own.frames.allocate_run(landing::FRAMES) } else { None };
     let preference = match low_memory {
         Some(low_memory) => Preference::Landing { low_memory },
@@ -198,9 +200,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
 fn add_memory(need: &Need, listed: Range<Hpa>, memory: &mut BootMemory<'_>) {
     let BootMemory { info, plan, own: HostMemory { frames, .. } } = memory;
     let Some((heap, rest)) = need.beyond(frames.available() as u64) else { return };
-    // Firmware may have put its list of CPUs into memory that it calls usable, and Vidar goes on to change the list.
-    let taken = info.occupied().chain(info.boot_services()).chain([image::region(), listed]);
-    let Some(place) = annex::place(plan.beside_region(), taken, heap + rest) else { return };
+    let Some(place) = free_place(info, plan, listed, heap + rest, annex::UNIT) else { return };
     // SAFETY: the place is RAM that holds nothing, the direct map covers it, and the guest is not given it.
     let free = unsafe {
         heap::add(direct(place.start), heap as usize);
@@ -208,6 +208,32 @@ fn add_memory(need: &Need, listed: Range<Hpa>, memory: &mut BootMemory<'_>) {
     };
     frames.add(free);
     plan.keep(place, "for all CPUs and all memory");
+}
+
+/// Shows the guest the log of the last start as a record of Linux' module `ramoops`, if that start has ended in a report and a
+/// place is free for the record.
+fn offer_last_report(listed: Range<Hpa>, memory: &mut BootMemory<'_>) {
+    let BootMemory { info, plan, .. } = memory;
+    let Some(last) = console::last().filter(|last| last.report().is_some()) else { return };
+    let size = ramoops::RECORD_BYTES as u64;
+    let Some(place) = free_place(info, plan, listed, size, PAGE_SIZE) else { return };
+    // SAFETY: the place is RAM that holds nothing and has room for a record, the direct map covers it, and nothing else is put
+    // there, since the plan reserves it.
+    ramoops::write(last, |at, bytes| unsafe { physical::write(place.start + at, bytes) });
+    plan.show(place);
+}
+
+/// Returns a place for `size` bytes in memory that holds nothing, if there is one.
+fn free_place(
+    info: &BootInfo<'_>,
+    plan: &MemoryPlan<'_>,
+    listed: Range<Hpa>,
+    size: u64,
+    align: u64,
+) -> Option<Range<Hpa>> {
+    // Firmware may have put its list of CPUs into memory that it calls usable, and Vidar goes on to change the list.
+    let taken = info.occupied().chain(info.boot_services()).chain([image::region(), listed]);
+    annex::place(plan.beside_region(), taken, size, align)
 }
 
 /// Logs the versions of Vidar and of the loader, the CPU, the size of memory, and the modules.

@@ -75,7 +75,14 @@ pub enum Command {
         follow: bool,
     },
     /// Vidar's log
-    Log,
+    Log {
+        /// Print the log of the start before this one, which a reset leaves in memory
+        #[arg(long)]
+        last: bool,
+        /// Print the parameters by which Linux' module ramoops shows that log in /sys/fs/pstore, if that start has crashed
+        #[arg(long, conflicts_with = "last")]
+        ramoops: bool,
+    },
     /// the time-stamp counter, without Vidar as well
     Tsc,
     /// ends this Linux, with a crash report by Vidar on the screen and the serial line
@@ -159,7 +166,8 @@ mod tests {
     fn options_may_come_before_or_after_what_they_belong_to() {
         let run = |command, json| Ok(Action::Run { command, json });
         assert_eq!(parse_words("status"), run(Command::Status, false));
-        assert_eq!(parse_words("--json log"), run(Command::Log, true));
+        assert_eq!(parse_words("--json log"), run(Command::Log { last: false, ramoops: false }, true));
+        assert_eq!(parse_words("log --last"), run(Command::Log { last: true, ramoops: false }, false));
         assert_eq!(parse_words("tsc --json"), run(Command::Tsc, true));
         assert_eq!(parse_words("crash"), run(Command::Crash { yes: false }, false));
         assert_eq!(parse_words("crash --yes"), run(Command::Crash { yes: true }, false));
@@ -227,6 +235,7 @@ mod tests {
                 "--only needs one or more of cpuid, rdmsr, wrmsr, control-register, xsetbv, invd, hypercall, \
                  virtualization-instruction, second-stage, init, sipi, nmi, window, triple-fault, other, and got \"reset\"",
             ),
+            ("log --last --ramoops", "--last and --ramoops cannot be combined: leave one of them out"),
             ("exits --idle", "--idle needs a value: write it after the option"),
             ("exits --idle --json", "--idle needs a value: write it after the option"),
             ("exits --idle soon", "--idle needs a number of seconds above 0 and up to 86400, and got soon"),

@@ -29,6 +29,10 @@ pub enum Failure {
     Malformed(Call),
     /// What this call asks for is switched off.
     Off(Call),
+    /// There is no log of the last start.
+    NoLastLog,
+    /// There is no record for the module ramoops.
+    NoRecord,
 }
 
 impl fmt::Display for Failure {
@@ -64,6 +68,13 @@ impl fmt::Display for Failure {
                     call.name()
                 )
             }
+            Self::NoLastLog => f.write_str(
+                "there is no log of the last start: it is kept over a reset only, and not by every firmware, so look at \
+                 the serial line next time",
+            ),
+            Self::NoRecord => f.write_str(
+                "there is no record for ramoops, since no crash report of the last start was found: see `vidarctl log --last`",
+            ),
         }
     }
 }

@@ -13,6 +13,7 @@ mod log;
 mod misuse;
 mod numbers;
 mod query;
+mod ramoops;
 mod status;
 mod terminal;
 mod top;
@@ -140,8 +141,12 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
             let exits = &exits[exits.len() - last.unwrap_or(usize::MAX).min(exits.len())..];
             trace_text(exits, reader.cpus(), json)
         }
-        Command::Log => {
-            let log = vidar.log()?;
+        Command::Log { ramoops: true, .. } => {
+            let record = vidar.record()?;
+            if json { record.json() } else { record.text() }
+        }
+        Command::Log { last, .. } => {
+            let log = if last { vidar.last_log()? } else { vidar.log()? };
             if log.lost > 0 && !json {
                 eprintln!(
                     "vidarctl: the log is longer than the memory that Vidar has for it, so its first {} bytes are lost",

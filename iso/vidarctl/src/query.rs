@@ -1,4 +1,5 @@
 //! Asks Vidar by hypercalls, and returns the answers as plain structures.
+// tidy: long because half of it is a Vidar that answers the tests
 
 use vidar_abi::{
     Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Record, SIGNATURE, Status as CallStatus, TRACE_CHUNK, VERSION,
@@ -9,6 +10,7 @@ use crate::exits::Counts;
 use crate::failure::Failure;
 use crate::hypercall::{Answer, Request};
 use crate::log::Log;
+use crate::ramoops::Ramoops;
 use crate::status::{Piece, Status};
 
 /// The signature of a hypervisor without a name. Vidar shows it in place of the signature of a hypervisor that it runs on.
@@ -110,11 +112,35 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
 
     /// Reads the log, as far back as it reaches.
     pub fn log(&self) -> Result<Log, Failure> {
-        let malformed = Failure::Malformed(Call::Log);
+        self.log_by(Call::Log)
+    }
+
+    /// Reads the log of the last start, if there is one. Before version 1.3 of the ABI there is none.
+    pub fn last_log(&self) -> Result<Log, Failure> {
+        let log = if self.abi.minor < 3 { Log::default() } else { self.log_by(Call::LastLog)? };
+        if log.bytes.is_empty() { Err(Failure::NoLastLog) } else { Ok(log) }
+    }
+
+    /// Asks for the record of the last start. Before version 1.3 of the ABI there is none.
+    pub fn record(&self) -> Result<Ramoops, Failure> {
+        if self.abi.minor < 3 {
+            return Err(Failure::NoRecord);
+        }
+        let answer = self.ask(Call::LastLog, 0, 0)?.ok_or(Failure::Malformed(Call::LastLog))?;
+        if answer.rsi == 0 {
+            Err(Failure::NoRecord)
+        } else {
+            Ok(Ramoops { base: answer.rdx, size: answer.rsi })
+        }
+    }
+
+    /// Reads a log by `call`.
+    fn log_by(&self, call: Call) -> Result<Log, Failure> {
+        let malformed = Failure::Malformed(call);
         let mut log = Log::default();
         let mut position = 0;
         loop {
-            let answer = self.ask(Call::Log, position, 0)?.ok_or(malformed)?;
+            let answer = self.ask(call, position, 0)?.ok_or(malformed)?;
             if answer.rcx == 0 {
                 return Ok(log);
             }
@@ -208,7 +234,7 @@ mod tests {
             Some(Call::Exits) => bad,
             Some(Call::Memory) if request.rbx == 1 => Answer { rbx: 0x9_e000, rcx: 0x1000, ..ok },
             Some(Call::Memory) => bad,
-            Some(Call::Log) => {
+            Some(call @ (Call::Log | Call::LastLog)) => {
                 let start = request.rbx.max(10);
                 let rest = TEXT.get(start as usize - 10..).unwrap_or_default();
                 let mut chunk = [0; LOG_CHUNK];
@@ -216,8 +242,9 @@ mod tests {
                 chunk[..length].copy_from_slice(&rest[..length]);
                 let word =
                     |index: usize| u64::from_le_bytes(chunk[8 * index..8 * index + 8].try_into().unwrap());
+                let (rdx, rsi) = if call == Call::LastLog { (0x1000, 0x8000) } else { (0, 0) };
                 let r8_to_r15 = [word(0), word(1), word(2), word(3), 0, 0, 0, 0];
-                Answer { rbx: start, rcx: length as u64, r8_to_r15, ..ok }
+                Answer { rbx: start, rcx: length as u64, rdx, rsi, r8_to_r15, ..ok }
             }
             Some(Call::Commit) => Answer { rbx: 0xab, rcx: 1, ..ok },
             Some(Call::Crash) => Answer { rax: CallStatus::NotPermitted as u64, ..ok },
@@ -351,6 +378,28 @@ mod tests {
         let log = Vidar::find(vidar, None).unwrap().log().unwrap();
         assert_eq!(log.bytes, TEXT);
         assert_eq!(log.lost, 10);
+    }
+
+    #[test]
+    fn the_log_and_the_record_of_the_last_start_are_read_if_there_are_any() {
+        let found = Vidar::find(vidar, None).unwrap();
+        assert_eq!(found.last_log().unwrap().bytes, TEXT);
+        assert_eq!(found.record(), Ok(Ramoops { base: 0x1000, size: 0x8000 }));
+        let without = |request: Request| match Call::from_raw(request.rax) {
+            Some(Call::LastLog) => Answer::default(),
+            _ => vidar(request),
+        };
+        let older = |request: Request| match Call::from_raw(request.rax) {
+            Some(Call::Version) => Answer { rcx: 1 << 16 | 2, ..vidar(request) },
+            Some(Call::LastLog) => panic!("version 1.2 does not have this call"),
+            _ => vidar(request),
+        };
+        let without = Vidar::find(without, None).unwrap();
+        assert_eq!(without.last_log().err(), Some(Failure::NoLastLog));
+        assert_eq!(without.record().err(), Some(Failure::NoRecord));
+        let older = Vidar::find(older, None).unwrap();
+        assert_eq!(older.last_log().err(), Some(Failure::NoLastLog));
+        assert_eq!(older.record().err(), Some(Failure::NoRecord));
     }
 
     #[test]

@@ -161,8 +161,11 @@ fn messages(page: &mut Page) {
     page.example(&lines.iter().map(|line| line.as_ref()).collect::<Vec<_>>());
     page.paragraph(
         "A crash of the machine that a bare CPU would answer by a reset, and a bug of Vidar's, end in a crash report: the \
-         reason and all registers, on the screen and on the serial port. The option `on-crash=` says what follows.",
+         reason and all registers, on the screen and on the serial port. The option `on-crash=` says what follows. After a reset, Vidar shows the main lines of the report once more, and \
+         `vidarctl log --last` prints the whole log of the start that crashed, if the firmware has not cleared it. Linux \
+         shows that log in `/sys/fs/pstore` after:",
     );
+    page.example(&["modprobe ramoops $(vidarctl log --ramoops)"]);
 }
 
 #[cfg(test)]
@@ -197,7 +200,7 @@ mod tests {
     fn the_commands_that_it_names_exist() {
         let tool = vidarctl::command();
         let text = text();
-        let named = text.split("\\fBvidarctl ").skip(1).map(|rest| rest.split('\\').next().unwrap());
+        let named = text.split("\\fBvidarctl ").skip(1).map(|rest| rest.split(['\\', ' ']).next().unwrap());
         let named: Vec<_> = named.collect();
         assert!(named.contains(&"doctor") && named.contains(&"log"), "{named:?}");
         assert!(named.iter().all(|name| tool.find_subcommand(name).is_some()), "{named:?}");

@@ -17,6 +17,7 @@ mod given;
 mod host;
 mod hot_memory;
 mod job;
+mod kept_log;
 pub mod lane;
 mod linux;
 mod menu;
@@ -339,6 +340,7 @@ fn jobs<'a>(
     jobs.extend(given::TESTS.map(|(name, check)| {
         one(Lane::Svm.test(name), Lane::Svm.folder(name), report, move || check(tools))
     }));
+    jobs.extend(kept_log::jobs(tools, report));
     jobs.extend(power::RESETS.map(|reset| {
         let name = reset.name();
         one(Lane::Svm.test(&name), Lane::Svm.folder(&name), report, move || reset.run(Lane::Svm, tools))

@@ -13,7 +13,7 @@ const TABLES: u64 = 96;
 /// Number of second-stage tables that the two ends of a piece of memory may need.
 const TABLES_PER_PIECE: u64 = 4;
 /// Size and alignment of the annex are multiples of this, so that the second stage keeps its large pages around it.
-const UNIT: u64 = PageSize::Size2M.bytes();
+pub const UNIT: u64 = PageSize::Size2M.bytes();
 /// End of the memory that the BIOS and starting CPUs use.
 const LEGACY: u64 = 1 << 20;
 
@@ -54,12 +54,17 @@ impl Need {
     }
 }
 
-/// Returns the highest free place for `size` bytes that is outside of `taken`; `None` if there is none. High memory is
-/// in the way of neither the kernel nor devices that reach only low addresses.
-pub fn place(map: &MemoryMap<'_>, taken: impl Iterator<Item = Range<Hpa>>, size: u64) -> Option<Range<Hpa>> {
+/// Returns the highest free place for `size` bytes, aligned to `align`, that is outside of `taken`; `None` if there is none.
+/// High memory is in the way of neither the kernel nor devices that reach only low addresses.
+pub fn place(
+    map: &MemoryMap<'_>,
+    taken: impl Iterator<Item = Range<Hpa>>,
+    size: u64,
+    align: u64,
+) -> Option<Range<Hpa>> {
     let mut free = map.usable();
     taken.for_each(|range| free.remove(&range));
-    let start = free.highest_fit(size, UNIT, &(Hpa(LEGACY)..Hpa(u64::MAX)))?;
+    let start = free.highest_fit(size, align, &(Hpa(LEGACY)..Hpa(u64::MAX)))?;
     Some(start..start + size)
 }
 
@@ -113,9 +118,14 @@ mod tests {
     #[test]
     fn annex_takes_the_highest_free_place() {
         let map = map(&[(0, 0x9_f000), (LEGACY, 3 * GIB), (4 * GIB, 6 * GIB + 0x1000)]);
-        assert_eq!(place(&map, [].into_iter(), 2 * UNIT), Some(Hpa(6 * GIB - 2 * UNIT)..Hpa(6 * GIB)));
+        assert_eq!(place(&map, [].into_iter(), 2 * UNIT, UNIT), Some(Hpa(6 * GIB - 2 * UNIT)..Hpa(6 * GIB)));
+        let end = 6 * GIB + 0x1000;
+        assert_eq!(place(&map, [].into_iter(), 0x1000, 0x1000), Some(Hpa(end - 0x1000)..Hpa(end)));
         let taken = [Hpa(4 * GIB)..Hpa(6 * GIB), Hpa(3 * GIB - 1)..Hpa(3 * GIB)];
-        assert_eq!(place(&map, taken.into_iter(), UNIT), Some(Hpa(3 * GIB - 2 * UNIT)..Hpa(3 * GIB - UNIT)));
-        assert_eq!(place(&map, [Hpa(LEGACY)..Hpa(7 * GIB)].into_iter(), UNIT), None);
+        assert_eq!(
+            place(&map, taken.into_iter(), UNIT, UNIT),
+            Some(Hpa(3 * GIB - 2 * UNIT)..Hpa(3 * GIB - UNIT))
+        );
+        assert_eq!(place(&map, [Hpa(LEGACY)..Hpa(7 * GIB)].into_iter(), UNIT, UNIT), None);
     }
 }

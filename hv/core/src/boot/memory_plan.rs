@@ -12,12 +12,13 @@ use crate::mem::ranges::RangeSet;
 pub struct MemoryPlan<'a> {
     free: MemoryMap<'a>,
     kept: Vec<Range<Hpa>>,
+    shown: Range<Hpa>,
 }
 
 impl<'a> MemoryPlan<'a> {
     /// Returns the plan for a machine with this memory map, in which Vidar keeps only `region`.
     pub fn new(firmware: &MemoryMap<'a>, region: Range<Hpa>) -> Self {
-        Self { free: firmware.clone(), kept: Vec::from([region]) }
+        Self { free: firmware.clone(), kept: Vec::from([region]), shown: Hpa(0)..Hpa(0) }
     }
 
     /// Keeps `range` for Vidar, and logs it with the reason `why`.
@@ -28,6 +29,26 @@ impl<'a> MemoryPlan<'a> {
         log::info!("keeps {} to {} as well, {why}", range.start, Hpa(range.end.0.saturating_sub(1)));
         self.free = self.free.reserved(&range);
         self.kept.push(range);
+    }
+
+    /// Reserves `range` in what the guest is told of memory. Vidar has written something there that the guest may read, so
+    /// it is the guest's memory all the same. Only one range can be shown.
+    ///
+    /// # Panics
+    /// If a memory map cannot hold another reserved range: [`MemoryMap::reserved`].
+    pub fn show(&mut self, range: Range<Hpa>) {
+        self.free = self.free.reserved(&range);
+        self.shown = range;
+    }
+
+    /// Returns the range that is shown to the guest. It is empty if there is none.
+    pub const fn shown(&self) -> &Range<Hpa> {
+        &self.shown
+    }
+
+    /// Returns all ranges that are reserved in what the guest is told of memory, beside what firmware reserves.
+    pub fn reserved(&self) -> impl Iterator<Item = Range<Hpa>> {
+        self.kept.iter().chain([&self.shown]).filter(|range| !range.is_empty()).cloned()
     }
 
     /// Returns all ranges that Vidar keeps, the region of the image first.
@@ -48,6 +69,7 @@ impl<'a> MemoryPlan<'a> {
     /// Returns the RAM that the guest may use.
     pub fn guest_ram(&self) -> RangeSet {
         let mut ram = self.free.usable();
+        ram.insert(self.shown.clone());
         self.kept.iter().for_each(|kept| ram.remove(kept));
         ram
     }
@@ -68,6 +90,20 @@ mod tests {
         assert_eq!(&*plan.guest_ram(), expected);
         assert_eq!(&*plan.guest_map().usable(), expected);
         assert_eq!(&*plan.beside_region().usable(), [Hpa(0)..Hpa(0x60_0000)]);
-        assert_eq!(plan.kept(), [Hpa(0x20_0000)..Hpa(0x40_0000), Hpa(0x60_0000)..Hpa(0x80_0000)]);
+        let kept = [Hpa(0x20_0000)..Hpa(0x40_0000), Hpa(0x60_0000)..Hpa(0x80_0000)];
+        assert_eq!(plan.kept(), kept);
+        assert!(plan.reserved().eq(kept));
+    }
+
+    #[test]
+    fn memory_that_is_shown_is_the_guests_but_not_told_as_usable() {
+        let ram = MemoryRegion { range: Hpa(0)..Hpa(0x80_0000), kind: MemoryKind::Usable };
+        let firmware = MemoryMap::from_regions([ram]);
+        let mut plan = MemoryPlan::new(&firmware, Hpa(0x20_0000)..Hpa(0x40_0000));
+        plan.show(Hpa(0x7f_8000)..Hpa(0x80_0000));
+        assert_eq!(&*plan.guest_ram(), [Hpa(0)..Hpa(0x20_0000), Hpa(0x40_0000)..Hpa(0x80_0000)]);
+        assert_eq!(&*plan.guest_map().usable(), [Hpa(0)..Hpa(0x20_0000), Hpa(0x40_0000)..Hpa(0x7f_8000)]);
+        assert_eq!(plan.kept().len(), 1);
+        assert!(plan.reserved().eq([Hpa(0x20_0000)..Hpa(0x40_0000), Hpa(0x7f_8000)..Hpa(0x80_0000)]));
     }
 }

@@ -12,9 +12,11 @@
 //! | [`ring`] | Holds the last bytes of the log, which `vidarctl log` reads. |
 //! | [`crc`] | The CRC that follows the ring byte by byte. |
 //! | [`summary`] | The main lines of a report, for the next start. |
+//! | [`ramoops`] | The record that Linux shows in `/sys/fs/pstore`. |
 
 pub mod area;
 pub mod crc;
 pub mod log;
+pub mod ramoops;
 pub mod ring;
 pub mod summary;

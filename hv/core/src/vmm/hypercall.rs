@@ -5,7 +5,7 @@ use core::ops::Range;
 use vidar_abi::{Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Record, Status, TRACE_CHUNK, VERSION};
 
 use super::crash::Snapshot;
-use super::machine::{Host, Machine};
+use super::machine::{Host, Machine, ReadLog};
 use super::outcome::{Outcome, Stop};
 use super::percpu::PerCpu;
 use super::privilege::may_reset_with;
@@ -13,43 +13,52 @@ use super::vcpu::Vcpu;
 use crate::mem::addr::Hpa;
 use crate::x86::registers::{Register, Registers};
 
-/// A call that does more than read: [`privileged`] answers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Privileged {
-    /// [`Call::Crash`].
-    Crash,
+/// Answers the call whose number is in RAX, unless it is a rare one, for which this returns false and [`rare`] has the answer.
+/// The status goes to RAX, and the results to the registers that `vidar_abi` names for the call. A call that fails changes RAX
+/// alone.
+#[inline(always)] // so that a call costs little more than its exit
+pub fn answer(registers: &mut Registers, host: &Host) -> bool {
+    let status = Call::from_raw(registers.get(Register::Rax)).and_then(|call| read(call, registers, host));
+    if let Some(status) = status {
+        registers.set(Register::Rax, status as u64);
+    }
+    status.is_some()
 }
 
-/// Executes the call whose number is in RAX, unless it is one of [`Privileged`], which is returned. The status goes to RAX,
-/// and the results to the registers that `vidar_abi` names for the call. A call that fails changes RAX alone.
-#[inline(always)] // so that the frequent calls need no check of what is returned
-pub fn answer(registers: &mut Registers, host: &Host) -> Option<Privileged> {
-    let status = match Call::from_raw(registers.get(Register::Rax)) {
-        Some(call) => match dispatch(call, registers, host) {
-            Ok(status) => status,
-            Err(privileged) => return Some(privileged),
-        },
-        None => Status::UnknownCall,
-    };
-    registers.set(Register::Rax, status as u64);
-    None
-}
-
-/// Answers a call that ends or stops the guest, if its caller may make it. Otherwise the guest goes on with a status.
+/// Answers the call whose number is in RAX if it is a rare one, or none at all. A new call belongs here, where it costs the
+/// frequent exits nothing.
 #[cold]
-pub fn privileged<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, call: Privileged) -> Outcome {
-    let Snapshot { state, .. } = vcpu.snapshot();
-    if !may_reset_with(vcpu.cpl(), &state, machine.guest) {
-        vcpu.registers().set(Register::Rax, Status::NotPermitted as u64);
-        return Outcome::Advance;
-    }
+pub fn rare<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>) -> Outcome {
+    let status = match Call::from_raw(vcpu.registers().get(Register::Rax)) {
+        Some(Call::Crash) => {
+            let Snapshot { state, .. } = vcpu.snapshot();
+            if may_reset_with(vcpu.cpl(), &state, machine.guest) {
+                return Outcome::Stop(Stop::Requested);
+            }
+            Status::NotPermitted
+        }
+        call => read_rarely(call, vcpu.registers(), &machine.host),
+    };
+    vcpu.registers().set(Register::Rax, status as u64);
+    Outcome::Advance
+}
+
+/// Answers a rare call that only reads.
+fn read_rarely(call: Option<Call>, registers: &mut Registers, host: &Host) -> Status {
     match call {
-        Privileged::Crash => Outcome::Stop(Stop::Requested),
+        Some(Call::LastLog) => {
+            set_log(registers, host.last_log);
+            registers.set(Register::Rdx, host.record.start.0);
+            registers.set(Register::Rsi, host.record.end.0 - host.record.start.0);
+            Status::Ok
+        }
+        _ => Status::UnknownCall,
     }
 }
 
+/// Answers a call that only reads. Returns `None` for those that are left to [`rare`].
 #[inline(always)] // as `answer`
-fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Result<Status, Privileged> {
+fn read(call: Call, registers: &mut Registers, host: &Host) -> Option<Status> {
     match call {
         Call::Version => {
             registers.set(Register::Rbx, MAGIC);
@@ -66,13 +75,13 @@ fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Result<Status
         }
         Call::Exits => {
             let kind = ExitKind::from_raw(registers.get(Register::Rcx));
-            let Some((cpu, kind)) = cpu(registers, host).zip(kind) else { return Ok(Status::BadArgument) };
+            let Some((cpu, kind)) = cpu(registers, host).zip(kind) else { return Some(Status::BadArgument) };
             registers.set(Register::Rbx, cpu.counters.get(kind));
         }
         Call::Memory => {
             let index = usize::try_from(registers.get(Register::Rbx)).ok();
             let Some(range) = index.and_then(|index| host.kept.get(index)) else {
-                return Ok(Status::BadArgument);
+                return Some(Status::BadArgument);
             };
             set_range(registers, range);
         }
@@ -81,21 +90,14 @@ fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Result<Status
             registers.set(Register::Rbx, digits);
             registers.set(Register::Rcx, changed);
         }
-        Call::Crash => return Err(Privileged::Crash),
+        Call::Crash | Call::LastLog => return None,
         Call::Log => {
-            let mut chunk = [0; LOG_CHUNK];
-            let (position, length) = (host.log)(registers.get(Register::Rbx), &mut chunk);
-            registers.set(Register::Rbx, position);
-            registers.set(Register::Rcx, length as u64);
+            set_log(registers, host.log);
             registers.set(Register::Rdx, 0);
-            let (words, _) = chunk.as_chunks();
-            for (register, word) in UPPER.into_iter().zip(words) {
-                registers.set(register, u64::from_le_bytes(*word));
-            }
         }
         Call::Trace => {
-            let Some(cpu) = cpu(registers, host) else { return Ok(Status::BadArgument) };
-            let Some(ring) = cpu.trace.get() else { return Ok(Status::Off) };
+            let Some(cpu) = cpu(registers, host) else { return Some(Status::BadArgument) };
+            let Some(ring) = cpu.trace.get() else { return Some(Status::Off) };
             let mut records = [[0; Record::WORDS]; TRACE_CHUNK];
             let (position, count) = ring.read(registers.get(Register::Rcx), &mut records);
             registers.set(Register::Rbx, position);
@@ -107,7 +109,7 @@ fn dispatch(call: Call, registers: &mut Registers, host: &Host) -> Result<Status
             }
         }
     }
-    Ok(Status::Ok)
+    Some(Status::Ok)
 }
 
 /// The registers in which calls return more than a few words.
@@ -126,6 +128,19 @@ const UPPER: [Register; 8] = [
 fn cpu(registers: &Registers, host: &Host) -> Option<&'static PerCpu> {
     let index = usize::try_from(registers.get(Register::Rbx)).ok()?;
     host.cpus.get(index).copied()
+}
+
+/// Reads a log from the position in RBX on.
+#[inline(always)] // as `answer`
+fn set_log(registers: &mut Registers, read: ReadLog) {
+    let mut chunk = [0; LOG_CHUNK];
+    let (position, length) = read(registers.get(Register::Rbx), &mut chunk);
+    registers.set(Register::Rbx, position);
+    registers.set(Register::Rcx, length as u64);
+    let (words, _) = chunk.as_chunks();
+    for (register, word) in UPPER.into_iter().zip(words) {
+        registers.set(register, u64::from_le_bytes(*word));
+    }
 }
 
 fn set_range(registers: &mut Registers, range: &Range<Hpa>) {
@@ -171,11 +186,22 @@ mod tests {
     }
 
     /// Calls a Vidar that was built from `commit`.
+    /// Answers a call that only reads.
+    fn ask(registers: &mut Registers, host: &Host) {
+        if !answer(registers, host) {
+            let status = read_rarely(Call::from_raw(registers.get(Register::Rax)), registers, host);
+            registers.set(Register::Rax, status as u64);
+        }
+    }
+
     fn call_of(commit: Option<Commit>, registers: &mut Registers) {
         let cpu: &PerCpu = Box::leak(Box::new(PerCpu::new(0, 0)));
         cpu.counters.count(ExitKind::Invd);
-        let host = Host { kept: KEPT, vendor: Vendor::Vmx, commit, cpus: Box::leak(Box::new([cpu])), log };
-        assert_eq!(answer(registers, &host), None);
+        let cpus = Box::leak(Box::new([cpu]));
+        let last_log = |position, buffer: &mut [u8]| log(u64::max(position, 7), buffer);
+        let record = Hpa(0x3f00_0000)..Hpa(0x3f00_8000);
+        let host = Host { kept: KEPT, vendor: Vendor::Vmx, commit, cpus, log, last_log, record };
+        ask(registers, &host);
     }
 
     fn with(values: &[(Register, u64)]) -> Registers {
@@ -224,22 +250,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn log_returns_the_whole_log_in_chunks() {
-        let mut position = 0;
-        let mut all = Vec::new();
+    /// Reads a log by the call with this number, and returns it with RDX and RSI of the last answer.
+    fn read(number: u64) -> (Vec<u8>, [u64; 2]) {
+        let (mut position, mut all) = (0, Vec::new());
         loop {
-            let mut registers = with(&[(Register::Rax, 3), (Register::Rbx, position)]);
+            let mut registers = with(&[
+                (Register::Rax, number),
+                (Register::Rbx, position),
+                (Register::Rdx, 1),
+                (Register::Rsi, 1),
+            ]);
             call(&mut registers);
             let words = [Register::R8, Register::R9, Register::R10, Register::R11].map(|r| registers.get(r));
             let length = registers.get(Register::Rcx);
             if length == 0 {
-                break;
+                return (all, [registers.get(Register::Rdx), registers.get(Register::Rsi)]);
             }
             all.extend_from_slice(&words.map(u64::to_le_bytes).concat()[..length as usize]);
             position = registers.get(Register::Rbx) + length;
         }
-        assert_eq!(all, TEXT);
+    }
+
+    #[test]
+    fn a_log_is_returned_as_a_whole_in_chunks() {
+        assert_eq!(read(3), (TEXT.to_vec(), [0, 1]));
+        assert_eq!(read(7), (TEXT[7..].to_vec(), [0x3f00_0000, 0x8000]));
     }
 
     /// The record at a position of the trace.
@@ -259,7 +294,8 @@ mod tests {
         let [one, other]: [&PerCpu; 2] = [0, 1].map(|index| &*Box::leak(Box::new(PerCpu::new(index, 0))));
         other.trace.call_once(|| ring);
         let cpus = Box::leak(Box::new([one, other]));
-        answer(registers, &Host { kept: KEPT, vendor: Vendor::Svm, commit: None, cpus, log });
+        let (last_log, record) = (log, Hpa(0)..Hpa(0));
+        ask(registers, &Host { kept: KEPT, vendor: Vendor::Svm, commit: None, cpus, log, last_log, record });
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub enum Startup<W> {
     },
 }
 
+/// Reads a log: copies bytes from a position on into the buffer, and returns the position of the first byte and the number of
+/// bytes.
+pub type ReadLog = fn(u64, &mut [u8]) -> (u64, usize);
+
 /// What hypercalls report of Vidar on this machine.
 pub struct Host {
     /// The ranges of memory that Vidar keeps for itself. The first is the region, which holds its image.
@@ -49,9 +53,12 @@ pub struct Host {
     pub commit: Option<Commit>,
     /// The blocks of the CPUs on which Vidar runs, indexed by the number of the CPU.
     pub cpus: &'static [&'static PerCpu],
-    /// Reads the log: copies bytes from a position on into the buffer, and returns the position of the first byte and
-    /// the number of bytes.
-    pub log: fn(u64, &mut [u8]) -> (u64, usize),
+    /// Reads the log.
+    pub log: ReadLog,
+    /// Reads the log of the last start in the same way.
+    pub last_log: ReadLog,
+    /// The memory of the record of the last start that Linux' module `ramoops` can read. It is empty if there is none.
+    pub record: Range<Hpa>,
 }
 
 /// The machine that a guest runs on, with virtual CPUs of the type `V`.

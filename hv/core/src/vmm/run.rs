@@ -79,10 +79,8 @@ pub fn answer<V: Vcpu, T: TableMemory>(
             registers.set(Register::Rdx, result.edx.into());
             Outcome::Advance
         }
-        Exit::Hypercall => match hypercall::answer(vcpu.registers(), &machine.host) {
-            None => Outcome::Advance,
-            Some(call) => hypercall::privileged(vcpu, machine, call),
-        },
+        Exit::Hypercall if hypercall::answer(vcpu.registers(), &machine.host) => Outcome::Advance,
+        Exit::Hypercall => hypercall::rare(vcpu, machine),
         Exit::Rdmsr => msr::read(vcpu, machine),
         Exit::RdmsrImmediate(operands) => msr::read_immediate(vcpu, machine, operands),
         Exit::Wrmsr => msr::write(vcpu, machine),

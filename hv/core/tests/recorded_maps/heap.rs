@@ -140,7 +140,7 @@ fn boot(given: &mut Given, kernel: &BzImage) {
     };
     if let Some((heap, rest)) = need.beyond(350) {
         let taken = info.occupied().chain(info.boot_services()).chain([region]);
-        if let Some(place) = annex::place(&info.memory, taken, heap + rest) {
+        if let Some(place) = annex::place(&info.memory, taken, heap + rest, annex::UNIT) {
             plan.keep(place, "for all CPUs and all memory");
         }
     }

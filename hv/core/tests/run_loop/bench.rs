@@ -177,6 +177,8 @@ impl Bench {
                     buffer[..2].copy_from_slice(b"ok");
                     (position, 2)
                 },
+                last_log: |position, _| (position, 0),
+                record: Hpa(0)..Hpa(0),
             },
             wanted: Wanted::default(),
             cpuid: Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 },
