@@ -227,7 +227,7 @@ const REDIRECTED_INIT: u64 = 1;
 /// Handles the exception that `frame` describes. The stub returns to `frame.rip`, which this function may change.
 extern "C" fn exception(frame: &mut ExceptionFrame) {
     match frame.vector as u8 {
-        NMI => keep(frame, pending::NMI),
+        NMI => keep(frame, PerCpu::note_nmi),
         GENERAL_PROTECTION | PAGE_FAULT if let Some(landing) = fixup::landing(frame.rip) => {
             frame.rip = landing;
         }
@@ -245,16 +245,16 @@ fn machine_check(frame: &mut ExceptionFrame) {
     let banks = Banks::new(msr::read_checked);
     let has_guest = percpu::current().is_some_and(PerCpu::takes_machine_checks);
     match machine_check::owner(banks.status(), has_guest) {
-        Owner::Guest => keep(frame, pending::MACHINE_CHECK),
+        Owner::Guest => keep(frame, |cpu| cpu.add_pending(pending::MACHINE_CHECK)),
         Owner::Vidar => panic::machine_check(&banks, frame),
     }
 }
 
-/// Keeps `event` for the guest. If it came after the entry assembly's last check for pending events, the entry is
+/// Has `note` keep an event for the guest. If it came after the entry assembly's last check for pending events, the entry is
 /// aborted.
-fn keep(frame: &mut ExceptionFrame, event: u8) {
+fn keep(frame: &mut ExceptionFrame, note: impl FnOnce(&PerCpu)) {
     if let Some(cpu) = percpu::current() {
-        cpu.add_pending(event);
+        note(cpu);
     }
     if let Some(window) = WINDOW.get()
         && (window.start..window.end).contains(&frame.rip)

@@ -160,9 +160,26 @@ impl SvmCpu {
     /// Has the next VMRUN inject `event`, after `uncounted` exits that the counters do not have yet.
     #[cold]
     #[inline(never)] // counting exits is long, and `run` is short
-    fn set_injection(&mut self, event: u64, uncounted: u64) {
+    pub(super) fn set_injection(&mut self, event: u64, uncounted: u64) {
         self.vmcb.control_mut(Clean::empty()).eventinj = event;
         self.injected = LastInjected::new(event, self.percpu.counters.total() + uncounted);
+    }
+
+    /// Injects the event whose delivery the last exit has interrupted. `uncounted` is as in [`SvmCpu::set_injection`].
+    #[cold]
+    pub(super) fn redeliver(&mut self, uncounted: u64) {
+        let injected = self.injected.by_entry_to(self.percpu.counters.total() + uncounted);
+        let Some(event) = event::interrupted(self.vmcb.control().exitintinfo, injected) else { return };
+        if event::is_of_instruction(event) {
+            self.return_to_rip();
+        }
+        self.set_injection(event, uncounted);
+    }
+
+    /// Has the handler of an INT n or INT3 that is injected return to RIP: a CPU with nrip_save takes the address from nRIP.
+    pub(super) fn return_to_rip(&mut self) {
+        let rip = self.vmcb.save().rip;
+        self.vmcb.control_mut(Clean::empty()).nrip = rip;
     }
 
     /// Returns the address after the intercepted instruction, or `None` if the CPU does not report it and the
@@ -266,11 +283,8 @@ impl Vcpu for SvmCpu {
                 Some(next) => self.next_rip = next,
                 None => return self.not_found(instruction),
             }
-        } else if let Exit::SecondStage(_) = exit
-            && let Some(event) = event::interrupted(self.vmcb.control().exitintinfo)
-        {
-            // This exit is not counted yet.
-            self.set_injection(event, 1);
+        } else if let Exit::SecondStage(_) = exit {
+            self.redeliver(1); // this exit is not counted yet
         }
         exit
     }

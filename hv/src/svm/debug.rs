@@ -7,7 +7,7 @@ use vidar_core::debugger::debug_registers::{CONDITIONS, GuestDebugRegisters};
 use vidar_core::debugger::debuggable::{DebugExit, Debuggable, GuestException};
 use vidar_core::debugger::registers::RegisterFile;
 use vidar_core::mem::walk::ReadGuest;
-use vidar_core::svm::debug::{SoftwareInterrupt, access, code, software_interrupt};
+use vidar_core::svm::debug::{SoftwareInterrupt, access, code, software_interrupt, until_iret};
 use vidar_core::svm::event;
 use vidar_core::svm::vmcb::{Clean, INTERRUPT_MASKING, intercept};
 use vidar_core::vmm::cpu_state::SegmentRegister;
@@ -29,42 +29,38 @@ impl SvmCpu {
         *intercepts = *intercepts & !bits | if on { bits } else { 0 };
     }
 
-    /// Sets RIP to the address after an instruction of `length` bytes.
-    fn pass(&mut self, length: u8) {
+    /// Has the guest get `event`, which is that of its instruction of `length` bytes at RIP. The instruction ends a shadow of
+    /// STI or MOV SS.
+    fn pass(&mut self, event: u64, length: u8) {
         let next = self.code().after(&self.controls(), length);
         self.vmcb.save_mut(Clean::empty()).rip = next;
+        self.vmcb.control_mut(Clean::empty()).interrupt_shadow = 0;
+        self.return_to_rip();
+        self.set_injection(event, 0);
     }
 
-    /// Returns the exit of an INT n, and executes it unless it is INT3.
+    /// Returns the exit of an INT1, INT3 or INT n, and executes INT n.
     fn software_interrupt(&mut self) -> DebugExit {
         let (controls, place) = (self.controls(), self.code());
         match software_interrupt(place.bytes(&controls, |address| self.memory.word(address))) {
-            Some(SoftwareInterrupt::Breakpoint) => DebugExit::Breakpoint,
+            Some(SoftwareInterrupt::Int1(length)) => DebugExit::Int1(length),
+            Some(SoftwareInterrupt::Breakpoint(length)) => DebugExit::Breakpoint(length),
             Some(SoftwareInterrupt::Interrupt(vector, length)) => {
-                self.pass(length);
-                self.vmcb.control_mut(Clean::empty()).eventinj = event::software_interrupt(vector);
+                self.pass(event::software_interrupt(vector), length);
                 DebugExit::Answered
             }
             // The instruction has changed meanwhile: the guest executes what is there now.
             None => DebugExit::Answered,
         }
     }
-}
 
-impl SvmCpu {
-    /// Takes the NMI that has exited and is still pending. It is the guest's unless another CPU calls this one.
-    fn nmi(&mut self) -> DebugExit {
+    /// Has Vidar's handler take the NMI that is pending, if there is one. The handler knows a call from another CPU.
+    fn let_nmi_in(&mut self) {
         // SAFETY: EFER.SVME is set, and Vidar's IDT is loaded, whose handler keeps the NMI.
         unsafe {
             stgi();
             clgi();
         }
-        if self.percpu.take_call() {
-            self.percpu.take_pending();
-        } else {
-            self.deliver_nmi();
-        }
-        DebugExit::Answered
     }
 }
 
@@ -76,6 +72,7 @@ impl Debuggable for SvmCpu {
         self.set_intercept(intercept::DEBUG_REGISTERS, intercept::ALL_DEBUG_REGISTERS, true);
         self.set_intercept(intercept::EXCEPTIONS, intercept::DEBUG | intercept::BREAKPOINT, true);
         self.set_intercept(intercept::GENERAL, intercept::NMI, true);
+        self.set_intercept(intercept::MORE, intercept::INT1, true);
     }
 
     /// QEMU takes INT3 for an INT n.
@@ -126,21 +123,24 @@ impl Debuggable for SvmCpu {
 
     #[cold]
     fn debug_exit(&mut self, exit: u32, _: u64) -> Option<DebugExit> {
-        let answer = match exit {
+        // An INT n is injected below, so what was interrupted comes first.
+        self.redeliver(0);
+        Some(match exit {
             code::DEBUG => {
                 let save = self.vmcb.save_mut(Clean::DEBUG);
                 let conditions = save.dr6 & CONDITIONS;
                 save.dr6 &= !CONDITIONS;
                 DebugExit::Debug(conditions)
             }
-            code::BREAKPOINT => DebugExit::Breakpoint,
-            code::SOFTWARE_INTERRUPT => self.software_interrupt(),
-            code::NMI => self.nmi(),
-            // The guest takes the interrupt itself. Its handler ends by IRET, and the next interrupt exits again.
-            code::INTERRUPT | code::IRET => {
-                let waits_for_iret = exit == code::INTERRUPT;
-                self.set_intercept(intercept::GENERAL, intercept::INTERRUPT, !waits_for_iret);
-                self.set_intercept(intercept::GENERAL, intercept::IRET, waits_for_iret);
+            code::BREAKPOINT | code::SOFTWARE_INTERRUPT | code::INT1 => self.software_interrupt(),
+            // The NMI is still pending. If it is no call, the guest takes it itself, and the CPU masks NMIs until IRET.
+            code::NMI if self.percpu.is_called() => {
+                self.let_nmi_in();
+                DebugExit::Answered
+            }
+            code::INTERRUPT | code::NMI | code::IRET => {
+                let general = &mut self.vmcb.control_mut(Clean::INTERCEPTS).intercepts[intercept::GENERAL];
+                *general = until_iret(exit, *general);
                 DebugExit::Answered
             }
             code::READ_DR0..=code::READ_DR7 | code::WRITE_DR0..=code::WRITE_DR7 => {
@@ -151,23 +151,16 @@ impl Debuggable for SvmCpu {
                     .map_or(DebugExit::Answered, DebugExit::Access)
             }
             _ => return None,
-        };
-        if let Some(event) = event::interrupted(self.vmcb.control().exitintinfo) {
-            self.vmcb.control_mut(Clean::empty()).eventinj = event;
-        }
-        Some(answer)
+        })
     }
 
     #[cold]
     fn deliver(&mut self, exception: GuestException) {
-        let event = match exception {
-            GuestException::Debug => event::SINGLE_STEP,
-            GuestException::Breakpoint => {
-                self.pass(1);
-                event::BREAKPOINT
-            }
-        };
-        self.vmcb.control_mut(Clean::empty()).eventinj = event;
+        match exception {
+            GuestException::Debug => self.set_injection(event::SINGLE_STEP, 0),
+            GuestException::Int1(length) => self.pass(event::SINGLE_STEP, length),
+            GuestException::Breakpoint(length) => self.pass(event::BREAKPOINT, length),
+        }
     }
 
     #[cold]
@@ -200,10 +193,26 @@ impl Debuggable for SvmCpu {
 
     #[cold]
     fn drop_single_step(&mut self) {
-        let control = self.vmcb.control_mut(Clean::empty());
-        if control.eventinj == event::SINGLE_STEP {
-            control.eventinj = 0;
+        if self.injects_single_step() {
+            self.vmcb.control_mut(Clean::empty()).eventinj = 0;
+        }
+    }
+
+    /// The bit of DR6 tells such an exception from one of the guest's own that is passed on: it is not in the guest's DR6,
+    /// which Vidar keeps.
+    fn injects_single_step(&mut self) -> bool {
+        let is_injected = self.vmcb.control().eventinj == event::SINGLE_STEP;
+        if !is_injected || self.vmcb.save().dr6 & CONDITIONS == 0 {
+            return false;
         }
         self.vmcb.save_mut(Clean::DEBUG).dr6 &= !CONDITIONS;
+        true
+    }
+
+    #[cold]
+    fn take_call(&mut self) {
+        if self.percpu.is_called() {
+            self.let_nmi_in();
+        }
     }
 }

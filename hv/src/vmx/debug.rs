@@ -3,13 +3,14 @@
 #![expect(unsafe_code, reason = "controls are written, and an MSR of the guest's")]
 
 use vidar_core::debugger::breakpoints::DebugRegisters;
-use vidar_core::debugger::debug_registers::{Access, GuestDebugRegisters};
+use vidar_core::debugger::debug_registers::GuestDebugRegisters;
 use vidar_core::debugger::debuggable::{DebugExit, Debuggable, GuestException};
 use vidar_core::debugger::registers::RegisterFile;
 use vidar_core::vmm::cpu_state::SegmentRegister;
 use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::vmx::controls::primary;
-use vidar_core::vmx::event::{self, PENDING_SINGLE_STEP, activity, interruptibility};
+use vidar_core::vmx::debug;
+use vidar_core::vmx::event::{PENDING_SINGLE_STEP, activity};
 use vidar_core::vmx::field::*;
 use vidar_core::x86::registers::Register;
 
@@ -21,17 +22,8 @@ use crate::arch::{instructions, msr};
 const PRIMARY_CAPABILITIES: u32 = 0x48e;
 /// The vectors of #DB and #BP, as bits of the exception bitmap.
 const EXCEPTIONS: u32 = 1 << 1 | 1 << 3;
-/// RFLAGS.IF.
-const INTERRUPTS: u64 = 1 << 9;
 /// The ticks of the TSC after which the guest exits, to look for gdb: some hundredths of a second.
 const LIMIT: u32 = 1 << 26;
-
-/// Basic exit reasons. Intel SDM Vol. 3D, Appendix C "VMX Basic Exit Reasons".
-mod reason {
-    pub const EXCEPTION: u32 = 0;
-    pub const MOV_DR: u32 = 29;
-    pub const MONITOR_TRAP: u32 = 37;
-}
 
 impl VmxCpu {
     /// Sets or clears a primary control.
@@ -39,15 +31,6 @@ impl VmxCpu {
         let others = self.vmcs.read(PRIMARY_CONTROLS) & !control;
         // SAFETY: the controls of this file only make the guest exit more often.
         unsafe { self.vmcs.root() }.write_root(PRIMARY_CONTROLS, others | if on { control } else { 0 });
-    }
-
-    /// Ends the shadow of STI or MOV SS: after a change of RIP or RFLAGS it would be that of another instruction, and VM
-    /// entry fails if STI blocks interrupts while RFLAGS.IF is 0. Intel SDM Vol. 3C, 27.3.1.5 "Checks on Guest Non-Register
-    /// State".
-    fn end_shadow(&mut self) {
-        let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
-        self.vmcs
-            .write(GUEST_INTERRUPTIBILITY, blocking & !(interruptibility::STI | interruptibility::MOV_SS));
     }
 }
 
@@ -79,7 +62,7 @@ impl Debuggable for VmxCpu {
         let old = self.register_file();
         let RegisterFile { state, kernel_gs_base, .. } = new;
         if (state.rip, state.rflags) != (old.state.rip, old.state.rflags) {
-            self.end_shadow();
+            debug::end_shadow(&mut self.vmcs);
         }
         if state.rip != old.state.rip {
             self.vmcs.write(GUEST_ACTIVITY_STATE, activity::ACTIVE);
@@ -109,34 +92,14 @@ impl Debuggable for VmxCpu {
 
     #[cold]
     fn debug_exit(&mut self, code: u32, qualification: u64) -> Option<DebugExit> {
-        let exit = match code {
-            // Bits 7:0 are the vector. The qualification of #DB has the bits of DR6: Intel SDM Vol. 3C, 28.2.1 "Basic
-            // VM-Exit Information".
-            reason::EXCEPTION => match self.vmcs.read(EXIT_INTERRUPTION_INFO) & 0xff {
-                1 => DebugExit::Debug(qualification),
-                3 => DebugExit::Breakpoint,
-                _ => return None,
-            },
-            reason::MONITOR_TRAP => DebugExit::Step,
-            reason::MOV_DR => DebugExit::Access(Access {
-                number: (qualification & 7) as u8,
-                writes: qualification & 1 << 4 == 0,
-                register: Register::from_number(qualification >> 8),
-                // No instruction has more than 15 bytes.
-                length: self.vmcs.read(EXIT_INSTRUCTION_LENGTH) as u8,
-            }),
-            _ => return None,
-        };
+        let exit = debug::decode(code, qualification, &self.vmcs)?;
         self.redeliver_event();
         Some(exit)
     }
 
     #[cold]
     fn deliver(&mut self, exception: GuestException) {
-        self.set_injection(match exception {
-            GuestException::Debug => &event::DEBUG,
-            GuestException::Breakpoint => &event::BREAKPOINT,
-        });
+        self.set_injection(&debug::injection(exception));
     }
 
     #[cold]
@@ -155,15 +118,12 @@ impl Debuggable for VmxCpu {
         }
         // The instruction after HLT is to be executed, whatever the CPU waits for.
         self.vmcs.write(GUEST_ACTIVITY_STATE, activity::ACTIVE);
-        let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
-        let interrupts = self.vmcs.read(GUEST_RFLAGS).0 & INTERRUPTS != 0;
         if by_flag {
-            // With RFLAGS.TF set, such blocking needs a pending single step: Intel SDM Vol. 3C, 27.3.1.5 "Checks on Guest
-            // Non-Register State".
-            self.end_shadow();
-        } else if interrupts && blocking & interruptibility::MOV_SS == 0 {
+            // In such a shadow the CPU would stop before the instruction: a single step is pending there.
+            debug::end_shadow(&mut self.vmcs);
+        } else {
             // An interrupt would come first, and the step would end in its handler.
-            self.vmcs.write(GUEST_INTERRUPTIBILITY, blocking | interruptibility::STI);
+            debug::hold_back_interrupts(&mut self.vmcs);
         }
     }
 
@@ -171,6 +131,10 @@ impl Debuggable for VmxCpu {
     fn drop_single_step(&mut self) {
         let pending = self.vmcs.read(GUEST_PENDING_DEBUG).0;
         self.vmcs.write(GUEST_PENDING_DEBUG, Natural(pending & !PENDING_SINGLE_STEP));
+    }
+
+    fn settle(&mut self) {
+        debug::settle(&mut self.vmcs);
     }
 
     fn limit_time(&mut self, _listens: bool) {

@@ -57,6 +57,9 @@ register!(
 register!(
     /// Returns debug register 6.
     dr6, "dr6");
+register!(
+    /// Returns debug register 7.
+    dr7, "dr7");
 
 /// Sets debug register 6. It is a status register whose bits the CPU sets and never clears.
 pub fn set_dr6(value: u64) {

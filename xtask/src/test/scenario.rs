@@ -152,6 +152,7 @@ impl ProbeRun {
             memory: 256,
             cpus: self.cpus,
             cpu: self.lane.cpu(),
+            second_serial: self.options.contains("gdb="),
             ..Small::default()
         }
         .boot(tools)?;

@@ -54,6 +54,8 @@ pub struct Small {
     pub lenient_msrs: bool,
     /// True if the machine waits for its debugger.
     pub waits_for_debugger: bool,
+    /// True if the machine has a second serial port. Nobody is at its other end.
+    pub second_serial: bool,
     /// The emulator's name for the CPU model.
     pub cpu: Option<&'static str>,
 }
@@ -125,6 +127,7 @@ impl Small {
             stops_at_triple_fault: !self.survives_triple_fault,
             debugger: self.debugger.clone(),
             stops_at_marks: self.debugger.is_some(),
+            second_serial: self.second_serial,
             strict_msrs: !self.lenient_msrs,
             verbose: true,
             ..Spec::default()

@@ -11,6 +11,8 @@ pub const CONDITIONS: u64 = 0xf | 0b111 << 13;
 const DR6_ONES: u64 = 0xffff_0ff0;
 /// The bits of DR7 that can be changed: all but 11, 12, 14, 15.
 const DR7_BITS: u64 = 0xffff_27ff;
+/// DR6.BD: a MOV of a debug register, while DR7.GD is set.
+pub const DETECTED: u64 = 1 << 13;
 /// DR7.GD: any MOV of a debug register raises #DB. It is not loaded into the CPU, where the MOVs exit instead.
 const GENERAL_DETECT: u64 = 1 << 13;
 
@@ -62,6 +64,11 @@ impl GuestDebugRegisters {
     pub const fn raise(&mut self, conditions: u64) {
         self.status = self.status & !0xf | conditions & CONDITIONS | DR6_ONES;
         self.control &= !GENERAL_DETECT;
+    }
+
+    /// Returns true if a MOV of a debug register raises #DB.
+    pub const fn detects_moves(&self) -> bool {
+        self.control & GENERAL_DETECT != 0
     }
 
     /// Returns what the CPU's registers hold while gdb does not need them.
@@ -116,7 +123,9 @@ mod tests {
             assert_eq!(guest.execute(access(number, false), 0), Ok(read), "DR{number}");
         }
         assert_eq!(guest.execute(access(7, true), 1 << 32), Err(Fault));
+        assert!(!guest.detects_moves());
         guest.write(7, 0x2000).expect("GD exists");
+        assert!(guest.detects_moves());
         assert_eq!(guest.loaded().control, 0x400, "the CPU does not get GD");
         guest.raise(0x4001);
         assert_eq!([guest.read(6), guest.read(7)], [0xffff_4ff1, 0x400]);

@@ -11,8 +11,10 @@ use crate::vmm::vcpu::Vcpu;
 pub enum DebugExit {
     /// #DB, with these bits of DR6.
     Debug(u64),
-    /// INT3, which has not been executed: RIP is its address.
-    Breakpoint,
+    /// INT1, which is this long and has not been executed: RIP is its address.
+    Int1(u8),
+    /// INT3, which is this long and has not been executed: RIP is its address.
+    Breakpoint(u8),
     /// The CPU has executed one instruction, as [`Debuggable::set_step`] has asked.
     Step,
     /// A MOV to or from a debug register.
@@ -26,8 +28,10 @@ pub enum DebugExit {
 pub enum GuestException {
     /// #DB.
     Debug,
-    /// #BP of the INT3 at RIP, a trap: the handler returns to the instruction after it.
-    Breakpoint,
+    /// #DB of the INT1 at RIP, which is this long. The handler returns to the instruction after it.
+    Int1(u8),
+    /// #BP of the INT3 at RIP, which is this long. The handler returns to the instruction after it.
+    Breakpoint(u8),
 }
 
 /// A virtual CPU that a debugger can stop.
@@ -74,8 +78,22 @@ pub trait Debuggable: Vcpu {
     /// CPU can prevent it. If [`Debuggable::steps_by_trap_flag`] returns true, the caller sets RFLAGS.TF as well.
     fn set_step(&mut self, on: bool);
 
-    /// Drops the debug exception that is pending because [`Vcpu::advance`] has found RFLAGS.TF set.
+    /// Drops the debug exception that is pending because [`Vcpu::advance`] has found RFLAGS.TF set, or because the CPU itself
+    /// has. The caller has set the flag, and the guest has not.
     fn drop_single_step(&mut self);
+
+    /// Returns true if the next entry injects a debug exception because [`Vcpu::advance`] has found RFLAGS.TF set. The
+    /// caller then notes its reason, which the CPU does not do. Where such an exception exits, this returns false.
+    fn injects_single_step(&mut self) -> bool {
+        false
+    }
+
+    /// Takes the NMI by which another CPU has called this one, if it has come, so that an NMI of the guest's own that comes
+    /// while this CPU is stopped is another one.
+    fn take_call(&mut self) {}
+
+    /// Makes what the debugger has changed consistent, right before an entry.
+    fn settle(&mut self) {}
 
     /// Has the guest exit after some hundredths of a second if it does not before, or at its next interrupt on a CPU that
     /// cannot count the time. `listens` is true on the CPU that looks for gdb.

@@ -9,7 +9,7 @@ use spin::Mutex;
 
 use super::breakpoints::{Breakpoints, DebugRegisters};
 use super::cpus::{Reason, Run, Slot};
-use super::exceptions::{self, Expected, Whose};
+use super::exceptions::{self, Expected, Shares};
 use super::memory::Memory;
 use super::packet::SIZE;
 use super::registers::RegisterFile;
@@ -109,7 +109,7 @@ impl Desk {
     }
 
     /// Decides whose the #DB with the bits `dr6` is.
-    pub fn whose(&self, dr6: u64, expected: Expected) -> Whose {
+    pub fn whose(&self, dr6: u64, expected: Expected) -> Shares {
         exceptions::whose(dr6, &self.breakpoints.lock(), expected)
     }
 

@@ -1,10 +1,10 @@
 //! The debugger on one CPU: stops the guest there, has it step, and tells gdb's exceptions from the guest's own.
 
 use super::cpus::{Reason, Run};
-use super::debug_registers::{Access, GuestDebugRegisters};
+use super::debug_registers::{Access, DETECTED, GuestDebugRegisters};
 use super::debuggable::{DebugExit, Debuggable, GuestException};
 use super::desk::Desk;
-use super::exceptions::{Expected, Whose};
+use super::exceptions::{Expected, SINGLE_STEP, Shares};
 use super::memory;
 use super::step::{self, ByFlag, Step, TRAP};
 use crate::policy::control::CR4_DE;
@@ -14,6 +14,9 @@ use crate::vmm::fetch::is_64_bit;
 use crate::vmm::observer::Observer;
 use crate::vmm::outcome::{Exception, Outcome, REFUSE, Stop};
 use crate::x86::registers::Register;
+
+/// RFLAGS.RF.
+const RESUME: u64 = 1 << 16;
 
 /// The debugger on one CPU.
 pub struct Debugger {
@@ -41,6 +44,7 @@ impl Debugger {
     #[cold]
     fn stop<V: Debuggable>(&mut self, vcpu: &mut V, reason: Option<Reason>) {
         self.end_step(vcpu, reason);
+        vcpu.take_call();
         let before = vcpu.register_file();
         let resumed = self.desk.stop(self.index, before, reason);
         if resumed.registers != before {
@@ -86,6 +90,9 @@ impl Debugger {
         if reason.is_none() {
             self.owes = true;
         }
+        if step.owns_trap() {
+            vcpu.drop_single_step();
+        }
         vcpu.set_flags(TRAP, by_flag.trap_after(state.rflags));
         if registers.state.rip == step.start {
             return; // the instruction has not been executed
@@ -115,32 +122,46 @@ impl Debugger {
 
     #[cold]
     fn debug_exception<V: Debuggable>(&mut self, vcpu: &mut V, dr6: u64) -> Outcome {
-        let expected = Expected { steps: self.step.is_some(), owes: self.owes };
-        match self.desk.whose(dr6, expected) {
-            Whose::Gdb(reason) => self.stop(vcpu, Some(reason)),
-            Whose::Nobody => {
-                self.owes = false;
-                vcpu.set_flags(TRAP, 0);
-            }
-            Whose::Guest(conditions) => {
-                self.own.get_or_insert(GuestDebugRegisters::RESET).raise(conditions);
-                self.unarmed = true;
-                vcpu.deliver(GuestException::Debug);
-            }
+        let control = self.own.unwrap_or(GuestDebugRegisters::RESET).control;
+        let Shares { gdb, guest } =
+            self.desk.whose(dr6, Expected { step: self.step, owes: self.owes, control });
+        if let Some(reason) = gdb {
+            self.stop(vcpu, Some(reason));
+        }
+        if let Some(conditions) = guest {
+            self.raise(conditions);
+            vcpu.deliver(GuestException::Debug);
+        }
+        if (gdb, guest) == (None, None) {
+            self.owes = false;
+            vcpu.set_flags(TRAP, 0);
         }
         Outcome::Resume
     }
 
+    /// Notes in the guest's debug registers that it gets a #DB for these conditions.
+    fn raise(&mut self, conditions: u64) {
+        self.own.get_or_insert(GuestDebugRegisters::RESET).raise(conditions);
+        self.unarmed = true;
+    }
+
+    /// Has the guest get the exception of its INT1 or INT3. Like any instruction that has been executed, it has cleared RF.
+    fn pass<V: Debuggable>(&mut self, vcpu: &mut V, exception: GuestException) -> Outcome {
+        vcpu.set_flags(RESUME, 0);
+        vcpu.deliver(exception);
+        Outcome::Resume
+    }
+
     #[cold]
-    fn breakpoint<V: Debuggable>(&mut self, vcpu: &mut V) -> Outcome {
+    fn breakpoint<V: Debuggable>(&mut self, vcpu: &mut V, length: u8) -> Outcome {
         let code = vcpu.code();
         let base = if is_64_bit(&vcpu.controls()) { 0 } else { code.base };
         if self.desk.has_int3(base.wrapping_add(code.rip)) {
             self.stop(vcpu, Some(Reason::Software));
+            Outcome::Resume
         } else {
-            vcpu.deliver(GuestException::Breakpoint);
+            self.pass(vcpu, GuestException::Breakpoint(length))
         }
-        Outcome::Resume
     }
 
     /// Executes a MOV to or from a debug register, which the guest has for itself.
@@ -156,6 +177,13 @@ impl Debugger {
         }
         let general = vcpu.register_file().state.registers.get(access.register);
         let own = self.own.get_or_insert(GuestDebugRegisters::RESET);
+        if own.detects_moves() {
+            // A fault: Intel SDM Vol. 3B, 18.3.1.3 "General-Detect Exception Condition".
+            self.raise(DETECTED);
+            vcpu.set_flags(RESUME, RESUME);
+            vcpu.deliver(GuestException::Debug);
+            return Outcome::Resume;
+        }
         match own.execute(access, general) {
             Ok(value) => {
                 vcpu.set_register(access.register, value);
@@ -172,30 +200,37 @@ impl<V: Debuggable> Observer<V> for Debugger {
         if self.own.is_none() {
             self.own = Some(vcpu.debug_registers());
             vcpu.watch_debug_exits();
+            // An NMI that called this CPU before it waited for its start-up IPI does not come any more.
+            vcpu.percpu().take_call();
             self.desk.note(self.index, if vcpu.waits() { Run::Absent } else { Run::Running });
         }
         if core::mem::take(&mut self.stops_first) {
             self.stop(vcpu, Some(Reason::Start));
         }
         if self.has_stepped_outside(vcpu) {
-            vcpu.drop_single_step();
             self.stop(vcpu, Some(Reason::Step));
         }
-        let listens = self.index == 0;
+        // A CPU that no time makes exit may never exit again, so each of them looks.
+        let listens = self.index == 0 || V::CALLED_BY_NMI;
         if self.desk.halts() || listens && self.desk.is_called() {
             self.stop(vcpu, None);
+        }
+        if vcpu.injects_single_step() {
+            self.raise(SINGLE_STEP);
         }
         if self.unarmed {
             self.arm(vcpu);
         }
         vcpu.limit_time(listens);
+        vcpu.settle();
     }
 
     fn after_exit(&mut self, vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {
         match *exit {
             Exit::Unknown { code, qualification } => match vcpu.debug_exit(code, qualification)? {
                 DebugExit::Debug(dr6) => Some(self.debug_exception(vcpu, dr6)),
-                DebugExit::Breakpoint => Some(self.breakpoint(vcpu)),
+                DebugExit::Int1(length) => Some(self.pass(vcpu, GuestException::Int1(length))),
+                DebugExit::Breakpoint(length) => Some(self.breakpoint(vcpu, length)),
                 DebugExit::Step => {
                     self.stop(vcpu, Some(Reason::Step));
                     Some(Outcome::Resume)
@@ -204,7 +239,12 @@ impl<V: Debuggable> Observer<V> for Debugger {
                 DebugExit::Answered => Some(Outcome::Resume),
             },
             Exit::Init => {
-                // INIT resets the debug registers, and a CPU that waits for its start-up IPI does not stop for gdb.
+                // INIT ends a step and resets the debug registers, and a CPU that waits for its start-up IPI does not stop
+                // for gdb.
+                if self.step.take().is_some() {
+                    vcpu.set_step(false);
+                }
+                self.owes = false;
                 self.own = Some(GuestDebugRegisters::RESET);
                 self.unarmed = true;
                 if self.index != 0 {

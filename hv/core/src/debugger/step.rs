@@ -48,6 +48,13 @@ pub struct Step {
     pub by_flag: Option<ByFlag>,
 }
 
+impl Step {
+    /// Returns true if a single-step exception in this step is gdb's alone: gdb has set RFLAGS.TF, and the guest has not.
+    pub fn owns_trap(&self) -> bool {
+        self.by_flag.is_some_and(|by_flag| !by_flag.own)
+    }
+}
+
 /// A step by RFLAGS.TF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByFlag {

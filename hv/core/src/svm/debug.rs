@@ -1,5 +1,6 @@
 //! The exits that a debugger asks for on AMD-V, and the instructions that cause them. The CPU need not have decode assists.
 
+use super::vmcb::intercept;
 use crate::debugger::debug_registers::Access;
 use crate::x86::registers::Register;
 
@@ -25,6 +26,19 @@ pub mod code {
     pub const IRET: u32 = 0x74;
     /// INT n.
     pub const SOFTWARE_INTERRUPT: u32 = 0x75;
+    /// INT1.
+    pub const INT1: u32 = 0x88;
+}
+
+/// Returns the intercepts of the general word after an exit by a physical interrupt, an NMI or IRET. The guest takes the
+/// interrupt or the NMI itself, as if nothing had been intercepted, and the next one exits again once its handler ends by
+/// IRET. An NMI is not injected: the CPU masks further ones only if it has delivered it.
+pub const fn until_iret(exit: u32, general: u32) -> u32 {
+    match exit {
+        code::INTERRUPT => general & !intercept::INTERRUPT | intercept::IRET,
+        code::NMI => general & !intercept::NMI | intercept::IRET,
+        _ => general & !intercept::IRET | intercept::INTERRUPT | intercept::NMI,
+    }
 }
 
 /// Decodes the MOV to or from a debug register that has exited with this code. Returns `None` if the bytes are no such
@@ -54,27 +68,27 @@ pub fn access(exit: u32, bytes: impl Iterator<Item = u8>, is_64_bit: bool) -> Op
     Some(Access { number: number as u8, writes, register, length })
 }
 
-/// The instruction that has exited as INT n.
+/// An instruction that raises an exception or an interrupt, with its length in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SoftwareInterrupt {
-    /// INT3, which QEMU reports like this.
-    Breakpoint,
-    /// INT n, with its vector and its length in bytes.
+    /// INT1.
+    Int1(u8),
+    /// INT3. QEMU reports it as an INT n.
+    Breakpoint(u8),
+    /// INT n, with its vector.
     Interrupt(u8, u8),
 }
 
-/// Decodes the instruction that has exited as INT n. Returns `None` if the bytes are no such instruction.
+/// Decodes an instruction that has exited as INT1, INT3 or INT n. Returns `None` if the bytes are no such instruction.
 pub fn software_interrupt(bytes: impl Iterator<Item = u8>) -> Option<SoftwareInterrupt> {
     let mut length = 0;
-    let mut bytes = bytes.take(15).inspect(|_| length += 1);
+    let mut bytes = bytes.take(15);
     loop {
+        length += 1;
         match bytes.next()? {
-            0xcc => return Some(SoftwareInterrupt::Breakpoint),
-            0xcd => {
-                let vector = bytes.next()?;
-                drop(bytes);
-                return Some(SoftwareInterrupt::Interrupt(vector, length));
-            }
+            0xf1 => return Some(SoftwareInterrupt::Int1(length)),
+            0xcc => return Some(SoftwareInterrupt::Breakpoint(length)),
+            0xcd => return Some(SoftwareInterrupt::Interrupt(bytes.next()?, length + 1)),
             0x66 | 0x67 | 0xf2 | 0xf3 | 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64 | 0x65 => {}
             _ => return None,
         }
@@ -97,9 +111,24 @@ mod tests {
     }
 
     #[test]
+    fn an_interrupt_and_an_nmi_are_the_guests_until_its_handler_ends() {
+        const BOTH: u32 = intercept::INTERRUPT | intercept::NMI;
+        let in_interrupt = until_iret(code::INTERRUPT, BOTH);
+        assert_eq!(in_interrupt, intercept::NMI | intercept::IRET);
+        let in_nmi = until_iret(code::NMI, in_interrupt);
+        assert_eq!(in_nmi, intercept::IRET);
+        assert_eq!(until_iret(code::INTERRUPT, until_iret(code::NMI, BOTH)), intercept::IRET);
+        assert_eq!(until_iret(code::IRET, in_nmi), BOTH);
+        assert_eq!(until_iret(code::IRET, intercept::CPUID | intercept::IRET), intercept::CPUID | BOTH);
+    }
+
+    #[test]
     fn software_interrupts_decode() {
         let of = |bytes: &[u8]| software_interrupt(bytes.iter().copied());
-        assert_eq!(of(&[0xcc]), Some(SoftwareInterrupt::Breakpoint));
+        assert_eq!(of(&[0xcc]), Some(SoftwareInterrupt::Breakpoint(1)));
+        assert_eq!(of(&[0x3e, 0x66, 0xcc]), Some(SoftwareInterrupt::Breakpoint(3)));
+        assert_eq!(of(&[0xf1]), Some(SoftwareInterrupt::Int1(1)));
+        assert_eq!(of(&[0x66; 15]), None);
         assert_eq!(of(&[0xcd, 0x80]), Some(SoftwareInterrupt::Interrupt(0x80, 2)));
         assert_eq!(of(&[0x66, 0xcd, 3]), Some(SoftwareInterrupt::Interrupt(3, 3)));
         assert_eq!(of(&[0x90]), None);

@@ -43,16 +43,26 @@ pub const fn inject(exception: Exception, protected_mode: bool) -> u64 {
     VALID | kind::EXCEPTION | vector | if with_code { ERROR_CODE } else { 0 }
 }
 
+/// Returns true if `event` is that of an INT n, INT3 or INTO, whose handler returns to the instruction after it.
+pub const fn is_of_instruction(event: u64) -> bool {
+    matches!((event & kind::MASK, event & 0xff), (kind::SOFTWARE_INTERRUPT, _) | (kind::EXCEPTION, 3 | 4))
+}
+
 /// Returns EVENTINJ for the event whose delivery an exit interrupted, so that it is delivered again. Returns `None` if
-/// `exitintinfo` holds no event. It also returns `None` for INT n, INT3 and INTO: RIP still points to the instruction,
-/// and the guest executes it again.
-pub const fn interrupted(exitintinfo: u64) -> Option<u64> {
+/// `exitintinfo` holds no event.
+///
+/// Of INT n, INT3 and INTO it also returns `None` if the guest has executed the instruction: RIP still points to it, and the
+/// guest executes it again. But if the last entry has injected it, as `injected` says, RIP is the address after it.
+pub const fn interrupted(exitintinfo: u64, injected: u64) -> Option<u64> {
     if exitintinfo & VALID == 0 {
         return None;
     }
     let vector = exitintinfo & 0xff;
+    if is_of_instruction(exitintinfo) {
+        let is_injected = injected & VALID != 0 && is_of_instruction(injected) && injected & 0xff == vector;
+        return if is_injected { Some(injected) } else { None };
+    }
     let kind = match (exitintinfo & kind::MASK, vector) {
-        (kind::SOFTWARE_INTERRUPT, _) | (kind::EXCEPTION, 3 | 4) => return None,
         // QEMU reports NMIs and external interrupts with the type of an exception. Like every CPU, it refuses to inject
         // an exception with such a vector.
         (kind::EXCEPTION, 2) => kind::NMI,
@@ -101,13 +111,17 @@ mod tests {
 
     #[test]
     fn interrupted_events_are_delivered_again() {
-        assert_eq!(interrupted(0x2_0000_0b0e), None, "not valid");
-        assert_eq!(interrupted(0x2_8000_1b0e), Some(0x2_8000_0b0e), "#PF");
-        assert_eq!(interrupted(0x5_8000_0301), Some(0x8000_0301), "#DB has no error code");
-        assert_eq!(interrupted(0x8000_0030), Some(0x8000_0030), "an external interrupt");
-        assert_eq!(interrupted(0x8000_0202), Some(NMI));
-        assert_eq!(interrupted(0x8000_0302), Some(NMI), "an NMI as QEMU reports it");
-        assert_eq!(interrupted(0x8000_0342), Some(0x8000_0042), "an external interrupt as QEMU reports it");
+        assert_eq!(interrupted(0x2_0000_0b0e, 0), None, "not valid");
+        assert_eq!(interrupted(0x2_8000_1b0e, 0), Some(0x2_8000_0b0e), "#PF");
+        assert_eq!(interrupted(0x5_8000_0301, 0), Some(0x8000_0301), "#DB has no error code");
+        assert_eq!(interrupted(0x8000_0030, 0), Some(0x8000_0030), "an external interrupt");
+        assert_eq!(interrupted(0x8000_0202, 0), Some(NMI));
+        assert_eq!(interrupted(0x8000_0302, 0), Some(NMI), "an NMI as QEMU reports it");
+        assert_eq!(
+            interrupted(0x8000_0342, 0),
+            Some(0x8000_0042),
+            "an external interrupt as QEMU reports it"
+        );
     }
 
     #[test]
@@ -118,9 +132,11 @@ mod tests {
     }
 
     #[test]
-    fn events_of_instructions_are_not_injected_again() {
+    fn events_of_instructions_are_injected_again_only_if_they_were_injected() {
         for event in [0x8000_0480, 0x8000_0303, 0x8000_0304] {
-            assert_eq!(interrupted(event), None, "{event:#x}");
+            assert_eq!(interrupted(event, 0), None, "{event:#x}");
+            assert_eq!(interrupted(event, 0x8000_0481), None, "{event:#x}: another one was injected");
+            assert_eq!(interrupted(event, event), Some(event), "RIP is after the instruction");
         }
     }
 }

@@ -85,6 +85,8 @@ pub mod intercept {
     pub const MORE: usize = 4;
     /// VMRUN, VMMCALL, VMLOAD, VMSAVE, STGI, CLGI and SKINIT. VMRUN fails if it is not intercepted itself.
     pub const SVM: u32 = 0x7f;
+    /// INT1.
+    pub const INT1: u32 = 1 << 8;
     /// XSETBV.
     pub const XSETBV: u32 = 1 << 13;
 }

@@ -109,12 +109,25 @@ impl PerCpu {
         }
     }
 
-    /// Notes that the next NMI is a call from another CPU.
+    /// Notes that the next NMI is a call from another CPU, which sends it after that.
     pub fn call(&self) {
         self.called.store(true, Ordering::SeqCst);
     }
 
-    /// Returns true if an NMI is a call from another CPU, and takes the next for the guest's.
+    /// Returns true if another CPU calls this one, and the NMI has not been taken yet.
+    pub fn is_called(&self) -> bool {
+        self.called.load(Ordering::SeqCst)
+    }
+
+    /// Notes an NMI, which is pending for the guest unless it is a call from another CPU. An NMI of the guest's own that
+    /// comes before the CPU has taken the call is the same one to the CPU, and so to Vidar.
+    pub fn note_nmi(&self) {
+        if !self.take_call() {
+            self.add_pending(pending::NMI);
+        }
+    }
+
+    /// Returns true if the next NMI was a call from another CPU. From now on it is the guest's.
     pub fn take_call(&self) -> bool {
         self.called.swap(false, Ordering::SeqCst)
     }
@@ -205,10 +218,20 @@ mod tests {
     #[test]
     fn a_kept_event_is_taken_once() {
         let percpu = PerCpu::new(0, 0);
-        percpu.add_pending(pending::NMI);
+        percpu.note_nmi();
         percpu.add_pending(pending::MACHINE_CHECK);
-        percpu.add_pending(pending::NMI);
+        percpu.note_nmi();
         assert_eq!(percpu.take_pending(), pending::NMI | pending::MACHINE_CHECK);
         assert_eq!(percpu.take_pending(), 0);
+    }
+
+    #[test]
+    fn an_nmi_that_is_a_call_is_not_the_guests() {
+        let percpu = PerCpu::new(0, 0);
+        percpu.call();
+        percpu.note_nmi();
+        assert_eq!(percpu.take_pending(), 0);
+        percpu.note_nmi();
+        assert_eq!(percpu.take_pending(), pending::NMI, "the next one is the guest's");
     }
 }

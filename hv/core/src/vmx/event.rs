@@ -7,7 +7,7 @@ use crate::vmm::outcome::Exception;
 use crate::vmm::percpu::pending;
 
 /// The interruption information is valid.
-const VALID: u32 = 1 << 31;
+pub const VALID: u32 = 1 << 31;
 /// An error code is delivered.
 const ERROR_CODE: u32 = 1 << 11;
 /// The type of a hardware exception, in bits 10:8.
@@ -37,6 +37,8 @@ pub mod interruptibility {
 pub mod activity {
     /// The CPU executes instructions.
     pub const ACTIVE: u32 = 0;
+    /// The CPU waits after HLT.
+    pub const HLT: u32 = 1;
     /// Wait-for-SIPI.
     pub const WAIT_FOR_SIPI: u32 = 3;
 }
@@ -73,14 +75,6 @@ impl Injection {
         }
     }
 }
-
-/// The injection of a #DB.
-pub const DEBUG: Injection =
-    Injection { information: VALID | HARDWARE_EXCEPTION | 1, error_code: None, instruction_length: None };
-
-/// The injection of the #BP of an INT3, whose RIP is still the instruction's address.
-pub const BREAKPOINT: Injection =
-    Injection { information: VALID | 6 << 8 | 3, error_code: None, instruction_length: Some(1) };
 
 /// An event whose delivery an exit interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 //! | [`setup`] | The first contents of a VMCS, in the order of the manual's chapters. |
 //! | [`exit`] | Decodes an exit into the neutral `Exit`. |
 //! | [`event`] | The format of injected and interrupted events. |
+//! | [`debug`] | Decodes the exits that a debugger asks for, and passes exceptions on to the guest. |
 //! | [`pending`] | Decides when a pending NMI or machine check goes into the guest. |
 //! | [`msrs`] | The rows of the MSR policy that only VT-x needs. |
 //! | [`msr_bitmap`] | Derives the MSR bitmap from the policy's tables. |
@@ -23,6 +24,7 @@
 
 pub mod capabilities;
 pub mod controls;
+pub mod debug;
 pub mod ept;
 pub mod event;
 pub mod exit;

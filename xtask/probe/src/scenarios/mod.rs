@@ -5,6 +5,7 @@ use crate::line::Line;
 mod bench;
 mod cet;
 mod control;
+mod debug;
 mod delivery;
 mod edge;
 mod efer;
@@ -90,6 +91,10 @@ pub const ALL: &[Scenario] = &[
     scenario("hidden", lengths::hidden),
     scenario("shadow", step::shadow),
     scenario("rf", step::rf),
+    scenario("int3", debug::int3),
+    scenario("int1", debug::int1),
+    scenario("flags", debug::flags),
+    scenario("general-detect", debug::general_detect),
     scenario("nmi", nmi::nmi),
     scenario("priority", priority::priority),
     scenario("delivery", delivery::delivery),
