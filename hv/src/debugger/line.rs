@@ -6,7 +6,7 @@ use spin::Mutex;
 use uart_16550::backend::PioBackend;
 use uart_16550::spec::registers::LSR;
 use uart_16550::{BaudRate, Config, Uart16550};
-use vidar_core::console::serial::PATIENCE;
+use vidar_core::console::serial::{self, PATIENCE};
 use vidar_core::debugger::desk;
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::x86::icr::{Destination, Message};
@@ -42,15 +42,13 @@ impl Line {
 impl desk::Line for Line {
     /// When Linux looks for serial ports, it leaves the FIFOs off. Switching them on empties them.
     fn take_over(&self) {
-        const LINE: u8 = 0b11;
-        const FIFOS_ON: u8 = 0b1100_0000;
         let port = |register: u16| Port::<u8>::new(self.base + register);
         // SAFETY: the ports are those of the UART, which is Vidar's as long as the guest is stopped.
         unsafe {
-            if port(2).read() & FIFOS_ON == FIFOS_ON && port(3).read() == LINE {
+            if serial::is_ours(port(2).read(), port(3).read(), port(4).read()) {
                 return;
             }
-            port(3).write(LINE); // 8 data bits, no parity, and the usual registers
+            port(3).write(serial::LINE);
             if port(5).read() & 1 != 0 {
                 *self.kept.lock() = Some(port(0).read());
             }
