@@ -1,5 +1,8 @@
 //! The debugger as gdb finds it: packets go in over a line, and answers come out, while CPUs stop and go on.
 
+#[path = "recorded_maps/counting.rs"]
+mod counting;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
@@ -42,14 +45,16 @@ impl Line for Wire {
 
     /// In what comes from Vidar, a star and a character c stand for c - 29 more of what is before the star.
     fn send(&self, byte: u8) {
-        let mut said = self.to_gdb.lock().unwrap();
-        if said.last() == Some(&b'*') {
-            said.pop();
-            let repeated = *said.last().unwrap();
-            said.extend(std::iter::repeat_n(repeated, usize::from(byte) - 29));
-        } else {
-            said.push(byte);
-        }
+        counting::uncounted(|| {
+            let mut said = self.to_gdb.lock().unwrap();
+            if said.last() == Some(&b'*') {
+                said.pop();
+                let repeated = *said.last().unwrap();
+                said.extend(std::iter::repeat_n(repeated, usize::from(byte) - 29));
+            } else {
+                said.push(byte);
+            }
+        });
     }
 
     fn call(&self, index: usize) {
@@ -342,4 +347,18 @@ fn monitor_commands_answer_in_lines() {
     assert!(bench.around.0.load(Ordering::SeqCst));
     bench.wire.ask("D");
     cpu.join().unwrap();
+}
+
+#[test]
+fn conversations_that_are_lost_give_their_memory_back() {
+    let bench = Bench::with_cpus(1);
+    for _ in 0..1000 {
+        bench.wire.ask("m"); // a request without what it needs, with which gdbstub cannot go on
+    }
+    bench.wire.ask("vCont;c");
+    let stop = || {
+        bench.desk.stop(0, RegisterFile::default(), Some(Reason::Interrupt));
+    };
+    let most = counting::peak(stop);
+    assert!(most < 4096, "{most} bytes");
 }

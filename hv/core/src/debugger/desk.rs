@@ -1,6 +1,5 @@
 //! Where CPUs stop for gdb: the first that comes talks to gdb, the others wait. All of them go on when gdb says so.
 
-use alloc::boxed::Box;
 use core::convert::Infallible;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +10,6 @@ use super::breakpoints::{Breakpoints, DebugRegisters};
 use super::cpus::{Reason, Run, Slot};
 use super::exceptions::{self, Expected, Shares};
 use super::memory::Memory;
-use super::packet::SIZE;
 use super::registers::RegisterFile;
 use super::session::{Next, Session};
 
@@ -81,7 +79,7 @@ impl Desk {
     pub fn new(mut session: Session<Sender>, line: &'static dyn Line) -> Self {
         let (slots, memory) = (session.guest.cpus.0, session.guest.memory);
         let breakpoints = session.guest.breakpoints;
-        session.connect(Sender(line), Box::leak(Box::new([0; SIZE])));
+        session.connect(Sender(line));
         Self { session: Mutex::new(session), line, slots, memory, breakpoints, halts: AtomicBool::new(false) }
     }
 
@@ -192,7 +190,7 @@ impl Desk {
                 Next::Runs => break,
                 Next::Lost => {
                     log::warn!("the conversation with gdb has ended by an error; gdb can connect again");
-                    session.connect(Sender(self.line), Box::leak(Box::new([0; SIZE])));
+                    session.connect(Sender(self.line));
                 }
             }
             next = match self.line.receive() {

@@ -41,11 +41,13 @@ impl<C: Connection<Error = Infallible>> Session<C> {
         Self { guest, stub: None, packets: Packets::new(), connected: false }
     }
 
-    /// Begins a conversation over `line`, in place of one that may have been lost. `buffer` is for one packet.
-    pub fn connect(&mut self, line: C, buffer: &'static mut [u8; SIZE]) {
+    /// Begins a conversation over `line`, in place of one that may have been lost, whose memory is free again before this one
+    /// takes its own.
+    pub fn connect(&mut self, line: C) {
+        self.stub = None;
         self.connected = false;
         self.packets.forget();
-        let stub = GdbStub::builder(line).with_packet_buffer(buffer).build();
+        let stub = GdbStub::builder(line).packet_buffer_size(SIZE).build();
         self.stub = stub.ok().and_then(|stub| stub.run_state_machine(&mut self.guest).ok());
     }
 

@@ -296,7 +296,10 @@ impl MonitorCmd for Guest {
     fn handle_monitor_cmd(&mut self, command: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Infallible> {
         let Self { cpus, memory, ram, surroundings, current, .. } = self;
         let shown = Shown { cpus, current: *current, memory: *memory, ram, surroundings: *surroundings };
-        monitor::run(command, &shown, &mut |text| out.write_raw(text));
+        monitor::run(command, &shown, &mut |text| {
+            out.write_raw(text);
+            out.flush(); // a line at a time, so that the whole text takes no memory
+        });
         Ok(())
     }
 }
