@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use spin::Mutex;
+use vidar_core::debugger::breakpoints::Int3;
 use vidar_core::debugger::cpus::{Cpus, Reason, Run, Slot};
 use vidar_core::debugger::desk::{Desk, Line, Resumed};
 use vidar_core::debugger::memory::Memory;
@@ -21,6 +22,7 @@ use vidar_core::mem::addr::{Gpa, Hpa, PageSize};
 use vidar_core::mem::mtrr::MemoryType;
 use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::walk::ReadGuest;
+use vidar_core::policy::control::Controls;
 use vidar_core::vmm::percpu::PerCpu;
 
 /// The time after which an answer is taken to be missing.
@@ -217,7 +219,8 @@ fn breakpoints_are_in_memory_and_in_debug_registers_while_the_guest_runs_and_are
     }
     bench.wire.ask("vCont;c");
     cpu.join().unwrap();
-    assert!(bench.desk.has_int3(0x20) && !bench.desk.has_int3(0x24));
+    let whose = |linear| bench.desk.whose_int3(linear, &Controls::default());
+    assert_eq!([whose(0x20), whose(0x24)], [Int3::Gdb, Int3::Guest]);
     assert_eq!(bench.page.0.lock().unwrap()[0x20], 0xcc);
     let (registers, has_int3) = bench.desk.armed();
     assert_eq!(registers.map(|registers| registers.addresses), Some([0x24, 0x28, 0, 0]));

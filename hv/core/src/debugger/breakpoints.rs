@@ -66,6 +66,18 @@ struct Replaced {
     byte: u8,
 }
 
+/// Whose an INT3 is that a CPU has met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Int3 {
+    /// gdb's.
+    Gdb,
+    /// gdb's, in memory that the CPU has met at another address than gdb: another process shares the page. gdb knows nothing
+    /// of this address, so the CPU is to execute the instruction that the INT3 hides.
+    Shared(Gpa),
+    /// The guest's.
+    Guest,
+}
+
 /// All breakpoints and watchpoints.
 #[derive(Debug)]
 pub struct Breakpoints {
@@ -149,7 +161,35 @@ impl Breakpoints {
         found.and_then(Option::take).map(|replaced| restore(replaced, guest)).is_some()
     }
 
-    /// Returns true if the INT3 at `linear` is gdb's.
+    /// Decides whose the INT3 at `linear` is. The page tables of the CPU, by `controls`, say in which memory it is: another
+    /// process may have an INT3 of its own at the same address.
+    pub fn whose(&self, linear: u64, controls: &Controls, guest: &(impl Memory + ?Sized)) -> Int3 {
+        let Some(physical) = locate(guest, controls, linear) else {
+            // The tables have changed since the CPU has read them.
+            return if self.has(linear) { Int3::Gdb } else { Int3::Guest };
+        };
+        let here = || self.software.iter().flatten().filter(|replaced| replaced.physical == physical);
+        if here().any(|replaced| replaced.linear == linear) {
+            Int3::Gdb
+        } else if here().next().is_some() {
+            Int3::Shared(physical)
+        } else {
+            Int3::Guest
+        }
+    }
+
+    /// Lifts gdb's INT3 at `physical`, so that a CPU can execute the instruction that it hides, or puts it back. While it is
+    /// lifted, other CPUs pass it too. If the guest has written there meanwhile, its byte stays.
+    pub fn lift(&self, physical: Gpa, lifted: bool, guest: &(impl Memory + ?Sized)) {
+        let here = |replaced: &&Replaced| replaced.physical == physical;
+        let Some(replaced) = self.software.iter().flatten().find(here) else { return };
+        let (from, to) = if lifted { (INT3, replaced.byte) } else { (replaced.byte, INT3) };
+        if memory::physical(guest, physical) == Some(from) {
+            guest.put(physical, to);
+        }
+    }
+
+    /// Returns true if gdb has set a breakpoint at `linear`.
     pub fn has(&self, linear: u64) -> bool {
         self.software.iter().flatten().any(|replaced| replaced.linear == linear)
     }
@@ -248,6 +288,32 @@ mod tests {
         breakpoints.clear(&memory);
         assert_eq!(memory.word(Gpa(0x8000)), Some(0x0f_0000), "the guest has written there itself");
         assert!(!breakpoints.has_any());
+    }
+
+    #[test]
+    fn an_int3_is_gdbs_in_the_memory_and_at_the_address_where_gdb_has_set_it() {
+        let (words, controls) = (Words::with_tables(), controls(0x1000));
+        words.put(Gpa(0x8002), 0x90);
+        let mut breakpoints = Breakpoints::new();
+        assert!(breakpoints.insert(MAPPED + 2, &controls, &words));
+        assert_eq!(breakpoints.whose(MAPPED + 2, &controls, &words), Int3::Gdb);
+        assert_eq!(breakpoints.whose(MAPPED + 3, &controls, &words), Int3::Guest);
+        // Another process has other memory there, ...
+        let mut elsewhere = words.0.borrow().clone();
+        elsewhere.iter_mut().for_each(|(_, word)| *word = if *word == 0x8001 { 0x9001 } else { *word });
+        let elsewhere = Words(elsewhere.into());
+        assert_eq!(breakpoints.whose(MAPPED + 2, &controls, &elsewhere), Int3::Guest);
+        // ... or the same memory elsewhere: here without paging, at its physical address.
+        let unpaged = Controls::default();
+        assert_eq!(breakpoints.whose(0x8002, &unpaged, &words), Int3::Shared(Gpa(0x8002)));
+        let byte = || memory::physical(&words, Gpa(0x8002));
+        breakpoints.lift(Gpa(0x8002), true, &words);
+        assert_eq!(byte(), Some(0x90));
+        breakpoints.lift(Gpa(0x8002), false, &words);
+        assert_eq!(byte(), Some(INT3));
+        words.put(Gpa(0x8002), 0x0f);
+        breakpoints.lift(Gpa(0x8002), true, &words);
+        assert_eq!(byte(), Some(0x0f), "the guest has written there itself");
     }
 
     proptest! {

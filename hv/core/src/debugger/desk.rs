@@ -6,12 +6,14 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use gdbstub::conn::Connection;
 use spin::Mutex;
 
-use super::breakpoints::{Breakpoints, DebugRegisters};
+use super::breakpoints::{Breakpoints, DebugRegisters, Int3};
 use super::cpus::{Reason, Run, Slot};
 use super::exceptions::{self, Expected, Shares};
 use super::memory::Memory;
 use super::registers::RegisterFile;
 use super::session::{Next, Session};
+use crate::mem::addr::Gpa;
+use crate::policy::control::Controls;
 
 /// The line to gdb, and the way to the other CPUs.
 pub trait Line: Sync {
@@ -111,9 +113,14 @@ impl Desk {
         exceptions::whose(dr6, &self.breakpoints.lock(), expected)
     }
 
-    /// Returns true if the INT3 at `linear` is gdb's.
-    pub fn has_int3(&self, linear: u64) -> bool {
-        self.breakpoints.lock().has(linear)
+    /// Decides whose the INT3 at `linear` is, which a CPU with these control registers has met.
+    pub fn whose_int3(&self, linear: u64, controls: &Controls) -> Int3 {
+        self.breakpoints.lock().whose(linear, controls, self.memory)
+    }
+
+    /// Lifts gdb's INT3 at `physical`, or puts it back.
+    pub fn lift(&self, physical: Gpa, lifted: bool) {
+        self.breakpoints.lock().lift(physical, lifted, self.memory);
     }
 
     /// Returns true if gdb waits for the guest, so that it can be told of the guest's end.

@@ -1,5 +1,6 @@
 //! The debugger on one CPU: stops the guest there, has it step, and tells gdb's exceptions from the guest's own.
 
+use super::breakpoints::Int3;
 use super::cpus::{Reason, Run};
 use super::debug_registers::{Access, DETECTED, GuestDebugRegisters};
 use super::debuggable::{DebugExit, Debuggable, GuestException};
@@ -7,6 +8,7 @@ use super::desk::Desk;
 use super::exceptions::{Expected, SINGLE_STEP, Shares};
 use super::memory;
 use super::step::{self, ByFlag, Step, TRAP};
+use crate::mem::addr::Gpa;
 use crate::policy::control::CR4_DE;
 use crate::vmm::cpu_state::SegmentRegister;
 use crate::vmm::exit::Exit;
@@ -30,6 +32,10 @@ pub struct Debugger {
     /// True if the CPU's debug registers may not hold what they are to hold.
     unarmed: bool,
     step: Option<Step>,
+    /// The memory of gdb's INT3 that is lifted for this step.
+    lifted: Option<Gpa>,
+    /// True if the step is not for gdb, but to execute what an INT3 hides.
+    passes: bool,
     /// True if RFLAGS.TF may be on a stack of the guest's, from a step that did not end as one.
     owes: bool,
 }
@@ -37,7 +43,17 @@ pub struct Debugger {
 impl Debugger {
     /// Returns the debugger of the CPU `index`. With `stops_first` the CPU stops before its first entry.
     pub const fn new(desk: &'static Desk, index: usize, stops_first: bool) -> Self {
-        Self { desk, index, own: None, stops_first, unarmed: true, step: None, owes: false }
+        Self {
+            desk,
+            index,
+            own: None,
+            stops_first,
+            unarmed: true,
+            step: None,
+            lifted: None,
+            passes: false,
+            owes: false,
+        }
     }
 
     /// Stops this CPU until gdb has it go on.
@@ -84,6 +100,7 @@ impl Debugger {
     fn end_step<V: Debuggable>(&mut self, vcpu: &mut V, reason: Option<Reason>) {
         let Some(step) = self.step.take() else { return };
         vcpu.set_step(false);
+        self.put_back();
         let Some(by_flag) = step.by_flag else { return };
         let registers = vcpu.register_file();
         let state = &registers.state;
@@ -112,6 +129,22 @@ impl Debugger {
         }
     }
 
+    /// Puts gdb's INT3 back that is lifted.
+    fn put_back(&mut self) {
+        self.passes = false;
+        if let Some(physical) = self.lifted.take() {
+            self.desk.lift(physical, false);
+        }
+    }
+
+    /// Ends a step whose instruction has been executed. It was for gdb, or to pass an INT3.
+    fn has_stepped<V: Debuggable>(&mut self, vcpu: &mut V) {
+        match self.passes {
+            true => self.end_step(vcpu, Some(Reason::Step)),
+            false => self.stop(vcpu, Some(Reason::Step)),
+        }
+    }
+
     /// Returns true if Vidar has executed the instruction that was to be stepped, since it exits. A step by RFLAGS.TF may
     /// be in the handler of an interrupt meanwhile, where the flag is clear.
     fn has_stepped_outside<V: Debuggable>(&self, vcpu: &V) -> bool {
@@ -125,8 +158,10 @@ impl Debugger {
         let control = self.own.unwrap_or(GuestDebugRegisters::RESET).control;
         let Shares { gdb, guest } =
             self.desk.whose(dr6, Expected { step: self.step, owes: self.owes, control });
-        if let Some(reason) = gdb {
-            self.stop(vcpu, Some(reason));
+        match gdb {
+            Some(Reason::Step) => self.has_stepped(vcpu),
+            Some(reason) => self.stop(vcpu, Some(reason)),
+            None => {}
         }
         if let Some(conditions) = guest {
             self.raise(conditions);
@@ -155,13 +190,21 @@ impl Debugger {
     #[cold]
     fn breakpoint<V: Debuggable>(&mut self, vcpu: &mut V, length: u8) -> Outcome {
         let code = vcpu.code();
-        let base = if is_64_bit(&vcpu.controls()) { 0 } else { code.base };
-        if self.desk.has_int3(base.wrapping_add(code.rip)) {
-            self.stop(vcpu, Some(Reason::Software));
-            Outcome::Resume
-        } else {
-            self.pass(vcpu, GuestException::Breakpoint(length))
+        let controls = vcpu.controls();
+        let base = if is_64_bit(&controls) { 0 } else { code.base };
+        match self.desk.whose_int3(base.wrapping_add(code.rip), &controls) {
+            Int3::Gdb => self.stop(vcpu, Some(Reason::Software)),
+            Int3::Shared(physical) => {
+                self.desk.lift(physical, true);
+                self.lifted = Some(physical);
+                if self.step.is_none() {
+                    self.begin_step(vcpu);
+                    self.passes = true;
+                }
+            }
+            Int3::Guest => return self.pass(vcpu, GuestException::Breakpoint(length)),
         }
+        Outcome::Resume
     }
 
     /// Executes a MOV to or from a debug register, which the guest has for itself.
@@ -208,7 +251,7 @@ impl<V: Debuggable> Observer<V> for Debugger {
             self.stop(vcpu, Some(Reason::Start));
         }
         if self.has_stepped_outside(vcpu) {
-            self.stop(vcpu, Some(Reason::Step));
+            self.has_stepped(vcpu);
         }
         // A CPU that no time makes exit may never exit again, so each of them looks.
         let listens = self.index == 0 || V::CALLED_BY_NMI;
@@ -232,7 +275,7 @@ impl<V: Debuggable> Observer<V> for Debugger {
                 DebugExit::Int1(length) => Some(self.pass(vcpu, GuestException::Int1(length))),
                 DebugExit::Breakpoint(length) => Some(self.breakpoint(vcpu, length)),
                 DebugExit::Step => {
-                    self.stop(vcpu, Some(Reason::Step));
+                    self.has_stepped(vcpu);
                     Some(Outcome::Resume)
                 }
                 DebugExit::Access(access) => Some(self.access(vcpu, access)),
@@ -243,6 +286,7 @@ impl<V: Debuggable> Observer<V> for Debugger {
                 // for gdb.
                 if self.step.take().is_some() {
                     vcpu.set_step(false);
+                    self.put_back();
                 }
                 self.owes = false;
                 self.own = Some(GuestDebugRegisters::RESET);
