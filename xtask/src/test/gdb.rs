@@ -1,6 +1,7 @@
 //! Debugs a stock kernel by gdb over the second serial port, from its first instruction on.
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,26 +9,41 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::lane::Lane;
-use super::{Tools, folder, test_dir};
+use super::{Tools, folder, smp, test_dir};
 use crate::console::{ANSWER, BOOT, Console, PROMPT};
 use crate::grub::Menu;
 use crate::guests::{self, Freshness};
 use crate::iso::{self, Recipe};
 use crate::machine::gdb::Relay;
 use crate::machine::{RunningMachine, Spec};
-use crate::manifest;
-use crate::symbols;
+use crate::manifest::{self, Initrd};
+use crate::{build, initramfs, symbols};
 
-/// A check in a lane.
-type Check = fn(Lane, &Tools) -> Result<()>;
+/// A test of the debugger.
+#[derive(Debug, Clone, Copy)]
+pub struct Test {
+    /// The test's name.
+    pub name: &'static str,
+    /// The lanes in which it runs. In Bochs each boot takes a minute or two.
+    pub lanes: &'static [Lane],
+    /// The number of the machine's CPUs.
+    cpus: u32,
+    check: fn(&Test, Lane, &Tools) -> Result<()>,
+}
 
-/// The table of tests, by their names.
-pub const TESTS: &[(&str, Check)] = &[(START, start), (ATTACH, attach)];
+/// The table of tests.
+pub const TESTS: &[Test] = &[
+    Test { name: "gdb/start", lanes: &Lane::ALL, cpus: 1, check: start },
+    Test { name: "gdb/attach", lanes: &Lane::ALL, cpus: 1, check: attach },
+    Test { name: "gdb/attach-2-cpus", lanes: &[Lane::Svm], cpus: 2, check: attach },
+];
 
-/// The name of the test of what gdb can do while the kernel starts.
-const START: &str = "gdb/start";
-/// The name of the test of what gdb can do with a kernel that runs.
-const ATTACH: &str = "gdb/attach";
+impl Test {
+    /// Runs the test in a lane.
+    pub fn run(&self, lane: Lane, tools: &Tools) -> Result<()> {
+        (self.check)(self, lane, tools)
+    }
+}
 
 /// What gdb does with a kernel that runs and idles. `@SYMBOLS@` stands for the file with the kernel's symbols. KASLR has
 /// moved the kernel, and gdb has to find its functions all the same.
@@ -55,7 +71,6 @@ continue
 monitor bt
 shell (sleep 3; kill -INT $PPID) &
 continue
-detach
 "#;
 
 /// What gdb says then, in this order.
@@ -70,8 +85,35 @@ const ATTACH_SAYS: &[&str] = &[
     "received signal SIGINT",
     "end: ",
     "received signal SIGINT",
-    "detached",
 ];
+
+/// What gdb then does with two CPUs: it has the first one hang with interrupts off, in an instruction that jumps to itself,
+/// and stops it there.
+const HANG_SCRIPT: &str = r#"
+info threads
+thread 2
+printf "second %d\n", $cs & 3
+monitor bt
+thread 1
+set $place = $rip
+set $code = *(unsigned short *)$place
+set $flags = (unsigned int)$eflags
+set *(unsigned short *)$place = 0xfeeb
+set $eflags = $flags & ~0x200
+shell (sleep 3; kill -INT $PPID) &
+continue
+thread 1
+printf "hangs %d, interrupts %#x\n", $rip == $place, (unsigned int)$eflags & 0x200
+set *(unsigned short *)$place = $code
+set $eflags = $flags
+"#;
+
+/// What gdb says then, in this order.
+const HANG_SAYS: &[&str] =
+    &["Thread 1.1", "Thread 1.2", "second ", "end: ", "received signal SIGINT", "hangs 1, interrupts 0"];
+
+/// What gdb does in each test at the end, and what it says then.
+const DETACH: (&str, &str) = ("detach\n", "detached");
 
 /// What gdb does while the kernel starts. `@PORT@` and `@KERNEL@` stand for gdb's port and for the kernel's address.
 ///
@@ -137,15 +179,27 @@ struct Debugged {
 }
 
 impl Debugged {
-    /// Boots the machine with these boot options of Vidar.
-    fn boot(lane: Lane, name: &str, options: &str, tools: &Tools) -> Result<Self> {
-        let dir = test_dir(&lane.folder(name))?;
-        let guest = manifest::load()?.into_iter().next().context("there is no guest")?;
+    /// Boots the machine of a test with these boot options of Vidar. The guest gets these programs of the tests.
+    fn boot(test: &Test, lane: Lane, options: &str, programs: &[&str], tools: &Tools) -> Result<Self> {
+        let dir = test_dir(&lane.folder(test.name))?;
+        let mut guest = manifest::load()?.into_iter().next().context("there is no guest")?;
+        let mut options = options.to_owned();
+        if test.cpus > 1 {
+            guest.cmdline += smp::for_several_cpus(lane);
+            options = format!("{options} {}", lane.machine().option_for_cpus());
+        }
+        if !programs.is_empty() {
+            let file = |name: &&str| Ok(((*name).to_owned(), fs::read(build::guest_program(name)?)?));
+            let files = programs.iter().map(file).collect::<Result<Vec<_>>>()?;
+            let archive = dir.join("initrd");
+            fs::write(&archive, initramfs::pack_files(&[], &files)?)?;
+            guest.initrds.push(Initrd::File(archive));
+        }
         let symbols = symbols::make(&guests::kernel(&guest, Freshness::Any)?, &guest.name)?.0;
         let iso = dir.join("vidar.iso");
         let recipe = Recipe {
             guests: vec![guest],
-            menu: Menu { timeout: 0, options: options.to_owned(), ..Menu::default() },
+            menu: Menu { timeout: 0, options, ..Menu::default() },
             hypervisor: Some(tools.hypervisor.clone()),
             vidarctl: Some(tools.vidarctl.clone()),
         };
@@ -154,6 +208,7 @@ impl Debugged {
             dir: dir.clone(),
             iso,
             memory: 512,
+            cpus: NonZeroU32::new(test.cpus),
             second_serial: true,
             verbose: true,
             ..Spec::default()
@@ -164,7 +219,7 @@ impl Debugged {
         console.expect(", goes to 0x", BOOT)?;
         let kernel = u64::from_str_radix(console.expect("\r\n", ANSWER)?.trim(), 16)?;
         console.expect("the machine is the guest's now", BOOT)?;
-        Ok(Self { running, console, relay, kernel, symbols, folder: lane.folder(name) })
+        Ok(Self { running, console, relay, kernel, symbols, folder: lane.folder(test.name) })
     }
 
     /// Runs gdb with `script`, and checks that it says each line of `says` in this order.
@@ -230,18 +285,32 @@ fn run(name: &str, script: &str, within: Duration) -> Result<String> {
 
 /// gdb stops the kernel at its first instruction, sets breakpoints and a watchpoint, steps, changes a register and memory,
 /// and leaves. The kernel then starts as usual.
-fn start(lane: Lane, tools: &Tools) -> Result<()> {
-    let mut debugged = Debugged::boot(lane, START, "gdb=com2,wait", tools)?;
+fn start(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
+    let mut debugged = Debugged::boot(test, lane, "gdb=com2,wait", &[], tools)?;
     debugged.gdb(START_SCRIPT, START_SAYS)?;
     debugged.console.expect(PROMPT, BOOT)?;
     debugged.runs_on()
 }
 
 /// Attaches gdb to a running kernel. Checks that gdb finds functions by name under KASLR, that breakpoints, a watchpoint
-/// and Ctrl-C stop the kernel, and that the kernel runs on after gdb has detached.
-fn attach(lane: Lane, tools: &Tools) -> Result<()> {
-    let mut debugged = Debugged::boot(lane, ATTACH, "gdb=com2", tools)?;
+/// and Ctrl-C stop the kernel, also while one of two CPUs hangs, and that the kernel runs on after gdb has detached.
+fn attach(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
+    let mut debugged = Debugged::boot(test, lane, "gdb=com2", &[], tools)?;
     debugged.console.expect(PROMPT, BOOT)?;
-    debugged.gdb(ATTACH_SCRIPT, ATTACH_SAYS)?;
+    let mut script = ATTACH_SCRIPT.to_owned();
+    let mut says = ATTACH_SAYS.to_vec();
+    if test.cpus > 1 {
+        // The kernel may say that a CPU was stuck.
+        debugged.console.run("dmesg -n 1")?;
+        if lane == Lane::Svm {
+            // On AMD-V a CPU looks for gdb when it gets an interrupt, and an idle CPU gets few.
+            debugged.console.run("taskset 2 sh -c 'while :; do :; done' & true")?;
+        }
+        script += HANG_SCRIPT;
+        says.extend(HANG_SAYS);
+    }
+    script += DETACH.0;
+    says.push(DETACH.1);
+    debugged.gdb(&script, &says)?;
     debugged.runs_on()
 }

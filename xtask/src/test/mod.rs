@@ -405,9 +405,9 @@ fn short<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> Vec<Job<'a>> {
         one(lane.test(startup.name), lane.folder(startup.name), report, move || startup.run(lane, tools))
             .needing(needs)
     });
-    let debugged = gdb::TESTS
-        .iter()
-        .map(|(name, check)| one(lane.test(name), lane.folder(name), report, move || check(lane, tools)));
+    let debugged = gdb::TESTS.iter().filter(move |test| test.lanes.contains(&lane)).map(move |test| {
+        one(lane.test(test.name), lane.folder(test.name), report, move || test.run(lane, tools))
+    });
     singles.chain(startups).chain(refusals).chain(debugged).collect()
 }
 
