@@ -1,7 +1,6 @@
 //! The ring of records of one CPU. The CPU alone writes, without a lock; any CPU may read at the same time.
 //!
-//! Records have positions, which count up from 1. (At 0 is the time before the guest is entered first, which is no
-//! exit's.) The record at a position lies in the slot with that number modulo the number of slots. A reader copies a record and
+//! Records have positions, which count up from 1. The record at a position lies in the slot with that number modulo the number of slots. A reader copies a record and
 //! then looks at how far the writer is by then: if the slot may have been overwritten meanwhile, the copy is worth
 //! nothing, and the reader goes on at the oldest record that is still there.
 
@@ -62,7 +61,7 @@ impl Ring {
     /// Returns an empty ring with these slots. Their number is a power of two, so that a position needs no division.
     pub const fn new(slots: &'static [Slot]) -> Self {
         assert!(slots.len().is_power_of_two(), "the number of slots is not a power of two");
-        Self { next: AtomicU64::new(0), slots }
+        Self { next: AtomicU64::new(1), slots }
     }
 
     /// Returns the index of the slot of the record at `position`.

@@ -25,10 +25,11 @@ static NOWHERE: Slot = Slot::empty();
 
 impl Writer {
     /// Returns a writer that goes on where the one before it on the same CPU has stopped. A ring has one writer at a
-    /// time.
+    /// time. The time up to the first entry is no exit's, so it is left out.
     pub fn new(ring: &'static Ring) -> Self {
-        let (slot, rest) = from(ring, ring.written());
-        Self { ring, slot, rest, left_out: false }
+        let mut writer = Self { ring, slot: &NOWHERE, rest: [].iter(), left_out: false };
+        writer.leave_out();
+        writer
     }
 
     /// Begins the record of an exit. `tsc` is the low and the high half of the time-stamp counter. Who reads a part of it sees that the record before is complete,
@@ -101,7 +102,8 @@ mod tests {
         let ring = leaked();
         let record = |number: u64| Record { tsc: number, rip: 1, ticks: 5, kind: ExitKind::Init, detail: 0 };
         let mut writer = Writer::new(ring);
-        for round in 0..2 * SLOTS as u64 {
+        writer.end(7);
+        for round in 1..2 * SLOTS as u64 {
             for _ in 0..round % 3 {
                 writer.begin(&record(u64::MAX));
                 writer.leave_out();
@@ -121,10 +123,14 @@ mod tests {
     fn a_new_writer_goes_on_where_the_last_one_has_stopped() {
         let ring = leaked();
         let record = |number: u64| Record { tsc: number, rip: 1, ticks: 5, kind: ExitKind::Init, detail: 0 };
-        for round in 0..3 * SLOTS as u64 {
+        for round in 1..3 * SLOTS as u64 {
             let mut writer = Writer::new(ring);
+            assert_eq!(ring.written(), round, "what the last writer has begun is not complete");
+            writer.end(7);
+            assert_eq!(ring.written(), round, "a CPU that starts anew has had no exit");
             writer.begin(&record(round));
             writer.end(round as u32 + 5);
+            writer.begin(&record(u64::MAX));
         }
         let mut last = Vec::new();
         ring.last(2, &mut |found| last.push(found));

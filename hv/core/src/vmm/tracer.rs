@@ -34,30 +34,28 @@ impl<V: Vcpu> Observer<V> for Tracer {
     fn after_exit(&mut self, vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {
         self.0.begin_at(vcpu.tsc(), vcpu.rip(), exit.kind());
         let detail = match exit {
-            Exit::Cpuid => Some(vcpu.registers().low(Register::Rax).into()),
+            Exit::Cpuid | Exit::Hypercall => vcpu.registers().low(Register::Rax).into(),
             exit => detail(vcpu, exit),
         };
-        match detail {
-            Some(detail) => self.0.detail(detail),
-            None => self.0.leave_out(),
+        self.0.detail(detail);
+        // The call by which the trace is read would push out what its caller wants to read.
+        if matches!(exit, Exit::Hypercall) && vcpu.registers().get(Register::Rax) == Call::Trace as u64 {
+            self.0.leave_out();
         }
         None
     }
 }
 
-/// Returns what exited, as the number of [`Record::detail`](vidar_abi::Record::detail), for the exits that do not come
-/// often. Returns `None` for the call by which the trace is read: it would push out what its caller wants to read.
+/// Returns what exited, as the number of [`Record::detail`](vidar_abi::Record::detail), for the exits that are rare.
 #[cold]
-fn detail<V: Vcpu>(vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> Option<u64> {
+fn detail<V: Vcpu>(vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> u64 {
     let registers = vcpu.registers();
-    Some(match exit {
-        Exit::Hypercall if registers.get(Register::Rax) == Call::Trace as u64 => return None,
-        Exit::Hypercall => registers.low(Register::Rax).into(),
+    match exit {
         Exit::Rdmsr | Exit::Wrmsr | Exit::Xsetbv => registers.low(Register::Rcx).into(),
         Exit::RdmsrImmediate(operands) | Exit::WrmsrImmediate(operands) => operands.index.into(),
         Exit::SecondStage(violation) => violation.address.0,
         Exit::Sipi(vector) => (*vector).into(),
         Exit::EntryFailed { code, .. } | Exit::Unknown { code, .. } => (*code).into(),
         _ => 0,
-    })
+    }
 }
