@@ -266,9 +266,10 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
     // never freed.
     let shared = unsafe { &*SHARED.load(Ordering::Acquire).cast::<Shared<E>>() };
     let further = &shared.further[slot];
+    // This comes first, since the state that it withdraws lies on the stack in use.
+    stopped::restart(further.cpu.percpu());
     // SAFETY: the caller promises that this is the slot's own CPU.
     let cpu = unsafe { further.cpu.load() };
-    stopped::restart(further.cpu.percpu());
     if let Some(task) = shared.task.get() {
         if task.machine.startup == Startup::Landing {
             // A CPU that did not answer at boot is not part of the guest, and the second stage was not built for it.
