@@ -5,6 +5,8 @@
 use core::{fmt, iter};
 
 use vidar_core::kernel::Kernel;
+use vidar_core::mem::addr::Hva;
+use vidar_core::report::exits::Exits;
 use vidar_core::report::names::{Names, Room, Sink};
 use vidar_core::report::others::{Others, RUN_ON};
 use vidar_core::report::state::Full;
@@ -65,14 +67,28 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
     match kernel(machine, iter::once(&snapshot.state).chain(found().map(|(_, state)| state))) {
         Some(kernel) => {
             let names = Names { kernel: &kernel, memory: machine.guest };
+            report_exits(cpus, |rip| names.place(rip));
             names.write(&mut Report, (index, &snapshot.state), found(), Room::on(console::rows()));
             log::error!("CPU {index} stopped at {}: {what}", names.place(at));
         }
-        // A screen may not show the first line any more.
-        None if cpus.len() > 1 => log::error!("CPU {index} stopped at {at:#x}: {what}"),
-        None => {}
+        None => {
+            report_exits(cpus, Hva);
+            // A screen may not show the first line any more.
+            if cpus.len() > 1 {
+                log::error!("CPU {index} stopped at {at:#x}: {what}");
+            }
+        }
     }
     ending::end(who)
+}
+
+/// Reports the last exits of `cpus`, if there is a trace of them. A screen has no room for them.
+fn report_exits<D: fmt::Display>(cpus: &[&PerCpu], place: impl Fn(u64) -> D + Copy) {
+    console::show_on_screen(false);
+    for exits in cpus.iter().filter_map(|cpu| Exits::of(cpu, place)) {
+        log::error!("{exits}");
+    }
+    console::show_on_screen(true);
 }
 
 /// The log, as the report on a kernel writes to it.

@@ -7,6 +7,9 @@ use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use vidar_core::mem::addr::Hva;
+use vidar_core::report::exits::Exits;
+
 use super::version::{RELEASE, build_id};
 use super::{ending, log as console};
 use crate::arch::instructions::halt_forever;
@@ -33,6 +36,9 @@ pub fn report(info: &PanicInfo<'_>) -> ! {
         build_id()
     );
     backtrace();
+    if let Some(exits) = percpu::current().and_then(|cpu| Exits::of(cpu, Hva)) {
+        log::error!("{exits}");
+    }
     ending::end(who)
 }
 

@@ -33,11 +33,19 @@ pub fn run(name: &str, check: Check, lane: Lane, tools: &Tools) -> Result<()> {
     check(lane, &test_dir(&lane.folder(name))?, tools)
 }
 
-/// Boots the first guest of the manifest, with more words on its command line, to its shell.
-fn boot(lane: Lane, more: &str, cpus: u32, dir: &Path, tools: &Tools) -> Result<(RunningMachine, Console)> {
+/// Boots the first guest of the manifest to its shell, with more words on its command line and more of Vidar's options.
+fn boot(
+    lane: Lane,
+    more: &str,
+    options: &str,
+    cpus: u32,
+    dir: &Path,
+    tools: &Tools,
+) -> Result<(RunningMachine, Console)> {
     let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
     let guest = Guest { cmdline: format!("{} {more}", guest.cmdline), ..guest };
-    let menu = Menu { default: Some(guest.name.clone()), options: OPTIONS.to_owned(), ..Menu::default() };
+    let menu =
+        Menu { default: Some(guest.name.clone()), options: format!("{OPTIONS}{options}"), ..Menu::default() };
     let iso = dir.join("vidar.iso");
     let hypervisor = Some(tools.hypervisor.clone());
     iso::make(
@@ -64,7 +72,7 @@ fn report(console: &mut Console) -> Result<String> {
 /// Linux panics and then resets the machine by a triple fault. Vidar names the functions that have led to it, and from the
 /// panic outwards these are the ones that the kernel itself has printed.
 fn panic(lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
-    let (_running, mut console) = boot(lane, "panic=1 reboot=t", 1, dir, tools)?;
+    let (_running, mut console) = boot(lane, "panic=1 reboot=t", "", 1, dir, tools)?;
     console.run(TALK)?;
     console.type_line("echo c > /proc/sysrq-trigger")?;
     console.expect("Kernel panic - not syncing: sysrq triggered crash", ANSWER)?;
@@ -105,7 +113,7 @@ fn outwards_from_panic<'a>(functions: impl Iterator<Item = &'a str>) -> Vec<&'a 
 /// `vidarctl crash` asks before it ends a Linux of which another CPU is busy in the kernel. The report has the state of both
 /// where Vidar can stop the other one.
 fn on_demand(lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
-    let (_running, mut console) = boot(lane, "", 2, dir, tools)?;
+    let (_running, mut console) = boot(lane, "", " trace=on", 2, dir, tools)?;
     let refused = console.run("echo no | vidarctl crash 2>&1 || true")?;
     ensure!(refused.contains("Type yes to go on") && refused.contains("nothing was done"), "{refused}");
     console.run("(taskset 2 cat /dev/urandom > /dev/null &)")?;
@@ -119,6 +127,19 @@ fn on_demand(lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
     says("functions of CPU 0, the innermost first:\n  0000")?;
     says("\n  (user mode)\n")?;
     says("the last lines of the log of Linux ")?;
+    let unwrapped = report.replace("\n    ", " ");
+    let exits = |cpu: u32| -> Result<Vec<&str>> {
+        let head = format!("the last exits of CPU {cpu}, the newest last:\n");
+        let rest = unwrapped.split_once(&head).with_context(|| format!("the report lacks {head:?}"))?.1;
+        Ok(rest.lines().take_while(|line| line.starts_with("  ")).collect())
+    };
+    let (own, other) = (exits(0)?, exits(1)?);
+    ensure!(own.len() == 8 && other.len() == 8, "these are not eight exits each: {own:?}, {other:?}");
+    let asked = own.iter().any(|line| line.contains(" hypercall version at 0x"));
+    ensure!(asked, "the exits of vidarctl are missing: {own:?}");
+    // With these boot options each timer interrupt of the kernel is two exits.
+    let named = other.iter().any(|line| line.contains(" at native_apic_mem_write+0x"));
+    ensure!(named, "the exits of the kernel have no functions: {other:?}");
     if lane == Lane::Vmx {
         says("the other CPUs, which this one has stopped:\n  CPU 1 rip ")?;
         says("functions of CPU 1, the innermost first:\n  ffff")?;

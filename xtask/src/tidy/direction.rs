@@ -17,7 +17,7 @@ const CORE: Rooms = &[
     ("svm", &["debugger", "vmm", "policy", "mem", "x86"]),
     ("debugger", &["report", "kernel", "vmm", "policy", "mem", "x86"]),
     ("kept_log", &["loader"]),
-    ("report", &["kernel", "vmm", "policy", "console", "mem", "x86"]),
+    ("report", &["kernel", "vmm", "trace", "policy", "console", "mem", "x86"]),
     ("vmm", &["trace", "policy", "mem", "x86"]),
     ("trace", &[]),
     ("policy", &["mem", "x86"]),
