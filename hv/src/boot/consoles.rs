@@ -28,8 +28,31 @@ pub fn start() {
     // SAFETY: the region has this memory for the logs alone, at the same address in the trampoline's page tables and in
     // Vidar's own, and it begins with a page and is as long as an area.
     unsafe { console::keep(image::kept()) };
-    // SAFETY: the trampoline's page tables and Vidar's own both have the text memory in the direct map.
-    unsafe { console::start(Some(serial::COM1), Some(console::Screen::Text(direct(TEXT_MEMORY)))) };
+    log_to(Some(serial::COM1), Some(Early::text()));
+}
+
+/// A screen at its address in the direct map, where the trampoline's page tables and Vidar's own both have it.
+struct Early(console::Screen);
+
+impl Early {
+    /// Returns VGA's text screen.
+    fn text() -> Self {
+        Self(console::Screen::Text(direct(TEXT_MEMORY)))
+    }
+
+    /// Returns `screen`, or `None` if the trampoline's page tables do not map all of it.
+    fn new(screen: &ScreenInfo) -> Option<Self> {
+        let ScreenInfo::Framebuffer(framebuffer) = screen else { return Some(Self::text()) };
+        let end = framebuffer.base.0.checked_add(bytes(framebuffer))?;
+        let graphics = || console::Screen::Graphics(direct(framebuffer.base), format(framebuffer));
+        (end <= REACH).then(|| Self(graphics()))
+    }
+}
+
+/// Moves the log to the serial line with this port and to `screen`.
+fn log_to(port: Option<u16>, screen: Option<Early>) {
+    // SAFETY: the screen is text memory or a framebuffer below 4 GiB. Both are in the direct map for good.
+    unsafe { console::start(port, screen.map(|screen| screen.0)) };
 }
 
 /// Parses Vidar's options, moves the log to the consoles that they name, and warns of words that were not understood.
@@ -37,10 +60,8 @@ pub fn choose(info: &BootInfo<'_>) -> Options {
     let options = Options::parse(info.command_line);
     let usual = options.console == Options::default().console && options.serial == Options::default().serial;
     if !usual || !matches!(info.screen, Some(ScreenInfo::Text { .. })) {
-        let screen = info.screen.as_ref().filter(|_| options.console.screen).and_then(early);
-        // SAFETY: `early` returns text memory, as in `start`, or a framebuffer below 4 GiB. Both stay in the direct
-        // map.
-        unsafe { console::start(options.console.serial.then_some(options.serial.port()), screen) };
+        let screen = info.screen.as_ref().filter(|_| options.console.screen).and_then(Early::new);
+        log_to(options.console.serial.then_some(options.serial.port()), screen);
     }
     log::set_max_level(options.log);
     let mut warnings = Options::warnings(info.command_line);
@@ -57,19 +78,9 @@ pub fn choose(info: &BootInfo<'_>) -> Options {
 /// Moves the log from the text screen to `framebuffer`, so that the refusal of a Multiboot 1 loader can be read there.
 /// The log stays on COM1.
 pub fn add(framebuffer: &FramebufferInfo) {
-    if let Some(screen) = early(&ScreenInfo::Framebuffer(*framebuffer)) {
-        // SAFETY: the framebuffer is below 4 GiB, and so in the direct map for good.
-        unsafe { console::start(Some(serial::COM1), Some(screen)) };
+    if let Some(screen) = Early::new(&ScreenInfo::Framebuffer(*framebuffer)) {
+        log_to(Some(serial::COM1), Some(screen));
     }
-}
-
-/// Returns `screen` at its address in the trampoline's page tables, or `None` if they do not map all of it.
-fn early(screen: &ScreenInfo) -> Option<console::Screen> {
-    let ScreenInfo::Framebuffer(framebuffer) = screen else {
-        return Some(console::Screen::Text(direct(TEXT_MEMORY)));
-    };
-    let end = framebuffer.base.0.checked_add(bytes(framebuffer))?;
-    (end <= REACH).then(|| console::Screen::Graphics(direct(framebuffer.base), format(framebuffer)))
 }
 
 /// Maps the framebuffer so that writes to it are fast, wherever it lies, and moves the log to that mapping. Does

@@ -29,10 +29,17 @@ pub struct Linux {
 
 /// Returns the release string of the kernel, which is the first module, or `None` if there is no kernel or no such
 /// string in it.
-pub fn release_of(info: &BootInfo<'_>) -> Option<&'static str> {
+pub fn release_of<'a>(info: &BootInfo<'a>) -> Option<&'a str> {
+    kernel(info).and_then(|(_, file)| release(file))
+}
+
+/// Returns the kernel, which is the first module, and its bytes.
+fn kernel<'a>(info: &BootInfo<'a>) -> Option<(Module<'a>, &'a [u8])> {
+    let module = info.modules.clone().next()?;
     // SAFETY: the loader has put the module into RAM that the direct map covers, and nothing is written there before
     // `hand_over`.
-    info.modules.clone().next().and_then(|kernel| release(unsafe { physical::bytes(&kernel.range) }))
+    let file = unsafe { physical::bytes(&module.range) };
+    Some((module, file))
 }
 
 /// Checks the kernel, which is the first module, and decides where everything goes. Nothing is moved yet.
@@ -41,10 +48,7 @@ pub fn release_of(info: &BootInfo<'_>) -> Option<&'static str> {
 /// [`Refusal`] if there is no kernel, if it cannot be started, if its command line is too long, or if memory has no
 /// place for it.
 pub fn prepare(info: &BootInfo<'_>, plan: &MemoryPlan<'_>) -> Result<Linux, Refusal> {
-    let Some(kernel) = info.modules.clone().next() else { return Err(Refusal::NoKernel) };
-    // SAFETY: the loader has put the module into RAM that the direct map covers, and nothing is written there before
-    // `hand_over`.
-    let file = unsafe { physical::bytes(&kernel.range) };
+    let (kernel, file) = kernel(info).ok_or(Refusal::NoKernel)?;
     let parsed = BzImage::parse(file)?;
     let (length, limit) = (kernel.command_line.0.len(), parsed.cmdline_size as usize);
     if length > limit {

@@ -8,7 +8,6 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::arch::asm;
 use core::fmt::Write;
 
 use vidar_core::mem::addr::Hpa;
@@ -21,7 +20,7 @@ use vidar_core::vmx::rules::{OTHERS, OWN, broken};
 
 use super::entry::{EntryBlock, enter, status};
 use super::rules;
-use super::vmcs::Vmcs;
+use super::vmcs::{Vmcs, vmread, vmwrite};
 use crate::arch::instructions;
 use crate::debug::log as console;
 use crate::host::physical;
@@ -34,7 +33,7 @@ pub fn run(vmcs: &mut Vmcs, block: &mut EntryBlock, region: Hpa) -> ! {
     let fields = ALL.iter().map(|(_, encoding)| *encoding).filter(|encoding| can_be_written(*encoding));
     let trial = Trial {
         facts: Facts { current: region, ..rules::facts() },
-        valid: fields.filter_map(|encoding| Some((encoding, read(encoding)?))).collect(),
+        valid: fields.filter_map(|encoding| Some((encoding, vmread(encoding)?))).collect(),
     };
     log::info!("trial: begins");
     // The VMCS is launched by the first entry, so that all others are made by VMRESUME.
@@ -80,7 +79,7 @@ impl Trial {
             let reason = vmcs.exit_reason();
             match status {
                 status::LEFT if reason >> 31 == 0 => {
-                    log::info!("trial: {what}: rules{named}; entered, exit {reason}")
+                    log::info!("trial: {what}: rules{named}; entered, exit {reason}");
                 }
                 status::LEFT => {
                     let qualification = vmcs.read(EXIT_QUALIFICATION).0;
@@ -108,7 +107,7 @@ struct Live {
 
 impl Change for Live {
     fn field(&mut self, encoding: u32, clear: u64, set: u64) {
-        let Some(before) = read(encoding) else {
+        let Some(before) = vmread(encoding) else {
             self.lacks = Some(encoding);
             return;
         };
@@ -126,30 +125,11 @@ impl Change for Live {
 fn word(address: Hpa) -> Option<u32> {
     let place = direct(address).0 as *const u32;
     // SAFETY: this is RAM or firmware's ROM in the direct map, and the address is a multiple of 4.
-    (address.0 < 1 << 24 && address.0 % 4 == 0).then(|| unsafe { place.read_volatile() })
-}
-
-/// Returns the value of the field with this encoding, or `None` if the CPU lacks it.
-fn read(encoding: u32) -> Option<u64> {
-    let (value, failed): (u64, u8);
-    // SAFETY: VMREAD changes nothing but its destination and the flags.
-    unsafe {
-        asm!(
-            "vmread {value}, {field}",
-            "setna {failed}",
-            value = out(reg) value,
-            field = in(reg) u64::from(encoding),
-            failed = out(reg_byte) failed,
-            options(nostack),
-        );
-    }
-    (failed == 0).then_some(value)
+    (address.0 < 1 << 24 && address.0.is_multiple_of(4)).then(|| unsafe { place.read_volatile() })
 }
 
 /// Sets the field with this encoding, which the CPU has.
 fn write(encoding: u32, value: u64) {
-    // SAFETY: VMWRITE changes nothing but the field and the flags. What the field holds is judged by the CPU at the next entry.
-    unsafe {
-        asm!("vmwrite {field}, {value}", field = in(reg) u64::from(encoding), value = in(reg) value, options(nostack));
-    }
+    // SAFETY: this is the lab's image, and the CPU judges the value at the next entry.
+    unsafe { vmwrite(encoding, value) };
 }

@@ -114,23 +114,8 @@ impl Vmcs {
     /// Returns the name of a field that Vidar needs and the CPU lacks, or `None` if there is none. After that,
     /// [`Vmcs::read`] of a needed field cannot fail.
     pub fn lacks(&self) -> Option<&'static str> {
-        let absent = |encoding: u32| {
-            let failed: u8;
-            // SAFETY: VMREAD changes nothing but its destination and the flags. A field that does not exist sets ZF.
-            unsafe {
-                asm!(
-                    "vmread {value}, {field}",
-                    "setna {failed}",
-                    value = out(reg) _,
-                    field = in(reg) u64::from(encoding),
-                    failed = out(reg_byte) failed,
-                    options(nostack),
-                );
-            }
-            failed != 0
-        };
         ALL.iter()
-            .find(|(_, encoding)| !OPTIONAL.contains(encoding) && absent(*encoding))
+            .find(|(_, encoding)| !OPTIONAL.contains(encoding) && vmread(*encoding).is_none())
             .map(|(name, _)| *name)
     }
 
@@ -160,12 +145,29 @@ impl Vmcs {
     }
 }
 
+/// Returns the value of the field with this encoding in the current VMCS, or `None` if the CPU lacks it.
+pub(super) fn vmread(encoding: u32) -> Option<u64> {
+    let (value, failed): (u64, u8);
+    // SAFETY: VMREAD changes nothing but its destination and the flags. A field that does not exist sets ZF.
+    unsafe {
+        asm!(
+            "vmread {value}, {field}",
+            "setna {failed}",
+            value = out(reg) value,
+            field = in(reg) u64::from(encoding),
+            failed = out(reg_byte) failed,
+            options(nostack),
+        );
+    }
+    (failed == 0).then_some(value)
+}
+
 /// Writes `value` to the field with this encoding. Panics if VMWRITE fails.
 ///
 /// # Safety
 /// `value` does not break Vidar in this field. In a field with the access `ReadWrite` no value does.
 #[inline(always)] // the exit path writes fields
-unsafe fn vmwrite(encoding: u32, value: u64) {
+pub(super) unsafe fn vmwrite(encoding: u32, value: u64) {
     // SAFETY: VMWRITE changes nothing but the field and the flags, and the caller promises that the value does not
     // break Vidar.
     unsafe {
