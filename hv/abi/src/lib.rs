@@ -16,7 +16,7 @@ pub use protection::Protection;
 pub use trace::{Record, Subject};
 
 /// The version of this ABI.
-pub const VERSION: Version = Version { major: 1, minor: 3 };
+pub const VERSION: Version = Version { major: 1, minor: 4 };
 
 /// The value that [`Call::Version`] returns in RBX. By it a program tells Vidar from another hypervisor that handles
 /// the instruction.
@@ -198,6 +198,17 @@ calls! {
             RBX: "the position of the first record returned. It is later than requested if that record has been overwritten.",
             RCX: "the number of records returned, at most [`TRACE_CHUNK`], and 0 at the end.",
             R8_to_R15: "the words of the [`Record`]s, with zeros after them.",
+        }
+    }
+
+    /// Returns how one protection stands that the boot option `guard` keeps on. Without that option the call returns
+    /// [`Status::Off`].
+    Guard = 10, "guard", minor 4 {
+        in { RBX: "the number of a [`Protection`].", }
+        out {
+            RBX: "the number of CPUs on which it is kept on now.",
+            RCX: "how often Vidar has refused to change it.",
+            RDX: "the RIP of the last instruction that was refused, or 0.",
         }
     }
 }

@@ -18,6 +18,7 @@ use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::view::{Reader, View};
 use vidar_core::policy::cpuid::Policy;
 use vidar_core::policy::msr;
+use vidar_core::report::places::Places;
 use vidar_core::vmm::machine::{Host, Machine, Startup};
 use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmm::observer::Wanted;
@@ -119,12 +120,15 @@ pub fn make<E: Extension>(
     let second_stage = memory.root();
     let used = (before - memory.tables().available()) as u64;
     log::debug!("{} KiB of second-stage tables", (used * PAGE_SIZE) >> 10);
+    let guest: &'static GuestReader = Box::leak(Box::new(reader));
+    let places = Box::leak(Box::new(Places::new(guest, ram.clone())));
     let machine = Machine {
         host: Host {
             kept: kept.leak(),
             vendor: E::VENDOR,
             commit: debug::version::COMMIT,
             cpus: cpus.all,
+            guard: (options.guard >= Guard::Cpu).then(Refusals::default),
             log: debug::log::read,
             last_log: debug::log::read_last,
             record: plan.shown().clone(),
@@ -136,7 +140,6 @@ pub fn make<E: Extension>(
             narrower: encryption.narrower,
         },
         guard: options.guard,
-        refusals: Refusals::default(),
         msrs: msrs.leak(),
         startup: cpus.startup,
         landing: cpus.landing.as_ref().map(|_| landing::WINDOW),
@@ -148,10 +151,11 @@ pub fn make<E: Extension>(
         touch_reported: AtomicBool::new(false),
         fill_reported: AtomicBool::new(false),
         host_root: Hpa(Cr3::read_raw().0.start_address().as_u64()),
-        guest: Box::leak(Box::new(reader)),
+        guest,
+        places,
         load_microcode,
     };
-    Ok((machine, Common { second_stage, msr_map, reader }))
+    Ok((machine, Common { second_stage, msr_map, reader, guard: options.guard }))
 }
 
 /// Copies the guest's pages that are to be moved to their new places. Each page that they leave then gets a stub that

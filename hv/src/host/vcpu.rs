@@ -5,6 +5,7 @@
 use core::marker::PhantomData;
 
 use vidar_core::mem::addr::Hpa;
+use vidar_core::policy::guard::Guard;
 use vidar_core::vmm::percpu::PerCpu;
 
 use super::physical::GuestReader;
@@ -20,6 +21,8 @@ pub struct Common {
     pub msr_map: Hpa,
     /// Reads the guest's memory.
     pub reader: GuestReader,
+    /// What Vidar guards.
+    pub guard: Guard,
 }
 
 /// The physical CPU that runs this code, set up for Vidar. A value cannot leave its CPU: it is neither `Send` nor

@@ -4,12 +4,13 @@
 #![expect(unsafe_code, reason = "the entry assembly is called")]
 
 use core::convert::Infallible;
+use core::sync::atomic::Ordering;
 
 use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::layout::direct;
 use vidar_core::mem::walk::ReadGuest;
-use vidar_core::policy::control::{CR0_PE, Controls};
-use vidar_core::policy::guard::Pins;
+use vidar_core::policy::control::{CR0_PE, ControlWrite, Controls};
+use vidar_core::policy::guard::{Guard, Pins};
 use vidar_core::svm::capabilities::Capabilities;
 use vidar_core::svm::event::LastInjected;
 use vidar_core::svm::instruction::{Instruction, Verdict};
@@ -17,6 +18,7 @@ use vidar_core::svm::npt::Npt;
 use vidar_core::svm::rules::state::{Facts, State};
 use vidar_core::svm::vmcb::{Clean, DEFAULT_32, LONG_CODE, tlb_control};
 use vidar_core::svm::{event, exit, guest_state, rules, setup, snapshot};
+use vidar_core::vmm::controls;
 use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::crash::Snapshot;
 use vidar_core::vmm::doubt::{Doubt, Site};
@@ -57,15 +59,19 @@ pub type Frames = [Hpa; 3];
 pub struct SvmCpu {
     pub(super) block: EntryBlock,
     pub(super) vmcb: Vmcb,
-    capabilities: Capabilities,
+    pub(super) capabilities: Capabilities,
     pub(super) percpu: &'static PerCpu,
     /// Reads the guest's instructions if the CPU does not report their length.
     pub(super) memory: GuestReader,
     /// The address of the instruction after the one that exited.
-    next_rip: u64,
+    pub(super) next_rip: u64,
     injected: LastInjected,
-    doubt: Doubt,
+    pub(super) doubt: Doubt,
     pins: Pins,
+    /// What Vidar guards.
+    pub(super) guard: Guard,
+    /// The bits of CR4 that the guest may set. Only writes that exit are checked against it.
+    pub(super) cr4_allowed: u64,
 }
 
 impl SvmCpu {
@@ -117,6 +123,8 @@ impl SvmCpu {
             injected: LastInjected::default(),
             doubt,
             pins: Pins::default(),
+            guard: common.guard,
+            cr4_allowed: enable::cr4_allowed(),
         };
         let init_exits = !matches!(begin, Begin::Landing(_));
         setup::controls(&mut cpu.vmcb, common.msr_map, common.second_stage, init_exits);
@@ -146,6 +154,8 @@ impl SvmCpu {
         instructions::reset_debug_registers();
         self.block.registers = state.registers;
         self.pins = Pins::default();
+        self.percpu.pinned.store(0, Ordering::Relaxed);
+        self.watch_controls();
         self.flush();
     }
 
@@ -204,7 +214,7 @@ impl SvmCpu {
     /// Returns the exit to handle instead, if [`SvmCpu::after`] has not found the `instruction` that exited. AMD APM
     /// Vol. 2, 15.16.1 "TLB Flush".
     #[cold]
-    fn not_found(&mut self, instruction: Instruction) -> Exit<Infallible> {
+    fn not_found(&mut self, instruction: Instruction) -> Exit {
         let exit = exit::decode(self.vmcb.control());
         let (controls, code) = (self.controls(), self.code());
         let kind = exit.kind();
@@ -224,7 +234,7 @@ impl SvmCpu {
     }
 
     /// Has the next VMRUN flush the guest's translations.
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         let flush = if self.capabilities.flush_by_asid { tlb_control::THIS_ASID } else { tlb_control::ALL };
         self.vmcb.control_mut(Clean::empty()).tlb_control = flush;
     }
@@ -246,7 +256,7 @@ impl SvmCpu {
 }
 
 /// Returns the instruction that causes an exit of this kind, if the guest continues after it.
-const fn instruction(exit: &Exit<Infallible>) -> Option<Instruction> {
+const fn instruction(exit: &Exit) -> Option<Instruction> {
     match exit {
         Exit::Cpuid => Some(Instruction::Cpuid),
         Exit::Rdmsr => Some(Instruction::Rdmsr),
@@ -269,10 +279,10 @@ impl RunsOn for SvmCpu {
 impl Vcpu for SvmCpu {
     type Format = Npt;
     type WaitForSipi = Infallible;
-    type ControlWrite = Infallible;
+    type ControlWrite = ControlWrite;
 
     #[inline(always)]
-    fn run(&mut self) -> Exit<Infallible> {
+    fn run(&mut self) -> Exit {
         // SAFETY: `new` has switched AMD-V on and set up the VMCB, with a second stage that does not map Vidar's
         // memory.
         unsafe { enter(&mut self.block) };
@@ -283,6 +293,8 @@ impl Vcpu for SvmCpu {
                 Some(next) => self.next_rip = next,
                 None => return self.not_found(instruction),
             }
+        } else if let Exit::ControlWrite(write) = exit {
+            return self.control_write(write);
         } else if let Exit::SecondStage(_) = exit {
             self.redeliver(1); // this exit is not counted yet
         }
@@ -316,12 +328,30 @@ impl Vcpu for SvmCpu {
         self.vmcb.save().cpl
     }
 
+    #[cold]
     fn write_control(
         &mut self,
-        write: Infallible,
-        _: impl FnOnce(u64) -> Result<[u64; 4], Fault>,
+        write: ControlWrite,
+        pdptes: impl FnOnce(u64) -> Result<[u64; 4], Fault>,
+        guard: impl FnOnce(&mut Self, &Controls) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        match write {}
+        controls::write(self, write, pdptes, guard)
+    }
+
+    /// VMLOAD and VMSAVE switch these MSRs.
+    #[cold]
+    fn keep_msr(&mut self, index: u32, value: u64) {
+        let save = self.vmcb.save_mut(Clean::empty());
+        match index {
+            msr::STAR => save.star = value,
+            msr::LSTAR => save.lstar = value,
+            msr::CSTAR => save.cstar = value,
+            msr::SFMASK => save.sfmask = value,
+            msr::SYSENTER_CS => save.sysenter_cs = value,
+            msr::SYSENTER_ESP => save.sysenter_esp = value,
+            msr::SYSENTER_EIP => save.sysenter_eip = value,
+            _ => {}
+        }
     }
 
     #[cold]
@@ -330,6 +360,7 @@ impl Vcpu for SvmCpu {
         (save.cr0, save.cr4, save.efer) = (controls.cr0, controls.cr4, controls.efer | EFER_SVME);
         // The guest's instruction would have flushed the translations that the change makes stale.
         self.flush();
+        self.watch_controls();
     }
 
     fn watch_efer(&mut self, _: bool) {

@@ -5,6 +5,9 @@
 use alloc::vec::Vec;
 
 use vidar_core::mem::addr::Hpa;
+use vidar_core::policy::cpuid::Policy;
+use vidar_core::policy::cr4;
+use vidar_core::policy::features::Features;
 use vidar_core::svm::capabilities::{Capabilities, Decision, R_INIT, decide};
 use vidar_core::svm::efer;
 use x86_64::registers::control::{Cr4, Cr4Flags};
@@ -53,6 +56,12 @@ fn vm_cr() -> Decision {
 /// Returns the bits of EFER that the guest may set on this CPU.
 pub fn efer_allowed() -> u64 {
     efer::allowed(|leaf| cpuid::cpuid(leaf, 0))
+}
+
+/// Returns the bits of CR4 that the guest may set on this CPU.
+pub fn cr4_allowed() -> u64 {
+    let policy = Policy { features: Features::all(), hypervisor_bit: false, narrower: 0 };
+    cr4::allowed(&policy, cpuid::cpuid)
 }
 
 /// Returns true if an intercepted INIT becomes an exception on this CPU once [`enable`] has set VM_CR.R_INIT. QEMU has

@@ -5,12 +5,14 @@
 //! | [`enable`] | Finds out what the CPU can do, and switches AMD-V on. |
 //! | [`vmcb`] | The page of a VMCB, which the CPU writes as well. |
 //! | [`cpu`] | The virtual CPU: it implements [`Vcpu`](vidar_core::vmm::vcpu::Vcpu). |
+//! | `controls` | The exits of writes to control registers, with the boot option `guard` alone. |
 //! | [`debug`] | What a debugger asks of the virtual CPU. |
 //! | `entry.S` | VMRUN as a function that returns. |
 //! | [`entry`] | Includes the assembly, and defines the block that it uses. |
 //! | `trial` | Tries the rules of VMRUN on the CPU, in the image for that test alone. |
 //! | [`instructions`] | The SVM instructions outside of the entry. |
 
+mod controls;
 pub mod cpu;
 pub mod debug;
 pub mod enable;

@@ -11,6 +11,8 @@ use super::cpu::VmxCpu;
 const BUSY_TASK_16: u32 = 3;
 
 impl OwnsControls for VmxCpu {
+    const LOADS_PDPTES: bool = true;
+
     fn cr4_allowed(&self) -> u64 {
         self.capabilities.cr4_allowed
     }

@@ -104,7 +104,7 @@ impl VmxCpu {
         // SAFETY: the caller promises that the capabilities are those of this CPU, that the frames are for this use, and
         // that the second stage does not map Vidar's memory.
         let mut root = unsafe { vmcs.root() };
-        setup::controls(&mut root, &capabilities, msr_bitmaps[0], common.second_stage);
+        setup::controls(&mut root, &capabilities, msr_bitmaps[0], common.second_stage, common.guard);
         setup::host_state(&mut root, &capabilities, &physical::host(cpu));
         setup::initial_msrs(&mut vmcs, &capabilities, &physical::initial_msrs(percpu));
         switched_msrs::take_over(&mut vmcs, &capabilities);
@@ -278,8 +278,20 @@ impl Vcpu for VmxCpu {
         &mut self,
         write: ControlWrite,
         pdptes: impl FnOnce(u64) -> Result<[u64; 4], Fault>,
+        guard: impl FnOnce(&mut Self, &Controls) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        controls::write(self, write, pdptes)
+        controls::write(self, write, pdptes, guard)
+    }
+
+    /// Exits and entries switch the MSRs of SYSENTER.
+    #[cold]
+    fn keep_msr(&mut self, index: u32, value: u64) {
+        match index {
+            msr::SYSENTER_CS => self.vmcs.write(GUEST_SYSENTER_CS, value as u32),
+            msr::SYSENTER_ESP => self.vmcs.write(GUEST_SYSENTER_ESP, Natural(value)),
+            msr::SYSENTER_EIP => self.vmcs.write(GUEST_SYSENTER_EIP, Natural(value)),
+            _ => {}
+        }
     }
 
     #[cold]
@@ -358,6 +370,7 @@ impl Vcpu for VmxCpu {
         self.vmcs.use_timer(false);
         self.load(&CpuState::after_init(cpuid::cpuid(1, 0).eax));
         self.pins = Pins::default();
+        self.percpu.pinned.store(0, Ordering::Relaxed);
         setup::init(&mut self.vmcs, &self.capabilities, self.waits);
         physical::init(&self.capabilities, self.waits);
         instructions::reset_debug_registers();

@@ -3,13 +3,20 @@
 //!
 //! The guest asks for nothing. A protection is pinned by what the kernel does anyway:
 //!
-//! * The bits of CR0, CR4 and EFER that are set after a write of one of these registers, if the CPU is in long mode before
-//!   and after the write. So the code that leads into long mode, or out of it for a moment to change the number of
-//!   paging levels, as the decompressor of Linux does, is as free as on a bare CPU.
-//! * The value of an MSR that decides where system calls lead to, if it is not 0 and the CPU is in long mode.
+//! * A write of an MSR that decides where system calls lead to pins its value, if it is not 0 and the CPU is in long mode.
+//! * Such a write, and one that changes a bit that can be pinned, also pins all of these bits that are set after it, if the
+//!   CPU is in long mode before and after it. So the code that leads into long mode, or out of it for a moment to change
+//!   the number of paging levels, as the decompressor of Linux does, is as free as on a bare CPU.
 //!
 //! Only code at CPL 0 can execute these writes, which the CPU checks before it exits. An INIT and a reset forget all pins,
 //! as they clear the registers. A kernel without long mode is never guarded.
+//!
+//! Nothing else clears such a bit. CLTS changes CR0.TS alone, and LMSW cannot clear CR0.PE. A task switch only sets CR0.TS,
+//! and exists in no 64-bit code. SYSCALL, SYSRET, SYSENTER, SYSEXIT, IRET and far transfers change the mode of the code and
+//! not the control registers, so 32-bit programs are as free as before. XRSTORS has no state that holds one of these
+//! registers. The instructions that write lists of MSRs do not exist for the guest, and neither do VMLOAD and VMRUN. RSM
+//! leaves system-management mode, which is firmware's. Intel SDM Vol. 3A, 2.5 "Control Registers"; AMD APM Vol. 2, 3.1
+//! "System-Control Registers".
 
 use vidar_abi::Protection;
 
@@ -53,6 +60,8 @@ const MSRS: [(u32, Protection); 7] = [
 pub const CR0_BITS: u64 = bits(&CR0);
 /// The bits of CR4 that can be pinned.
 pub const CR4_BITS: u64 = bits(&CR4);
+/// The bits of EFER that can be pinned.
+const EFER_BITS: u64 = bits(&EFER);
 
 const fn bits(list: &[(u64, Protection)]) -> u64 {
     let (mut all, mut index) = (0, 0);
@@ -86,15 +95,21 @@ impl Pins {
                 return Err(*protection);
             }
         }
-        if old.efer & new.efer & EFER_LMA == 0 {
-            return Ok(*self);
-        }
-        Ok(Self {
-            cr0: self.cr0 | new.cr0 & CR0_BITS,
-            cr4: self.cr4 | new.cr4 & CR4_BITS,
-            efer: self.efer | new.efer & bits(&EFER),
+        // On VT-x a write that changes no such bit need not exit, and on AMD-V each write of CR4 does.
+        let changed = (old.cr0 ^ new.cr0) & CR0_BITS
+            | (old.cr4 ^ new.cr4) & CR4_BITS
+            | (old.efer ^ new.efer) & EFER_BITS;
+        if changed == 0 || old.efer & new.efer & EFER_LMA == 0 { Ok(*self) } else { Ok(self.and(new)) }
+    }
+
+    /// Returns these pins and the bits that are set in `controls`.
+    const fn and(&self, controls: &Controls) -> Self {
+        Self {
+            cr0: self.cr0 | controls.cr0 & CR0_BITS,
+            cr4: self.cr4 | controls.cr4 & CR4_BITS,
+            efer: self.efer | controls.efer & EFER_BITS,
             msrs: self.msrs,
-        })
+        }
     }
 
     /// Returns what is pinned after a write of `value` to the MSR `index`, with these control registers. MSRs that cannot
@@ -103,7 +118,8 @@ impl Pins {
     /// # Errors
     /// Returns the protection that the write would change.
     pub fn write_msr(&self, controls: &Controls, index: u32, value: u64) -> Result<Self, Protection> {
-        let mut pins = self.write(controls, controls)?;
+        let long_mode = controls.efer & EFER_LMA != 0;
+        let mut pins = if long_mode { self.and(controls) } else { *self };
         for (pinned, (msr, protection)) in pins.msrs.iter_mut().zip(MSRS) {
             if msr != index {
                 continue;
@@ -111,7 +127,7 @@ impl Pins {
             if *pinned != 0 && *pinned != value {
                 return Err(protection);
             }
-            if controls.efer & EFER_LMA != 0 {
+            if long_mode {
                 *pinned = value;
             }
         }
@@ -189,6 +205,8 @@ mod tests {
             let pins = write(&zero, 5).expect("0 is not pinned");
             assert_eq!(write(&pins, 5), Ok(pins));
             assert_eq!((write(&pins, 6), write(&pins, 0)), (Err(protection), Err(protection)));
+            let bits = pins.write(&long_mode(), &Controls { cr0: CR0_PE, ..long_mode() });
+            assert_eq!(bits, Err(Protection::Cr0Pg), "the write pins the bits that are set, too");
             let early = Pins::default().write_msr(&Controls::default(), index, 5);
             assert_eq!(early, Ok(Pins::default()), "not in long mode");
         }
@@ -215,6 +233,20 @@ mod tests {
         ]
     }
 
+    const BITS: [u64; 3] = [CR0_BITS, CR4_BITS, EFER_LME | EFER_NXE];
+
+    fn registers(controls: &Controls) -> [u64; 3] {
+        [controls.cr0, controls.cr4, controls.efer]
+    }
+
+    /// Notes each bit that is set and can be pinned, with the number of its register.
+    fn keep_bits(kept: &mut Vec<(usize, u64)>, controls: &Controls) {
+        for (at, bits) in BITS.into_iter().enumerate() {
+            let set = registers(controls)[at] & bits;
+            kept.extend((0..64).map(|bit| (at, 1 << bit)).filter(|(_, bit)| set & bit != 0));
+        }
+    }
+
     proptest! {
         /// The model remembers each bit and each value that was ever to be kept since the last INIT.
         #[test]
@@ -235,8 +267,11 @@ mod tests {
                         if let Ok(after) = result {
                             pins = after;
                             msrs[index] = value;
-                            if value != 0 && controls.efer & EFER_LMA != 0 {
-                                kept.push((3 + index, value));
+                            if controls.efer & EFER_LMA != 0 {
+                                keep_bits(&mut kept, &controls);
+                                if value != 0 {
+                                    kept.push((3 + index, value));
+                                }
                             }
                         }
                     }
@@ -245,17 +280,14 @@ mod tests {
                         kept.clear();
                     }
                 }
-                let registers = |controls: &Controls| [controls.cr0, controls.cr4, controls.efer];
                 let loses = kept.iter().any(|(at, bit)| *at < 3 && registers(&new)[*at] & bit == 0);
                 let result = pins.write(&controls, &new);
                 prop_assert_eq!(result.is_err(), loses);
                 let Ok(after) = result else { continue };
                 pins = after;
-                if controls.efer & new.efer & EFER_LMA != 0 {
-                    for (at, bits) in [CR0_BITS, CR4_BITS, EFER_LME | EFER_NXE].into_iter().enumerate() {
-                        let set = registers(&new)[at] & bits;
-                        kept.extend((0..64).map(|bit| (at, 1 << bit)).filter(|(_, bit)| set & bit != 0));
-                    }
+                let changes = (0..3).any(|at| (registers(&controls)[at] ^ registers(&new)[at]) & BITS[at] != 0);
+                if changes && controls.efer & new.efer & EFER_LMA != 0 {
+                    keep_bits(&mut kept, &new);
                 }
                 controls = new;
                 for (index, value) in kept.iter().filter(|(at, _)| *at >= 3) {

@@ -15,7 +15,7 @@ const LINES: usize = 96;
 /// The most rows of a screen that are filled with functions and lines of the kernel's log.
 const FILLED_ROWS: usize = 48;
 /// The most characters of a function's name that fit into a line.
-const NAME: usize = 45;
+pub(super) const NAME: usize = 45;
 /// The rows of a screen that a report needs besides functions and lines of the kernel's log: for three headings, the end of the
 /// call chain, what happens next, the reason, and the cursor.
 const OTHER_ROWS: usize = 7;

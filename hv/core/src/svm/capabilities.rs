@@ -19,6 +19,8 @@ mod feature {
     pub const CLEAN_BITS: u32 = 1 << 5;
     /// The TLB entries of one ASID can be flushed.
     pub const FLUSH_BY_ASID: u32 = 1 << 6;
+    /// Decode assists: an exit of MOV to a control register reports the general-purpose register.
+    pub const DECODE_ASSISTS: u32 = 1 << 7;
 }
 
 /// The optional features of the CPU's AMD-V that Vidar uses.
@@ -32,17 +34,20 @@ pub struct Capabilities {
     pub flush_by_asid: bool,
     /// The MSR TSC_RATIO exists. An earlier hypervisor may have left another ratio than 1 in it.
     pub tsc_ratio: bool,
+    /// An exit of MOV to a control register reports the general-purpose register.
+    pub decode_assists: bool,
 }
 
 impl Capabilities {
     /// Returns the name and the value of each feature. They must be the same on all CPUs of a machine.
-    pub const fn fields(self) -> [(&'static str, u64); 4] {
-        let Self { nrip_save, clean_bits, flush_by_asid, tsc_ratio } = self;
+    pub const fn fields(self) -> [(&'static str, u64); 5] {
+        let Self { nrip_save, clean_bits, flush_by_asid, tsc_ratio, decode_assists } = self;
         [
             ("next RIP save", nrip_save as u64),
             ("VMCB clean bits", clean_bits as u64),
             ("flush by ASID", flush_by_asid as u64),
             ("TSC ratio", tsc_ratio as u64),
+            ("decode assists", decode_assists as u64),
         ]
     }
 
@@ -68,6 +73,7 @@ impl Capabilities {
             clean_bits: has(feature::CLEAN_BITS),
             flush_by_asid: has(feature::FLUSH_BY_ASID),
             tsc_ratio: has(feature::TSC_RATIO),
+            decode_assists: has(feature::DECODE_ASSISTS),
         })
     }
 }
@@ -106,8 +112,13 @@ mod tests {
     #[test]
     fn missing_required_features_are_named() {
         let good = Leaf { ebx: 16, edx: 0x49, ..Leaf::default() };
-        let capabilities =
-            Capabilities { nrip_save: true, clean_bits: false, flush_by_asid: true, tsc_ratio: false };
+        let capabilities = Capabilities {
+            nrip_save: true,
+            clean_bits: false,
+            flush_by_asid: true,
+            tsc_ratio: false,
+            decode_assists: false,
+        };
         assert_eq!(Capabilities::choose(good), Ok(capabilities));
         assert_eq!(Capabilities::choose(Leaf { edx: 0x48, ..good }), Err(vec!["nested paging"]));
         assert_eq!(Capabilities::choose(Leaf::default()).map_err(|missing| missing.len()), Err(2));

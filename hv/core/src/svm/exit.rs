@@ -1,17 +1,19 @@
 //! The decoder of #VMEXITs into the neutral [`Exit`]. The exit codes are in appendix C of AMD's manual, "SVM Intercept
 //! Exit Codes".
 
-use core::convert::Infallible;
-
 use super::vmcb::Control;
 use crate::mem::addr::Gpa;
+use crate::policy::control::ControlWrite;
 use crate::vmm::exit::{Exit, Violation};
+use crate::x86::registers::Register;
 
 /// Exit codes.
 mod code {
+    pub const CR4_WRITE: u64 = 0x14;
     /// The exit code of the exception with vector 18.
     pub const MACHINE_CHECK: u64 = 0x52;
     pub const INIT: u64 = 0x63;
+    pub const CR0_SELECTIVE_WRITE: u64 = 0x65;
     pub const CPUID: u64 = 0x72;
     pub const INVD: u64 = 0x76;
     pub const INVLPGA: u64 = 0x7a;
@@ -29,7 +31,7 @@ mod code {
 
 /// Decodes the exit that `control` describes.
 #[inline(always)]
-pub fn decode(control: &Control) -> Exit<Infallible> {
+pub fn decode(control: &Control) -> Exit {
     match control.exitcode {
         code::CPUID => Exit::Cpuid,
         code::VMMCALL => Exit::Hypercall,
@@ -40,7 +42,7 @@ pub fn decode(control: &Control) -> Exit<Infallible> {
 /// Decodes all exits but those of CPUID and VMMCALL. They are in a function of their own, so that those two take only
 /// two comparisons.
 #[cold]
-fn decode_other(control: &Control) -> Exit<Infallible> {
+fn decode_other(control: &Control) -> Exit {
     match control.exitcode {
         code::MSR if control.exitinfo1 & 1 == 0 => Exit::Rdmsr,
         code::MSR => Exit::Wrmsr,
@@ -54,6 +56,8 @@ fn decode_other(control: &Control) -> Exit<Infallible> {
         code::INVD => Exit::Invd,
         code::VMRUN | code::VMLOAD..=code::SKINIT | code::INVLPGA => Exit::Virtualization,
         code::INIT => Exit::Init,
+        code::CR0_SELECTIVE_WRITE => Exit::ControlWrite(ControlWrite::Cr0(register(control))),
+        code::CR4_WRITE => Exit::ControlWrite(ControlWrite::Cr4(register(control))),
         // Vidar does not intercept machine checks. The exit comes if CR4.MCE is 0 in the guest, while it is 1 in Vidar.
         code::MACHINE_CHECK => Exit::MachineCheck,
         code::SHUTDOWN => Exit::TripleFault,
@@ -64,6 +68,12 @@ fn decode_other(control: &Control) -> Exit<Infallible> {
     }
 }
 
+/// Returns the register that MOV writes to a control register, as decode assists report it. The instruction may be
+/// another one, and the CPU may have no decode assists: see [`control_write`](super::control_write).
+const fn register(control: &Control) -> Register {
+    Register::from_number(control.exitinfo1)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -71,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    fn decoded(exitcode: u64, exitinfo1: u64, exitinfo2: u64) -> Exit<Infallible> {
+    fn decoded(exitcode: u64, exitinfo1: u64, exitinfo2: u64) -> Exit {
         let mut control = Control::new_zeroed();
         (control.exitcode, control.exitinfo1, control.exitinfo2) = (exitcode, exitinfo1, exitinfo2);
         decode(&control)
@@ -91,6 +101,9 @@ mod tests {
         for invalid in [u64::MAX, 0xffff_ffff] {
             assert_eq!(decoded(invalid, 0, 0), Exit::EntryFailed { code: u32::MAX, qualification: 0 });
         }
+        let mov = 1 << 63 | 11;
+        assert_eq!(decoded(0x65, mov, 0), Exit::ControlWrite(ControlWrite::Cr0(Register::R11)));
+        assert_eq!(decoded(0x14, mov, 0), Exit::ControlWrite(ControlWrite::Cr4(Register::R11)));
         assert_eq!(decoded(0x78, 5, 0), Exit::Unknown { code: 0x78, qualification: 5 });
     }
 

@@ -7,6 +7,7 @@
 //! | [`vmcb`] | The fields of the VMCB. Each change names what the CPU must read again. |
 //! | [`setup`] | The first contents of a VMCB: what exits, and the guest's state. |
 //! | [`exit`] | Decodes an exit into the neutral `Exit`. |
+//! | [`control_write`] | Decodes the instructions that exit as writes of control registers. |
 //! | [`debug`] | Decodes the exits that only a debugger asks for. |
 //! | [`instruction`] | Finds the length of an intercepted instruction, for CPUs that do not report it. |
 //! | [`event`] | The format of injected and interrupted events. |
@@ -19,6 +20,7 @@
 //! | [`snapshot`] | Reads the guest's state out of a VMCB for a crash report. |
 
 pub mod capabilities;
+pub mod control_write;
 pub mod debug;
 pub mod efer;
 pub mod event;

@@ -18,6 +18,7 @@ const GUEST_ASID: u32 = 1;
 pub fn controls(vmcb: &mut Page, permissions_map: Hpa, root: Hpa, init_exits: bool) {
     let control: &mut Control = vmcb.control_mut(Clean::ALL);
     let init = if init_exits { intercept::INIT } else { 0 };
+    control.intercepts[intercept::CONTROL_REGISTERS] = 0;
     control.intercepts[intercept::GENERAL] =
         init | intercept::CPUID | intercept::INVD | intercept::INVLPGA | intercept::MSR | intercept::SHUTDOWN;
     control.intercepts[intercept::MORE] = intercept::SVM | intercept::XSETBV;
@@ -26,6 +27,17 @@ pub fn controls(vmcb: &mut Page, permissions_map: Hpa, root: Hpa, init_exits: bo
     control.tlb_control = tlb_control::ALL;
     control.nested_control = NP_ENABLE;
     control.n_cr3 = root.0;
+}
+
+/// Has writes of CR0 and CR4 exit if `exit` is true. Writes of CR0 that change TS or MP alone do not.
+pub fn watch_controls(vmcb: &mut Page, exit: bool) {
+    let intercepts = &mut vmcb.control_mut(Clean::INTERCEPTS).intercepts;
+    for (word, bit) in [
+        (intercept::CONTROL_REGISTERS, intercept::CR4_WRITE),
+        (intercept::GENERAL, intercept::CR0_SELECTIVE_WRITE),
+    ] {
+        intercepts[word] = intercepts[word] & !bit | if exit { bit } else { 0 };
+    }
 }
 
 /// Puts the guest into the state after INIT. `state` is that state, as [`CpuState::after_init`] returns it. CR0.CD,
@@ -53,3 +65,24 @@ pub const fn clean(capabilities: &Capabilities) -> Clean {
 
 // Vidar's own pages use entry 0 of the PAT, which must be write-back.
 const _: () = assert!(pat::HOST_PAT & 0xff == 6);
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::FromZeros;
+
+    use super::*;
+
+    #[test]
+    fn writes_of_control_registers_exit_while_they_are_watched() {
+        let mut vmcb = Page::new_zeroed();
+        controls(&mut vmcb, Hpa(0x1000), Hpa(0x2000), true);
+        let before = vmcb.control().intercepts;
+        assert_eq!(before[0], 0);
+        watch_controls(&mut vmcb, true);
+        // The exit codes 14H and 65H.
+        let expected = [1 << 0x14, before[1], before[2], before[3] | 1 << 5, before[4], before[5]];
+        assert_eq!(vmcb.control().intercepts, expected);
+        watch_controls(&mut vmcb, false);
+        assert_eq!(vmcb.control().intercepts, before);
+    }
+}

@@ -46,6 +46,11 @@ bitflags! {
 
 /// The words of [`Control::intercepts`] and their bits. Bit n of word w intercepts what has the exit code 32 * w + n.
 pub mod intercept {
+    /// The index of the word with exit codes 0 to 1FH: reads of the control registers, and writes from bit 16 on.
+    pub const CONTROL_REGISTERS: usize = 0;
+    /// Writes of CR4.
+    pub const CR4_WRITE: u32 = 1 << 20;
+
     /// The index of the word with exit codes 20H to 3FH: reads of the debug registers, and writes from bit 16 on.
     pub const DEBUG_REGISTERS: usize = 1;
     /// Reads and writes of DR0 to DR7.
@@ -66,6 +71,8 @@ pub mod intercept {
     pub const NMI: u32 = 1 << 1;
     /// INIT.
     pub const INIT: u32 = 1 << 3;
+    /// Writes of CR0 that change bits other than TS and MP, by MOV and LMSW.
+    pub const CR0_SELECTIVE_WRITE: u32 = 1 << 5;
     /// CPUID.
     pub const CPUID: u32 = 1 << 18;
     /// IRET.
@@ -228,10 +235,22 @@ pub struct Save {
     pub isst_addr: u64,
     /// RAX.
     pub rax: u64,
-    reserved_200: [u64; 4],
-    /// KernelGsBase. VMLOAD loads it and VMSAVE saves it.
+    /// STAR. VMLOAD loads it and VMSAVE saves it, as with all fields up to SYSENTER_EIP.
+    pub star: u64,
+    /// LSTAR.
+    pub lstar: u64,
+    /// CSTAR.
+    pub cstar: u64,
+    /// SFMASK.
+    pub sfmask: u64,
+    /// KernelGsBase.
     pub kernel_gs_base: u64,
-    reserved_228: [u64; 3],
+    /// SYSENTER_CS.
+    pub sysenter_cs: u64,
+    /// SYSENTER_ESP.
+    pub sysenter_esp: u64,
+    /// SYSENTER_EIP.
+    pub sysenter_eip: u64,
     /// CR2.
     pub cr2: u64,
     reserved_248: [u64; 4],
@@ -269,7 +288,8 @@ assert_offsets!(Segment: selector 0 attributes 2 limit 4 base 8);
 assert_offsets!(Save:
     es 0 cs 0x10 ss 0x20 ds 0x30 fs 0x40 gs 0x50 gdtr 0x60 ldtr 0x70 idtr 0x80 tr 0x90 cpl 0xcb efer 0xd0 cr4 0x148
     cr3 0x150 cr0 0x158 dr7 0x160 dr6 0x168 rflags 0x170 rip 0x178 rsp 0x1d8 s_cet 0x1e0 ssp 0x1e8 isst_addr 0x1f0
-    rax 0x1f8 kernel_gs_base 0x220 cr2 0x240 g_pat 0x268
+    rax 0x1f8 star 0x200 lstar 0x208 cstar 0x210 sfmask 0x218 kernel_gs_base 0x220 sysenter_cs 0x228 sysenter_esp 0x230
+    sysenter_eip 0x238 cr2 0x240 g_pat 0x268
 );
 const _: () = assert!(size_of::<Page>() == 4096);
 

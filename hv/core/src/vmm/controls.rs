@@ -1,12 +1,16 @@
-//! Writes to control registers that exit. VT-x has such exits, for bits that the guest does not own. On AMD-V no write to
-//! CR0 or CR4 exits, so what only these exits need is not asked of every virtual CPU.
+//! Writes to control registers that exit. On VT-x those do that change a bit which the guest does not own. On AMD-V
+//! writes to CR0 and CR4 exit only with the boot option `guard`, in long mode.
 
 use super::vcpu::Vcpu;
-use crate::policy::control::{self, ControlWrite, Update};
+use crate::policy::control::{self, ControlWrite, Controls, Update};
 use crate::x86::msr::{EFER_LMA, Fault};
 
 /// A virtual CPU whose writes to CR0 and CR4 exit if they change bits that the guest does not own.
 pub trait OwnsControls: Vcpu {
+    /// True if the CPU loads the page-directory-pointer-table entries of PAE paging with CR0, CR3 and CR4, and false if it
+    /// reads them on each walk.
+    const LOADS_PDPTES: bool;
+
     /// Returns the bits of CR4 that the guest may set.
     fn cr4_allowed(&self) -> u64;
 
@@ -18,7 +22,7 @@ pub trait OwnsControls: Vcpu {
 }
 
 /// Does what `write` does to the control registers. `pdptes` reads the page-directory-pointer-table entries at a value
-/// of CR3, and checks them.
+/// of CR3, and checks them. `guard` is asked about the new values, once the CPU itself would accept them.
 ///
 /// # Errors
 /// Returns [`Fault`] if the write raises #GP.
@@ -26,6 +30,7 @@ pub fn write<V: OwnsControls>(
     vcpu: &mut V,
     write: ControlWrite,
     pdptes: impl FnOnce(u64) -> Result<[u64; 4], Fault>,
+    guard: impl FnOnce(&mut V, &Controls) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let (old, cr4_allowed) = (vcpu.controls(), vcpu.cr4_allowed());
     let Update { controls, reload_pdptes } = control::write(&old, write, vcpu.registers(), cr4_allowed)?;
@@ -35,8 +40,10 @@ pub fn write<V: OwnsControls>(
     if activates_long_mode && vcpu.task_is_16_bit() {
         return Err(Fault);
     }
-    if reload_pdptes {
-        vcpu.set_pdptes(pdptes(controls.cr3)?);
+    let entries = if reload_pdptes && V::LOADS_PDPTES { Some(pdptes(controls.cr3)?) } else { None };
+    guard(vcpu, &controls)?;
+    if let Some(entries) = entries {
+        vcpu.set_pdptes(entries);
     }
     vcpu.set_controls(&controls);
     Ok(())

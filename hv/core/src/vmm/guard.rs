@@ -1,13 +1,16 @@
 //! What the boot option `guard` does: it asks [`policy::guard`](crate::policy::guard) about a write, notes what is pinned,
 //! and counts and reports what is refused.
 
+use core::sync::atomic::Ordering;
+
 use vidar_abi::Protection;
 
 use super::machine::Machine;
 use super::refusals::Report;
 use super::vcpu::Vcpu;
 use crate::policy::control::Controls;
-use crate::policy::guard::Guard;
+use crate::policy::guard::{Guard, Pins};
+use crate::policy::msr::AllowedMsrWrite;
 use crate::x86::msr::Fault;
 
 /// Asks the guard about a write of the guest that changes the control registers to `new`, and notes what it pins.
@@ -21,20 +24,49 @@ pub fn controls<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, new: &Control
     let old = vcpu.controls();
     match vcpu.pins().write(&old, new) {
         Ok(pins) => {
-            *vcpu.pins() = pins;
+            pin(vcpu, pins);
             Ok(())
         }
         Err(protection) => Err(refuse(vcpu, machine, protection)),
     }
 }
 
+/// Writes an MSR as the guest wants it, if the CPU and the guard accept the value.
+///
+/// # Errors
+/// Returns [`Fault`] if the write raises #GP.
+pub fn write_msr<V: Vcpu, T>(
+    vcpu: &mut V,
+    machine: &Machine<V, T>,
+    write: AllowedMsrWrite,
+) -> Result<(), Fault> {
+    let (index, controls) = (write.index(), vcpu.controls());
+    let pins = vcpu.pins().write_msr(&controls, index, write.value());
+    let pins = pins.map_err(|protection| refuse(vcpu, machine, protection))?;
+    vcpu.wrmsr(write)?;
+    // The CPU may ignore some bits of the value.
+    let value = vcpu.rdmsr(index)?;
+    vcpu.keep_msr(index, value);
+    pin(vcpu, pins);
+    Ok(())
+}
+
+/// Notes what is pinned on a CPU.
+fn pin<V: Vcpu>(vcpu: &mut V, pins: Pins) {
+    *vcpu.pins() = pins;
+    vcpu.percpu().pinned.store(pins.pinned(), Ordering::Relaxed);
+}
+
 /// Counts and reports a write that the guard refuses.
 #[cold]
 fn refuse<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>, protection: Protection) -> Fault {
     let (rip, cpu, name) = (vcpu.rip(), vcpu.percpu().index, protection.name());
-    let report = machine.refusals.count(protection, rip);
+    let Some(refusals) = &machine.host.guard else { return Fault };
+    let report = refusals.count(protection, rip);
     if report != Report::Counted {
-        log::warn!("CPU {cpu} has tried to change {name} at {rip:#x}: the guard has refused it with #GP");
+        machine.places.name(&vcpu.controls(), rip, &mut |place| {
+            log::warn!("CPU {cpu} has tried to change {name} at {place}: the guard has refused it with #GP");
+        });
     }
     if report == Report::Last {
         log::warn!("the guard reports no further places, and counts what it refuses there");

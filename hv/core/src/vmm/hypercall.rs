@@ -1,8 +1,9 @@
 //! The hypercalls of the crate `vidar_abi`. Most of them only read, so any privilege level may make them.
 
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
-use vidar_abi::{Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Record, Status, TRACE_CHUNK, VERSION};
+use vidar_abi::{Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Protection, Record, Status, TRACE_CHUNK, VERSION};
 
 use super::crash::Snapshot;
 use super::machine::{Host, Machine, ReadLog};
@@ -23,6 +24,20 @@ pub fn answer(registers: &mut Registers, host: &Host) -> bool {
         registers.set(Register::Rax, status as u64);
     }
     status.is_some()
+}
+
+/// Answers [`Call::Guard`].
+fn guard(registers: &mut Registers, host: &Host) -> Status {
+    let Some(refusals) = &host.guard else { return Status::Off };
+    let Some(protection) = Protection::from_raw(registers.get(Register::Rbx)) else {
+        return Status::BadArgument;
+    };
+    let holds = |cpu: &&&PerCpu| cpu.pinned.load(Ordering::Relaxed) >> protection as u32 & 1 == 1;
+    let (count, last) = refusals.get(protection);
+    registers.set(Register::Rbx, host.cpus.iter().filter(holds).count() as u64);
+    registers.set(Register::Rcx, count);
+    registers.set(Register::Rdx, last);
+    Status::Ok
 }
 
 /// Answers the call whose number is in RAX if it is a rare one, or none at all. A new call belongs here, where it costs the
@@ -52,6 +67,7 @@ fn read_rarely(call: Option<Call>, registers: &mut Registers, host: &Host) -> St
             registers.set(Register::Rsi, host.record.end.0 - host.record.start.0);
             Status::Ok
         }
+        Some(Call::Guard) => guard(registers, host),
         _ => Status::UnknownCall,
     }
 }
@@ -90,7 +106,7 @@ fn read(call: Call, registers: &mut Registers, host: &Host) -> Option<Status> {
             registers.set(Register::Rbx, digits);
             registers.set(Register::Rcx, changed);
         }
-        Call::Crash | Call::LastLog => return None,
+        Call::Crash | Call::Guard | Call::LastLog => return None,
         Call::Log => {
             set_log(registers, host.log);
             registers.set(Register::Rdx, 0);
@@ -169,6 +185,7 @@ mod tests {
     use super::*;
     use crate::trace::ring::tests::leaked;
     use crate::trace::writer::Writer;
+    use crate::vmm::refusals::Refusals;
 
     const TEXT: &[u8] = b"vidar: a log of more than thirty-two bytes";
 
@@ -200,7 +217,7 @@ mod tests {
         let cpus = Box::leak(Box::new([cpu]));
         let last_log = |position, buffer: &mut [u8]| log(u64::max(position, 7), buffer);
         let record = Hpa(0x3f00_0000)..Hpa(0x3f00_8000);
-        let host = Host { kept: KEPT, vendor: Vendor::Vmx, commit, cpus, log, last_log, record };
+        let host = Host { kept: KEPT, vendor: Vendor::Vmx, commit, cpus, guard: None, log, last_log, record };
         ask(registers, &host);
     }
 
@@ -295,7 +312,10 @@ mod tests {
         other.trace.call_once(|| ring);
         let cpus = Box::leak(Box::new([one, other]));
         let (last_log, record) = (log, Hpa(0)..Hpa(0));
-        ask(registers, &Host { kept: KEPT, vendor: Vendor::Svm, commit: None, cpus, log, last_log, record });
+        ask(
+            registers,
+            &Host { kept: KEPT, vendor: Vendor::Svm, commit: None, cpus, guard: None, log, last_log, record },
+        );
     }
 
     #[test]
@@ -330,6 +350,37 @@ mod tests {
             expected.set(Register::Rax, status as u64);
             assert_eq!(registers, expected);
         }
+    }
+
+    #[test]
+    fn guard_returns_what_was_refused_and_where_it_holds() {
+        let cpus: [&PerCpu; 2] = [0, 1].map(|index| &*Box::leak(Box::new(PerCpu::new(index, 0))));
+        cpus[1].pinned.store(1 << Protection::Lstar as u32, Ordering::Relaxed);
+        let guard = Refusals::default();
+        guard.count(Protection::Lstar, 7);
+        guard.count(Protection::Lstar, 9);
+        let mut host = Host {
+            kept: KEPT,
+            vendor: Vendor::Svm,
+            commit: None,
+            cpus: Box::leak(Box::new(cpus)),
+            guard: Some(guard),
+            log,
+            last_log: log,
+            record: Hpa(0)..Hpa(0),
+        };
+        let guard_of = |number: u64, host: &Host| {
+            let mut registers = with(&[(Register::Rax, Call::Guard as u64), (Register::Rbx, number)]);
+            ask(&mut registers, host);
+            [Register::Rax, Register::Rbx, Register::Rcx, Register::Rdx]
+                .map(|register| registers.get(register))
+        };
+        assert_eq!(guard_of(Protection::Lstar as u64, &host), [0, 1, 2, 9]);
+        assert_eq!(guard_of(Protection::Cr0Wp as u64, &host), [0, 0, 0, 0]);
+        let none = Protection::COUNT as u64;
+        assert_eq!(guard_of(none, &host), [Status::BadArgument as u64, none, 0, 0]);
+        host.guard = None;
+        assert_eq!(guard_of(1, &host), [Status::Off as u64, 1, 0, 0]);
     }
 
     proptest! {

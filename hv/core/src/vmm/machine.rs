@@ -10,6 +10,7 @@ use vidar_abi::{Commit, Vendor};
 use super::memory::GuestMemory;
 use super::observer::Wanted;
 use super::percpu::PerCpu;
+use super::place::NamePlaces;
 use super::refusals::Refusals;
 use super::update::LoadMicrocode;
 use super::vcpu::Vcpu;
@@ -53,6 +54,8 @@ pub struct Host {
     pub commit: Option<Commit>,
     /// The blocks of the CPUs on which Vidar runs, indexed by the number of the CPU.
     pub cpus: &'static [&'static PerCpu],
+    /// What the guard has refused, if there is a guard.
+    pub guard: Option<Refusals>,
     /// Reads the log.
     pub log: ReadLog,
     /// Reads the log of the last start in the same way.
@@ -71,8 +74,6 @@ pub struct Machine<V: Vcpu, T> {
     pub cpuid: Policy,
     /// What Vidar guards.
     pub guard: Guard,
-    /// What the guard has refused.
-    pub refusals: Refusals,
     /// The tables of the MSRs that do not pass through to the CPU.
     pub msrs: &'static [&'static [Row]],
     /// Who starts CPUs.
@@ -97,6 +98,8 @@ pub struct Machine<V: Vcpu, T> {
     pub host_root: Hpa,
     /// Reads the guest's memory, at addresses that the guest's CPUs read or could read.
     pub guest: &'static (dyn ReadGuest + Sync),
+    /// Names places in the guest's code, for messages.
+    pub places: &'static (dyn NamePlaces + Sync),
     /// Loads an update of the CPU's microcode.
     pub load_microcode: LoadMicrocode,
 }

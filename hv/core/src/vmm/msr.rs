@@ -76,6 +76,7 @@ fn apply<V: Vcpu, T: TableMemory>(
     match decide(machine.msrs, index, value, &mut Access { vcpu, machine, index })? {
         Effect::Nothing => {}
         Effect::Write(write) => vcpu.wrmsr(write)?,
+        Effect::WriteGuarded(write) => guard::write_msr(vcpu, machine, write)?,
         Effect::WriteMtrr(write) => {
             vcpu.wrmsr(write)?;
             follow_mtrrs(vcpu, machine);

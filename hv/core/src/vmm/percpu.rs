@@ -75,6 +75,8 @@ pub struct PerCpu {
     /// True while the guest has XD Bit Disable of IA32_MISC_ENABLE set, so that it has no no-execute pages. INIT does
     /// not clear it.
     pub xd_disabled: AtomicBool,
+    /// The protections that the guard has pinned on this CPU, as bits by their numbers.
+    pub pinned: AtomicU32,
     /// The CPU's last state, once it has stopped for good.
     stopped: AtomicPtr<Snapshot>,
     /// True if another CPU has sent an NMI to this one, to make it stop for gdb. The NMI is not the guest's.
@@ -102,6 +104,7 @@ impl PerCpu {
             logical: [AtomicU32::new(Address::RESET.0), AtomicU32::new(Address::RESET.1)],
             guest_pat: AtomicU64::new(0),
             xd_disabled: AtomicBool::new(false),
+            pinned: AtomicU32::new(0),
             stopped: AtomicPtr::new(core::ptr::null_mut()),
             called: AtomicBool::new(false),
             counters: Counters::new(),

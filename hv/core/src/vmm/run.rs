@@ -12,10 +12,10 @@ use super::memory::Touch;
 use super::observer::Observer;
 use super::outcome::{Exception, Outcome, REFUSE, Stop};
 use super::vcpu::Vcpu;
-use super::{apic, hypercall, msr};
+use super::{apic, guard, hypercall, msr};
 use crate::mem::addr::{Gpa, PAGE_SIZE};
 use crate::mem::stage2::TableMemory;
-use crate::policy::control::{self, CR4_MCE, CR4_OSXSAVE};
+use crate::policy::control::{self, CR4_MCE, CR4_OSXSAVE, Controls};
 use crate::policy::{cpuid, xcr0};
 use crate::x86::cpuid::Leaf;
 use crate::x86::msr::Fault;
@@ -136,7 +136,8 @@ fn init<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>) -> Outcome {
 
 #[cold]
 fn control_write<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, write: V::ControlWrite) -> Outcome {
-    match vcpu.write_control(write, |cr3| pdptes(machine, cr3)) {
+    let guard = |vcpu: &mut V, new: &Controls| guard::controls(vcpu, machine, new);
+    match vcpu.write_control(write, |cr3| pdptes(machine, cr3), guard) {
         Ok(()) => Outcome::Advance,
         Err(Fault) => REFUSE,
     }

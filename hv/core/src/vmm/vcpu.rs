@@ -23,8 +23,7 @@ pub trait Vcpu: Processor {
     /// Proof that a CPU can wait in the guest for a start-up IPI. On an extension where no CPU can, it is
     /// [`Infallible`](core::convert::Infallible), so what needs the proof does not exist there.
     type WaitForSipi: Copy + Debug + PartialEq + Send + Sync + 'static;
-    /// A write to a control register that exits. On an extension where none does, it is
-    /// [`Infallible`](core::convert::Infallible).
+    /// A write to a control register that exits.
     type ControlWrite: Copy + Debug;
 
     /// Delivers the events that are pending for the guest, runs the guest until it exits, and returns the decoded exit.
@@ -55,7 +54,8 @@ pub trait Vcpu: Processor {
     fn set_controls(&mut self, controls: &Controls);
 
     /// Does what a write to a control register does, after the exit that it has caused. `pdptes` reads the
-    /// page-directory-pointer-table entries at a value of CR3, and checks them.
+    /// page-directory-pointer-table entries at a value of CR3, and checks them. `guard` is asked about the new values, once
+    /// the CPU itself would accept them.
     ///
     /// # Errors
     /// Returns [`Fault`] if the write raises #GP.
@@ -63,7 +63,11 @@ pub trait Vcpu: Processor {
         &mut self,
         write: Self::ControlWrite,
         pdptes: impl FnOnce(u64) -> Result<[u64; 4], Fault>,
+        guard: impl FnOnce(&mut Self, &Controls) -> Result<(), Fault>,
     ) -> Result<(), Fault>;
+
+    /// Stores a value that the CPU has accepted for the MSR `index`, if the guest has the MSR only while it runs.
+    fn keep_msr(&mut self, index: u32, value: u64);
 
     /// Makes writes of EFER exit if `watch` is true. If it is false, they need not exit.
     fn watch_efer(&mut self, watch: bool);

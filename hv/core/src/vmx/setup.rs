@@ -9,6 +9,7 @@ use super::field::*;
 use super::guest_state::{self, cr0_mask, cr4_mask};
 use crate::mem::addr::Hpa;
 use crate::mem::pat;
+use crate::policy::guard::{self, Guard};
 use crate::vmm::cpu_state::{Segment, SegmentRegister};
 use crate::x86::msr;
 
@@ -16,7 +17,16 @@ use crate::x86::msr;
 pub const GUEST_VPID: u16 = 1;
 
 /// Writes the controls. Intel SDM Vol. 3C, 25.6 "VM-Execution Control Fields" to 25.8 "VM-Entry Control Fields".
-pub fn controls(vmcs: &mut impl RootFieldsMut, capabilities: &Capabilities, msr_bitmap: Hpa, ept_root: Hpa) {
+///
+/// With `guard` writes that change a bit which can be pinned exit as well. A write that leaves such a bit as the read
+/// shadow has it does not exit.
+pub fn controls(
+    vmcs: &mut impl RootFieldsMut,
+    capabilities: &Capabilities,
+    msr_bitmap: Hpa,
+    ept_root: Hpa,
+    guard: Guard,
+) {
     vmcs.write_root(PIN_BASED_CONTROLS, capabilities.pin);
     vmcs.write_root(PRIMARY_CONTROLS, capabilities.primary);
     vmcs.write_root(SECONDARY_CONTROLS, capabilities.secondary);
@@ -41,8 +51,9 @@ pub fn controls(vmcs: &mut impl RootFieldsMut, capabilities: &Capabilities, msr_
     vmcs.write(PAGE_FAULT_ERROR_CODE_MASK, 0);
     vmcs.write(PAGE_FAULT_ERROR_CODE_MATCH, 0);
     vmcs.write(CR3_TARGET_COUNT, 0);
-    vmcs.write(CR0_GUEST_HOST_MASK, Natural(cr0_mask(capabilities)));
-    vmcs.write(CR4_GUEST_HOST_MASK, Natural(cr4_mask(capabilities)));
+    let (cr0, cr4) = if guard >= Guard::Cpu { (guard::CR0_BITS, guard::CR4_BITS) } else { (0, 0) };
+    vmcs.write(CR0_GUEST_HOST_MASK, Natural(cr0_mask(capabilities) | cr0));
+    vmcs.write(CR4_GUEST_HOST_MASK, Natural(cr4_mask(capabilities) | cr4));
     vmcs.write_root(EXIT_MSR_STORE_COUNT, 0);
     vmcs.write_root(EXIT_MSR_LOAD_COUNT, 0);
     vmcs.write_root(ENTRY_MSR_LOAD_COUNT, 0);
@@ -202,7 +213,7 @@ mod tests {
     #[test]
     fn the_first_contents_have_all_that_vidar_depends_on() {
         let (mut vmcs, capabilities) = (FakeVmcs::default(), capabilities());
-        controls(&mut vmcs, &capabilities, Hpa(0x20_6000), Hpa(0x20_7000));
+        controls(&mut vmcs, &capabilities, Hpa(0x20_6000), Hpa(0x20_7000), Guard::Off);
         host_state(&mut vmcs, &capabilities, &HOST);
         for (name, encoding) in root() {
             let by_assembly = encoding == HOST_RSP.encoding();
@@ -216,6 +227,18 @@ mod tests {
         assert_eq!((vmcs.read(HOST_IDTR_BASE).0, vmcs.read(HOST_GS_BASE).0), (HOST.idt, HOST.gs_base));
         let counts = [EXIT_MSR_STORE_COUNT, EXIT_MSR_LOAD_COUNT, ENTRY_MSR_LOAD_COUNT];
         assert_eq!(counts.map(|count| vmcs.read(count)), [0; 3]);
+    }
+
+    #[test]
+    fn the_guard_takes_the_bits_that_can_be_pinned() {
+        let (mut vmcs, capabilities) = (FakeVmcs::default(), capabilities());
+        let mut masks = |guard| {
+            controls(&mut vmcs, &capabilities, Hpa(0x20_6000), Hpa(0x20_7000), guard);
+            [CR0_GUEST_HOST_MASK, CR4_GUEST_HOST_MASK].map(|field| vmcs.read(field).0)
+        };
+        let [cr0, cr4] = masks(Guard::Off);
+        assert_eq!((cr0, cr4), (cr0_mask(&capabilities), cr4_mask(&capabilities)));
+        assert_eq!(masks(Guard::Cpu), [cr0 | 0x8001_0001, cr4 | 0xb0_0800]);
     }
 
     #[test]

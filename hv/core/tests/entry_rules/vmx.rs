@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use vidar_core::mem::addr::{Gpa, Hpa};
 use vidar_core::policy::control::{CR0_PE, CR0_PG, Controls};
+use vidar_core::policy::guard::Guard;
 use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::entry::EntryState;
 use vidar_core::vmx::capabilities::{Capabilities, RawCapabilities};
@@ -173,7 +174,7 @@ fn at_kernel() -> CpuState {
 fn first(raw: RawCapabilities, state: &CpuState) -> Machine {
     let capabilities = Capabilities::choose(&raw).expect("nothing is missing");
     let mut vmcs = Vmcs::default();
-    setup::controls(&mut vmcs, &capabilities, Hpa(0x5000), Hpa(0x7000));
+    setup::controls(&mut vmcs, &capabilities, Hpa(0x5000), Hpa(0x7000), Guard::Off);
     let host = Host {
         cr0: 0x8001_0033,
         cr3: 0x8000,

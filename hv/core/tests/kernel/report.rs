@@ -5,7 +5,9 @@ use std::fmt::{Arguments, Write};
 use vidar_core::console::wrap::{WIDTH, Wrapped};
 use vidar_core::kernel::Kernel;
 use vidar_core::report::names::{Names, Room, Sink};
+use vidar_core::report::places::Places;
 use vidar_core::vmm::cpu_state::CpuState;
+use vidar_core::vmm::place::NamePlaces;
 use vidar_core::x86::registers::Register;
 
 use crate::kernel_image::log::Log;
@@ -144,4 +146,20 @@ fn a_larger_screen_has_more_room_and_none_at_all_has_no_room() {
     assert_eq!(rows(0), "Room { functions: 0, rows: 0 }");
     assert_eq!(rows(25), "Room { functions: 10, rows: 8 }");
     assert_eq!(rows(1000), "Room { functions: 28, rows: 20 }");
+}
+
+#[test]
+fn a_place_that_the_guard_refuses_is_named() {
+    for era in NAMED {
+        let (memory, _, cpu) = called(era, "panic", &[]);
+        let place = |memory: &Memory, rip| {
+            let mut text = String::new();
+            Places::new(memory, memory.ram()).name(&cpu.controls, rip, &mut |place| text = place.to_string());
+            text
+        };
+        let at = function("panic") + 4;
+        assert_eq!(place(&memory, at), format!("panic+0x4 ({at:#x})"));
+        assert_eq!(place(&memory, 0x1234), "0x1234");
+        assert_eq!(place(&Memory::new(0x1000), at), format!("{at:#x}"), "no kernel");
+    }
 }

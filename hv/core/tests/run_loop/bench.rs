@@ -16,7 +16,7 @@ use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::stage2::{ENTRIES, Format, Level, Table, TableMemory};
 use vidar_core::mem::view::View;
 use vidar_core::mem::walk::ReadGuest;
-use vidar_core::policy::control::{CR4_SMXE, CR4_VMXE};
+use vidar_core::policy::control::{CR4_SMXE, CR4_VMXE, Controls};
 use vidar_core::policy::cpuid::Policy;
 use vidar_core::policy::features::Features;
 use vidar_core::policy::guard::Guard;
@@ -28,6 +28,7 @@ use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmm::observer::{Observer, Unobserved, Wanted};
 use vidar_core::vmm::outcome::{Outcome, Stop};
 use vidar_core::vmm::percpu::PerCpu;
+use vidar_core::vmm::place::NamePlaces;
 use vidar_core::vmm::processor::Processor;
 use vidar_core::vmm::refusals::Refusals;
 use vidar_core::vmm::run;
@@ -124,6 +125,15 @@ pub struct Page {
     pub memory_type: MemoryType,
 }
 
+/// Places by their addresses.
+struct Unnamed;
+
+impl NamePlaces for Unnamed {
+    fn name(&self, _: &Controls, rip: u64, then: &mut dyn FnMut(std::fmt::Arguments<'_>)) {
+        then(format_args!("{rip:#x}"));
+    }
+}
+
 /// A CPU and its machine.
 pub struct Bench {
     pub cpu: FakeCpu,
@@ -173,6 +183,7 @@ impl Bench {
                 vendor: Vendor::Vmx,
                 commit: None,
                 cpus,
+                guard: Some(Refusals::default()),
                 log: |position, buffer| {
                     buffer[..2].copy_from_slice(b"ok");
                     (position, 2)
@@ -183,7 +194,6 @@ impl Bench {
             wanted: Wanted::default(),
             cpuid: Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 },
             guard: Guard::Off,
-            refusals: Refusals::default(),
             msrs,
             startup,
             landing: (startup == Startup::Landing).then_some(LANDING),
@@ -197,6 +207,7 @@ impl Bench {
             fill_reported: AtomicBool::new(false),
             host_root: HOST_ROOT,
             guest: Box::leak(Box::new(guest)),
+            places: &Unnamed,
         };
         Self { cpu, machine }
     }

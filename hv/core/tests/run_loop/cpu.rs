@@ -45,6 +45,7 @@ pub enum Action {
     SetFlags(u64, u64),
     Send(Message, Destination),
     Wrmsr(u32, u64),
+    KeepMsr(u32, u64),
     Xsetbv(u32, u64),
     Wbinvd,
     Flush,
@@ -183,8 +184,13 @@ impl Vcpu for FakeCpu {
         &mut self,
         write: ControlWrite,
         pdptes: impl FnOnce(u64) -> Result<[u64; 4], Fault>,
+        guard: impl FnOnce(&mut Self, &Controls) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        controls::write(self, write, pdptes)
+        controls::write(self, write, pdptes, guard)
+    }
+
+    fn keep_msr(&mut self, index: u32, value: u64) {
+        self.did.push(Action::KeepMsr(index, value));
     }
 
     fn watch_efer(&mut self, watch: bool) {
@@ -257,6 +263,8 @@ impl Vcpu for FakeCpu {
 }
 
 impl OwnsControls for FakeCpu {
+    const LOADS_PDPTES: bool = true;
+
     fn cr4_allowed(&self) -> u64 {
         CR4_ALLOWED
     }

@@ -70,6 +70,8 @@ pub enum Effect<W = u64> {
     Write(W),
     /// This value is written to the MSR, which is an MTRR, and the memory types of the second stage follow.
     WriteMtrr(W),
+    /// This value is written to the MSR, unless the guard refuses it.
+    WriteGuarded(W),
     /// The guest's control registers are set to these.
     SetControls(Controls),
     /// `value` is written to the MSR, and no-execute pages are disabled or enabled for the guest. Writes of EFER are
@@ -101,6 +103,7 @@ impl Effect {
             Self::Nothing => Effect::Nothing,
             Self::Write(value) => Effect::Write(allow(value)?),
             Self::WriteMtrr(value) => Effect::WriteMtrr(allow(value)?),
+            Self::WriteGuarded(value) => Effect::WriteGuarded(allow(value)?),
             Self::SetControls(controls) => Effect::SetControls(controls),
             Self::DisableExecute { value, disabled } => {
                 Effect::DisableExecute { value: allow(value)?, disabled }

@@ -8,7 +8,7 @@
 pub mod memory;
 pub mod mmio_config;
 
-use crate::policy::msr::{COMMON, Read, Row, Write, efer, microcode};
+use crate::policy::msr::{COMMON, Read, Row, Write, efer, guard, microcode};
 use crate::x86::msr;
 
 /// All tables of MSRs that Vidar filters on AMD-V.
@@ -40,7 +40,7 @@ const HIDDEN: Row = Row::new(
 );
 
 /// MSRs that the boot option `guard` guards, besides EFER, whose writes exit anyway.
-pub const GUARDED: &[Row] = &[];
+pub const GUARDED: &[Row] = &[guard::SYSCALL_TARGETS, guard::SYSCALL, guard::SYSENTER_OF_AMD];
 
 /// MSRs that Vidar also refuses if a hypervisor is below it: those that the permissions map does not cover, and GHCB.
 /// On a bare machine Vidar passes accesses to them on to the CPU, which raises #GP for MSRs that it lacks. A hypervisor

@@ -44,7 +44,8 @@ const HIDDEN: Row = Row::new(
 );
 
 /// MSRs that the boot option `guard` guards. The table comes before the others.
-pub const GUARDED: &[Row] = &[guard::EFER];
+pub const GUARDED: &[Row] =
+    &[guard::EFER, guard::SYSCALL_TARGETS, guard::SYSCALL, guard::SYSENTER_CS, guard::SYSENTER_ADDRESSES];
 
 /// MSRs that Vidar also refuses if a hypervisor is below it: those that the bitmap does not cover. On a bare machine
 /// Vidar passes accesses to them on to the CPU, which raises #GP for MSRs that it lacks. A hypervisor may give them any
