@@ -37,7 +37,7 @@ Of `vidarctl doctor`:
 /// A command of `vidarctl`. The first paragraph of its description says what it prints, and is in the README too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Vidar's version, the extension, the number of exits, and the memory that Vidar keeps
+    /// Vidar's version, the extension, the number of exits, the memory that Vidar keeps, and what it guards
     Status,
     /// the exits by kind
     Exits {
@@ -74,6 +74,11 @@ pub enum Command {
         #[arg(long)]
         follow: bool,
     },
+    /// the protections of the CPU that Vidar keeps on with `guard=cpu`, and how often it has refused to change each
+    ///
+    /// Each line has a protection, the number of CPUs on which it is kept on now, how often Vidar has refused to change it, and
+    /// the function whose instruction was the last that was refused. Only root sees functions by their names.
+    Guard,
     /// Vidar's log
     Log {
         /// Print the log of the start before this one, which a reset leaves in memory
@@ -166,6 +171,7 @@ mod tests {
     fn options_may_come_before_or_after_what_they_belong_to() {
         let run = |command, json| Ok(Action::Run { command, json });
         assert_eq!(parse_words("status"), run(Command::Status, false));
+        assert_eq!(parse_words("guard --json"), run(Command::Guard, true));
         assert_eq!(parse_words("--json log"), run(Command::Log { last: false, ramoops: false }, true));
         assert_eq!(parse_words("log --last"), run(Command::Log { last: true, ramoops: false }, false));
         assert_eq!(parse_words("tsc --json"), run(Command::Tsc, true));

@@ -12,6 +12,9 @@ const NOT_UNDER_VIDAR: &str =
 const TRACE_OFF: &str =
     "Vidar keeps no trace of the exits: boot with its option trace=on, which is in GRUB's menu";
 
+/// The sentence for a Vidar that guards nothing.
+const GUARD_OFF: &str = "Vidar guards nothing: boot with its option guard=cpu, which is in GRUB's menu";
+
 /// The reason why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -61,6 +64,7 @@ impl fmt::Display for Failure {
                 call.name()
             ),
             Self::Off(Call::Trace) => f.write_str(TRACE_OFF),
+            Self::Off(Call::Guard) => f.write_str(GUARD_OFF),
             Self::Off(call) => {
                 write!(
                     f,

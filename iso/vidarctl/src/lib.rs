@@ -6,6 +6,7 @@ mod crash;
 mod doctor;
 mod exits;
 mod failure;
+mod guard;
 mod hypercall;
 mod json;
 mod live;
@@ -140,6 +141,11 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
             let exits = reader.read()?.exits;
             let exits = &exits[exits.len() - last.unwrap_or(usize::MAX).min(exits.len())..];
             trace_text(exits, reader.cpus(), json)
+        }
+        Command::Guard => {
+            let (all, cpus) = (vidar.guard()?, vidar.cpus()?);
+            let symbols = Symbols::of_the_kernel();
+            if json { guard::json(&all, cpus, &symbols) } else { guard::text(&all, cpus, &symbols) }
         }
         Command::Log { ramoops: true, .. } => {
             let record = vidar.record()?;

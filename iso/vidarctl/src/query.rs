@@ -1,13 +1,16 @@
 //! Asks Vidar by hypercalls, and returns the answers as plain structures.
 // tidy: long because half of it is a Vidar that answers the tests
 
+// tidy: long because each call is a method here, and the tests have a Vidar that answers all of them.
+
 use vidar_abi::{
-    Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Record, SIGNATURE, Status as CallStatus, TRACE_CHUNK, VERSION,
-    Vendor, Version,
+    Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Protection, Record, SIGNATURE, Status as CallStatus,
+    TRACE_CHUNK, VERSION, Vendor, Version,
 };
 
 use crate::exits::Counts;
 use crate::failure::Failure;
+use crate::guard::Kept;
 use crate::hypercall::{Answer, Request};
 use crate::log::Log;
 use crate::ramoops::Ramoops;
@@ -55,6 +58,11 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
             cpus: answer.rsi,
             exits: answer.rdi,
             memory: self.memory(Piece { base: answer.rbx, size: answer.rcx })?,
+            guarded: match self.guard() {
+                Ok(all) => Some(all),
+                Err(Failure::Off(_) | Failure::TooOld(_)) => None,
+                Err(failure) => return Err(failure),
+            },
         })
     }
 
@@ -151,6 +159,21 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
             log.bytes.extend(bytes.take(length));
             position = answer.rbx + length as u64;
         }
+    }
+
+    /// Asks how each protection stands that Vidar guards. An older Vidar does not know the newest ones.
+    pub fn guard(&self) -> Result<Vec<Kept>, Failure> {
+        if self.abi.minor < Call::Guard.since().minor {
+            return Err(Failure::TooOld(Call::Guard));
+        }
+        let mut all = Vec::new();
+        for protection in Protection::ALL {
+            if let Some(answer) = self.ask(Call::Guard, *protection as u64, 0)? {
+                let Answer { rbx: cpus, rcx: refused, rdx: last, .. } = answer;
+                all.push(Kept { protection: *protection, cpus, refused, last });
+            }
+        }
+        Ok(all)
     }
 
     /// Has Vidar end this Linux with a crash report. Returns only if that fails.
@@ -255,6 +278,8 @@ mod tests {
                 r8_to_r15[..words.len()].copy_from_slice(&words);
                 Answer { rbx: start, rcx: (words.len() / Record::WORDS) as u64, r8_to_r15, ..ok }
             }
+            Some(Call::Guard) if request.rbx < 2 => Answer { rbx: 1, rcx: request.rbx, rdx: 5, ..ok },
+            Some(Call::Guard) => bad,
             Some(Call::Trace) => Answer { rax: CallStatus::Off as u64, ..ok },
             // A call that vidarctl does not make.
             _ => Answer { rax: CallStatus::UnknownCall as u64, ..ok },

@@ -2,6 +2,7 @@
 
 use vidar_abi::{Commit, Release, Vendor, Version};
 
+use crate::guard::{self, Kept};
 use crate::json::string;
 use crate::numbers::{grouped, memory};
 
@@ -22,6 +23,8 @@ pub struct Status {
     pub exits: u64,
     /// The memory that Vidar occupies.
     pub memory: Vec<Piece>,
+    /// The protections that Vidar guards, if it guards any.
+    pub guarded: Option<Vec<Kept>>,
 }
 
 /// A piece of memory.
@@ -47,12 +50,13 @@ impl Status {
         let plural = if *cpus == 1 { "" } else { "s" };
         format!(
             "Vidar    {}, hypercall ABI {}\nruns on  {}, {cpus} CPU{plural}\nexits    {}\n\
-             memory   {}\n",
+             memory   {}\nguarded  {}\n",
             Release(self.version_text(), self.commit),
             self.abi_text(),
             vendor.name(),
             grouped(self.exits),
             self.memory_text(),
+            guard::summary(self.guarded.as_deref()),
         )
     }
 
@@ -76,12 +80,13 @@ impl Status {
         let pieces = self.memory.iter().map(piece).collect::<Vec<_>>().join(",");
         format!(
             "{{\"version\":{},\"commit\":{},\"abi\":{},\"vendor\":{},\"cpus\":{cpus},\"exits\":{exits},\"memory_bytes\":{},\
-             \"memory\":[{pieces}]}}\n",
+             \"memory\":[{pieces}],\"guarded\":{}}}\n",
             string(&self.version_text()),
             self.commit.map_or_else(|| "null".to_owned(), |commit| string(&commit.to_string())),
             string(&self.abi_text()),
             string(self.vendor.name()),
             self.size(),
+            string(&guard::summary(self.guarded.as_deref())),
         )
     }
 
@@ -116,20 +121,25 @@ mod tests {
         cpus: 1,
         exits: 12_345,
         memory: Vec::new(),
+        guarded: None,
     };
 
     #[test]
-    fn the_text_has_four_lines() {
+    fn the_text_has_a_line_for_each_subject() {
         assert_eq!(
             status(&[REGION]).text(),
             "Vidar    0.1.0, hypercall ABI 1.0\n\
              runs on  Intel VT-x, 1 CPU\n\
              exits    12,345\n\
-             memory   4 MiB (4194304 bytes) at 0x3fc00000-0x3fffffff\n"
+             memory   4 MiB (4194304 bytes) at 0x3fc00000-0x3fffffff\n\
+             guarded  nothing\n"
         );
         assert!(Status { cpus: 4, ..STATUS }.text().contains("4 CPUs\n"));
         let two = status(&[REGION, Piece { base: 0x9_e000, size: 0x1000 }]).text();
-        assert!(two.ends_with("(4198400 bytes) at 0x3fc00000-0x3fffffff, 0x9e000-0x9efff\n"), "{two}");
+        assert!(
+            two.ends_with("(4198400 bytes) at 0x3fc00000-0x3fffffff, 0x9e000-0x9efff\nguarded  nothing\n"),
+            "{two}"
+        );
     }
 
     #[test]
@@ -137,7 +147,7 @@ mod tests {
         assert_eq!(
             status(&[REGION]).json(),
             "{\"version\":\"0.1.0\",\"commit\":null,\"abi\":\"1.0\",\"vendor\":\"Intel VT-x\",\"cpus\":1,\"exits\":12345,\
-             \"memory_bytes\":4194304,\"memory\":[{\"base\":1069547520,\"bytes\":4194304}]}\n"
+             \"memory_bytes\":4194304,\"memory\":[{\"base\":1069547520,\"bytes\":4194304}],\"guarded\":\"nothing\"}\n"
         );
     }
     #[test]

@@ -80,6 +80,7 @@ mod tests {
             cpus: 2,
             exits: 0,
             memory: Vec::new(),
+            guarded: None,
         };
         let with = |cpus| cpu_state(&Fake::default().with_cpus(cpus), &status);
         assert_eq!([1, 2, 3].map(with), [State::Ok, State::Ok, State::Warning]);

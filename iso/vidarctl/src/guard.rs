@@ -1,0 +1,96 @@
+//! What Vidar guards, and what it has refused: `vidarctl guard`.
+
+use vidar_abi::Protection;
+
+use crate::json::string;
+use crate::numbers::grouped;
+use crate::trace::symbols::Symbols;
+
+/// How one protection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The protection.
+    pub protection: Protection,
+    /// The number of CPUs on which it is kept on now.
+    pub cpus: u64,
+    /// How often Vidar has refused to change it.
+    pub refused: u64,
+    /// The RIP of the last instruction that was refused, or 0.
+    pub last: u64,
+}
+
+/// Formats the protections for people. `symbols` are the functions of the kernel.
+pub fn text(all: &[Kept], cpus: u64, symbols: &Symbols) -> String {
+    let mut text = "protection      CPUs   refused  last at\n".to_owned();
+    for Kept { protection, cpus: held, refused, last } in all {
+        let place = if *refused == 0 { String::new() } else { format!("  {}", symbols.place(*last)) };
+        let held = format!("{held}/{cpus}");
+        text += &format!("{:<12} {held:>7} {:>9}{place}\n", protection.name(), grouped(*refused));
+    }
+    text
+}
+
+/// Formats the protections as JSON.
+pub fn json(all: &[Kept], cpus: u64, symbols: &Symbols) -> String {
+    let one = |Kept { protection, cpus: held, refused, last }: &Kept| {
+        let (rip, place) = if *refused == 0 {
+            ("null".to_owned(), "null".to_owned())
+        } else {
+            (last.to_string(), string(&symbols.place(*last).to_string()))
+        };
+        format!(
+            "{{\"protection\":{},\"cpus\":{held},\"refused\":{refused},\"last_rip\":{rip},\"last_at\":{place}}}",
+            string(protection.name())
+        )
+    };
+    let all = all.iter().map(one).collect::<Vec<_>>().join(",");
+    format!("{{\"cpus\":{cpus},\"protections\":[{all}]}}\n")
+}
+
+/// Returns what is guarded, for a line of the status.
+pub fn summary(all: Option<&[Kept]>) -> String {
+    let Some(all) = all else { return "nothing".to_owned() };
+    let refused = all.iter().map(|kept| kept.refused).sum();
+    format!("the CPU's protections, {} refused", grouped(refused))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Kept; 2] = [
+        Kept { protection: Protection::Cr0Wp, cpus: 2, refused: 0, last: 0 },
+        Kept { protection: Protection::Lstar, cpus: 1, refused: 1234, last: 0xffff_ffff_8100_0010 },
+    ];
+
+    fn symbols() -> Symbols {
+        Symbols::parse("ffffffff81000000 T native_write_msr\n")
+    }
+
+    #[test]
+    fn the_text_is_a_table() {
+        assert_eq!(
+            text(&ALL, 2, &symbols()),
+            "protection      CPUs   refused  last at\n\
+             CR0.WP           2/2         0\n\
+             LSTAR            1/2     1,234  native_write_msr+0x10\n"
+        );
+    }
+
+    #[test]
+    fn the_json_is_one_object() {
+        assert_eq!(
+            json(&ALL, 2, &symbols()),
+            "{\"cpus\":2,\"protections\":[\
+             {\"protection\":\"CR0.WP\",\"cpus\":2,\"refused\":0,\"last_rip\":null,\"last_at\":null},\
+             {\"protection\":\"LSTAR\",\"cpus\":1,\"refused\":1234,\"last_rip\":18446744071578845200,\
+             \"last_at\":\"native_write_msr+0x10\"}]}\n"
+        );
+    }
+
+    #[test]
+    fn the_summary_says_that_nothing_is_guarded() {
+        assert_eq!(summary(None), "nothing");
+        assert_eq!(summary(Some(&ALL)), "the CPU's protections, 1,234 refused");
+    }
+}
