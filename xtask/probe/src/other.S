@@ -9,11 +9,13 @@
 .set OTHER_INTERRUPTS, 0x778c
 .set OTHER_X2APIC, 0x7794
 .set OTHER_LEFT, 0x7798
+.set OTHER_FAULTS, 0x779c
 .set OTHER_MAIL, 0x77a0                       // a word each: command, address or index, value (two), result (two)
 .set OTHER_STACK, 0x7fe0
 .set OTHER_MSRS, 0x7800                       // the number of MSRs to read, and their indices
 .set OTHER_VALUES, 0x7a00
 .set OTHER_IDT, 0x8000
+.set OTHER_LONG_IDT, 0x8800
 
 .section .rodata.other, "a"
 .balign 16
@@ -114,6 +116,12 @@ other_next:
     jz other_fill
     dec ebx
     jz other_enable
+    dec ebx
+    jz other_long
+    dec ebx
+    jz other_read_cr0
+    dec ebx
+    jz other_read_cr4
     // The code of the remaining commands does not return here.
     mov dword ptr ds:[OTHER_MAIL], 0
     dec ebx
@@ -156,6 +164,29 @@ other_fill:
 other_enable:
     sti
     nop
+    jmp other_done
+// Enters long mode with the page tables at ECX, and stays in 32-bit code. The interrupt descriptor table is then that of
+// long mode.
+other_long:
+    mov cr3, ecx
+    mov eax, cr4
+    or eax, 0x20                        // PAE
+    mov cr4, eax
+    mov ecx, 0xc0000080                 // IA32_EFER
+    rdmsr
+    or eax, 0x100                       // LME
+    wrmsr
+    .byte 0x0f, 0x01, 0x1d              // lidt
+    .long at_other_long_idt_pointer
+    mov eax, cr0
+    or eax, 0x80000000                  // PG
+    mov cr0, eax
+    jmp other_done
+other_read_cr0:
+    mov eax, cr0
+    jmp other_done
+other_read_cr4:
+    mov eax, cr4
     jmp other_done
 other_done:
     mov dword ptr ds:[OTHER_MAIL + 16], eax
@@ -205,21 +236,37 @@ other_nmi:
     inc dword ptr ds:[OTHER_NMIS]
 1:  jmp 1b
 
+// Handles a #GP in long mode: counts it, and ends the command.
+.code64
+.globl other_refused
+other_refused:
+    inc dword ptr ds:[OTHER_FAULTS]
+    mov qword ptr [rsp + 8], offset at_other_done   // after the error code
+    add rsp, 8
+    iretq
+.code32
+
 .balign 8
 other_gdt:
     .quad 0
     .quad 0x00cf9b000000ffff            // 0x08: 32-bit code
     .quad 0x00cf93000000ffff            // 0x10: data
+    .quad 0x00af9b000000ffff            // 0x18: 64-bit code
 other_gdt_pointer:
-    .short 23
+    .short 31
     .long at_other_gdt
 other_idt_pointer:
     .short 0x7ff
     .long OTHER_IDT
+other_long_idt_pointer:
+    .short 0xdf                         // up to #GP
+    .long OTHER_LONG_IDT
 .globl other_end
 other_end:
 
 .set at_other_protected, OTHER_PAGE + (other_protected - other_begin)
+.set at_other_done, OTHER_PAGE + (other_done - other_begin)
+.set at_other_long_idt_pointer, OTHER_PAGE + (other_long_idt_pointer - other_begin)
 .set at_other_gdt, OTHER_PAGE + (other_gdt - other_begin)
 .set at_other_gdt_pointer, OTHER_PAGE + (other_gdt_pointer - other_begin)
 .set at_other_idt_pointer, OTHER_PAGE + (other_idt_pointer - other_begin)

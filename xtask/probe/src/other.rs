@@ -12,6 +12,7 @@ unsafe extern "C" {
     safe static other_begin: [u8; 0];
     safe static other_interrupt: [u8; 0];
     safe static other_nmi: [u8; 0];
+    safe static other_refused: [u8; 0];
     safe static other_end: [u8; 0];
 }
 
@@ -26,10 +27,14 @@ const NMIS: u64 = 0x7788;
 const INTERRUPTS: u64 = 0x778c;
 const X2APIC: u64 = 0x7794;
 const LEFT: u64 = 0x7798;
+const FAULTS: u64 = 0x779c;
 const MAIL: u64 = 0x77a0;
 const MSRS: u64 = 0x7800;
 const VALUES: u64 = 0x7a00;
 const IDT: u64 = 0x8000;
+const LONG_IDT: u64 = 0x8800;
+/// The offset in the interrupt descriptor table of long mode of the gate of #GP.
+const REFUSED: u64 = 16 * 13;
 /// The vector of the start-up IPI, which is the number of that page.
 pub const VECTOR: u8 = (PAGE >> 12) as u8;
 
@@ -58,6 +63,12 @@ pub enum Command {
     Fill,
     /// Enable interrupts.
     Enable,
+    /// Enter long mode, with page tables that the argument names, and stay in 32-bit code.
+    Long,
+    /// Read CR0.
+    ReadCr0,
+    /// Read CR4.
+    ReadCr4,
     /// Halt with interrupts off. The CPU takes no more commands after this one and those below.
     Halt,
     /// Halt with interrupts on.
@@ -119,6 +130,12 @@ pub fn prepare(msrs: &[u32]) {
         write(IDT + 8 * vector, handler & 0xffff | 8 << 16);
         write(IDT + 8 * vector + 4, handler & 0xffff_0000 | 0x8e00);
     }
+    // In long mode only a #GP is handled, by 64-bit code.
+    let handler = (other_refused.as_ptr() as u64 - begin + PAGE) as u32;
+    write(LONG_IDT + REFUSED, handler & 0xffff | 0x18 << 16);
+    write(LONG_IDT + REFUSED + 4, handler & 0xffff_0000 | 0x8e00);
+    write(LONG_IDT + REFUSED + 8, 0);
+    write(LONG_IDT + REFUSED + 12, 0);
 }
 
 /// Sends the CPU an INIT and two start-up IPIs, as Linux does. Returns how often it was started by the first start-up IPI, and
@@ -164,6 +181,13 @@ pub fn in_x2apic_mode() {
 /// If `leave` is true, the CPU leaves interrupts in service from now on, and keeps interrupts disabled after each.
 pub fn leave_in_service(leave: bool) {
     write(LEFT, leave.into());
+}
+
+/// Sends the CPU, which is in long mode, a command, and returns true if it raised #GP.
+pub fn is_refused(command: Command, argument: u32, value: u64) -> bool {
+    let before = read(FAULTS);
+    execute(command, argument, value);
+    read(FAULTS) != before
 }
 
 /// Returns how many interrupts and how many NMIs the CPU has taken.

@@ -14,6 +14,7 @@ mod faults;
 mod folders;
 mod gdb;
 mod given;
+mod guard;
 mod host;
 mod hot_memory;
 mod job;
@@ -277,6 +278,13 @@ fn jobs<'a>(
     }));
     jobs.extend(pairs::PAIRS.map(|pair| {
         let probe_run = pair.probe_run();
+        Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(pair.needs())
+    }));
+    let check = move || guard::run(Lane::Svm, tools);
+    let guarded = one(Lane::Svm.test(guard::NAME), Lane::Svm.folder(guard::NAME), report, check);
+    jobs.push(guarded.needing(vec![Ability::QemuNestedRealMode]));
+    jobs.extend(pairs::GUARDED.map(|pair| {
+        let probe_run = pair.guarded_run();
         Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(pair.needs())
     }));
     jobs.extend(in_nested_kvm(Lane::SvmKvm, tools, nested_found, report));

@@ -200,6 +200,8 @@ const SCENARIOS: &[Scenario] = &[
     models(NEWER_INTEL, "lass", AsBare),
     models(NEWER_INTEL, "user-interrupts", AsBareBut(USER_INTERRUPTS)),
     models(&[Lane::SvmMax], "five-levels", AsBare),
+    // The last one, since it takes the probe's pages from programs. Nothing is refused without the option `guard`.
+    scenario("guard", AsBare),
 ];
 
 /// The words that show the way of a user interrupt: it is held off across an exit, noted by the CPU without an ordinary

@@ -117,7 +117,7 @@ mod tests {
 
     const RELEASE: &str = "0.1.0 (0123456789ab+)";
     const STATUS: &str = "Vidar    0.1.0 (0123456789ab+), hypercall ABI 1.0\nruns on  Intel VT-x, 1 CPU\n\
-        exits    1,169\nmemory   2 MiB (2097152 bytes) at 0x200000-0x3fffff\n";
+        exits    1,169\nmemory   2 MiB (2097152 bytes) at 0x200000-0x3fffff\nguarded  nothing\n";
     const EXITS: &str = "         1,158  cpuid\n             5  wrmsr\n         1,163  total\n";
     const LOG: &str = "vidar: Vidar 0.1.0 (0123456789ab+), started by GRUB\nvidar: more\n";
 

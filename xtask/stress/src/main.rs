@@ -1,11 +1,13 @@
 //! Puts load on a guest with several CPUs: page faults and TLB shootdowns, processes, timers, wake-ups from one CPU to another,
 //! and a disk if there is one. All results are checked, and the steps are counted.
 //!
-//! `stress SECONDS [DISK]`, or `stress cpuid COUNT CPU`, which only executes CPUID so many times
+//! `stress SECONDS [DISK]`, or `stress cpuid COUNT CPU`, which only executes CPUID so many times, or `stress msr INDEX VALUE
+//! CPU`, which only writes an MSR
 
 mod cpuid;
 mod disk;
 mod load;
+mod msr;
 mod run;
 
 use std::env;
@@ -31,12 +33,17 @@ fn main() -> ExitCode {
         ["cpuid", count, cpu] => {
             count.parse().ok().zip(number(cpu)).map(|(count, cpu)| cpuid::execute(count, cpu as usize))
         }
+        ["msr", index, value, cpu] => {
+            let hexadecimal = |word| u64::from_str_radix(word, 16).ok();
+            let operands = hexadecimal(index).zip(hexadecimal(value)).zip(number(cpu));
+            operands.map(|((index, value), cpu)| msr::write(index, value, cpu))
+        }
         [seconds, ref disk @ ..] if disk.len() <= 1 => number(seconds)
             .map(|seconds| run(Duration::from_secs(seconds), disk.first().map(|disk| (*disk).to_owned()))),
         _ => None,
     };
     let Some(result) = result else {
-        eprintln!("usage: stress SECONDS [DISK], or stress cpuid COUNT CPU");
+        eprintln!("usage: stress SECONDS [DISK], or stress cpuid COUNT CPU, or stress msr INDEX VALUE CPU");
         return ExitCode::from(2);
     };
     match result {

@@ -11,6 +11,7 @@ mod edge;
 mod efer;
 mod firmware;
 mod five_levels;
+mod guard;
 mod hypercall;
 mod identity;
 mod keys;
@@ -114,6 +115,7 @@ pub const ALL: &[Scenario] = &[
     last("other-registers", other_init::registers),
     last("other-cet", other_init::cet),
     last("other-apic", other_init::apic),
+    last("other-guard", guard::other),
     last("other-requested", requested::requested),
     last("x2apic", x2apic::commands),
     last("x2apic-start-up", x2apic::start_up),
@@ -126,6 +128,7 @@ pub const ALL: &[Scenario] = &[
     scenario("rules", rules::rules),
     scenario("bench", bench::bench),
     last("price", bench::price),
+    last("guard", guard::guard),
     last("crash", hypercall::crash),
     last("triple", reset::triple),
     last("init", reset::init),
