@@ -84,36 +84,56 @@ pub const GUARDED: [Pair; 2] = [
     },
 ];
 
-/// What the guard refuses in these machines. The words of the other CPU come twice, for a time before INIT and one after.
-const ATTACKS: &[Scenario] = &[
-    scenario(
-        "guard",
-        Words(
+/// The words of the attacks that every CPU model shows.
+macro_rules! attacks {
+    ($more:literal, $counted:literal) => {
+        Words(concat!(
             "pe=#GP(0) pg=#GP(0) reserved=#GP(0) not-canonical=#GP(0) counted-of-these=none wp=ok/#GP(0)/1 \
-             smep=ok/#GP(0)/1 smap=ok/#GP(0)/1 pge=ok/1 nxe=ok/#GP(0)/1 sce=ok/ok/0 \
-             star=ok/ok/#GP(0)/0x13000800000000 lstar=ok/ok/#GP(0)/0xffff800011112222 \
-             cstar=ok/ok/#GP(0)/0xffff800022221111 sfmask=ok/ok/#GP(0)/0x47700 \
-             sysenter-cs=ok/ok/#GP(0)/0x10 sysenter-esp=ok/ok/#GP(0)/0xffff800033331111 \
-             sysenter-eip=ok/ok/#GP(0)/0xffff800044441111 held=1 \
-             counted=CR0.WP:1,CR4.SMEP:1,CR4.SMAP:1,EFER.NXE:1,STAR:1,LSTAR:1,CSTAR:1,SFMASK:1,SYSENTER_CS:1,\
-             SYSENTER_ESP:1,SYSENTER_EIP:1",
-        ),
-    ),
-    // Both CPUs hold LSTAR, and after INIT only the first does.
-    scenario(
+             smep=ok/#GP(0)/1 pge=ok/1 nxe=ok/#GP(0)/1 sce=ok/ok/0 star=ok/ok/#GP(0)/0x13000800000000 \
+             lstar=ok/ok/#GP(0)/0xffff800011112222 cstar=ok/ok/#GP(0)/0xffff800022221111 \
+             sfmask=ok/ok/#GP(0)/0x47700 sysenter-cs=ok/ok/#GP(0)/0x10 \
+             sysenter-esp=ok/ok/#GP(0)/0xffff800033331111 sysenter-eip=ok/ok/#GP(0)/0xffff800044441111 held=1 ",
+            $more,
+            " counted=CR0.WP:1,",
+            $counted,
+            ",EFER.NXE:1,STAR:1,LSTAR:1,CSTAR:1,SFMASK:1,SYSENTER_CS:1,SYSENTER_ESP:1,SYSENTER_EIP:1"
+        ))
+    };
+}
+
+/// The words of the attacks on the other CPU. Both CPUs hold LSTAR, and after INIT only the first does. Then all is counted
+/// once more.
+macro_rules! other_attacks {
+    ($more:literal, $once:literal, $twice:literal) => {
+        Words(concat!(
+            "started=1 free-wp=0 wp=0/1/1 smep=0/1/1 nxe=0/1/1 lstar=0/1/1 pg=1/80000001 pe=1/80000001 held=2 again=1 held=1 ",
+            $more,
+            " counted=CR0.PE:1,CR0.WP:1,CR0.PG:1,",
+            $once,
+            ",EFER.NXE:1,LSTAR:1 counted=CR0.PE:2,CR0.WP:2,CR0.PG:2,",
+            $twice,
+            ",EFER.NXE:2,LSTAR:2"
+        ))
+    };
+}
+
+/// What the guard refuses in these machines. The usual CPU of Bochs has no SMAP.
+const ATTACKS: &[Scenario] = &[
+    models(&[Lane::Svm], "guard", attacks!("smap=ok/#GP(0)/1", "CR4.SMEP:1,CR4.SMAP:1")),
+    models(&[Lane::Vmx], "guard", attacks!("smap=lacks", "CR4.SMEP:1")),
+    models(
+        &[Lane::Svm],
         "other-guard",
-        Words(
-            "started=1 free-wp=0 wp=0/1/1 smep=0/1/1 smap=0/1/1 nxe=0/1/1 lstar=0/1/1 pg=1/80000001 pe=1/80000001 \
-             counted=CR0.PE:1,CR0.WP:1,CR0.PG:1,CR4.SMEP:1,CR4.SMAP:1,EFER.NXE:1,LSTAR:1 held=2 again=1 held=1 \
-             counted=CR0.PE:2,CR0.WP:2,CR0.PG:2,CR4.SMEP:2,CR4.SMAP:2,EFER.NXE:2,LSTAR:2",
-        ),
+        other_attacks!("smap=0/1/1", "CR4.SMEP:1,CR4.SMAP:1", "CR4.SMEP:2,CR4.SMAP:2"),
     ),
+    models(&[Lane::Vmx], "other-guard", other_attacks!("again=1", "CR4.SMEP:1", "CR4.SMEP:2")),
 ];
 
 impl Pair {
     /// Returns the run of the attacks in this machine.
     pub fn guarded_run(self) -> ProbeRun {
-        ProbeRun { scenarios: ATTACKS.iter().collect(), ..self.probe_run() }
+        let scenarios = ATTACKS.iter().filter(|scenario| scenario.is_in(self.lane) == Some(true)).collect();
+        ProbeRun { scenarios, ..self.probe_run() }
     }
 
     /// Returns the run of the probe in this machine.
