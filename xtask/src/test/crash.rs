@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::lane::Lane;
+use super::linux::NEWEST_KERNELS;
 use super::{Tools, test_dir};
 use crate::console::{ANSWER, BOOT, Console, PROMPT, TALK};
 use crate::grub::Menu;
@@ -14,10 +15,17 @@ use crate::iso::{self, Recipe};
 use crate::machine::{RunningMachine, Spec};
 use crate::manifest::{self, Guest};
 
-type Check = fn(Lane, &Path, &Tools) -> Result<()>;
+type Check = fn(Option<&str>, Lane, &Path, &Tools) -> Result<()>;
 
-/// The table of tests.
-pub const TESTS: [(&str, Check); 2] = [("crash/panic", panic), ("crash/on-demand", on_demand)];
+/// Returns the tests: the name of each, the suite of Debian that the kernel comes from if it is not what this machine follows, and
+/// what is checked. Those with the newest kernels are included if `newest` is true.
+pub fn tests(newest: bool) -> Vec<(String, Option<&'static str>, Check)> {
+    let mut tests: Vec<(String, _, Check)> =
+        vec![("crash/panic".to_owned(), None, panic), ("crash/on-demand".to_owned(), None, on_demand)];
+    let suites = NEWEST_KERNELS.iter().copied().filter(|_| newest);
+    tests.extend(suites.map(|suite| (format!("crash/panic-{suite}"), Some(suite), panic as Check)));
+    tests
+}
 
 /// The longest line of a report.
 const LONGEST_LINE: usize = 79;
@@ -29,12 +37,13 @@ const HALTED: &str = " is halted (on-crash=halt)\r\n";
 const OPTIONS: &str = "on-crash=halt cpu-startup=emulated";
 
 /// Runs a test in a folder of its own.
-pub fn run(name: &str, check: Check, lane: Lane, tools: &Tools) -> Result<()> {
-    check(lane, &test_dir(&lane.folder(name))?, tools)
+pub fn run(name: &str, suite: Option<&str>, check: Check, lane: Lane, tools: &Tools) -> Result<()> {
+    check(suite, lane, &test_dir(&lane.folder(name))?, tools)
 }
 
-/// Boots the first guest of the manifest to its shell, with more words on its command line and more of Vidar's options.
+/// Boots the first guest of the manifest to its shell, with the kernel of `suite` if there is one, and with more words on its command line and more of Vidar's options.
 fn boot(
+    suite: Option<&str>,
     lane: Lane,
     more: &str,
     options: &str,
@@ -42,7 +51,10 @@ fn boot(
     dir: &Path,
     tools: &Tools,
 ) -> Result<(RunningMachine, Console)> {
-    let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+    let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+    if let Some(suite) = suite {
+        guest = guest.of_suite(suite).context("the manifest's first guest has no package")?;
+    }
     let guest = Guest { cmdline: format!("{} {more}", guest.cmdline), ..guest };
     let menu =
         Menu { default: Some(guest.name.clone()), options: format!("{OPTIONS}{options}"), ..Menu::default() };
@@ -71,8 +83,8 @@ fn report(console: &mut Console) -> Result<String> {
 
 /// Linux panics and then resets the machine by a triple fault. Vidar names the functions that have led to it, and from the
 /// panic outwards these are the ones that the kernel itself has printed.
-fn panic(lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
-    let (_running, mut console) = boot(lane, "panic=1 reboot=t", "", 1, dir, tools)?;
+fn panic(suite: Option<&str>, lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
+    let (_running, mut console) = boot(suite, lane, "panic=1 reboot=t", "", 1, dir, tools)?;
     console.run(TALK)?;
     console.type_line("echo c > /proc/sysrq-trigger")?;
     console.expect("Kernel panic - not syncing: sysrq triggered crash", ANSWER)?;
@@ -112,8 +124,8 @@ fn outwards_from_panic<'a>(functions: impl Iterator<Item = &'a str>) -> Vec<&'a 
 
 /// `vidarctl crash` asks before it ends a Linux of which another CPU is busy in the kernel. The report has the state of both
 /// where Vidar can stop the other one.
-fn on_demand(lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
-    let (_running, mut console) = boot(lane, "", " trace=on", 2, dir, tools)?;
+fn on_demand(suite: Option<&str>, lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
+    let (_running, mut console) = boot(suite, lane, "", " trace=on", 2, dir, tools)?;
     let refused = console.run("echo no | vidarctl crash 2>&1 || true")?;
     ensure!(refused.contains("Type yes to go on") && refused.contains("nothing was done"), "{refused}");
     console.run("(taskset 2 cat /dev/urandom > /dev/null &)")?;

@@ -307,8 +307,9 @@ fn jobs<'a>(
         Job::new(devices::names(Lane::Svm, under_vidar), all)
     }));
     jobs.extend(Lane::ALL.into_iter().flat_map(|lane| {
-        crash::TESTS.map(|(name, check)| {
-            one(lane.test(name), lane.folder(name), report, move || crash::run(name, check, lane, tools))
+        crash::tests(extent.newest_kernels).into_iter().map(move |(name, suite, check)| {
+            let run = move |name: &str| crash::run(name, suite, check, lane, tools);
+            one(lane.test(&name), lane.folder(&name), report, move || run(&name))
         })
     }));
     jobs.extend(Lane::ALL.into_iter().flat_map(|lane| short(lane, tools, report)));

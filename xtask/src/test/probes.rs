@@ -280,6 +280,7 @@ pub const SINGLES: &[Single] = &[
     single("probe/crash-requested", crash_requested),
     single("probe/crash-log-is-damaged", crash_log_is_damaged),
     single(CRASH_OF_ANOTHER_CPU, crash_of_another_cpu),
+    only_in(Lane::Vmx, "smp/crash-while-another-hangs", crash_while_another_hangs),
     single("probe/reset-keyboard", |place| resets(place, "reset-keyboard")),
     single("probe/reset-fast", |place| resets(place, "reset-fast")),
     single(RESET, |place| resets(place, "reset-cf9")),
@@ -446,6 +447,19 @@ fn crash_of_another_cpu(place: &Place<'_>) -> Result<()> {
         says(&report, "the other CPUs run on, since")?;
     }
     Ok(())
+}
+
+/// One CPU asks for a report while the other hangs with interrupts off. The report says where that one hangs: at the jump after the
+/// three instructions of nine bytes with which it begins.
+fn crash_while_another_hangs(place: &Place<'_>) -> Result<()> {
+    let options = "cpu-startup=emulated on-crash=halt".to_owned();
+    let menu = Menu { default: Some(GUEST.to_owned()), options, ..Menu::default() };
+    let small = Small { cmdline: "probe=crash-while-other-hangs".to_owned(), menu, cpus: 2, ..usual(place)? };
+    let mut booted = small.boot(place.tools)?;
+    booted.console.expect("probe: hello", BOOT)?;
+    in_this_boot(&mut booted, "the guest has stopped on CPU 0: a program in the guest has asked", ANSWER)?;
+    let report = booted.console.expect("the machine is halted (on-crash=halt)\r\n", ANSWER)?;
+    says(&report, "the other CPUs, which this one has stopped:\r\n  CPU 1 rip 0000000000000009 rsp ")
 }
 
 /// The guest resets the machine in one of a PC's ways. Vidar and the guest then start again.

@@ -124,6 +124,7 @@ pub const ALL: &[Scenario] = &[
     last("init-sipi", startup::init_sipi),
     last("init-sipi-x2apic", startup::by_x2apic),
     last("triple-other", startup::triple),
+    last("crash-while-other-hangs", startup::hangs),
     last("fpu-loads", startup::fpu_loads),
     scenario("rules", rules::rules),
     scenario("bench", bench::bench),

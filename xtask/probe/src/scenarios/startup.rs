@@ -7,6 +7,7 @@ use core::arch::global_asm;
 use crate::apic::Apic;
 use crate::cpu::cpuid;
 use crate::line::Line;
+use crate::scenarios::hypercall;
 use crate::scenarios::quiet::Exits;
 
 /// The page that the start-up IPI names.
@@ -47,6 +48,13 @@ global_asm!(
     "2: fxrstor ds:[{fpu}]",
     "jmp 2b",
     "startup_loads_end:",
+    // This code counts, and then hangs. Interrupts are off, as INIT leaves them.
+    "startup_hangs_begin:",
+    "xor ax, ax",
+    "mov ds, ax",
+    "inc word ptr ds:[{count}]",
+    "2: jmp 2b",
+    "startup_hangs_end:",
     // This code raises an exception while the interrupt descriptor table is empty.
     "startup_triple_begin:",
     ".byte 0x2e, 0x0f, 0x01, 0x1e", // lidt cs:[3f]
@@ -65,6 +73,8 @@ unsafe extern "C" {
     safe static startup_end: [u8; 0];
     safe static startup_loads_begin: [u8; 0];
     safe static startup_loads_end: [u8; 0];
+    safe static startup_hangs_begin: [u8; 0];
+    safe static startup_hangs_end: [u8; 0];
     safe static startup_triple_begin: [u8; 0];
     safe static startup_triple_end: [u8; 0];
 }
@@ -127,6 +137,15 @@ pub fn triple(line: &mut Line) {
         core::hint::spin_loop();
     }
     line.word("survived");
+}
+
+/// Asks Vidar to end the guest while the other CPU hangs with interrupts off.
+pub fn hangs(line: &mut Line) {
+    let apic = prepare(&startup_hangs_begin, &startup_hangs_end);
+    apic.init(OTHER);
+    apic.startup(OTHER, VECTOR);
+    line.item("hangs", counted(1));
+    hypercall::crash(line);
 }
 
 /// Executes CPUID, which exits, while the other CPU loads the state of its FPU. QEMU crashes the machine if each CPU has a thread
