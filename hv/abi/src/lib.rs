@@ -211,6 +211,30 @@ calls! {
             RDX: "the RIP of the last instruction that was refused, or 0.",
         }
     }
+
+    /// Locks the read-only data and the IDT of the guest's Linux, which Vidar finds by itself, until the machine is reset. With
+    /// the boot option `guard=audit` it also watches the kernel's code. It has to be made on each CPU, which may write there
+    /// until then. It is taken from whoever may make the call [`Crash`](Self::Crash).
+    Lock = 11, "lock", minor 4 {
+        in {}
+        out {
+            RBX: "the number of CPUs that cannot write there any more.",
+            RCX: "the number of CPUs.",
+        }
+    }
+
+    /// Reads a row of the table of what has written to the kernel's code, which is kept with the boot option `guard=audit`. Row
+    /// 0 also has this CPU watch again the pages that have been written to. It is taken from whoever may make the call
+    /// [`Crash`](Self::Crash).
+    Audit = 12, "audit", minor 4 {
+        in { RBX: "the index of a row.", }
+        out {
+            RBX: "the number of writes, or 0 if the row is free, as all that follow are.",
+            RCX: "the address of the last one, in the mapping of the kernel's image.",
+            RDX: "the number of writes that have found no row.",
+            R8_to_R15: "the addresses of the instruction and of its callers, the innermost first, with zeros after them.",
+        }
+    }
 }
 
 /// The status that a call returns in RAX.
@@ -227,6 +251,10 @@ pub enum Status {
     NotPermitted = 3,
     /// What the call asks for is switched off. A boot option of Vidar switches it on.
     Off = 4,
+    /// What the call asks for was not found in the guest's memory. Since version 1.4.
+    NotFound = 5,
+    /// Vidar has too little memory left. Since version 1.4.
+    NoMemory = 6,
 }
 
 impl Status {
@@ -238,6 +266,8 @@ impl Status {
             2 => Some(Self::BadArgument),
             3 => Some(Self::NotPermitted),
             4 => Some(Self::Off),
+            5 => Some(Self::NotFound),
+            6 => Some(Self::NoMemory),
             _ => None,
         }
     }

@@ -56,6 +56,10 @@ protections! {
     SysenterEsp = "SYSENTER_ESP",
     /// IA32_SYSENTER_EIP: where SYSENTER leads to.
     SysenterEip = "SYSENTER_EIP",
+    /// The kernel's read-only data.
+    Data = "read-only data",
+    /// The interrupt descriptor table.
+    Idt = "IDT",
 }
 
 impl Protection {

@@ -10,6 +10,7 @@ use vidar_core::boot::landing;
 use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::options::{Guard, Options};
 use vidar_core::boot::refusal::Refusal;
+use vidar_core::kernel::guarded::Guarded;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use vidar_core::mem::identity::Identity;
 use vidar_core::mem::locks::Locks;
@@ -19,6 +20,7 @@ use vidar_core::mem::view::{Reader, View};
 use vidar_core::policy::cpuid::Policy;
 use vidar_core::policy::msr;
 use vidar_core::report::places::Places;
+use vidar_core::vmm::guard::locked::Locked;
 use vidar_core::vmm::machine::{Host, Machine, Startup};
 use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmm::observer::Wanted;
@@ -140,6 +142,8 @@ pub fn make<E: Extension>(
             narrower: encryption.narrower,
         },
         guard: options.guard,
+        kernel: Box::leak(Box::new(Guarded::default())),
+        locked: Locked::default(),
         msrs: msrs.leak(),
         startup: cpus.startup,
         landing: cpus.landing.as_ref().map(|_| landing::WINDOW),

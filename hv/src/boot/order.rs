@@ -192,6 +192,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let own = Own { frames, cpu: &cpu };
     let mut vcpu = cpus.extension.cpu(&common, &own, Begin::Kernel(state))?;
     stop::arm(cpus.all.len() == 1 || cpus.extension.survives_init());
+    machine.locked.enters(cpu.percpu());
     run_to_end(&mut vcpu, machine)
 }
 

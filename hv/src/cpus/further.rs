@@ -302,6 +302,9 @@ fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, cpu: &ThisCpu, 
     match extension.cpu(common, &own, begin) {
         Ok(mut vcpu) => {
             further.ready.call_once(|| Ok(()));
+            if !matches!(begin, Begin::Waiting(_)) {
+                machine.locked.enters(cpu.percpu());
+            }
             run_to_end(&mut vcpu, machine)
         }
         Err(refusal) => {

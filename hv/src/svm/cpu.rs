@@ -389,6 +389,11 @@ impl Vcpu for SvmCpu {
     }
 
     #[cold]
+    fn interrupted_exception(&self) -> Option<u8> {
+        event::interrupted_exception(self.vmcb.control().exitintinfo)
+    }
+
+    #[cold]
     fn inject(&mut self, exception: Exception) {
         // #UD and #GP are faults: the saved RFLAGS have RF set, and a shadow of STI or MOV SS ends.
         let save = self.vmcb.save_mut(Clean::empty());

@@ -23,7 +23,7 @@ use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::vmx::capabilities::{Capabilities, WaitForSipi};
 use vidar_core::vmx::controls::secondary;
 use vidar_core::vmx::ept::Ept;
-use vidar_core::vmx::event::{Injection, PENDING_SINGLE_STEP, interruptibility};
+use vidar_core::vmx::event::{self, Injection, PENDING_SINGLE_STEP, interruptibility};
 use vidar_core::vmx::field::Fields;
 use vidar_core::vmx::field::*;
 use vidar_core::vmx::guest_state::{self, CR4_SHADOWED};
@@ -330,6 +330,11 @@ impl Vcpu for VmxCpu {
     }
 
     #[cold]
+    fn interrupted_exception(&self) -> Option<u8> {
+        event::interrupted_exception(self.vmcs.read(IDT_VECTORING_INFO))
+    }
+
+    #[cold]
     fn inject(&mut self, exception: Exception) {
         if exception == Exception::MachineCheck {
             self.percpu.add_pending(pending::MACHINE_CHECK);
@@ -377,6 +382,8 @@ impl Vcpu for VmxCpu {
         if self.capabilities.has(secondary::VPID) {
             vmcs::invvpid(GUEST_VPID);
         }
+        // INIT flushes a bare CPU's TLB, and INVVPID leaves what is cached of the second stage alone.
+        vmcs::invept_all();
     }
 
     #[cold]

@@ -78,7 +78,10 @@ pub enum Command {
     ///
     /// Each line has a protection, the number of CPUs on which it is kept on now, how often Vidar has refused to change it, and
     /// the function whose instruction was the last that was refused. Only root sees functions by their names.
-    Guard,
+    Guard {
+        #[command(subcommand)]
+        action: Option<GuardAction>,
+    },
     /// Vidar's log
     Log {
         /// Print the log of the start before this one, which a reset leaves in memory
@@ -107,6 +110,22 @@ pub enum Command {
     /// can run Vidar, or it runs under Vidar; 1, it cannot, which is a "problem"; 2, the command line is wrong; 3, more rights
     /// are needed to tell, which is "unknown"; 4, there is no verdict. A "warning" changes nothing of that.
     Doctor,
+}
+
+/// What `vidarctl guard` is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum GuardAction {
+    /// lock the kernel's read-only data and its IDT until the machine is reset
+    ///
+    /// This needs Vidar's boot option guard=data or guard=audit. With guard=audit Vidar also begins to watch the kernel's code.
+    /// Vidar finds the memory by itself. The command runs on each CPU in turn, since each CPU has to forget that it could write
+    /// there. A CPU that is offline does so when it comes online.
+    Lock,
+    /// print which functions have written to the kernel's code, and how often
+    ///
+    /// This needs Vidar's boot option guard=audit and `vidarctl guard lock`. It also begins to watch again the pages that have
+    /// been written to: after the first write to a page, Vidar does not see further ones until then.
+    Audit,
 }
 
 /// What a command line asks for.
@@ -171,7 +190,7 @@ mod tests {
     fn options_may_come_before_or_after_what_they_belong_to() {
         let run = |command, json| Ok(Action::Run { command, json });
         assert_eq!(parse_words("status"), run(Command::Status, false));
-        assert_eq!(parse_words("guard --json"), run(Command::Guard, true));
+        assert_eq!(parse_words("guard --json"), run(Command::Guard { action: None }, true));
         assert_eq!(parse_words("--json log"), run(Command::Log { last: false, ramoops: false }, true));
         assert_eq!(parse_words("log --last"), run(Command::Log { last: true, ramoops: false }, false));
         assert_eq!(parse_words("tsc --json"), run(Command::Tsc, true));

@@ -15,6 +15,18 @@ const TRACE_OFF: &str =
 /// The sentence for a Vidar that guards nothing.
 const GUARD_OFF: &str = "Vidar guards nothing: boot with its option guard=cpu, which is in GRUB's menu";
 
+/// The sentence for a Vidar that locks no memory.
+const LOCK_OFF: &str =
+    "Vidar locks no memory: boot with its option guard=data or guard=audit, which is in GRUB's menu";
+
+/// The sentence for a Vidar that does not watch the kernel's code.
+const AUDIT_OFF: &str =
+    "Vidar does not watch the kernel's code: boot with its option guard=audit, which is in GRUB's menu";
+
+/// The sentence for a kernel that Vidar does not know.
+const NOT_FOUND: &str = "Vidar does not find the read-only data of this kernel, and has locked nothing: it needs a 64-bit Linux 6.0 or \
+     later that keeps the names of all symbols (CONFIG_KALLSYMS_ALL)";
+
 /// The reason why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -36,6 +48,12 @@ pub enum Failure {
     NoLastLog,
     /// There is no record for the module ramoops.
     NoRecord,
+    /// Vidar has not found what this call asks for.
+    NotFound(Call),
+    /// Vidar has too little memory for this call.
+    NoMemory(Call),
+    /// This program may not run on the CPUs that it has to run on.
+    NoCpu,
 }
 
 impl fmt::Display for Failure {
@@ -65,6 +83,16 @@ impl fmt::Display for Failure {
             ),
             Self::Off(Call::Trace) => f.write_str(TRACE_OFF),
             Self::Off(Call::Guard) => f.write_str(GUARD_OFF),
+            Self::Off(Call::Lock) => f.write_str(LOCK_OFF),
+            Self::Off(Call::Audit) => f.write_str(AUDIT_OFF),
+            Self::NotFound(Call::Audit) => {
+                f.write_str("the kernel's code is not watched yet: run `vidarctl guard lock` first")
+            }
+            Self::NotFound(_) => f.write_str(NOT_FOUND),
+            Self::NoMemory(_) => f.write_str(
+                "Vidar has too little memory left for page tables, and has locked nothing: boot with fewer CPUs",
+            ),
+            Self::NoCpu => f.write_str("Linux lets this program choose no CPU: run vidarctl as root"),
             Self::Off(call) => {
                 write!(
                     f,

@@ -1,6 +1,7 @@
 //! The program `vidarctl`. What is public is its command line, for whoever renders a man page or a completion from it, and
 //! the trace as JSON, for whoever checks its form.
 
+mod affinity;
 mod args;
 mod crash;
 mod doctor;
@@ -10,6 +11,7 @@ mod guard;
 mod hypercall;
 mod json;
 mod live;
+mod locks;
 mod log;
 mod misuse;
 mod numbers;
@@ -32,7 +34,7 @@ pub use crate::trace::clock::Clock;
 pub use crate::trace::events::object as trace_events;
 pub use crate::trace::symbols::{Place, Symbols};
 
-use crate::args::{Action, Command};
+use crate::args::{Action, Command, GuardAction};
 use crate::exits::Interval;
 use crate::failure::Failure;
 use crate::live::{REFRESH, follow, rates, stay, watch};
@@ -142,7 +144,21 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
             let exits = &exits[exits.len() - last.unwrap_or(usize::MAX).min(exits.len())..];
             trace_text(exits, reader.cpus(), json)
         }
-        Command::Guard => {
+        Command::Guard { action: Some(action) } => {
+            // Without the right Vidar refuses the calls, and that is reported.
+            let _ = hypercall::allow_reset();
+            match action {
+                GuardAction::Lock => {
+                    let state = locks::lock(&vidar)?;
+                    if json { state.json() } else { state.text() }
+                }
+                GuardAction::Audit => {
+                    let (table, symbols) = (locks::audit(&vidar)?, Symbols::of_the_kernel());
+                    if json { table.json(&symbols) } else { table.text(&symbols) }
+                }
+            }
+        }
+        Command::Guard { action: None } => {
             let (all, cpus) = (vidar.guard()?, vidar.cpus()?);
             let symbols = Symbols::of_the_kernel();
             if json { guard::json(&all, cpus, &symbols) } else { guard::text(&all, cpus, &symbols) }

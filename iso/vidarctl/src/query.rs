@@ -178,10 +178,8 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
 
     /// Has Vidar end this Linux with a crash report. Returns only if that fails.
     pub fn crash(&self) -> Failure {
-        if self.abi.minor < Call::Crash.since().minor {
-            return Failure::TooOld(Call::Crash);
-        }
-        self.ask(Call::Crash, 0, 0).err().unwrap_or(Failure::Malformed(Call::Crash))
+        let answer = self.ask_new(Call::Crash, 0);
+        answer.err().unwrap_or(Failure::Malformed(Call::Crash))
     }
 
     /// Returns the position that the next exit of a CPU will have in the trace.
@@ -221,6 +219,14 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
         Ok((answer.rbx, records.ok_or(malformed)?))
     }
 
+    /// Makes a call that an older Vidar may not have, as [`Vidar::ask`] does.
+    pub fn ask_new(&self, call: Call, rbx: u64) -> Result<Option<Answer>, Failure> {
+        if self.abi.minor < call.since().minor {
+            return Err(Failure::TooOld(call));
+        }
+        self.ask(call, rbx, 0)
+    }
+
     /// Makes a call. Returns its answer, or `None` if Vidar says that an argument is out of range.
     fn ask(&self, call: Call, rbx: u64, rcx: u64) -> Result<Option<Answer>, Failure> {
         let answer = (self.call)(Request { rax: call as u64, rbx, rcx });
@@ -229,6 +235,8 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
             Some(CallStatus::BadArgument) => Ok(None),
             Some(CallStatus::NotPermitted) => Err(Failure::NotPermitted(call)),
             Some(CallStatus::Off) => Err(Failure::Off(call)),
+            Some(CallStatus::NotFound) => Err(Failure::NotFound(call)),
+            Some(CallStatus::NoMemory) => Err(Failure::NoMemory(call)),
             Some(CallStatus::UnknownCall) | None => Err(Failure::Malformed(call)),
         }
     }

@@ -143,7 +143,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario(
         "hypercall",
         Words(
-            "version=ok status=ok exits=ok log=ok memory=ok commit=ok trace=off trace-of-no-cpu=bad-argument \
+            "version=ok status=ok exits=ok log=ok memory=ok commit=ok trace=off lock=off audit=off trace-of-no-cpu=bad-argument \
              0xffffffffffffffff=unknown-call cpl3-crash=0x3 after=ok",
         ),
     ),

@@ -17,10 +17,12 @@
 //! | [`btf`] | The kernel's description of its types: where in a structure a member is. |
 //! | [`modules`] | The kernel's modules: their symbols and their tables of call frames. |
 //! | [`chain`] | The call chain of a CPU, by that table alone. |
+//! | [`guarded`] | The kernel that the guard locks. |
 //! | [`printk`] | The last lines of the kernel's log. |
 
 pub mod btf;
 pub mod chain;
+pub mod guarded;
 pub mod kallsyms;
 pub mod modules;
 pub mod name;

@@ -8,6 +8,7 @@ use super::orc::{self, Kind, Rule, Table};
 use super::printk::Layout;
 use super::view::{Translation, View, locate};
 use super::vmcoreinfo::{self, Note, decimal, hexadecimal};
+use crate::mem::addr::Gpa;
 use crate::mem::ranges::RangeSet;
 use crate::mem::walk::ReadGuest;
 use crate::policy::control::Controls;
@@ -135,6 +136,21 @@ impl Kernel {
     /// Returns the address of the first symbol with this name.
     pub fn address(&self, memory: &(impl ReadGuest + ?Sized), name: &str) -> Option<u64> {
         self.symbols.as_ref()?.find(self.view(memory), name)
+    }
+
+    /// Returns the addresses of the first symbols with these names, in one pass over all symbols. `None` if the kernel has no
+    /// symbols that can be read.
+    pub fn addresses<const N: usize>(
+        &self,
+        memory: &(impl ReadGuest + ?Sized),
+        names: [&str; N],
+    ) -> Option<[Option<u64>; N]> {
+        self.symbols.as_ref()?.find_all(self.view(memory), names)
+    }
+
+    /// Returns the physical address of `address`; `None` if it is not in the mapping of the image.
+    pub fn place_in_image(&self, address: u64) -> Option<Gpa> {
+        self.translation.in_image(address)
     }
 
     /// Calls `each` with all symbols but those of modules, in the order of their addresses, until it returns false.

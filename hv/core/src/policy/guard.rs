@@ -32,6 +32,10 @@ pub enum Guard {
     Off,
     /// The protections of the CPU.
     Cpu,
+    /// The kernel's read-only data and its IDT, once `vidarctl guard lock` has asked for it.
+    Data,
+    /// Nothing more, but writes to the kernel's code are noted.
+    Audit,
 }
 
 /// The bits that can be pinned, with the protection that each of them is.

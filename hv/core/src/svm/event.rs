@@ -37,6 +37,7 @@ pub const fn software_interrupt(vector: u8) -> u64 {
 pub const fn inject(exception: Exception, protected_mode: bool) -> u64 {
     let (vector, with_code) = match exception {
         Exception::InvalidOpcode => (6, false),
+        Exception::DoubleFault => (8, protected_mode),
         Exception::GeneralProtection => (13, protected_mode),
         Exception::MachineCheck => (18, false),
     };
@@ -74,6 +75,12 @@ pub const fn interrupted(exitintinfo: u64, injected: u64) -> Option<u64> {
     Some(VALID | kind | vector | error_code)
 }
 
+/// Returns the vector of the exception whose delivery an exit interrupted; `None` if it was no exception.
+pub const fn interrupted_exception(exitintinfo: u64) -> Option<u8> {
+    let is_exception = exitintinfo & (VALID | kind::MASK) == VALID | kind::EXCEPTION;
+    if is_exception { Some(exitintinfo as u8) } else { None }
+}
+
 /// The last event that was injected. An exit clears EVENTINJ, so after an entry that failed the rules are asked about this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LastInjected {
@@ -107,6 +114,7 @@ mod tests {
         assert_eq!(inject(Exception::GeneralProtection, false), 0x8000_030d);
         assert_eq!((NMI, SINGLE_STEP), (0x8000_0202, 0x8000_0301));
         assert_eq!(inject(Exception::MachineCheck, true), 0x8000_0312);
+        assert_eq!(inject(Exception::DoubleFault, true), 0x8000_0b08);
     }
 
     #[test]
@@ -122,6 +130,14 @@ mod tests {
             Some(0x8000_0042),
             "an external interrupt as QEMU reports it"
         );
+    }
+
+    #[test]
+    fn only_an_exception_is_an_interrupted_exception() {
+        assert_eq!(interrupted_exception(0x2_8000_0b0e), Some(14));
+        for event in [0x2_0000_0b0e, 0x8000_0030, 0x8000_0202, 0x8000_0480] {
+            assert_eq!(interrupted_exception(event), None, "{event:#x}");
+        }
     }
 
     #[test]

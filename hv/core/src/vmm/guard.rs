@@ -1,5 +1,21 @@
 //! What the boot option `guard` does: it asks [`policy::guard`](crate::policy::guard) about a write, notes what is pinned,
 //! and counts and reports what is refused.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`lock`] | Locks the kernel's read-only data and its IDT, and decides about writes to them. |
+//! | [`locked`] | What is locked, and on which CPUs the lock holds. |
+//! | [`flushed`] | What a CPU may have cached of the second stage. |
+//! | [`target`] | What is to be locked, and the seam to what knows the guest's kernel. |
+//! | [`names`] | Names of the kernel's functions, for messages. |
+//! | [`audit`] | The table of what has written to the kernel's code. |
+
+pub mod audit;
+pub mod flushed;
+pub mod lock;
+pub mod locked;
+pub mod names;
+pub mod target;
 
 use core::sync::atomic::Ordering;
 

@@ -6,12 +6,14 @@ use core::sync::atomic::Ordering;
 use vidar_abi::{Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Protection, Record, Status, TRACE_CHUNK, VERSION};
 
 use super::crash::Snapshot;
+use super::guard::lock;
 use super::machine::{Host, Machine, ReadLog};
 use super::outcome::{Outcome, Stop};
 use super::percpu::PerCpu;
 use super::privilege::may_reset_with;
 use super::vcpu::Vcpu;
 use crate::mem::addr::Hpa;
+use crate::mem::stage2::TableMemory;
 use crate::x86::registers::{Register, Registers};
 
 /// Answers the call whose number is in RAX, unless it is a rare one, for which this returns false and [`rare`] has the answer.
@@ -26,15 +28,19 @@ pub fn answer(registers: &mut Registers, host: &Host) -> bool {
     status.is_some()
 }
 
-/// Answers [`Call::Guard`].
-fn guard(registers: &mut Registers, host: &Host) -> Status {
+/// Answers [`Call::Guard`]. `locked` is the number of CPUs on which the kernel's data is locked.
+fn guard(registers: &mut Registers, host: &Host, locked: usize) -> Status {
     let Some(refusals) = &host.guard else { return Status::Off };
     let Some(protection) = Protection::from_raw(registers.get(Register::Rbx)) else {
         return Status::BadArgument;
     };
     let holds = |cpu: &&&PerCpu| cpu.pinned.load(Ordering::Relaxed) >> protection as u32 & 1 == 1;
     let (count, last) = refusals.get(protection);
-    registers.set(Register::Rbx, host.cpus.iter().filter(holds).count() as u64);
+    let held = match protection {
+        Protection::Data | Protection::Idt => locked,
+        _ => host.cpus.iter().filter(holds).count(),
+    };
+    registers.set(Register::Rbx, held as u64);
     registers.set(Register::Rcx, count);
     registers.set(Register::Rdx, last);
     Status::Ok
@@ -43,14 +49,20 @@ fn guard(registers: &mut Registers, host: &Host) -> Status {
 /// Answers the call whose number is in RAX if it is a rare one, or none at all. A new call belongs here, where it costs the
 /// frequent exits nothing.
 #[cold]
-pub fn rare<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>) -> Outcome {
+pub fn rare<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> Outcome {
     let status = match Call::from_raw(vcpu.registers().get(Register::Rax)) {
-        Some(Call::Crash) => {
+        Some(call @ (Call::Crash | Call::Lock | Call::Audit)) => {
             let Snapshot { state, .. } = vcpu.snapshot();
-            if may_reset_with(vcpu.cpl(), &state, machine.guest) {
-                return Outcome::Stop(Stop::Requested);
+            match call {
+                _ if !may_reset_with(vcpu.cpl(), &state, machine.guest) => Status::NotPermitted,
+                Call::Lock => lock::lock(vcpu, machine, &state),
+                Call::Audit => lock::audit(vcpu, machine),
+                _ => return Outcome::Stop(Stop::Requested),
             }
-            Status::NotPermitted
+        }
+        Some(Call::Guard) => {
+            let locked = machine.locked.held_by(machine.host.cpus);
+            guard(vcpu.registers(), &machine.host, locked)
         }
         call => read_rarely(call, vcpu.registers(), &machine.host),
     };
@@ -67,7 +79,6 @@ fn read_rarely(call: Option<Call>, registers: &mut Registers, host: &Host) -> St
             registers.set(Register::Rsi, host.record.end.0 - host.record.start.0);
             Status::Ok
         }
-        Some(Call::Guard) => guard(registers, host),
         _ => Status::UnknownCall,
     }
 }
@@ -106,7 +117,7 @@ fn read(call: Call, registers: &mut Registers, host: &Host) -> Option<Status> {
             registers.set(Register::Rbx, digits);
             registers.set(Register::Rcx, changed);
         }
-        Call::Crash | Call::Guard | Call::LastLog => return None,
+        Call::Crash | Call::Guard | Call::LastLog | Call::Lock | Call::Audit => return None,
         Call::Log => {
             set_log(registers, host.log);
             registers.set(Register::Rdx, 0);
@@ -120,25 +131,13 @@ fn read(call: Call, registers: &mut Registers, host: &Host) -> Option<Status> {
             registers.set(Register::Rcx, count as u64);
             // A record that has been copied in vain is not among those that are returned.
             records[count..].fill([0; Record::WORDS]);
-            for (register, word) in UPPER.into_iter().zip(records.as_flattened()) {
+            for (register, word) in Register::UPPER.into_iter().zip(records.as_flattened()) {
                 registers.set(register, *word);
             }
         }
     }
     Some(Status::Ok)
 }
-
-/// The registers in which calls return more than a few words.
-const UPPER: [Register; 8] = [
-    Register::R8,
-    Register::R9,
-    Register::R10,
-    Register::R11,
-    Register::R12,
-    Register::R13,
-    Register::R14,
-    Register::R15,
-];
 
 /// Returns the block of the CPU whose index is in RBX.
 fn cpu(registers: &Registers, host: &Host) -> Option<&'static PerCpu> {
@@ -154,7 +153,7 @@ fn set_log(registers: &mut Registers, read: ReadLog) {
     registers.set(Register::Rbx, position);
     registers.set(Register::Rcx, length as u64);
     let (words, _) = chunk.as_chunks();
-    for (register, word) in UPPER.into_iter().zip(words) {
+    for (register, word) in Register::UPPER.into_iter().zip(words) {
         registers.set(register, u64::from_le_bytes(*word));
     }
 }
@@ -334,7 +333,7 @@ mod tests {
             call_traced(exits, &mut registers);
             let mut expected = with(&[(Register::Rbx, wanted.0), (Register::Rcx, wanted.1.len() as u64)]);
             let words: Vec<u64> = wanted.1.iter().flat_map(|exit| recorded(*exit).to_words()).collect();
-            UPPER.into_iter().zip(words).for_each(|(register, word)| expected.set(register, word));
+            Register::UPPER.into_iter().zip(words).for_each(|(register, word)| expected.set(register, word));
             assert_eq!(registers, expected, "{exits} exits, from {position}");
         }
     }

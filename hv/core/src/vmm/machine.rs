@@ -7,6 +7,8 @@ use core::sync::atomic::AtomicBool;
 use spin::Mutex;
 use vidar_abi::{Commit, Vendor};
 
+use super::guard::locked::Locked;
+use super::guard::target::GuestKernel;
 use super::memory::GuestMemory;
 use super::observer::Wanted;
 use super::percpu::PerCpu;
@@ -74,6 +76,10 @@ pub struct Machine<V: Vcpu, T> {
     pub cpuid: Policy,
     /// What Vidar guards.
     pub guard: Guard,
+    /// The guest's kernel, for the guard.
+    pub kernel: &'static (dyn GuestKernel + Sync),
+    /// What the guard has locked of the guest's memory.
+    pub locked: Locked,
     /// The tables of the MSRs that do not pass through to the CPU.
     pub msrs: &'static [&'static [Row]],
     /// Who starts CPUs.

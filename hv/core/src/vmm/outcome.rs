@@ -10,6 +10,8 @@ pub enum Exception {
     InvalidOpcode,
     /// #GP(0).
     GeneralProtection,
+    /// #DF.
+    DoubleFault,
     /// #MC. It waits if the next entry injects another event.
     MachineCheck,
 }

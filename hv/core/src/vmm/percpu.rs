@@ -6,6 +6,7 @@ use spin::Once;
 use vidar_abi::ExitKind;
 
 use super::crash::Snapshot;
+use super::guard::flushed::Flushed;
 use super::startup::StartupState;
 use crate::trace::ring::Ring;
 use crate::x86::icr::Address;
@@ -81,6 +82,8 @@ pub struct PerCpu {
     stopped: AtomicPtr<Snapshot>,
     /// True if another CPU has sent an NMI to this one, to make it stop for gdb. The NMI is not the guest's.
     called: AtomicBool,
+    /// What this CPU may have cached of the second stage.
+    pub flushed: Flushed,
     /// The exits of this CPU.
     pub counters: Counters,
     /// The trace of the last exits, if it is kept.
@@ -107,6 +110,7 @@ impl PerCpu {
             pinned: AtomicU32::new(0),
             stopped: AtomicPtr::new(core::ptr::null_mut()),
             called: AtomicBool::new(false),
+            flushed: Flushed::absent(),
             counters: Counters::new(),
             trace: Once::new(),
         }

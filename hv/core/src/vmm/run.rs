@@ -7,6 +7,7 @@
 use core::sync::atomic::Ordering;
 
 use super::exit::{Exit, Violation};
+use super::guard::lock;
 use super::machine::{Machine, RUNS_VIDAR, Startup};
 use super::memory::Touch;
 use super::observer::Observer;
@@ -94,7 +95,10 @@ pub fn answer<V: Vcpu, T: TableMemory>(
         Exit::SecondStage(violation) => second_stage(vcpu, machine, violation),
         Exit::Virtualization | Exit::Undefined => Outcome::Inject(Exception::InvalidOpcode),
         Exit::Init => init(vcpu, machine),
-        Exit::Sipi(vector) => Outcome::Startup(vector),
+        Exit::Sipi(vector) => {
+            machine.locked.enters(vcpu.percpu());
+            Outcome::Startup(vector)
+        }
         Exit::Changed => Outcome::Resume,
         // `Vcpu::run` delivers pending events.
         Exit::Nmi | Exit::Window => Outcome::Resume,
@@ -130,7 +134,13 @@ fn init<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>) -> Outcome {
     if vcpu.stop_is_wanted() {
         return Outcome::Stop(Stop::Elsewhere);
     }
-    let stays = vcpu.percpu().is_boot_cpu() || matches!(machine.startup, Startup::Hardware(_));
+    let percpu = vcpu.percpu();
+    if percpu.is_boot_cpu() {
+        machine.locked.enters(percpu);
+    } else {
+        percpu.flushed.leaves();
+    }
+    let stays = percpu.is_boot_cpu() || matches!(machine.startup, Startup::Hardware(_));
     if stays { Outcome::Init } else { Outcome::Stop(Stop::Init) }
 }
 
@@ -179,8 +189,11 @@ fn second_stage<V: Vcpu, T: TableMemory>(
         return apic::write(vcpu, machine, violation.address);
     }
     if violation.mapped {
-        // Every page but the watched one is mapped with all rights. So the CPU has denied the access by a cached
-        // translation, from before another CPU changed the tables.
+        if let Some(outcome) = lock::denied(vcpu, machine, violation.address) {
+            return outcome;
+        }
+        // Every page but the watched one and those that are locked is mapped with all rights. So the CPU has denied the
+        // access by a cached translation, from before another CPU changed the tables.
         vcpu.flush_second_stage();
         return Outcome::Resume;
     }

@@ -83,7 +83,10 @@ pub trait Vcpu: Processor {
     /// report the length.
     fn skip(&mut self, length: u8);
 
-    /// Injects an exception with the next entry.
+    /// Returns the vector of the exception whose delivery the last exit has interrupted; `None` if it has interrupted none.
+    fn interrupted_exception(&self) -> Option<u8>;
+
+    /// Injects an exception with the next entry. It takes the place of one whose delivery the exit has interrupted.
     fn inject(&mut self, exception: Exception);
 
     /// Replaces the bits of RFLAGS that `mask` selects by those of `flags`.

@@ -63,10 +63,11 @@ impl Injection {
     pub const fn of(exception: Exception, protected_mode: bool) -> Self {
         let (vector, error_code) = match exception {
             Exception::InvalidOpcode => (6, None),
-            Exception::GeneralProtection if protected_mode => (13, Some(0)),
-            Exception::GeneralProtection => (13, None),
+            Exception::DoubleFault => (8, Some(0)),
+            Exception::GeneralProtection => (13, Some(0)),
             Exception::MachineCheck => (18, None),
         };
+        let error_code = if protected_mode { error_code } else { None };
         let with_code = if error_code.is_some() { ERROR_CODE } else { 0 };
         Self {
             information: VALID | HARDWARE_EXCEPTION | with_code | vector,
@@ -108,6 +109,13 @@ pub const fn interrupted(
     })
 }
 
+/// Returns the vector of the exception whose delivery an exit interrupted, by the IDT-vectoring information; `None` if it was
+/// no exception.
+pub const fn interrupted_exception(information: u32) -> Option<u8> {
+    let is_exception = information & (VALID | 7 << 8) == VALID | HARDWARE_EXCEPTION;
+    if is_exception { Some(information as u8) } else { None }
+}
+
 /// Chooses which of the `waiting` events of [`pending`] the next entry injects. Returns the interruption information of
 /// that event, or `None`, and the events that still wait. A machine check comes before an NMI, as in the CPU. Intel SDM
 /// Vol. 3A, 6.9 "Prioritization of Concurrent Events".
@@ -141,6 +149,8 @@ mod tests {
         assert_eq!((fault.information, fault.error_code), (0x8000_0b0d, Some(0)));
         let real_mode = Injection::of(Exception::GeneralProtection, false);
         assert_eq!((real_mode.information, real_mode.error_code), (0x8000_030d, None));
+        let double_fault = Injection::of(Exception::DoubleFault, true);
+        assert_eq!((double_fault.information, double_fault.error_code), (0x8000_0b08, Some(0)));
     }
 
     #[test]
@@ -157,6 +167,14 @@ mod tests {
             Injection { information: 0x8000_0480, error_code: None, instruction_length: Some(2) }
         );
         assert!(interrupted(0x8000_0202, 0, 0).expect("valid").is_nmi);
+    }
+
+    #[test]
+    fn only_an_exception_is_an_interrupted_exception() {
+        assert_eq!(interrupted_exception(0x8000_1b0e), Some(14));
+        for event in [0x0000_0b0e, 0x8000_0030, 0x8000_0202, 0x8000_0480] {
+            assert_eq!(interrupted_exception(event), None, "{event:#x}");
+        }
     }
 
     #[test]

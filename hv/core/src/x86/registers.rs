@@ -64,6 +64,10 @@ impl Register {
         Self::ALL[(number & 15) as usize]
     }
 
+    /// The registers from R8 on, in which hypercalls return more than a few words.
+    pub const UPPER: [Self; 8] =
+        [Self::R8, Self::R9, Self::R10, Self::R11, Self::R12, Self::R13, Self::R14, Self::R15];
+
     /// Returns the offset in bytes of the register in [`Registers`], for assembly.
     pub const fn offset(self) -> usize {
         self as usize * 8

@@ -7,6 +7,8 @@ pub mod modules;
 mod orc;
 pub mod symbols;
 
+use std::ops::Range;
+
 use vidar_core::kernel::orc::{Base, Kind, Rule};
 
 use log::Log;
@@ -104,6 +106,12 @@ const BYTES: u64 = 0x1_a000;
 const MODULE_LEVELS: [u64; 2] = [0x1_5000, 0x1_6000];
 const MODULE_AT: u64 = 0x1_7000;
 const BTF: u64 = 0x1_8000;
+
+/// The interrupt descriptor table, and the address at which the kernel uses it.
+pub const IDT: u64 = 0x3000;
+pub const IDT_USED: u64 = STACK + 0x8000;
+/// The read-only data, whose end is inside of a page.
+pub const RODATA: Range<u64> = SYMBOLS..SYMBOLS + 0x1800;
 
 /// The address of a module.
 pub const MODULE: u64 = 0xffff_ffff_c020_0000;
@@ -207,6 +215,7 @@ fn page_tables(memory: &mut Memory, era: &Era) {
     }
     entry(memory, pte, 0, STACK, STACK_AT);
     entry(memory, pte, 0, STACK + 0x1000, STACK_AT + 0x1000);
+    entry(memory, pte, 0, IDT_USED, IDT);
     entry(memory, image_pte, 0, TEXT, IMAGE_AT);
     let [module_pmd, module_pte] = MODULE_LEVELS;
     entry(memory, image_pud, 2, MODULE, module_pmd);

@@ -2,7 +2,7 @@
 
 use super::memory::Memory;
 use super::modules::HEAD;
-use super::{Addresses, BTF, DATA, Era, FUNCTION, FUNCTIONS, SYMBOLS, TEXT, in_image};
+use super::{Addresses, BTF, DATA, Era, FUNCTION, FUNCTIONS, IDT, RODATA, SYMBOLS, TEXT, in_image};
 
 /// A name of more than 127 tokens.
 pub const LONG_NAME: &str = "a_long_name_of_a_type_that_only_compilers_write_0123456789\
@@ -22,6 +22,9 @@ pub fn all(era: &Era, orc: &[(&str, u64)]) -> Vec<(u64, char, String)> {
     let functions = FUNCTIONS.iter().zip(0..);
     symbols.extend(functions.map(|((name, _), number)| (TEXT + number * FUNCTION, 'T', (*name).to_owned())));
     symbols.push((TEXT + FUNCTIONS.len() as u64 * FUNCTION, 'T', "_etext".to_owned()));
+    symbols.push((in_image(IDT), 'b', "idt_table".to_owned()));
+    symbols.push((in_image(RODATA.start), 'D', "__start_rodata".to_owned()));
+    symbols.push((in_image(RODATA.end), 'R', "__end_rodata".to_owned()));
     symbols.extend(orc.iter().map(|(name, address)| (*address, 'R', (*name).to_owned())));
     symbols.push((in_image(DATA), 'D', "init_uts_ns".to_owned()));
     symbols.push((in_image(HEAD), 'D', "modules".to_owned()));

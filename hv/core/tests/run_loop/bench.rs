@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use spin::Mutex;
 use vidar_abi::Vendor;
+use vidar_core::kernel::guarded::Guarded;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
 use vidar_core::mem::locks::Locks;
@@ -23,6 +24,7 @@ use vidar_core::policy::guard::Guard;
 use vidar_core::policy::msr::{COMMON, Row, STARTUP};
 use vidar_core::svm::msrs::MSRS as SVM;
 use vidar_core::vmm::exit::Exit;
+use vidar_core::vmm::guard::locked::Locked;
 use vidar_core::vmm::machine::{Host, Machine, Startup};
 use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmm::observer::{Observer, Unobserved, Wanted};
@@ -194,6 +196,8 @@ impl Bench {
             wanted: Wanted::default(),
             cpuid: Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 },
             guard: Guard::Off,
+            kernel: Box::leak(Box::new(Guarded::default())),
+            locked: Locked::default(),
             msrs,
             startup,
             landing: (startup == Startup::Landing).then_some(LANDING),

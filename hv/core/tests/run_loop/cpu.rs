@@ -10,7 +10,7 @@ use vidar_core::svm;
 use vidar_core::svm::rules::state::{Facts, State};
 use vidar_core::svm::vmcb::Page;
 use vidar_core::vmm::controls::{self, OwnsControls};
-use vidar_core::vmm::cpu_state::CpuState;
+use vidar_core::vmm::cpu_state::{CpuState, TableRegister};
 use vidar_core::vmm::crash::Snapshot;
 use vidar_core::vmm::doubt::Doubt;
 use vidar_core::vmm::exit::Exit;
@@ -61,6 +61,7 @@ pub struct FakeCpu {
     pub registers: Registers,
     pub controls: Controls,
     pub cpl: u8,
+    pub idtr: TableRegister,
     pub task_is_16_bit: bool,
     pub msrs: BTreeMap<u32, u64>,
     /// The value that most CPUID leaves return in EDX.
@@ -76,6 +77,8 @@ pub struct FakeCpu {
     /// The vector at which [`FakeCpu::comes_up`] has started.
     pub started_at: Option<u8>,
     pub doubt: Doubt,
+    /// The vector of the exception whose delivery the exit interrupts.
+    pub interrupted_exception: Option<u8>,
     pub pins: Pins,
     /// The VMCB about which the rules are asked, if there is one.
     pub vmcb: Option<Box<Page>>,
@@ -118,6 +121,7 @@ impl FakeCpu {
             registers: Registers::default(),
             controls: Controls { cr0: CR0_PE | CR0_ET | CR0_NE, ..Controls::default() },
             cpl: 0,
+            idtr: TableRegister::default(),
             task_is_16_bit: false,
             msrs: msrs.into_iter().chain(unused_pairs).chain(write_back).collect(),
             cpuid_edx: CPUID_EDX,
@@ -128,6 +132,7 @@ impl FakeCpu {
             comes_up: None,
             started_at: None,
             doubt: Doubt::default(),
+            interrupted_exception: None,
             pins: Pins::default(),
             vmcb: None,
         }
@@ -221,6 +226,10 @@ impl Vcpu for FakeCpu {
         Code { rip: CODE, base: 0, default_32: true }
     }
 
+    fn interrupted_exception(&self) -> Option<u8> {
+        self.interrupted_exception
+    }
+
     fn inject(&mut self, exception: Exception) {
         self.did.push(Action::Inject(exception));
     }
@@ -253,7 +262,8 @@ impl Vcpu for FakeCpu {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let state = CpuState { registers: self.registers, controls: self.controls, ..CpuState::default() };
+        let (registers, controls, idtr) = (self.registers, self.controls, self.idtr);
+        let state = CpuState { registers, controls, idtr, rip: CODE, ..CpuState::default() };
         Snapshot { state, ..Snapshot::default() }
     }
 

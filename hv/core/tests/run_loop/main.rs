@@ -8,6 +8,10 @@ mod controls;
 mod cpu;
 mod guard;
 mod hypercalls;
+#[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "../kernel_image/mod.rs"]
+mod kernel_image;
+mod locks;
 mod memory;
 mod microcode;
 mod observer;

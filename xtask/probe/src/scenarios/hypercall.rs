@@ -33,6 +33,8 @@ fn status(number: u64, rbx: u64, rcx: u64) -> &'static str {
         Some(Status::BadArgument) => "bad-argument",
         Some(Status::NotPermitted) => "not-permitted",
         Some(Status::Off) => "off",
+        Some(Status::NotFound) => "not-found",
+        Some(Status::NoMemory) => "no-memory",
         None => "nonsense",
     }
 }
@@ -62,6 +64,8 @@ pub fn hypercall(line: &mut Line) {
     line.item("memory", status(Call::Memory as u64, 0, 0));
     line.item("commit", status(Call::Commit as u64, 0, 0));
     line.item("trace", status(Call::Trace as u64, 0, 0));
+    line.item("lock", status(Call::Lock as u64, 0, 0));
+    line.item("audit", status(Call::Audit as u64, 0, 0));
     line.item("trace-of-no-cpu", status(Call::Trace as u64, u64::MAX, 0));
 
     let cpus = vidar::call(Call::Status as u64, 0, 0, 0).map_or(0, |answer| answer.rsi);

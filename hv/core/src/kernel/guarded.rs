@@ -1,0 +1,76 @@
+//! The kernel that the guard locks: where its read-only data is, and the names of functions that write to it.
+
+use core::fmt;
+use core::ops::Range;
+
+use spin::Once;
+
+use super::Kernel;
+use super::view::locate;
+use crate::mem::addr::{Gpa, PAGE_SIZE};
+use crate::mem::ranges::RangeSet;
+use crate::mem::walk::ReadGuest;
+use crate::vmm::cpu_state::CpuState;
+use crate::vmm::guard::target::{GuestKernel, Target};
+
+/// A kernel that is guarded, once it has been found.
+#[derive(Debug, Default)]
+pub struct Guarded(Once<Kernel>);
+
+impl GuestKernel for Guarded {
+    #[cold]
+    fn find(&self, memory: &dyn ReadGuest, ram: &RangeSet, state: &CpuState) -> Option<Target> {
+        let kernel = Kernel::find_running(memory, ram, &state.controls)?;
+        let target = target(&kernel, memory, ram, state)?;
+        self.0.call_once(|| kernel);
+        Some(target)
+    }
+
+    #[cold]
+    fn write_name(&self, memory: &dyn ReadGuest, address: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.get().and_then(|kernel| kernel.symbol(memory, address)) {
+            Some((name, distance)) => write!(f, "{name}+{distance:#x}"),
+            None => f.write_str("code without a name"),
+        }
+    }
+
+    #[cold]
+    fn chain(&self, memory: &dyn ReadGuest, state: &CpuState, addresses: &mut [u64]) {
+        let Some(kernel) = self.0.get() else { return };
+        let mut slots = addresses.iter_mut();
+        kernel.chain(memory, state, &mut |frame| {
+            if let Some(slot) = slots.next() {
+                *slot = frame.within();
+            }
+        });
+    }
+}
+
+/// Returns what is to be locked of `kernel`, which runs on a CPU in this state.
+fn target(kernel: &Kernel, memory: &dyn ReadGuest, ram: &RangeSet, state: &CpuState) -> Option<Target> {
+    let names = ["_stext", "_etext", "__start_rodata", "__end_rodata", "idt_table", "_end"];
+    let [Some(text), Some(text_end), Some(data), Some(data_end), Some(idt), Some(end)] =
+        kernel.addresses(memory, names)?
+    else {
+        return None;
+    };
+    let in_order = text < text_end && text_end <= data && data < data_end && data_end <= end;
+    // The kernel uses its table at another address, where it can only be read.
+    let used = locate(memory, &state.controls, state.idtr.base);
+    let table = kernel.place_in_image(idt)?;
+    if !in_order || !(text..end).contains(&idt) || used != Some(table) {
+        return None;
+    }
+    // The end of each part is the start of the next page, as in the kernel: Linux 6.1, arch/x86/mm/init_64.c,
+    // `mark_rodata_ro`.
+    let place = |range: Range<u64>| {
+        let (start, last) = (kernel.place_in_image(range.start)?, kernel.place_in_image(range.end - 1)?);
+        Some(start..last.align_down(PAGE_SIZE) + PAGE_SIZE)
+    };
+    let idt = table..(table + u64::from(state.idtr.limit)).align_down(PAGE_SIZE) + PAGE_SIZE;
+    let to_image = text.wrapping_sub(kernel.place_in_image(text)?.0);
+    let target = Target { data: place(data..data_end)?, idt, text: place(text..text_end)?, to_image };
+    let is_ram = |range: &Range<Gpa>| ram.covers(&(range.start.identity()..range.end.identity()));
+    let all_in_ram = [&target.data, &target.idt, &target.text].into_iter().all(is_ram);
+    all_in_ram.then_some(target)
+}
