@@ -2,6 +2,7 @@
 // tidy: long because it is the table of all commands and options, with their help
 
 mod archive;
+mod attack;
 mod bench;
 mod build;
 mod build_id;

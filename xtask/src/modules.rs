@@ -28,7 +28,7 @@ const LOAD: &str = "load";
 const BUILT_IN: &str = "modules.builtin";
 
 /// The content of an archive: the folders, and the files with their contents.
-type Content = (Vec<String>, Vec<(String, Vec<u8>)>);
+pub type Content = (Vec<String>, Vec<(String, Vec<u8>)>);
 
 /// Returns the shell command by which the guest inserts the modules of [`archive`] that are not loaded yet.
 pub fn insert() -> String {
@@ -74,7 +74,7 @@ fn source(guest: &Guest) -> Result<Option<(String, String)>> {
 
 /// Returns the archive `name` beside the guest's kernel. Unless it exists with the same modules `wanted`, `make`
 /// returns its content.
-fn get(
+pub fn get(
     guest: &Guest,
     name: &str,
     wanted: &[&str],
@@ -106,7 +106,7 @@ fn get(
 }
 
 /// A kernel's package, with its modules unpacked.
-struct Package {
+pub struct Package {
     name: String,
     /// The kernel's release, as `uname -r` prints it.
     release: String,
@@ -148,7 +148,7 @@ impl Package {
     }
 
     /// Returns the content of the module `name`.
-    fn read(&self, name: &str) -> Result<Vec<u8>> {
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         let file = self.files.get(name).with_context(|| {
             format!(
                 "the package {} has no module {name}: name another package, or leave the driver out of the guest",

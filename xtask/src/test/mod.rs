@@ -21,6 +21,7 @@ mod job;
 mod kept_log;
 pub mod lane;
 mod linux;
+mod locks;
 mod menu;
 mod nested;
 mod no_serial;
@@ -335,6 +336,9 @@ fn jobs<'a>(
         one(lane.test(name), lane.folder(name), report, move || entry_rules::run(lane)).needing(lane.needs())
     }));
     jobs.extend(trace::SETUPS.map(|setup| {
+        one(setup.test(), setup.folder(), report, move || setup.run(tools)).needing(setup.needs())
+    }));
+    jobs.extend(locks::SETUPS.map(|setup| {
         one(setup.test(), setup.folder(), report, move || setup.run(tools)).needing(setup.needs())
     }));
     jobs.extend(doctor::PATIENTS.iter().map(|patient| {

@@ -1,0 +1,197 @@
+//! Boots Linux with `guard=audit`, locks the kernel's read-only data, and attacks it. What changes the kernel's code must go on
+//! working, and be in the table of what has written to it.
+
+use std::num::NonZeroU32;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::lane::Lane;
+use super::{Tools, linux, test_dir};
+use crate::attack::{self, Attack};
+use crate::console::{BOOT, Console, PROMPT};
+use crate::grub::Menu;
+use crate::iso::{self, Recipe};
+use crate::machine::abilities::Ability;
+use crate::machine::{Machine, RunningMachine, Spec};
+use crate::manifest::{self, Initrd};
+
+/// A machine whose kernel is locked.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    lane: Lane,
+    cpus: u32,
+    /// The value of the boot option.
+    guard: &'static str,
+}
+
+/// The machines.
+pub const SETUPS: [Setup; 1] = [Setup { lane: Lane::Svm, cpus: 2, guard: "audit" }];
+
+impl Setup {
+    /// Returns the name of the test.
+    pub fn test(self) -> String {
+        let plural = if self.cpus == 1 { "" } else { "s" };
+        self.lane.test(&format!("locks/{}-{}-cpu{plural}", self.guard, self.cpus))
+    }
+
+    /// Returns the folder of the test's files.
+    pub fn folder(self) -> String {
+        self.test().replace('/', "-")
+    }
+
+    /// What the emulator must be able to do.
+    pub fn needs(self) -> Vec<Ability> {
+        let mut needs = linux::needs(self.lane);
+        if self.lane.machine() == Machine::Qemu {
+            needs.push(Ability::QemuNestedRealMode);
+        }
+        needs
+    }
+
+    /// Boots the machine, locks its kernel, and does what changes the kernel's code.
+    pub fn run(self, tools: &Tools) -> Result<()> {
+        let (_running, mut console) = self.start(tools)?;
+        // The control: before the lock, the attack succeeds.
+        attack(&mut console, 0, &CONTROL)?;
+        ensure!(
+            console.run(VERSION)?.starts_with("Linux Version "),
+            "the kernel's data did not change before the lock"
+        );
+        let said = console.run("vidarctl guard lock --json")?;
+        let all = format!("{{\"locked_on\":{0},\"cpus\":{0}}}\n", self.cpus);
+        ensure!(said == all, "`vidarctl guard lock` said {said:?}");
+        for command in WORK {
+            console.run(command)?;
+        }
+        let said = console.run("vidarctl guard audit --json")?;
+        audit(&said)?;
+        for (number, attempt) in (1..).zip(&ATTACKS) {
+            attack(&mut console, number, attempt)?;
+            ensure!(
+                console.run(VERSION)?.starts_with("Linux Version "),
+                "{attempt:?} changed the kernel's data"
+            );
+            let oops = format!(
+                "dmesg | grep -c 'general protection fault'; dmesg | grep -q 'RIP: .*attack{number}.$'"
+            );
+            let said = console.run(&oops)?;
+            ensure!(said == format!("{number}\n"), "the kernel did not report {attempt:?}: {said:?}");
+            let named = format!("vidarctl log | grep -c 'kernel.s {} in attack{number}:'", attempt.named);
+            ensure!(console.run(&named)? == "1\n", "Vidar did not name {attempt:?}");
+        }
+        console.run(&format!("insmod /{0}.ko && rmmod {0}", attack::DONOR)).map(drop)
+    }
+
+    fn start(self, tools: &Tools) -> Result<(RunningMachine, Console)> {
+        let Self { lane, cpus, guard } = self;
+        let dir = test_dir(&self.folder())?;
+        let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+        let names: Vec<_> = (0..=ATTACKS.len()).map(name).collect();
+        guest.initrds.push(Initrd::File(attack::archive(&guest, &names)?));
+        guest.cmdline += &lane.command_line();
+        let for_cpus = if cpus > 1 { lane.machine().option_for_cpus() } else { "" };
+        let menu = Menu {
+            default: Some(guest.name.clone()),
+            timeout: 0,
+            options: format!("guard={guard} {for_cpus}").trim_end().to_owned(),
+            ..Menu::default()
+        };
+        let recipe = Recipe {
+            guests: vec![guest],
+            menu,
+            hypervisor: Some(tools.hypervisor.clone()),
+            vidarctl: Some(tools.vidarctl.clone()),
+        };
+        let iso = dir.join("vidar.iso");
+        iso::make(&recipe, &iso)?;
+        let spec = Spec {
+            dir: dir.clone(),
+            iso,
+            memory: 512,
+            cpus: NonZeroU32::new(cpus),
+            cpu: lane.cpu().map(str::to_owned),
+            fixed_clock: true,
+            verbose: true,
+            ..Spec::default()
+        };
+        let running = lane.machine().start(&spec)?;
+        let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
+        console.expect("Linux version", BOOT)?;
+        console.expect(PROMPT, BOOT)?;
+        Ok((running, console))
+    }
+}
+
+/// What changes the kernel's code, by static keys and by the function tracer, and what changes its state on other CPUs.
+const WORK: [&str; 6] = [
+    "mount -t tracefs tracefs /sys/kernel/tracing",
+    "cd /sys/kernel/tracing; echo 1 > events/sched/sched_switch/enable; echo 0 > events/sched/sched_switch/enable",
+    "echo function > current_tracer; ls / > /dev/null; echo nop > current_tracer; cd /",
+    "mount -t cgroup2 none /sys/fs/cgroup; echo +memory > /sys/fs/cgroup/cgroup.subtree_control",
+    "echo 1 > /proc/sys/kernel/sched_schedstats; echo 0 > /proc/sys/kernel/sched_schedstats",
+    "cd /sys/devices/system/cpu; [ ! -e cpu1 ] || { echo 0 > cpu1/online && echo 1 > cpu1/online; }; cd /",
+];
+
+/// A byte that is attacked.
+#[derive(Debug)]
+struct Attempt {
+    /// A symbol of the kernel, and the distance of the byte from it.
+    place: (&'static str, u64),
+    value: u8,
+    direct: bool,
+    /// What Vidar calls the memory.
+    named: &'static str,
+}
+
+/// The kernel's text of /proc/version, which is a part of its read-only data, and the command that prints it.
+const BANNER: (&str, u64) = ("linux_proc_banner", 3);
+const VERSION: &str = "cat /proc/version";
+/// The address of a system call that no Linux has, and a reserved byte of an interrupt gate.
+const SYSTEM_CALL: (&str, u64) = ("sys_call_table", 177 * 8 + 7);
+const GATE: (&str, u64) = ("idt_table", 200 * 16 + 12);
+
+const DATA: &str = "read-only data";
+const CONTROL: Attempt = Attempt { place: BANNER, value: b'V', direct: false, named: DATA };
+/// Each byte is attacked at two linear addresses.
+const ATTACKS: [Attempt; 6] = [
+    Attempt { value: b'v', ..CONTROL },
+    Attempt { value: b'v', direct: true, ..CONTROL },
+    Attempt { place: SYSTEM_CALL, value: 0, direct: false, named: DATA },
+    Attempt { place: SYSTEM_CALL, value: 0, direct: true, named: DATA },
+    Attempt { place: GATE, value: 1, direct: false, named: "IDT" },
+    Attempt { place: GATE, value: 1, direct: true, named: "IDT" },
+];
+
+fn name(number: usize) -> String {
+    format!("attack{number}")
+}
+
+/// Inserts the module with this number, which makes the attempt.
+fn attack(console: &mut Console, number: usize, attempt: &Attempt) -> Result<()> {
+    let (symbol, distance) = attempt.place;
+    let mut address = |symbol: &str| -> Result<u64> {
+        let line = console.run(&format!("grep -w {symbol} /proc/kallsyms"))?;
+        let address = line.split(' ').next().and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        address.with_context(|| format!("the kernel has no {symbol}"))
+    };
+    let (target, base) = (address(symbol)? + distance, address("page_offset_base")?);
+    let file = format!("/{}.ko", name(number));
+    let attack = Attack { target, base, value: attempt.value, direct: attempt.direct };
+    // An insmod whose module causes an oops is killed.
+    console.run(&format!("{}; insmod {file} || true", attack.into(&file))).map(drop)
+}
+
+/// Checks that the table names functions that write to the kernel's code for others.
+fn audit(said: &str) -> Result<()> {
+    let said: Value = serde_json::from_str(said.trim()).context("the table is not JSON")?;
+    let rows = said["rows"].as_array().context("there is no table")?;
+    let by = |name: &str| {
+        rows.iter()
+            .any(|row| row["by"].as_array().is_some_and(|by| by.iter().any(|function| function == name)))
+    };
+    for name in ["__text_poke", "text_poke_bp_batch"] {
+        ensure!(by(name), "{name} is not in the table: {said}");
+    }
+    Ok(())
+}
