@@ -74,7 +74,7 @@ pub enum Command {
         #[arg(long)]
         follow: bool,
     },
-    /// the protections of the CPU that Vidar keeps on with `guard=cpu`, and how often it has refused to change each
+    /// the protections of the CPU that Vidar keeps on with guard=cpu, and how often it has refused to change each
     ///
     /// Each line has a protection, the number of CPUs on which it is kept on now, how often Vidar has refused to change it, and
     /// the function whose instruction was the last that was refused. Only root sees functions by their names.
