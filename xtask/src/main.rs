@@ -155,6 +155,9 @@ enum Task {
         /// Also make a release twice, in two clones of this checkout, and compare the files; this takes 3 to 5 minutes
         #[arg(long)]
         reproducible: bool,
+        /// Also have gdb stop a guest under load N times, and have it go on; 1000 take some minutes
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        rounds: u32,
         /// Give Vidar these boot options in each test, besides the test's own; with check=on the probe's runs and Linux's also
         /// fail if the state breaks a rule before an entry
         #[arg(long, value_name = "TEXT", default_value = "")]
@@ -349,6 +352,7 @@ fn perform(task: Task) -> Result<bool> {
             newest_kernels,
             nested,
             reproducible,
+            rounds,
             emulators,
             inside,
             option,
@@ -356,8 +360,15 @@ fn perform(task: Task) -> Result<bool> {
             load,
         } => {
             grub::add_options(option)?;
-            let extent =
-                test::Extent { distribution, lost_machine, newest_kernels, nested, reproducible, load };
+            let extent = test::Extent {
+                distribution,
+                lost_machine,
+                newest_kernels,
+                nested,
+                reproducible,
+                rounds,
+                load,
+            };
             if let Some(suite) = emulators {
                 if !inside && !list {
                     return test::run_with(&suite);

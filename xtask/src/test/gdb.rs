@@ -34,8 +34,8 @@ pub struct Test {
 /// The table of tests.
 pub const TESTS: &[Test] = &[
     Test { name: "gdb/start", lanes: &Lane::ALL, cpus: 1, check: start },
-    Test { name: "gdb/attach", lanes: &Lane::ALL, cpus: 1, check: attach },
-    Test { name: "gdb/attach-2-cpus", lanes: &[Lane::Svm], cpus: 2, check: attach },
+    Test { name: "gdb/attach", lanes: &[Lane::Svm], cpus: 1, check: attach },
+    Test { name: "gdb/attach-2-cpus", lanes: &Lane::ALL, cpus: 2, check: attach },
 ];
 
 impl Test {
@@ -166,6 +166,25 @@ const START_SAYS: &[&str] = &[
     "CPU 0: ",
 ];
 
+/// The test of many rounds. In Bochs a round takes seconds.
+const ROUNDS: Test = Test { name: "gdb/rounds", lanes: &[Lane::Svm], cpus: 2, check: |_, _, _| Ok(()) };
+
+/// What gdb does then: it stops the kernel at each interrupt of a timer, steps over the instruction there, and has the
+/// kernel go on.
+const ROUNDS_SCRIPT: &str = r#"
+file @SYMBOLS@
+target remote 127.0.0.1:@PORT@
+hbreak hrtimer_interrupt
+set $round = 0
+while $round < @ROUNDS@
+  continue
+  set $round = $round + 1
+end
+printf "rounds %d\n", $round
+delete
+detach
+"#;
+
 /// A machine with a stock kernel, and a line for gdb.
 struct Debugged {
     running: RunningMachine,
@@ -222,15 +241,30 @@ impl Debugged {
         Ok(Self { running, console, relay, kernel, symbols, folder: lane.folder(test.name) })
     }
 
+    /// Returns the number of interrupts of each CPU's timer, as Linux counts them. Checks that Linux has found none that
+    /// it did not expect.
+    fn interrupts(&mut self) -> Result<Vec<u64>> {
+        let wrong = self.console.run("grep -E 'ERR:|MIS:|SPU:' /proc/interrupts")?;
+        let counts = wrong.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+        ensure!(counts.sum::<u64>() == 0, "Linux has found interrupts that it did not expect: {wrong}");
+        let timers = self.console.run("grep LOC: /proc/interrupts")?;
+        Ok(timers.split_whitespace().filter_map(|word| word.parse().ok()).collect())
+    }
+
     /// Runs gdb with `script`, and checks that it says each line of `says` in this order.
     fn gdb(&self, script: &str, says: &[&str]) -> Result<()> {
+        self.gdb_within(script, says, BOOT)
+    }
+
+    /// Does the same, and waits this long for gdb's end.
+    fn gdb_within(&self, script: &str, says: &[&str], within: Duration) -> Result<()> {
         let filled = |text: &str| {
             text.replace("@PORT@", &self.relay.port().to_string())
                 .replace("@KERNEL@", &format!("{:#x}", self.kernel))
                 .replace("@SYMBOLS@", &self.symbols.display().to_string())
                 .replace("@ENTRY@", &format!("{:#x}", self.kernel + 0x200))
         };
-        let said = run(&self.folder, &filled(script), BOOT)?;
+        let said = run(&self.folder, &filled(script), within)?;
         let mut rest = said.as_str();
         for line in says.iter().map(|line| filled(line)) {
             let at =
@@ -252,6 +286,40 @@ impl Debugged {
         drop(self.running);
         Ok(())
     }
+}
+
+/// Returns the name of the test of many rounds.
+pub fn rounds_name() -> String {
+    ROUNDS.lanes[0].test(ROUNDS.name)
+}
+
+/// Stops a kernel with two CPUs and has it go on `count` times, while it is under a load that checks its own results. A
+/// timer interrupt that is lost would be the last of its CPU, since its handler starts the timer again, and the load would
+/// wait for a lost interrupt between CPUs for good.
+pub fn rounds(count: u32, tools: &Tools) -> Result<()> {
+    let lane = ROUNDS.lanes[0];
+    let mut debugged = Debugged::boot(&ROUNDS, lane, "gdb=com2", &["stress"], tools)?;
+    debugged.console.expect(PROMPT, BOOT)?;
+    debugged.console.run("dmesg -n 1; chmod +x /stress")?;
+    let before = debugged.interrupts()?;
+    // The guest's clock goes on while it is stopped, so the load outlasts the rounds.
+    debugged.console.run(&format!("/stress {} >/stress.txt & true", 60 + count / 4))?;
+    let script = ROUNDS_SCRIPT.replace("@ROUNDS@", &count.to_string());
+    debugged.gdb_within(&script, &[&format!("rounds {count}")], BOOT * 4)?;
+    let between = debugged.interrupts()?;
+    let taken: u64 = between.iter().zip(&before).map(|(after, before)| after - before).sum();
+    ensure!(
+        taken >= u64::from(count),
+        "gdb has stopped at {count} timer interrupts, and Linux has counted {taken}"
+    );
+    let said =
+        debugged.console.run("while ! grep -q stress: /stress.txt; do sleep 1; done; cat /stress.txt")?;
+    ensure!(said.contains("stress: cpus=2 "), "the load reports {said:?}");
+    ensure!(!said.contains("=0"), "parts of the load did nothing: {said:?}");
+    let after = debugged.interrupts()?;
+    let ticks = after.iter().zip(&between).all(|(after, between)| after > between);
+    ensure!(ticks, "a CPU gets no timer interrupts any more: {between:?}, then {after:?}");
+    debugged.runs_on()
 }
 
 /// Runs gdb with the commands `script`, and returns what it says. An error in a command is an error.

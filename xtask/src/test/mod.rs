@@ -79,6 +79,8 @@ pub struct Extent {
     pub nested: bool,
     /// True if a release is also made twice.
     pub reproducible: bool,
+    /// How often gdb also stops a guest under load and has it go on.
+    pub rounds: u32,
     /// The seconds for which machines with several CPUs are under load.
     pub load: u64,
 }
@@ -89,6 +91,10 @@ const WITHOUT_NESTED: &str = "it takes 10 to 20 minutes; `cargo xtask test --nes
 /// The reason why no release is made.
 const WITHOUT_RELEASES: &str =
     "it makes two releases, which takes 3 to 5 minutes; `cargo xtask test --reproducible` runs it";
+
+/// The reason why gdb does not stop a guest many times.
+const WITHOUT_ROUNDS: &str =
+    "1,000 rounds take some minutes; `cargo xtask test --rounds 1000 --filter rounds` runs them";
 
 /// The number of emulators that run at once, if the host has as many CPUs.
 const AT_ONCE: usize = 2;
@@ -302,6 +308,9 @@ fn jobs<'a>(
         let check = move || startup::lost_machine(tools);
         jobs.push(one(Lane::Svm.test(name), Lane::Svm.folder(name), report, check));
     }
+    let rounds = move || gdb::rounds(extent.rounds, tools);
+    let rounds = one(gdb::rounds_name(), gdb::rounds_name().replace('/', "-"), report, rounds);
+    jobs.push(rounds.left_out((extent.rounds == 0).then_some(WITHOUT_ROUNDS)));
     // These devices are not available in Bochs.
     jobs.extend([true, false].map(|under_vidar| {
         let all = move || devices::all(Lane::Svm, under_vidar, tools, report);
