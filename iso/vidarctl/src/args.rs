@@ -62,7 +62,7 @@ pub enum Command {
     /// Each line has the time of the exit in seconds, by the time-stamp counter; the CPU; the microseconds that Vidar took;
     /// the kind of the exit and what exited; and the function of the kernel. Only root sees names of functions. The exits
     /// that vidarctl itself causes are left out. With --json the answer is in the Trace Event format, which ui.perfetto.dev
-    /// and chrome://tracing open.
+    /// opens, and chrome://tracing in a Chromium that still has it.
     Trace {
         /// Print the last N exits only
         #[arg(short = 'n', long = "last", value_name = "N", value_parser = number)]

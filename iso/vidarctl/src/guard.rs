@@ -21,11 +21,11 @@ pub struct Kept {
 
 /// Formats the protections for people. `symbols` are the functions of the kernel.
 pub fn text(all: &[Kept], cpus: u64, symbols: &Symbols) -> String {
-    let mut text = "protection      CPUs   refused  last at\n".to_owned();
+    let mut text = "protection        CPUs   refused  last at\n".to_owned();
     for Kept { protection, cpus: held, refused, last } in all {
         let place = if *refused == 0 { String::new() } else { format!("  {}", symbols.place(*last)) };
         let held = format!("{held}/{cpus}");
-        text += &format!("{:<12} {held:>7} {:>9}{place}\n", protection.name(), grouped(*refused));
+        text += &format!("{:<14} {held:>7} {:>9}{place}\n", protection.name(), grouped(*refused));
     }
     text
 }
@@ -48,19 +48,23 @@ pub fn json(all: &[Kept], cpus: u64, symbols: &Symbols) -> String {
 }
 
 /// Returns what is guarded, for a line of the status.
-pub fn summary(all: Option<&[Kept]>) -> String {
+pub fn summary(all: Option<&[Kept]>, cpus: u64) -> String {
     let Some(all) = all else { return "nothing".to_owned() };
     let refused = all.iter().map(|kept| kept.refused).sum();
-    format!("the CPU's protections, {} refused", grouped(refused))
+    let lock = all.iter().find(|kept| kept.protection == Protection::Data && kept.cpus > 0);
+    let lock = lock
+        .map(|Kept { cpus: held, .. }| format!(", and the kernel's read-only data on {held} of {cpus} CPUs"));
+    format!("the CPU's protections{}; {} refused", lock.unwrap_or_default(), grouped(refused))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALL: [Kept; 2] = [
+    const ALL: [Kept; 3] = [
         Kept { protection: Protection::Cr0Wp, cpus: 2, refused: 0, last: 0 },
         Kept { protection: Protection::Lstar, cpus: 1, refused: 1234, last: 0xffff_ffff_8100_0010 },
+        Kept { protection: Protection::Data, cpus: 1, refused: 0, last: 0 },
     ];
 
     fn symbols() -> Symbols {
@@ -71,9 +75,10 @@ mod tests {
     fn the_text_is_a_table() {
         assert_eq!(
             text(&ALL, 2, &symbols()),
-            "protection      CPUs   refused  last at\n\
-             CR0.WP           2/2         0\n\
-             LSTAR            1/2     1,234  native_write_msr+0x10\n"
+            "protection        CPUs   refused  last at\n\
+             CR0.WP             2/2         0\n\
+             LSTAR              1/2     1,234  native_write_msr+0x10\n\
+             read-only data     1/2         0\n"
         );
     }
 
@@ -84,13 +89,16 @@ mod tests {
             "{\"cpus\":2,\"protections\":[\
              {\"protection\":\"CR0.WP\",\"cpus\":2,\"refused\":0,\"last_rip\":null,\"last_at\":null},\
              {\"protection\":\"LSTAR\",\"cpus\":1,\"refused\":1234,\"last_rip\":18446744071578845200,\
-             \"last_at\":\"native_write_msr+0x10\"}]}\n"
+             \"last_at\":\"native_write_msr+0x10\"},\
+             {\"protection\":\"read-only data\",\"cpus\":1,\"refused\":0,\"last_rip\":null,\"last_at\":null}]}\n"
         );
     }
 
     #[test]
-    fn the_summary_says_that_nothing_is_guarded() {
-        assert_eq!(summary(None), "nothing");
-        assert_eq!(summary(Some(&ALL)), "the CPU's protections, 1,234 refused");
+    fn the_summary_says_what_is_guarded() {
+        assert_eq!(summary(None, 2), "nothing");
+        assert_eq!(summary(Some(&ALL[..2]), 2), "the CPU's protections; 1,234 refused");
+        let locked = "the CPU's protections, and the kernel's read-only data on 1 of 2 CPUs; 1,234 refused";
+        assert_eq!(summary(Some(&ALL), 2), locked);
     }
 }

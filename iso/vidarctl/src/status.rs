@@ -56,7 +56,7 @@ impl Status {
             vendor.name(),
             grouped(self.exits),
             self.memory_text(),
-            guard::summary(self.guarded.as_deref()),
+            guard::summary(self.guarded.as_deref(), self.cpus),
         )
     }
 
@@ -86,7 +86,7 @@ impl Status {
             string(&self.abi_text()),
             string(self.vendor.name()),
             self.size(),
-            string(&guard::summary(self.guarded.as_deref())),
+            string(&guard::summary(self.guarded.as_deref(), self.cpus)),
         )
     }
 

@@ -61,6 +61,9 @@ impl Setup {
         let said = console.run("vidarctl guard lock --json")?;
         let all = format!("{{\"locked_on\":{0},\"cpus\":{0}}}\n", self.cpus);
         ensure!(said == all, "`vidarctl guard lock` said {said:?}");
+        let status = console.run("vidarctl status")?;
+        let held = format!("the kernel's read-only data on {0} of {0} CPUs; 0 refused", self.cpus);
+        ensure!(status.contains(&held), "the status does not say {held:?}: {status}");
         for command in WORK {
             console.run(command)?;
         }
@@ -80,6 +83,9 @@ impl Setup {
             let named = format!("vidarctl log | grep -c 'kernel.s {} in attack{number}:'", attempt.named);
             ensure!(console.run(&named)? == "1\n", "Vidar did not name {attempt:?}");
         }
+        let status = console.run("vidarctl status")?;
+        let refused = format!("; {} refused", ATTACKS.len());
+        ensure!(status.contains(&refused), "the status does not say {refused:?}: {status}");
         console.run(&format!("insmod /{0}.ko && rmmod {0}", attack::DONOR)).map(drop)
     }
 
