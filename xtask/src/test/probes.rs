@@ -47,7 +47,7 @@ const LEFT_OUT: &[(Lane, &[&str], &str)] = &[
     (Lane::Svm, &["general-detect"], "QEMU's CPUs have no DR7.GD"),
     (
         Lane::SvmNextRip,
-        &["step", "step-hypercall", "lengths", "delivery"],
+        &["step", "step-hypercall", "lengths", "delivery", "flags"],
         "Bochs delays the single-step trap of an instruction that exits until after the exit, and so delivers it to Vidar",
     ),
     (

@@ -81,6 +81,10 @@ impl fmt::Display for Counts {
 
 /// Returns the number of CPUs on which Vidar keeps LSTAR, or 0 if it keeps nothing.
 fn holders() -> u64 {
+    // KVM has another call of this number, which succeeds.
+    if !vidar::present() {
+        return 0;
+    }
     let answer = vidar::call(Call::Guard as u64, Protection::Lstar as u64, 0, 0);
     answer.map_or(0, |answer| if answer.rax == Status::Ok as u64 { answer.rbx } else { 0 })
 }
