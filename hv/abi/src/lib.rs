@@ -1,9 +1,9 @@
 //! The hypercall ABI of Vidar, for the hypervisor and for programs in its guest.
 //!
-//! A hypercall is VMCALL on Intel's CPUs and VMMCALL on AMD's. It can be made at any privilege level. Nearly all
-//! calls only read, and any program may make them; the documentation of a call that does more says who may make it. The
-//! number of the [`Call`] goes in RAX, and its arguments in RBX and RCX. RAX returns a [`Status`]. If that is [`Status::Ok`], the registers that the [`Call`] names hold the results; otherwise no other register has
-//! changed. Results are never written to the guest's memory, so Vidar need not translate the guest's addresses.
+//! A hypercall is VMCALL on Intel's CPUs and VMMCALL on AMD's. It can be made at any privilege level. Any
+//! program may make nearly all of them, and these only read; the documentation of another call says who may make it. The
+//! number of the [`Call`] goes in RAX, and its arguments in RBX and RCX. RAX returns a [`Status`]. If that is
+//! [`Status::Ok`], the registers that the [`Call`] names hold the results; otherwise no other register has changed. Results are never written to the guest's memory, so Vidar need not translate the guest's addresses.
 
 #![no_std]
 
@@ -175,7 +175,8 @@ calls! {
     }
 
     /// Reads a part of the log of the start before this one, which a warm reset leaves in memory. The log is empty if there was
-    /// no such start, or if its log has not outlived the reset.
+    /// no such start, or if its log has not outlived the reset. Its crash report has what Linux shows to root alone, so this
+    /// call is taken from those from whom [`Call::Crash`] is.
     LastLog = 7, "last-log", minor 3 {
         in { RBX: "a position in the log, counted in bytes since that boot.", }
         out {

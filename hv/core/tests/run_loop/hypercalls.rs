@@ -22,6 +22,17 @@ fn a_program_without_the_right_to_reset_the_machine_cannot_crash_the_guest() {
 }
 
 #[test]
+fn a_program_without_that_right_cannot_read_the_log_of_the_last_start() {
+    for (cpl, status) in [(0, Status::Ok), (3, Status::NotPermitted)] {
+        let mut bench = Bench::with(&[(Rax, Call::LastLog as u64)]);
+        bench.cpu.cpl = cpl;
+        let (_, did) = bench.run(&[Exit::Hypercall, Exit::TripleFault]);
+        assert!(did.contains(&Action::Advance));
+        assert_eq!(bench.get(Rax), status as u64, "from CPL {cpl}");
+    }
+}
+
+#[test]
 fn hypercalls_describe_the_machine() {
     let call = |bench: &mut Bench, call: u64, rbx, rcx| {
         [(Rax, call), (Rbx, rbx), (Rcx, rcx)]
