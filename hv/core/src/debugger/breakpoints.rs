@@ -170,11 +170,12 @@ impl Breakpoints {
         };
         let here = || self.software.iter().flatten().filter(|replaced| replaced.physical == physical);
         if here().any(|replaced| replaced.linear == linear) {
-            Int3::Gdb
-        } else if here().next().is_some() {
-            Int3::Shared(physical)
-        } else {
-            Int3::Guest
+            return Int3::Gdb;
+        }
+        match here().next() {
+            // What gdb has replaced is an INT3 as well. Lifted or not, the CPU finds one there.
+            Some(replaced) if replaced.byte != INT3 => Int3::Shared(physical),
+            _ => Int3::Guest,
         }
     }
 
@@ -314,6 +315,11 @@ mod tests {
         words.put(Gpa(0x8002), 0x0f);
         breakpoints.lift(Gpa(0x8002), true, &words);
         assert_eq!(byte(), Some(0x0f), "the guest has written there itself");
+        // With an INT3 of the guest's own in its place nothing can be lifted.
+        words.put(Gpa(0x8004), INT3);
+        assert!(breakpoints.insert(MAPPED + 4, &controls, &words));
+        assert_eq!(breakpoints.whose(MAPPED + 4, &controls, &words), Int3::Gdb);
+        assert_eq!(breakpoints.whose(0x8004, &unpaged, &words), Int3::Guest);
     }
 
     proptest! {
