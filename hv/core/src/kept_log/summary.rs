@@ -9,6 +9,9 @@ use crate::loader::text::Text;
 const MOST_BYTES: usize = 2048;
 /// The most lines that are shown after the first, so that the log of this start stays on a screen of 25 lines.
 const MOST_LINES: usize = 11;
+/// What is shown of a report that is longer than the memory of the log, in place of its first line.
+const BEGINNING_LOST: &[u8] =
+    b"a report whose beginning is lost, since it is longer than the memory for it\n";
 /// What Vidar writes before each message of a report.
 const LABEL: &[u8] = b"vidar: error: ";
 /// What the further lines of a message begin with.
@@ -32,9 +35,15 @@ impl Summary {
     /// main part. Returns `None` if there is no report.
     pub fn of(log: &Log) -> Option<Self> {
         let mut bytes = [0; MOST_BYTES];
-        let (mut start, mut length) = log.read(log.report()?, &mut bytes);
+        let report = log.report()?;
+        let (mut start, mut length) = log.read(report, &mut bytes);
         let mut head = 0;
-        if let Some(main) = log.main() {
+        let main = log.main();
+        if start > report {
+            head = BEGINNING_LOST.len();
+            bytes[..head].copy_from_slice(BEGINNING_LOST);
+            (start, length) = log.read(main.unwrap_or(start), &mut bytes[head..]);
+        } else if let Some(main) = main {
             head = first_message(&bytes[..length]);
             (start, length) = log.read(main, &mut bytes[head..]);
         }
@@ -73,6 +82,7 @@ impl fmt::Display for Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kept_log::log::LOG_BYTES;
 
     /// Returns what the next start shows of a report. Its main part, if it has one, comes after its first part.
     fn summary_of(parts: &[&[u8]]) -> String {
@@ -121,6 +131,15 @@ mod tests {
         assert!(long.starts_with("crash\n| line\n") && long.ends_with("--last`"), "{long}");
         assert_eq!(long.lines().count(), MOST_LINES + 2);
         assert_eq!(summary_of(&[&[b'x'; 3000], b"main\n"]).lines().count(), 2);
+    }
+
+    #[test]
+    fn a_summary_says_that_the_beginning_of_a_long_report_is_lost() {
+        let state = "  cpu\n".repeat(LOG_BYTES / 6);
+        let long = summary_of(&[state.as_bytes(), b"functions:\n  panic+0x1\n"]);
+        assert_eq!(long.lines().collect::<Vec<_>>()[1..], ["| functions:", "| panic+0x1"]);
+        assert!(long.starts_with("a report whose beginning is lost, "), "{long}");
+        assert!(summary(state.as_bytes()).starts_with("a report whose beginning is lost, "));
     }
 
     #[test]
