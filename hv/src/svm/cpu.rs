@@ -178,8 +178,12 @@ impl SvmCpu {
     /// Injects the event whose delivery the last exit has interrupted. `uncounted` is as in [`SvmCpu::set_injection`].
     #[cold]
     pub(super) fn redeliver(&mut self, uncounted: u64) {
+        let interrupted = self.vmcb.control().exitintinfo;
+        if !event::is_valid(interrupted) {
+            return;
+        }
         let injected = self.injected.by_entry_to(self.percpu.counters.total() + uncounted);
-        let Some(event) = event::interrupted(self.vmcb.control().exitintinfo, injected) else { return };
+        let Some(event) = event::interrupted(interrupted, injected) else { return };
         if event::is_of_instruction(event) {
             self.return_to_rip();
         }

@@ -44,6 +44,11 @@ pub const fn inject(exception: Exception, protected_mode: bool) -> u64 {
     VALID | kind::EXCEPTION | vector | if with_code { ERROR_CODE } else { 0 }
 }
 
+/// Returns true if `event`, in the format of EVENTINJ and EXITINTINFO, is one at all.
+pub const fn is_valid(event: u64) -> bool {
+    event & VALID != 0
+}
+
 /// Returns true if `event` is that of an INT n, INT3 or INTO, whose handler returns to the instruction after it.
 pub const fn is_of_instruction(event: u64) -> bool {
     matches!((event & kind::MASK, event & 0xff), (kind::SOFTWARE_INTERRUPT, _) | (kind::EXCEPTION, 3 | 4))
