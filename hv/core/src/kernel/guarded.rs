@@ -65,7 +65,8 @@ fn target(kernel: &Kernel, memory: &dyn ReadGuest, ram: &RangeSet, state: &CpuSt
     // `mark_rodata_ro`.
     let place = |range: Range<u64>| {
         let (start, last) = (kernel.place_in_image(range.start)?, kernel.place_in_image(range.end - 1)?);
-        Some(start..last.align_down(PAGE_SIZE) + PAGE_SIZE)
+        let end = Gpa(last.align_down(PAGE_SIZE).0.checked_add(PAGE_SIZE)?);
+        (start < end).then_some(start..end)
     };
     let idt = table..(table + u64::from(state.idtr.limit)).align_down(PAGE_SIZE) + PAGE_SIZE;
     let to_image = text.wrapping_sub(kernel.place_in_image(text)?.0);

@@ -11,7 +11,7 @@ use crate::mem::walk::ReadGuest;
 use crate::policy::control::Controls;
 use crate::vmm::place::NamePlaces;
 
-/// Names the places of the kernel that runs in this memory. The kernel is searched for once, since that may take long.
+/// Names the places of the kernel that runs in this memory. The kernel that is found first is kept, since a search may take long.
 pub struct Places<'a, M> {
     /// The guest's memory.
     memory: &'a M,
@@ -32,7 +32,8 @@ impl<'a, M: ReadGuest> Places<'a, M> {
             return Some(*kernel);
         }
         let found = Kernel::find_running(self.memory, &self.ram, controls)?;
-        Some(*self.kernel.call_once(|| found))
+        self.kernel.call_once(|| found);
+        Some(found)
     }
 }
 

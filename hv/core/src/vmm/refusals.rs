@@ -42,7 +42,7 @@ impl Refusals {
     pub fn count(&self, protection: Protection, rip: u64) -> Report {
         self.counts[protection as usize].fetch_add(1, Ordering::Relaxed);
         self.last[protection as usize].store(rip, Ordering::Relaxed);
-        let marked = rip.wrapping_add(1);
+        let marked = rip.wrapping_add(1).max(1); // 0 marks a place that is free
         for (index, place) in self.reported.iter().enumerate() {
             match place.compare_exchange(0, marked, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) if index + 1 == PLACES => return Report::Last,
@@ -65,6 +65,13 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_address_is_a_place_as_well() {
+        let refusals = Refusals::default();
+        assert_eq!(refusals.count(Protection::Data, u64::MAX), Report::First);
+        assert_eq!(refusals.count(Protection::Data, u64::MAX), Report::Counted);
+    }
 
     #[test]
     fn each_place_is_reported_once() {
