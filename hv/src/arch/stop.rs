@@ -49,6 +49,13 @@ pub fn others(own: u32) -> &'static str {
     if is_armed() && !reaches_others() { "this CPU" } else { "the machine" }
 }
 
+/// Tells the CPU with this APIC ID once more to stop, after [`others`].
+pub fn again(apic_id: u32) {
+    if reaches_others() {
+        apic::send(Message::Init, Destination::Physical(apic_id));
+    }
+}
+
 /// Notes that the report has been written. Where the other CPUs run on, the next one that crashes writes its own report.
 pub fn reported() {
     if is_armed() && !reaches_others() {

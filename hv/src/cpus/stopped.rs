@@ -12,6 +12,9 @@ use crate::arch::stop;
 /// How many times the other CPUs are looked at before one that has not answered counts as silent. An answer takes an exit,
 /// which is some microseconds.
 const PATIENCE: u32 = 4_000_000;
+/// After how many looks a CPU that has not answered is told again. An INIT waits while the CPU executes Vidar's code, but
+/// Bochs drops it then.
+const AGAIN: u32 = 100_000;
 
 /// Lets the CPU that writes the report find the state of this CPU, whose block is `percpu`.
 ///
@@ -30,9 +33,12 @@ pub fn restart(percpu: &PerCpu) {
 /// for it is up. The others must have been told to stop.
 pub fn wait(cpus: &[&PerCpu], own: u32) {
     let missing = |cpu: &&PerCpu| cpu.index != own && cpu.stopped().is_null() && !cpu.startup.is_waiting();
-    for _ in 0..PATIENCE {
+    for look in 1..=PATIENCE {
         if !cpus.iter().any(missing) {
             break;
+        }
+        if look % AGAIN == 0 {
+            cpus.iter().filter(|cpu| missing(cpu)).for_each(|cpu| stop::again(cpu.apic_id));
         }
         core::hint::spin_loop();
     }
