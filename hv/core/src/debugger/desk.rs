@@ -50,9 +50,10 @@ impl Connection for Sender {
     }
 }
 
-/// How often the line is looked at before a CPU that does not stop is left alone, and before bytes that are no packet are
-/// taken for noise. A look takes about a microsecond.
+/// How often the line is looked at before bytes that are no packet are taken for noise. A look takes about a microsecond.
 const PATIENCE: u32 = 1_000_000;
+/// How often it is looked at before a CPU that does not stop is left alone. gdb then takes its thread for one that has ended.
+const STOPPING: u32 = 8 * PATIENCE;
 
 /// Where the CPUs stop.
 pub struct Desk {
@@ -181,7 +182,7 @@ impl Desk {
     fn serve(&self, session: &mut Session<Sender>) {
         self.line.take_over();
         session.guest.cpus.stop_released();
-        for _ in 0..PATIENCE {
+        for _ in 0..STOPPING {
             if session.guest.cpus.all_stopped() {
                 break;
             }
