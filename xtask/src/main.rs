@@ -12,7 +12,6 @@ mod cmdline;
 mod console;
 mod dist;
 mod distribution;
-mod dump;
 mod emulators;
 mod grub;
 mod guest_args;
@@ -109,19 +108,6 @@ enum Task {
         /// The guest [default: the first of iso/guests.toml]
         #[arg(long, value_name = "NAME")]
         guest: Option<String>,
-    },
-    /// Dump what matters of a guest's kernel over the line to Vidar's debugger, as an ELF core that drgn opens
-    ///
-    /// Vidar must have been booted with gdb=com2, and no gdb may be connected. The guest is stopped meanwhile and goes on
-    /// afterwards. The core has the kernel's symbols, log and variables, those of each CPU, and the stacks of the CPUs. These
-    /// are about 15 MiB, for which a serial line of 115200 baud takes up to three quarters of an hour.
-    Dump {
-        /// The line: HOST:PORT, as `cargo xtask run --gdb` prints it, or a serial device such as /dev/ttyUSB0
-        #[arg(long, value_name = "LINE")]
-        gdb: String,
-        /// The file to write
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
     },
     /// Run all tests: those of the host, the project's own rules, and those in emulators
     ///
@@ -343,7 +329,6 @@ fn perform(task: Task) -> Result<bool> {
             let (file, count) = symbols_of(&guest)?;
             println!("{}: {count} symbols", file.display());
         }
-        Task::Dump { gdb, file } => dump::run(&gdb, &file)?,
         Task::Test {
             list,
             filter,
