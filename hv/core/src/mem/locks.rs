@@ -14,9 +14,9 @@ pub struct Locks {
 /// Why the pages at an address cannot be written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
-    /// They are data that never changes, so a write is refused.
+    /// The pages hold data that never changes, so each write to them is refused.
     Data,
-    /// They are code. A write is noted, and let through.
+    /// The pages hold code, which the kernel changes in ordinary work. A write to them is counted and let through.
     Text,
 }
 
