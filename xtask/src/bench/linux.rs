@@ -7,12 +7,10 @@ use serde::Deserialize;
 
 use super::marks;
 use crate::console::{BOOT, Console, PROMPT};
-use crate::grub::{self, Menu};
-use crate::iso::{self, Recipe};
+use crate::grub::Menu;
 use crate::machine::{Machine, RunningMachine, Spec};
-use crate::manifest;
 use crate::test::lane::Lane;
-use crate::test::{Tools, facts, test_dir};
+use crate::test::{LinuxMachine, Tools, facts, test_dir};
 
 /// The measurements of one boot.
 #[derive(Debug, Clone, Default)]
@@ -61,37 +59,19 @@ pub fn start(
     debugger: Option<String>,
 ) -> Result<(RunningMachine, Console)> {
     let dir = test_dir(&lane.folder(name))?;
-    let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-    guest.cmdline += " VIDAR_MARK=1";
-    let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
-    let recipe = Recipe {
-        guests: vec![guest],
-        menu: Menu {
-            default: Some(default),
-            timeout: 0,
-            options: options.to_owned(),
-            last: marks::of(lane),
-            ..Menu::default()
-        },
-        hypervisor: Some(tools.hypervisor.clone()),
-        vidarctl: Some(tools.vidarctl.clone()),
-    };
-    let iso = dir.join("vidar.iso");
-    iso::make(&recipe, &iso)?;
-    let spec = Spec {
-        dir: dir.clone(),
-        iso,
+    let mut machine = LinuxMachine::new(lane, dir)?;
+    machine.guest().cmdline += " VIDAR_MARK=1";
+    machine.bare_unless(under_vidar);
+    machine.menu = Menu { options: options.to_owned(), last: marks::of(lane), ..machine.menu };
+    machine.spec = Spec {
         memory: 1024,
         fixed_clock: true,
         counts_instructions: true,
         stops_at_triple_fault: true,
-        verbose: true,
         debugger,
-        ..Spec::default()
+        ..machine.spec
     };
-    let running = lane.machine().start(&spec)?;
-    let console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-    Ok((running, console))
+    machine.start(tools)
 }
 
 /// Boots the first guest and measures.

@@ -6,13 +6,10 @@ use std::num::NonZeroU32;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::console::{BOOT, Console, PROMPT};
-use crate::grub::Menu;
-use crate::iso::{self, Recipe};
+use crate::console::Console;
 use crate::machine::Spec;
-use crate::manifest;
 use crate::test::lane::Lane;
-use crate::test::{Tools, test_dir};
+use crate::test::{LinuxMachine, Tools, test_dir};
 
 /// The measurements of one boot.
 #[derive(Debug)]
@@ -75,32 +72,11 @@ struct Idle {
 /// Boots the first guest on `cpus` CPUs and measures.
 pub fn measure(lane: Lane, cpus: u32, tools: &Tools) -> Result<Boot> {
     let dir = test_dir(&lane.folder(&format!("bench-smp-{cpus}")))?;
-    let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-    let options = lane.machine().option_for_cpus();
-    let recipe = Recipe {
-        menu: Menu {
-            default: Some(guest.name.clone()),
-            timeout: 0,
-            options: options.to_owned(),
-            ..Menu::default()
-        },
-        guests: vec![guest],
-        hypervisor: Some(tools.hypervisor.clone()),
-        vidarctl: Some(tools.vidarctl.clone()),
-    };
-    let iso = dir.join("vidar.iso");
-    iso::make(&recipe, &iso)?;
-    let spec = Spec {
-        dir: dir.clone(),
-        iso,
-        memory: 1024,
-        cpus: NonZeroU32::new(cpus),
-        fixed_clock: true,
-        ..Spec::default()
-    };
-    let running = lane.machine().start(&spec)?;
-    let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-    console.expect(PROMPT, BOOT)?;
+    let mut machine = LinuxMachine::new(lane, dir)?;
+    lane.machine().option_for_cpus().clone_into(&mut machine.menu.options);
+    machine.spec =
+        Spec { memory: 1024, cpus: NonZeroU32::new(cpus), fixed_clock: true, verbose: false, ..machine.spec };
+    let (_running, mut console) = machine.boot(tools)?;
     let exits = exits(&mut console)?;
     let before = count(&mut console)?;
     console.run(&load(cpus))?;

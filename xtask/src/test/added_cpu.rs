@@ -9,13 +9,9 @@ use serde_json::{Value, json};
 use super::acpi::{self, CPU_0};
 use super::lane::Lane;
 use super::startup::waits_for_startup;
-use super::{Tools, test_dir};
-use crate::console::{BOOT, Console, PROMPT};
-use crate::grub::{self, Menu};
-use crate::iso::{self, Recipe};
-use crate::machine::Spec;
+use super::{LinuxMachine, Tools, test_dir};
 use crate::machine::monitor::Monitor;
-use crate::manifest::{self, Guest, Initrd};
+use crate::manifest::{Guest, Initrd};
 
 /// The tests: the name of each, and true if it is under Vidar.
 pub const TESTS: [(&str, bool); 2] = [("added-cpu/bare", false), ("added-cpu/vidar", true)];
@@ -48,30 +44,19 @@ const REPLACE: &[&str] = &["acpi --exclude=APIC,FACP /boot/guests/tables/initrd 
 /// Boots Linux on one CPU, adds another one, and makes Linux try to start it.
 pub fn run(name: &str, under_vidar: bool, tools: &Tools) -> Result<()> {
     let dir = test_dir(&Lane::Svm.folder(name))?;
-    let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-    let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
-    let menu = Menu { default: Some(default), timeout: 0, last: REPLACE, ..Menu::default() };
+    let mut machine = LinuxMachine::new(Lane::Svm, dir.clone())?;
+    machine.bare_unless(under_vidar);
+    machine.menu.last = REPLACE;
+    machine.spec.room_for_cpus = 1;
     let mut tables = Vec::new();
     for (name, table) in [("madt", acpi::madt(REVISION, CPUS, true)), ("fadt", acpi::fadt())] {
         let file = dir.join(name);
         fs::write(&file, table)?;
         tables.push(Initrd::File(file));
     }
-    let tables = Guest { name: "tables".to_owned(), initrds: tables, ..guest.clone() };
-    let recipe = Recipe {
-        guests: vec![guest, tables],
-        menu,
-        hypervisor: Some(tools.hypervisor.clone()),
-        vidarctl: Some(tools.vidarctl.clone()),
-    };
-    let iso = dir.join("vidar.iso");
-    iso::make(&recipe, &iso)?;
-    let spec =
-        Spec { dir: dir.clone(), iso, memory: 512, room_for_cpus: 1, verbose: true, ..Spec::default() };
-    let mut running = Lane::Svm.machine().start(&spec)?;
-    let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-    console.expect("Linux version", BOOT)?;
-    console.expect(PROMPT, BOOT)?;
+    let tables = Guest { name: "tables".to_owned(), initrds: tables, ..machine.guest().clone() };
+    machine.guests.push(tables);
+    let (mut running, mut console) = machine.boot(tools)?;
     let mut monitor = running.monitor()?;
     add(&mut monitor)?;
     console.run("until [ -e /sys/devices/system/cpu/cpu1/online ]; do sleep 1; done")?;

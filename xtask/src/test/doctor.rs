@@ -5,12 +5,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::lane::Lane;
-use super::{Tools, test_dir};
-use crate::console::{BOOT, Console, PROMPT};
-use crate::grub::{self, Menu};
-use crate::iso::{self, Recipe};
+use super::{LinuxMachine, Tools, test_dir};
+use crate::console::Console;
 use crate::machine::Spec;
-use crate::manifest::{self, Initrd};
 use crate::modules;
 
 /// A CPU, and what `vidarctl doctor` must find wrong with it.
@@ -52,27 +49,12 @@ impl Patient {
     /// Boots a bare Linux with the module msr, and compares.
     pub fn run(&self, tools: &Tools) -> Result<()> {
         let dir = test_dir(&Lane::Svm.folder(self.name))?;
-        let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-        guest.initrds.push(Initrd::File(modules::archive(&guest, &["msr"])?));
-        let menu = Menu { default: Some(grub::bare(&guest.name)), timeout: 0, ..Menu::default() };
-        let iso = dir.join("vidar.iso");
-        let hypervisor = Some(tools.hypervisor.clone());
-        let vidarctl = Some(tools.vidarctl.clone());
-        iso::make(&Recipe { guests: vec![guest], menu, hypervisor, vidarctl }, &iso)?;
-        let cpu = self.cpu.map(str::to_owned);
-        let spec = Spec {
-            dir: dir.clone(),
-            iso,
-            memory: 512,
-            uefi: self.uefi,
-            cpu,
-            verbose: true,
-            ..Spec::default()
-        };
-        let running = Lane::Svm.machine().start(&spec)?;
-        let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-        console.expect("Linux version", BOOT)?;
-        console.expect(PROMPT, BOOT)?;
+        let mut machine = LinuxMachine::new(Lane::Svm, dir)?;
+        let modules = modules::archive(machine.guest(), &["msr"])?;
+        machine.add_initrd(modules);
+        machine.bare_unless(false);
+        machine.spec = Spec { uefi: self.uefi, cpu: self.cpu.map(str::to_owned), ..machine.spec };
+        let (_running, mut console) = machine.boot(tools)?;
         console.run(&modules::insert())?;
         let (doctor, said) = Doctor::ask(&mut console)?;
         let wanted = if self.problems.is_empty() { ("can-run", 0) } else { ("cannot-run", 1) };

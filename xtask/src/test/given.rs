@@ -8,12 +8,11 @@ use anyhow::{Context, Result, ensure};
 
 use super::lane::Lane;
 use super::small::Small;
-use super::{Tools, test_dir};
+use super::{LinuxMachine, Tools, test_dir};
 use crate::console::{ANSWER, BOOT, Console, PROMPT};
-use crate::grub::{self, Menu};
-use crate::iso::{self, Recipe};
+use crate::grub::Menu;
 use crate::machine::{RunningMachine, Spec};
-use crate::manifest::{self, Guest, Initrd};
+use crate::manifest::{Guest, Initrd};
 use crate::{initramfs, probe_image};
 
 type Check = fn(&Tools) -> Result<()>;
@@ -72,42 +71,30 @@ impl Default for Input<'_> {
 impl Input<'_> {
     fn boot(self, tools: &Tools) -> Result<BootedGuest> {
         let dir = test_dir(&Lane::Svm.folder(self.name))?;
-        let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+        let mut machine = LinuxMachine::new(Lane::Svm, dir.clone())?;
         for (index, bytes) in self.initrds.into_iter().enumerate() {
             let file = dir.join(format!("part{index}"));
             fs::write(&file, bytes)?;
-            guest.initrds.push(Initrd::File(file));
+            machine.add_initrd(file);
         }
+        let guest = machine.guest();
         guest.cmdline = format!("{} {}", guest.cmdline, self.cmdline);
-        let default = if self.under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
-        let mut guests = vec![guest.clone()];
         if !self.file.is_empty() {
             let file = dir.join("file");
             fs::write(&file, self.file)?;
-            guests.push(Guest { name: "file".to_owned(), initrds: vec![Initrd::File(file)], ..guest });
+            let initrds = vec![Initrd::File(file)];
+            let guest = Guest { name: "file".to_owned(), initrds, ..machine.guest().clone() };
+            machine.guests.push(guest);
         }
-        let menu = Menu {
-            default: Some(default),
-            timeout: 0,
-            options: self.options.to_owned(),
-            last: self.last,
-            ..Menu::default()
-        };
-        let iso = dir.join("vidar.iso");
-        let recipe = Recipe {
-            guests,
-            menu,
-            hypervisor: Some(tools.hypervisor.clone()),
-            vidarctl: Some(tools.vidarctl.clone()),
-        };
-        iso::make(&recipe, &iso)?;
+        machine.bare_unless(self.under_vidar);
+        machine.menu = Menu { options: self.options.to_owned(), last: self.last, ..machine.menu };
+        machine.make_iso(tools)?;
         if let Some((from, to)) = self.patch {
-            patch(&iso, from, to)?;
+            patch(&machine.spec.iso, from, to)?;
         }
-        let log = dir.join("serial.log");
-        let spec = Spec { dir, iso, memory: 1024, fixed_clock: true, verbose: true, ..self.spec };
-        let running = Lane::Svm.machine().start(&spec)?;
-        let mut console = Console::new(running.serial()?, &log)?;
+        let Spec { dir, iso, .. } = machine.spec;
+        machine.spec = Spec { dir, iso, memory: 1024, fixed_clock: true, verbose: true, ..self.spec };
+        let (running, mut console) = machine.start_from_iso()?;
         // The first messages are not waited for, since with many regions Linux has no room for them and drops them.
         console.expect(PROMPT, BOOT)?;
         Ok(BootedGuest { console, _running: running })

@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::lane::Lane;
-use super::{Tools, test_dir};
-use crate::console::{BOOT, Console, PROMPT};
-use crate::grub::Menu;
-use crate::iso::{self, Recipe};
+use super::{LinuxMachine, Tools, test_dir};
+use crate::console::Console;
 use crate::machine::{Chipset, Spec};
 use crate::manifest;
 
@@ -46,24 +44,17 @@ impl Setup {
     /// Boots the machine, adds the memory, and uses it.
     pub fn run(self, tools: &Tools) -> Result<()> {
         let dir = test_dir(&self.folder())?;
-        let guests = manifest::load()?.into_iter().filter(|guest| guest.name == GUEST).collect();
-        let menu = Menu { default: Some(GUEST.to_owned()), timeout: 0, ..Menu::default() };
-        let iso = dir.join("vidar.iso");
-        let hypervisor = Some(tools.hypervisor.clone());
-        iso::make(&Recipe { guests, menu, hypervisor, vidarctl: Some(tools.vidarctl.clone()) }, &iso)?;
-        let spec = Spec {
-            dir: dir.clone(),
-            iso,
+        let mut guests = manifest::load()?.into_iter();
+        let guest = guests.find(|guest| guest.name == GUEST).context("the manifest lacks the guest")?;
+        let mut machine = LinuxMachine::with(Lane::Svm, dir, guest);
+        machine.spec = Spec {
             chipset: Chipset::Q35,
             memory: MEMORY,
             max_memory: Some(MEMORY + 2 * ADDED),
             cpus: NonZeroU32::new(self.cpus),
-            ..Spec::default()
+            ..machine.spec
         };
-        let mut running = Lane::Svm.machine().start(&spec)?;
-        let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-        console.expect("vidar: ", BOOT)?;
-        console.expect(PROMPT, BOOT)?;
+        let (mut running, mut console) = machine.boot(tools)?;
         let before = total(&mut console)?;
         running.monitor()?.add_memory(ADDED.into())?;
         let begun = Instant::now();

@@ -12,12 +12,11 @@ use super::facts::Facts;
 use super::lane::Lane;
 use super::report::Report;
 use super::transparency::{COMPARISONS, Comparison};
-use super::{Tools, menu, test_dir, vidarctl};
+use super::{LinuxMachine, Tools, menu, test_dir, vidarctl};
 use crate::archive::Archive;
 use crate::console::{ANSWER, BOOT, Console, PROMPT};
-use crate::grub::{self, Menu};
+use crate::grub::Menu;
 use crate::guests::{self, Freshness};
-use crate::iso::{self, Recipe};
 use crate::machine::abilities::Ability;
 use crate::machine::{Machine, RunningMachine, Spec};
 use crate::manifest::{self, Guest};
@@ -256,30 +255,14 @@ fn start(
     tools: &Tools,
     dir: &Path,
 ) -> Result<(RunningMachine, Console)> {
-    let first = &guests.first().context("the manifest names no guest")?.name;
-    let default = if side == Side::Bare { grub::bare(first) } else { first.clone() };
+    let first = guests.first().context("the manifest names no guest")?.clone();
+    let mut machine = LinuxMachine::with(lane, dir.to_path_buf(), first);
+    machine.guests = guests.to_vec();
+    machine.bare_unless(side.under_vidar());
     let options = if side == Side::Announced { "hypervisor-bit=on" } else { "" };
-    let menu = Menu { default: Some(default), timeout: 5, options: options.to_owned(), ..Menu::default() };
-    let iso = dir.join("vidar.iso");
-    let recipe = Recipe {
-        guests: guests.to_vec(),
-        menu,
-        hypervisor: Some(tools.hypervisor.clone()),
-        vidarctl: Some(tools.vidarctl.clone()),
-    };
-    iso::make(&recipe, &iso)?;
-    let spec = Spec {
-        dir: dir.to_path_buf(),
-        iso,
-        memory: 1024,
-        fixed_clock: true,
-        counts_instructions: true,
-        verbose: true,
-        ..Spec::default()
-    };
-    let running = lane.machine().start(&spec)?;
-    let console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-    Ok((running, console))
+    machine.menu = Menu { timeout: 5, options: options.to_owned(), ..machine.menu };
+    machine.spec = Spec { memory: 1024, fixed_clock: true, counts_instructions: true, ..machine.spec };
+    machine.start(tools)
 }
 
 /// Waits for the shell, and checks that it runs on the kernel of `guest`.

@@ -12,12 +12,9 @@ use super::facts::Facts;
 use super::lane::Lane;
 use super::report::Report;
 use super::transparency::{COMPARISONS, Comparison};
-use super::{Tools, linux, smp, test_dir, vidarctl};
+use super::{LinuxMachine, Tools, linux, smp, test_dir, vidarctl};
 use crate::console::{ANSWER, Console, PROMPT};
-use crate::grub::{self, Menu};
-use crate::iso::{self, Recipe};
 use crate::machine::{RunningMachine, Spec};
-use crate::manifest;
 
 /// A machine, and the steps that are taken in it.
 #[derive(Debug)]
@@ -160,20 +157,15 @@ impl Machine {
         let dir = test_dir(&self.lane.folder(&format!("linux/{}", self.folder())))?;
         let log = dir.join("serial.log");
         let mut begun = Instant::now();
-        let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+        let mut machine = LinuxMachine::new(self.lane, dir)?;
+        let guest = machine.guest();
         guest.cmdline += NO_TIMER_CHECK;
         guest.cmdline += if self.lane == Lane::VmxKvm { QUIET } else { KNOWN_TSC };
         guest.cmdline += &self.lane.command_line();
-        let default = if self.bare { grub::bare(&guest.name) } else { guest.name.clone() };
-        let menu = Menu { default: Some(default), timeout: 0, ..Menu::default() };
-        let hypervisor = Some(tools.hypervisor.clone());
-        let recipe = Recipe { guests: vec![guest], menu, hypervisor, vidarctl: Some(tools.vidarctl.clone()) };
-        let iso = dir.join("vidar.iso");
-        iso::make(&recipe, &iso)?;
+        machine.bare_unless(!self.bare);
         let (cpus, cpu) = (NonZeroU32::new(self.cpus), self.cpu.map(str::to_owned));
-        let running =
-            self.lane.machine().start(&Spec { dir, iso, memory: 512, cpus, cpu, ..Spec::default() })?;
-        let console = Console::new(running.serial()?, &log)?;
+        machine.spec = Spec { cpus, cpu, verbose: false, ..machine.spec };
+        let (running, console) = machine.start(tools)?;
         let Machine { lane, cpus, bare, .. } = *self;
         let mut guest = Guest { lane, cpus, bare, running, console, facts: None };
         let mut failed = false;

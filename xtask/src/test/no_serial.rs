@@ -11,11 +11,10 @@ use super::linux::release;
 use super::report::Report;
 use super::screen::Screen;
 use super::screen::font::Font;
-use super::{Tools, test_dir};
+use super::{LinuxMachine, Tools, test_dir};
 use crate::console::{ANSWER, PROMPT};
-use crate::grub::{self, Menu};
+use crate::grub::Menu;
 use crate::guests::{self, Freshness};
-use crate::iso::{self, Recipe};
 use crate::machine::{Chipset, Keyboard, Medium, RunningMachine, Spec};
 use crate::manifest::{self, Guest};
 
@@ -95,24 +94,12 @@ impl Desktop {
         let guest = guest.clone();
         let image = fs::read(guests::kernel(&guest, Freshness::Any)?)?;
         let release = release(&image).context("the kernel has no release")?.to_owned();
-        let menu = Menu {
-            // The default is the entry below the one that the test chooses.
-            default: Some(grub::bare(&guest.name)),
-            timeout: MENU_WAITS,
-            options: OPTIONS.to_owned(),
-            ..Menu::default()
-        };
-        let recipe = Recipe {
-            guests,
-            menu,
-            hypervisor: Some(tools.hypervisor.clone()),
-            vidarctl: Some(tools.vidarctl.clone()),
-        };
-        let iso = dir.join("vidar.iso");
-        iso::make(&recipe, &iso)?;
-        let spec = Spec {
-            dir: dir.clone(),
-            iso,
+        let mut machine = LinuxMachine::with(lane, dir.clone(), guest.clone());
+        machine.guests = guests;
+        // The default is the entry below the one that the test chooses.
+        machine.bare_unless(false);
+        machine.menu = Menu { timeout: MENU_WAITS, options: OPTIONS.to_owned(), ..machine.menu };
+        machine.spec = Spec {
             medium: if self.usb { Medium::Usb } else { Medium::Cd },
             chipset: Chipset::Q35,
             no_serial: true,
@@ -121,10 +108,10 @@ impl Desktop {
             uefi: true,
             fixed_clock: true,
             counts_instructions: true,
-            verbose: true,
-            ..Spec::default()
+            ..machine.spec
         };
-        let mut running = lane.machine().start(&spec)?;
+        machine.make_iso(tools)?;
+        let mut running = lane.machine().start(&machine.spec)?;
         ensure!(running.serial().is_err(), "the machine has a serial port");
         let screen = Screen::of(&mut running, &dir)?;
         Ok(Machine { guest, release, screen, running })

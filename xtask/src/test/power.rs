@@ -1,22 +1,20 @@
 //! Uses ACPI, bare and under Vidar: the sleep states, suspending to idle, and the power button. Also resets the machine
 //! in each way that Linux knows, which must lead back to GRUB.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::lane::Lane;
 use super::menu::MENU;
 use super::report::Report;
-use super::{Tools, test_dir};
+use super::{LinuxMachine, Tools, test_dir};
 use crate::console::{ANSWER, BOOT, Console, PROMPT, TALK};
-use crate::grub::{self, Menu};
-use crate::iso::{self, Recipe};
+use crate::grub::Menu;
 use crate::machine::monitor::Monitor;
 use crate::machine::{Chipset, RunningMachine, Spec};
-use crate::manifest::{self, Guest, Initrd};
 use crate::modules;
 
 /// The modules for the power button's driver and for its events.
@@ -55,11 +53,11 @@ fn side(under_vidar: bool) -> &'static str {
 pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Result<()> {
     let mut begun = Instant::now();
     let dir = test_dir(&lane.folder(&format!("power-{}", side(under_vidar))))?;
-    let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-    guest.initrds.push(Initrd::File(modules::archive(&guest, MODULES)?));
-    let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
-    let menu = Menu { default: Some(default), timeout: 0, ..Menu::default() };
-    let (mut running, console) = start(lane, true, vec![guest], menu, &dir, tools)?;
+    let mut machine = machine(lane, true, dir.clone())?;
+    let modules = modules::archive(machine.guest(), MODULES)?;
+    machine.add_initrd(modules);
+    machine.bare_unless(under_vidar);
+    let (mut running, console) = machine.start(tools)?;
     let mut machine = Machine { under_vidar, monitor: running.monitor()?, running, console };
     let log = dir.join("serial.log");
     let mut failed = false;
@@ -72,31 +70,11 @@ pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Res
     Ok(())
 }
 
-/// Starts a machine with these guests.
-fn start(
-    lane: Lane,
-    uefi: bool,
-    guests: Vec<Guest>,
-    menu: Menu,
-    dir: &Path,
-    tools: &Tools,
-) -> Result<(RunningMachine, Console)> {
-    let iso = dir.join("vidar.iso");
-    let hypervisor = Some(tools.hypervisor.clone());
-    iso::make(&Recipe { guests, menu, hypervisor, vidarctl: Some(tools.vidarctl.clone()) }, &iso)?;
-    let spec = Spec {
-        dir: dir.to_path_buf(),
-        iso,
-        chipset: Chipset::Q35,
-        memory: 512,
-        uefi,
-        fixed_clock: true,
-        verbose: true,
-        ..Spec::default()
-    };
-    let running = lane.machine().start(&spec)?;
-    let console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-    Ok((running, console))
+/// Returns the machine of a test.
+fn machine(lane: Lane, uefi: bool, dir: PathBuf) -> Result<LinuxMachine> {
+    let mut machine = LinuxMachine::new(lane, dir)?;
+    machine.spec = Spec { chipset: Chipset::Q35, uefi, fixed_clock: true, ..machine.spec };
+    Ok(machine)
 }
 
 fn boot(machine: &mut Machine) -> Result<()> {
@@ -175,12 +153,11 @@ impl Reset {
     /// Boots Linux from the menu, and resets the machine back to the menu.
     pub fn run(self, lane: Lane, tools: &Tools) -> Result<()> {
         let dir = test_dir(&lane.folder(&self.name()))?;
-        let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-        let guest = Guest { cmdline: format!("{} reboot={}", guest.cmdline, self.letter), ..guest };
-        let (_running, mut console) =
-            start(lane, self.way == "efi", vec![guest], Menu::default(), &dir, tools)?;
-        console.expect("Linux version", BOOT)?;
-        console.expect(PROMPT, BOOT)?;
+        let mut machine = machine(lane, self.way == "efi", dir)?;
+        let cmdline = &mut machine.guest().cmdline;
+        *cmdline = format!("{cmdline} reboot={}", self.letter);
+        machine.menu.timeout = Menu::default().timeout;
+        let (_running, mut console) = machine.boot(tools)?;
         let chosen = console.run("cat /sys/kernel/reboot/type")?;
         ensure!(chosen.trim() == self.way, "Linux would reset by {chosen:?}");
         console.type_line("reboot")?;

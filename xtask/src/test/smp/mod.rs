@@ -5,7 +5,7 @@
 mod setups;
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -19,14 +19,12 @@ use super::facts::Facts;
 use super::lane::Lane;
 use super::report::Report;
 use super::transparency::{COMPARISONS, messages};
-use super::{Tools, linux, test_dir, vidarctl};
+use super::{LinuxMachine, Tools, linux, test_dir, vidarctl};
 use crate::console::{BOOT, Console, PROMPT};
-use crate::grub::{self, Menu};
-use crate::iso::{self, Recipe};
 use crate::machine::disk::{Bus, Disk, Format};
 use crate::machine::{Machine, RunningMachine, Spec};
 use crate::manifest::{self, Initrd};
-use crate::{build, initramfs, modules};
+use crate::modules;
 
 /// How often each CPU but the first is taken offline and back online.
 const ROUNDS: u32 = 10;
@@ -175,16 +173,14 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
     if let Some(suite) = setup.suite {
         guest = guest.of_suite(suite).context("the manifest's first guest has no package")?;
     }
-    let archive = dir.join("initrd");
-    let mut programs = Vec::new();
-    for name in ["stress", MUTATE] {
-        programs.push((name.to_owned(), fs::read(build::guest_program(name)?)?));
-    }
-    fs::write(&archive, initramfs::pack_files(&[], &programs)?)?;
-    guest.initrds.push(Initrd::File(archive));
+    let mut machine = LinuxMachine::with(setup.lane, dir.clone(), guest);
+    machine.add_programs(&["stress", MUTATE])?;
+    machine.bare_unless(under_vidar);
+    setup.options.clone_into(&mut machine.menu.options);
+    let guest = machine.guest();
     let mut disks = Vec::new();
     if setup.has_disk() {
-        let modules = modules::archive(&guest, &["virtio_pci", "virtio_blk", "efivarfs"])?;
+        let modules = modules::archive(guest, &["virtio_pci", "virtio_blk", "efivarfs"])?;
         guest.initrds.push(Initrd::File(modules));
         let path = dir.join("disk");
         File::create(&path)?.set_len(DISK)?;
@@ -194,34 +190,19 @@ fn start(setup: Setup, under_vidar: bool, load: Duration, tools: &Tools) -> Resu
     if !setup.is_started_by_hardware() {
         guest.cmdline += &setup.lane.command_line();
     }
-    let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
-    let options = setup.options.to_owned();
-    let recipe = Recipe {
-        guests: vec![guest],
-        menu: Menu { default: Some(default), timeout: 0, options, ..Menu::default() },
-        hypervisor: Some(tools.hypervisor.clone()),
-        vidarctl: Some(tools.vidarctl.clone()),
-    };
-    let iso = dir.join("vidar.iso");
-    iso::make(&recipe, &iso)?;
-    let spec = Spec {
-        dir: dir.clone(),
-        iso,
+    machine.spec = Spec {
         memory: setup.memory,
         cpus: NonZeroU32::new(setup.cpus),
         uefi: setup.uefi,
-        cpu: setup.lane.cpu().map(str::to_owned),
         remaps_interrupts: setup.x2apic,
         disks,
         fixed_clock: true,
         // When it counts instructions, QEMU 7.2 hangs as Linux starts the second CPU, bare as under Vidar.
         counts_instructions: false,
-        verbose: true,
-        ..Spec::default()
+        ..machine.spec
     };
-    let running = setup.lane.machine().start(&spec)?;
+    let (running, console) = machine.start(tools)?;
     let log = dir.join("serial.log");
-    let console = Console::new(running.serial()?, &log)?;
     let (facts, late) = Default::default();
     Ok((Guest { setup, under_vidar, running, console, load, facts, late }, log))
 }
