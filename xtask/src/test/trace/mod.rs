@@ -34,9 +34,8 @@ pub struct Setup {
     cpus: u32,
 }
 
-/// The machines.
-pub const SETUPS: [Setup; 4] = [
-    Setup { lane: Lane::Vmx, cpus: 1 },
+/// The machines. In Bochs, where a boot takes longest, there is only the one with two CPUs, which shows what one CPU shows.
+pub const SETUPS: [Setup; 3] = [
     Setup { lane: Lane::Vmx, cpus: 2 },
     Setup { lane: Lane::Svm, cpus: 1 },
     Setup { lane: Lane::Svm, cpus: 2 },
