@@ -156,7 +156,7 @@ impl Machine {
     pub fn run(&self, tools: &Tools, found: &FactStore, report: &Report) -> Result<()> {
         let dir = test_dir(&self.lane.folder(&format!("linux/{}", self.folder())))?;
         let log = dir.join("serial.log");
-        let mut begun = Instant::now();
+        let begun = Instant::now();
         let mut machine = LinuxMachine::new(self.lane, dir)?;
         let guest = machine.guest();
         guest.cmdline += NO_TIMER_CHECK;
@@ -168,13 +168,8 @@ impl Machine {
         let (running, console) = machine.start(tools)?;
         let Machine { lane, cpus, bare, .. } = *self;
         let mut guest = Guest { lane, cpus, bare, running, console, facts: None };
-        let mut failed = false;
-        for (name, step) in self.steps {
-            let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut guest) };
-            failed |= result.is_err();
-            report.result(&self.name(name), begun, result, Some(&log));
-            begun = Instant::now();
-        }
+        let steps = self.steps.iter().map(|(name, step)| (self.name(name), *step));
+        report.steps(&mut guest, steps, begun, Some(&log));
         if let Some(facts) = guest.facts {
             found.0.lock().expect("no thread panics while it holds the lock").insert(self.bare, facts);
         }

@@ -51,7 +51,7 @@ fn side(under_vidar: bool) -> &'static str {
 
 /// Takes the steps, up to the first that fails.
 pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Result<()> {
-    let mut begun = Instant::now();
+    let begun = Instant::now();
     let dir = test_dir(&lane.folder(&format!("power-{}", side(under_vidar))))?;
     let mut machine = machine(lane, true, dir.clone())?;
     let modules = modules::archive(machine.guest(), MODULES)?;
@@ -60,13 +60,8 @@ pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Res
     let (mut running, console) = machine.start(tools)?;
     let mut machine = Machine { under_vidar, monitor: running.monitor()?, running, console };
     let log = dir.join("serial.log");
-    let mut failed = false;
-    for ((_, step), name) in STEPS.into_iter().zip(names(lane, under_vidar)) {
-        let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut machine) };
-        failed |= result.is_err();
-        report.result(&name, begun, result, Some(&log));
-        begun = Instant::now();
-    }
+    let steps = names(lane, under_vidar).into_iter().zip(STEPS.map(|(_, step)| step));
+    report.steps(&mut machine, steps, begun, Some(&log));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, Result};
+use anyhow::{Error, Result, anyhow};
 
 use crate::paths;
 
@@ -54,6 +54,27 @@ impl Report {
             Ok(()) => self.pass(name, begun.elapsed()),
             Err(error) => self.fail(name, begun.elapsed(), &error, log),
         }
+    }
+
+    /// Takes the steps of a machine, each of which is a test with a name. After the first that fails the others are reported as not
+    /// reached. The first test's time is counted from `begun`, and `log` is the machine's serial log, if it has one. Returns true if
+    /// all passed.
+    pub fn steps<M>(
+        &self,
+        machine: &mut M,
+        steps: impl IntoIterator<Item = (String, fn(&mut M) -> Result<()>)>,
+        mut begun: Instant,
+        log: Option<&Path>,
+    ) -> bool {
+        let mut passed = true;
+        for (name, step) in steps {
+            let (result, log) =
+                if passed { (step(machine), log) } else { (Err(anyhow!("not reached")), None) };
+            passed &= result.is_ok();
+            self.result(&name, begun, result, log);
+            begun = Instant::now();
+        }
+        passed
     }
 
     /// Reports several tests that another program has run.
@@ -120,6 +141,21 @@ mod tests {
         assert!(!report.finish());
         assert_eq!((report.passed.into_inner(), report.failed.into_inner()), (4, 1));
         assert_eq!(report.skipped.into_inner(), 0);
+    }
+
+    #[test]
+    fn no_step_is_taken_after_one_that_fails() {
+        let report = Report::default();
+        let step: fn(&mut Vec<u32>) -> Result<()> = |taken| {
+            taken.push(1);
+            if taken.len() == 2 { Err(anyhow!("the second step")) } else { Ok(()) }
+        };
+        let mut taken = Vec::new();
+        let steps = |count| (0..count).map(move |number| (format!("step {number}"), step));
+        assert!(!report.steps(&mut taken, steps(4), Instant::now(), None));
+        assert_eq!(taken.len(), 2);
+        assert_eq!((report.passed.load(Ordering::Relaxed), report.failed.load(Ordering::Relaxed)), (1, 3));
+        assert!(report.steps(&mut Vec::new(), steps(1), Instant::now(), None));
     }
 
     #[test]

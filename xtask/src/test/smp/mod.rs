@@ -122,16 +122,10 @@ impl Setup {
         found: &FactStore,
         report: &Report,
     ) -> Result<()> {
-        let mut begun = Instant::now();
+        let begun = Instant::now();
         let (mut guest, log) = start(self, under_vidar, load, tools)?;
-        let mut failed = false;
-        for ((_, step), name) in self.steps(under_vidar).zip(self.names(under_vidar)) {
-            let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut guest) };
-            failed |= result.is_err();
-            report.result(&name, begun, result, Some(&log));
-            begun = Instant::now();
-        }
-        if !failed {
+        let steps = self.names(under_vidar).into_iter().zip(self.steps(under_vidar).map(|(_, step)| step));
+        if report.steps(&mut guest, steps, begun, Some(&log)) {
             let all = &mut found.0.lock().expect("no thread panics while it holds the lock");
             all.insert((self, under_vidar), (guest.facts, guest.late));
         }
