@@ -1,62 +1,39 @@
 //! The guest's writes to its local APIC, with emulated start-up. Vidar decodes each write. It sends INITs and start-up
 //! IPIs itself, and does every other write for the guest.
 
-use vidar_abi::ExitKind;
-
-use super::doubt::Site;
 use super::ipi;
 use super::machine::{Machine, Startup};
+use super::mmio::{self, Access, Instruction, Size};
 use super::outcome::{Outcome, REFUSE};
-use super::store::{self, Operation, Source};
 use super::vcpu::Vcpu;
 use crate::mem::addr::Gpa;
 use crate::policy::msr::AllowedMsrWrite;
 use crate::x86::icr::{Icr, Mode, register};
-use crate::x86::registers::Register;
 
 /// The offset of the page's last 32 bits.
 const LAST: u16 = 0xffc;
 
 /// Emulates the instruction that writes to `address`, which is in the local APIC's page.
 ///
-/// An instruction that [`store::decode`] does not know is executed again, as [`doubt`](crate::vmm::doubt) describes,
-/// and in the end gets #GP. Software must use aligned loads and stores of 32 bits: accesses of another size, by the FPU
-/// or by vector instructions, or to bytes 4 to 15 of a register have undefined results, and may cause unexpected
-/// exceptions. Intel SDM Vol. 3A, 11.4.1 "The Local APIC Block Diagram".
+/// An instruction other than a store of 32 bits that [`mmio::decode`] knows gets #GP in the end. Software must use aligned
+/// loads and stores of 32 bits: accesses of another size, by the FPU or by vector instructions, or to bytes 4 to 15 of a
+/// register have undefined results, and may cause unexpected exceptions. Intel SDM Vol. 3A, 11.4.1 "The Local APIC Block
+/// Diagram".
 #[cold]
 pub fn write<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, address: Gpa) -> Outcome {
-    let (code, controls) = (vcpu.code(), vcpu.controls());
-    let bytes = code.bytes(&controls, |address| machine.guest.word(address));
-    // RSP is not among `registers`, since the VMCS or VMCB holds it. No software writes it to the APIC.
-    let has_rsp =
-        |source| matches!(source, Source::Register(Register::Rsp) | Source::Exchange(Register::Rsp));
-    let store = store::decode(bytes, code.width(&controls)).filter(|store| !has_rsp(store.source));
-    let Some(store) = store else {
-        let site = Site { kind: ExitKind::SecondStage, rip: code.rip, answered: 0 };
-        if !vcpu.doubt().tries_again(site) {
-            return REFUSE;
-        }
-        vcpu.flush_second_stage();
-        return Outcome::Resume;
+    let stores =
+        |found: &Instruction| matches!(found.access, Access::Store(..)) && found.size == Size::Bits32;
+    let store = match mmio::next(vcpu, machine, stores) {
+        Ok(store) => store,
+        Err(outcome) => return outcome,
     };
-    vcpu.doubt().found(code.rip);
     let offset = (address.0 & 0xfff) as u16;
     if offset > LAST {
         return REFUSE;
     }
-    let operand = match store.source {
-        Source::Immediate(value) => value,
-        Source::Register(register) | Source::Exchange(register) => vcpu.registers().low(register),
-    };
-    let reads = store.operation != Operation::Replace || matches!(store.source, Source::Exchange(_));
-    let old = if reads { vcpu.read_apic(offset) } else { 0 };
-    let value = store.operation.result(old, operand);
-    if let Source::Exchange(with) = store.source {
-        vcpu.registers().set(with, old.into());
-    }
-    if store.operation != Operation::Replace {
-        vcpu.set_flags(store::FLAGS, store::flags(value));
-    }
+    let old = if store.reads() { vcpu.read_apic(offset) } else { 0 };
+    let Some(value) = store.execute(vcpu, old.into()) else { return REFUSE };
+    let value = value as u32;
     // In x2APIC mode, and while the APIC is disabled, the page is not the APIC's.
     if vcpu.apic_mode() == Some(Mode::XApic) {
         let percpu = vcpu.percpu();

@@ -17,7 +17,7 @@
 //! | [`startup`] | The state of each CPU between INIT and start-up IPI, if Vidar starts CPUs. |
 //! | [`ipi`] | Sends INITs and start-up IPIs for the guest, with emulated start-up. |
 //! | [`apic`] | Emulates the guest's stores to a watched local APIC. |
-//! | [`store`] | Decodes these stores. |
+//! | [`mmio`] | Decodes and executes accesses to the registers of devices. |
 //! | [`fetch`] | Reads the bytes of the guest's next instruction. |
 //! | [`doubt`] | Bounds the exits at an instruction that Vidar does not find in memory. |
 //! | [`controls`] | Answers writes to control registers, on an extension where some exit. |
@@ -48,6 +48,7 @@ pub mod ipi;
 pub mod machine;
 pub mod memory;
 pub mod microcode;
+pub mod mmio;
 pub mod msr;
 pub mod observer;
 pub mod outcome;
@@ -59,7 +60,6 @@ pub mod refusals;
 pub mod rules;
 pub mod run;
 pub mod startup;
-pub mod store;
 pub mod tracer;
 pub mod update;
 pub mod vcpu;

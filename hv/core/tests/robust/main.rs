@@ -16,9 +16,9 @@ mod kernel;
 #[path = "../kernel_image/mod.rs"]
 mod kernel_image;
 mod madt;
+mod mmio;
 mod multiboot2;
 mod mutation;
 mod sleep_states;
-mod store;
 mod target;
 mod watch;
