@@ -8,10 +8,12 @@
 #![no_std]
 
 mod commit;
+mod dma;
 mod protection;
 mod trace;
 
 pub use commit::{Commit, Release};
+pub use dma::{DmaFault, DmaState};
 pub use protection::Protection;
 pub use trace::{Record, Subject};
 

@@ -16,6 +16,7 @@
 //! | [`vmm`] | the virtual machine: exits, the answers to them, and the loop between them | [`vmm::run`] |
 //! | [`debugger`] | gdb for the guest: the conversation, registers, breakpoints, and where CPUs stop | [`debugger::session`] |
 //! | [`trace`] | the last exits of each CPU, in a ring | [`trace::ring`] |
+//! | [`iommu`] | the guard of Vidar's memory against devices: remapping units, and what the guest sees of them | [`iommu::unit`] |
 //! | [`policy`] | what the guest may do and see: CPUID, MSRs, control registers, XCR0 | [`policy::msr`] |
 //! | [`vmx`] | VT-x: capabilities, VMCS fields, exit decoding, events, the format of EPT | [`vmx::exit`] |
 //! | [`svm`] | AMD-V: capabilities, the VMCB, exit decoding, events, the format of nested page tables | [`svm::exit`] |
@@ -34,6 +35,7 @@ pub mod boot;
 pub mod console;
 pub mod debugger;
 pub mod firmware;
+pub mod iommu;
 pub mod kept_log;
 pub mod kernel;
 pub mod linux;

@@ -18,7 +18,8 @@ const CORE: Rooms = &[
     ("debugger", &["report", "kernel", "vmm", "policy", "mem", "x86"]),
     ("kept_log", &["loader"]),
     ("report", &["kernel", "vmm", "trace", "policy", "console", "mem", "x86"]),
-    ("vmm", &["trace", "policy", "mem", "x86"]),
+    ("vmm", &["trace", "iommu", "policy", "mem", "x86"]),
+    ("iommu", &["mem"]),
     ("trace", &[]),
     ("policy", &["mem", "x86"]),
     ("mem", &["x86"]),
@@ -28,12 +29,13 @@ const CORE: Rooms = &[
 
 /// The rooms of `hv/src`: the bare-metal shell. Each of them may use the core.
 const SHELL: Rooms = &[
-    ("boot", &["cpus", "debugger", "extension", "firmware", "host", "debug", "arch"]),
+    ("boot", &["cpus", "debugger", "extension", "iommu", "firmware", "host", "debug", "arch"]),
     ("cpus", &["debugger", "extension", "firmware", "host", "debug", "arch"]),
     ("debugger", &["host", "debug", "arch"]),
     ("extension", &["vmx", "svm", "host", "debug", "arch"]),
     ("vmx", &["host", "debug", "arch"]),
     ("svm", &["host", "debug", "arch"]),
+    ("iommu", &["firmware", "host", "debug", "arch"]),
     ("firmware", &["host", "debug", "arch"]),
     ("host", &["debug", "arch"]),
     ("debug", &["arch"]),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `DIRECT_MAP` | all physical memory except for the image: read-write, never executable |
 //! | `SCREEN` | the framebuffer, if there is one: write-combining |
+//! | `DEVICES` | registers of devices that Vidar uses: uncached |
 //! | `STACKS` | the stacks, each with an unmapped page below it |
 //! | `WINDOWS` | a window of 2 MiB for each CPU, in which it maps guest pages for a moment |
 //! | `IMAGE_BASE` | the image: each section has no more rights than it needs |
@@ -16,6 +17,8 @@ pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
 pub const DIRECT_MAP_SLOT: u64 = DIRECT_MAP >> 39 & 511;
 /// Virtual address of the framebuffer.
 pub const SCREEN: u64 = 0xffff_fe80_0000_0000;
+/// Virtual address of the first registers of a device.
+pub const DEVICES: u64 = SCREEN + (256 << 30);
 /// Virtual address of the first stack.
 pub const STACKS: u64 = 0xffff_ff00_0000_0000;
 /// Virtual address of the first window. There is room below it for the stacks of thousands of CPUs.

@@ -121,8 +121,13 @@ fn allocate(memory: &mut impl TableMemory) -> Option<Table> {
 /// Takes a frame whose words are all `word`, for a page that the second stage maps. Returns its address, or `None` if
 /// no frame is left.
 pub fn page_of(memory: &mut impl TableMemory, word: u64) -> Option<Hpa> {
+    page_of_pairs(memory, [word; 2])
+}
+
+/// Takes a frame whose pairs of words are all `pair`, as [`page_of`] does.
+pub fn page_of_pairs(memory: &mut impl TableMemory, pair: [u64; 2]) -> Option<Hpa> {
     let page = allocate(memory)?;
-    (0..ENTRIES).for_each(|index| memory.write(page, index, word));
+    pair.into_iter().cycle().zip(0..ENTRIES).for_each(|(word, index)| memory.write(page, index, word));
     Some(page.0)
 }
 
@@ -222,6 +227,12 @@ impl<F: Format> SecondStage<F> {
     /// Returns the address of the root table, for the register that holds it.
     pub const fn root(&self) -> Hpa {
         self.root.0
+    }
+
+    /// Returns the address of the table that the first entry of the root points to, for a walker of three levels; `None`
+    /// if nothing is mapped below 512 GiB.
+    pub fn first_below_root(&self, memory: &impl TableMemory) -> Option<Hpa> {
+        Some(memory.read(self.root, 0)).filter(|entry| F::is_present(*entry)).map(F::address)
     }
 
     /// Returns the largest page that the table can map.

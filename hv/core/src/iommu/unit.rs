@@ -1,0 +1,282 @@
+//! A remapping unit: how Vidar switches its translation on, and what the guest reads and writes at its registers.
+
+use alloc::boxed::Box;
+use core::ops::Range;
+
+use super::capability::Capability;
+use super::fault::{self, Faults};
+use super::plan::Obstacle;
+use super::queue::{self, GuestQueue};
+use super::register::{
+    ALL_CONTEXTS, ALL_TRANSLATIONS, CAP, CCMD, COMPATIBILITY, DRAIN, ECAP, FEADDR, FECTL, FEUADDR,
+    FLUSH_BUFFER, FSTS, GCMD, GSTS, ICS, IEADDR, IECTL, IEUADDR, INVALIDATE, IQA, IQH, IQT, IRTA, OVERFLOW,
+    PMEN, PROTECTED, PROTECTED_STATUS, QUEUE, RECORDED, REMAP_INTERRUPTS, RTADDR, SET_INTERRUPTS, SET_ROOT,
+    TRANSLATION,
+};
+use crate::mem::addr::Hpa;
+use crate::mem::walk::ReadGuest;
+
+/// The registers of a unit, and the memory of Vidar's own invalidation queue.
+pub trait Hardware {
+    /// Reads the 32 bits at `offset` of the registers.
+    fn read(&mut self, offset: usize) -> u32;
+    /// Writes the 32 bits at `offset` of the registers.
+    fn write(&mut self, offset: usize, value: u32);
+    /// Returns the address of the queue, a page.
+    fn queue(&self) -> Hpa;
+    /// Writes a descriptor to the queue, at an index below [`SLOTS`].
+    fn put(&mut self, slot: usize, descriptor: [u64; 2]);
+    /// Returns the address of the word in which the unit says how far it is.
+    fn progress_at(&self) -> Hpa;
+    /// Reads this word.
+    fn progress(&mut self) -> u32;
+}
+
+/// Number of descriptors in Vidar's own queue.
+pub const SLOTS: usize = 256;
+
+/// How many times a register is read before Vidar stops waiting for it. A unit takes microseconds.
+const PATIENCE: u32 = 1_000_000;
+
+/// The commands that are the guest's.
+const GUESTS: u32 = REMAP_INTERRUPTS | SET_INTERRUPTS | COMPATIBILITY | FLUSH_BUFFER;
+/// The commands that stay on until they are switched off.
+const LASTING: u32 = REMAP_INTERRUPTS | COMPATIBILITY | QUEUE | TRANSLATION;
+
+/// Interrupts are writes to this MiB. A unit does not translate the address of its own interrupts, so that another one
+/// would be a write to memory.
+const INTERRUPTS: Range<u32> = 0xfee0_0000..0xfef0_0000;
+/// The bits of the upper address of such an interrupt: bits 31:8 of the APIC ID. The others would lead to memory below 1 TiB.
+const UPPER_ID: u32 = !0xff;
+
+/// A unit whose translation is Vidar's.
+pub struct Unit {
+    hardware: Box<dyn Hardware + Send>,
+    capability: Capability,
+    registers: Range<Hpa>,
+    slot: usize,
+    sequence: u32,
+    guest: GuestQueue,
+    /// The guest has asked for a root table.
+    root: bool,
+    faults: Faults,
+}
+
+impl Unit {
+    /// Returns the unit whose registers begin at `registers`.
+    ///
+    /// # Errors
+    /// [`Obstacle::NoUnit`] if nothing answers there.
+    pub fn find(mut hardware: Box<dyn Hardware + Send>, registers: Hpa) -> Result<Self, Obstacle> {
+        let capability = Capability::read(|offset| hardware.read(offset));
+        if matches!(capability, Capability { cap: 0, .. } | Capability { cap: u64::MAX, ecap: u64::MAX }) {
+            return Err(Obstacle::NoUnit(registers));
+        }
+        Ok(Self {
+            hardware,
+            capability,
+            registers: registers..registers + capability.bytes(),
+            slot: 0,
+            sequence: 0,
+            guest: GuestQueue::default(),
+            root: false,
+            faults: Faults::default(),
+        })
+    }
+
+    /// Returns what the unit can do.
+    pub const fn capability(&self) -> Capability {
+        self.capability
+    }
+
+    /// Returns the addresses of the registers, whole pages.
+    pub fn registers(&self) -> Range<Hpa> {
+        self.registers.clone()
+    }
+
+    /// Has the unit translate by the tables at `root`, from now on and without a gap if firmware had it translate before.
+    /// Whatever firmware has the unit do with interrupts stays.
+    ///
+    /// # Errors
+    /// [`Obstacle::Stuck`] if the unit does not do as it is told.
+    pub fn guard(&mut self, root: Hpa) -> Result<(), Obstacle> {
+        if self.hardware.read(GSTS) & QUEUE != 0 {
+            self.command(0, QUEUE, false)?;
+        }
+        if self.capability.needs_buffer_flush() {
+            self.command(FLUSH_BUFFER, FLUSH_BUFFER, false)?;
+        }
+        self.write_64(RTADDR, root.0);
+        self.command(SET_ROOT, SET_ROOT, true)?;
+        self.forget()?;
+        self.command(TRANSLATION, TRANSLATION, true)?;
+        // Translation takes the place of the ranges.
+        if self.capability.has_protected_ranges() && self.hardware.read(PMEN) & PROTECTED_STATUS != 0 {
+            let others = self.hardware.read(PMEN) & !PROTECTED;
+            self.hardware.write(PMEN, others);
+            self.wait(PMEN, PROTECTED_STATUS, false)?;
+        }
+        Ok(())
+    }
+
+    /// Switches translation off again, as far as the unit lets itself be told.
+    pub fn release(&mut self) {
+        let _ = self.command(0, TRANSLATION, false);
+    }
+
+    /// Has the unit forget all contexts and translations. Switches Vidar's own queue on, if there is one.
+    fn forget(&mut self) -> Result<(), Obstacle> {
+        if self.capability.has_queue() {
+            let queue = self.hardware.queue();
+            self.write_64(IQT, 0);
+            self.write_64(IQA, queue.0);
+            self.slot = 0;
+            self.command(QUEUE, QUEUE, true)?;
+            let both =
+                [queue::ALL_CONTEXTS, queue::ALL_TRANSLATIONS].map(|descriptor| self.submit(descriptor));
+            return if both == [true; 2] { Ok(()) } else { Err(self.stuck(QUEUE)) };
+        }
+        let iotlb = self.capability.iotlb();
+        self.write_64(CCMD, INVALIDATE | ALL_CONTEXTS);
+        self.wait(CCMD + 4, (INVALIDATE >> 32) as u32, false)?;
+        self.write_64(iotlb, INVALIDATE | ALL_TRANSLATIONS | DRAIN);
+        self.wait(iotlb + 4, (INVALIDATE >> 32) as u32, false)
+    }
+
+    /// Gives the command `bits` beside what is on, except for `which`, and waits until the status of `which` is `on`.
+    fn command(&mut self, bits: u32, which: u32, on: bool) -> Result<(), Obstacle> {
+        let lasting = self.hardware.read(GSTS) & LASTING & !which;
+        self.hardware.write(GCMD, lasting | bits);
+        self.wait(GSTS, which, on)
+    }
+
+    /// Waits until the bit `which` of the register is `set`.
+    fn wait(&mut self, offset: usize, which: u32, set: bool) -> Result<(), Obstacle> {
+        let done = (0..PATIENCE).any(|_| (self.hardware.read(offset) & which != 0) == set);
+        if done { Ok(()) } else { Err(self.stuck(which)) }
+    }
+
+    fn stuck(&self, which: u32) -> Obstacle {
+        Obstacle::Stuck(self.registers.start, which)
+    }
+
+    fn write_64(&mut self, offset: usize, value: u64) {
+        self.hardware.write(offset, value as u32);
+        self.hardware.write(offset + 4, (value >> 32) as u32);
+    }
+
+    /// Has the unit execute a descriptor, and waits for its end. Returns false if it does not end.
+    fn submit(&mut self, descriptor: [u64; 2]) -> bool {
+        submit(&mut *self.hardware, &mut self.slot, &mut self.sequence, descriptor)
+    }
+
+    /// Reads the 32 bits at `offset` for the guest.
+    pub fn read(&mut self, offset: usize) -> u32 {
+        let half = |register: u64| if offset & 4 == 0 { register as u32 } else { (register >> 32) as u32 };
+        let shown = self.capability.shown();
+        if let Some(value) = self.guest.read(offset) {
+            return value;
+        }
+        match offset {
+            GSTS => {
+                let real = self.hardware.read(GSTS) & GUESTS;
+                real | if self.root { SET_ROOT } else { 0 } | if self.guest.is_on() { QUEUE } else { 0 }
+            }
+            _ if offset & !7 == CAP => half(shown.cap),
+            _ if offset & !7 == ECAP => half(shown.ecap),
+            _ if offset == 0 || passes(offset) || self.record(offset).is_some() => self.hardware.read(offset),
+            _ => 0,
+        }
+    }
+
+    /// Writes the 32 bits at `offset` for the guest, as far as they are the guest's. `guest` reads its queue.
+    pub fn write(&mut self, offset: usize, value: u32, guest: &dyn ReadGuest) {
+        if self.guest.write(offset, value) {
+            self.run(guest);
+            return;
+        }
+        match offset {
+            GCMD => {
+                let mut own = TRANSLATION;
+                if self.capability.has_queue() {
+                    own |= QUEUE;
+                    self.guest.switch(value & QUEUE != 0);
+                }
+                self.root |= value & SET_ROOT != 0;
+                self.hardware.write(GCMD, value & GUESTS | own);
+                self.run(guest);
+            }
+            FEADDR | IEADDR if !INTERRUPTS.contains(&value) => {}
+            FEUADDR | IEUADDR => self.hardware.write(offset, value & UPPER_ID),
+            _ if passes(offset) => self.hardware.write(offset, value),
+            _ => {
+                if let Some(record) = self.record(offset) {
+                    self.note(record);
+                    self.hardware.write(offset, value);
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, guest: &dyn ReadGuest) {
+        let Self { hardware, slot, sequence, guest: queue, .. } = self;
+        queue.run(guest, &mut |descriptor| submit(&mut **hardware, slot, sequence, descriptor));
+    }
+
+    /// Returns the offset of the record of a fault that has a register at `offset`.
+    fn record(&self, offset: usize) -> Option<usize> {
+        let (first, count) = self.capability.fault_records();
+        (first..first + count * 16).contains(&offset).then_some(offset & !15)
+    }
+
+    /// Notes the fault in the record at offset `record`. Returns true if there is one and it is not the guest's.
+    fn note(&mut self, record: usize) -> bool {
+        let words = [0, 4, 8, 12].map(|word| self.hardware.read(record + word));
+        let fault = Some(words).filter(|words| words[3] & RECORDED != 0).and_then(fault::decode);
+        fault.into_iter().for_each(|fault| self.faults.add(fault));
+        fault.is_some()
+    }
+
+    /// Notes all faults that the unit has recorded and the guest has not seen, makes room for others, and returns the
+    /// faults so far.
+    pub fn faults(&mut self) -> &Faults {
+        let (first, count) = self.capability.fault_records();
+        for record in (0..count).map(|index| first + index * 16) {
+            if self.note(record) {
+                self.hardware.write(record + 12, RECORDED);
+            }
+        }
+        if self.hardware.read(FSTS) & OVERFLOW != 0 {
+            self.hardware.write(FSTS, OVERFLOW);
+        }
+        &self.faults
+    }
+}
+
+/// Returns true if the 32 bits at `offset` are the guest's: the interrupts of faults and of the queue, their status, and
+/// the table of interrupts.
+const fn passes(offset: usize) -> bool {
+    match offset {
+        FSTS | ICS => true,
+        _ => {
+            matches!(offset & !15, 0x30 | 0xa0) && offset >= FECTL
+                || offset & !7 == IRTA
+                || matches!(offset, FEADDR | FEUADDR)
+        }
+    }
+}
+
+const _: () =
+    assert!(passes(FECTL) && passes(FEUADDR) && passes(IECTL) && passes(IEUADDR) && passes(IRTA + 4));
+const _: () = assert!(!passes(GCMD) && !passes(RTADDR) && !passes(CCMD) && !passes(PMEN) && !passes(0x58));
+const _: () = assert!(!passes(IQH) && !passes(IQT) && !passes(IQA) && !passes(0xc0) && !passes(0x30));
+
+/// Has the unit execute a descriptor of Vidar's own queue, and waits for its end. Returns false if it does not end.
+fn submit(hardware: &mut dyn Hardware, slot: &mut usize, sequence: &mut u32, descriptor: [u64; 2]) -> bool {
+    *sequence = sequence.wrapping_add(1);
+    hardware.put(*slot, descriptor);
+    hardware.put((*slot + 1) % SLOTS, queue::wait(*sequence, hardware.progress_at().0));
+    *slot = (*slot + 2) % SLOTS;
+    hardware.write(IQT, *slot as u32 * 16);
+    (0..PATIENCE).any(|_| hardware.progress() == *sequence)
+}
