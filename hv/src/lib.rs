@@ -14,6 +14,7 @@
 //! | [`svm`] | AMD-V: the instructions, the entry assembly, the virtual CPU | [`svm::cpu`] |
 //! | [`firmware`] | reads and changes firmware's tables where they lie | [`firmware::tables`] |
 //! | [`host`] | Vidar itself: its image, heap, page tables and exceptions | [`host::tables`] |
+//! | [`iommu`] | the machine's remapping units, which guard Vidar's memory against devices | [`iommu::find`] |
 //! | [`debug`] | the log, the serial line, the screen, the panic report | [`debug::log`] |
 //! | [`arch`] | one wrapper for each privileged instruction, MSRs, segments, the local APIC, the per-CPU block | [`arch::instructions`] |
 
@@ -30,6 +31,7 @@ pub mod debugger;
 pub mod extension;
 pub mod firmware;
 pub mod host;
+pub mod iommu;
 pub mod svm;
 pub mod tour;
 pub mod vmx;

@@ -128,7 +128,9 @@
 //!
 //! `identity` says what is mapped where, and `stage2` how tables work; the format of an entry is a third file. The answer for an
 //! address depends on the address alone, so it does not matter whether a page is mapped early or on the first touch, and
-//! `hv/core/tests/second_stage` proves it with random orders. Look at what is shown in place of Vidar's memory: the decoy.
+//! `hv/core/tests/second_stage` proves it with random orders. Look at what is shown in place of Vidar's memory: the decoy. With
+//! `dma=guard` devices have tables of the same kind ([`iommu::tables`](vidar_core::iommu::tables)), and
+//! [`iommu::unit`](vidar_core::iommu::unit) decides what the guest sees of the IOMMUs.
 //!
 //! ## 11. What the guest may do
 //!

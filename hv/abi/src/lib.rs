@@ -5,6 +5,8 @@
 //! number of the [`Call`] goes in RAX, and its arguments in RBX and RCX. RAX returns a [`Status`]. If that is
 //! [`Status::Ok`], the registers that the [`Call`] names hold the results; otherwise no other register has changed. Results are never written to the guest's memory, so Vidar need not translate the guest's addresses.
 
+// tidy: long because it describes each call with its registers.
+
 #![no_std]
 
 mod commit;
@@ -236,6 +238,18 @@ calls! {
             RCX: "the address of the last one, in the mapping of the kernel's image.",
             RDX: "the number of writes that have found no row.",
             R8_to_R15: "the addresses of the instruction and of its callers, the innermost first, with zeros after them.",
+        }
+    }
+
+    /// Says whether devices can write to Vidar's memory, and names those that have tried to.
+    Dma = 13, "dma", minor 4 {
+        in { RBX: "an index among the faults that Vidar keeps, from 0 for the oldest.", }
+        out {
+            RBX: "the [`DmaState`].",
+            RCX: "the number of IOMMUs.",
+            RDX: "the number of faults so far. Vidar keeps the last ones.",
+            RSI: "the fault with that index as a word that [`DmaFault::from_words`] decodes, or 0 if there is none.",
+            RDI: "the address of its page.",
         }
     }
 }

@@ -10,6 +10,7 @@ use vidar_core::boot::landing;
 use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::options::{Guard, Options};
 use vidar_core::boot::refusal::Refusal;
+use vidar_core::iommu::guard::DmaGuard;
 use vidar_core::kernel::guarded::Guarded;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use vidar_core::mem::identity::Identity;
@@ -59,9 +60,14 @@ fn load_microcode(update: MicrocodeUpdate<'_>) -> Result<(), Fault> {
 
 /// Returns the pages of the guest's `ram` that are moved for `landing`, or `None` if no pages are moved.
 #[inline(never)] // it does not depend on the extension
-fn moved(landing: Option<&Landing>, ram: &RangeSet) -> Option<MovedPages> {
+fn moved_for(landing: Option<&Landing>, ram: &RangeSet) -> Option<MovedPages> {
     let to = landing?.low_memory;
     Some(MOVED.call_once(|| MovedPages::new(ram, &landing::WINDOW, to)).clone())
+}
+
+/// Returns the pages of the guest's `ram` that are moved, or `None` if no pages are moved.
+pub fn moved<E: Extension>(cpus: &Cpus<E>, ram: &RangeSet) -> Option<MovedPages> {
+    moved_for(cpus.landing.as_ref(), ram)
 }
 
 /// Returns the reader of the guest's memory, which is mapped as `identity` says, with the page at `decoy` in place of
@@ -79,7 +85,7 @@ fn reader(plan: &MemoryPlan<'_>, identity: &Identity, decoy: Hpa, physical_addre
 }
 
 /// Builds the guest's memory out of `frames`, and what else its CPUs share, and fills the MSR map at `msr_map`. With
-/// `debugger` gdb can stop the guest. Returns the machine, and what the virtual CPUs are made from.
+/// `debugger` gdb can stop the guest. `dma` is the guard of Vidar's memory against devices. Returns the machine, and what the virtual CPUs are made from.
 ///
 /// # Errors
 /// [`Refusal::TooMuchMemory`] if there are too few frames.
@@ -90,13 +96,14 @@ pub fn make<E: Extension>(
     frames: Frames,
     msr_map: Hpa,
     debugger: bool,
+    dma: &'static DmaGuard,
 ) -> Result<(Machine<E::Cpu, Frames>, Common), Refusal> {
     let extension = &cpus.extension;
     let encryption = extension.encryption();
     let kept = plan.kept().to_vec();
     let ram = plan.guest_ram();
     let emulated = matches!(cpus.startup, Startup::Emulated { .. });
-    let moved = moved(cpus.landing.as_ref(), &ram);
+    let moved = moved(cpus, &ram);
     let watched = emulated.then_some(APIC_PAGE);
     let mut msrs = E::MSRS.to_vec();
     if options.guard >= Guard::Cpu {
@@ -107,7 +114,8 @@ pub fn make<E: Extension>(
     E::fill_msr_map(msr_map, &msrs);
     let identity = Identity {
         mtrrs: extension.memory_types(),
-        hidden: kept.iter().cloned().collect(),
+        // The registers of the units that guard Vidar's memory are no memory, but the guest must not reach them either.
+        hidden: kept.iter().cloned().chain(dma.registers()).collect(),
         watched,
         moved,
         locks: Locks::default(),
@@ -134,6 +142,7 @@ pub fn make<E: Extension>(
             log: debug::log::read,
             last_log: debug::log::read_last,
             record: plan.shown().clone(),
+            dma,
         },
         wanted: Wanted { check: options.check, debugger, trace: options.trace.is_some() },
         cpuid: Policy {

@@ -9,7 +9,7 @@ use core::ops::Range;
 use vidar_core::boot::annex::{self, Need};
 use vidar_core::boot::landing;
 use vidar_core::boot::memory_plan::MemoryPlan;
-use vidar_core::boot::options::Options;
+use vidar_core::boot::options::{Dma, Options};
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::boot::startup::Preference;
 use vidar_core::console::ending;
@@ -40,6 +40,7 @@ use crate::host::memory::{BootMemory, HostMemory};
 use crate::host::tables::{FreeRange, reclaim_boot_frames};
 use crate::host::vcpu::{FrameSet, Own};
 use crate::host::{heap, image, physical};
+use crate::iommu::find::Units;
 
 /// What the first half of the boot order passes to the second, which runs on another stack.
 struct Boot {
@@ -138,10 +139,12 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let lands = extension.leaves_init_to_the_cpu()
         && !options.emulate_startup
         && landing::leaves_low_memory(linux::release_of(&info));
+    let units = Units::find(&tables, options.dma == Dma::Guard, &mut memory.own);
     let need = Need {
         cpus: listed.others.len() as u64,
         frames_per_cpu: further::frames::<E>() as u64,
-        tables: Need::tables(memory.plan.beside_region(), extension.largest_page()),
+        tables: Need::tables(memory.plan.beside_region(), extension.largest_page())
+            + units.frames(memory.plan.beside_region().ram_top()),
         low_memory: if lands { landing::FRAMES as u64 } else { 0 },
         frames_per_ring: options.trace.map_or(0, rings::frames) as u64,
     };
@@ -162,7 +165,9 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     sleep::withdraw_all(&tables);
     let linux = linux::prepare(&info, &plan)?;
     let gdb = start::line(&options);
-    let (machine, common) = machine::make(&cpus, &options, &plan, own.frames, msr_map, gdb.is_some())?;
+    let guard = units.guard(&tables, &plan, &mut own, machine::moved(&cpus, &plan.guest_ram()));
+    let guard = Box::leak(Box::new(guard));
+    let (machine, common) = machine::make(&cpus, &options, &plan, own.frames, msr_map, gdb.is_some(), guard)?;
     let machine: &'static _ = Box::leak(Box::new(machine));
     if let Some(gdb) = gdb {
         start::start(machine, common.reader, plan.guest_ram(), gdb);

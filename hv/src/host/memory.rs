@@ -62,6 +62,14 @@ impl HostMemory {
         self.tables.map_screen(&mut self.frames, base, bytes)
     }
 
+    /// Maps the registers of a device, as [`HostTables::map_registers`] does.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] if too few frames are free.
+    pub fn map_registers(&mut self, base: Hpa, bytes: u64) -> Result<Hva, OutOfFrames> {
+        self.tables.map_registers(&mut self.frames, base, bytes)
+    }
+
     /// Maps a page at its own address, as [`HostTables::map_identity`] does.
     ///
     /// # Errors

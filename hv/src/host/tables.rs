@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use vidar_core::mem::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
 use vidar_core::mem::frame::{FrameMemory, FramePool};
-use vidar_core::mem::layout::{self, DIRECT_MAP, SCREEN, STACKS, direct};
+use vidar_core::mem::layout::{self, DEVICES, DIRECT_MAP, SCREEN, STACKS, direct};
 use vidar_core::mem::map::MemoryMap;
 use vidar_core::mem::mtrr::MemoryType;
 use vidar_core::mem::pat::HOST_PAT;
@@ -130,6 +130,11 @@ const READ_WRITE: PageTableFlags =
 const LARGE_WRITE_COMBINING: u64 = 1 << 12;
 const _: () = assert!(HOST_PAT >> (4 * 8) & 0xff == MemoryType::WriteCombining as u64);
 
+/// The flags of a page that is not cached, whatever the MTRRs say. They are the low bits of the page's index into the PAT, so
+/// the index is 3.
+const UNCACHEABLE: PageTableFlags = PageTableFlags::WRITE_THROUGH.union(PageTableFlags::NO_CACHE);
+const _: () = assert!(HOST_PAT >> (3 * 8) & 0xff == MemoryType::Uncacheable as u64);
+
 /// Returns the part of the machine's memory that [`HostTables`] has in the direct map: everything below 4 GiB, and
 /// above it memory of any kind. Vidar's region is not in the result.
 pub fn in_direct_map(map: &MemoryMap<'_>) -> RangeSet {
@@ -148,6 +153,7 @@ pub struct HostTables {
     mapper: OffsetPageTable<'static>,
     root: Hpa,
     next_stack: u64,
+    next_device: u64,
 }
 
 impl HostTables {
@@ -164,7 +170,7 @@ impl HostTables {
             let table = &mut *(direct(root).0 as *mut PageTable);
             OffsetPageTable::new(table, VirtAddr::new(DIRECT_MAP))
         };
-        let mut tables = Self { mapper, root, next_stack: STACKS };
+        let mut tables = Self { mapper, root, next_stack: STACKS, next_device: DEVICES };
         tables.map_direct(frames, map, largest)?;
         for section in image::sections() {
             let mut flags = PageTableFlags::PRESENT;
@@ -273,6 +279,19 @@ impl HostTables {
             self.map::<Size2MiB>(frames, SCREEN + offset, first + offset, flags)?;
         }
         Ok(Hva(SCREEN + base.0 - first.0))
+    }
+
+    /// Maps the registers of a device, `bytes` bytes at `base`, a page's start, as uncacheable. Returns their address.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] if `frames` runs out.
+    pub fn map_registers(&mut self, frames: &mut Frames, base: Hpa, bytes: u64) -> Result<Hva, OutOfFrames> {
+        let start = self.next_device;
+        for offset in (0..bytes).step_by(PAGE_SIZE as usize) {
+            self.map::<Size4KiB>(frames, self.next_device, base + offset, READ_WRITE | UNCACHEABLE)?;
+            self.next_device += PAGE_SIZE;
+        }
+        Ok(Hva(start))
     }
 
     /// Returns the address of the root table.

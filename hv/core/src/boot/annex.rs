@@ -24,7 +24,7 @@ pub struct Need {
     pub cpus: u64,
     /// Number of frames for each further CPU.
     pub frames_per_cpu: u64,
-    /// Number of frames for second-stage tables.
+    /// Number of frames for tables of the second stage and of IOMMUs.
     pub tables: u64,
     /// Number of frames for moved memory, which follow each other.
     pub low_memory: u64,

@@ -67,6 +67,15 @@ impl TraceSize {
     }
 }
 
+/// What devices can do to Vidar's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dma {
+    /// They can reach it, and the guest has the machine's IOMMUs.
+    Open,
+    /// The machine's IOMMUs keep them away, and the guest has the IOMMUs for interrupts alone.
+    Guard,
+}
+
 /// A boot option, for the parser, for GRUB's menu of options and for the test of the README's table.
 pub struct BootOption {
     /// The name of the option on the command line.
@@ -201,6 +210,13 @@ options! {
         "cpu" => Guard::Cpu, "Keep the CPU's protections on";
         "data" => Guard::Data, "Let vidarctl lock the kernel's read-only data as well";
         "audit" => Guard::Audit, "Note writes to the kernel's code as well";
+    }
+
+    // The default is open, because with the guard the guest cannot translate addresses for its devices, for VFIO as an example.
+    /// With `guard` the machine's IOMMUs keep devices away from Vidar's memory, and the guest has them for interrupts alone.
+    "dma" => dma: Dma = Dma::Open, "open" {
+        "open" => Dma::Open;
+        "guard" => Dma::Guard, "Keep devices away from Vidar's memory";
     }
 }
 

@@ -1,9 +1,13 @@
 //! The hypercalls of the crate `vidar_abi`. Most of them only read, so any privilege level may make them.
 
+// tidy: long because its tests try each of the calls.
+
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
-use vidar_abi::{Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Protection, Record, Status, TRACE_CHUNK, VERSION};
+use vidar_abi::{
+    Call, Commit, DmaFault, ExitKind, LOG_CHUNK, MAGIC, Protection, Record, Status, TRACE_CHUNK, VERSION,
+};
 
 use super::crash::Snapshot;
 use super::guard::lock;
@@ -12,6 +16,7 @@ use super::outcome::{Outcome, Stop};
 use super::percpu::PerCpu;
 use super::privilege::may_reset_with;
 use super::vcpu::Vcpu;
+use crate::iommu::guard::DmaGuard;
 use crate::mem::addr::Hpa;
 use crate::mem::stage2::TableMemory;
 use crate::x86::registers::{Register, Registers};
@@ -65,6 +70,7 @@ pub fn rare<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> O
             let locked = machine.locked.held_by(machine.host.cpus);
             guard(vcpu.registers(), &machine.host, locked)
         }
+        Some(Call::Dma) => dma(vcpu.registers(), machine.host.dma),
         _ => Status::UnknownCall,
     };
     vcpu.registers().set(Register::Rax, status as u64);
@@ -113,7 +119,7 @@ fn read(call: Call, registers: &mut Registers, host: &Host) -> Option<Status> {
             registers.set(Register::Rbx, digits);
             registers.set(Register::Rcx, changed);
         }
-        Call::Crash | Call::Guard | Call::LastLog | Call::Lock | Call::Audit => return None,
+        Call::Crash | Call::Dma | Call::Guard | Call::LastLog | Call::Lock | Call::Audit => return None,
         Call::Log => {
             set_log(registers, host.log);
             registers.set(Register::Rdx, 0);
@@ -133,6 +139,18 @@ fn read(call: Call, registers: &mut Registers, host: &Host) -> Option<Status> {
         }
     }
     Some(Status::Ok)
+}
+
+/// Answers [`Call::Dma`].
+fn dma(registers: &mut Registers, guard: &DmaGuard) -> Status {
+    let (faults, fault) = guard.fault(registers.get(Register::Rbx));
+    let [fault, address] = fault.map_or([0; 2], DmaFault::to_words);
+    registers.set(Register::Rbx, guard.state() as u64);
+    registers.set(Register::Rcx, guard.count() as u64);
+    registers.set(Register::Rdx, faults);
+    registers.set(Register::Rsi, fault);
+    registers.set(Register::Rdi, address);
+    Status::Ok
 }
 
 /// Returns the block of the CPU whose index is in RBX.
@@ -175,12 +193,14 @@ const PACKAGE_VERSION: u64 = {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use vidar_abi::Vendor;
+    use vidar_abi::{DmaState, Vendor};
 
     use super::*;
     use crate::trace::ring::tests::leaked;
     use crate::trace::writer::Writer;
     use crate::vmm::refusals::Refusals;
+
+    static OPEN: DmaGuard = DmaGuard::open(DmaState::NotAsked, 2);
 
     const TEXT: &[u8] = b"vidar: a log of more than thirty-two bytes";
 
@@ -203,6 +223,7 @@ mod tests {
             let status = match Call::from_raw(registers.get(Register::Rax)) {
                 Some(Call::LastLog) => last_log(registers, host),
                 Some(Call::Guard) => guard(registers, host, 0),
+                Some(Call::Dma) => dma(registers, host.dma),
                 _ => Status::UnknownCall,
             };
             registers.set(Register::Rax, status as u64);
@@ -216,7 +237,17 @@ mod tests {
         let cpus = Box::leak(Box::new([cpu]));
         let last_log = |position, buffer: &mut [u8]| log(u64::max(position, 7), buffer);
         let record = Hpa(0x3f00_0000)..Hpa(0x3f00_8000);
-        let host = Host { kept: KEPT, vendor: Vendor::Vmx, commit, cpus, guard: None, log, last_log, record };
+        let host = Host {
+            kept: KEPT,
+            vendor: Vendor::Vmx,
+            commit,
+            cpus,
+            guard: None,
+            log,
+            last_log,
+            record,
+            dma: &OPEN,
+        };
         ask(registers, &host);
     }
 
@@ -236,6 +267,14 @@ mod tests {
         call(&mut registers);
         assert_eq!([registers.get(Register::Rbx), registers.get(Register::Rcx)], [0x20_0000, 0x20_0000]);
         assert_eq!(registers.get(Register::Rdi), 1);
+    }
+
+    #[test]
+    fn dma_returns_the_state_the_units_and_no_fault() {
+        let mut registers = with(&[(Register::Rax, Call::Dma as u64), (Register::Rsi, 9)]);
+        call(&mut registers);
+        let state = DmaState::NotAsked as u64;
+        assert_eq!(registers, with(&[(Register::Rbx, state), (Register::Rcx, 2)]));
     }
 
     #[test]
@@ -313,7 +352,17 @@ mod tests {
         let (last_log, record) = (log, Hpa(0)..Hpa(0));
         ask(
             registers,
-            &Host { kept: KEPT, vendor: Vendor::Svm, commit: None, cpus, guard: None, log, last_log, record },
+            &Host {
+                kept: KEPT,
+                vendor: Vendor::Svm,
+                commit: None,
+                cpus,
+                guard: None,
+                log,
+                last_log,
+                record,
+                dma: &OPEN,
+            },
         );
     }
 
@@ -359,6 +408,7 @@ mod tests {
         guard.count(Protection::Lstar, 7);
         guard.count(Protection::Lstar, 9);
         let mut host = Host {
+            dma: &OPEN,
             kept: KEPT,
             vendor: Vendor::Svm,
             commit: None,

@@ -16,6 +16,7 @@ use super::place::NamePlaces;
 use super::refusals::Refusals;
 use super::update::LoadMicrocode;
 use super::vcpu::Vcpu;
+use crate::iommu::guard::DmaGuard;
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE, overlaps};
 use crate::mem::ranges::RangeSet;
 use crate::mem::walk::ReadGuest;
@@ -64,6 +65,8 @@ pub struct Host {
     pub last_log: ReadLog,
     /// The memory of the record of the last start that Linux' module `ramoops` can read. It is empty if there is none.
     pub record: Range<Hpa>,
+    /// The guard of Vidar's memory against devices.
+    pub dma: &'static DmaGuard,
 }
 
 /// The machine that a guest runs on, with virtual CPUs of the type `V`.
@@ -120,9 +123,10 @@ impl<V: Vcpu, T> Machine<V, T> {
         Hpa(controls.cr3).align_down(PAGE_SIZE) == self.host_root
     }
 
-    /// Returns true if the guest may not place a device at `range`, because it overlaps Vidar's own memory or the pages
-    /// that lead start-up IPIs to Vidar.
+    /// Returns true if the guest may not place a device at `range`, because it overlaps Vidar's own memory, the pages
+    /// that lead start-up IPIs to Vidar, or the registers of IOMMUs that guard Vidar's memory.
     pub fn keeps(&self, range: &Range<Hpa>) -> bool {
-        self.host.kept.iter().chain(&self.landing).any(|kept| overlaps(range, kept))
+        let kept = self.host.kept.iter().chain(&self.landing).cloned();
+        kept.chain(self.host.dma.registers()).any(|kept| overlaps(range, &kept))
     }
 }

@@ -17,7 +17,8 @@
 //! | [`startup`] | The state of each CPU between INIT and start-up IPI, if Vidar starts CPUs. |
 //! | [`ipi`] | Sends INITs and start-up IPIs for the guest, with emulated start-up. |
 //! | [`apic`] | Emulates the guest's stores to a watched local APIC. |
-//! | [`mmio`] | Decodes and executes accesses to the registers of devices. |
+//! | [`remapping`] | Emulates the guest's accesses to the registers of IOMMUs that guard Vidar's memory. |
+//! | [`mmio`] | Decodes and executes such instructions. |
 //! | [`fetch`] | Reads the bytes of the guest's next instruction. |
 //! | [`doubt`] | Bounds the exits at an instruction that Vidar does not find in memory. |
 //! | [`controls`] | Answers writes to control registers, on an extension where some exit. |
@@ -57,6 +58,7 @@ pub mod place;
 pub mod privilege;
 pub mod processor;
 pub mod refusals;
+pub mod remapping;
 pub mod rules;
 pub mod run;
 pub mod startup;

@@ -7,7 +7,8 @@ use std::sync::Once;
 use std::sync::atomic::AtomicBool;
 
 use spin::Mutex;
-use vidar_abi::Vendor;
+use vidar_abi::{DmaState, Vendor};
+use vidar_core::iommu::guard::DmaGuard;
 use vidar_core::kernel::guarded::Guarded;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
@@ -127,6 +128,8 @@ pub struct Page {
     pub memory_type: MemoryType,
 }
 
+static OPEN: DmaGuard = DmaGuard::open(DmaState::NoIommu, 0);
+
 /// Places by their addresses.
 struct Unnamed;
 
@@ -192,6 +195,7 @@ impl Bench {
                 },
                 last_log: |position, _| (position, 0),
                 record: Hpa(0)..Hpa(0),
+                dma: &OPEN,
             },
             wanted: Wanted::default(),
             cpuid: Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 },

@@ -15,6 +15,7 @@ mod locks;
 mod memory;
 mod microcode;
 mod observer;
+mod remapping;
 mod startup;
 mod trace;
 
