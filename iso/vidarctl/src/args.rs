@@ -37,7 +37,7 @@ Of `vidarctl doctor`:
 /// A command of `vidarctl`. The first paragraph of its description says what it prints, and is in the README too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Vidar's version, the extension, the number of exits, the memory that Vidar keeps, and what it guards
+    /// Vidar's version, the extension, the number of exits, the memory that Vidar keeps, what it guards, and whether devices can reach that memory
     Status,
     /// the exits by kind
     Exits {
@@ -82,6 +82,8 @@ pub enum Command {
         #[command(subcommand)]
         action: Option<GuardAction>,
     },
+    /// whether devices can reach Vidar's memory, the number of IOMMUs, and which devices have been refused
+    Dma,
     /// Vidar's log
     Log {
         /// Print the log of the start before this one, which a reset leaves in memory
@@ -194,6 +196,7 @@ mod tests {
         assert_eq!(parse_words("--json log"), run(Command::Log { last: false, ramoops: false }, true));
         assert_eq!(parse_words("log --last"), run(Command::Log { last: true, ramoops: false }, false));
         assert_eq!(parse_words("tsc --json"), run(Command::Tsc, true));
+        assert_eq!(parse_words("dma"), run(Command::Dma, false));
         assert_eq!(parse_words("crash"), run(Command::Crash { yes: false }, false));
         assert_eq!(parse_words("crash --yes"), run(Command::Crash { yes: true }, false));
         let exits = |idle, per_cpu, by_rip| Command::Exits { idle, per_cpu, by_rip };

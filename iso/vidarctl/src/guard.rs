@@ -47,14 +47,35 @@ pub fn json(all: &[Kept], cpus: u64, symbols: &Symbols) -> String {
     format!("{{\"cpus\":{cpus},\"protections\":[{all}]}}\n")
 }
 
-/// Returns what is guarded, for a line of the status.
-pub fn summary(all: Option<&[Kept]>, cpus: u64) -> String {
-    let Some(all) = all else { return "nothing".to_owned() };
-    let refused = all.iter().map(|kept| kept.refused).sum();
-    let lock = all.iter().find(|kept| kept.protection == Protection::Data && kept.cpus > 0);
-    let lock = lock
-        .map(|Kept { cpus: held, .. }| format!(", and the kernel's read-only data on {held} of {cpus} CPUs"));
-    format!("the CPU's protections{}; {} refused", lock.unwrap_or_default(), grouped(refused))
+/// Returns what is guarded and what is not, for a line of the status. `devices` is true if devices are kept away from Vidar's
+/// memory, and `None` if Vidar does not say so.
+pub fn summary(all: Option<&[Kept]>, cpus: u64, devices: Option<bool>) -> String {
+    let kept = all.unwrap_or_default();
+    let held = kept.iter().find(|kept| kept.protection == Protection::Data).map_or(0, |kept| kept.cpus);
+    let on = format!(" on {held} of {cpus} CPUs");
+    let all_subjects = [
+        ("the CPU's protections", "", Some(all.is_some())),
+        ("the kernel's read-only data", &*on, Some(held > 0)),
+        ("Vidar's memory from devices", "", devices),
+    ];
+    let mut guarded = Vec::new();
+    let mut others = Vec::new();
+    for (subject, on, is_guarded) in all_subjects {
+        match is_guarded {
+            Some(true) => guarded.push(format!("{subject}{on}")),
+            Some(false) => others.push(subject),
+            None => {}
+        }
+    }
+    let mut text = if guarded.is_empty() { "nothing".to_owned() } else { guarded.join(", ") };
+    if !others.is_empty() {
+        text += &format!(" (not {})", others.join(", "));
+    }
+    if all.is_some() {
+        let refused = kept.iter().map(|kept| kept.refused).sum();
+        text += &format!("; {} refused", grouped(refused));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -96,9 +117,30 @@ mod tests {
 
     #[test]
     fn the_summary_says_what_is_guarded() {
-        assert_eq!(summary(None, 2), "nothing");
-        assert_eq!(summary(Some(&ALL[..2]), 2), "the CPU's protections; 1,234 refused");
-        let locked = "the CPU's protections, and the kernel's read-only data on 1 of 2 CPUs; 1,234 refused";
-        assert_eq!(summary(Some(&ALL), 2), locked);
+        for (all, devices, expected) in [
+            (None, None, "nothing (not the CPU's protections, the kernel's read-only data)"),
+            (
+                None,
+                Some(false),
+                "nothing (not the CPU's protections, the kernel's read-only data, Vidar's memory from devices)",
+            ),
+            (
+                None,
+                Some(true),
+                "Vidar's memory from devices (not the CPU's protections, the kernel's read-only data)",
+            ),
+            (
+                Some(&ALL[..2]),
+                Some(false),
+                "the CPU's protections (not the kernel's read-only data, Vidar's memory from devices); 1,234 refused",
+            ),
+            (
+                Some(&ALL[..]),
+                Some(true),
+                "the CPU's protections, the kernel's read-only data on 1 of 2 CPUs, Vidar's memory from devices; 1,234 refused",
+            ),
+        ] {
+            assert_eq!(summary(all, 2, devices), expected);
+        }
     }
 }

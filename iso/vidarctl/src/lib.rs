@@ -4,6 +4,7 @@
 mod affinity;
 mod args;
 mod crash;
+mod dma;
 mod doctor;
 mod exits;
 mod failure;
@@ -162,6 +163,10 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
             let (all, cpus) = (vidar.guard()?, vidar.cpus()?);
             let symbols = Symbols::of_the_kernel();
             if json { guard::json(&all, cpus, &symbols) } else { guard::text(&all, cpus, &symbols) }
+        }
+        Command::Dma => {
+            let dma = vidar.dma()?;
+            if json { dma.json() } else { dma.text() }
         }
         Command::Log { ramoops: true, .. } => {
             // Without the right Vidar refuses the call, and that is reported.

@@ -4,10 +4,11 @@
 // tidy: long because each call is a method here, and the tests have a Vidar that answers all of them.
 
 use vidar_abi::{
-    Call, Commit, ExitKind, LOG_CHUNK, MAGIC, Protection, Record, SIGNATURE, Status as CallStatus,
-    TRACE_CHUNK, VERSION, Vendor, Version,
+    Call, Commit, DmaFault, DmaState, ExitKind, LOG_CHUNK, MAGIC, Protection, Record, SIGNATURE,
+    Status as CallStatus, TRACE_CHUNK, VERSION, Vendor, Version,
 };
 
+use crate::dma::Dma;
 use crate::exits::Counts;
 use crate::failure::Failure;
 use crate::guard::Kept;
@@ -61,6 +62,11 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
             guarded: match self.guard() {
                 Ok(all) => Some(all),
                 Err(Failure::Off(_) | Failure::TooOld(_)) => None,
+                Err(failure) => return Err(failure),
+            },
+            dma: match self.dma() {
+                Ok(dma) => Some(dma),
+                Err(Failure::TooOld(_)) => None,
                 Err(failure) => return Err(failure),
             },
         })
@@ -176,6 +182,19 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
         Ok(all)
     }
 
+    /// Asks whether devices can reach Vidar's memory, and which have been refused.
+    pub fn dma(&self) -> Result<Dma, Failure> {
+        let ask = |index| self.ask_new(Call::Dma, index)?.ok_or(Failure::Malformed(Call::Dma));
+        let first = ask(0)?;
+        let mut faults = Vec::new();
+        let mut answer = first;
+        while let Some(fault) = DmaFault::from_words([answer.rsi, answer.rdi]) {
+            faults.push(fault);
+            answer = ask(faults.len() as u64)?;
+        }
+        Ok(Dma { state: DmaState::from_raw(first.rbx), units: first.rcx, count: first.rdx, faults })
+    }
+
     /// Has Vidar end this Linux with a crash report. Returns only if that fails.
     pub fn crash(&self) -> Failure {
         let answer = self.ask_new(Call::Crash, 0);
@@ -228,7 +247,7 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
     }
 
     /// Makes a call. Returns its answer, or `None` if Vidar says that an argument is out of range.
-    fn ask(&self, call: Call, rbx: u64, rcx: u64) -> Result<Option<Answer>, Failure> {
+    pub fn ask(&self, call: Call, rbx: u64, rcx: u64) -> Result<Option<Answer>, Failure> {
         let answer = (self.call)(Request { rax: call as u64, rbx, rcx });
         match CallStatus::from_raw(answer.rax) {
             Some(CallStatus::Ok) => Ok(Some(answer)),
@@ -247,6 +266,8 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+
+    const FAULT: DmaFault = DmaFault { requester: 0x20, write: true, address: 0x20_0000, reason: 5 };
 
     const TEXT: &[u8] = b"vidar: one line that is longer than a chunk of the log\nand another\n";
 
@@ -278,6 +299,10 @@ mod tests {
                 Answer { rbx: start, rcx: length as u64, rdx, rsi, r8_to_r15, ..ok }
             }
             Some(Call::Commit) => Answer { rbx: 0xab, rcx: 1, ..ok },
+            Some(Call::Dma) => {
+                let [rsi, rdi] = if request.rbx < 2 { FAULT.to_words() } else { [0; 2] };
+                Answer { rcx: 1, rdx: 9, rsi, rdi, ..ok }
+            }
             Some(Call::Crash) => Answer { rax: CallStatus::NotPermitted as u64, ..ok },
             Some(Call::Trace) if request.rbx == 1 => {
                 let start = request.rcx.clamp(4, 9);
@@ -374,13 +399,21 @@ mod tests {
     }
 
     #[test]
-    fn an_older_vidar_is_not_asked_for_its_commit() {
+    fn refused_accesses_of_devices_are_read_one_by_one() {
+        let dma = Vidar::find(vidar, None).unwrap().dma();
+        let faults = vec![FAULT; 2];
+        assert_eq!(dma, Ok(Dma { state: Some(DmaState::Guarded), units: 1, count: 9, faults }));
+    }
+
+    #[test]
+    fn an_older_vidar_is_not_asked_for_its_commit_nor_for_dma() {
         let older = |request: Request| match Call::from_raw(request.rax) {
             Some(Call::Version) => Answer { rcx: 1 << 16 | 1, ..vidar(request) },
-            Some(Call::Commit) => panic!("version 1.1 does not have this call"),
+            Some(Call::Commit | Call::Dma) => panic!("version 1.1 does not have this call"),
             _ => vidar(request),
         };
-        assert_eq!(Vidar::find(older, None).unwrap().status().unwrap().commit, None);
+        let status = Vidar::find(older, None).unwrap().status().unwrap();
+        assert_eq!((status.commit, status.dma), (None, None));
     }
 
     #[test]

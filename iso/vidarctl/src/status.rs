@@ -2,6 +2,7 @@
 
 use vidar_abi::{Commit, Release, Vendor, Version};
 
+use crate::dma::Dma;
 use crate::guard::{self, Kept};
 use crate::json::string;
 use crate::numbers::{grouped, memory};
@@ -25,6 +26,8 @@ pub struct Status {
     pub memory: Vec<Piece>,
     /// The protections that Vidar guards, if it guards any.
     pub guarded: Option<Vec<Kept>>,
+    /// The answer to the question whether devices can reach that memory, if Vidar gives one.
+    pub dma: Option<Dma>,
 }
 
 /// A piece of memory.
@@ -50,13 +53,14 @@ impl Status {
         let plural = if *cpus == 1 { "" } else { "s" };
         format!(
             "Vidar    {}, hypercall ABI {}\nruns on  {}, {cpus} CPU{plural}\nexits    {}\n\
-             memory   {}\nguarded  {}\n",
+             memory   {}\nguarded  {}\n{}",
             Release(self.version_text(), self.commit),
             self.abi_text(),
             vendor.name(),
             grouped(self.exits),
             self.memory_text(),
-            guard::summary(self.guarded.as_deref(), self.cpus),
+            self.guarded_text(),
+            self.dma.as_ref().map_or_else(String::new, |dma| format!("DMA      {}\n", dma.state_text())),
         )
     }
 
@@ -66,6 +70,11 @@ impl Status {
         let pieces = self.memory.iter().map(|piece| format!("{:#x}-{:#x}", piece.base, piece.end()));
         let pieces = pieces.collect::<Vec<_>>().join(", ");
         format!("{} ({size} bytes) at {pieces}", memory(size))
+    }
+
+    /// Returns what is guarded and what is not.
+    fn guarded_text(&self) -> String {
+        guard::summary(self.guarded.as_deref(), self.cpus, self.dma.as_ref().map(Dma::is_guarded))
     }
 
     /// Returns the version and the extension, for a sentence.
@@ -80,13 +89,14 @@ impl Status {
         let pieces = self.memory.iter().map(piece).collect::<Vec<_>>().join(",");
         format!(
             "{{\"version\":{},\"commit\":{},\"abi\":{},\"vendor\":{},\"cpus\":{cpus},\"exits\":{exits},\"memory_bytes\":{},\
-             \"memory\":[{pieces}],\"guarded\":{}}}\n",
+             \"memory\":[{pieces}],\"guarded\":{},\"dma\":{}}}\n",
             string(&self.version_text()),
             self.commit.map_or_else(|| "null".to_owned(), |commit| string(&commit.to_string())),
             string(&self.abi_text()),
             string(self.vendor.name()),
             self.size(),
-            string(&guard::summary(self.guarded.as_deref(), self.cpus)),
+            string(&self.guarded_text()),
+            self.dma.as_ref().map_or_else(|| "null".to_owned(), |dma| string(&dma.state_text())),
         )
     }
 
@@ -106,6 +116,8 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
+    use vidar_abi::DmaState;
+
     use super::*;
 
     fn status(memory: &[Piece]) -> Status {
@@ -122,6 +134,7 @@ mod tests {
         exits: 12_345,
         memory: Vec::new(),
         guarded: None,
+        dma: None,
     };
 
     #[test]
@@ -132,14 +145,24 @@ mod tests {
              runs on  Intel VT-x, 1 CPU\n\
              exits    12,345\n\
              memory   4 MiB (4194304 bytes) at 0x3fc00000-0x3fffffff\n\
-             guarded  nothing\n"
+             guarded  nothing (not the CPU's protections, the kernel's read-only data)\n"
         );
         assert!(Status { cpus: 4, ..STATUS }.text().contains("4 CPUs\n"));
         let two = status(&[REGION, Piece { base: 0x9_e000, size: 0x1000 }]).text();
         assert!(
-            two.ends_with("(4198400 bytes) at 0x3fc00000-0x3fffffff, 0x9e000-0x9efff\nguarded  nothing\n"),
+            two.contains("(4198400 bytes) at 0x3fc00000-0x3fffffff, 0x9e000-0x9efff\nguarded  nothing (not "),
             "{two}"
         );
+    }
+
+    #[test]
+    fn the_last_line_says_whether_devices_reach_the_memory() {
+        let dma = Dma { state: Some(DmaState::Guarded), units: 1, count: 0, faults: Vec::new() };
+        let status = Status { dma: Some(dma), ..status(&[REGION]) };
+        let text = "guarded  Vidar's memory from devices (not the CPU's protections, the kernel's read-only data)\n\
+                    DMA      guarded, by VT-d\n";
+        assert!(status.text().ends_with(text), "{}", status.text());
+        assert!(status.json().ends_with(",\"dma\":\"guarded, by VT-d\"}\n"));
     }
 
     #[test]
@@ -147,7 +170,7 @@ mod tests {
         assert_eq!(
             status(&[REGION]).json(),
             "{\"version\":\"0.1.0\",\"commit\":null,\"abi\":\"1.0\",\"vendor\":\"Intel VT-x\",\"cpus\":1,\"exits\":12345,\
-             \"memory_bytes\":4194304,\"memory\":[{\"base\":1069547520,\"bytes\":4194304}],\"guarded\":\"nothing\"}\n"
+             \"memory_bytes\":4194304,\"memory\":[{\"base\":1069547520,\"bytes\":4194304}],\"guarded\":\"nothing (not the CPU's protections, the kernel's read-only data)\",\"dma\":null}\n"
         );
     }
     #[test]

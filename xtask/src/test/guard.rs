@@ -65,7 +65,10 @@ pub fn run(lane: Lane, tools: &Tools) -> Result<()> {
     let idle: Value = serde_json::from_str(idle.trim()).context("no JSON")?;
     ensure!(idle["total"] == 0, "the idle machine exits: {idle}");
     let status = console.run("vidarctl status")?;
-    ensure!(status.contains("guarded  the CPU's protections; 3 refused"), "{status}");
+    ensure!(
+        status.contains("guarded  the CPU's protections (") && status.contains("; 3 refused"),
+        "{status}"
+    );
     Ok(())
 }
 

@@ -81,6 +81,7 @@ mod tests {
             exits: 0,
             memory: Vec::new(),
             guarded: None,
+            dma: None,
         };
         let with = |cpus| cpu_state(&Fake::default().with_cpus(cpus), &status);
         assert_eq!([1, 2, 3].map(with), [State::Ok, State::Ok, State::Warning]);
