@@ -14,7 +14,7 @@ pub fn inb(port: u16) -> u8 {
 
 /// Writes a byte to an I/O port.
 pub fn outb(port: u16, value: u8) {
-    // SAFETY: the probe owns the machine, and starts no device that would write to memory.
+    // SAFETY: the probe owns the machine, and starts no device that would write to memory, but for those whose writes are a test.
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) };
 }
 
@@ -22,6 +22,14 @@ pub fn outb(port: u16, value: u8) {
 pub fn outl(port: u16, value: u32) {
     // SAFETY: as in `outb`.
     unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) };
+}
+
+/// Reads four bytes from an I/O port.
+pub fn inl(port: u16) -> u32 {
+    let value: u32;
+    // SAFETY: as in `inb`.
+    unsafe { asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack, preserves_flags)) };
+    value
 }
 
 /// Executes CPUID, and returns EAX, EBX, ECX and EDX.

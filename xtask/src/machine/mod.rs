@@ -35,7 +35,7 @@ pub use self::kvm::Obstacle;
 use self::line::{Line, Ports};
 use self::monitor::Monitor;
 pub use self::qemu::TICKS_PER_INSTRUCTION;
-pub use self::spec::{Chipset, Errand, Keyboard, Medium, Network, Spec, Threads};
+pub use self::spec::{Chipset, Errand, Iommu, Keyboard, Medium, Network, Spec, Threads};
 use self::spec::{LINUX_LOG, LOG, OUTPUT};
 use crate::paths;
 

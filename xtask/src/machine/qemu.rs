@@ -8,7 +8,7 @@ use serde_json::json;
 use super::abilities::{self, QEMU};
 use super::disk::Bus;
 use super::line::Ports;
-use super::spec::{Chipset, Keyboard, LOG, Medium, Network, Spec, Threads};
+use super::spec::{Chipset, Iommu, Keyboard, LOG, Medium, Network, Spec, Threads};
 use super::tie::tied_to_us;
 use crate::packages;
 
@@ -66,7 +66,7 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     command.args(["-vga", if spec.no_screen { "none" } else { "std" }]);
     let chipset = match spec.chipset {
         _ if spec.secure_boot => "q35,smm=on",
-        _ if spec.remaps_interrupts => "q35",
+        _ if spec.remaps_interrupts || spec.attacker.is_some() => "q35",
         Chipset::Pc => "pc",
         Chipset::Q35 => "q35",
     };
@@ -77,6 +77,13 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
     if spec.remaps_interrupts {
         // With eim=on, interrupts reach all APIC IDs. Without that, Linux does not use x2APIC mode.
         command.args(["-device", "intel-iommu,intremap=on,eim=on"]);
+    }
+    if let Some(iommu) = spec.attacker {
+        let iommu = match iommu {
+            Iommu::Intel => "intel-iommu,intremap=on,aw-bits=48",
+            Iommu::Amd => "amd-iommu,intremap=on",
+        };
+        command.args(["-device", iommu, "-device", "edu,addr=04.0"]);
     }
     let room = spec.max_memory.map_or_else(String::new, |max| format!(",slots=1,maxmem={max}M"));
     command.args(["-m", &format!("{}{room}", spec.memory)]);

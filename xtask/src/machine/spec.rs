@@ -46,6 +46,15 @@ pub enum Threads {
     OneForEach,
 }
 
+/// The kind of a machine's IOMMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Iommu {
+    /// VT-d, with addresses of 48 bits.
+    Intel,
+    /// AMD-Vi.
+    Amd,
+}
+
 /// How a machine's keyboard is attached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Keyboard {
@@ -102,6 +111,9 @@ pub struct Spec {
     pub networks: Vec<Network>,
     /// True for a Q35 with an IOMMU that remaps interrupts, and with CPUs that have x2APIC mode. Not possible in Bochs.
     pub remaps_interrupts: bool,
+    /// The IOMMU of a Q35 that has QEMU's device `edu` behind it, which any guest can have write to memory. Not possible in
+    /// Bochs.
+    pub attacker: Option<Iommu>,
     /// How the keyboard is attached.
     pub keyboard: Keyboard,
     /// The size of memory in MiB.

@@ -7,6 +7,7 @@ mod boots;
 mod crash;
 mod devices;
 mod distribution;
+mod dma;
 mod doctor;
 mod entry_rules;
 pub mod facts;
@@ -361,6 +362,9 @@ fn jobs<'a>(
             .iter()
             .map(|fault| one(Lane::Svm.test(fault.name), fault.folder(), report, move || fault.run(tools))),
     );
+    jobs.extend(dma::TESTS.map(|(name, check)| {
+        one(Lane::Svm.test(name), Lane::Svm.folder(name), report, move || check(name, tools))
+    }));
     jobs.extend(given::TESTS.map(|(name, check)| {
         one(Lane::Svm.test(name), Lane::Svm.folder(name), report, move || check(tools))
     }));

@@ -11,7 +11,7 @@ use super::{Tools, test_dir};
 use crate::console::Console;
 use crate::grub::Menu;
 use crate::iso::{self, Recipe};
-use crate::machine::{Medium, RunningMachine, Spec, Threads};
+use crate::machine::{Iommu, Medium, RunningMachine, Spec, Threads};
 use crate::manifest::{Guest, Initrd, Kernel};
 
 /// The name of the only guest.
@@ -56,6 +56,8 @@ pub struct Small {
     pub waits_for_debugger: bool,
     /// True if the machine has a second serial port. Nobody is at its other end.
     pub second_serial: bool,
+    /// The IOMMU of a machine with a device that attacks memory.
+    pub attacker: Option<Iommu>,
     /// The emulator's name for the CPU model.
     pub cpu: Option<&'static str>,
 }
@@ -120,6 +122,7 @@ impl Small {
             cpus: NonZeroU32::new(self.cpus),
             threads: self.threads,
             uefi: self.uefi,
+            attacker: self.attacker,
             cpu: self.cpu.map(str::to_owned),
             waits_for_debugger: self.waits_for_debugger,
             fixed_clock: true,

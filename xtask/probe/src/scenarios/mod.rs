@@ -7,6 +7,7 @@ mod cet;
 mod control;
 mod debug;
 mod delivery;
+mod dma;
 mod edge;
 mod efer;
 mod firmware;
@@ -119,6 +120,7 @@ pub const ALL: &[Scenario] = &[
     last("other-requested", requested::requested),
     last("x2apic", x2apic::commands),
     last("x2apic-start-up", x2apic::start_up),
+    last("dma", dma::dma),
     last("machine-check", machine_check::machine_check),
     last("sipi", startup::sipi),
     last("init-sipi", startup::init_sipi),
