@@ -14,6 +14,10 @@ pub enum Bus {
     Virtio,
     /// At SATA, with an AHCI controller of its own.
     Ahci,
+    /// As an NVMe drive.
+    Nvme,
+    /// At USB, with an xHCI controller of its own.
+    Usb,
 }
 
 /// The format of a disk's file.

@@ -143,6 +143,10 @@ pub fn machine(spec: &Spec, ports: Ports, cpu: &str) -> Result<Command> {
             Bus::Ahci => command
                 .args(["-device", &format!("ahci,id=ahci{index}")])
                 .args(["-device", &format!("ide-hd,bus=ahci{index}.0,drive=disk{index}")]),
+            Bus::Nvme => command.args(["-device", &format!("nvme,serial={index},drive=disk{index}")]),
+            Bus::Usb => command
+                .args(["-device", &format!("qemu-xhci,id=xhci{index}")])
+                .args(["-device", &format!("usb-storage,bus=xhci{index}.0,drive=disk{index}")]),
         };
     }
     for (index, network) in spec.networks.iter().enumerate() {

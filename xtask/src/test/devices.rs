@@ -1,5 +1,5 @@
-//! Uses devices with DMA, which are disks and network cards, bare and under Vidar, in a Linux that has the modules for
-//! them.
+//! Uses devices with DMA, which are disks and network cards, in a Linux that has the modules for them: bare, under Vidar, and
+//! behind an IOMMU with which Vidar guards its memory.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::console::{ANSWER, BOOT, Console, PROMPT};
 use crate::grub::{self, Menu};
 use crate::iso::{self, Recipe};
 use crate::machine::disk::{Bus, Disk, Format};
-use crate::machine::{Network, RunningMachine, Spec};
+use crate::machine::{Iommu, Network, RunningMachine, Spec};
 use crate::manifest::{self, Initrd};
 use crate::modules;
 
@@ -27,6 +27,9 @@ const MODULES: &[&str] = &[
     "virtio_net",
     "e1000",
     "ahci",
+    "nvme",
+    "xhci_pci",
+    "usb_storage",
     "sd_mod",
     "crc32c_generic",
     "crct10dif_generic",
@@ -35,12 +38,68 @@ const MODULES: &[&str] = &[
 
 type Step = fn(&mut BootedGuest) -> Result<()>;
 
+/// What the guest runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The bare machine.
+    Bare,
+    /// Vidar.
+    Vidar,
+    /// Vidar on a machine with an IOMMU, with the option `dma=guard`.
+    Guarded,
+}
+
+impl Side {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Bare, Self::Vidar, Self::Guarded];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Vidar => "vidar",
+            Self::Guarded => "guarded",
+        }
+    }
+
+    const fn steps(self) -> &'static [(&'static str, Step)] {
+        if matches!(self, Self::Guarded) { GUARDED } else { STEPS }
+    }
+
+    /// Returns the disks that are written to: the names of their files, and how they are attached.
+    const fn disks(self) -> &'static [(&'static str, Bus)] {
+        match self {
+            Self::Guarded => &[("ahci", Bus::Ahci), ("nvme", Bus::Nvme), ("xhci", Bus::Usb)],
+            _ => &[("virtio", Bus::Virtio), ("ahci", Bus::Ahci)],
+        }
+    }
+
+    /// Returns the number of bytes that are written to each disk.
+    const fn written(self) -> u64 {
+        if matches!(self, Self::Guarded) { WRITTEN / 4 } else { WRITTEN }
+    }
+}
+
+/// The steps behind an IOMMU, which virtio passes by.
+const GUARDED: &[(&str, Step)] = &[
+    ("boot", boot),
+    ("iommu", iommu),
+    ("modules", insert_modules),
+    ("ahci", |guest| write_and_read(guest, "*/ata*")),
+    ("nvme", |guest| write_and_read(guest, "*/nvme*")),
+    ("xhci", |guest| write_and_read(guest, "*/usb*")),
+    ("e1000", |guest| ping(guest, "e1000")),
+    ("messages", messages),
+    ("refused", nothing_refused),
+    ("poweroff", power_off),
+    ("disks", disks),
+];
+
 /// The steps in their order: the last part of each test's name, and the function that does it.
 const STEPS: &[(&str, Step)] = &[
     ("boot", boot),
     ("modules", insert_modules),
-    ("virtio-blk", |guest| write_and_read(guest, "vda")),
-    ("ahci", |guest| write_and_read(guest, "sda")),
+    ("virtio-blk", |guest| write_and_read(guest, "*/vda")),
+    ("ahci", |guest| write_and_read(guest, "*/ata*")),
     ("ext4", file_system),
     ("virtio-net", |guest| ping(guest, "virtio_net")),
     ("e1000", |guest| ping(guest, "e1000")),
@@ -49,7 +108,7 @@ const STEPS: &[(&str, Step)] = &[
     ("disks", disks),
 ];
 
-/// The number of bytes that are written to each disk.
+/// The number of bytes that are written to each disk. Behind an IOMMU, a quarter of them is.
 const WRITTEN: u64 = 256 << 20;
 /// The number of bytes of random data, which are repeated to fill a disk. With this number no two blocks begin with the
 /// same bytes.
@@ -62,7 +121,7 @@ const COMPLAINTS: &str = "BUG:|WARNING: CPU|Oops|swiotlb|I/O error|DMA|timeout|E
 
 /// A machine with its guest.
 struct BootedGuest {
-    under_vidar: bool,
+    side: Side,
     running: RunningMachine,
     console: Console,
     dir: PathBuf,
@@ -71,18 +130,18 @@ struct BootedGuest {
 }
 
 /// Returns the names of the tests.
-pub fn names(lane: Lane, under_vidar: bool) -> Vec<String> {
-    let side = if under_vidar { "vidar" } else { "bare" };
-    STEPS.iter().map(|(step, _)| lane.test(&format!("devices/{side}/{step}"))).collect()
+pub fn names(lane: Lane, side: Side) -> Vec<String> {
+    let name = |(step, _): &(&str, Step)| lane.test(&format!("devices/{}/{step}", side.name()));
+    side.steps().iter().map(name).collect()
 }
 
-/// Takes the steps in a machine with three disks and two cards, up to the first that fails.
-pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Result<()> {
+/// Takes the steps in a machine with three disks and one or two cards, up to the first that fails.
+pub fn all(lane: Lane, side: Side, tools: &Tools, report: &Report) -> Result<()> {
     let mut begun = Instant::now();
-    let mut guest = start(lane, under_vidar, tools)?;
+    let mut guest = start(lane, side, tools)?;
     let log = guest.dir.join("serial.log");
     let mut failed = false;
-    for ((_, step), name) in STEPS.iter().zip(names(lane, under_vidar)) {
+    for ((_, step), name) in side.steps().iter().zip(names(lane, side)) {
         let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut guest) };
         let shown = if failed { None } else { Some(log.as_path()) };
         failed |= result.is_err();
@@ -92,14 +151,15 @@ pub fn all(lane: Lane, under_vidar: bool, tools: &Tools, report: &Report) -> Res
     Ok(())
 }
 
-fn start(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<BootedGuest> {
-    let dir = test_dir(&lane.folder(if under_vidar { "devices-vidar" } else { "devices-bare" }))?;
+fn start(lane: Lane, side: Side, tools: &Tools) -> Result<BootedGuest> {
+    let dir = test_dir(&lane.folder(&format!("devices-{}", side.name())))?;
     let mut guest = manifest::load()?.into_iter().nth(1).context("the manifest names no second guest")?;
     guest.initrds.push(Initrd::File(modules::archive(&guest, MODULES)?));
-    let default = if under_vidar { guest.name.clone() } else { grub::bare(&guest.name) };
+    let default = if side == Side::Bare { grub::bare(&guest.name) } else { guest.name.clone() };
+    let options = if side == Side::Guarded { "dma=guard" } else { "" }.to_owned();
     let recipe = Recipe {
         guests: vec![guest],
-        menu: Menu { default: Some(default), timeout: 0, ..Menu::default() },
+        menu: Menu { default: Some(default), timeout: 0, options, ..Menu::default() },
         hypervisor: Some(tools.hypervisor.clone()),
         vidarctl: Some(tools.vidarctl.clone()),
     };
@@ -110,24 +170,29 @@ fn start(lane: Lane, under_vidar: bool, tools: &Tools) -> Result<BootedGuest> {
         File::create(&path)?.set_len(size)?;
         Ok(Disk { path, format: Format::Raw, bus })
     };
-    let disks = vec![
-        disk("virtio", Bus::Virtio, WRITTEN)?,
-        disk("ahci", Bus::Ahci, WRITTEN)?,
-        disk("ext4", Bus::Virtio, FILE_SYSTEM)?,
-    ];
-    tool("mke2fs", &["-q", "-t", "ext4"], &dir.join("ext4"))?;
+    let written = side.disks().iter().map(|(name, bus)| disk(name, *bus, side.written()));
+    let mut disks = written.collect::<Result<Vec<_>>>()?;
+    if side != Side::Guarded {
+        disks.push(disk("ext4", Bus::Virtio, FILE_SYSTEM)?);
+        tool("mke2fs", &["-q", "-t", "ext4"], &dir.join("ext4"))?;
+    }
     let spec = Spec {
         dir: dir.clone(),
         iso,
         memory: 1536,
         disks,
-        networks: vec![Network::Virtio, Network::E1000],
+        networks: if side == Side::Guarded {
+            vec![Network::E1000]
+        } else {
+            vec![Network::Virtio, Network::E1000]
+        },
+        attacker: (side == Side::Guarded).then_some(Iommu::Intel),
         verbose: true,
         ..Spec::default()
     };
     let running = lane.machine().start(&spec)?;
     let console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-    Ok(BootedGuest { under_vidar, running, console, dir, sum: None })
+    Ok(BootedGuest { side, running, console, dir, sum: None })
 }
 
 /// Runs a tool of the host on `file`, and returns its output.
@@ -145,15 +210,47 @@ fn boot(guest: &mut BootedGuest) -> Result<()> {
     guest.console.expect("Linux version", BOOT)?;
     guest.console.expect(PROMPT, BOOT)?;
     let under_vidar = guest.console.run("vidarctl status").is_ok();
-    ensure!(under_vidar == guest.under_vidar, "Vidar is {}running", if under_vidar { "" } else { "not " });
+    ensure!(
+        under_vidar == (guest.side != Side::Bare),
+        "Vidar is {}running",
+        if under_vidar { "" } else { "not " }
+    );
+    Ok(())
+}
+
+/// Checks that Linux uses the IOMMU for interrupts alone, and that Vidar has it for the rest. Without KVM, the IOMMU of
+/// QEMU 7.2 does not reach the APIC IDs of x2APIC mode, and that of QEMU 10 does.
+fn iommu(guest: &mut BootedGuest) -> Result<()> {
+    let said = guest.console.run("dmesg")?;
+    for words in
+        ["No supported address widths. Not attempting DMA translation", "DMAR-IR: Enabled IRQ remapping in x"]
+    {
+        ensure!(said.contains(words), "the kernel does not say {words:?}");
+    }
+    let groups = guest.console.run("ls /sys/kernel/iommu_groups 2>/dev/null | wc -l")?;
+    ensure!(groups.trim() == "0", "Linux has {groups} groups of devices");
+    let interrupts = guest.console.run("cat /proc/interrupts")?;
+    ensure!(interrupts.contains("IR-IO-APIC"), "interrupts are not remapped: {interrupts}");
+    let status = guest.console.run("vidarctl status")?;
+    ensure!(status.contains("DMA      guarded, by VT-d"), "vidarctl says: {status}");
+    Ok(())
+}
+
+/// Checks that no device of Linux's has been refused anything.
+fn nothing_refused(guest: &mut BootedGuest) -> Result<()> {
+    let said = guest.console.run("vidarctl dma")?;
+    ensure!(said.contains("IOMMUs   1") && said.contains("refused  0"), "vidarctl says: {said}");
     Ok(())
 }
 
 fn insert_modules(guest: &mut BootedGuest) -> Result<()> {
     guest.console.run(&modules::insert())?;
-    for wanted in
-        ["/sys/block/vda", "/sys/block/vdb", "/sys/block/sda", "/sys/class/net/eth0", "/sys/class/net/eth1"]
-    {
+    let wanted: &[&str] = if guest.side == Side::Guarded {
+        &["block/sda", "block/sdb", "block/nvme0n1", "class/net/eth0"]
+    } else {
+        &["block/vda", "block/vdb", "block/sda", "class/net/eth0", "class/net/eth1"]
+    };
+    for wanted in wanted.iter().map(|wanted| format!("/sys/{wanted}")) {
         // Linux looks for disks and cards in the background.
         guest.console.run(&format!(
             "for i in 1 2 3 4 5 6 7 8 9; do [ -e {wanted} ] || sleep 1; done; [ -e {wanted} ]"
@@ -162,13 +259,19 @@ fn insert_modules(guest: &mut BootedGuest) -> Result<()> {
     Ok(())
 }
 
-/// Writes to all of a disk, and reads it back from the disk itself.
-fn write_and_read(guest: &mut BootedGuest, disk: &str) -> Result<()> {
+/// Writes to all of the disk whose path in `/sys` matches a pattern of the shell, and reads it back from the disk itself.
+fn write_and_read(guest: &mut BootedGuest, path: &str) -> Result<()> {
+    let find = format!("for d in /sys/block/*; do case $(readlink $d) in {path}) basename $d;; esac; done");
+    // The CD is at SATA as well.
+    let found = guest.console.run(&find)?;
+    let disk = found.split_whitespace().find(|name| !name.starts_with("sr"));
+    let disk = disk.with_context(|| format!("no disk is at {path}"))?;
+    let written = guest.side.written();
     if guest.sum.is_none() {
         guest.console.run(&format!("head -c {RANDOM} /dev/urandom >/random"))?;
-        let times = WRITTEN.div_ceil(RANDOM);
+        let times = written.div_ceil(RANDOM);
         guest.console.run(&format!("for i in $(seq {times}); do cat /random; done >/data"))?;
-        guest.console.run(&format!("truncate -s {WRITTEN} /data"))?;
+        guest.console.run(&format!("truncate -s {written} /data"))?;
         guest.sum = Some(sum(&guest.console.run("md5sum /data")?)?);
     }
     guest
@@ -177,7 +280,7 @@ fn write_and_read(guest: &mut BootedGuest, disk: &str) -> Result<()> {
     let before = sectors_read(guest, disk)?;
     let read = sum(&guest.console.run(&format!("md5sum /dev/{disk}"))?)?;
     let from_disk = (sectors_read(guest, disk)? - before) * 512;
-    ensure!(from_disk >= WRITTEN, "only {from_disk} bytes were read from the disk");
+    ensure!(from_disk >= written, "only {from_disk} bytes were read from the disk");
     ensure!(
         Some(&read) == guest.sum.as_ref(),
         "what was read has the checksum {read}, and what was written has {:?}",
@@ -248,7 +351,7 @@ fn power_off(guest: &mut BootedGuest) -> Result<()> {
 
 /// Checks on the host that the files of the disks contain what the guest has written.
 fn disks(guest: &mut BootedGuest) -> Result<()> {
-    for name in ["virtio", "ahci"] {
+    for (name, _) in guest.side.disks() {
         let found = sum(&tool("md5sum", &[], &guest.dir.join(name))?)?;
         ensure!(
             Some(&found) == guest.sum.as_ref(),
@@ -257,6 +360,8 @@ fn disks(guest: &mut BootedGuest) -> Result<()> {
         );
         fs::remove_file(guest.dir.join(name))?;
     }
-    tool("e2fsck", &["-f", "-n"], &guest.dir.join("ext4"))?;
+    if guest.side != Side::Guarded {
+        tool("e2fsck", &["-f", "-n"], &guest.dir.join("ext4"))?;
+    }
     Ok(())
 }

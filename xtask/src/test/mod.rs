@@ -315,9 +315,9 @@ fn jobs<'a>(
     let rounds = one(gdb::rounds_name(), gdb::rounds_name().replace('/', "-"), report, rounds);
     jobs.push(rounds.left_out((extent.rounds == 0).then_some(WITHOUT_ROUNDS)));
     // These devices are not available in Bochs.
-    jobs.extend([true, false].map(|under_vidar| {
-        let all = move || devices::all(Lane::Svm, under_vidar, tools, report);
-        Job::new(devices::names(Lane::Svm, under_vidar), all)
+    jobs.extend(devices::Side::ALL.map(|side| {
+        let all = move || devices::all(Lane::Svm, side, tools, report);
+        Job::new(devices::names(Lane::Svm, side), all)
     }));
     jobs.extend(Lane::ALL.into_iter().flat_map(|lane| {
         crash::tests(extent.newest_kernels).into_iter().map(move |(name, suite, check)| {
