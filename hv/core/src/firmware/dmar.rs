@@ -100,8 +100,6 @@ pub fn withdraw_opt_in(table: &mut impl Table) -> Result<(), ReadOnly> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn table(structures: &[&[u8]]) -> Vec<u8> {
@@ -185,30 +183,6 @@ mod tests {
         for _ in 0..2 {
             withdraw_opt_in(&mut table).expect("the table is in RAM");
             assert_eq!((table[37], table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte))), (1, 0));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_can_be_parsed(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), sealed: bool, plausible: bool) {
-            if sealed && bytes.len() >= 48 {
-                bytes[..4].copy_from_slice(b"DMAR");
-                let length = (bytes.len() as u32).to_le_bytes();
-                bytes[4..8].copy_from_slice(&length);
-                if plausible {
-                    bytes[48..].chunks_mut(24).filter(|chunk| chunk.len() > 4).for_each(|chunk| {
-                        chunk[0] &= 1;
-                        chunk[1] = 0;
-                        chunk[2] = 24;
-                        chunk[3] = 0;
-                    });
-                }
-            }
-            let dmar = parse(&bytes);
-            prop_assert!(dmar.units.len() + dmar.reserved.len() <= bytes.len() / 16);
-            for unit in dmar.units {
-                prop_assert!(unit.registers.is_aligned(PAGE_SIZE));
-            }
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::target::Target;
 const TARGET: Target = Target { mend, ..Target::new("madt", check) };
 
 /// Makes the length that of the input.
-fn mend(bytes: &mut [u8]) {
+pub fn mend(bytes: &mut [u8]) {
     let size = bytes.len() as u32;
     bytes.iter_mut().skip(4).zip(size.to_le_bytes()).for_each(|(old, new)| *old = new);
 }

@@ -12,6 +12,7 @@ mod bzimage;
 mod corpus;
 mod efi_map;
 mod instruction;
+mod iommus;
 mod kernel;
 #[path = "../kernel_image/mod.rs"]
 mod kernel_image;
