@@ -3,7 +3,8 @@
 //!
 //! The guest asks for nothing. A protection is pinned by what the kernel does anyway:
 //!
-//! * A write of an MSR that decides where system calls lead to pins its value, if it is not 0 and the CPU is in long mode.
+//! * A write of an MSR that decides where system calls lead to pins the value that the CPU keeps, if it is not 0 and the CPU
+//!   is in long mode.
 //! * Such a write, and one that changes a bit that can be pinned, also pins all of these bits that are set after it, if the
 //!   CPU is in long mode before and after it. So the code that leads into long mode, or out of it for a moment to change
 //!   the number of paging levels, as the decompressor of Linux does, is as free as on a bare CPU.
@@ -82,8 +83,36 @@ pub struct Pins {
     cr0: u64,
     cr4: u64,
     efer: u64,
-    /// The values of [`MSRS`]. One that is 0 is not pinned.
-    msrs: [u64; MSRS.len()],
+    /// The values of [`MSRS`].
+    msrs: [Pin; MSRS.len()],
+}
+
+/// The value of an MSR. One that is 0 is not pinned.
+///
+/// A CPU need not keep all bits of what is written: those of AMD truncate the addresses of SYSENTER to 32 bits, and Linux
+/// writes 64. What the guest has written and what it reads are the same value then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Pin {
+    /// The value that the CPU keeps.
+    kept: u64,
+    /// The bits that it does not take from what is written.
+    ignored: u64,
+}
+
+impl Pin {
+    /// Returns true if a write of `value` would change a pinned value.
+    const fn refuses(self, value: u64) -> bool {
+        self.kept != 0 && (self.kept ^ value) & !self.ignored != 0
+    }
+
+    /// Returns the pin after a write of `value`, of which the CPU keeps `kept`.
+    const fn after(self, value: u64, kept: u64) -> Self {
+        if kept == 0 {
+            Self { kept, ignored: 0 }
+        } else {
+            Self { kept, ignored: self.ignored | value ^ kept }
+        }
+    }
 }
 
 impl Pins {
@@ -116,26 +145,28 @@ impl Pins {
         }
     }
 
-    /// Returns what is pinned after a write of `value` to the MSR `index`, with these control registers. MSRs that cannot
-    /// be pinned pin nothing.
+    /// Decides about a write of `value` to the MSR `index`. MSRs that cannot be pinned are free.
     ///
     /// # Errors
     /// Returns the protection that the write would change.
-    pub fn write_msr(&self, controls: &Controls, index: u32, value: u64) -> Result<Self, Protection> {
-        let long_mode = controls.efer & EFER_LMA != 0;
-        let mut pins = if long_mode { self.and(controls) } else { *self };
-        for (pinned, (msr, protection)) in pins.msrs.iter_mut().zip(MSRS) {
-            if msr != index {
-                continue;
-            }
-            if *pinned != 0 && *pinned != value {
-                return Err(protection);
-            }
-            if long_mode {
-                *pinned = value;
+    pub fn allow_msr(&self, index: u32, value: u64) -> Result<(), Protection> {
+        let refused = self.msrs.iter().zip(MSRS).find(|(pin, (msr, _))| *msr == index && pin.refuses(value));
+        refused.map_or(Ok(()), |(_, (_, protection))| Err(protection))
+    }
+
+    /// Returns what is pinned after an allowed write of `value` to the MSR `index`, with these control registers. `kept` is
+    /// what the CPU keeps of the value.
+    pub fn after_msr(&self, controls: &Controls, index: u32, value: u64, kept: u64) -> Self {
+        if controls.efer & EFER_LMA == 0 {
+            return *self;
+        }
+        let mut pins = self.and(controls);
+        for (pin, (msr, _)) in pins.msrs.iter_mut().zip(MSRS) {
+            if msr == index {
+                *pin = pin.after(value, kept);
             }
         }
-        Ok(pins)
+        pins
     }
 
     /// Returns the protections that are pinned, as bits by their numbers.
@@ -143,7 +174,7 @@ impl Pins {
         let bits = [(self.cr0, &CR0[..]), (self.cr4, &CR4), (self.efer, &EFER)];
         let bits =
             bits.into_iter().flat_map(|(pinned, list)| list.iter().filter(move |(bit, _)| bit & pinned != 0));
-        let msrs = self.msrs.iter().zip(MSRS).filter(|(value, _)| **value != 0);
+        let msrs = self.msrs.iter().zip(MSRS).filter(|(pin, _)| pin.kept != 0);
         let all = bits.map(|(_, protection)| *protection).chain(msrs.map(|(_, (_, protection))| protection));
         all.fold(0, |all, protection| all | 1 << protection as u32)
     }
@@ -204,15 +235,37 @@ mod tests {
     #[test]
     fn an_msr_that_is_written_in_long_mode_keeps_its_value() {
         for (index, protection) in MSRS {
-            let write = |pins: &Pins, value| pins.write_msr(&long_mode(), index, value);
+            let write = |pins: &Pins, value| {
+                pins.allow_msr(index, value).map(|()| pins.after_msr(&long_mode(), index, value, value))
+            };
             let zero = write(&Pins::default(), 0).expect("nothing is pinned");
             let pins = write(&zero, 5).expect("0 is not pinned");
             assert_eq!(write(&pins, 5), Ok(pins));
             assert_eq!((write(&pins, 6), write(&pins, 0)), (Err(protection), Err(protection)));
             let bits = pins.write(&long_mode(), &Controls { cr0: CR0_PE, ..long_mode() });
             assert_eq!(bits, Err(Protection::Cr0Pg), "the write pins the bits that are set, too");
-            let early = Pins::default().write_msr(&Controls::default(), index, 5);
-            assert_eq!(early, Ok(Pins::default()), "not in long mode");
+            let early = Pins::default().after_msr(&Controls::default(), index, 5, 5);
+            assert_eq!(early, Pins::default(), "not in long mode");
+        }
+    }
+
+    #[test]
+    fn what_the_cpu_does_not_keep_of_a_value_is_free() {
+        for (index, protection) in MSRS {
+            let pins = Pins::default().after_msr(&long_mode(), index, 0xfe00_0000_3000, 0x3000);
+            for (value, expected) in [
+                (0x3000, Ok(())),
+                (0xfe00_0000_3000, Ok(())),
+                (0xfe00_0000_3001, Err(protection)),
+                (0x1_0000_3000, Err(protection)),
+                (0xfe00_0000_0000, Err(protection)),
+            ] {
+                assert_eq!(pins.allow_msr(index, value), expected, "{value:#x}");
+            }
+            let again = pins.after_msr(&long_mode(), index, 0x3000, 0x3000);
+            assert_eq!(again, pins);
+            let nothing = Pins::default().after_msr(&long_mode(), index, 1 << 40, 0);
+            assert_eq!(nothing.allow_msr(index, 5), Ok(()), "a CPU that keeps 0 keeps no value");
         }
     }
 
@@ -266,10 +319,9 @@ mod tests {
                     Guests::Efer(value) => new.efer = value,
                     Guests::Msr(index, value) => {
                         let allowed = !kept.iter().any(|(at, old)| *at == 3 + index && *old != value);
-                        let result = pins.write_msr(&controls, MSRS[index].0, value);
-                        prop_assert_eq!(result.is_ok(), allowed);
-                        if let Ok(after) = result {
-                            pins = after;
+                        prop_assert_eq!(pins.allow_msr(MSRS[index].0, value).is_ok(), allowed);
+                        if allowed {
+                            pins = pins.after_msr(&controls, MSRS[index].0, value, value);
                             msrs[index] = value;
                             if controls.efer & EFER_LMA != 0 {
                                 keep_bits(&mut kept, &controls);

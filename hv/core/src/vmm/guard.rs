@@ -56,13 +56,13 @@ pub fn write_msr<V: Vcpu, T>(
     machine: &Machine<V, T>,
     write: AllowedMsrWrite,
 ) -> Result<(), Fault> {
-    let (index, controls) = (write.index(), vcpu.controls());
-    let pins = vcpu.pins().write_msr(&controls, index, write.value());
-    let pins = pins.map_err(|protection| refuse(vcpu, machine, protection))?;
+    let (index, value, controls) = (write.index(), write.value(), vcpu.controls());
+    let allowed = vcpu.pins().allow_msr(index, value);
+    allowed.map_err(|protection| refuse(vcpu, machine, protection))?;
     vcpu.wrmsr(write)?;
-    // The CPU may ignore some bits of the value.
-    let value = vcpu.rdmsr(index)?;
-    vcpu.keep_msr(index, value);
+    let kept = vcpu.rdmsr(index)?;
+    vcpu.keep_msr(index, kept);
+    let pins = vcpu.pins().after_msr(&controls, index, value, kept);
     pin(vcpu, pins);
     Ok(())
 }

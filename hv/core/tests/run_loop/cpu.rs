@@ -69,6 +69,8 @@ pub struct FakeCpu {
     /// True if every access to an MSR or XCR0 raises #GP.
     pub faults: bool,
     pub percpu: &'static PerCpu,
+    /// The bits that an MSR keeps of what is written to it.
+    pub kept_bits: u64,
     pub apic_mode: Option<Mode>,
     /// The contents of the registers in the APIC's page.
     pub apic: BTreeMap<u16, u32>,
@@ -128,6 +130,7 @@ impl FakeCpu {
             faults: false,
             percpu: Box::leak(Box::new(PerCpu::new(0, 0))),
             apic_mode: Some(Mode::XApic),
+            kept_bits: !0,
             apic: BTreeMap::new(),
             comes_up: None,
             started_at: None,
@@ -306,7 +309,7 @@ impl Processor for FakeCpu {
     fn wrmsr(&mut self, write: AllowedMsrWrite) -> Result<(), Fault> {
         let (index, value) = (write.index(), write.value());
         self.did.push(Action::Wrmsr(index, value));
-        *self.msrs.get_mut(&index).filter(|_| !self.faults).ok_or(Fault)? = value;
+        *self.msrs.get_mut(&index).filter(|_| !self.faults).ok_or(Fault)? = value & self.kept_bits;
         Ok(())
     }
 

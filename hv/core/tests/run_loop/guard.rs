@@ -111,6 +111,19 @@ fn system_calls_keep_their_targets() {
         }
         let counts = Protection::ALL.iter().map(|protection| refusals(&bench).get(*protection).0);
         assert_eq!(counts.sum::<u64>(), 2);
+        // A CPU that keeps 32 bits of the value takes what was written and what it has kept, as Linux does on AMD's CPUs.
+        let mut bench = long_mode(Guard::Cpu);
+        bench.machine.msrs = [&[VMX_GUARDED], MSRS].concat().leak();
+        bench.cpu.msrs.insert(index, 0);
+        bench.cpu.kept_bits = u64::from(u32::MAX);
+        for (value, outcome) in [
+            (0x7f00_0000_0008, Outcome::Advance),
+            (8, Outcome::Advance),
+            (0x7f00_0000_0008, Outcome::Advance),
+            (9, REFUSED),
+        ] {
+            assert_eq!(wrmsr(&mut bench, index, value).0, outcome, "{value:#x}");
+        }
         // A value that the CPU refuses pins nothing, and is no attack.
         let mut bench = long_mode(Guard::Cpu);
         bench.machine.msrs = [&[VMX_GUARDED], MSRS].concat().leak();
