@@ -25,7 +25,7 @@ use vidar_core::vmm::doubt::{Doubt, Site};
 use vidar_core::vmm::entry::Begin;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::fetch::{self, Code};
-use vidar_core::vmm::outcome::Exception;
+use vidar_core::vmm::outcome::{Exception, Interrupted};
 use vidar_core::vmm::percpu::{PerCpu, pending};
 use vidar_core::vmm::processor::RunsOn;
 use vidar_core::vmm::rules::{Broken, Moment};
@@ -393,8 +393,8 @@ impl Vcpu for SvmCpu {
     }
 
     #[cold]
-    fn interrupted_exception(&self) -> Option<u8> {
-        event::interrupted_exception(self.vmcb.control().exitintinfo)
+    fn interrupted(&self) -> Option<Interrupted> {
+        event::kind_of_interrupted(self.vmcb.control().exitintinfo)
     }
 
     #[cold]

@@ -15,7 +15,7 @@ use vidar_core::vmm::doubt::Doubt;
 use vidar_core::vmm::entry::Begin;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::fetch::Code;
-use vidar_core::vmm::outcome::Exception;
+use vidar_core::vmm::outcome::{Exception, Interrupted};
 use vidar_core::vmm::percpu::{PerCpu, pending};
 use vidar_core::vmm::processor::RunsOn;
 use vidar_core::vmm::rules::{Broken, Moment};
@@ -330,8 +330,8 @@ impl Vcpu for VmxCpu {
     }
 
     #[cold]
-    fn interrupted_exception(&self) -> Option<u8> {
-        event::interrupted_exception(self.vmcs.read(IDT_VECTORING_INFO))
+    fn interrupted(&self) -> Option<Interrupted> {
+        event::kind_of_interrupted(self.vmcs.read(IDT_VECTORING_INFO))
     }
 
     #[cold]
@@ -340,7 +340,9 @@ impl Vcpu for VmxCpu {
             self.percpu.add_pending(pending::MACHINE_CHECK);
             return;
         }
-        // #UD and #GP are faults: the saved RFLAGS have RF set, and a shadow of STI or MOV SS ends.
+        // #UD and #GP are faults: the saved RFLAGS have RF set, and a shadow of STI or MOV SS ends. Blocking by NMI stays as the
+        // exit has saved it: the delivery of an NMI that the exit has interrupted has set it, and an IRET has cleared it even
+        // if it faults. Intel SDM Vol. 3C, 26.3 "Changes to Instruction Behavior in VMX Non-Root Operation", IRET.
         let flags = self.vmcs.read(GUEST_RFLAGS).0;
         self.vmcs.write(GUEST_RFLAGS, Natural(flags | RESUME));
         let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);

@@ -3,12 +3,14 @@
 //!
 //! AMD APM Vol. 2, 15.20 "Event Injection" and 15.7.2 "Intercepts During IDT Interrupt Delivery".
 
-use crate::vmm::outcome::Exception;
+use crate::vmm::outcome::{Exception, Interrupted};
 
 /// The event is valid.
 const VALID: u64 = 1 << 31;
 /// The event has an error code, in bits 63:32.
 const ERROR_CODE: u64 = 1 << 11;
+/// EXT of an error code.
+const EXT: u64 = 1;
 
 /// The types of events, in bits 10:8.
 mod kind {
@@ -35,13 +37,18 @@ pub const fn software_interrupt(vector: u8) -> u64 {
 
 /// Returns EVENTINJ for `exception`. In real mode exceptions have no error code.
 pub const fn inject(exception: Exception, protected_mode: bool) -> u64 {
-    let (vector, with_code) = match exception {
-        Exception::InvalidOpcode => (6, false),
-        Exception::DoubleFault => (8, protected_mode),
-        Exception::GeneralProtection => (13, protected_mode),
-        Exception::MachineCheck => (18, false),
+    let (vector, error_code) = match exception {
+        Exception::InvalidOpcode => (6, None),
+        Exception::DoubleFault => (8, Some(0)),
+        Exception::GeneralProtection => (13, Some(0)),
+        Exception::GeneralProtectionOfEvent => (13, Some(EXT)),
+        Exception::MachineCheck => (18, None),
     };
-    VALID | kind::EXCEPTION | vector | if with_code { ERROR_CODE } else { 0 }
+    let code = match error_code {
+        Some(code) if protected_mode => code << 32 | ERROR_CODE,
+        _ => 0,
+    };
+    VALID | kind::EXCEPTION | vector | code
 }
 
 /// Returns true if `event`, in the format of EVENTINJ and EXITINTINFO, is one at all.
@@ -80,10 +87,17 @@ pub const fn interrupted(exitintinfo: u64, injected: u64) -> Option<u64> {
     Some(VALID | kind | vector | error_code)
 }
 
-/// Returns the vector of the exception whose delivery an exit interrupted; `None` if it was no exception.
-pub const fn interrupted_exception(exitintinfo: u64) -> Option<u8> {
-    let is_exception = exitintinfo & (VALID | kind::MASK) == VALID | kind::EXCEPTION;
-    if is_exception { Some(exitintinfo as u8) } else { None }
+/// Returns what kind of event an exit has interrupted; `None` if it has interrupted none. An NMI and an external interrupt that
+/// QEMU reports as an exception have vectors that are as harmless here.
+pub const fn kind_of_interrupted(exitintinfo: u64) -> Option<Interrupted> {
+    if !is_valid(exitintinfo) {
+        return None;
+    }
+    Some(match exitintinfo & kind::MASK {
+        _ if is_of_instruction(exitintinfo) => Interrupted::Instruction,
+        kind::EXCEPTION => Interrupted::Exception(exitintinfo as u8),
+        _ => Interrupted::Interrupt,
+    })
 }
 
 /// The last event that was injected. An exit clears EVENTINJ, so after an entry that failed the rules are asked about this one.
@@ -116,6 +130,7 @@ mod tests {
     fn general_protection_has_an_error_code_in_protected_mode_alone() {
         assert_eq!(inject(Exception::InvalidOpcode, true), 0x8000_0306);
         assert_eq!(inject(Exception::GeneralProtection, true), 0x8000_0b0d);
+        assert_eq!(inject(Exception::GeneralProtectionOfEvent, true), 0x1_8000_0b0d);
         assert_eq!(inject(Exception::GeneralProtection, false), 0x8000_030d);
         assert_eq!((NMI, SINGLE_STEP), (0x8000_0202, 0x8000_0301));
         assert_eq!(inject(Exception::MachineCheck, true), 0x8000_0312);
@@ -138,10 +153,16 @@ mod tests {
     }
 
     #[test]
-    fn only_an_exception_is_an_interrupted_exception() {
-        assert_eq!(interrupted_exception(0x2_8000_0b0e), Some(14));
-        for event in [0x2_0000_0b0e, 0x8000_0030, 0x8000_0202, 0x8000_0480] {
-            assert_eq!(interrupted_exception(event), None, "{event:#x}");
+    fn interrupted_events_are_told_apart() {
+        for (exitintinfo, kind) in [
+            (0x2_0000_0b0e, None),
+            (0x2_8000_0b0e, Some(Interrupted::Exception(14))),
+            (0x8000_0030, Some(Interrupted::Interrupt)),
+            (0x8000_0202, Some(Interrupted::Interrupt)),
+            (0x8000_0480, Some(Interrupted::Instruction)),
+            (0x8000_0303, Some(Interrupted::Instruction)),
+        ] {
+            assert_eq!(kind_of_interrupted(exitintinfo), kind, "{exitintinfo:#x}");
         }
     }
 

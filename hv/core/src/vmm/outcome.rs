@@ -10,10 +10,24 @@ pub enum Exception {
     InvalidOpcode,
     /// #GP(0).
     GeneralProtection,
+    /// #GP that is raised by the delivery of another exception or of an interrupt, and by no instruction. Its error code has
+    /// EXT: Intel SDM Vol. 3A, 6.13 "Error Code"; AMD APM Vol. 2, 8.4.1 "Selector-Error Code".
+    GeneralProtectionOfEvent,
     /// #DF.
     DoubleFault,
     /// #MC. It waits if the next entry injects another event.
     MachineCheck,
+}
+
+/// An event whose delivery an exit has interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupted {
+    /// The exception with this vector. INT3 and INTO are not among them.
+    Exception(u8),
+    /// An interrupt or an NMI.
+    Interrupt,
+    /// INT n, INT3 or INTO.
+    Instruction,
 }
 
 /// Why the guest stops for good.

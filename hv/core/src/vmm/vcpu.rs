@@ -6,7 +6,7 @@ use super::crash::Snapshot;
 use super::doubt::Doubt;
 use super::exit::Exit;
 use super::fetch::Code;
-use super::outcome::Exception;
+use super::outcome::{Exception, Interrupted};
 use super::percpu::PerCpu;
 use super::processor::Processor;
 use super::rules::{Broken, Moment};
@@ -83,10 +83,10 @@ pub trait Vcpu: Processor {
     /// report the length.
     fn skip(&mut self, length: u8);
 
-    /// Returns the vector of the exception whose delivery the last exit has interrupted; `None` if it has interrupted none.
-    fn interrupted_exception(&self) -> Option<u8>;
+    /// Returns the event whose delivery the last exit has interrupted; `None` if it has interrupted none.
+    fn interrupted(&self) -> Option<Interrupted>;
 
-    /// Injects an exception with the next entry. It takes the place of one whose delivery the exit has interrupted.
+    /// Injects an exception with the next entry. It takes the place of an event whose delivery the exit has interrupted.
     fn inject(&mut self, exception: Exception);
 
     /// Replaces the bits of RFLAGS that `mask` selects by those of `flags`.

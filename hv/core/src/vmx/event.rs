@@ -3,15 +3,25 @@
 //! Intel SDM Vol. 3C, 25.8.3 "VM-Entry Controls for Event Injection" and 28.2.4 "Information for VM Exits During Event
 //! Delivery".
 
-use crate::vmm::outcome::Exception;
+use crate::vmm::outcome::{Exception, Interrupted};
 use crate::vmm::percpu::pending;
 
 /// The interruption information is valid.
 pub const VALID: u32 = 1 << 31;
 /// An error code is delivered.
 const ERROR_CODE: u32 = 1 << 11;
-/// The type of a hardware exception, in bits 10:8.
-const HARDWARE_EXCEPTION: u32 = 3 << 8;
+/// EXT of an error code.
+const EXT: u32 = 1;
+/// The types of events, in bits 10:8.
+mod kind {
+    pub const HARDWARE_EXCEPTION: u32 = 3 << 8;
+    pub const SOFTWARE_INTERRUPT: u32 = 4 << 8;
+    /// INT1.
+    pub const PRIVILEGED_SOFTWARE_EXCEPTION: u32 = 5 << 8;
+    /// INT3 and INTO.
+    pub const SOFTWARE_EXCEPTION: u32 = 6 << 8;
+    pub const MASK: u32 = 7 << 8;
+}
 /// The vector, the type and the error-code bit, which VM-entry interruption information and IDT-vectoring information
 /// have in common.
 const EVENT: u32 = 0xfff;
@@ -65,12 +75,13 @@ impl Injection {
             Exception::InvalidOpcode => (6, None),
             Exception::DoubleFault => (8, Some(0)),
             Exception::GeneralProtection => (13, Some(0)),
+            Exception::GeneralProtectionOfEvent => (13, Some(EXT)),
             Exception::MachineCheck => (18, None),
         };
         let error_code = if protected_mode { error_code } else { None };
         let with_code = if error_code.is_some() { ERROR_CODE } else { 0 };
         Self {
-            information: VALID | HARDWARE_EXCEPTION | with_code | vector,
+            information: VALID | kind::HARDWARE_EXCEPTION | with_code | vector,
             error_code,
             instruction_length: None,
         }
@@ -109,11 +120,18 @@ pub const fn interrupted(
     })
 }
 
-/// Returns the vector of the exception whose delivery an exit interrupted, by the IDT-vectoring information; `None` if it was
-/// no exception.
-pub const fn interrupted_exception(information: u32) -> Option<u8> {
-    let is_exception = information & (VALID | 7 << 8) == VALID | HARDWARE_EXCEPTION;
-    if is_exception { Some(information as u8) } else { None }
+/// Returns what kind of event an exit has interrupted, by the IDT-vectoring information; `None` if it has interrupted none.
+pub const fn kind_of_interrupted(information: u32) -> Option<Interrupted> {
+    if information & VALID == 0 {
+        return None;
+    }
+    Some(match information & kind::MASK {
+        kind::HARDWARE_EXCEPTION | kind::PRIVILEGED_SOFTWARE_EXCEPTION => {
+            Interrupted::Exception(information as u8)
+        }
+        kind::SOFTWARE_INTERRUPT | kind::SOFTWARE_EXCEPTION => Interrupted::Instruction,
+        _ => Interrupted::Interrupt,
+    })
 }
 
 /// Chooses which of the `waiting` events of [`pending`] the next entry injects. Returns the interruption information of
@@ -147,6 +165,8 @@ mod tests {
         assert_eq!(Injection::of(Exception::InvalidOpcode, true).information, 0x8000_0306);
         let fault = Injection::of(Exception::GeneralProtection, true);
         assert_eq!((fault.information, fault.error_code), (0x8000_0b0d, Some(0)));
+        let of_event = Injection::of(Exception::GeneralProtectionOfEvent, true);
+        assert_eq!((of_event.information, of_event.error_code), (0x8000_0b0d, Some(1)));
         let real_mode = Injection::of(Exception::GeneralProtection, false);
         assert_eq!((real_mode.information, real_mode.error_code), (0x8000_030d, None));
         let double_fault = Injection::of(Exception::DoubleFault, true);
@@ -170,10 +190,17 @@ mod tests {
     }
 
     #[test]
-    fn only_an_exception_is_an_interrupted_exception() {
-        assert_eq!(interrupted_exception(0x8000_1b0e), Some(14));
-        for event in [0x0000_0b0e, 0x8000_0030, 0x8000_0202, 0x8000_0480] {
-            assert_eq!(interrupted_exception(event), None, "{event:#x}");
+    fn interrupted_events_are_told_apart() {
+        for (information, kind) in [
+            (0x0000_0b0e, None),
+            (0x8000_1b0e, Some(Interrupted::Exception(14))),
+            (0x8000_0501, Some(Interrupted::Exception(1))),
+            (0x8000_0030, Some(Interrupted::Interrupt)),
+            (0x8000_0202, Some(Interrupted::Interrupt)),
+            (0x8000_0480, Some(Interrupted::Instruction)),
+            (0x8000_0603, Some(Interrupted::Instruction)),
+        ] {
+            assert_eq!(kind_of_interrupted(information), kind, "{information:#x}");
         }
     }
 

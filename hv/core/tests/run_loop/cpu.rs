@@ -15,7 +15,7 @@ use vidar_core::vmm::crash::Snapshot;
 use vidar_core::vmm::doubt::Doubt;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::fetch::Code;
-use vidar_core::vmm::outcome::Exception;
+use vidar_core::vmm::outcome::{Exception, Interrupted};
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::processor::Processor;
 use vidar_core::vmm::rules::{Broken, Moment};
@@ -79,8 +79,8 @@ pub struct FakeCpu {
     /// The vector at which [`FakeCpu::comes_up`] has started.
     pub started_at: Option<u8>,
     pub doubt: Doubt,
-    /// The vector of the exception whose delivery the exit interrupts.
-    pub interrupted_exception: Option<u8>,
+    /// The event whose delivery the exit interrupts.
+    pub interrupted: Option<Interrupted>,
     pub pins: Pins,
     /// The VMCB about which the rules are asked, if there is one.
     pub vmcb: Option<Box<Page>>,
@@ -135,7 +135,7 @@ impl FakeCpu {
             comes_up: None,
             started_at: None,
             doubt: Doubt::default(),
-            interrupted_exception: None,
+            interrupted: None,
             pins: Pins::default(),
             vmcb: None,
         }
@@ -229,8 +229,8 @@ impl Vcpu for FakeCpu {
         Code { rip: CODE, base: 0, default_32: true }
     }
 
-    fn interrupted_exception(&self) -> Option<u8> {
-        self.interrupted_exception
+    fn interrupted(&self) -> Option<Interrupted> {
+        self.interrupted
     }
 
     fn inject(&mut self, exception: Exception) {

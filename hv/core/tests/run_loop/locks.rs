@@ -8,7 +8,7 @@ use vidar_core::mem::walk::ReadGuest;
 use vidar_core::policy::guard::Guard;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::machine::Startup;
-use vidar_core::vmm::outcome::{Exception, Outcome, Stop};
+use vidar_core::vmm::outcome::{Exception, Interrupted, Outcome, Stop};
 use vidar_core::x86::registers::Register::{self, Rax, Rbx, Rcx, Rdx};
 
 use crate::bench::{Action, Bench, FakeCpu, warnings};
@@ -129,14 +129,16 @@ fn a_write_to_locked_memory_is_refused_and_counted() {
 fn a_fault_that_cannot_be_delivered_is_not_delivered_for_ever() {
     let mut bench = linux(Guard::Data, 1);
     lock(&mut bench);
-    for (vector, outcome) in [
-        (14, Outcome::Inject(Exception::DoubleFault)),
-        (13, Outcome::Inject(Exception::DoubleFault)),
-        (8, Outcome::Stop(Stop::TripleFault)),
-        (3, REFUSED),
+    for (event, outcome) in [
+        (Interrupted::Exception(14), Outcome::Inject(Exception::DoubleFault)),
+        (Interrupted::Exception(13), Outcome::Inject(Exception::DoubleFault)),
+        (Interrupted::Exception(8), Outcome::Stop(Stop::TripleFault)),
+        (Interrupted::Exception(1), Outcome::Inject(Exception::GeneralProtectionOfEvent)),
+        (Interrupted::Interrupt, Outcome::Inject(Exception::GeneralProtectionOfEvent)),
+        (Interrupted::Instruction, REFUSED),
     ] {
-        bench.cpu.interrupted_exception = Some(vector);
-        assert_eq!(bench.answer(denied(DATA)).0, outcome, "{vector}");
+        bench.cpu.interrupted = Some(event);
+        assert_eq!(bench.answer(denied(DATA)).0, outcome, "{event:?}");
     }
 }
 

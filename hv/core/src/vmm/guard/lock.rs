@@ -12,7 +12,7 @@ use crate::mem::stage2::TableMemory;
 use crate::policy::guard::Guard;
 use crate::vmm::cpu_state::CpuState;
 use crate::vmm::machine::Machine;
-use crate::vmm::outcome::{Exception, Outcome, REFUSE, Stop};
+use crate::vmm::outcome::{Exception, Interrupted, Outcome, REFUSE, Stop};
 use crate::vmm::refusals::Report;
 use crate::vmm::vcpu::Vcpu;
 use crate::x86::registers::Register;
@@ -110,13 +110,17 @@ pub fn denied<V: Vcpu, T: TableMemory>(
 fn refuse<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, target: &Target, address: Gpa) -> Outcome {
     let protection = if target.idt.contains(&address) { Protection::Idt } else { Protection::Data };
     report(vcpu, machine, protection);
-    match vcpu.interrupted_exception() {
+    match vcpu.interrupted() {
         // A fault while a #DF is delivered shuts the CPU down.
-        Some(8) => return Outcome::Stop(Stop::TripleFault),
-        Some(vector) if makes_double_fault(vector) => return Outcome::Inject(Exception::DoubleFault),
-        _ => {}
+        Some(Interrupted::Exception(8)) => Outcome::Stop(Stop::TripleFault),
+        Some(Interrupted::Exception(vector)) if makes_double_fault(vector) => {
+            Outcome::Inject(Exception::DoubleFault)
+        }
+        Some(Interrupted::Exception(_) | Interrupted::Interrupt) => {
+            Outcome::Inject(Exception::GeneralProtectionOfEvent)
+        }
+        Some(Interrupted::Instruction) | None => REFUSE,
     }
-    REFUSE
 }
 
 /// Returns true if a #GP while this exception is delivered becomes a #DF. Intel SDM Vol. 3A, 6.15 "Exception and Interrupt
