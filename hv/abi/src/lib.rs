@@ -1,9 +1,15 @@
 //! The hypercall ABI of Vidar, for the hypervisor and for programs in its guest.
 //!
-//! A hypercall is VMCALL on Intel's CPUs and VMMCALL on AMD's. It can be made at any privilege level. Any
-//! program may make nearly all of them, and these only read; the documentation of another call says who may make it. The
-//! number of the [`Call`] goes in RAX, and its arguments in RBX and RCX. RAX returns a [`Status`]. If that is
-//! [`Status::Ok`], the registers that the [`Call`] names hold the results; otherwise no other register has changed. Results are never written to the guest's memory, so Vidar need not translate the guest's addresses.
+//! A hypercall is VMCALL on Intel's CPUs and VMMCALL on AMD's. It can be made at any privilege level. Any program may make
+//! the calls that only count: [`Call::Version`], [`Call::Status`], [`Call::Exits`], [`Call::Memory`], [`Call::Commit`] and
+//! [`Call::Dma`].
+//! All others are taken from CPL 0, and from a program that may write to port CF9h, the reset control register of the chip
+//! set, by IOPL or the I/O permission bitmap of the TSS. They end or change something, or their answers have addresses of
+//! the kernel, which Linux hides from programs (KASLR).
+//!
+//! The number of the [`Call`] goes in RAX, and its arguments in RBX and RCX. RAX returns a [`Status`]. If that is
+//! [`Status::Ok`], the registers that the [`Call`] names hold the results; otherwise no other register has changed. Results
+//! are never written to the guest's memory, so Vidar need not translate the guest's addresses.
 
 // tidy: long because it describes each call with its registers.
 
@@ -141,7 +147,7 @@ calls! {
         out { RBX: "the number of exits of that kind on that CPU so far.", }
     }
 
-    /// Reads a part of the log.
+    /// Reads a part of the log. Before version 1.4 any program might make this call, and [`Trace`](Self::Trace).
     Log = 3, "log", minor 0 {
         in { RBX: "a position in the log, counted in bytes since boot.", }
         out {
@@ -171,16 +177,14 @@ calls! {
     }
 
     /// Ends the guest with a crash report of all CPUs, and then halts or resets the machine, as the boot option `on-crash`
-    /// says. It returns only if it is refused: it is taken from CPL 0, and from a program that may write to port CF9h, the
-    /// reset control register of the chip set, by IOPL or the I/O permission bitmap of the TSS.
+    /// says. It returns only if it is refused.
     Crash = 6, "crash", minor 3 {
         in {}
         out {}
     }
 
     /// Reads a part of the log of the start before this one, which a warm reset leaves in memory. The log is empty if there was
-    /// no such start, or if its log has not outlived the reset. Its crash report has what Linux shows to root alone, so this
-    /// call is taken from those from whom [`Call::Crash`] is.
+    /// no such start, or if its log has not outlived the reset.
     LastLog = 7, "last-log", minor 3 {
         in { RBX: "a position in the log, counted in bytes since that boot.", }
         out {
@@ -219,7 +223,7 @@ calls! {
 
     /// Locks the read-only data and the IDT of the guest's Linux, which Vidar finds by itself, until the machine is reset. With
     /// the boot option `guard=audit` it also watches the kernel's code. It has to be made on each CPU, which may write there
-    /// until then. It is taken from whoever may make the call [`Crash`](Self::Crash).
+    /// until then.
     Lock = 11, "lock", minor 4 {
         in {}
         out {
@@ -229,8 +233,7 @@ calls! {
     }
 
     /// Reads a row of the table of what has written to the kernel's code, which is kept with the boot option `guard=audit`. Row
-    /// 0 also has this CPU watch again the pages that have been written to. It is taken from whoever may make the call
-    /// [`Crash`](Self::Crash).
+    /// 0 also has this CPU watch again the pages that have been written to.
     Audit = 12, "audit", minor 4 {
         in { RBX: "the index of a row.", }
         out {

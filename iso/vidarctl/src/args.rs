@@ -34,6 +34,21 @@ Of `vidarctl doctor`:
   3  it is not known; as root it may be
   4  there is no verdict, for example since Vidar below speaks another ABI";
 
+impl Command {
+    /// Returns true if Vidar answers only a program that may reset the machine, or answers it more.
+    pub fn needs_rights(self) -> bool {
+        match self {
+            Self::Status
+            | Self::Trace { .. }
+            | Self::Guard { .. }
+            | Self::Log { .. }
+            | Self::Crash { .. } => true,
+            Self::Exits { by_rip, .. } => by_rip,
+            Self::Top { .. } | Self::Dma | Self::Doctor | Self::Tsc => false,
+        }
+    }
+}
+
 /// A command of `vidarctl`. The first paragraph of its description says what it prints, and is in the README too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
@@ -60,8 +75,8 @@ pub enum Command {
     /// the last exits with time, duration and place, if Vidar was booted with trace=on
     ///
     /// Each line has the time of the exit in seconds, by the time-stamp counter; the CPU; the microseconds that Vidar took;
-    /// the kind of the exit and what exited; and the function of the kernel. Only root sees names of functions. The exits
-    /// that vidarctl itself causes are left out. With --json the answer is in the Trace Event format, which ui.perfetto.dev
+    /// the kind of the exit and what exited; and the function of the kernel. Only root sees the trace. The exits that vidarctl
+    /// itself causes are left out. With --json the answer is in the Trace Event format, which ui.perfetto.dev
     /// opens, and chrome://tracing in a Chromium that still has it.
     Trace {
         /// Print the last N exits only
@@ -77,7 +92,7 @@ pub enum Command {
     /// the protections of the CPU that Vidar keeps on with guard=cpu, and how often it has refused to change each
     ///
     /// Each line has a protection, the number of CPUs on which it is kept on now, how often Vidar has refused to change it, and
-    /// the function whose instruction was the last that was refused. Only root sees functions by their names.
+    /// the function whose instruction was the last that was refused. Only root sees this.
     Guard {
         #[command(subcommand)]
         action: Option<GuardAction>,

@@ -19,6 +19,17 @@ pub struct Kept {
     pub last: u64,
 }
 
+/// What is known of the guard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guarded {
+    /// Vidar guards nothing.
+    Nothing,
+    /// This program may not know.
+    Hidden,
+    /// How each protection stands.
+    All(Vec<Kept>),
+}
+
 /// Formats the protections for people. `symbols` are the functions of the kernel.
 pub fn text(all: &[Kept], cpus: u64, symbols: &Symbols) -> String {
     let mut text = "protection        CPUs   refused  last at\n".to_owned();
@@ -49,13 +60,18 @@ pub fn json(all: &[Kept], cpus: u64, symbols: &Symbols) -> String {
 
 /// Returns what is guarded and what is not, for a line of the status. `devices` is true if devices are kept away from Vidar's
 /// memory, and `None` if Vidar does not say so.
-pub fn summary(all: Option<&[Kept]>, cpus: u64, devices: Option<bool>) -> String {
-    let kept = all.unwrap_or_default();
+pub fn summary(guarded: &Guarded, cpus: u64, devices: Option<bool>) -> String {
+    let (kept, is_guarded): (&[Kept], _) = match guarded {
+        Guarded::Nothing => (&[], Some(false)),
+        Guarded::Hidden => (&[], None),
+        Guarded::All(all) => (all, Some(true)),
+    };
     let held = kept.iter().find(|kept| kept.protection == Protection::Data).map_or(0, |kept| kept.cpus);
     let on = format!(" on {held} of {cpus} CPUs");
     let all_subjects = [
-        ("the CPU's protections", "", Some(all.is_some())),
-        ("the kernel's read-only data", &*on, Some(held > 0)),
+        ("what is shown to root alone", "", is_guarded.is_none().then_some(true)),
+        ("the CPU's protections", "", is_guarded),
+        ("the kernel's read-only data", &*on, is_guarded.map(|_| held > 0)),
         ("Vidar's memory from devices", "", devices),
     ];
     let mut guarded = Vec::new();
@@ -71,7 +87,7 @@ pub fn summary(all: Option<&[Kept]>, cpus: u64, devices: Option<bool>) -> String
     if !others.is_empty() {
         text += &format!(" (not {})", others.join(", "));
     }
-    if all.is_some() {
+    if is_guarded == Some(true) {
         let refused = kept.iter().map(|kept| kept.refused).sum();
         text += &format!("; {} refused", grouped(refused));
     }
@@ -117,30 +133,32 @@ mod tests {
 
     #[test]
     fn the_summary_says_what_is_guarded() {
-        for (all, devices, expected) in [
-            (None, None, "nothing (not the CPU's protections, the kernel's read-only data)"),
+        let all = |all: &[Kept]| Guarded::All(all.to_vec());
+        for (guarded, devices, expected) in [
+            (Guarded::Hidden, Some(false), "what is shown to root alone (not Vidar's memory from devices)"),
+            (Guarded::Nothing, None, "nothing (not the CPU's protections, the kernel's read-only data)"),
             (
-                None,
+                Guarded::Nothing,
                 Some(false),
                 "nothing (not the CPU's protections, the kernel's read-only data, Vidar's memory from devices)",
             ),
             (
-                None,
+                Guarded::Nothing,
                 Some(true),
                 "Vidar's memory from devices (not the CPU's protections, the kernel's read-only data)",
             ),
             (
-                Some(&ALL[..2]),
+                all(&ALL[..2]),
                 Some(false),
                 "the CPU's protections (not the kernel's read-only data, Vidar's memory from devices); 1,234 refused",
             ),
             (
-                Some(&ALL[..]),
+                all(&ALL),
                 Some(true),
                 "the CPU's protections, the kernel's read-only data on 1 of 2 CPUs, Vidar's memory from devices; 1,234 refused",
             ),
         ] {
-            assert_eq!(summary(all, 2, devices), expected);
+            assert_eq!(summary(&guarded, 2, devices), expected);
         }
     }
 }

@@ -101,8 +101,8 @@ pub fn hypervisor() -> Option<[u8; 12]> {
     Some(signature)
 }
 
-/// Asks Linux for the right to use the I/O port that resets the machine. Vidar ends the guest only for a program that has
-/// it. The port itself is not used.
+/// Asks Linux for the right to use the I/O port that resets the machine. Vidar takes the calls that do more than count only
+/// from a program that has it. The port itself is not used.
 pub fn allow_reset() -> io::Result<()> {
     /// The reset control register of the chip set.
     const PORT: libc::c_ulong = 0xcf9;

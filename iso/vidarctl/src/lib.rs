@@ -61,6 +61,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if command == Command::Doctor {
         return examine(json);
     }
+    if command.needs_rights() {
+        // Without them Vidar refuses the calls, and that is reported.
+        let _ = hypercall::allow_reset();
+    }
     match command {
         Command::Top { once: false } => return watch(json).unwrap_or_else(|failure| fail(&failure)),
         Command::Trace { last, only, follow: true } => {
@@ -86,6 +90,10 @@ const NO_VERDICT: u8 = 4;
 
 /// Says whether this machine can run Vidar.
 fn examine(json: bool) -> ExitCode {
+    if Vidar::find(hypercall::call, hypercall::hypervisor()).is_ok() {
+        // Without the right Vidar keeps its log back, and that is reported.
+        let _ = hypercall::allow_reset();
+    }
     match doctor::examine(hypercall::call, hypercall::hypervisor()) {
         Ok(verdict) => match print(&if json { verdict.json() } else { verdict.text() }) {
             ExitCode::SUCCESS => ExitCode::from(verdict.exit_status()),
@@ -145,20 +153,16 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
             let exits = &exits[exits.len() - last.unwrap_or(usize::MAX).min(exits.len())..];
             trace_text(exits, reader.cpus(), json)
         }
-        Command::Guard { action: Some(action) } => {
-            // Without the right Vidar refuses the calls, and that is reported.
-            let _ = hypercall::allow_reset();
-            match action {
-                GuardAction::Lock => {
-                    let state = locks::lock(&vidar)?;
-                    if json { state.json() } else { state.text() }
-                }
-                GuardAction::Audit => {
-                    let (table, symbols) = (locks::audit(&vidar)?, Symbols::of_the_kernel());
-                    if json { table.json(&symbols) } else { table.text(&symbols) }
-                }
+        Command::Guard { action: Some(action) } => match action {
+            GuardAction::Lock => {
+                let state = locks::lock(&vidar)?;
+                if json { state.json() } else { state.text() }
             }
-        }
+            GuardAction::Audit => {
+                let (table, symbols) = (locks::audit(&vidar)?, Symbols::of_the_kernel());
+                if json { table.json(&symbols) } else { table.text(&symbols) }
+            }
+        },
         Command::Guard { action: None } => {
             let (all, cpus) = (vidar.guard()?, vidar.cpus()?);
             let symbols = Symbols::of_the_kernel();
@@ -169,16 +173,10 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
             if json { dma.json() } else { dma.text() }
         }
         Command::Log { ramoops: true, .. } => {
-            // Without the right Vidar refuses the call, and that is reported.
-            let _ = hypercall::allow_reset();
             let record = vidar.record()?;
             if json { record.json() } else { record.text() }
         }
         Command::Log { last, .. } => {
-            if last {
-                // Without the right Vidar refuses the call, and that is reported.
-                let _ = hypercall::allow_reset();
-            }
             let log = if last { vidar.last_log()? } else { vidar.log()? };
             if log.lost > 0 && !json {
                 eprintln!(
@@ -192,8 +190,6 @@ fn answer(command: Command, json: bool) -> Result<String, Failure> {
             if !yes && !crash::confirmed(io::stdin().lock(), &mut io::stderr()) {
                 return Err(Failure::NotConfirmed);
             }
-            // Without the right Vidar refuses the call, and that is reported.
-            let _ = hypercall::allow_reset();
             return Err(vidar.crash());
         }
         Command::Doctor | Command::Tsc => unreachable!("these commands do not need Vidar"),

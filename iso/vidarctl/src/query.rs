@@ -11,7 +11,7 @@ use vidar_abi::{
 use crate::dma::Dma;
 use crate::exits::Counts;
 use crate::failure::Failure;
-use crate::guard::Kept;
+use crate::guard::{Guarded, Kept};
 use crate::hypercall::{Answer, Request};
 use crate::log::Log;
 use crate::ramoops::Ramoops;
@@ -60,8 +60,9 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
             exits: answer.rdi,
             memory: self.memory(Piece { base: answer.rbx, size: answer.rcx })?,
             guarded: match self.guard() {
-                Ok(all) => Some(all),
-                Err(Failure::Off(_) | Failure::TooOld(_)) => None,
+                Ok(all) => Guarded::All(all),
+                Err(Failure::Off(_) | Failure::TooOld(_)) => Guarded::Nothing,
+                Err(Failure::NotPermitted(_)) => Guarded::Hidden,
                 Err(failure) => return Err(failure),
             },
             dma: match self.dma() {
@@ -396,6 +397,17 @@ mod tests {
         let pieces: Vec<_> = status.memory.iter().map(|piece| (piece.base, piece.size)).collect();
         assert_eq!(pieces, [(0x3fc0_0000, 4 << 20), (0x9_e000, 0x1000)]);
         assert_eq!(status.vendor, Vendor::Vmx);
+    }
+
+    #[test]
+    fn a_program_without_rights_gets_the_status_without_the_guard() {
+        let refuses = |request: Request| match Call::from_raw(request.rax) {
+            Some(Call::Guard) => Answer { rax: CallStatus::NotPermitted as u64, ..Answer::default() },
+            _ => vidar(request),
+        };
+        let found = Vidar::find(refuses, None).unwrap();
+        assert_eq!(found.status().unwrap().guarded, Guarded::Hidden);
+        assert_eq!(found.guard(), Err(Failure::NotPermitted(Call::Guard)));
     }
 
     #[test]

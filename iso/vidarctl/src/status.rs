@@ -3,7 +3,7 @@
 use vidar_abi::{Commit, Release, Vendor, Version};
 
 use crate::dma::Dma;
-use crate::guard::{self, Kept};
+use crate::guard::{self, Guarded};
 use crate::json::string;
 use crate::numbers::{grouped, memory};
 
@@ -24,8 +24,8 @@ pub struct Status {
     pub exits: u64,
     /// The memory that Vidar occupies.
     pub memory: Vec<Piece>,
-    /// The protections that Vidar guards, if it guards any.
-    pub guarded: Option<Vec<Kept>>,
+    /// The protections that Vidar guards.
+    pub guarded: Guarded,
     /// The answer to the question whether devices can reach that memory, if Vidar gives one.
     pub dma: Option<Dma>,
 }
@@ -74,7 +74,7 @@ impl Status {
 
     /// Returns what is guarded and what is not.
     fn guarded_text(&self) -> String {
-        guard::summary(self.guarded.as_deref(), self.cpus, self.dma.as_ref().map(Dma::is_guarded))
+        guard::summary(&self.guarded, self.cpus, self.dma.as_ref().map(Dma::is_guarded))
     }
 
     /// Returns the version and the extension, for a sentence.
@@ -133,7 +133,7 @@ mod tests {
         cpus: 1,
         exits: 12_345,
         memory: Vec::new(),
-        guarded: None,
+        guarded: Guarded::Nothing,
         dma: None,
     };
 

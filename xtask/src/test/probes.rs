@@ -144,7 +144,8 @@ const SCENARIOS: &[Scenario] = &[
         "hypercall",
         Words(
             "version=ok status=ok exits=ok log=ok memory=ok commit=ok trace=off lock=off audit=off trace-of-no-cpu=bad-argument \
-             0xffffffffffffffff=unknown-call cpl3-crash=0x3 after=ok",
+             0xffffffffffffffff=unknown-call cpl3-crash=0x3 cpl3-log=0x3 cpl3-trace=0x3 \
+             cpl3-guard=0x3 after=ok",
         ),
     ),
     scenario("touch", Words("faults=0 region=same version=ok log=ok present=yes")),

@@ -1,4 +1,5 @@
-//! The hypercalls of the crate `vidar_abi`. Most of them only read, so any privilege level may make them.
+//! The hypercalls of the crate `vidar_abi`. Any privilege level may make those that only count. Those that end the guest, that
+//! lock memory, or whose answers have addresses of the kernel check their caller.
 
 // tidy: long because its tests try each of the calls.
 
@@ -56,25 +57,54 @@ fn guard(registers: &mut Registers, host: &Host, locked: usize) -> Status {
 #[cold]
 pub fn rare<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> Outcome {
     let status = match Call::from_raw(vcpu.registers().get(Register::Rax)) {
-        Some(call @ (Call::Crash | Call::LastLog | Call::Lock | Call::Audit)) => {
+        Some(Call::Dma) => dma(vcpu.registers(), machine.host.dma),
+        Some(call) => {
             let Snapshot { state, .. } = vcpu.snapshot();
             match call {
                 _ if !may_reset_with(vcpu.cpl(), &state, machine.guest) => Status::NotPermitted,
+                Call::Log => current_log(vcpu.registers(), &machine.host),
                 Call::LastLog => last_log(vcpu.registers(), &machine.host),
+                Call::Trace => trace(vcpu.registers(), &machine.host),
+                Call::Guard => {
+                    let locked = machine.locked.held_by(machine.host.cpus);
+                    guard(vcpu.registers(), &machine.host, locked)
+                }
                 Call::Lock => lock::lock(vcpu, machine, &state),
                 Call::Audit => lock::audit(vcpu, machine),
-                _ => return Outcome::Stop(Stop::Requested),
+                Call::Crash => return Outcome::Stop(Stop::Requested),
+                // These are answered before.
+                Call::Version | Call::Status | Call::Exits | Call::Memory | Call::Commit | Call::Dma => {
+                    Status::UnknownCall
+                }
             }
         }
-        Some(Call::Guard) => {
-            let locked = machine.locked.held_by(machine.host.cpus);
-            guard(vcpu.registers(), &machine.host, locked)
-        }
-        Some(Call::Dma) => dma(vcpu.registers(), machine.host.dma),
-        _ => Status::UnknownCall,
+        None => Status::UnknownCall,
     };
     vcpu.registers().set(Register::Rax, status as u64);
     Outcome::Advance
+}
+
+/// Answers [`Call::Log`].
+fn current_log(registers: &mut Registers, host: &Host) -> Status {
+    set_log(registers, host.log);
+    registers.set(Register::Rdx, 0);
+    Status::Ok
+}
+
+/// Answers [`Call::Trace`].
+fn trace(registers: &mut Registers, host: &Host) -> Status {
+    let Some(cpu) = cpu(registers, host) else { return Status::BadArgument };
+    let Some(ring) = cpu.trace.get() else { return Status::Off };
+    let mut records = [[0; Record::WORDS]; TRACE_CHUNK];
+    let (position, count) = ring.read(registers.get(Register::Rcx), &mut records);
+    registers.set(Register::Rbx, position);
+    registers.set(Register::Rcx, count as u64);
+    // A record that has been copied in vain is not among those that are returned.
+    records[count..].fill([0; Record::WORDS]);
+    for (register, word) in Register::UPPER.into_iter().zip(records.as_flattened()) {
+        registers.set(register, *word);
+    }
+    Status::Ok
 }
 
 /// Answers [`Call::LastLog`].
@@ -119,23 +149,15 @@ fn read(call: Call, registers: &mut Registers, host: &Host) -> Option<Status> {
             registers.set(Register::Rbx, digits);
             registers.set(Register::Rcx, changed);
         }
-        Call::Crash | Call::Dma | Call::Guard | Call::LastLog | Call::Lock | Call::Audit => return None,
-        Call::Log => {
-            set_log(registers, host.log);
-            registers.set(Register::Rdx, 0);
-        }
-        Call::Trace => {
-            let Some(cpu) = cpu(registers, host) else { return Some(Status::BadArgument) };
-            let Some(ring) = cpu.trace.get() else { return Some(Status::Off) };
-            let mut records = [[0; Record::WORDS]; TRACE_CHUNK];
-            let (position, count) = ring.read(registers.get(Register::Rcx), &mut records);
-            registers.set(Register::Rbx, position);
-            registers.set(Register::Rcx, count as u64);
-            // A record that has been copied in vain is not among those that are returned.
-            records[count..].fill([0; Record::WORDS]);
-            for (register, word) in Register::UPPER.into_iter().zip(records.as_flattened()) {
-                registers.set(register, *word);
-            }
+        Call::Crash
+        | Call::Dma
+        | Call::Guard
+        | Call::Log
+        | Call::LastLog
+        | Call::Trace
+        | Call::Lock
+        | Call::Audit => {
+            return None;
         }
     }
     Some(Status::Ok)
@@ -160,7 +182,6 @@ fn cpu(registers: &Registers, host: &Host) -> Option<&'static PerCpu> {
 }
 
 /// Reads a log from the position in RBX on.
-#[inline(always)] // as `answer`
 fn set_log(registers: &mut Registers, read: ReadLog) {
     let mut chunk = [0; LOG_CHUNK];
     let (position, length) = read(registers.get(Register::Rbx), &mut chunk);
@@ -221,7 +242,9 @@ mod tests {
     fn ask(registers: &mut Registers, host: &Host) {
         if !answer(registers, host) {
             let status = match Call::from_raw(registers.get(Register::Rax)) {
+                Some(Call::Log) => current_log(registers, host),
                 Some(Call::LastLog) => last_log(registers, host),
+                Some(Call::Trace) => trace(registers, host),
                 Some(Call::Guard) => guard(registers, host, 0),
                 Some(Call::Dma) => dma(registers, host.dma),
                 _ => Status::UnknownCall,

@@ -1,8 +1,8 @@
-//! Who may ask Vidar to end the guest or to stop it: code that could reset the machine without Vidar.
+//! Who may make the hypercalls that do more than count: code that could reset the machine without Vidar.
 //!
-//! Most hypercalls only read, so any program may make them. One that ends or stops the guest is taken from CPL 0, and from
-//! a program that may write the reset control register of the chip set, at port CF9h. Linux gives a program that right
-//! by `ioperm` or `iopl`, and gives it to root alone.
+//! A call that ends or changes something is taken from CPL 0, and from a program that may write the reset control register of
+//! the chip set, at port CF9h. Linux gives a program that right by `ioperm` or `iopl`, and gives it to root alone. So it is
+//! also the sign of a program that may know addresses of the kernel, which the log, the trace and the guard's counts have.
 
 use super::cpu_state::{CpuState, Segment, SegmentRegister};
 use super::fetch::paging;

@@ -61,6 +61,7 @@ pub struct FakeCpu {
     pub registers: Registers,
     pub controls: Controls,
     pub cpl: u8,
+    pub rflags: u64,
     pub idtr: TableRegister,
     pub task_is_16_bit: bool,
     pub msrs: BTreeMap<u32, u64>,
@@ -68,9 +69,9 @@ pub struct FakeCpu {
     pub cpuid_edx: u32,
     /// True if every access to an MSR or XCR0 raises #GP.
     pub faults: bool,
-    pub percpu: &'static PerCpu,
     /// The bits that an MSR keeps of what is written to it.
     pub kept_bits: u64,
+    pub percpu: &'static PerCpu,
     pub apic_mode: Option<Mode>,
     /// The contents of the registers in the APIC's page.
     pub apic: BTreeMap<u16, u32>,
@@ -123,14 +124,15 @@ impl FakeCpu {
             registers: Registers::default(),
             controls: Controls { cr0: CR0_PE | CR0_ET | CR0_NE, ..Controls::default() },
             cpl: 0,
+            rflags: 2,
             idtr: TableRegister::default(),
             task_is_16_bit: false,
             msrs: msrs.into_iter().chain(unused_pairs).chain(write_back).collect(),
             cpuid_edx: CPUID_EDX,
             faults: false,
+            kept_bits: !0,
             percpu: Box::leak(Box::new(PerCpu::new(0, 0))),
             apic_mode: Some(Mode::XApic),
-            kept_bits: !0,
             apic: BTreeMap::new(),
             comes_up: None,
             started_at: None,
@@ -265,8 +267,8 @@ impl Vcpu for FakeCpu {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let (registers, controls, idtr) = (self.registers, self.controls, self.idtr);
-        let state = CpuState { registers, controls, idtr, rip: CODE, ..CpuState::default() };
+        let (registers, controls, idtr, rflags) = (self.registers, self.controls, self.idtr, self.rflags);
+        let state = CpuState { registers, controls, idtr, rflags, rip: CODE, ..CpuState::default() };
         Snapshot { state, ..Snapshot::default() }
     }
 

@@ -86,11 +86,19 @@ fn nothing_is_locked_unless_the_option_says_so() {
 }
 
 #[test]
-fn a_program_without_rights_locks_and_reads_nothing() {
+fn a_program_without_rights_locks_nothing_and_reads_no_address_of_the_kernel() {
     let mut bench = linux(Guard::Audit, 1);
     bench.cpu.cpl = 3;
-    for privileged in [Call::Lock, Call::Audit] {
-        assert_eq!(call(&mut bench, privileged, 0)[0], Status::NotPermitted as u64);
+    for privileged in [Call::Lock, Call::Audit, Call::Guard, Call::Log, Call::Trace, Call::LastLog] {
+        let refused = [Status::NotPermitted as u64, 0];
+        assert_eq!(call(&mut bench, privileged, 0)[..2], refused, "{}", privileged.name());
+    }
+    // The I/O privilege level is what Linux gives to root's programs.
+    bench.cpu.rflags = 3 << 12;
+    assert_eq!(call(&mut bench, Call::Guard, 0)[0], Status::Ok as u64);
+    bench.cpu.rflags = 0;
+    for open in [Call::Version, Call::Status, Call::Exits, Call::Memory, Call::Commit] {
+        assert_ne!(call(&mut bench, open, 0)[0], Status::NotPermitted as u64, "{}", open.name());
     }
     assert_eq!(access(&bench, DATA), PageAccess::all());
 }

@@ -10,8 +10,8 @@ use crate::status::Status;
 /// The lines of Vidar's log that ask for attention begin with these.
 const ATTENTION: [&str; 2] = ["vidar: warning: ", "vidar: error: "];
 
-/// Looks at a Linux that runs under Vidar. The names are those of the findings in JSON.
-pub fn checks(machine: &dyn Machine, status: &Status, log: &Log) -> Vec<(&'static str, Finding)> {
+/// Looks at a Linux that runs under Vidar. The names are those of the findings in JSON. Only root gets the log.
+pub fn checks(machine: &dyn Machine, status: &Status, log: Option<&Log>) -> Vec<(&'static str, Finding)> {
     vec![
         ("vidar", Finding::ok(format!("this Linux runs under Vidar {}", status.version_and_vendor()))),
         ("memory", Finding::ok(format!("Vidar keeps {} for itself", status.memory_text()))),
@@ -37,7 +37,10 @@ fn cpus(machine: &dyn Machine, status: &Status) -> Finding {
 }
 
 /// Looks for warnings in Vidar's log.
-fn warnings(log: &Log) -> Finding {
+fn warnings(log: Option<&Log>) -> Finding {
+    let Some(log) = log else {
+        return Finding::unknown("Vidar shows its log to root alone", "run this as root");
+    };
     let log = log.text();
     let lines = log.lines().filter_map(|line| ATTENTION.iter().find_map(|start| line.strip_prefix(start)));
     let lines: Vec<_> = lines.collect();
@@ -58,10 +61,12 @@ mod tests {
     use super::super::fake::Fake;
     use super::super::finding::State;
     use super::*;
+    use crate::guard::Guarded;
 
     #[test]
     fn warnings_of_the_log_are_shown() {
-        let log = |text: &str| warnings(&Log { bytes: text.into(), lost: 0 });
+        assert_eq!(warnings(None).state, State::Unknown);
+        let log = |text: &str| warnings(Some(&Log { bytes: text.into(), lost: 0 }));
         assert_eq!(log("vidar: Vidar 0.1.0\n").state, State::Ok);
         let one = log("vidar: Vidar 0.1.0\nvidar: warning: it is odd\n");
         assert_eq!((one.state, one.text.as_str()), (State::Warning, "Vidar warns: it is odd"));
@@ -80,7 +85,7 @@ mod tests {
             cpus: 2,
             exits: 0,
             memory: Vec::new(),
-            guarded: None,
+            guarded: Guarded::Nothing,
             dma: None,
         };
         let with = |cpus| cpu_state(&Fake::default().with_cpus(cpus), &status);

@@ -89,7 +89,14 @@ pub fn hypercall(line: &mut Line) {
     }
     line.item("cpl3", Hex(from_cpl3(Call::Version as u64)));
     line.item("cpl3-unknown", Hex(from_cpl3(u64::MAX)));
-    line.item("cpl3-crash", Hex(from_cpl3(Call::Crash as u64)));
+    for (name, call) in [
+        ("cpl3-crash", Call::Crash),
+        ("cpl3-log", Call::Log),
+        ("cpl3-trace", Call::Trace),
+        ("cpl3-guard", Call::Guard),
+    ] {
+        line.item(name, Hex(from_cpl3(call as u64)));
+    }
     line.item("after", Verdict(vidar::call(Call::Version as u64, 0, 0, 0).map(drop)));
 }
 
