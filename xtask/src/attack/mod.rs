@@ -28,23 +28,39 @@ const NONE: SectionFlags = SectionFlags(0);
 /// The most bytes of a module's name.
 const NAME: usize = 16;
 
-/// What the module is to write.
+/// What the module does. If it succeeds, the module can be inserted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Kind {
+    /// It writes a byte.
+    Write = 0,
+    /// It writes a byte, at its address in the direct map.
+    WriteDirect = 1,
+    /// It clears bits of CR0.
+    ClearCr0 = 2,
+    /// It clears bits of CR4.
+    ClearCr4 = 3,
+    /// It has code that leads system calls to their target, and does nothing.
+    Hook = 4,
+}
+
+/// What the module is to do.
 #[derive(Debug, Clone, Copy)]
 pub struct Attack {
-    /// The linear address of the byte.
+    /// What it does.
+    pub kind: Kind,
+    /// The linear address of the byte, or where system calls lead to.
     pub target: u64,
     /// The address of the kernel's variable `page_offset_base`.
     pub base: u64,
-    /// The byte.
-    pub value: u8,
-    /// True if the byte is written to at its address in the direct map.
-    pub direct: bool,
+    /// The byte, or the bits.
+    pub value: u64,
 }
 
 impl Attack {
     /// Returns the shell command that writes the attack into the file of a module.
     pub fn into(self, file: &str) -> String {
-        let words = [self.target, self.base, self.value.into(), self.direct.into()];
+        let words = [self.target, self.base, self.value, self.kind as u64];
         let bytes = words.into_iter().flat_map(u64::to_le_bytes);
         let text = bytes.fold(String::new(), |mut text, byte| {
             let _ = write!(text, "\\{byte:03o}");
@@ -54,19 +70,36 @@ impl Attack {
     }
 }
 
-/// Returns the code, and the offset of its entry.
-fn code() -> (&'static [u8], usize) {
+/// The code.
+struct Code {
+    bytes: &'static [u8],
+    /// The offset of its entry.
+    init: usize,
+    /// The offset of the code for [`Kind::Hook`].
+    hook: usize,
+}
+
+/// Returns the code.
+fn code() -> Code {
     unsafe extern "C" {
         static attack_begin: u8;
         static attack_init: u8;
+        static attack_hook: u8;
         static attack_end: u8;
     }
     // SAFETY: the assembly defines these symbols in this order, in one section that nothing changes.
     unsafe {
-        let [begin, init, end] = [&raw const attack_begin, &raw const attack_init, &raw const attack_end];
-        let length = end.offset_from_unsigned(begin);
-        (std::slice::from_raw_parts(begin, length), init.offset_from_unsigned(begin))
+        let begin = &raw const attack_begin;
+        let offset = |symbol: *const u8| symbol.offset_from_unsigned(begin);
+        let [init, hook, length] =
+            [&raw const attack_init, &raw const attack_hook, &raw const attack_end].map(offset);
+        Code { bytes: std::slice::from_raw_parts(begin, length), init, hook }
     }
+}
+
+/// Returns the offset in the module's code to which the MSR LSTAR can point with [`Kind::Hook`].
+pub fn hook() -> u64 {
+    code().hook as u64
 }
 
 /// Returns an archive for tests, with modules of these names that attack the kernel of `guest`, and one that does not, in its
@@ -86,7 +119,7 @@ pub fn archive(guest: &Guest, names: &[String]) -> Result<PathBuf> {
 /// Returns a text that changes with the code.
 fn version() -> String {
     let mut hasher = DefaultHasher::new();
-    code().hash(&mut hasher);
+    code().bytes.hash(&mut hasher);
     format!("{:x}", hasher.finish())
 }
 
@@ -139,7 +172,7 @@ impl Ties {
 
 /// Returns a module with this name for the kernel of the module `donor`. It does nothing useful until an [`Attack`] is written
 /// into its file.
-fn module(donor: &[u8], name: &str) -> Result<Vec<u8>> {
+pub fn module(donor: &[u8], name: &str) -> Result<Vec<u8>> {
     ensure!(name.len() < NAME, "the name {name} is too long");
     let Ties { mut this_module, init, versions, vermagic } = Ties::of(donor)?;
     let at = this_module.windows(DONOR.len()).position(|bytes| bytes == DONOR.as_bytes());
@@ -148,7 +181,7 @@ fn module(donor: &[u8], name: &str) -> Result<Vec<u8>> {
     this_module[at..at + name.len()].copy_from_slice(name.as_bytes());
     let information =
         [b"license=GPL\0depends=\0retpoline=Y\0name=", name.as_bytes(), b"\0", &vermagic, b"\0"].concat();
-    let (code, entry) = code();
+    let Code { bytes: code, init: entry, .. } = code();
     let relocation = [init, 1 << 32 | u64::from(elf::R_X86_64_64.0), 0].map(u64::to_le_bytes).concat();
     // A symbol: its name, then type and section, its value and its size.
     let symbol = |name: u32, kind: u8, section: u16, value: u64| {

@@ -30,7 +30,7 @@ pub fn run(lane: Lane, tools: &Tools) -> Result<()> {
     fs::write(&archive, initramfs::pack_files(&[], &[program])?)?;
     guest.initrds.push(Initrd::File(archive));
     guest.initrds.push(Initrd::File(modules::archive(&guest, &["msr"])?));
-    let options = "guard=cpu".to_owned();
+    let options = format!("guard=cpu {}", lane.machine().option_for_cpus()).trim_end().to_owned();
     let menu = Menu { default: Some(guest.name.clone()), timeout: 0, options, ..Menu::default() };
     let iso = dir.join("vidar.iso");
     let (hypervisor, vidarctl) = (Some(tools.hypervisor.clone()), Some(tools.vidarctl.clone()));

@@ -1,4 +1,4 @@
-//! Boots Linux with `guard=audit`, locks the kernel's read-only data, and attacks it. What changes the kernel's code must go on
+//! Boots Linux with `guard=audit`, locks the kernel's read-only data, and attacks it and the CPU's protections. What changes the kernel's code must go on
 //! working, and be in the table of what has written to it.
 
 use std::num::NonZeroU32;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::lane::Lane;
 use super::{Tools, linux, test_dir};
-use crate::attack::{self, Attack};
+use crate::attack::{self, Attack, Kind};
 use crate::console::{BOOT, Console, PROMPT};
 use crate::grub::Menu;
 use crate::iso::{self, Recipe};
@@ -26,7 +26,8 @@ pub struct Setup {
 }
 
 /// The machines.
-pub const SETUPS: [Setup; 1] = [Setup { lane: Lane::Svm, cpus: 2, guard: "audit" }];
+pub const SETUPS: [Setup; 2] =
+    [Setup { lane: Lane::Vmx, cpus: 2, guard: "audit" }, Setup { lane: Lane::Svm, cpus: 2, guard: "audit" }];
 
 impl Setup {
     /// Returns the name of the test.
@@ -83,7 +84,11 @@ impl Setup {
             );
             let said = console.run(&oops)?;
             ensure!(said == format!("{number}\n"), "the kernel did not report {attempt:?}: {said:?}");
-            let named = format!("vidarctl log | grep -c 'kernel.s {} in attack{number}:'", attempt.named);
+            let place = match attempt.kind {
+                Kind::ClearCr0 | Kind::ClearCr4 => format!("to change {} at", attempt.named),
+                _ => format!("kernel.s {} in attack{number}:", attempt.named),
+            };
+            let named = format!("vidarctl log | grep -c '{place}'");
             ensure!(console.run(&named)? == "1\n", "Vidar did not name {attempt:?}");
         }
         let status = console.run("vidarctl status")?;
@@ -142,14 +147,15 @@ const WORK: [&str; 6] = [
     "cd /sys/devices/system/cpu; [ ! -e cpu1 ] || { echo 0 > cpu1/online && echo 1 > cpu1/online; }; cd /",
 ];
 
-/// A byte that is attacked.
+/// A byte or a control register that is attacked.
 #[derive(Debug)]
 struct Attempt {
-    /// A symbol of the kernel, and the distance of the byte from it.
+    /// A symbol of the kernel, and the distance of the byte from it. Control registers have none.
     place: (&'static str, u64),
-    value: u8,
-    direct: bool,
-    /// What Vidar calls the memory.
+    /// The byte that is written, or the bits of the control register that are cleared.
+    value: u64,
+    kind: Kind,
+    /// What Vidar calls it.
     named: &'static str,
 }
 
@@ -161,15 +167,17 @@ const SYSTEM_CALL: (&str, u64) = ("sys_call_table", 177 * 8 + 7);
 const GATE: (&str, u64) = ("idt_table", 200 * 16 + 12);
 
 const DATA: &str = "read-only data";
-const CONTROL: Attempt = Attempt { place: BANNER, value: b'V', direct: false, named: DATA };
-/// Each byte is attacked at two linear addresses.
-const ATTACKS: [Attempt; 6] = [
-    Attempt { value: b'v', ..CONTROL },
-    Attempt { value: b'v', direct: true, ..CONTROL },
-    Attempt { place: SYSTEM_CALL, value: 0, direct: false, named: DATA },
-    Attempt { place: SYSTEM_CALL, value: 0, direct: true, named: DATA },
-    Attempt { place: GATE, value: 1, direct: false, named: "IDT" },
-    Attempt { place: GATE, value: 1, direct: true, named: "IDT" },
+const CONTROL: Attempt = Attempt { place: BANNER, value: b'V' as u64, kind: Kind::Write, named: DATA };
+/// Each byte is attacked at two linear addresses. Before that, the CPU's own protections are.
+const ATTACKS: [Attempt; 8] = [
+    Attempt { place: BANNER, value: 1 << 16, kind: Kind::ClearCr0, named: "CR0.WP" },
+    Attempt { place: BANNER, value: 1 << 20, kind: Kind::ClearCr4, named: "CR4.SMEP" },
+    Attempt { value: b'v' as u64, ..CONTROL },
+    Attempt { value: b'v' as u64, kind: Kind::WriteDirect, ..CONTROL },
+    Attempt { place: SYSTEM_CALL, value: 0, kind: Kind::Write, named: DATA },
+    Attempt { place: SYSTEM_CALL, value: 0, kind: Kind::WriteDirect, named: DATA },
+    Attempt { place: GATE, value: 1, kind: Kind::Write, named: "IDT" },
+    Attempt { place: GATE, value: 1, kind: Kind::WriteDirect, named: "IDT" },
 ];
 
 fn name(number: usize) -> String {
@@ -186,7 +194,7 @@ fn attack(console: &mut Console, number: usize, attempt: &Attempt) -> Result<()>
     };
     let (target, base) = (address(symbol)? + distance, address("page_offset_base")?);
     let file = format!("/{}.ko", name(number));
-    let attack = Attack { target, base, value: attempt.value, direct: attempt.direct };
+    let attack = Attack { kind: attempt.kind, target, base, value: attempt.value };
     // An insmod whose module causes an oops is killed.
     console.run(&format!("{}; insmod {file} || true", attack.into(&file))).map(drop)
 }

@@ -95,6 +95,10 @@ const WITHOUT_NESTED: &str = "it takes 10 to 20 minutes; `cargo xtask test --nes
 const WITHOUT_RELEASES: &str =
     "it makes two releases, which takes 3 to 5 minutes; `cargo xtask test --reproducible` runs it";
 
+/// The reason why Linux is not guarded on VT-x without locks.
+const WITHOUT_GUARD: &str =
+    "it takes some minutes in Bochs, and `locks` shows most of it; `cargo xtask test --distribution` runs it";
+
 /// The reason why gdb does not stop a guest many times.
 const WITHOUT_ROUNDS: &str =
     "1,000 rounds take some minutes; `cargo xtask test --rounds 1000 --filter rounds` runs them";
@@ -290,9 +294,13 @@ fn jobs<'a>(
         let probe_run = pair.probe_run();
         Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(pair.needs())
     }));
-    let check = move || guard::run(Lane::Svm, tools);
-    let guarded = one(Lane::Svm.test(guard::NAME), Lane::Svm.folder(guard::NAME), report, check);
-    jobs.push(guarded.needing(vec![Ability::QemuNestedRealMode]));
+    jobs.extend(Lane::ALL.map(|lane| {
+        let needs = if lane == Lane::Svm { vec![Ability::QemuNestedRealMode] } else { linux::needs(lane) };
+        let left_out = lane == Lane::Vmx && !extent.distribution;
+        one(lane.test(guard::NAME), lane.folder(guard::NAME), report, move || guard::run(lane, tools))
+            .needing(needs)
+            .left_out(left_out.then_some(WITHOUT_GUARD))
+    }));
     jobs.extend(pairs::GUARDED.map(|pair| {
         let probe_run = pair.guarded_run();
         Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(pair.needs())
