@@ -4,8 +4,10 @@ use anyhow::{Result, anyhow};
 
 use super::debs::Debs;
 use super::state::State;
-use crate::console::Console;
+use crate::console::{BOOT, Console};
+use crate::distribution;
 use crate::machine::RunningMachine;
+use crate::test::menu::MENU;
 
 /// A Debian in its machine.
 pub struct Guest {
@@ -22,6 +24,13 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Reboots into what the menu starts by itself, and logs in.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.console.type_line("systemctl reboot")?;
+        self.console.expect(MENU, BOOT)?;
+        distribution::log_in(&mut self.console)
+    }
+
     /// Returns what was collected bare and under Vidar.
     pub fn both(&self) -> Result<(&State, &State)> {
         self.bare.as_ref().zip(self.vidar.as_ref()).ok_or_else(|| anyhow!("nothing was collected"))

@@ -2,6 +2,7 @@
 //! bare and under Vidar. The way through a disk's tests is one machine's, which is rebooted in between.
 
 mod debs;
+mod guard;
 mod guest;
 mod menu;
 mod packages;
@@ -77,6 +78,9 @@ const UNDER_VIDAR: [(&str, Step); 5] = [
     ("journal", Step::Compare(State::same_journal)),
 ];
 
+/// The step that follows from a BIOS.
+const GUARD: [(&str, Step); 1] = [("guard", Step::Do(guard::refuses))];
+
 /// The steps that follow on the plain disk.
 const MORE: [(&str, Step); 5] = [
     ("second-kernel", Step::Do(packages::second_kernel)),
@@ -85,6 +89,9 @@ const MORE: [(&str, Step); 5] = [
     ("purge", Step::Do(packages::purge)),
     ("as-before", Step::Do(as_before)),
 ];
+
+/// The step that follows from a BIOS, as the control of `guard`.
+const UNGUARDED: [(&str, Step); 1] = [("unguarded", Step::Do(guard::bare))];
 
 /// The step that follows where Vidar cannot be started.
 const REFUSAL: [(&str, Step); 1] = [("refusal", Step::Do(refusal))];
@@ -110,6 +117,7 @@ impl Course {
     fn steps(self) -> impl Iterator<Item = (&'static str, Step)> {
         let next: &[&[_]] = match (self.firmware, self.layout) {
             (Firmware::SecureBoot, _) => &[&REFUSAL],
+            (Firmware::Bios, Layout::Plain) => &[&UNDER_VIDAR, &GUARD, &MORE, &UNGUARDED],
             (_, Layout::Plain) => &[&UNDER_VIDAR, &MORE],
             (_, Layout::Lvm) => &[&UNDER_VIDAR],
         };
@@ -173,7 +181,7 @@ fn bare(guest: &mut Guest) -> Result<()> {
 /// Boots the entry under Vidar, which is chosen for one boot by GRUB's own command.
 fn vidar(guest: &mut Guest) -> Result<()> {
     guest.console.run("grub-reboot vidar")?;
-    reboot(guest)?;
+    guest.reboot()?;
     under_vidar(guest)?;
     guest.vidar = Some(State::collect(&mut guest.console)?);
     Ok(())
@@ -203,7 +211,7 @@ fn refusal(guest: &mut Guest) -> Result<()> {
 
 /// Boots what the menu starts by itself, which is the newest kernel under Vidar by the setting of the package.
 fn by_default(guest: &mut Guest) -> Result<()> {
-    reboot(guest)?;
+    guest.reboot()?;
     under_vidar(guest)?;
     let release = guest.console.run("uname -r")?;
     ensure!(release.trim() == guest.debs.release, "the kernel is {release}");
@@ -213,14 +221,8 @@ fn by_default(guest: &mut Guest) -> Result<()> {
 /// Boots the first kernel without Vidar, once its package has been purged.
 fn as_before(guest: &mut Guest) -> Result<()> {
     menu::boot_first_kernel_next(&mut guest.console, &guest.debs.release)?;
-    reboot(guest)?;
+    guest.reboot()?;
     packages::as_before(guest)
-}
-
-fn reboot(guest: &mut Guest) -> Result<()> {
-    guest.console.type_line("systemctl reboot")?;
-    guest.console.expect(super::menu::MENU, BOOT)?;
-    distribution::log_in(&mut guest.console)
 }
 
 /// Checks that Vidar is there, as its tool says, and that both CPUs are.
