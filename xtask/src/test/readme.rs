@@ -1,6 +1,8 @@
 //! Checks that the tests exist which the README and the pages of `hv/doc` name, in commands and in the table of machines,
 //! and that the README's table of commands is that of `vidarctl`.
 
+use std::path::{Path, PathBuf};
+
 use super::{Extent, names};
 use crate::paths;
 
@@ -8,6 +10,8 @@ use crate::paths;
 const PAGES: [&str; 3] = ["README.md", "hv/doc/limits.md", "hv/doc/testing.md"];
 /// The page with the table of machines, whose last column has the tests.
 const MACHINES: &str = "hv/doc/machines.md";
+/// The page with the attacks that are stopped, and the last line before that table.
+const THREATS: (&str, &str) = ("hv/doc/threat-model.md", "## What is stopped");
 /// The text of that column in rows without a test.
 const NOT_TRIED: &str = "not tried";
 
@@ -57,6 +61,39 @@ fn each_machine_of_the_table_has_tests() {
             assert!(exists(test), "no test has {test:?} in its name: {row}");
         }
     }
+}
+
+/// Each attack that is claimed to be stopped has a test in a machine, or one on the host, which is a function.
+#[test]
+fn each_attack_that_is_stopped_has_tests() {
+    let (page, heading) = THREATS;
+    let text = read(page);
+    let (_, table) = text.split_once(heading).expect("the page has the table");
+    let rows =
+        table.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let rows: Vec<_> = rows.skip(2).collect();
+    assert!(rows.len() > 5, "the table has {} rows", rows.len());
+    let sources = sources(&paths::root().join("hv/core"));
+    for row in rows {
+        let cell = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        let tests: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test: {row}");
+        for test in tests {
+            let on_the_host = format!("fn {test}(");
+            assert!(exists(test) || sources.contains(&on_the_host), "there is no test {test:?}: {row}");
+        }
+    }
+}
+
+/// Returns the text of all sources in a folder.
+fn sources(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let text = |path: PathBuf| match path.extension() {
+        _ if path.is_dir() => sources(&path),
+        Some(end) if end == "rs" => std::fs::read_to_string(path).unwrap(),
+        _ => String::new(),
+    };
+    entries.map(text).collect()
 }
 
 /// The README's table of commands is that from which `vidarctl --help` is made. It may go on where the help ends, and
