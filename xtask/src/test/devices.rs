@@ -10,13 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::lane::Lane;
 use super::report::Report;
-use super::{Tools, test_dir};
+use super::{LinuxMachine, Tools, test_dir};
 use crate::console::{ANSWER, BOOT, Console, PROMPT};
-use crate::grub::{self, Menu};
-use crate::iso::{self, Recipe};
 use crate::machine::disk::{Bus, Disk, Format};
 use crate::machine::{Iommu, Network, RunningMachine, Spec};
-use crate::manifest::{self, Initrd};
+use crate::manifest::{self};
 use crate::modules;
 
 /// The modules for the disks and the cards. Linux requests some of them by a function, such as a checksum, and not by a
@@ -137,34 +135,24 @@ pub fn names(lane: Lane, side: Side) -> Vec<String> {
 
 /// Takes the steps in a machine with three disks and one or two cards, up to the first that fails.
 pub fn all(lane: Lane, side: Side, tools: &Tools, report: &Report) -> Result<()> {
-    let mut begun = Instant::now();
+    let begun = Instant::now();
     let mut guest = start(lane, side, tools)?;
     let log = guest.dir.join("serial.log");
-    let mut failed = false;
-    for ((_, step), name) in side.steps().iter().zip(names(lane, side)) {
-        let result = if failed { Err(anyhow::anyhow!("not reached")) } else { step(&mut guest) };
-        let shown = if failed { None } else { Some(log.as_path()) };
-        failed |= result.is_err();
-        report.result(&name, begun, result, shown);
-        begun = Instant::now();
-    }
+    let steps = names(lane, side).into_iter().zip(side.steps().iter().map(|(_, step)| *step));
+    report.steps(&mut guest, steps, begun, Some(&log));
     Ok(())
 }
 
 fn start(lane: Lane, side: Side, tools: &Tools) -> Result<BootedGuest> {
     let dir = test_dir(&lane.folder(&format!("devices-{}", side.name())))?;
-    let mut guest = manifest::load()?.into_iter().nth(1).context("the manifest names no second guest")?;
-    guest.initrds.push(Initrd::File(modules::archive(&guest, MODULES)?));
-    let default = if side == Side::Bare { grub::bare(&guest.name) } else { guest.name.clone() };
-    let options = if side == Side::Guarded { "dma=guard" } else { "" }.to_owned();
-    let recipe = Recipe {
-        guests: vec![guest],
-        menu: Menu { default: Some(default), timeout: 0, options, ..Menu::default() },
-        hypervisor: Some(tools.hypervisor.clone()),
-        vidarctl: Some(tools.vidarctl.clone()),
-    };
-    let iso = dir.join("vidar.iso");
-    iso::make(&recipe, &iso)?;
+    let guest = manifest::load()?.into_iter().nth(1).context("the manifest names no second guest")?;
+    let mut machine = LinuxMachine::with(lane, dir.clone(), guest);
+    let modules = modules::archive(machine.guest(), MODULES)?;
+    machine.add_initrd(modules);
+    machine.bare_unless(side != Side::Bare);
+    if side == Side::Guarded {
+        "dma=guard".clone_into(&mut machine.menu.options);
+    }
     let disk = |name: &str, bus, size: u64| -> Result<Disk> {
         let path = dir.join(name);
         File::create(&path)?.set_len(size)?;
@@ -176,9 +164,7 @@ fn start(lane: Lane, side: Side, tools: &Tools) -> Result<BootedGuest> {
         disks.push(disk("ext4", Bus::Virtio, FILE_SYSTEM)?);
         tool("mke2fs", &["-q", "-t", "ext4"], &dir.join("ext4"))?;
     }
-    let spec = Spec {
-        dir: dir.clone(),
-        iso,
+    machine.spec = Spec {
         memory: 1536,
         disks,
         networks: if side == Side::Guarded {
@@ -187,11 +173,9 @@ fn start(lane: Lane, side: Side, tools: &Tools) -> Result<BootedGuest> {
             vec![Network::Virtio, Network::E1000]
         },
         attacker: (side == Side::Guarded).then_some(Iommu::Intel),
-        verbose: true,
-        ..Spec::default()
+        ..machine.spec
     };
-    let running = lane.machine().start(&spec)?;
-    let console = Console::new(running.serial()?, &dir.join("serial.log"))?;
+    let (running, console) = machine.start(tools)?;
     Ok(BootedGuest { side, running, console, dir, sum: None })
 }
 
