@@ -1,5 +1,4 @@
 //! Asks Vidar by hypercalls, and returns the answers as plain structures.
-// tidy: long because half of it is a Vidar that answers the tests
 
 // tidy: long because each call is a method here, and the tests have a Vidar that answers all of them.
 
