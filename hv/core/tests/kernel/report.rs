@@ -1,9 +1,13 @@
 //! What a crash report says with the help of the kernel.
 
+use std::cell::Cell;
 use std::fmt::{Arguments, Write};
 
 use vidar_core::console::wrap::{WIDTH, Wrapped};
 use vidar_core::kernel::Kernel;
+use vidar_core::mem::addr::{Gpa, Hpa};
+use vidar_core::mem::walk::ReadGuest;
+use vidar_core::policy::control::Controls;
 use vidar_core::report::names::{Names, Room, Sink};
 use vidar_core::report::places::Places;
 use vidar_core::vmm::cpu_state::CpuState;
@@ -93,6 +97,43 @@ fn functions_have_names_and_distances() {
         assert!(serial.contains(&format!("{heading}{lines}")), "{serial}");
         assert_eq!(Names { kernel: &kernel, memory: &memory }.place(cpu.rip).to_string(), "panic+0x4");
     }
+}
+
+/// Memory that counts the searches through it, by how often the word is read with which a search begins.
+struct Counting<'a>(&'a Memory, Cell<u32>);
+
+impl ReadGuest for Counting<'_> {
+    fn word(&self, address: Gpa) -> Option<u64> {
+        self.1.set(self.1.get() + u32::from(address == Gpa(8)));
+        self.0.word(address)
+    }
+
+    fn page(&self, frame: Gpa) -> Option<Hpa> {
+        self.0.page(frame)
+    }
+}
+
+#[test]
+fn a_search_that_finds_no_kernel_is_repeated_more_and_more_seldom() {
+    let era = &NAMED[0];
+    let (memory, _) = kernel(era);
+    let ram = memory.ram();
+    let memory = Counting(&memory, Cell::new(0));
+    let places = Places::new(&memory, ram);
+    let here = cpu(era).controls;
+    let elsewhere = Controls { cr3: 0, ..here };
+    let named = |controls: Controls| {
+        let mut named = false;
+        places.name(&controls, function("panic") + 4, &mut |text| {
+            named = text.to_string().starts_with("panic+");
+        });
+        named
+    };
+    assert!((0..1000).all(|_| !named(elsewhere)));
+    assert_eq!(memory.1.get(), 10);
+    // One that starts after that is still found, and is then found without a search.
+    assert!((0..1000).any(|_| named(here)) && named(here));
+    assert_eq!(memory.1.get(), 11);
 }
 
 #[test]
