@@ -21,6 +21,7 @@ use vidar_core::mem::addr::{Hpa, Hva, PAGE_SIZE, PageSize};
 use vidar_core::mem::layout::direct;
 use vidar_core::vmm::entry::Begin;
 
+use super::linux::Linux;
 use super::{consoles, linux, machine, multiboot};
 use crate::arch::{apic, cpuid, instructions, stop};
 use crate::cpus::cpu::{Cpu, Stacks};
@@ -149,7 +150,6 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         frames_per_ring: options.trace.map_or(0, rings::frames) as u64,
     };
     add_memory(&need, listed.place(), &mut memory);
-    offer_last_report(listed.place(), &mut memory);
     let low_memory = if lands { memory.own.frames.allocate_run(landing::FRAMES) } else { None };
     let preference = match low_memory {
         Some(low_memory) => Preference::Landing { low_memory },
@@ -157,13 +157,14 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         None => Preference::Auto,
     };
     let cpus = further::start(extension, &listed, &mut memory, preference)?;
-    let BootMemory { plan, mut own, .. } = memory;
+    let BootMemory { mut plan, mut own, .. } = memory;
     if let Some(size) = options.trace {
         rings::keep(cpus.all, size, &mut own.frames, need.tables as usize);
     }
+    let listed = listed.place();
     tables.leave_out(plan.kept());
     sleep::withdraw_all(&tables);
-    let linux = linux::prepare(&info, &plan)?;
+    let linux = prepare_beside_record(listed, &info, &mut plan)?;
     let gdb = start::line(&options);
     let guard = units.guard(&tables, &plan, &mut own, machine::moved(&cpus, &plan.guest_ram()));
     let guard = Box::leak(Box::new(guard));
@@ -216,17 +217,24 @@ fn add_memory(need: &Need, listed: Range<Hpa>, memory: &mut BootMemory<'_>) {
     plan.keep(place, "for all CPUs and all memory");
 }
 
-/// Shows the guest the log of the last start as a record of Linux' module `ramoops`, if that start has ended in a report and a
-/// place is free for the record.
-fn offer_last_report(listed: Range<Hpa>, memory: &mut BootMemory<'_>) {
-    let BootMemory { info, plan, .. } = memory;
-    let Some(last) = console::last().filter(|last| last.report().is_some()) else { return };
+/// Prepares Linux, and shows it the log of the last start as a record of its module `ramoops`, if that start has ended in a report
+/// and a place is free for the record that Linux does not need to start.
+fn prepare_beside_record(
+    listed: Range<Hpa>,
+    info: &BootInfo<'_>,
+    plan: &mut MemoryPlan<'_>,
+) -> Result<Linux, Refusal> {
+    let last = console::last().filter(|last| last.report().is_some());
     let size = ramoops::RECORD_BYTES as u64;
-    let Some(place) = free_place(info, plan, listed, size, PAGE_SIZE) else { return };
-    // SAFETY: the place is RAM that holds nothing and has room for a record, the direct map covers it, and nothing else is put
-    // there, since the plan reserves it.
-    ramoops::write(last, |at, bytes| unsafe { physical::write(place.start + at, bytes) });
-    plan.show(place);
+    let place = last.and_then(|_| free_place(info, plan, listed, size, PAGE_SIZE));
+    let linux = plan.show_if_it_fits(place, |plan| linux::prepare(info, plan))?;
+    if let Some(last) = last.filter(|_| !plan.shown().is_empty()) {
+        let start = plan.shown().start;
+        // SAFETY: the place is RAM that holds nothing and has room for a record, the direct map covers it, and nothing else is put
+        // there, since the plan reserves it.
+        ramoops::write(last, |at, bytes| unsafe { physical::write(start + at, bytes) });
+    }
+    Ok(linux)
 }
 
 /// Returns a place for `size` bytes in memory that holds nothing, if there is one.

@@ -41,6 +41,33 @@ impl<'a> MemoryPlan<'a> {
         self.shown = range;
     }
 
+    /// Shows `range` to the guest, if there is one and `attempt` succeeds with it, and otherwise tries again without. The attempt is to
+    /// place the guest's kernel and initrd, which matter more.
+    ///
+    /// # Errors
+    /// What `attempt` returns without the range.
+    ///
+    /// # Panics
+    /// As [`MemoryPlan::show`].
+    pub fn show_if_it_fits<T, E>(
+        &mut self,
+        range: Option<Range<Hpa>>,
+        attempt: impl Fn(&Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        if let Some(range) = range {
+            let mut with = self.clone();
+            with.show(range);
+            if let Ok(made) = attempt(&with) {
+                *self = with;
+                return Ok(made);
+            }
+            log::warn!(
+                "the log of the last start is not in /sys/fs/pstore, since the guest needs that memory; `vidarctl log --last` has it"
+            );
+        }
+        attempt(self)
+    }
+
     /// Returns the range that is shown to the guest. It is empty if there is none.
     pub const fn shown(&self) -> &Range<Hpa> {
         &self.shown
@@ -105,5 +132,29 @@ mod tests {
         assert_eq!(&*plan.guest_map().usable(), [Hpa(0)..Hpa(0x20_0000), Hpa(0x40_0000)..Hpa(0x7f_8000)]);
         assert_eq!(plan.kept().len(), 1);
         assert!(plan.reserved().eq([Hpa(0x20_0000)..Hpa(0x40_0000), Hpa(0x7f_8000)..Hpa(0x80_0000)]));
+    }
+
+    #[test]
+    fn memory_is_shown_only_if_the_guest_fits_beside_it() {
+        let ram = MemoryRegion { range: Hpa(0)..Hpa(0x80_0000), kind: MemoryKind::Usable };
+        let firmware = MemoryMap::from_regions([ram]);
+        let plan = MemoryPlan::new(&firmware, Hpa(0x20_0000)..Hpa(0x40_0000));
+        let record = Hpa(0x7f_8000)..Hpa(0x80_0000);
+        // A guest that needs this much memory in one piece above Vidar's.
+        let guest = |size| {
+            move |plan: &MemoryPlan<'_>| {
+                let free = Hpa(0x40_0000)..Hpa(0x80_0000);
+                plan.beside_region().usable().lowest_fit(size, 0x1000, &free).ok_or("no place")
+            }
+        };
+        for (size, place, shown) in [
+            (0x3f_8000, Ok(Hpa(0x40_0000)), Some(&record)),
+            (0x3f_9000, Ok(Hpa(0x40_0000)), None),
+            (0x40_1000, Err("no place"), None),
+        ] {
+            let mut plan = plan.clone();
+            assert_eq!(plan.show_if_it_fits(Some(record.clone()), guest(size)), place);
+            assert_eq!(Some(plan.shown()).filter(|shown| !shown.is_empty()), shown);
+        }
     }
 }
