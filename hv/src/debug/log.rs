@@ -141,8 +141,10 @@ impl Write for Consoles {
 }
 
 impl Consoles {
-    /// Writes the log from the CPU's caches back to memory. A reset empties the caches without doing so (Intel SDM Vol. 3A,
-    /// 10.1.1 "Processor State After Reset").
+    /// Writes the log from the CPU's caches back to memory. An INIT, with which a PC's keyboard controller may reset it, leaves the
+    /// caches alone, but a RESET, as by port CF9h and at a chip set's answer to a triple fault, invalidates them without writing
+    /// them back: Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset", and AMD APM Vol. 2, 14.1.3 "Processor Initialization
+    /// State".
     fn write_back(&mut self) {
         if let Some(kept) = &self.kept {
             instructions::write_back::<KeptLog>(kept);
@@ -151,7 +153,8 @@ impl Consoles {
 }
 
 /// Begins the log of this start in the memory at `area`, where it is kept over a reset, and looks there for the log of the
-/// last start. Must be called before anything is logged. Does nothing at a second call.
+/// last start. Both are written back from the CPU's caches, so that a reset finds them as they are now. Must be called before
+/// anything is logged. Does nothing at a second call.
 ///
 /// # Safety
 /// At `area` are as many bytes as an [`Area`] has, mapped and writable for good, aligned to a page, and used for nothing
@@ -162,7 +165,7 @@ pub unsafe fn keep(area: Hva) {
         // SAFETY: the caller promises that the memory is there for good and is used for nothing else, and a second call
         // does not get here. An area consists of integers, so whatever the memory holds is a valid value.
         let area = unsafe { &mut *(area.0 as *mut Area) };
-        let (kept, last) = area.open();
+        let (kept, last) = area.open(instructions::write_back::<KeptLog>);
         consoles.kept = Some(kept);
         if let Some(last) = last {
             LAST.call_once(|| last);

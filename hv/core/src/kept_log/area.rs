@@ -18,7 +18,10 @@ impl Area {
     ///
     /// The log of the last start does not outlive this one: after the next reset either this start's log is whole, or
     /// there is none. An older one is never taken for that of the last start.
-    pub fn open(&mut self) -> (&mut Log, Option<&Log>) {
+    ///
+    /// `write_back` must write a log from the CPU's caches back to memory. Without it, a reset that empties the caches before they
+    /// are written back would leave the logs as they were before this start.
+    pub fn open(&mut self, write_back: impl Fn(&Log)) -> (&mut Log, Option<&Log>) {
         let [first, second] = &mut self.logs;
         let start_of = |log: &Log| log.is_whole().then_some(log.start());
         let (last, new, known) = match (start_of(first), start_of(second)) {
@@ -28,12 +31,16 @@ impl Area {
         };
         last.retire();
         new.begin(known.unwrap_or(0).wrapping_add(1));
+        write_back(last);
+        write_back(new);
         (new, known.map(|_| &*last))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
     /// Returns memory that is full of `byte`.
@@ -45,7 +52,7 @@ mod tests {
 
     /// Starts on this memory, logs `text`, and returns the number of this start and what the log of the last one said.
     fn start(area: &mut Area, text: &str) -> (u64, Option<String>) {
-        let (log, last) = area.open();
+        let (log, last) = area.open(|_| ());
         log.push(text.as_bytes());
         let said = last.map(|last| {
             let mut bytes = [0; 64];
@@ -88,5 +95,26 @@ mod tests {
             later.push(b"later");
             assert_eq!(start(&mut area, "now"), (9, Some("later".to_owned())));
         }
+    }
+
+    /// A start that logs nothing, on caches that a reset then empties: memory has what was written back alone.
+    fn start_and_lose_the_caches(memory: &mut Area) -> Option<u64> {
+        let mut caches = Box::new(Area { logs: memory.logs.clone() });
+        let first = &raw const caches.logs[0];
+        let [one, two] = memory.logs.each_mut().map(RefCell::new);
+        let (_, last) = caches.open(|log| {
+            let place = if core::ptr::eq(log, first) { &one } else { &two };
+            (**place.borrow_mut()).clone_from(log);
+        });
+        last.map(Log::start)
+    }
+
+    #[test]
+    fn a_report_is_found_once_even_if_a_reset_empties_the_caches() {
+        let mut area = memory(0);
+        start(&mut area, "one");
+        assert_eq!(start_and_lose_the_caches(&mut area), Some(1));
+        assert_eq!(start_and_lose_the_caches(&mut area), Some(2), "the log of start 1 is not found again");
+        assert_eq!(start(&mut area, "four"), (4, Some(String::new())));
     }
 }

@@ -15,6 +15,7 @@ const NONE: u64 = u64::MAX;
 /// The log of one start. It consists of numbers alone, so it may be read from memory that anybody has written to:
 /// [`Log::is_whole`] tells if it is one.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 #[repr(C)]
 pub struct Log {
     magic: u64,

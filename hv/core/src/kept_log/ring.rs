@@ -10,6 +10,7 @@ const WINDOW: Window = Window::new(RING_BYTES);
 
 /// A ring of bytes. Positions count all bytes since boot, so that a reader notices which it has missed.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 #[repr(C)]
 pub struct Ring {
     /// The position after the last byte.
