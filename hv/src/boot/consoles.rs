@@ -22,13 +22,23 @@ const MOST_WARNINGS: usize = 8;
 /// The end of the memory that the trampoline's page tables map.
 const REACH: u64 = 4 << 30;
 
-/// Starts the log in the memory that is kept over a reset, on COM1, and on VGA's text screen, before the options and the
-/// loader's information are known.
-pub fn start() {
-    // SAFETY: the region has this memory for the logs alone, at the same address in the trampoline's page tables and in
-    // Vidar's own, and it begins with a page and is as long as an area.
-    unsafe { console::keep(image::kept()) };
+/// Starts the log in the memory that is kept over a reset, on COM1, and on VGA's text screen, before the options are known. The
+/// loader's information is `info`, if it could be read.
+pub fn start(info: Option<&BootInfo<'_>>) {
+    let (place, address) = image::kept();
+    // What the loader has put there could not be read any more. GRUB loads the image as one piece, and puts nothing there.
+    let is_free = info.is_some_and(|info| !info.occupies(&place));
+    if is_free {
+        // SAFETY: the region has this memory for the logs alone, at the same address in the trampoline's page tables and in
+        // Vidar's own, and it begins with a page and is as long as an area. Nothing that is still to be read is there.
+        unsafe { console::keep(address) };
+    }
     log_to(Some(serial::COM1), Some(Early::text()));
+    if info.is_some() && !is_free {
+        log::warn!(
+            "there will be no `vidarctl log`, since the loader has put something into the memory for it: use GRUB"
+        );
+    }
 }
 
 /// A screen at its address in the direct map, where the trampoline's page tables and Vidar's own both have it.

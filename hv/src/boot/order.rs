@@ -56,10 +56,16 @@ struct Boot {
 /// the image.
 pub extern "C" fn start(magic: u32, information: u32, loaded_at: u32) -> ! {
     image::loaded_at(Hpa(loaded_at.into()));
-    consoles::start();
+    let info = read_information(magic, information);
+    consoles::start(info.as_ref().ok());
     heap::init();
-    match boot_on_trampoline_stack(magic, information) {
-        Err(refusal) => refuse(&refusal),
+    match info.and_then(boot_on_trampoline_stack) {
+        Err(refusal) => {
+            if magic == multiboot1::MAGIC {
+                multiboot::framebuffer_of_version_1(information).iter().for_each(consoles::add);
+            }
+            refuse(&refusal)
+        }
         Ok(boot) => {
             let (stack, boot) = (boot.stacks.main, Box::into_raw(boot));
             // SAFETY: the stack is new, mapped and aligned to a page, and the box goes to `proceed` alone, which may be
@@ -69,16 +75,17 @@ pub extern "C" fn start(magic: u32, information: u32, loaded_at: u32) -> ! {
     }
 }
 
+/// Reads the loader's information. This is done before anything is written, since the loader may have put it anywhere.
+fn read_information(magic: u32, information: u32) -> Result<BootInfo<'static>, Refusal> {
+    match magic {
+        multiboot2::MAGIC => multiboot::read(information),
+        _ => Err(Refusal::NotMultiboot2(magic)),
+    }
+}
+
 /// Runs the first half of the boot order, on the trampoline's page tables and stack, up to the loading of Vidar's own
 /// page tables.
-fn boot_on_trampoline_stack(magic: u32, information: u32) -> Result<Box<Boot>, Refusal> {
-    if magic == multiboot1::MAGIC {
-        multiboot::framebuffer_of_version_1(information).iter().for_each(consoles::add);
-    }
-    if magic != multiboot2::MAGIC {
-        return Err(Refusal::NotMultiboot2(magic));
-    }
-    let info = multiboot::read(information)?;
+fn boot_on_trampoline_stack(info: BootInfo<'static>) -> Result<Box<Boot>, Refusal> {
     let options = consoles::choose(&info);
     ending::set_choice(options.on_crash);
     if info.memory.usable_bytes() == 0 {

@@ -81,11 +81,13 @@ pub fn region() -> Range<Hpa> {
     between(&REGION_START, &REGION_END)
 }
 
-/// Returns the address of the memory of the logs that are kept over a reset, which has [`AREA_BYTES`] bytes.
-pub fn kept() -> Hva {
-    let (start, end) = (KEPT_START.as_ptr() as u64, KEPT_END.as_ptr() as u64);
-    assert_eq!(end - start, AREA_BYTES as u64, "the linker script has another size for the kept logs");
-    Hva(start)
+/// Returns the memory of the logs that are kept over a reset, which has [`AREA_BYTES`] bytes: its physical addresses, and the
+/// address at which it is mapped.
+pub fn kept() -> (Range<Hpa>, Hva) {
+    let range = between(&KEPT_START, &KEPT_END);
+    let size = range.end.0 - range.start.0;
+    assert_eq!(size, AREA_BYTES as u64, "the linker script has another size for the kept logs");
+    (range, Hva(KEPT_START.as_ptr() as u64))
 }
 
 /// Returns the frames that are free from the first instruction of Rust on.

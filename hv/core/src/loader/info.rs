@@ -9,7 +9,7 @@ use super::modules::Modules;
 use super::text::Text;
 use crate::firmware::efi_map;
 use crate::linux::boot_params::ScreenInfo;
-use crate::mem::addr::Hpa;
+use crate::mem::addr::{Hpa, overlaps};
 use crate::mem::map::MemoryMap;
 
 /// The tables of EFI firmware.
@@ -63,8 +63,33 @@ impl BootInfo<'_> {
         self.modules.clone().map(|module| module.range).chain([self.place.clone()])
     }
 
+    /// Returns true if any of that memory is in `place`.
+    pub fn occupies(&self, place: &Range<Hpa>) -> bool {
+        self.occupied().any(|occupied| overlaps(&occupied, place))
+    }
+
     /// Returns where the parts of the initrd lie: all modules but the first.
     pub fn initrds(&self) -> impl Iterator<Item = Range<Hpa>> + Clone {
         self.modules.clone().skip(1).map(|module| module.range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loader::multiboot2;
+
+    #[test]
+    fn memory_is_occupied_where_the_information_or_a_module_is() {
+        /// Information of 40 bytes: its size, a module from 5000h to 5800h, and the end.
+        #[repr(align(8))]
+        struct Aligned([u8; 40]);
+        let words = [40_u32, 0, 3, 17, 0x5000, 0x5800, 0, 0, 0, 8];
+        let bytes = Aligned(words.map(u32::to_le_bytes).as_flattened().try_into().unwrap());
+        let info = multiboot2::parse(&bytes.0, Hpa(0x1000)).unwrap();
+        let occupied = |start, end| info.occupies(&(Hpa(start)..Hpa(end)));
+        assert!(!occupied(0, 0x1000) && !occupied(0x1028, 0x5000) && !occupied(0x5800, 0x6000));
+        assert!(occupied(0, 0x1001) && occupied(0x1027, 0x5000) && occupied(0x57ff, 0x6000));
+        assert!(occupied(0, 0x6000));
     }
 }
