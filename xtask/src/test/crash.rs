@@ -8,12 +8,13 @@ use anyhow::{Context, Result, ensure};
 
 use super::lane::Lane;
 use super::linux::NEWEST_KERNELS;
-use super::{Tools, test_dir};
+use super::{Tools, locks, test_dir};
+use crate::attack::{self, Attack, Kind};
 use crate::console::{ANSWER, BOOT, Console, PROMPT, TALK};
 use crate::grub::Menu;
 use crate::iso::{self, Recipe};
 use crate::machine::{RunningMachine, Spec};
-use crate::manifest::{self, Guest};
+use crate::manifest::{self, Guest, Initrd};
 
 type Check = fn(Option<&str>, Lane, &Path, &Tools) -> Result<()>;
 
@@ -41,36 +42,51 @@ pub fn run(name: &str, suite: Option<&str>, check: Check, lane: Lane, tools: &To
     check(suite, lane, &test_dir(&lane.folder(name))?, tools)
 }
 
-/// Boots the first guest of the manifest to its shell, with the kernel of `suite` if there is one, and with more words on its command line and more of Vidar's options.
-fn boot(
-    suite: Option<&str>,
-    lane: Lane,
-    more: &str,
-    options: &str,
+/// A machine that boots the first guest of the manifest.
+#[derive(Debug, Default)]
+struct Machine<'a> {
+    /// The suite of Debian that the kernel comes from, if it is not what this machine follows.
+    suite: Option<&'a str>,
+    /// More words on the kernel's command line.
+    words: &'a str,
+    /// More of Vidar's options.
+    options: &'a str,
     cpus: u32,
-    dir: &Path,
-    tools: &Tools,
-) -> Result<(RunningMachine, Console)> {
-    let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-    if let Some(suite) = suite {
-        guest = guest.of_suite(suite).context("the manifest's first guest has no package")?;
+    /// True if the guest has the modules that write to the kernel's memory.
+    attacks: bool,
+}
+
+impl Machine<'_> {
+    /// Boots the guest to its shell.
+    fn boot(self, lane: Lane, dir: &Path, tools: &Tools) -> Result<(RunningMachine, Console)> {
+        let Self { suite, words, options, cpus, attacks } = self;
+        let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+        if let Some(suite) = suite {
+            guest = guest.of_suite(suite).context("the manifest's first guest has no package")?;
+        }
+        if attacks {
+            guest.initrds.push(Initrd::File(attack::archive(&guest, &locks::names())?));
+        }
+        let guest = Guest { cmdline: format!("{} {words}", guest.cmdline), ..guest };
+        let menu = Menu {
+            default: Some(guest.name.clone()),
+            options: format!("{OPTIONS}{options}"),
+            ..Menu::default()
+        };
+        let iso = dir.join("vidar.iso");
+        let hypervisor = Some(tools.hypervisor.clone());
+        iso::make(
+            &Recipe { guests: vec![guest], menu, hypervisor, vidarctl: Some(tools.vidarctl.clone()) },
+            &iso,
+        )?;
+        let spec =
+            Spec { dir: dir.to_path_buf(), iso, cpus: NonZeroU32::new(cpus), memory: 512, ..Spec::default() };
+        let running = lane.machine().start(&spec)?;
+        let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
+        console.expect("Linux version", BOOT)?;
+        console.expect(PROMPT, BOOT)?;
+        Ok((running, console))
     }
-    let guest = Guest { cmdline: format!("{} {more}", guest.cmdline), ..guest };
-    let menu =
-        Menu { default: Some(guest.name.clone()), options: format!("{OPTIONS}{options}"), ..Menu::default() };
-    let iso = dir.join("vidar.iso");
-    let hypervisor = Some(tools.hypervisor.clone());
-    iso::make(
-        &Recipe { guests: vec![guest], menu, hypervisor, vidarctl: Some(tools.vidarctl.clone()) },
-        &iso,
-    )?;
-    let spec =
-        Spec { dir: dir.to_path_buf(), iso, cpus: NonZeroU32::new(cpus), memory: 512, ..Spec::default() };
-    let running = lane.machine().start(&spec)?;
-    let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-    console.expect("Linux version", BOOT)?;
-    console.expect(PROMPT, BOOT)?;
-    Ok((running, console))
 }
 
 /// Reads the report up to its last line, and checks that no line is too long.
@@ -84,51 +100,114 @@ fn report(console: &mut Console) -> Result<String> {
 /// Linux panics and then resets the machine by a triple fault. Vidar names the functions that have led to it, and from the
 /// panic outwards these are the ones that the kernel itself has printed.
 fn panic(suite: Option<&str>, lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
-    let (_running, mut console) = boot(suite, lane, "panic=1 reboot=t", "", 1, dir, tools)?;
+    let machine = Machine { suite, words: "panic=1 reboot=t", cpus: 1, ..Machine::default() };
+    let (_running, mut console) = machine.boot(lane, dir, tools)?;
     console.run(TALK)?;
     console.type_line("echo c > /proc/sysrq-trigger")?;
     console.expect("Kernel panic - not syncing: sysrq triggered crash", ANSWER)?;
     let said = console.expect("the guest has stopped on CPU 0: triple fault", ANSWER)?;
-    let printed = outwards_from_panic(said.lines().filter_map(printed_function));
-    ensure!(printed.len() > 3, "the kernel has printed no call chain: {said}");
     // The end of the kernel's log is in the report.
     console.expect("Kernel panic - not syncing: sysrq triggered crash", ANSWER)?;
-    let report = report(&mut console)?;
-    let chain = report.split_once("functions of CPU 0, the innermost first:\n").context("no chain")?.1;
-    let functions: Vec<_> = chain.lines().map_while(reported_function).collect();
-    let innermost = functions.first().context("the chain is empty")?;
+    after_panic(&said, &report(&mut console)?)
+}
+
+/// Checks that the call chain of CPU 0 in Vidar's `report` begins where Linux makes a triple fault, and that from the panic
+/// outwards it has the functions that Linux has printed, in what it `said`.
+pub fn after_panic(said: &str, report: &str) -> Result<()> {
+    let (printed, reported) = (printed(said), reported(report, 0)?);
+    let innermost = reported.first().context("the chain is empty")?;
     ensure!(innermost.starts_with("native_machine_emergency_restart+"), "the chain begins with {innermost}");
-    let reported = outwards_from_panic(functions.into_iter());
+    let (printed, reported) = (outwards_from_panic(&printed), outwards_from_panic(&reported));
+    ensure!(printed.len() > 3, "the kernel has printed no call chain: {said}");
     ensure!(reported == printed, "Vidar says {reported:?}, and the kernel said {printed:?}");
     Ok(())
 }
 
-/// Returns the function in a line of a call chain that Linux has printed, if it is sure of it.
-fn printed_function(line: &str) -> Option<&str> {
+/// Returns the functions that Linux has printed, without those of which it is not sure.
+fn printed(said: &str) -> Vec<String> {
+    said.lines().filter_map(printed_function).collect()
+}
+
+/// Returns the function in a line of a call chain that Linux has printed, if it is sure of it. The one in which an interrupt came is
+/// in the line of its registers. A module's name comes after the function, and is put before it, as Vidar has it.
+fn printed_function(line: &str) -> Option<String> {
     let (_, text) = line.split_once("] ")?;
-    let (function, size) = text.trim().rsplit_once('/')?;
-    (size.starts_with("0x") && function.contains("+0x") && !function.contains(' ')).then_some(function)
+    let text = text.trim();
+    let (function, size) = text.strip_prefix("RIP: 0010:").unwrap_or(text).rsplit_once('/')?;
+    let (size, module) = size.split_once(" [").unwrap_or((size, ""));
+    if !size.starts_with("0x") || !function.contains("+0x") || function.contains(' ') {
+        return None;
+    }
+    let module = module.strip_suffix(']').map(|name| format!("{name}:")).unwrap_or_default();
+    Some(module + function)
+}
+
+/// Returns the functions in the call chain of a CPU in Vidar's report. Those that a screen has no room for are in a part of their
+/// own.
+fn reported(report: &str, cpu: u32) -> Result<Vec<String>> {
+    let part = |head: &str| {
+        let lines = report.split_once(head).map_or("", |(_, rest)| rest).lines();
+        lines.take_while(|line| line.starts_with("  ")).filter_map(reported_function)
+    };
+    let head = format!("functions of CPU {cpu}, the innermost first:\n");
+    ensure!(report.contains(&head), "the report has no chain of CPU {cpu}: {report}");
+    Ok(part(&head).chain(part(&format!("further functions of CPU {cpu}:\n"))).collect())
 }
 
 /// Returns the function in a line of a call chain that Vidar has written.
-fn reported_function(line: &str) -> Option<&str> {
+fn reported_function(line: &str) -> Option<String> {
     let (address, function) = line.strip_prefix("  ")?.split_once(' ')?;
-    (address.len() == 16 && function.contains("+0x")).then(|| function.trim_end_matches(" (interrupted)"))
+    let is_function = address.len() == 16 && function.contains("+0x");
+    is_function.then(|| function.trim_end_matches(" (interrupted)").to_owned())
 }
 
 /// Returns the functions of a chain from the caller of `panic` on. The place in `panic` differs, since the chain was printed
 /// before the panic went on.
-fn outwards_from_panic<'a>(functions: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    functions.skip_while(|function| !function.starts_with("panic+")).skip(1).collect()
+fn outwards_from_panic(functions: &[String]) -> &[String] {
+    let panic = functions.iter().position(|function| function.starts_with("panic+"));
+    panic.map_or(&[], |panic| &functions[panic + 1..])
 }
 
-/// `vidarctl crash` asks before it ends a Linux of which another CPU is busy in the kernel. The report has the state of both
-/// where Vidar can stop the other one.
+/// What Linux calls to answer who reads this file.
+const HANGS: (&str, &str) = ("uptime_proc_show", "/proc/uptime");
+/// The instructions that take the place of that function's first ones: CLI, and a jump to itself.
+const HANG: [u8; 3] = [0xfa, 0xeb, 0xfe];
+
+/// Has CPU 1 hang in the kernel with interrupts off, and returns the functions that the kernel prints of it. The shell and the
+/// devices' interrupts, among them the serial line's, stay on CPU 0.
+fn hang(console: &mut Console) -> Result<Vec<String>> {
+    let (function, file) = HANGS;
+    console.run("taskset -p 1 $$; for i in /proc/irq/*/smp_affinity; do echo 1 2>/dev/null >$i; done")?;
+    let mut address = |symbol: &str| {
+        let line = console.run(&format!("grep ' {symbol}$' /proc/kallsyms"))?;
+        let address = line.split(' ').next().and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        address.with_context(|| format!("the kernel has no {symbol}"))
+    };
+    let (begin, base) = (address(function)?, address("page_offset_base")?);
+    for (number, (value, target)) in HANG.into_iter().zip(begin..).enumerate() {
+        let file = format!("/{}.ko", locks::name(number));
+        let attack = Attack { kind: Kind::Write, target, base, value: value.into() };
+        console.run(&format!("{}; insmod {file}", attack.into(&file)))?;
+    }
+    // The shell's own loop takes some interrupts of the timer before, and starts no program, whose CPUIDs would be the last exits.
+    let program = format!("i=0; while [ $i -lt 3000 ]; do i=$((i + 1)); done; read x <{file}");
+    console.run(&format!("(taskset 2 sh -c '{program}' &)"))?;
+    // An NMI has each CPU print its functions.
+    let said = console.run("sleep 3; echo l > /proc/sysrq-trigger; dmesg")?;
+    let (_, said) =
+        said.split_once("NMI backtrace for cpu 1").with_context(|| format!("Linux said {said}"))?;
+    Ok(printed(said))
+}
+
+/// `vidarctl crash` asks before it ends a Linux of which another CPU hangs in the kernel with interrupts off. The report has the
+/// state of both where Vidar can stop the other one, and names the functions that the kernel itself has printed of it.
 fn on_demand(suite: Option<&str>, lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
-    let (_running, mut console) = boot(suite, lane, "", " trace=on", 2, dir, tools)?;
+    let machine = Machine { suite, options: " trace=on", cpus: 2, attacks: true, ..Machine::default() };
+    let (_running, mut console) = machine.boot(lane, dir, tools)?;
     let refused = console.run("echo no | vidarctl crash 2>&1 || true")?;
     ensure!(refused.contains("Type yes to go on") && refused.contains("nothing was done"), "{refused}");
-    console.run("(taskset 2 cat /dev/urandom > /dev/null &)")?;
+    let printed = hang(&mut console)?;
+    ensure!(printed.first() == Some(&format!("{}+0x1", HANGS.0)), "CPU 1 hangs elsewhere: {printed:?}");
     console.type_line("taskset 1 vidarctl crash --yes")?;
     console.expect("the guest has stopped on CPU 0: a program in the guest has asked", ANSWER)?;
     let report = report(&mut console)?;
@@ -153,9 +232,9 @@ fn on_demand(suite: Option<&str>, lane: Lane, dir: &Path, tools: &Tools) -> Resu
     let named = other.iter().any(|line| line.contains(" at native_apic_mem_write+0x"));
     ensure!(named, "the exits of the kernel have no functions: {other:?}");
     if lane == Lane::Vmx {
-        says("the other CPUs, which this one has stopped:\n  CPU 1 rip ")?;
-        says("functions of CPU 1, the innermost first:\n  ffff")?;
-        says(" do_syscall_64+0x")?;
+        says("the other CPUs, which this one has stopped:\n  CPU 1 rip ffff")?;
+        let reported = reported(&report, 1)?;
+        ensure!(reported == printed, "Vidar says {reported:?}, and the kernel said {printed:?}");
     } else {
         says("the other CPUs run on, since")?;
     }
@@ -168,17 +247,36 @@ mod tests {
 
     #[test]
     fn functions_are_found_in_the_lines_of_both() {
-        let linux = "[    4.063411]  sysrq_handle_crash+0x16/0x20";
-        assert_eq!(printed_function(linux), Some("sysrq_handle_crash+0x16"));
-        for line in
-            ["[    4.063411]  ? _printk+0x58/0x6f", "[    4.063411] Call Trace:", "[    4.1]  <TASK>", ""]
-        {
+        for (line, function) in [
+            ("[    4.063411]  sysrq_handle_crash+0x16/0x20", "sysrq_handle_crash+0x16"),
+            ("[    4.063411]  softdog_fire+0x4b/0x60 [softdog]", "softdog:softdog_fire+0x4b"),
+            ("[    4.063411] RIP: 0010:default_idle+0xf/0x20", "default_idle+0xf"),
+        ] {
+            assert_eq!(printed_function(line).as_deref(), Some(function));
+        }
+        for line in [
+            "[    4.063411]  ? _printk+0x58/0x6f",
+            "[    4.063411] RIP: 0033:0x47b7a0",
+            "[    4.063411] Call Trace:",
+            "[    4.1]  <TASK>",
+            "",
+        ] {
             assert_eq!(printed_function(line), None, "{line}");
         }
-        assert_eq!(reported_function("  ffffffff818f2a04 panic+0x2e9"), Some("panic+0x2e9"));
-        assert_eq!(reported_function("  ffffffff818f2a04 leaf+0x4 (interrupted)"), Some("leaf+0x4"));
+        assert_eq!(reported_function("  ffffffff818f2a04 panic+0x2e9").as_deref(), Some("panic+0x2e9"));
+        let interrupted = "  ffffffff818f2a04 leaf+0x4 (interrupted)";
+        assert_eq!(reported_function(interrupted).as_deref(), Some("leaf+0x4"));
         assert_eq!(reported_function("  (user mode)"), None);
-        let chain = ["emergency_restart+0xa", "panic+0x1", "a+0x1", "b+0x2"];
-        assert_eq!(outwards_from_panic(chain.into_iter()), ["a+0x1", "b+0x2"]);
+    }
+
+    #[test]
+    fn a_chain_goes_on_in_the_part_that_a_screen_does_not_show() {
+        let report = "functions of CPU 0, the innermost first:\n  ffffffff818f2a04 a+0x1\n  ffffffff818f2a05 panic+0x2\n  \
+                      (and 3 more on the serial line and in the log)\nvidar: error: further functions of CPU 0:\n  \
+                      ffffffff818f2a06 b+0x3\n  000000000047b7a0 (interrupted)\n  (user mode)\nvidar: c\n";
+        let functions = reported(report, 0).unwrap();
+        assert_eq!(functions, ["a+0x1", "panic+0x2", "b+0x3"]);
+        assert_eq!(outwards_from_panic(&functions), ["b+0x3"]);
+        assert!(reported(report, 1).is_err());
     }
 }

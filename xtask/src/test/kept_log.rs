@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use super::job::Job;
 use super::lane::Lane;
 use super::report::Report;
-use super::{Tools, linux, small, test_dir};
-use crate::console::{ANSWER, BOOT, Console, PROMPT};
+use super::{Tools, crash, linux, small, test_dir};
+use crate::console::{ANSWER, BOOT, Console, PROMPT, TALK};
 use crate::grub::Menu;
 use crate::iso::{self, Recipe};
 use crate::machine::Spec;
@@ -30,14 +30,20 @@ const SETUPS: [Setup; 3] = [
     Setup { lane: Lane::Svm, uefi: true },
 ];
 
-/// The module that shows what memory has kept.
-const MODULES: &[&str] = &["ramoops"];
+/// The module that shows what memory has kept, and one that crashes: in the interrupt of a timer.
+const MODULES: &[&str] = &["ramoops", "softdog"];
+/// Inserts the module that crashes, and starts its timer: a watchdog that nobody feeds.
+const CRASH: &str = "insmod /lib/modules/watchdog.ko; insmod /lib/modules/softdog.ko soft_margin=1 soft_panic=1; echo >/dev/watchdog";
+/// What Linux says of that.
+const PANIC: &str = "Kernel panic - not syncing: Software Watchdog Timer expired";
 
 /// What Vidar reports when Linux resets the machine by a triple fault.
 const REPORT: &str = "the guest has stopped on CPU 0: triple fault";
 
-/// The function of Linux that makes the triple fault. The next start names it.
-const FUNCTION: &str = "native_machine_emergency_restart+0x";
+/// The functions that the next start names: the one of Linux that makes the triple fault, and the one of the module.
+const FUNCTIONS: [&str; 2] = ["native_machine_emergency_restart+0x", " softdog:softdog_fire"];
+/// The last line of the report.
+const RESET: &str = "the machine is reset (on-crash=reset)\r\n";
 
 /// Returns a job for each setup.
 pub fn jobs<'a>(tools: &'a Tools, report: &'a Report) -> impl Iterator<Item = Job<'a>> {
@@ -62,13 +68,13 @@ impl Setup {
         self.test().replace('/', "-")
     }
 
-    /// Boots Linux, has it reset the machine by a triple fault, and looks for the report in the next start. After the
-    /// start after that one, which follows a reset without a report, nothing is left of it.
+    /// Boots Linux, has a module of its panic and so reset the machine by a triple fault, and looks for the report there and in
+    /// the next start. After the start after that one, which follows a reset without a report, nothing is left of it.
     fn run(self, tools: &Tools) -> Result<()> {
         let dir = test_dir(&self.folder())?;
         let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
         guest.initrds.push(Initrd::File(modules::archive(&guest, MODULES)?));
-        guest.cmdline = format!("{} reboot=t", guest.cmdline);
+        guest.cmdline = format!("{} panic=1 reboot=t", guest.cmdline);
         let menu = Menu { default: Some(guest.name.clone()), timeout: 0, ..Menu::default() };
         let (iso, hypervisor) = (dir.join("vidar.iso"), Some(tools.hypervisor.clone()));
         iso::make(
@@ -80,8 +86,12 @@ impl Setup {
         let running = self.lane.machine().start(&spec)?;
         let mut console = Console::new(running.serial()?, &log)?;
         cold(&mut console)?;
-        console.type_line("reboot")?;
-        console.expect(REPORT, ANSWER)?;
+        console.run(TALK)?;
+        console.type_line(CRASH)?;
+        console.expect(PANIC, ANSWER)?;
+        let said = console.expect(REPORT, ANSWER)?;
+        console.expect(PANIC, ANSWER)?;
+        crash::after_panic(&said, &console.expect(RESET, ANSWER)?.replace("\r\n", "\n"))?;
         after_crash(&mut console)?;
         // This way past the triple fault is a reset of which Vidar knows nothing.
         console.type_line("echo pci >/sys/kernel/reboot/type; reboot")?;
@@ -111,7 +121,11 @@ fn cold(console: &mut Console) -> Result<()> {
 fn after_crash(console: &mut Console) -> Result<()> {
     let said = boot(console)?;
     let ended = format!("the last start ended in: {REPORT}");
-    ensure!(said.contains(&ended) && said.contains(FUNCTION), "Vidar said {said}");
+    ensure!(said.contains(&ended), "Vidar said {said}");
+    FUNCTIONS.iter().try_for_each(|function| {
+        ensure!(said.contains(function), "{function:?} is not in what Vidar said: {said}");
+        Ok(())
+    })?;
     // A log that went to the console would look like a crash of this start.
     let count = |from: &str| format!("{from} | grep -c '{}'", REPORT.replace("CPU", "C[P]U"));
     let lines = console.run(&count("vidarctl log --last"))?;

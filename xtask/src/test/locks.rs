@@ -101,8 +101,7 @@ impl Setup {
         let Self { lane, cpus, guard } = self;
         let dir = test_dir(&self.folder())?;
         let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-        let names: Vec<_> = (0..=ATTACKS.len()).map(name).collect();
-        guest.initrds.push(Initrd::File(attack::archive(&guest, &names)?));
+        guest.initrds.push(Initrd::File(attack::archive(&guest, &names())?));
         guest.cmdline += &lane.command_line();
         let for_cpus = if cpus > 1 { lane.machine().option_for_cpus() } else { "" };
         let menu = Menu {
@@ -180,8 +179,14 @@ const ATTACKS: [Attempt; 8] = [
     Attempt { place: GATE, value: 1, kind: Kind::WriteDirect, named: "IDT" },
 ];
 
-fn name(number: usize) -> String {
+/// Returns the name of the module with this number.
+pub(super) fn name(number: usize) -> String {
     format!("attack{number}")
+}
+
+/// Returns the names of the modules. There is one archive of them for all tests.
+pub(super) fn names() -> Vec<String> {
+    (0..=ATTACKS.len()).map(name).collect()
 }
 
 /// Inserts the module with this number, which makes the attempt.
