@@ -25,7 +25,7 @@ use crate::debug::{ending, log as console};
 /// Ends the guest on this CPU, for the reason `stop`. After [`Stop::Init`] the CPU goes back to waiting for a start-up
 /// IPI, and after [`Stop::Elsewhere`] it halts. For any other reason this function stops the other CPUs where an
 /// INIT can, writes a crash report, and then halts or resets the machine, as the user has chosen.
-pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: &Exit<V::ControlWrite>) -> ! {
+pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: &Exit) -> ! {
     let percpu = vcpu.percpu();
     let what = match stop {
         Stop::TripleFault => "triple fault",

@@ -47,14 +47,14 @@ impl<V: Debuggable> Observer<V> for Inside {
         }
     }
 
-    fn after_exit(&mut self, vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {
+    fn after_exit(&mut self, vcpu: &mut V, exit: &Exit) -> Option<Outcome> {
         if let Some(trace) = &mut self.trace {
             trace.after_exit(vcpu, exit);
         }
         self.debugger.as_mut()?.after_exit(vcpu, exit)
     }
 
-    fn before_stop(&mut self, vcpu: &mut V, stop: Stop, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {
+    fn before_stop(&mut self, vcpu: &mut V, stop: Stop, exit: &Exit) -> Option<Outcome> {
         self.debugger.as_mut()?.before_stop(vcpu, stop, exit)
     }
 }
@@ -62,10 +62,7 @@ impl<V: Debuggable> Observer<V> for Inside {
 /// Runs the guest on this CPU until it cannot go on, and watches it.
 #[cold]
 #[inline(never)] // so that the usual loop is compiled as if it were the only one
-fn run_observed<V: Debuggable, T: TableMemory>(
-    vcpu: &mut V,
-    machine: &Machine<V, T>,
-) -> (Stop, Exit<V::ControlWrite>) {
+fn run_observed<V: Debuggable, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> (Stop, Exit) {
     let percpu = vcpu.percpu();
     match (machine.wanted, percpu.trace.get()) {
         (Wanted { check: false, debugger: false, trace: true }, Some(ring)) => {
@@ -81,7 +78,7 @@ fn run_traced<V: Debuggable, T: TableMemory>(
     vcpu: &mut V,
     machine: &Machine<V, T>,
     ring: &'static Ring,
-) -> (Stop, Exit<V::ControlWrite>) {
+) -> (Stop, Exit) {
     run(vcpu, machine, &mut Tracer::new(ring))
 }
 

@@ -48,7 +48,7 @@ impl SvmCpu {
             self.next_rip = code.after(&controls, length);
             return Exit::ControlWrite(write);
         }
-        let kind = Exit::ControlWrite::<ControlWrite>(exited).kind();
+        let kind = Exit::ControlWrite(exited).kind();
         let site = Site { kind, rip: code.rip, answered: self.percpu.counters.get(kind) };
         if self.doubt.tries_again(site) {
             // Memory may hold another instruction than the CPU has executed.

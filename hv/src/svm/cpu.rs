@@ -283,7 +283,6 @@ impl RunsOn for SvmCpu {
 impl Vcpu for SvmCpu {
     type Format = Npt;
     type WaitForSipi = Infallible;
-    type ControlWrite = ControlWrite;
 
     #[inline(always)]
     fn run(&mut self) -> Exit {

@@ -192,7 +192,6 @@ impl RunsOn for VmxCpu {
 impl Vcpu for VmxCpu {
     type Format = Ept;
     type WaitForSipi = WaitForSipi;
-    type ControlWrite = ControlWrite;
 
     #[inline(always)]
     fn run(&mut self) -> Exit {

@@ -268,7 +268,7 @@ impl<V: Debuggable> Observer<V> for Debugger {
         vcpu.settle();
     }
 
-    fn after_exit(&mut self, vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {
+    fn after_exit(&mut self, vcpu: &mut V, exit: &Exit) -> Option<Outcome> {
         match *exit {
             Exit::Unknown { code, qualification } => match vcpu.debug_exit(code, qualification)? {
                 DebugExit::Debug(dr6) => Some(self.debug_exception(vcpu, dr6)),
@@ -304,7 +304,7 @@ impl<V: Debuggable> Observer<V> for Debugger {
         }
     }
 
-    fn before_stop(&mut self, vcpu: &mut V, stop: Stop, _: &Exit<V::ControlWrite>) -> Option<Outcome> {
+    fn before_stop(&mut self, vcpu: &mut V, stop: Stop, _: &Exit) -> Option<Outcome> {
         match stop {
             Stop::Init | Stop::Elsewhere => self.desk.note(self.index, Run::Absent),
             _ if self.desk.is_attached() => self.stop(vcpu, Some(Reason::Crash)),

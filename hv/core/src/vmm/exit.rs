@@ -7,9 +7,9 @@ use crate::policy::control::ControlWrite;
 use crate::x86::registers::Register;
 
 /// A decoded exit. Operands in fixed registers, such as ECX of RDMSR, are not part of it: the handler reads them from
-/// the virtual CPU. `C` is the [`Vcpu::ControlWrite`](super::vcpu::Vcpu::ControlWrite) of the extension.
+/// the virtual CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit<C = ControlWrite> {
+pub enum Exit {
     /// CPUID.
     Cpuid,
     /// RDMSR of the MSR in ECX.
@@ -21,7 +21,7 @@ pub enum Exit<C = ControlWrite> {
     /// WRMSRNS with an immediate: the instruction encodes the MSR and the source register.
     WrmsrImmediate(Immediate),
     /// A write to CR0 or CR4 that changes bits which the guest does not own.
-    ControlWrite(C),
+    ControlWrite(ControlWrite),
     /// XSETBV.
     Xsetbv,
     /// INVD.
@@ -66,7 +66,7 @@ pub enum Exit<C = ControlWrite> {
     },
 }
 
-impl<C> Exit<C> {
+impl Exit {
     /// Returns the kind under which the exit is counted.
     pub const fn kind(&self) -> ExitKind {
         match self {

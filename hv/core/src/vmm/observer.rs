@@ -34,14 +34,14 @@ pub trait Observer<V: Vcpu> {
 
     /// Is told of an exit before a handler answers it. If the exit is the observer's own, it answers it by returning how
     /// the guest goes on.
-    fn after_exit(&mut self, vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {
+    fn after_exit(&mut self, vcpu: &mut V, exit: &Exit) -> Option<Outcome> {
         let _ = (vcpu, exit);
         None
     }
 
     /// Is told that the guest cannot go on, for the reason `stop`. If the observer has changed that, it returns how the
     /// guest goes on.
-    fn before_stop(&mut self, vcpu: &mut V, stop: Stop, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {
+    fn before_stop(&mut self, vcpu: &mut V, stop: Stop, exit: &Exit) -> Option<Outcome> {
         let _ = (vcpu, stop, exit);
         None
     }

@@ -16,7 +16,7 @@ use super::vcpu::Vcpu;
 use super::{apic, guard, hypercall, msr, remapping};
 use crate::mem::addr::{Gpa, PAGE_SIZE};
 use crate::mem::stage2::TableMemory;
-use crate::policy::control::{self, CR4_MCE, CR4_OSXSAVE, Controls};
+use crate::policy::control::{self, CR4_MCE, CR4_OSXSAVE, ControlWrite, Controls};
 use crate::policy::{cpuid, xcr0};
 use crate::x86::cpuid::Leaf;
 use crate::x86::msr::Fault;
@@ -28,7 +28,7 @@ pub fn run<V: Vcpu, T: TableMemory>(
     vcpu: &mut V,
     machine: &Machine<V, T>,
     observer: &mut impl Observer<V>,
-) -> (Stop, Exit<V::ControlWrite>) {
+) -> (Stop, Exit) {
     loop {
         observer.before_entry(vcpu);
         let exit = vcpu.run();
@@ -64,11 +64,7 @@ fn apply<V: Vcpu>(vcpu: &mut V, outcome: Outcome) {
 
 /// Handles `exit`, and returns how the guest goes on.
 #[inline(always)]
-pub fn answer<V: Vcpu, T: TableMemory>(
-    vcpu: &mut V,
-    machine: &Machine<V, T>,
-    exit: &Exit<V::ControlWrite>,
-) -> Outcome {
+pub fn answer<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>, exit: &Exit) -> Outcome {
     match *exit {
         Exit::Cpuid => {
             let (leaf, subleaf) = (vcpu.registers().low(Register::Rax), vcpu.registers().low(Register::Rcx));
@@ -145,7 +141,7 @@ fn init<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>) -> Outcome {
 }
 
 #[cold]
-fn control_write<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, write: V::ControlWrite) -> Outcome {
+fn control_write<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, write: ControlWrite) -> Outcome {
     let guard = |vcpu: &mut V, new: &Controls| guard::controls(vcpu, machine, new);
     match vcpu.write_control(write, |cr3| pdptes(machine, cr3), guard) {
         Ok(()) => Outcome::Advance,

@@ -31,7 +31,7 @@ impl<V: Vcpu> Observer<V> for Tracer {
 
     /// Begins the record of an exit.
     #[inline]
-    fn after_exit(&mut self, vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> Option<Outcome> {
+    fn after_exit(&mut self, vcpu: &mut V, exit: &Exit) -> Option<Outcome> {
         self.0.begin_at(vcpu.tsc(), vcpu.rip(), exit.kind());
         let detail = match exit {
             Exit::Cpuid | Exit::Hypercall => vcpu.registers().low(Register::Rax).into(),
@@ -48,7 +48,7 @@ impl<V: Vcpu> Observer<V> for Tracer {
 
 /// Returns what exited, as the number of [`Record::detail`](vidar_abi::Record::detail), for the exits that are rare.
 #[cold]
-fn detail<V: Vcpu>(vcpu: &mut V, exit: &Exit<V::ControlWrite>) -> u64 {
+fn detail<V: Vcpu>(vcpu: &mut V, exit: &Exit) -> u64 {
     let registers = vcpu.registers();
     match exit {
         Exit::Rdmsr | Exit::Wrmsr | Exit::Xsetbv => registers.low(Register::Rcx).into(),

@@ -11,7 +11,7 @@ use super::percpu::PerCpu;
 use super::processor::Processor;
 use super::rules::{Broken, Moment};
 use crate::mem::stage2::Format;
-use crate::policy::control::Controls;
+use crate::policy::control::{ControlWrite, Controls};
 use crate::policy::guard::Pins;
 use crate::x86::msr::Fault;
 use crate::x86::registers::{Register, Registers};
@@ -23,11 +23,9 @@ pub trait Vcpu: Processor {
     /// Proof that a CPU can wait in the guest for a start-up IPI. On an extension where no CPU can, it is
     /// [`Infallible`](core::convert::Infallible), so what needs the proof does not exist there.
     type WaitForSipi: Copy + Debug + PartialEq + Send + Sync + 'static;
-    /// A write to a control register that exits.
-    type ControlWrite: Copy + Debug;
 
     /// Delivers the events that are pending for the guest, runs the guest until it exits, and returns the decoded exit.
-    fn run(&mut self) -> Exit<Self::ControlWrite>;
+    fn run(&mut self) -> Exit;
 
     /// Returns the general-purpose registers except RSP, whose slot is not used.
     fn registers(&mut self) -> &mut Registers;
@@ -61,7 +59,7 @@ pub trait Vcpu: Processor {
     /// Returns [`Fault`] if the write raises #GP.
     fn write_control(
         &mut self,
-        write: Self::ControlWrite,
+        write: ControlWrite,
         pdptes: impl FnOnce(u64) -> Result<[u64; 4], Fault>,
         guard: impl FnOnce(&mut Self, &Controls) -> Result<(), Fault>,
     ) -> Result<(), Fault>;

@@ -158,7 +158,6 @@ pub fn native_cpuid(leaf: u32, subleaf: u32) -> Leaf {
 impl Vcpu for FakeCpu {
     type Format = Ept;
     type WaitForSipi = ();
-    type ControlWrite = ControlWrite;
 
     fn run(&mut self) -> Exit {
         self.did.push(Action::Run);
