@@ -4,8 +4,8 @@ use core::fmt;
 
 macro_rules! states {
     ($($(#[$doc:meta])* $state:ident = $sentence:literal,)*) => {
-        /// The answer to the question whether devices can reach Vidar's memory. The number of a state never changes. It is displayed as a
-        /// sentence without its full stop.
+        /// The answer to the question whether devices can reach Vidar's memory. The number of a state never changes. It is
+        /// displayed as a sentence without its full stop.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u64)]
         pub enum DmaState { $($(#[$doc])* $state,)* }

@@ -1,7 +1,7 @@
-//! Attacks on Vidar's memory by devices: by QEMU's `edu`, whose DMA engine any guest can program, and by the invalidation queue
-//! of a remapping unit, which writes where a descriptor says. The target is in the last page of Vidar's region. Vidar has a page
-//! table there that it uses to start other CPUs, and the target is a part of it that holds zeros, so that an attack that succeeds
-//! does no harm.
+//! Attacks on Vidar's memory by devices: by QEMU's `edu`, whose DMA engine any guest can program, and by the invalidation
+//! queue of a remapping unit, which writes where a descriptor says. The target is in the last page of Vidar's region.
+//! Vidar has a page table there that it uses to start other CPUs, and the target is a part of it that holds zeros, so
+//! that an attack that succeeds does no harm.
 //!
 //! QEMU, docs/specs/edu.rst; VT-d specification, 6.5.2 "Queued Invalidation Interface".
 
