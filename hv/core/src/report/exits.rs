@@ -71,7 +71,13 @@ mod tests {
         writer.end(0);
         for number in 1..=20_u32 {
             let (tsc, kind) = (1 << 40 | u64::from(number), ExitKind::Wrmsr);
-            writer.begin(&Record { tsc, rip: 0x1000, ticks: 0, kind, detail: 0x10 + u64::from(number) });
+            writer.begin_record(&Record {
+                tsc,
+                rip: 0x1000,
+                ticks: 0,
+                kind,
+                detail: 0x10 + u64::from(number),
+            });
             writer.end(number + 500);
         }
         let text = Exits::of(&cpu, hex).map(|exits| exits.to_string()).unwrap_or_default();

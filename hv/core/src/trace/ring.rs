@@ -11,16 +11,23 @@ use vidar_abi::Record;
 /// How often a reader starts again that the writer has overtaken.
 const ATTEMPTS: u32 = 8;
 
-/// The place of one record. Its fields are those of [`Record`], in parts that the writer can store at once. A slot
-/// whose bytes are all 0 is a valid one.
+/// The first bit of the kind in what a slot says of an exit. The detail below it may be a physical address, which has 52 bits.
+pub(super) const KIND: u32 = 56;
+/// The bits of the detail.
+pub(super) const DETAIL: u64 = (1 << KIND) - 1;
+
+/// The place of one record. Its fields are what the writer has at hand, in parts that it can store at once: a reader makes the words of
+/// a [`Record`] of them. A slot whose bytes are all 0 is a valid one.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Slot {
+    /// The low and the high half of the time-stamp counter at the exit.
     pub(super) tsc: [AtomicU32; 2],
     pub(super) rip: AtomicU64,
-    pub(super) ticks: AtomicU32,
-    pub(super) kind: AtomicU32,
-    pub(super) detail: AtomicU64,
+    /// The low half of the counter at the entry after the exit.
+    pub(super) entry: AtomicU32,
+    /// What exited: the [`Record::detail`], and from bit [`KIND`] on the [`ExitKind`](vidar_abi::ExitKind).
+    pub(super) what: AtomicU64,
 }
 
 impl Slot {
@@ -29,23 +36,18 @@ impl Slot {
         Self {
             tsc: [const { AtomicU32::new(0) }; 2],
             rip: AtomicU64::new(0),
-            ticks: AtomicU32::new(0),
-            kind: AtomicU32::new(0),
-            detail: AtomicU64::new(0),
+            entry: AtomicU32::new(0),
+            what: AtomicU64::new(0),
         }
     }
 
     /// Returns the words of the record.
     fn words(&self) -> [u64; Record::WORDS] {
-        let both = |[low, high]: [&AtomicU32; 2]| {
-            u64::from(high.load(Ordering::Relaxed)) << 32 | u64::from(low.load(Ordering::Relaxed))
-        };
-        [
-            both(self.tsc.each_ref()),
-            self.rip.load(Ordering::Relaxed),
-            both([&self.ticks, &self.kind]),
-            self.detail.load(Ordering::Relaxed),
-        ]
+        let [low, high] = self.tsc.each_ref().map(|half| half.load(Ordering::Relaxed));
+        let ticks = self.entry.load(Ordering::Relaxed).wrapping_sub(low);
+        let what = self.what.load(Ordering::Relaxed);
+        let both = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+        [both(low, high), self.rip.load(Ordering::Relaxed), both(ticks, (what >> KIND) as u32), what & DETAIL]
     }
 }
 
@@ -143,7 +145,7 @@ pub(crate) mod tests {
     /// Writes a record whose words all follow from its position.
     fn write(writer: &mut Writer, position: u64) {
         let record = expected(position);
-        writer.begin(&record);
+        writer.begin_record(&record);
         writer.end(record.tsc as u32 + record.ticks);
     }
 
@@ -206,7 +208,7 @@ pub(crate) mod tests {
     fn a_record_that_is_being_written_is_not_read_nor_is_the_one_in_its_slot() {
         let (ring, mut writer) = ring();
         (1..=SLOTS as u64).for_each(|position| write(&mut writer, position));
-        writer.begin(&expected(7));
+        writer.begin_record(&expected(7));
         let read = read(ring, 0, 2);
         assert_eq!(read.first().map(|(position, _)| *position), Some(2));
         assert_eq!(read.last().map(|(position, _)| *position), Some(SLOTS as u64));
@@ -216,7 +218,7 @@ pub(crate) mod tests {
     fn a_duration_across_a_carry_of_the_counter_is_right() {
         let (ring, mut writer) = ring();
         let record = Record { tsc: (3 << 32) - 5, rip: 6, ticks: 9, kind: ExitKind::Init, detail: 7 };
-        writer.begin(&record);
+        writer.begin_record(&record);
         writer.end(4);
         assert_eq!(read(ring, 0, 1), [(1, record)]);
     }

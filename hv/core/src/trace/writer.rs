@@ -1,95 +1,87 @@
-//! The one writer of a ring. It runs at each exit, so it counts instructions: each part of a record is one store, and
-//! the slots are gone through by an iterator.
+//! The one writer of a ring. It runs at each exit, so it counts instructions: each part of a record is one store, the slots are
+//! gone through by an iterator, and an exit that is left out costs the others nothing.
 
 use core::slice;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use vidar_abi::{ExitKind, Record};
 
-use super::ring::{Ring, Slot};
+use super::ring::{DETAIL, KIND, Ring, Slot};
 
 /// Writes the records of one CPU.
 #[derive(Debug)]
 pub struct Writer {
     ring: &'static Ring,
+    /// The slots after that of the record that is being written, up to the last.
+    rest: slice::Iter<'static, Slot>,
     /// The slot of the record that is being written.
     slot: &'static Slot,
-    /// The slots after that one, up to the last.
-    rest: slice::Iter<'static, Slot>,
-    /// True if the record that is being written is to be left out.
-    left_out: bool,
+    /// What counts the record once it is complete.
+    count: &'static AtomicU64,
 }
 
 /// Takes what is written of an exit that is left out. Nobody reads it.
 static NOWHERE: Slot = Slot::empty();
+/// Counts the exits that are left out. Nobody reads it.
+static UNCOUNTED: AtomicU64 = AtomicU64::new(0);
 
 impl Writer {
     /// Returns a writer that goes on where the one before it on the same CPU has stopped. A ring has one writer at a
     /// time. The time up to the first entry is no exit's, so it is left out.
     pub fn new(ring: &'static Ring) -> Self {
-        let mut writer = Self { ring, slot: &NOWHERE, rest: [].iter(), left_out: false };
-        writer.leave_out();
-        writer
+        Self { ring, rest: [].iter(), slot: &NOWHERE, count: &UNCOUNTED }
     }
 
-    /// Begins the record of an exit. `tsc` is the low and the high half of the time-stamp counter. Who reads a part of it sees that the record before is complete,
-    /// and so that the slot's old record is gone.
-    #[inline]
-    pub fn begin_at(&self, [low, high]: [u32; 2], rip: u64, kind: ExitKind) {
+    /// Begins the record of an exit. `tsc` is the low and the high half of the time-stamp counter. Who reads a part of the record sees
+    /// that the one before is complete, and so that the slot's old record is gone.
+    #[inline(always)] // at each exit
+    pub fn begin(&mut self, [low, high]: [u32; 2], rip: u64) {
+        let slot = match self.rest.next() {
+            Some(slot) => slot,
+            None => self.look_for_slot(),
+        };
+        self.slot = slot;
         fence(Ordering::Release);
-        self.slot.tsc[0].store(low, Ordering::Relaxed);
-        self.slot.tsc[1].store(high, Ordering::Relaxed);
-        self.slot.rip.store(rip, Ordering::Relaxed);
-        self.slot.kind.store(kind as u32, Ordering::Relaxed);
+        slot.tsc[0].store(low, Ordering::Relaxed);
+        slot.tsc[1].store(high, Ordering::Relaxed);
+        slot.rip.store(rip, Ordering::Relaxed);
     }
 
-    /// Adds what exited, as [`Record::detail`].
-    #[inline]
-    pub fn detail(&self, detail: u64) {
-        self.slot.detail.store(detail, Ordering::Relaxed);
+    /// Returns the slot of the record that is written next, after the last one of the ring or after an exit that was left out.
+    #[cold]
+    #[inline(never)] // `begin` is short
+    fn look_for_slot(&mut self) -> &'static Slot {
+        let at = self.ring.index(self.ring.next.load(Ordering::Relaxed));
+        (self.rest, self.count) = (self.ring.slots[at + 1..].iter(), &self.ring.next);
+        &self.ring.slots[at]
     }
 
-    /// Begins this record, whose duration is not known yet.
-    pub fn begin(&self, record: &Record) {
-        self.begin_at([record.tsc as u32, (record.tsc >> 32) as u32], record.rip, record.kind);
-        self.detail(record.detail);
+    /// Adds what exited to the record that has been begun. `detail` is as [`Record::detail`].
+    #[inline(always)] // as `begin`
+    pub fn exited(&self, kind: ExitKind, detail: u64) {
+        self.slot.what.store((kind as u64) << KIND | detail & DETAIL, Ordering::Relaxed);
     }
 
     /// Leaves the exit whose record has been begun out of the trace: the next record takes its place.
-    #[inline]
     pub fn leave_out(&mut self) {
-        // Without slots to come, `end` takes the way that is seldom taken, where it looks for this.
-        (self.slot, self.rest, self.left_out) = (&NOWHERE, [].iter(), true);
+        // Without slots to come, the next record looks for its slot.
+        (self.rest, self.slot, self.count) = ([].iter(), &NOWHERE, &UNCOUNTED);
     }
 
     /// Ends the record that has been begun. `tsc` is the low half of the time-stamp counter.
-    #[inline]
+    #[inline(always)] // at each entry
     pub fn end(&mut self, tsc: u32) {
-        let ticks = tsc.wrapping_sub(self.slot.tsc[0].load(Ordering::Relaxed));
-        self.slot.ticks.store(ticks, Ordering::Relaxed);
+        self.slot.entry.store(tsc, Ordering::Relaxed);
         // There is a single writer, so a load and a store suffice, without a locked instruction.
-        let next = self.ring.next.load(Ordering::Relaxed).wrapping_add(1);
-        self.slot = match self.rest.next() {
-            Some(slot) => slot,
-            None => {
-                let next = if self.left_out { next - 1 } else { next };
-                let slot;
-                (slot, self.rest) = from(self.ring, next);
-                self.ring.next.store(next, Ordering::Release);
-                self.left_out = false;
-                self.slot = slot;
-                return;
-            }
-        };
-        self.ring.next.store(next, Ordering::Release);
+        self.count.store(self.count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
-}
 
-/// Returns the slot of the record at `next`, and those after it up to the last.
-#[cold]
-fn from(ring: &'static Ring, next: u64) -> (&'static Slot, slice::Iter<'static, Slot>) {
-    let at = ring.index(next);
-    (&ring.slots[at], ring.slots[at + 1..].iter())
+    /// Begins this record, whose duration is not known yet.
+    pub fn begin_record(&mut self, record: &Record) {
+        let tsc = [record.tsc as u32, (record.tsc >> 32) as u32];
+        self.begin(tsc, record.rip);
+        self.exited(record.kind, record.detail);
+    }
 }
 
 #[cfg(test)]
@@ -105,13 +97,13 @@ mod tests {
         writer.end(7);
         for round in 1..2 * SLOTS as u64 {
             for _ in 0..round % 3 {
-                writer.begin(&record(u64::MAX));
+                writer.begin_record(&record(u64::MAX));
                 writer.leave_out();
                 assert_eq!(ring.written(), round, "the exits before can be read while this one is answered");
                 writer.end(7);
             }
             assert_eq!(ring.written(), round);
-            writer.begin(&record(round));
+            writer.begin_record(&record(round));
             writer.end(round as u32 + 5);
         }
         let mut last = Vec::new();
@@ -128,9 +120,9 @@ mod tests {
             assert_eq!(ring.written(), round, "what the last writer has begun is not complete");
             writer.end(7);
             assert_eq!(ring.written(), round, "a CPU that starts anew has had no exit");
-            writer.begin(&record(round));
+            writer.begin_record(&record(round));
             writer.end(round as u32 + 5);
-            writer.begin(&record(u64::MAX));
+            writer.begin_record(&record(u64::MAX));
         }
         let mut last = Vec::new();
         ring.last(2, &mut |found| last.push(found));

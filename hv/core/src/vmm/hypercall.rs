@@ -366,7 +366,7 @@ mod tests {
         let mut writer = Writer::new(ring);
         writer.end(0);
         for exit in 1..exits {
-            writer.begin(&recorded(exit));
+            writer.begin_record(&recorded(exit));
             writer.end((exit << 8) as u32 + 3);
         }
         let [one, other]: [&PerCpu; 2] = [0, 1].map(|index| &*Box::leak(Box::new(PerCpu::new(index, 0))));
