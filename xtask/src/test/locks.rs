@@ -1,6 +1,7 @@
 //! Boots Linux with `guard=audit`, locks the kernel's read-only data, and attacks it and the CPU's protections. What changes the kernel's code must go on
 //! working, and be in the table of what has written to it.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use anyhow::{Context, Result, ensure};
@@ -36,6 +37,11 @@ impl Setup {
         self.lane.test(&format!("locks/{}-{}-cpu{plural}", self.guard, self.cpus))
     }
 
+    /// Returns true if the machine is in this lane.
+    pub fn is_in(self, lane: Lane) -> bool {
+        self.lane == lane
+    }
+
     /// Returns the folder of the test's files.
     pub fn folder(self) -> String {
         self.test().replace('/', "-")
@@ -53,8 +59,9 @@ impl Setup {
     /// Boots the machine, locks its kernel, and does what changes the kernel's code.
     pub fn run(self, tools: &Tools) -> Result<()> {
         let (_running, mut console) = self.start(tools)?;
+        let symbols = Symbols::read(&mut console)?;
         // The control: before the lock, the attack succeeds.
-        attack(&mut console, 0, &CONTROL)?;
+        attack(&mut console, &symbols, 0, &CONTROL)?;
         ensure!(
             console.run(VERSION)?.starts_with("Linux Version "),
             "the kernel's data did not change before the lock"
@@ -74,7 +81,7 @@ impl Setup {
         let said = console.run("vidarctl guard audit --json")?;
         audit(&said)?;
         for (number, attempt) in (1..).zip(&ATTACKS) {
-            attack(&mut console, number, attempt)?;
+            attack(&mut console, &symbols, number, attempt)?;
             ensure!(
                 console.run(VERSION)?.starts_with("Linux Version "),
                 "{attempt:?} changed the kernel's data"
@@ -165,6 +172,9 @@ const VERSION: &str = "cat /proc/version";
 const SYSTEM_CALL: (&str, u64) = ("sys_call_table", 177 * 8 + 7);
 const GATE: (&str, u64) = ("idt_table", 200 * 16 + 12);
 
+/// The variable with the start of the direct map.
+const DIRECT_MAP: &str = "page_offset_base";
+
 const DATA: &str = "read-only data";
 const CONTROL: Attempt = Attempt { place: BANNER, value: b'V' as u64, kind: Kind::Write, named: DATA };
 /// Each byte is attacked at two linear addresses. Before that, the CPU's own protections are.
@@ -189,15 +199,31 @@ pub(super) fn names() -> Vec<String> {
     (0..=ATTACKS.len()).map(name).collect()
 }
 
+/// The addresses of the symbols that the attempts need. In Bochs it takes a minute to search them once.
+struct Symbols(HashMap<String, u64>);
+
+impl Symbols {
+    fn read(console: &mut Console) -> Result<Self> {
+        let places = ATTACKS.iter().map(|attempt| attempt.place.0).chain([DIRECT_MAP]);
+        let names = places.collect::<Vec<_>>().join("\\|");
+        let said = console.run(&format!("grep -w '{names}' /proc/kallsyms"))?;
+        let symbol = |line: &str| {
+            let mut words = line.split_whitespace();
+            let address = u64::from_str_radix(words.next()?, 16).ok()?;
+            Some((words.nth(1)?.to_owned(), address))
+        };
+        Ok(Self(said.lines().filter_map(symbol).collect()))
+    }
+
+    fn address(&self, name: &str) -> Result<u64> {
+        self.0.get(name).copied().with_context(|| format!("the kernel has no {name}"))
+    }
+}
+
 /// Inserts the module with this number, which makes the attempt.
-fn attack(console: &mut Console, number: usize, attempt: &Attempt) -> Result<()> {
+fn attack(console: &mut Console, symbols: &Symbols, number: usize, attempt: &Attempt) -> Result<()> {
     let (symbol, distance) = attempt.place;
-    let mut address = |symbol: &str| -> Result<u64> {
-        let line = console.run(&format!("grep -w {symbol} /proc/kallsyms"))?;
-        let address = line.split(' ').next().and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        address.with_context(|| format!("the kernel has no {symbol}"))
-    };
-    let (target, base) = (address(symbol)? + distance, address("page_offset_base")?);
+    let (target, base) = (symbols.address(symbol)? + distance, symbols.address(DIRECT_MAP)?);
     let file = format!("/{}.ko", name(number));
     let attack = Attack { kind: attempt.kind, target, base, value: attempt.value };
     // An insmod whose module causes an oops is killed.
