@@ -42,15 +42,16 @@ const HOOK: usize = ATTEMPTS.len();
 
 /// What an administrator does, and what must go on working: the function tracer, a tracepoint, a static key, the controllers
 /// of cgroups, BPF programs, a module, and a CPU that goes off and on.
-const WORK: [&str; 7] = [
-    "cd /sys/kernel/tracing; echo function >current_tracer; ls / >/dev/null; grep -q '<-' trace; echo nop >current_tracer; cd",
-    "cd /sys/kernel/tracing; echo 1 >events/sched/sched_switch/enable; sleep 1; grep -q sched_switch: trace; \
-     echo 0 >events/sched/sched_switch/enable; cd",
-    "echo 1 >/proc/sys/kernel/sched_schedstats; echo 0 >/proc/sys/kernel/sched_schedstats",
-    "systemd-run --quiet --wait --property=MemoryMax=100M --property=CPUQuota=50% true",
-    "systemd-run --quiet --wait --property=IPAddressDeny=any --property=DeviceAllow=/dev/null true",
+const WORK: [&str; 6] = [
+    "cd /sys/kernel/tracing && echo function >current_tracer && ls / >/dev/null && grep -q '<-' trace && \
+     echo nop >current_tracer && cd",
+    "cd /sys/kernel/tracing && echo 1 >events/sched/sched_switch/enable && sleep 1 && grep -q sched_switch: trace && \
+     echo 0 >events/sched/sched_switch/enable && cd",
+    "echo 1 >/proc/sys/kernel/sched_schedstats && echo 0 >/proc/sys/kernel/sched_schedstats",
+    "printf '[Service]\\nType=oneshot\\nExecStart=/bin/true\\nMemoryMax=50M\\nCPUQuota=50%%\\nIPAddressDeny=any\\n' \
+     >/run/systemd/system/work.service; systemctl daemon-reload && systemctl start work",
     "modprobe dummy && rmmod dummy",
-    "cd /sys/devices/system/cpu/cpu1; echo 0 >online && echo 1 >online; cd; [ $(nproc) = 2 ]",
+    "cd /sys/devices/system/cpu/cpu1 && echo 0 >online && echo 1 >online && cd && [ $(nproc) = 2 ]",
 ];
 
 /// The MSR LSTAR.
@@ -95,7 +96,7 @@ pub fn refuses(guest: &mut Guest) -> Result<()> {
     let version = console.run("cat /proc/version")?;
     ensure!(version.starts_with("Linux version "), "the kernel's data has changed: {version}");
     // The machine lives: it loads modules, and starts services.
-    console.run(&format!("modprobe {DONOR} && rmmod {DONOR} && systemd-run --quiet --wait true"))?;
+    console.run(&format!("modprobe {DONOR} && rmmod {DONOR} && systemctl start work"))?;
     set_options(console, "")
 }
 
