@@ -179,9 +179,22 @@ impl Breakpoints {
         }
     }
 
-    /// Lifts gdb's INT3 at `physical`, so that a CPU can execute the instruction that it hides, or puts it back. While it is
-    /// lifted, other CPUs pass it too. If the guest has written there meanwhile, its byte stays.
-    pub fn lift(&self, physical: Gpa, lifted: bool, guest: &(impl Memory + ?Sized)) {
+    /// Lifts gdb's INT3 that a CPU `wants` to pass, so that it can execute the instruction that it hides, and puts the one back
+    /// that it has `lifted` before. The instruction there may not have been executed, if its exception has a handler with an
+    /// INT3 of gdb's as well: then the CPU comes back to it. While an INT3 is lifted, other CPUs pass it too. If the guest has
+    /// written there meanwhile, its byte stays.
+    pub fn lift(&self, lifted: &mut Option<Gpa>, wanted: Option<Gpa>, guest: &(impl Memory + ?Sized)) {
+        if let Some(before) = lifted.take().filter(|before| Some(*before) != wanted) {
+            self.exchange(before, false, guest);
+        }
+        if let Some(physical) = wanted {
+            self.exchange(physical, true, guest);
+            *lifted = wanted;
+        }
+    }
+
+    /// Has gdb's INT3 at `physical` in memory, or what it replaces if `lifted` is true.
+    fn exchange(&self, physical: Gpa, lifted: bool, guest: &(impl Memory + ?Sized)) {
         let here = |replaced: &&Replaced| replaced.physical == physical;
         let Some(replaced) = self.software.iter().flatten().find(here) else { return };
         let (from, to) = if lifted { (INT3, replaced.byte) } else { (replaced.byte, INT3) };
@@ -308,18 +321,38 @@ mod tests {
         let unpaged = Controls::default();
         assert_eq!(breakpoints.whose(0x8002, &unpaged, &words), Int3::Shared(Gpa(0x8002)));
         let byte = || memory::physical(&words, Gpa(0x8002));
-        breakpoints.lift(Gpa(0x8002), true, &words);
+        let mut lifted = None;
+        breakpoints.lift(&mut lifted, Some(Gpa(0x8002)), &words);
         assert_eq!(byte(), Some(0x90));
-        breakpoints.lift(Gpa(0x8002), false, &words);
+        breakpoints.lift(&mut lifted, None, &words);
         assert_eq!(byte(), Some(INT3));
         words.put(Gpa(0x8002), 0x0f);
-        breakpoints.lift(Gpa(0x8002), true, &words);
+        breakpoints.lift(&mut lifted, Some(Gpa(0x8002)), &words);
         assert_eq!(byte(), Some(0x0f), "the guest has written there itself");
         // With an INT3 of the guest's own in its place nothing can be lifted.
         words.put(Gpa(0x8004), INT3);
         assert!(breakpoints.insert(MAPPED + 4, &controls, &words));
         assert_eq!(breakpoints.whose(MAPPED + 4, &controls, &words), Int3::Gdb);
         assert_eq!(breakpoints.whose(0x8004, &unpaged, &words), Int3::Guest);
+    }
+
+    #[test]
+    fn a_cpu_lifts_one_int3_at_a_time() {
+        let (words, controls) = (Words::with_tables(), controls(0x1000));
+        let mut breakpoints = Breakpoints::new();
+        for distance in [2, 4] {
+            words.put(Gpa(0x8000 + distance), 0x90);
+            assert!(breakpoints.insert(MAPPED + distance, &controls, &words));
+        }
+        let mut lifted = None;
+        let mut lift = |wanted: Option<u64>| {
+            breakpoints.lift(&mut lifted, wanted.map(Gpa), &words);
+            [0x8002, 0x8004].map(|at| memory::physical(&words, Gpa(at)))
+        };
+        assert_eq!(lift(Some(0x8002)), [Some(0x90), Some(INT3)]);
+        assert_eq!(lift(Some(0x8004)), [Some(INT3), Some(0x90)], "the first one is not forgotten");
+        assert_eq!(lift(Some(0x8004)), [Some(INT3), Some(0x90)]);
+        assert_eq!(lift(None), [Some(INT3); 2]);
     }
 
     proptest! {

@@ -119,9 +119,11 @@ impl Desk {
         self.breakpoints.lock().whose(linear, controls, self.memory)
     }
 
-    /// Lifts gdb's INT3 at `physical`, or puts it back.
-    pub fn lift(&self, physical: Gpa, lifted: bool) {
-        self.breakpoints.lock().lift(physical, lifted, self.memory);
+    /// Lifts gdb's INT3 that is `wanted` in place of the one that is `lifted`.
+    pub fn lift(&self, lifted: &mut Option<Gpa>, wanted: Option<Gpa>) {
+        if lifted.is_some() || wanted.is_some() {
+            self.breakpoints.lock().lift(lifted, wanted, self.memory);
+        }
     }
 
     /// Returns true if gdb waits for the guest, so that it can be told of the guest's end.

@@ -59,7 +59,7 @@ impl Debugger {
     /// Stops this CPU until gdb has it go on.
     #[cold]
     fn stop<V: Debuggable>(&mut self, vcpu: &mut V, reason: Option<Reason>) {
-        self.end_step(vcpu, reason);
+        self.end_step(vcpu, reason == Some(Reason::Step));
         vcpu.take_call();
         let before = vcpu.register_file();
         let resumed = self.desk.stop(self.index, before, reason);
@@ -95,30 +95,27 @@ impl Debugger {
         self.step = Some(Step { start: code.rip, by_flag });
     }
 
-    /// Ends a step, and takes RFLAGS.TF out of the guest again. The step has not come to its end if it is not the `reason`
-    /// why the CPU stops.
-    fn end_step<V: Debuggable>(&mut self, vcpu: &mut V, reason: Option<Reason>) {
+    /// Ends a step, and takes RFLAGS.TF out of the guest again. `executed` is true if the instruction is known to have been
+    /// executed. It has been as well if the CPU is elsewhere with RFLAGS.TF set, since no handler begins so.
+    fn end_step<V: Debuggable>(&mut self, vcpu: &mut V, executed: bool) {
         let Some(step) = self.step.take() else { return };
         vcpu.set_step(false);
         self.put_back();
         let Some(by_flag) = step.by_flag else { return };
         let registers = vcpu.register_file();
         let state = &registers.state;
-        if reason.is_none() {
-            self.owes = true;
-        }
+        let is_elsewhere = state.rip != step.start && state.rflags & TRAP != 0;
+        let after = by_flag.after(executed || is_elsewhere, state.rflags);
+        self.owes |= after.owes;
         if step.owns_trap() {
             vcpu.drop_single_step();
         }
-        vcpu.set_flags(TRAP, by_flag.trap_after(state.rflags));
-        if registers.state.rip == step.start {
-            return; // the instruction has not been executed
-        }
-        if by_flag.corrects_r11() {
+        vcpu.set_flags(TRAP, after.trap);
+        if after.corrects_r11 {
             let r11 = state.registers.get(Register::R11);
             vcpu.registers().set(Register::R11, r11 & !TRAP);
         }
-        if by_flag.corrects_stack() {
+        if after.corrects_stack {
             let base = if is_64_bit(&state.controls) { 0 } else { state[SegmentRegister::Ss].base };
             let at = base.wrapping_add(state.registers.get(Register::Rsp)).wrapping_add(1);
             let mut high = [0];
@@ -132,15 +129,13 @@ impl Debugger {
     /// Puts gdb's INT3 back that is lifted.
     fn put_back(&mut self) {
         self.passes = false;
-        if let Some(physical) = self.lifted.take() {
-            self.desk.lift(physical, false);
-        }
+        self.desk.lift(&mut self.lifted, None);
     }
 
     /// Ends a step whose instruction has been executed. It was for gdb, or to pass an INT3.
     fn has_stepped<V: Debuggable>(&mut self, vcpu: &mut V) {
         match self.passes {
-            true => self.end_step(vcpu, Some(Reason::Step)),
+            true => self.end_step(vcpu, true),
             false => self.stop(vcpu, Some(Reason::Step)),
         }
     }
@@ -160,7 +155,12 @@ impl Debugger {
             self.desk.whose(dr6, Expected { step: self.step, owes: self.owes, control });
         match gdb {
             Some(Reason::Step) => self.has_stepped(vcpu),
-            Some(reason) => self.stop(vcpu, Some(reason)),
+            Some(reason) => {
+                if dr6 & SINGLE_STEP != 0 {
+                    self.end_step(vcpu, true);
+                }
+                self.stop(vcpu, Some(reason));
+            }
             None => {}
         }
         if let Some(conditions) = guest {
@@ -195,8 +195,7 @@ impl Debugger {
         match self.desk.whose_int3(base.wrapping_add(code.rip), &controls) {
             Int3::Gdb => self.stop(vcpu, Some(Reason::Software)),
             Int3::Shared(physical) => {
-                self.desk.lift(physical, true);
-                self.lifted = Some(physical);
+                self.desk.lift(&mut self.lifted, Some(physical));
                 if self.step.is_none() {
                     self.begin_step(vcpu);
                     self.passes = true;

@@ -64,24 +64,32 @@ pub struct ByFlag {
     pub own: bool,
 }
 
+/// What is to be done when a step by RFLAGS.TF ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct After {
+    /// The value that RFLAGS.TF gets.
+    pub trap: u64,
+    /// True if RFLAGS.TF is on a stack of the guest's now, from where the guest loads it some time.
+    pub owes: bool,
+    /// True if RFLAGS.TF is to be taken out of the word that the instruction has pushed.
+    pub corrects_stack: bool,
+    /// True if RFLAGS.TF is to be taken out of R11.
+    pub corrects_r11: bool,
+}
+
 impl ByFlag {
-    /// Returns what RFLAGS.TF is to be after the step, where it is `now`.
-    pub const fn trap_after(self, now: u64) -> u64 {
-        match self.flags {
-            Flags::Loaded => now & TRAP,
-            _ if self.own => TRAP,
-            _ => 0,
+    /// Decides what is to be done when the step ends, where RFLAGS are `now`. `executed` is true if the instruction has been
+    /// executed. If it has not, the CPU is still before it, or in the handler of an exception or interrupt that came first,
+    /// with which the CPU has saved RFLAGS.TF and cleared it.
+    pub const fn after(self, executed: bool, now: u64) -> After {
+        let Self { flags, own } = self;
+        let keeps = own || executed && matches!(flags, Flags::Loaded);
+        After {
+            trap: if keeps { now & TRAP } else { 0 },
+            owes: !executed && !own && now & TRAP == 0,
+            corrects_stack: executed && !own && matches!(flags, Flags::Pushed),
+            corrects_r11: executed && !own && matches!(flags, Flags::Copied),
         }
-    }
-
-    /// Returns true if RFLAGS.TF is to be taken out of the word that the instruction has pushed.
-    pub fn corrects_stack(self) -> bool {
-        self.flags == Flags::Pushed && !self.own
-    }
-
-    /// Returns true if RFLAGS.TF is to be taken out of R11.
-    pub fn corrects_r11(self) -> bool {
-        self.flags == Flags::Copied && !self.own
     }
 }
 
@@ -106,12 +114,36 @@ mod tests {
 
     #[test]
     fn the_flag_is_the_guests_own_again_after_the_step() {
-        let by = |flags, own| ByFlag { flags, own };
-        assert_eq!(by(Flags::Kept, false).trap_after(TRAP), 0);
-        assert_eq!(by(Flags::Kept, true).trap_after(TRAP), TRAP);
-        assert_eq!(by(Flags::Loaded, false).trap_after(0), 0);
-        assert_eq!(by(Flags::Loaded, false).trap_after(TRAP), TRAP, "the guest has loaded it");
-        assert!(by(Flags::Pushed, false).corrects_stack() && !by(Flags::Pushed, true).corrects_stack());
-        assert!(by(Flags::Copied, false).corrects_r11() && !by(Flags::Kept, false).corrects_r11());
+        let after = |flags, own, now| ByFlag { flags, own }.after(true, now);
+        let nothing = After { trap: 0, owes: false, corrects_stack: false, corrects_r11: false };
+        assert_eq!(after(Flags::Kept, false, TRAP), nothing);
+        assert_eq!(after(Flags::Loaded, false, 0), nothing);
+        assert_eq!(
+            after(Flags::Loaded, false, TRAP),
+            After { trap: TRAP, ..nothing },
+            "the guest has loaded it"
+        );
+        assert_eq!(after(Flags::Pushed, false, TRAP), After { corrects_stack: true, ..nothing });
+        assert_eq!(after(Flags::Copied, false, TRAP), After { corrects_r11: true, ..nothing });
+        for flags in [Flags::Kept, Flags::Pushed, Flags::Copied, Flags::Loaded] {
+            assert_eq!(after(flags, true, TRAP), After { trap: TRAP, ..nothing });
+            assert_eq!(after(flags, true, 0), nothing, "the instruction has cleared the guest's own flag");
+        }
+    }
+
+    #[test]
+    fn a_step_that_ends_in_a_handler_changes_nothing_there_and_leaves_the_flag_on_the_stack() {
+        for flags in [Flags::Kept, Flags::Pushed, Flags::Copied, Flags::Loaded] {
+            let after = |own, now| ByFlag { flags, own }.after(false, now);
+            let nothing = After { trap: 0, owes: false, corrects_stack: false, corrects_r11: false };
+            assert_eq!(after(false, 0), After { owes: true, ..nothing });
+            assert_eq!(after(false, TRAP), nothing, "the CPU is still before the instruction");
+            assert_eq!(
+                after(true, 0),
+                nothing,
+                "the guest's own flag is on the stack, and the handler has none"
+            );
+            assert_eq!(after(true, TRAP), After { trap: TRAP, ..nothing });
+        }
     }
 }
