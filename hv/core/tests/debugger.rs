@@ -102,7 +102,7 @@ struct Page(StdMutex<[u8; 64]>);
 impl ReadGuest for Page {
     fn word(&self, address: Gpa) -> Option<u64> {
         let bytes = self.0.lock().unwrap();
-        let word = bytes.get(address.0 as usize..address.0 as usize + 8)?;
+        let word = bytes.get(address.0 as usize..)?.get(..8)?;
         Some(u64::from_le_bytes(word.try_into().unwrap()))
     }
 
@@ -270,6 +270,43 @@ fn ctrl_c_stops_all_cpus_and_a_step_lets_one_of_them_go() {
 }
 
 #[test]
+fn ctrl_c_is_heard_while_gdb_holds_the_cpu_that_looks_for_it() {
+    let bench = Bench::with_cpus(2);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    let other = bench.stop(1, 0x30, None);
+    bench.connect();
+    bench.wire.ask("vCont;c:2");
+    other.join().unwrap();
+    assert_eq!(bench.slots[0].lock().run, Run::Held);
+    bench.wire.type_raw(&[3]);
+    let begun = Instant::now();
+    while !bench.desk.halts() {
+        assert!(begun.elapsed() < PATIENCE, "the CPU that waits does not look");
+        thread::yield_now();
+    }
+    let other = bench.stop(1, 0x32, None);
+    bench.wire.hear("$T02thread:01;#");
+    bench.wire.ask("D");
+    drop((cpu.join(), other.join()));
+}
+
+#[test]
+fn a_cpu_that_the_guest_has_switched_off_is_not_the_current_one() {
+    let bench = Bench::with_cpus(2);
+    let cpu = bench.stop(0, 0x10, None);
+    let other = bench.stop(1, 0x30, Some(Reason::Interrupt));
+    bench.connect();
+    bench.wire.ask("vCont;c");
+    drop((cpu.join(), other.join()));
+    bench.slots[1].lock().run = Run::Absent;
+    bench.wire.type_raw(&[3]);
+    let cpu = bench.stop(0, 0x12, None);
+    bench.wire.hear("$T02thread:01;#");
+    bench.wire.ask("D");
+    cpu.join().unwrap();
+}
+
+#[test]
 fn a_watchpoint_that_another_cpu_hits_meanwhile_is_told_after_the_first() {
     let bench = Bench::with_cpus(2);
     let cpu = bench.stop(0, 0x10, Some(Reason::Start));
@@ -343,6 +380,7 @@ fn monitor_commands_answer_in_lines() {
     assert!(monitor("help").contains("monitor phys ADDR LEN - shows"));
     assert_eq!(monitor("log"), "vidar: hello\n");
     assert_eq!(monitor("phys 0x38 9"), "0x0000000000000038: 90 90 90 90 90 90 90 90 --\n");
+    assert_eq!(monitor("phys 0xfffffffffffffffd 16"), "0xfffffffffffffffd: -- --\n", "memory ends there");
     assert_eq!(monitor("stage2 0x1234"), "guest 0x1234 is host 0x1234, in a page of 2 MiB, WriteBack\n");
     assert!(monitor("regs").contains("rip "), "the registers");
     assert!(monitor("fly").starts_with("there is no command \"fly\""));

@@ -162,6 +162,12 @@ impl Desk {
                 slot.run = Run::Running;
                 return Resumed { registers: slot.registers, steps };
             }
+            // The CPUs that run may be none of those that look for gdb.
+            if !halts && slot.run == Run::Held && self.is_called() {
+                drop(slot);
+                self.halt_all();
+                continue;
+            }
             // Another CPU has called this one, and gdb has gone on before it came.
             if !halts && slot.run == Run::Stopped {
                 slot.run = Run::Released;
@@ -191,6 +197,7 @@ impl Desk {
             // This takes the time that is to pass between two looks at the CPUs.
             self.line.is_ready();
         }
+        session.guest.choose_current();
         let reason = session.guest.cpus.take_reason();
         let mut next = reason.map_or(Next::Stopped, |(index, reason)| session.stopped(index, reason));
         let mut patience = PATIENCE;

@@ -180,11 +180,10 @@ fn physical(guest: &Shown<'_>, words: &mut Words<'_>, out: &mut dyn Write) -> fm
     let (Some(start), Some(length)) = (number(words.next()), number(words.next())) else {
         return writeln!(out, "monitor phys ADDR LEN: give two numbers, such as 0x100000 64");
     };
-    let bytes =
-        |from: u64| (from..).take(16).take_while(move |at| *at < start.saturating_add(length.min(MOST)));
-    for line in (start..start.saturating_add(length.min(MOST))).step_by(16) {
+    let end = start.saturating_add(length.min(MOST));
+    for line in (start..end).step_by(16) {
         write!(out, "{line:#018x}:")?;
-        for at in bytes(line) {
+        for at in line..end.min(line.saturating_add(16)) {
             match memory::physical(guest.memory, Gpa(at)) {
                 Some(byte) => write!(out, " {byte:02x}")?,
                 None => write!(out, " --")?,

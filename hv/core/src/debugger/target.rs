@@ -79,8 +79,18 @@ impl Guest {
         }
     }
 
-    /// Removes all breakpoints, and has all CPUs go on.
-    pub fn leave(&mut self) {
+    /// Makes another CPU the current one if that is not stopped, as one is that the guest has switched off.
+    pub fn choose_current(&mut self) {
+        let mut stopped = self.cpus.stopped().map(Cpus::thread);
+        if !stopped.any(|thread| thread == self.current)
+            && let Some(first) = self.cpus.stopped().next()
+        {
+            self.current = Cpus::thread(first);
+        }
+    }
+
+    /// Removes all breakpoints.
+    pub fn forget(&mut self) {
         self.breakpoints.lock().clear(self.memory);
         self.others = Run::Released;
         self.release();
