@@ -362,6 +362,47 @@ fn noise_and_spoiled_packets_neither_end_the_conversation_nor_keep_the_guest_sto
 }
 
 #[test]
+fn a_request_that_means_nothing_is_answered_and_the_conversation_goes_on() {
+    let bench = Bench::with_cpus(1);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.wire.ask("qSupported");
+    assert!(bench.wire.hear("#").contains("+$PacketSize=1000;"), "features need not be named");
+    bench.wire.ask("Z0,20,1");
+    bench.wire.hear("$OK#");
+    bench.wire.ask("m");
+    bench.wire.hear("+$E01#a6");
+    bench.wire.ask("m8,2");
+    bench.wire.hear("$9090#");
+    assert!(bench.desk.armed().1, "the breakpoint is still there");
+    bench.wire.ask("D");
+    cpu.join().unwrap();
+}
+
+#[test]
+fn a_gdb_that_comes_after_another_has_died_finds_a_stopped_guest_without_breakpoints() {
+    let bench = Bench::with_cpus(1);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.connect();
+    for request in ["Z0,20,1", "Z1,24,1"] {
+        bench.wire.ask(request);
+        bench.wire.hear("$OK#");
+    }
+    bench.wire.ask("vCont;c");
+    cpu.join().unwrap();
+    // That one has died while it waited for the guest.
+    bench.wire.ask("qSupported:swbreak+;hwbreak+");
+    let cpu = bench.stop(0, 0x12, None);
+    bench.wire.hear("PacketSize=");
+    bench.wire.type_raw(&[3]);
+    bench.wire.ask("m8,2");
+    assert!(!bench.wire.hear("$9090#").contains("$T"), "nobody waits for the guest to stop");
+    assert_eq!((bench.desk.armed(), bench.page.0.lock().unwrap()[0x20]), ((None, false), 0x90));
+    bench.wire.ask("D");
+    bench.wire.hear("$OK#");
+    cpu.join().unwrap();
+}
+
+#[test]
 fn monitor_commands_answer_in_lines() {
     let bench = Bench::with_cpus(1);
     let cpu = bench.stop(0, 0x10, Some(Reason::Start));

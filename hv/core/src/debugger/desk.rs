@@ -35,6 +35,7 @@ pub trait Line: Sync {
 }
 
 /// The line, as the crate gdbstub wants it.
+#[derive(Clone)]
 pub struct Sender(&'static dyn Line);
 
 impl Connection for Sender {
@@ -202,13 +203,8 @@ impl Desk {
         let mut next = reason.map_or(Next::Stopped, |(index, reason)| session.stopped(index, reason));
         let mut patience = PATIENCE;
         loop {
-            match next {
-                Next::Stopped => {}
-                Next::Runs => break,
-                Next::Lost => {
-                    log::warn!("the conversation with gdb has ended by an error; gdb can connect again");
-                    session.connect(Sender(self.line));
-                }
+            if next == Next::Runs {
+                break;
             }
             next = match self.line.receive() {
                 Some(byte) => {

@@ -36,11 +36,6 @@ impl Packets {
         Self { bytes: [0; SIZE], length: 0, sum: 0, digits: None }
     }
 
-    /// Forgets what has been received of a packet.
-    pub const fn forget(&mut self) {
-        self.length = 0;
-    }
-
     /// Takes the next byte from the line.
     pub fn take(&mut self, byte: u8) -> Received {
         match (self.length, self.digits) {
@@ -49,10 +44,7 @@ impl Packets {
                 self.keep(byte);
                 Received::Part
             }
-            (0, _) if byte == INTERRUPT => {
-                self.bytes[0] = byte;
-                Received::Interrupt
-            }
+            (0, _) if byte == INTERRUPT => Received::Interrupt,
             (0, _) => Received::Part,
             (_, None) => {
                 match byte {
@@ -82,6 +74,11 @@ impl Packets {
     /// Returns the byte at `index` of what has just been received.
     pub fn byte(&self, index: usize) -> u8 {
         self.bytes.get(index).copied().unwrap_or_default()
+    }
+
+    /// Returns true if what has just been received begins with `bytes`.
+    pub fn begins_with(&self, bytes: &[u8]) -> bool {
+        self.bytes.starts_with(bytes)
     }
 
     /// Adds a byte. One that does not fit is only counted.

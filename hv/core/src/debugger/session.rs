@@ -8,7 +8,7 @@ use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{GdbStub, GdbStubError};
 
 use super::cpus::{Cpus, Reason};
-use super::packet::{Packets, Received, SIZE};
+use super::packet::{INTERRUPT, Packets, Received, SIZE};
 use super::target::Guest;
 
 type Stub<C> = GdbStubStateMachine<'static, Guest, C>;
@@ -21,32 +21,46 @@ pub enum Next {
     Stopped,
     /// It goes on, as the slots of its CPUs say.
     Runs,
-    /// The conversation is over, by an error on which the crate gdbstub cannot go on. The guest is stopped.
-    Lost,
 }
+
+/// The packet with which gdb begins a conversation, and which it sends at no other time. "Debugging with GDB", E.4 "General
+/// Query Packets".
+const BEGIN: &[u8] = b"$qSupported";
+/// This packet without any feature, which the protocol allows.
+const NO_FEATURES: &[u8] = b"$qSupported#37";
+/// The same with a feature that nobody knows, since the crate gdbstub takes a packet without features for damaged.
+const ONE_FEATURE: &[u8] = b"$qSupported:x#e9";
+/// The answer to a packet on which the crate gdbstub cannot go on: an acknowledgement, and an error.
+const ERROR: &[u8] = b"+$E01#a6";
 
 /// A conversation with gdb.
 pub struct Session<C: Connection<Error = Infallible> + 'static> {
     /// What gdb debugs.
     pub guest: Guest,
+    line: Option<C>,
     stub: Option<Stub<C>>,
     packets: Packets,
     /// True from gdb's first packet until it leaves.
     connected: bool,
 }
 
-impl<C: Connection<Error = Infallible>> Session<C> {
+impl<C: Connection<Error = Infallible> + Clone> Session<C> {
     /// Returns a conversation that has not begun. It must be given a line by [`Session::connect`].
     pub const fn new(guest: Guest) -> Self {
-        Self { guest, stub: None, packets: Packets::new(), connected: false }
+        Self { guest, line: None, stub: None, packets: Packets::new(), connected: false }
     }
 
-    /// Begins a conversation over `line`, in place of one that may have been lost, whose memory is free again before this one
-    /// takes its own.
+    /// Has gdb come over `line`.
     pub fn connect(&mut self, line: C) {
+        self.line = Some(line);
+        self.begin();
+    }
+
+    /// Begins a conversation, in place of one that may have been lost, whose memory is free again before this one takes its
+    /// own.
+    fn begin(&mut self) {
         self.stub = None;
-        self.connected = false;
-        self.packets.forget();
+        let Some(line) = self.line.clone() else { return };
         let stub = GdbStub::builder(line).packet_buffer_size(SIZE).build();
         self.stub = stub.ok().and_then(|stub| stub.run_state_machine(&mut self.guest).ok());
     }
@@ -68,7 +82,10 @@ impl<C: Connection<Error = Infallible>> Session<C> {
         match self.stub.take() {
             Some(GdbStubStateMachine::Running(stub)) => {
                 let told = stub.report_stop(&mut self.guest, reason.stop(Cpus::thread(index)));
-                self.settle(told)
+                self.settle(told).unwrap_or_else(|| {
+                    self.begin();
+                    Next::Stopped
+                })
             }
             other => {
                 self.stub = other;
@@ -87,53 +104,80 @@ impl<C: Connection<Error = Infallible>> Session<C> {
                 }
                 Next::Stopped
             }
-            Received::Interrupt => self.pass(1),
+            Received::Interrupt => self.pass(&[INTERRUPT]),
             Received::Packet(length) => {
                 self.connected = true;
-                self.pass(length)
+                self.pass_packet(length)
             }
         }
     }
 
-    /// Passes the `length` bytes that have been received to the crate gdbstub.
-    fn pass(&mut self, length: usize) -> Next {
+    /// Passes the packet with this many bytes that has been received to the crate gdbstub.
+    fn pass_packet(&mut self, length: usize) -> Next {
+        if self.packets.begins_with(BEGIN) {
+            // This is another gdb, if there was one before. That one cannot have its breakpoints removed any more.
+            self.guest.forget();
+            self.begin();
+        }
+        if length == NO_FEATURES.len() && self.packets.begins_with(NO_FEATURES) {
+            return self.pass(ONE_FEATURE);
+        }
         for index in 0..length {
-            let byte = self.packets.byte(index);
-            let result = match self.stub.take() {
-                Some(GdbStubStateMachine::Idle(stub)) => stub.incoming_data(&mut self.guest, byte),
-                Some(GdbStubStateMachine::Running(stub)) => stub.incoming_data(&mut self.guest, byte),
-                other => {
-                    self.stub = other;
-                    return Next::Lost;
-                }
-            };
-            match self.settle(result) {
+            match self.pass(&[self.packets.byte(index)]) {
                 Next::Stopped => {}
-                other => return other,
+                Next::Runs => return Next::Runs,
             }
         }
         Next::Stopped
     }
 
-    /// Keeps the new state of the crate gdbstub, and returns what follows from it.
-    fn settle(&mut self, result: StubResult<C>) -> Next {
+    /// Passes these bytes to the crate gdbstub. If it ends the conversation by an error, another one begins at once: gdb need
+    /// not know, and is told that what it has asked for has failed.
+    fn pass(&mut self, bytes: &[u8]) -> Next {
+        for byte in bytes {
+            let result = match self.stub.take() {
+                Some(GdbStubStateMachine::Idle(stub)) => stub.incoming_data(&mut self.guest, *byte),
+                Some(GdbStubStateMachine::Running(stub)) => stub.incoming_data(&mut self.guest, *byte),
+                other => {
+                    self.stub = other;
+                    return Next::Stopped;
+                }
+            };
+            match self.settle(result) {
+                Some(Next::Stopped) => {}
+                Some(Next::Runs) => return Next::Runs,
+                None => {
+                    log::warn!("gdb has sent a request that means nothing to Vidar, and is told so");
+                    self.begin();
+                    if let Some(line) = &mut self.line {
+                        ERROR.iter().for_each(|byte| {
+                            let Ok(()) = line.write(*byte);
+                        });
+                    }
+                }
+            }
+        }
+        Next::Stopped
+    }
+
+    /// Keeps the new state of the crate gdbstub, and returns what follows from it. Returns `None` if the crate cannot go on.
+    fn settle(&mut self, result: StubResult<C>) -> Option<Next> {
         let (stub, next) = match result {
             Ok(stub @ GdbStubStateMachine::Idle(_)) => (stub, Next::Stopped),
             Ok(stub @ GdbStubStateMachine::Running(_)) => (stub, Next::Runs),
             Ok(GdbStubStateMachine::CtrlCInterrupt(stub)) => {
                 let signal = Reason::Interrupt.stop(self.guest.current);
                 let handled = stub.interrupt_handled(&mut self.guest, Some(signal));
-                let Ok(handled) = handled else { return Next::Lost };
-                (handled, Next::Stopped)
+                (handled.ok()?, Next::Stopped)
             }
             Ok(GdbStubStateMachine::Disconnected(stub)) => {
                 self.guest.leave();
                 self.connected = false;
                 (stub.return_to_idle(), Next::Runs)
             }
-            Err(_) => return Next::Lost,
+            Err(_) => return None,
         };
         self.stub = Some(stub);
-        next
+        Some(next)
     }
 }

@@ -93,6 +93,11 @@ impl Guest {
     pub fn forget(&mut self) {
         self.breakpoints.lock().clear(self.memory);
         self.others = Run::Released;
+    }
+
+    /// Removes all breakpoints, and has all CPUs go on.
+    pub fn leave(&mut self) {
+        self.forget();
         self.release();
     }
 
