@@ -210,7 +210,7 @@
 //! ## 18. A debugger below the kernel
 //!
 //! *45 minutes:* [`debugger::observer`](vidar_core::debugger::observer), [`debugger::desk`](vidar_core::debugger::desk),
-//! [`debugger::exceptions`](vidar_core::debugger::exceptions), [`svm::debug`](crate::svm::debug), `hv/core/tests/debugger.rs`.
+//! [`debugger::exceptions`](vidar_core::debugger::exceptions), [`svm::debug`](crate::svm::debug), `hv/core/tests/debugger/main.rs`.
 //!
 //! gdb and the guest both use debug exceptions. Find out how one is told from the other, where all CPUs meet when one of
 //! them stops, and what a step by RFLAGS.TF leaves in the guest and must take out again.
