@@ -141,7 +141,7 @@ enum Task {
         /// Also make a release twice, in two clones of this checkout, and compare the files; this takes 3 to 5 minutes
         #[arg(long)]
         reproducible: bool,
-        /// Also have gdb stop a guest under load N times, and have it go on; 1000 take some minutes
+        /// Also have gdb stop a guest under load N times, and have it go on; 1000 take ten minutes in QEMU
         #[arg(long, value_name = "N", default_value_t = 0)]
         rounds: u32,
         /// Give Vidar these boot options in each test, besides the test's own; with check=on the probe's runs and Linux's also

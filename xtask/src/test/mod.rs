@@ -100,7 +100,7 @@ const WITHOUT_GUARD: &str = "it takes some minutes in Bochs; `cargo xtask test -
 
 /// The reason why gdb does not stop a guest many times.
 const WITHOUT_ROUNDS: &str =
-    "1,000 rounds take some minutes; `cargo xtask test --rounds 1000 --filter rounds` runs them";
+    "`cargo xtask test --rounds 1000 --filter amd-v/gdb/rounds` runs it, which takes some minutes";
 
 /// The number of emulators that run at once, if the host has as many CPUs.
 const AT_ONCE: usize = 2;
@@ -318,9 +318,12 @@ fn jobs<'a>(
         let check = move || startup::lost_machine(tools);
         jobs.push(one(Lane::Svm.test(name), Lane::Svm.folder(name), report, check));
     }
-    let rounds = move || gdb::rounds(extent.rounds, tools);
-    let rounds = one(gdb::rounds_name(), gdb::rounds_name().replace('/', "-"), report, rounds);
-    jobs.push(rounds.left_out((extent.rounds == 0).then_some(WITHOUT_ROUNDS)));
+    let (name, lanes) = gdb::rounds_places();
+    jobs.extend(lanes.iter().map(|lane| {
+        let rounds = move || gdb::rounds(*lane, extent.rounds, tools);
+        let rounds = one(lane.test(name), lane.folder(name), report, rounds);
+        rounds.left_out((extent.rounds == 0).then_some(WITHOUT_ROUNDS))
+    }));
     // These devices are not available in Bochs.
     jobs.extend(devices::Side::ALL.map(|side| {
         let all = move || devices::all(Lane::Svm, side, tools, report);

@@ -1,35 +1,14 @@
 //! Debugs a stock kernel by gdb over the second serial port, from its first instruction on.
 
-use std::fs;
-use std::num::NonZeroU32;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+mod debugged;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 
+use self::debugged::Debugged;
+pub use self::debugged::Test;
+use super::Tools;
 use super::lane::Lane;
-use super::{Tools, folder, smp, test_dir};
-use crate::console::{ANSWER, BOOT, Console, PROMPT};
-use crate::grub::Menu;
-use crate::guests::{self, Freshness};
-use crate::iso::{self, Recipe};
-use crate::machine::gdb::Relay;
-use crate::machine::{RunningMachine, Spec};
-use crate::manifest::{self, Initrd};
-use crate::{build, initramfs, symbols};
-
-/// A test of the debugger.
-#[derive(Debug, Clone, Copy)]
-pub struct Test {
-    /// The test's name.
-    pub name: &'static str,
-    /// The lanes in which it runs. In Bochs each boot takes a minute or two.
-    pub lanes: &'static [Lane],
-    /// The number of the machine's CPUs.
-    cpus: u32,
-    check: fn(&Test, Lane, &Tools) -> Result<()>,
-}
+use crate::console::{BOOT, PROMPT};
 
 /// The table of tests.
 pub const TESTS: &[Test] = &[
@@ -37,13 +16,6 @@ pub const TESTS: &[Test] = &[
     Test { name: "gdb/attach", lanes: &[Lane::Svm], cpus: 1, check: attach },
     Test { name: "gdb/attach-2-cpus", lanes: &Lane::ALL, cpus: 2, check: attach },
 ];
-
-impl Test {
-    /// Runs the test in a lane.
-    pub fn run(&self, lane: Lane, tools: &Tools) -> Result<()> {
-        (self.check)(self, lane, tools)
-    }
-}
 
 /// What gdb does with a kernel that runs and idles. `@SYMBOLS@` stands for the file with the kernel's symbols. KASLR has
 /// moved the kernel, and gdb has to find its functions all the same.
@@ -167,7 +139,7 @@ const START_SAYS: &[&str] = &[
 ];
 
 /// The test of many rounds. In Bochs a round takes seconds.
-const ROUNDS: Test = Test { name: "gdb/rounds", lanes: &[Lane::Svm], cpus: 2, check: |_, _, _| Ok(()) };
+const ROUNDS: Test = Test { name: "gdb/rounds", lanes: &Lane::ALL, cpus: 2, check: |_, _, _| Ok(()) };
 
 /// What gdb does then: it stops the kernel at each interrupt of a timer, steps over the instruction there, and has the
 /// kernel go on.
@@ -185,119 +157,15 @@ delete
 detach
 "#;
 
-/// A machine with a stock kernel, and a line for gdb.
-struct Debugged {
-    running: RunningMachine,
-    console: Console,
-    relay: Relay,
-    /// The address of the kernel, which is that of its first instruction.
-    kernel: u64,
-    /// The file with the kernel's symbols.
-    symbols: PathBuf,
-    folder: String,
-}
-
-impl Debugged {
-    /// Boots the machine of a test with these boot options of Vidar. The guest gets these programs of the tests.
-    fn boot(test: &Test, lane: Lane, options: &str, programs: &[&str], tools: &Tools) -> Result<Self> {
-        let dir = test_dir(&lane.folder(test.name))?;
-        let mut guest = manifest::load()?.into_iter().next().context("there is no guest")?;
-        let mut options = options.to_owned();
-        if test.cpus > 1 {
-            guest.cmdline += smp::for_several_cpus(lane);
-            options = format!("{options} {}", lane.machine().option_for_cpus());
-        }
-        if !programs.is_empty() {
-            let file = |name: &&str| Ok(((*name).to_owned(), fs::read(build::guest_program(name)?)?));
-            let files = programs.iter().map(file).collect::<Result<Vec<_>>>()?;
-            let archive = dir.join("initrd");
-            fs::write(&archive, initramfs::pack_files(&[], &files)?)?;
-            guest.initrds.push(Initrd::File(archive));
-        }
-        let symbols = symbols::make(&guests::kernel(&guest, Freshness::Any)?, &guest.name)?.0;
-        let iso = dir.join("vidar.iso");
-        let recipe = Recipe {
-            guests: vec![guest],
-            menu: Menu { timeout: 0, options, ..Menu::default() },
-            hypervisor: Some(tools.hypervisor.clone()),
-            vidarctl: Some(tools.vidarctl.clone()),
-        };
-        iso::make(&recipe, &iso)?;
-        let spec = Spec {
-            dir: dir.clone(),
-            iso,
-            memory: 512,
-            cpus: NonZeroU32::new(test.cpus),
-            second_serial: true,
-            verbose: true,
-            ..Spec::default()
-        };
-        let mut running = lane.machine().start(&spec)?;
-        let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-        let relay = Relay::open(running.second_serial()?, 0)?;
-        console.expect(", goes to 0x", BOOT)?;
-        let kernel = u64::from_str_radix(console.expect("\r\n", ANSWER)?.trim(), 16)?;
-        console.expect("the machine is the guest's now", BOOT)?;
-        Ok(Self { running, console, relay, kernel, symbols, folder: lane.folder(test.name) })
-    }
-
-    /// Returns the number of interrupts of each CPU's timer, as Linux counts them. Checks that Linux has found none that
-    /// it did not expect.
-    fn interrupts(&mut self) -> Result<Vec<u64>> {
-        let wrong = self.console.run("grep -E 'ERR:|MIS:|SPU:' /proc/interrupts")?;
-        let counts = wrong.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
-        ensure!(counts.sum::<u64>() == 0, "Linux has found interrupts that it did not expect: {wrong}");
-        let timers = self.console.run("grep LOC: /proc/interrupts")?;
-        Ok(timers.split_whitespace().filter_map(|word| word.parse().ok()).collect())
-    }
-
-    /// Runs gdb with `script`, and checks that it says each line of `says` in this order.
-    fn gdb(&self, script: &str, says: &[&str]) -> Result<()> {
-        self.gdb_within(script, says, BOOT)
-    }
-
-    /// Does the same, and waits this long for gdb's end.
-    fn gdb_within(&self, script: &str, says: &[&str], within: Duration) -> Result<()> {
-        let filled = |text: &str| {
-            text.replace("@PORT@", &self.relay.port().to_string())
-                .replace("@KERNEL@", &format!("{:#x}", self.kernel))
-                .replace("@SYMBOLS@", &self.symbols.display().to_string())
-                .replace("@ENTRY@", &format!("{:#x}", self.kernel + 0x200))
-        };
-        let said = run(&self.folder, &filled(script), within)?;
-        let mut rest = said.as_str();
-        for line in says.iter().map(|line| filled(line)) {
-            let at =
-                rest.find(&line).with_context(|| format!("gdb does not say {line:?}; it says:\n{said}"))?;
-            rest = &rest[at + line.len()..];
-        }
-        Ok(())
-    }
-
-    /// Checks that the guest answers at its shell and that its clock goes on.
-    fn runs_on(mut self) -> Result<()> {
-        let time = "cut -d. -f1 /proc/uptime";
-        let before: u64 = self.console.run(time)?.trim().parse()?;
-        let after: u64 = self.console.run(&format!("sleep 2; {time}"))?.trim().parse()?;
-        ensure!(
-            after >= before + 2,
-            "while the guest slept for 2 s, its clock went from {before} to {after}"
-        );
-        drop(self.running);
-        Ok(())
-    }
-}
-
-/// Returns the name of the test of many rounds.
-pub fn rounds_name() -> String {
-    ROUNDS.lanes[0].test(ROUNDS.name)
+/// Returns the name of the test of many rounds, and the lanes in which it runs.
+pub fn rounds_places() -> (&'static str, &'static [Lane]) {
+    (ROUNDS.name, ROUNDS.lanes)
 }
 
 /// Stops a kernel with two CPUs and has it go on `count` times, while it is under a load that checks its own results. A
 /// timer interrupt that is lost would be the last of its CPU, since its handler starts the timer again, and the load would
 /// wait for a lost interrupt between CPUs for good.
-pub fn rounds(count: u32, tools: &Tools) -> Result<()> {
-    let lane = ROUNDS.lanes[0];
+pub fn rounds(lane: Lane, count: u32, tools: &Tools) -> Result<()> {
     let mut debugged = Debugged::boot(&ROUNDS, lane, "gdb=com2", &["stress"], tools)?;
     debugged.console.expect(PROMPT, BOOT)?;
     debugged.console.run("dmesg -n 1; chmod +x /stress")?;
@@ -320,35 +188,6 @@ pub fn rounds(count: u32, tools: &Tools) -> Result<()> {
     let ticks = after.iter().zip(&between).all(|(after, between)| after > between);
     ensure!(ticks, "a CPU gets no timer interrupts any more: {between:?}, then {after:?}");
     debugged.runs_on()
-}
-
-/// Runs gdb with the commands `script`, and returns what it says. An error in a command is an error.
-fn run(name: &str, script: &str, within: Duration) -> Result<String> {
-    let dir = folder(name);
-    let (commands, output) = (dir.join("commands.gdb"), dir.join("gdb.log"));
-    let settings =
-        "set pagination off\nset confirm off\nset architecture i386:x86-64\nset remotetimeout 60\n";
-    fs::write(&commands, format!("{settings}{script}"))?;
-    let log = fs::File::create(&output)?;
-    let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-q", "-batch", "-x"]).arg(&commands);
-    gdb.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    let mut child = gdb.spawn().context("cannot run gdb")?;
-    let begun = Instant::now();
-    let status = loop {
-        match child.try_wait()? {
-            Some(status) => break status,
-            None if begun.elapsed() > within => {
-                let _ = child.kill();
-                let _ = child.wait();
-                bail!("gdb did not end within {} s: see {}", within.as_secs(), output.display());
-            }
-            None => std::thread::sleep(Duration::from_millis(50)),
-        }
-    };
-    let said = fs::read_to_string(&output)?;
-    ensure!(status.success(), "gdb ends with {status} and says:\n{said}");
-    Ok(said)
 }
 
 /// gdb stops the kernel at its first instruction, sets breakpoints and a watchpoint, steps, changes a register and memory,
