@@ -12,6 +12,9 @@ const HEAP_PER_CPU: u64 = PAGE_SIZE;
 const TABLES: u64 = 96;
 /// Number of second-stage tables that the two ends of a piece of memory may need.
 const TABLES_PER_PIECE: u64 = 4;
+/// Frames for the tables of Vidar's own that map the trampoline of further CPUs at its own address: one for each level but the
+/// first, which is there.
+const IDENTITY_TABLES: u64 = 3;
 /// Size and alignment of the annex are multiples of this, so that the second stage keeps its large pages around it.
 pub const UNIT: u64 = PageSize::Size2M.bytes();
 /// End of the memory that the BIOS and starting CPUs use.
@@ -46,7 +49,7 @@ impl Need {
     /// `None` if these suffice. Frames that follow each other are new ones, since the others are used one by one.
     pub fn beyond(&self, available: u64) -> Option<(u64, u64)> {
         let runs = self.low_memory + (self.cpus + 1) * self.frames_per_ring;
-        let frames = self.cpus * self.frames_per_cpu + self.tables + runs;
+        let frames = self.cpus * self.frames_per_cpu + self.tables + IDENTITY_TABLES + runs;
         let missing = frames.checked_sub(available).filter(|missing| *missing > 0)?.max(runs);
         let heap = (self.cpus + 1) * HEAP_PER_CPU;
         let all = (heap + missing * PAGE_SIZE).next_multiple_of(UNIT);
@@ -90,7 +93,9 @@ mod tests {
         let tables = Need::tables(&small, PageSize::Size1G);
         assert_eq!(tables, 104);
         assert_eq!(Need { cpus: 3, frames_per_cpu: 16, tables, ..NOTHING }.beyond(370), None);
-        assert_eq!(Need { cpus: 3, frames_per_cpu: 16, tables: 322, ..NOTHING }.beyond(370), None);
+        assert_eq!(Need { cpus: 3, frames_per_cpu: 16, tables: 319, ..NOTHING }.beyond(370), None);
+        let with_identity_tables = Need { cpus: 3, frames_per_cpu: 16, tables: 320, ..NOTHING }.beyond(370);
+        assert!(with_identity_tables.is_some(), "the trampoline's tables are left without frames");
     }
 
     #[test]
@@ -108,10 +113,10 @@ mod tests {
     #[test]
     fn an_annex_holds_all_frames_that_follow_each_other() {
         let need = Need { cpus: 7, frames_per_cpu: 16, tables: 104, low_memory: 0, frames_per_ring: 64 };
-        assert_eq!(need.beyond(728), None);
-        let (_, frames) = need.beyond(727).expect("one frame is missing");
+        assert_eq!(need.beyond(731), None);
+        let (_, frames) = need.beyond(730).expect("one frame is missing");
         assert!(frames / PAGE_SIZE >= 8 * 64, "{frames}");
-        let (_, frames) = Need { low_memory: 512, ..need }.beyond(727).expect("513 frames are missing");
+        let (_, frames) = Need { low_memory: 512, ..need }.beyond(730).expect("513 frames are missing");
         assert!(frames / PAGE_SIZE >= 8 * 64 + 512, "{frames}");
     }
 
