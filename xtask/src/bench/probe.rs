@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::console::{ANSWER, BOOT};
 use crate::grub::{self, Menu};
@@ -72,7 +72,8 @@ pub fn measure(lane: Lane, side: Side, cpus: u32, tools: &Tools) -> Result<Answe
         ..Small::default()
     };
     let mut booted = small.boot(tools)?;
-    booted.console.expect("probe bench: ", BOOT)?;
+    let said = booted.console.expect("probe bench: ", BOOT)?;
+    ensure!(!said.contains("too little memory is left for a trace"), "no trace is kept: {said}");
     let line = booted.console.expect("\r\n", ANSWER)?;
     let scale = if lane == Lane::Svm { TICKS_PER_INSTRUCTION } else { 1 };
     Ok(Answers { line, scale })
