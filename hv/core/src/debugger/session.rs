@@ -122,13 +122,16 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
         if length == NO_FEATURES.len() && self.packets.begins_with(NO_FEATURES) {
             return self.pass(ONE_FEATURE);
         }
+        // While gdb waits for the guest, each byte leaves the guest to run. The crate has to see the packet's end all the same.
+        let mut next = Next::Stopped;
         for index in 0..length {
-            match self.pass(&[self.packets.byte(index)]) {
-                Next::Stopped => {}
-                Next::Runs => return Next::Runs,
-            }
+            next = self.pass(&[self.packets.byte(index)]);
         }
-        Next::Stopped
+        // The crate has CPUs released by a request to go on that ends at once: it cannot be met, or Ctrl-C has come before it.
+        if next == Next::Stopped {
+            self.guest.cpus.stop_released();
+        }
+        next
     }
 
     /// Passes these bytes to the crate gdbstub. If it ends the conversation by an error, another one begins at once: gdb need

@@ -199,6 +199,41 @@ fn noise_and_spoiled_packets_neither_end_the_conversation_nor_keep_the_guest_sto
 }
 
 #[test]
+fn ctrl_c_is_heard_after_a_request_that_has_come_while_the_guest_ran() {
+    let bench = Bench::with_cpus(1);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.connect();
+    bench.wire.ask("vCont;c");
+    cpu.join().unwrap();
+    // gdb has not got the acknowledgement, and asks again.
+    bench.wire.ask("vCont;c");
+    bench.stop(0, 0x10, None).join().unwrap();
+    bench.wire.type_raw(&[3]);
+    let cpu = bench.stop(0, 0x10, None);
+    bench.wire.hear("$T02");
+    bench.wire.ask("D");
+    cpu.join().unwrap();
+}
+
+#[test]
+fn a_step_is_one_after_ctrl_c_has_come_twice() {
+    let bench = Bench::with_cpus(1);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.connect();
+    bench.wire.type_raw(&[3]);
+    bench.wire.ask("vCont;c");
+    bench.wire.hear("$T02");
+    bench.wire.ask("qfThreadInfo");
+    bench.wire.hear("$m01#");
+    bench.wire.ask("vCont;s:1");
+    assert!(cpu.join().unwrap().steps);
+    let cpu = bench.stop(0, 0x11, Some(Reason::Step));
+    bench.wire.hear("$T05");
+    bench.wire.ask("D");
+    cpu.join().unwrap();
+}
+
+#[test]
 fn a_request_that_means_nothing_is_answered_and_the_conversation_goes_on() {
     let bench = Bench::with_cpus(1);
     let cpu = bench.stop(0, 0x10, Some(Reason::Start));
