@@ -54,18 +54,18 @@ impl<'a> MemoryPlan<'a> {
         range: Option<Range<Hpa>>,
         attempt: impl Fn(&Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        if let Some(range) = range {
-            let mut with = self.clone();
-            with.show(range);
-            if let Ok(made) = attempt(&with) {
-                *self = with;
-                return Ok(made);
-            }
-            log::warn!(
-                "the log of the last start is not in /sys/fs/pstore, since the guest needs that memory; `vidarctl log --last` has it"
-            );
+        let Some(range) = range else { return attempt(self) };
+        let mut with = self.clone();
+        with.show(range);
+        if let Ok(made) = attempt(&with) {
+            *self = with;
+            return Ok(made);
         }
-        attempt(self)
+        let made = attempt(self)?;
+        log::warn!(
+            "the log of the last start is not in /sys/fs/pstore, since the guest needs that memory; `vidarctl log --last` has it"
+        );
+        Ok(made)
     }
 
     /// Returns the range that is shown to the guest. It is empty if there is none.
