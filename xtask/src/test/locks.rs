@@ -8,14 +8,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::lane::Lane;
-use super::{Tools, linux, test_dir};
+use super::{LinuxMachine, Tools, linux, smp, test_dir};
 use crate::attack::{self, Attack, Kind};
-use crate::console::{BOOT, Console, PROMPT};
-use crate::grub::Menu;
-use crate::iso::{self, Recipe};
+use crate::console::Console;
 use crate::machine::abilities::Ability;
 use crate::machine::{Machine, RunningMachine, Spec};
-use crate::manifest::{self, Initrd};
 
 /// A machine whose kernel is locked.
 #[derive(Debug, Clone, Copy)]
@@ -107,39 +104,18 @@ impl Setup {
     fn start(self, tools: &Tools) -> Result<(RunningMachine, Console)> {
         let Self { lane, cpus, guard } = self;
         let dir = test_dir(&self.folder())?;
-        let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-        guest.initrds.push(Initrd::File(attack::archive(&guest, &names())?));
-        guest.cmdline += &lane.command_line();
-        let for_cpus = if cpus > 1 { lane.machine().option_for_cpus() } else { "" };
-        let menu = Menu {
-            default: Some(guest.name.clone()),
-            timeout: 0,
-            options: format!("guard={guard} {for_cpus}").trim_end().to_owned(),
-            ..Menu::default()
-        };
-        let recipe = Recipe {
-            guests: vec![guest],
-            menu,
-            hypervisor: Some(tools.hypervisor.clone()),
-            vidarctl: Some(tools.vidarctl.clone()),
-        };
-        let iso = dir.join("vidar.iso");
-        iso::make(&recipe, &iso)?;
-        let spec = Spec {
-            dir: dir.clone(),
-            iso,
-            memory: 512,
-            cpus: NonZeroU32::new(cpus),
-            cpu: lane.cpu().map(str::to_owned),
-            fixed_clock: true,
-            verbose: true,
-            ..Spec::default()
-        };
-        let running = lane.machine().start(&spec)?;
-        let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-        console.expect("Linux version", BOOT)?;
-        console.expect(PROMPT, BOOT)?;
-        Ok((running, console))
+        let mut machine = LinuxMachine::new(lane, dir)?;
+        let archive = attack::archive(machine.guest(), &names())?;
+        machine.add_initrd(archive);
+        machine.guest().cmdline += &lane.command_line();
+        let mut options = format!("guard={guard}");
+        if cpus > 1 {
+            machine.guest().cmdline += smp::for_several_cpus(lane);
+            options = format!("{options} {}", lane.machine().option_for_cpus());
+        }
+        options.trim_end().clone_into(&mut machine.menu.options);
+        machine.spec = Spec { cpus: NonZeroU32::new(cpus), fixed_clock: true, ..machine.spec };
+        machine.boot(tools)
     }
 }
 

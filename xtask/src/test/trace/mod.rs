@@ -2,7 +2,6 @@
 
 pub mod events;
 
-use std::fs;
 use std::num::NonZeroU32;
 
 use anyhow::{Context, Result, ensure};
@@ -10,14 +9,10 @@ use serde_json::Value;
 
 use self::events::Traced;
 use super::lane::Lane;
-use super::{Tools, linux, test_dir};
-use crate::console::{BOOT, Console, PROMPT};
-use crate::grub::Menu;
-use crate::iso::{self, Recipe};
+use super::{LinuxMachine, Tools, linux, test_dir};
+use crate::console::Console;
 use crate::machine::abilities::Ability;
 use crate::machine::{Machine, RunningMachine, Spec};
-use crate::manifest::{self, Initrd};
-use crate::{build, initramfs};
 
 /// How often the program executes CPUID.
 const CPUIDS: usize = 25;
@@ -84,42 +79,13 @@ impl Setup {
 /// Boots the first guest with a trace and with the program of the tests, and waits for its shell.
 pub fn start(lane: Lane, cpus: u32, folder: &str, tools: &Tools) -> Result<(RunningMachine, Console)> {
     let dir = test_dir(folder)?;
-    let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
-    let archive = dir.join("initrd");
-    let program = ("stress".to_owned(), fs::read(build::guest_program("stress")?)?);
-    fs::write(&archive, initramfs::pack_files(&[], &[program])?)?;
-    guest.initrds.push(Initrd::File(archive));
-    guest.cmdline += &lane.command_line();
+    let mut machine = LinuxMachine::new(lane, dir)?;
+    machine.add_programs(&["stress"])?;
+    machine.guest().cmdline += &lane.command_line();
     let for_cpus = if cpus > 1 { lane.machine().option_for_cpus() } else { "" };
-    let menu = Menu {
-        default: Some(guest.name.clone()),
-        timeout: 0,
-        options: format!("trace={SIZE} {for_cpus}").trim_end().to_owned(),
-        ..Menu::default()
-    };
-    let recipe = Recipe {
-        guests: vec![guest],
-        menu,
-        hypervisor: Some(tools.hypervisor.clone()),
-        vidarctl: Some(tools.vidarctl.clone()),
-    };
-    let iso = dir.join("vidar.iso");
-    iso::make(&recipe, &iso)?;
-    let spec = Spec {
-        dir: dir.clone(),
-        iso,
-        memory: 512,
-        cpus: NonZeroU32::new(cpus),
-        cpu: lane.cpu().map(str::to_owned),
-        fixed_clock: true,
-        verbose: true,
-        ..Spec::default()
-    };
-    let running = lane.machine().start(&spec)?;
-    let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-    console.expect("Linux version", BOOT)?;
-    console.expect(PROMPT, BOOT)?;
-    Ok((running, console))
+    format!("trace={SIZE} {for_cpus}").trim_end().clone_into(&mut machine.menu.options);
+    machine.spec = Spec { cpus: NonZeroU32::new(cpus), fixed_clock: true, ..machine.spec };
+    machine.boot(tools)
 }
 
 /// Checks that the trace has each CPUID of the program at `rip` once, on the CPU where it ran, and no exit of `vidarctl`.
