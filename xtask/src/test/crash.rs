@@ -192,8 +192,10 @@ fn hang(console: &mut Console) -> Result<Vec<String>> {
     // The shell's own loop takes some interrupts of the timer before, and starts no program, whose CPUIDs would be the last exits.
     let program = format!("i=0; while [ $i -lt 3000 ]; do i=$((i + 1)); done; read x <{file}");
     console.run(&format!("(taskset 2 sh -c '{program}' &)"))?;
-    // An NMI has each CPU print its functions.
-    let said = console.run("sleep 3; echo l > /proc/sysrq-trigger; dmesg")?;
+    // An NMI has each CPU print its functions, which is asked until CPU 1 is where it hangs.
+    let ask = format!("dmesg -c >/dev/null; echo l > /proc/sysrq-trigger; dmesg | grep -q '{function}+'");
+    let said =
+        console.run(&format!("for i in 1 2 3 4 5 6 7 8 9; do sleep 3; {ask} && break; done; dmesg"))?;
     let (_, said) =
         said.split_once("NMI backtrace for cpu 1").with_context(|| format!("Linux said {said}"))?;
     Ok(printed(said))

@@ -99,8 +99,7 @@ const WITHOUT_RELEASES: &str =
 const WITHOUT_GUARD: &str = "it takes some minutes in Bochs; `cargo xtask test --distribution` runs it, and the probe attacks the guard in any case";
 
 /// The reason why gdb does not stop a guest many times.
-const WITHOUT_ROUNDS: &str =
-    "`cargo xtask test --rounds 1000 --filter amd-v/gdb/rounds` runs it, which takes some minutes";
+const WITHOUT_ROUNDS: &str = "`cargo xtask test --rounds 1000 --filter amd-v/gdb/rounds` takes 20 minutes, and in Bochs 20 rounds take as long";
 
 /// The number of emulators that run at once, if the host has as many CPUs.
 const AT_ONCE: usize = 2;

@@ -170,10 +170,11 @@ pub fn rounds(lane: Lane, count: u32, tools: &Tools) -> Result<()> {
     debugged.console.expect(PROMPT, BOOT)?;
     debugged.console.run("dmesg -n 1; chmod +x /stress")?;
     let before = debugged.interrupts()?;
-    // The guest's clock goes on while it is stopped, so the load outlasts the rounds.
-    debugged.console.run(&format!("/stress {} >/stress.txt & true", 60 + count / 4))?;
+    debugged.console.run(&format!("/stress {} >/stress.txt & true", 60 + count))?;
     let script = ROUNDS_SCRIPT.replace("@ROUNDS@", &count.to_string());
     debugged.gdb_within(&script, &[&format!("rounds {count}")], BOOT * 4)?;
+    let ended = debugged.console.run("cat /stress.txt")?;
+    ensure!(ended.is_empty(), "the load has ended before the last round: {ended}");
     let between = debugged.interrupts()?;
     let taken: u64 = between.iter().zip(&before).map(|(after, before)| after - before).sum();
     ensure!(
