@@ -119,7 +119,8 @@ enum Task {
         /// Print the names and run nothing
         #[arg(long)]
         list: bool,
-        /// Also install Vidar's package in whole Debians on disks, which are built first; this takes 30 minutes and 3 GiB
+        /// Also install Vidar's package in whole Debians on disks, which are built first, and attack a guarded Linux on VT-x; this
+        /// takes 40 minutes and 3 GiB
         #[arg(long)]
         distribution: bool,
         /// Also show that QEMU loses a machine of several CPUs if each of them has a thread of its own

@@ -1,7 +1,7 @@
 //! The hypercall ABI of Vidar, for the hypervisor and for programs in its guest.
 //!
 //! A hypercall is VMCALL on Intel's CPUs and VMMCALL on AMD's. It can be made at any privilege level. Any program may make
-//! the calls that only count: [`Call::Version`], [`Call::Status`], [`Call::Exits`], [`Call::Memory`], [`Call::Commit`] and
+//! the calls that tell nothing of the kernel: [`Call::Version`], [`Call::Status`], [`Call::Exits`], [`Call::Memory`], [`Call::Commit`] and
 //! [`Call::Dma`].
 //! All others are taken from CPL 0, and from a program that may write to port CF9h, the reset control register of the chip
 //! set, by IOPL or the I/O permission bitmap of the TSS. They end or change something, or their answers have addresses of

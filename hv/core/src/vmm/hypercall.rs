@@ -1,4 +1,4 @@
-//! The hypercalls of the crate `vidar_abi`. Any privilege level may make those that only count. Those that end the guest, that
+//! The hypercalls of the crate `vidar_abi`. Any privilege level may make those that tell nothing of the kernel. Those that end the guest, that
 //! lock memory, or whose answers have addresses of the kernel check their caller.
 
 // tidy: long because its tests try each of the calls.
