@@ -178,12 +178,16 @@ const HANG: [u8; 3] = [0xfa, 0xeb, 0xfe];
 fn hang(console: &mut Console) -> Result<Vec<String>> {
     let (function, file) = HANGS;
     console.run("taskset -p 1 $$; for i in /proc/irq/*/smp_affinity; do echo 1 2>/dev/null >$i; done")?;
-    let mut address = |symbol: &str| {
-        let line = console.run(&format!("grep ' {symbol}$' /proc/kallsyms"))?;
-        let address = line.split(' ').next().and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    // In Bochs it takes long to read the symbols, so it is done once.
+    let base_symbol = "page_offset_base";
+    let lines = console.run(&format!("grep -E ' ({function}|{base_symbol})$' /proc/kallsyms"))?;
+    let address = |symbol: &str| {
+        let line = lines.lines().find(|line| line.ends_with(&format!(" {symbol}")));
+        let digits = line.and_then(|line| line.split(' ').next());
+        let address = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
         address.with_context(|| format!("the kernel has no {symbol}"))
     };
-    let (begin, base) = (address(function)?, address("page_offset_base")?);
+    let (begin, base) = (address(function)?, address(base_symbol)?);
     for (number, (value, target)) in HANG.into_iter().zip(begin..).enumerate() {
         let file = format!("/{}.ko", locks::name(number));
         let attack = Attack { kind: Kind::Write, target, base, value: value.into() };
