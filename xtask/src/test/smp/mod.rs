@@ -56,7 +56,7 @@ const LATE_HOST: [&str; 10] = [
 /// The step that is taken only in the usual machine of AMD-V, where Vidar reads the instructions that exit.
 const MUTATE: &str = "mutate";
 /// The time for which that step's program runs.
-const MUTATING: Duration = Duration::from_secs(60);
+const MUTATING: Duration = Duration::from_secs(30);
 
 type Step = fn(&mut Guest) -> Result<()>;
 
