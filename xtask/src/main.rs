@@ -12,6 +12,7 @@ mod cmdline;
 mod console;
 mod dist;
 mod distribution;
+mod dump;
 mod emulators;
 mod grub;
 mod guest_args;
@@ -109,6 +110,19 @@ enum Task {
         #[arg(long, value_name = "NAME")]
         guest: Option<String>,
     },
+    /// Dump what matters of a guest's kernel over the line to Vidar's debugger, as an ELF core that drgn opens
+    ///
+    /// Vidar must have been booted with gdb=com2, and no gdb may be connected. The guest is stopped meanwhile and goes on
+    /// afterwards. The core has the kernel's symbols, log and variables, those of each CPU, and the stacks of the CPUs. These
+    /// are about 15 MiB, for which a serial line of 115200 baud takes up to three quarters of an hour.
+    Dump {
+        /// The line: HOST:PORT, as `cargo xtask run --gdb` prints it, or a serial device such as /dev/ttyUSB0
+        #[arg(long, value_name = "LINE")]
+        gdb: String,
+        /// The file to write
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Run all tests: those of the host, the project's own rules, and those in emulators
     ///
     /// Each test has a line when it ends, and the last line has the counts. Logs are under target/machines.
@@ -142,6 +156,9 @@ enum Task {
         /// Also make a release twice, in two clones of this checkout, and compare the files; this takes 3 to 5 minutes
         #[arg(long)]
         reproducible: bool,
+        /// Also dump a kernel over the line to Vidar's debugger, which takes 4 minutes
+        #[arg(long)]
+        dump: bool,
         /// Also have gdb stop a guest under load N times, and have it go on; 1000 take ten minutes in QEMU
         #[arg(long, value_name = "N", default_value_t = 0)]
         rounds: u32,
@@ -330,6 +347,7 @@ fn perform(task: Task) -> Result<bool> {
             let (file, count) = symbols_of(&guest)?;
             println!("{}: {count} symbols", file.display());
         }
+        Task::Dump { gdb, file } => dump::run(&gdb, &file)?,
         Task::Test {
             list,
             filter,
@@ -338,6 +356,7 @@ fn perform(task: Task) -> Result<bool> {
             newest_kernels,
             nested,
             reproducible,
+            dump,
             rounds,
             emulators,
             inside,
@@ -352,6 +371,7 @@ fn perform(task: Task) -> Result<bool> {
                 newest_kernels,
                 nested,
                 reproducible,
+                dump,
                 rounds,
                 load,
             };

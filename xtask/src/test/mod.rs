@@ -82,6 +82,8 @@ pub struct Extent {
     pub nested: bool,
     /// True if a release is also made twice.
     pub reproducible: bool,
+    /// True if a kernel is also dumped.
+    pub dump: bool,
     /// How often gdb also stops a guest under load and has it go on.
     pub rounds: u32,
     /// The seconds for which machines with several CPUs are under load.
@@ -97,6 +99,9 @@ const WITHOUT_RELEASES: &str =
 
 /// The reason why Linux is not guarded on VT-x.
 const WITHOUT_GUARD: &str = "it takes some minutes in Bochs; `cargo xtask test --distribution` runs it, and the probe attacks the guard in any case";
+
+/// The reason why no kernel is dumped.
+const WITHOUT_DUMP: &str = "it takes 4 minutes; `cargo xtask test --dump --filter gdb/dump` runs it";
 
 /// The reason why gdb does not stop a guest many times.
 const WITHOUT_ROUNDS: &str = "`cargo xtask test --rounds 1000 --filter amd-v/gdb/rounds` takes 20 minutes, and in Bochs 20 rounds take as long";
@@ -317,6 +322,12 @@ fn jobs<'a>(
         let check = move || startup::lost_machine(tools);
         jobs.push(one(Lane::Svm.test(name), Lane::Svm.folder(name), report, check));
     }
+    let dump = &gdb::DUMP;
+    jobs.extend(dump.lanes.iter().map(|&lane| {
+        let run = move || dump.run(lane, tools);
+        let dump = one(lane.test(dump.name), lane.folder(dump.name), report, run);
+        dump.left_out((!extent.dump).then_some(WITHOUT_DUMP))
+    }));
     let (name, lanes) = gdb::rounds_places();
     jobs.extend(lanes.iter().map(|lane| {
         let rounds = move || gdb::rounds(*lane, extent.rounds, tools);

@@ -27,6 +27,7 @@ fn exists(part: &str) -> bool {
         lost_machine: true,
         nested: true,
         reproducible: true,
+        dump: true,
         rounds: 1,
         load: 0,
     };

@@ -1,6 +1,8 @@
 //! Debugs a stock kernel by gdb over the second serial port, from its first instruction on.
 
+mod core_file;
 mod debugged;
+mod dump;
 
 use anyhow::{Result, ensure};
 
@@ -16,6 +18,9 @@ pub const TESTS: &[Test] = &[
     Test { name: "gdb/attach", lanes: &[Lane::Svm], cpus: 1, check: attach },
     Test { name: "gdb/attach-2-cpus", lanes: &Lane::ALL, cpus: 2, check: attach },
 ];
+
+/// The test that dumps a kernel. Bochs is too slow for it.
+pub const DUMP: Test = Test { name: "gdb/dump", lanes: &[Lane::Svm], cpus: 1, check: dump::dump };
 
 /// What gdb does with a kernel that runs and idles. `@SYMBOLS@` stands for the file with the kernel's symbols. KASLR has
 /// moved the kernel, and gdb has to find its functions all the same.
