@@ -3,9 +3,10 @@
 //! **Boot takes what it is given.** No size and no count that comes from the firmware, from the loader or from the user
 //! decides how much of this heap is needed. ACPI tables, memory maps, modules and command lines are read, and changed,
 //! where they lie. Where Vidar must note something about them, the number of notes has a bound
-//! ([`MAX_RANGES`](vidar_core::mem::ranges::MAX_RANGES), [`MAX_CPUS`](vidar_core::firmware::madt::MAX_CPUS)). What
-//! exceeds the bound is left out, or Vidar refuses to start with a message. Further CPUs need more heap, which [`add`]
-//! takes from other memory. `core/tests/recorded_maps/heap.rs` tests how much heap all of this needs at most.
+//! ([`MAX_RANGES`](vidar_core::mem::ranges::MAX_RANGES), [`MAX_CPUS`](vidar_core::firmware::madt::MAX_CPUS),
+//! [`MAX_UNITS`](vidar_core::firmware::dmar::MAX_UNITS)). What exceeds the bound is left out, or Vidar refuses to start
+//! with a message. Further CPUs need more heap, which [`add`] takes from other memory. `core/tests/recorded_maps/heap.rs`
+//! tests how much heap all of this needs at most.
 
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
 

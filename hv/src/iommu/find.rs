@@ -58,6 +58,9 @@ impl Units {
         if let Some(damage) = dmar.damage {
             return Self::Failed(Obstacle::Damaged(damage), count);
         }
+        if dmar.beyond > 0 {
+            return Self::Failed(Obstacle::TooMany, count);
+        }
         let units = dmar.units.iter().map(|unit| {
             // SAFETY: firmware's table says that a unit has its registers there.
             let registers = unsafe { Registers::map(memory, unit.registers) };

@@ -8,8 +8,10 @@ use super::acpi::{ReadOnly, Table, amend};
 use super::remapping::{number, structures, whole};
 use crate::mem::addr::{Hpa, PAGE_SIZE};
 
-/// Number of units that [`Dmar::units`] can hold, more than any known machine has.
+/// Number of units that [`Dmar::units`] can hold. Each takes memory of Vidar's. Linux takes up to 1,024.
 pub const MAX_UNITS: usize = 64;
+/// Number of ranges that [`Dmar::reserved`] can hold.
+pub const MAX_RESERVED: usize = 256;
 
 /// Type of the structure of a remapping unit: "DMA Remapping Hardware Unit Definition" (DRHD).
 const UNIT: u64 = 0;
@@ -36,6 +38,8 @@ pub struct Dmar {
     pub units: Vec<Unit>,
     /// The memory that firmware's own use of devices needs.
     pub reserved: Vec<Range<Hpa>>,
+    /// Number of entries for which `units` or `reserved` has no room.
+    pub beyond: usize,
     /// What is wrong with the table, if anything. The machine may then have units that are not in `units`.
     pub damage: Option<&'static str>,
 }
@@ -56,19 +60,25 @@ fn read(table: &[u8], dmar: &mut Dmar) -> Result<(), &'static str> {
                 if dmar.units.iter().any(|known| known.registers == unit.registers) {
                     continue;
                 }
-                if dmar.units.len() == MAX_UNITS {
-                    return Err("it has too many units");
-                }
-                dmar.units.push(unit);
+                dmar.beyond += add(&mut dmar.units, unit, MAX_UNITS);
             }
             Some(RESERVED_MEMORY) => {
                 let range = reserved(structure).ok_or("a reserved region in it is wrong")?;
-                dmar.reserved.push(range);
+                dmar.beyond += add(&mut dmar.reserved, range, MAX_RESERVED);
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Adds the entry to the list, if that has fewer than `most`. Returns the number of entries that were left out.
+fn add<T>(list: &mut Vec<T>, entry: T, most: usize) -> usize {
+    let full = list.len() >= most;
+    if !full {
+        list.push(entry);
+    }
+    usize::from(full)
 }
 
 fn unit(structure: &[u8]) -> Option<Unit> {
@@ -141,7 +151,7 @@ mod tests {
         ]);
         let units = [0xfed9_0000, 0xfed9_1000].map(|at| Unit { registers: Hpa(at), segment: 2 });
         let reserved = vec![Hpa(0x7000_0000)..Hpa(0x7001_0000)];
-        assert_eq!(parse(&table), Dmar { units: units.to_vec(), reserved, damage: None });
+        assert_eq!(parse(&table), Dmar { units: units.to_vec(), reserved, beyond: 0, damage: None });
     }
 
     #[test]
@@ -170,11 +180,16 @@ mod tests {
     }
 
     #[test]
-    fn more_units_than_any_machine_has_are_damage() {
+    fn entries_beyond_the_most_are_counted() {
         let units: Vec<_> = (0..=MAX_UNITS as u64).map(|index| unit(0xfed0_0000 + index * 4096)).collect();
         let units: Vec<_> = units.iter().map(|unit| &unit[..]).collect();
-        assert_eq!(parse(&table(&units[..MAX_UNITS])).damage, None);
-        assert_eq!(parse(&table(&units)).damage, Some("it has too many units"));
+        assert_eq!(parse(&table(&units[..MAX_UNITS])).beyond, 0);
+        let dmar = parse(&table(&units));
+        assert_eq!((dmar.units.len(), dmar.beyond, dmar.damage), (MAX_UNITS, 1, None));
+        let regions = vec![reserved(0x1000, 0x1fff); MAX_RESERVED + 3];
+        let regions: Vec<_> = regions.iter().map(|region| &region[..]).collect();
+        let dmar = parse(&table(&regions));
+        assert_eq!((dmar.reserved.len(), dmar.beyond, dmar.damage), (MAX_RESERVED, 3, None));
     }
 
     #[test]

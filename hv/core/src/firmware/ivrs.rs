@@ -9,6 +9,9 @@ use crate::mem::addr::Hpa;
 /// Types of the structures of an IOMMU. Firmware describes an IOMMU by several of them.
 const UNITS: [u64; 3] = [0x10, 0x11, 0x40];
 
+/// Number of IOMMUs that [`Ivrs::units`] can hold. Further ones are not counted.
+pub const MAX_UNITS: usize = 64;
+
 /// What the IVRS says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ivrs {
@@ -30,7 +33,7 @@ fn read(table: &[u8], ivrs: &mut Ivrs) -> Result<(), &'static str> {
         let structure = structure?;
         if number(structure, 0, 1).is_some_and(|kind| UNITS.contains(&kind)) {
             let registers = Hpa(number(structure, 8, 8).ok_or("the address of a unit in it is wrong")?);
-            if !ivrs.units.contains(&registers) {
+            if ivrs.units.len() < MAX_UNITS && !ivrs.units.contains(&registers) {
                 ivrs.units.push(registers);
             }
         }
@@ -64,6 +67,14 @@ mod tests {
         let units = [unit(0x10, 0xfd00_0000), unit(0x11, 0xfd00_0000), unit(0x40, 0xfd20_0000)];
         let ivrs = parse(&table(&[&units[0], &unity_map, &units[1], &units[2]]));
         assert_eq!(ivrs, Ivrs { units: vec![Hpa(0xfd00_0000), Hpa(0xfd20_0000)], damage: None });
+    }
+
+    #[test]
+    fn count_of_iommus_stops() {
+        let units: Vec<_> = (0..=MAX_UNITS as u64).map(|index| unit(0x10, index * 0x8_0000)).collect();
+        let units: Vec<_> = units.iter().map(|unit| &unit[..]).collect();
+        let ivrs = parse(&table(&units));
+        assert_eq!((ivrs.units.len(), ivrs.damage), (MAX_UNITS, None));
     }
 
     #[test]

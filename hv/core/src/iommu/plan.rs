@@ -28,6 +28,9 @@ pub enum Obstacle {
     /// The DMAR is damaged.
     #[error("the firmware's list of IOMMUs (ACPI table DMAR) is damaged: {0}; update the firmware")]
     Damaged(&'static str),
+    /// The DMAR lists more than Vidar can hold.
+    #[error("the firmware's list of IOMMUs (ACPI table DMAR) is longer than Vidar can hold")]
+    TooMany,
     /// A unit has no registers where the DMAR says.
     #[error("no IOMMU is at {0}, where the firmware's ACPI table DMAR has one; update the firmware")]
     NoUnit(Hpa),

@@ -8,7 +8,7 @@ use vidar_core::boot::annex::{self, Need};
 use vidar_core::boot::landing;
 use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::options::Options;
-use vidar_core::firmware::{acpi, efi_map, madt, sleep};
+use vidar_core::firmware::{acpi, dmar, efi_map, ivrs, madt, sleep};
 use vidar_core::linux::boot_params;
 use vidar_core::linux::bzimage::BzImage;
 use vidar_core::linux::handover::{Layout, Sizes};
@@ -77,8 +77,21 @@ fn table(signature: &[u8; 4], content: &[u8]) -> Vec<u8> {
     table
 }
 
-/// Returns memory with a DSDT of `dsdt` bytes, `ssdts` SSDTs of the same size with sleep states in them, and a MADT
-/// with `cpus` CPUs; and the root pointer.
+/// Returns the structures of `count` IOMMUs of Intel's and as many regions that firmware's devices need, and those of `count`
+/// IOMMUs of AMD's.
+fn iommus(count: u32) -> [Vec<u8>; 2] {
+    let one = |kind: u8, at: u32| {
+        let mut structure = vec![kind, 0, 24, 0, 1, 0, 0, 0];
+        let words = [at << 12, at >> 20, at << 12 | 0xfff, at >> 20];
+        structure.extend(words.map(u32::to_le_bytes).concat());
+        structure
+    };
+    let dmar = (1..=count).flat_map(|at| [one(0, at), one(1, at)].concat());
+    [dmar.collect(), (1..=count).flat_map(|at| one(0x10, at)).collect()]
+}
+
+/// Returns memory with a DSDT of `dsdt` bytes, `ssdts` SSDTs of the same size with sleep states in them, a MADT with
+/// `cpus` CPUs, and a DMAR and an IVRS with as many IOMMUs; and the root pointer.
 fn acpi_tables(dsdt: usize, ssdts: usize, cpus: u32) -> (Vec<u8>, Vec<u8>) {
     let mut memory = vec![0; 0x1000];
     let mut put = |table: Vec<u8>| {
@@ -96,6 +109,9 @@ fn acpi_tables(dsdt: usize, ssdts: usize, cpus: u32) -> (Vec<u8>, Vec<u8>) {
     let cpu = |id: u32| [[9, 16, 0, 0].map(u8::from), id.to_le_bytes(), [1, 0, 0, 0], [0; 4]].concat();
     let list: Vec<u8> = (0..cpus).flat_map(cpu).collect();
     entries.push(put(table(b"APIC", &[vec![0; 8], list].concat())));
+    for (signature, list) in [b"DMAR", b"IVRS"].into_iter().zip(iommus(cpus)) {
+        entries.push(put(table(signature, &[vec![0; 12], list].concat())));
+    }
     let root = put(table(b"XSDT", &entries.iter().flat_map(|entry| entry.to_le_bytes()).collect::<Vec<_>>()));
     let mut rsdp = vec![0; 36];
     rsdp[15] = 2;
@@ -193,6 +209,9 @@ fn walk_tables(memory: &mut [u8], rsdp: &[u8]) -> Vec<madt::LocalApic> {
     if let Some(at) = madt {
         madt::withdraw(&mut InMemory(&mut memory[at]), |id| id > 1).expect("the table is in RAM");
     }
+    let intel = find(memory, b"DMAR", 0).map(|at| dmar::parse(&memory[at])).expect("a DMAR");
+    let amd = find(memory, b"IVRS", 0).map(|at| ivrs::parse(&memory[at])).expect("an IVRS");
+    assert!(intel.units.len() >= 4 && amd.units.len() >= 4, "IOMMUs are found");
     if let Some(at) = find(memory, b"DSDT", 0) {
         sleep::withdraw(&mut InMemory(&mut memory[at])).expect("the table is in RAM");
     }
@@ -337,7 +356,7 @@ fn heap_of_giants() {
     check("a DSDT of 1 MiB", usual(), acpi_tables(1 << 20, 0, 4));
     check("40 SSDTs of 512 KiB", usual(), acpi_tables(512 << 10, 40, 4));
     check("512 CPUs", usual(), acpi_tables(1 << 10, 1, 512));
-    check("20,000 CPUs", usual(), acpi_tables(1 << 10, 1, 20_000));
+    check("20,000 CPUs and IOMMUs", usual(), acpi_tables(1 << 10, 1, 20_000));
     let kernel = || vec![module(KERNEL, b"quiet")];
     for count in [300, 1_000, 3_000] {
         let e820 = vec![e820_tag(&scattered(count, MemoryKind::Reserved))];

@@ -19,9 +19,8 @@ const OPT_IN: (usize, u8) = (37, 4);
 fn check_dmar(input: &[u8]) {
     let list = dmar::parse(input);
     // The shortest structure of an IOMMU has 16 bytes.
-    assert!(
-        list.units.len() + list.reserved.len() <= input.len() / 16 && list.units.len() <= dmar::MAX_UNITS
-    );
+    assert!(list.units.len() + list.reserved.len() + list.beyond <= input.len() / 16);
+    assert!(list.units.len() <= dmar::MAX_UNITS && list.reserved.len() <= dmar::MAX_RESERVED);
     let places: HashSet<_> = list.units.iter().map(|unit| unit.registers).collect();
     assert_eq!(places.len(), list.units.len(), "an IOMMU is listed twice");
     assert!(places.iter().all(|at| at.0 != 0 && at.is_aligned(PAGE_SIZE) && at.0 >> 52 == 0));
@@ -45,7 +44,7 @@ fn check_dmar(input: &[u8]) {
 /// Checks the parser of the list of AMD's IOMMUs.
 fn check_ivrs(input: &[u8]) {
     let list = ivrs::parse(input);
-    assert!(list.units.len() <= input.len() / 16);
+    assert!(list.units.len() <= input.len() / 16 && list.units.len() <= ivrs::MAX_UNITS);
     let places: HashSet<_> = list.units.iter().collect();
     assert_eq!(places.len(), list.units.len(), "an IOMMU is listed twice");
 }
