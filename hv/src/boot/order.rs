@@ -147,7 +147,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let lands = extension.leaves_init_to_the_cpu()
         && !options.emulate_startup
         && landing::leaves_low_memory(linux::release_of(&info));
-    let units = Units::find(&tables, options.dma == Dma::Guard, &mut memory.own);
+    let units = Units::find(&tables, options.dma == Dma::Guard, &memory.plan, &mut memory.own);
     let need = Need {
         cpus: listed.others.len() as u64,
         frames_per_cpu: further::frames::<E>() as u64,

@@ -12,14 +12,15 @@ use vidar_core::firmware::acpi::Table;
 use vidar_core::firmware::{dmar, ivrs};
 use vidar_core::iommu::capability::Capability;
 use vidar_core::iommu::guard::DmaGuard;
-use vidar_core::iommu::plan::{Obstacle, Plan, plan};
+use vidar_core::iommu::plan::{Obstacle, Plan, check_place, plan};
 use vidar_core::iommu::tables::build;
 use vidar_core::iommu::unit::Unit;
 use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::ranges::RangeSet;
 
-use super::registers::Registers;
+use super::registers::{self, Registers};
+use crate::arch::cpuid::physical_address_bits;
 use crate::arch::instructions::wbinvd;
 use crate::firmware::tables::Tables;
 use crate::host::memory::HostMemory;
@@ -42,8 +43,14 @@ pub enum Units {
 }
 
 impl Units {
-    /// Finds the units that firmware lists. If they are `asked` to guard Vidar's memory, maps their registers.
-    pub fn find(tables: &Tables<'_>, asked: bool, memory: &mut HostMemory) -> Self {
+    /// Finds the units that firmware lists. If they are `asked` to guard Vidar's memory, maps their registers, which cannot
+    /// be in RAM or in what `memory_plan` keeps.
+    pub fn find(
+        tables: &Tables<'_>,
+        asked: bool,
+        memory_plan: &MemoryPlan<'_>,
+        memory: &mut HostMemory,
+    ) -> Self {
         let Some(list) = tables.find(*b"DMAR").next() else {
             let amd = tables.find(*b"IVRS").next();
             let amd = amd.map(|list| ivrs::parse(tables.in_place(list).bytes()).units.len());
@@ -61,8 +68,11 @@ impl Units {
         if dmar.beyond > 0 {
             return Self::Failed(Obstacle::TooMany, count);
         }
+        let ram = memory_plan.beside_region().memory();
         let units = dmar.units.iter().map(|unit| {
-            // SAFETY: firmware's table says that a unit has its registers there.
+            let most = unit.registers..Hpa(unit.registers.0.saturating_add(registers::MOST as u64));
+            check_place(&most, physical_address_bits(), &ram, memory_plan.kept())?;
+            // SAFETY: firmware's table says that a unit has its registers there. It is an address, and no RAM.
             let registers = unsafe { Registers::map(memory, unit.registers) };
             Unit::find(Box::new(registers.map_err(|_| Obstacle::NoMemory)?), unit.registers)
         });

@@ -23,7 +23,8 @@ impl Registers {
     /// Maps the registers at `base`, as many pages as they may have.
     ///
     /// # Safety
-    /// A remapping unit has its registers there, or nothing answers.
+    /// A remapping unit has its registers there, or nothing answers. No memory is there, and all pages are below the end of
+    /// physical addresses.
     ///
     /// # Errors
     /// [`OutOfFrames`] if too few frames are free.
@@ -43,7 +44,7 @@ impl Registers {
 
 /// The most bytes that the registers of a unit have: the offsets of the last ones have ten bits, in units of 16 bytes, and up
 /// to 256 records of faults follow.
-const MOST: usize = (0x3ff * 16 + 256 * 16_usize).next_multiple_of(PAGE_SIZE as usize);
+pub const MOST: usize = (0x3ff * 16 + 256 * 16_usize).next_multiple_of(PAGE_SIZE as usize);
 
 impl Hardware for Registers {
     fn read(&mut self, offset: usize) -> u32 {

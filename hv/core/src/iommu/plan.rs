@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use super::capability::Capability;
 use crate::mem::addr::{Hpa, PageSize, overlaps};
+use crate::mem::ranges::RangeSet;
 
 /// How many bits of an address four, and three, levels of tables translate.
 const FOUR_LEVELS: u32 = 48;
@@ -52,6 +53,22 @@ pub enum Obstacle {
     /// Vidar has no frame left for the tables.
     #[error("no memory is left for the IOMMU's tables")]
     NoMemory,
+}
+
+/// Checks that the registers of a unit can be where the DMAR says, on a machine whose physical addresses have
+/// `address_bits` bits. `memory` is what firmware's map calls memory, and `kept` is what Vidar keeps.
+///
+/// # Errors
+/// [`Obstacle::NoUnit`] if they cannot. Accesses would then panic, fault, or change memory.
+pub fn check_place(
+    registers: &Range<Hpa>,
+    address_bits: u32,
+    memory: &RangeSet,
+    kept: &[Range<Hpa>],
+) -> Result<(), Obstacle> {
+    let exists = registers.start < registers.end && (registers.end.0 - 1) >> address_bits.min(52) == 0;
+    let is_memory = memory.overlaps(registers) || kept.iter().any(|kept| overlaps(kept, registers));
+    if exists && !is_memory { Ok(()) } else { Err(Obstacle::NoUnit(registers.start)) }
 }
 
 /// Decides how the units with these capabilities translate on a machine whose RAM ends at `ram_top`. `reserved` is the
@@ -132,6 +149,31 @@ mod tests {
         assert_eq!(of(&[both, unit(4, 39, 0)], GIB), planned(true, PageSize::Size4K, 4 * GIB));
         assert_eq!(of(&[unit(4, 36, 3)], GIB), planned(true, PageSize::Size1G, 64 * GIB));
         assert_eq!(of(&[both], 513 * GIB), planned(true, PageSize::Size1G, 1024 * GIB));
+    }
+
+    #[test]
+    fn registers_are_neither_memory_nor_beyond_the_last_address() {
+        let memory: RangeSet = [Hpa(0)..Hpa(0x8000_0000), Hpa(4 * GIB)..Hpa(8 * GIB)].into();
+        let kept = [Hpa(0x9000_0000)..Hpa(0x9020_0000)];
+        for (start, bits, fits) in [
+            (0xfed9_0000, 39, true),
+            (0x8000_0000, 39, true),
+            ((1 << 39) - 0x5000, 39, true),
+            ((1 << 52) - 0x5000, 52, true),
+            ((1 << 39) - 0x4000, 39, false),
+            (1 << 39, 39, false),
+            ((1 << 52) - 0x1000, 52, false),
+            ((1 << 52) - 0x1000, 64, false),
+            (0x7fff_f000, 39, false),
+            (4 * GIB - 0x1000, 39, false),
+            (0x901f_f000, 39, false),
+            (0x8fff_f000, 39, false),
+            (5 * GIB, 39, false),
+        ] {
+            let registers = Hpa(start)..Hpa(start + 0x5000);
+            let expected = if fits { Ok(()) } else { Err(Obstacle::NoUnit(Hpa(start))) };
+            assert_eq!(check_place(&registers, bits, &memory, &kept), expected, "{start:#x}");
+        }
     }
 
     #[test]
