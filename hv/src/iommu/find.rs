@@ -11,7 +11,7 @@ use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::firmware::acpi::Table;
 use vidar_core::firmware::{dmar, ivrs};
 use vidar_core::iommu::capability::Capability;
-use vidar_core::iommu::guard::DmaGuard;
+use vidar_core::iommu::guard::{self, DmaGuard};
 use vidar_core::iommu::plan::{Obstacle, Plan, check_place, plan};
 use vidar_core::iommu::tables::build;
 use vidar_core::iommu::unit::Unit;
@@ -143,11 +143,7 @@ fn guard(
     let root = build(&mut memory.frames, &plan, holes, moved)?;
     // Units that do not snoop the caches read memory.
     wbinvd();
-    let result = units.iter_mut().try_for_each(|unit| unit.guard(root));
-    if result.is_err() {
-        units.iter_mut().for_each(Unit::release);
-    }
-    result.map(|()| plan)
+    guard::begin(units, root).map(|()| plan)
 }
 
 /// Returns the guard by these units, and logs it.

@@ -6,6 +6,7 @@ use core::ops::Range;
 use spin::Mutex;
 use vidar_abi::{DmaFault, DmaState};
 
+use super::plan::Obstacle;
 use super::unit::Unit;
 use crate::mem::addr::{Gpa, Hpa};
 
@@ -15,6 +16,21 @@ pub struct DmaGuard {
     /// The units that the machine has, as far as firmware lists them.
     count: usize,
     units: Vec<(Range<Hpa>, Mutex<Unit>)>,
+}
+
+/// Has each unit translate by the tables at `root`. If one does not, those that have begun are released, and the others
+/// stay as firmware has left them.
+///
+/// # Errors
+/// [`Obstacle::Stuck`] if a unit does not do as it is told.
+pub fn begin(units: &mut [Unit], root: Hpa) -> Result<(), Obstacle> {
+    for index in 0..units.len() {
+        if let Some(Err(obstacle)) = units.get_mut(index).map(|unit| unit.guard(root)) {
+            units.iter_mut().take(index + 1).for_each(Unit::release);
+            return Err(obstacle);
+        }
+    }
+    Ok(())
 }
 
 impl DmaGuard {

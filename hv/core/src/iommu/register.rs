@@ -55,6 +55,11 @@ pub const SET_INTERRUPTS: u32 = 1 << 24;
 /// Command: let interrupts of the compatibility format pass.
 pub const COMPATIBILITY: u32 = 1 << 23;
 
+/// RTADDR: the mode of the tables. Those of mode 0 have no PASIDs.
+pub const TABLE_MODE: u32 = 3 << 10;
+/// FSTS: an error of the queue, of an answer of a device's, or of its time (IQE, ICE and ITE). Writing the bits clears them,
+/// and the unit fetches no descriptor before.
+pub const QUEUE_ERRORS: u32 = 7 << 4;
 /// FSTS: a fault was not recorded, because no record was free.
 pub const OVERFLOW: u32 = 1 << 0;
 /// The highest bit of a record of a fault, in its last 32 bits: it holds a fault. Writing the bit frees the record.

@@ -10,8 +10,8 @@ use super::queue::{self, GuestQueue};
 use super::register::{
     ALL_CONTEXTS, ALL_TRANSLATIONS, CAP, CCMD, COMPATIBILITY, DRAIN, ECAP, FEADDR, FECTL, FEUADDR,
     FLUSH_BUFFER, FSTS, GCMD, GSTS, ICS, IEADDR, IECTL, IEUADDR, INVALIDATE, IQA, IQH, IQT, IRTA, OVERFLOW,
-    PMEN, PROTECTED, PROTECTED_STATUS, QUEUE, RECORDED, REMAP_INTERRUPTS, RTADDR, SET_INTERRUPTS, SET_ROOT,
-    TRANSLATION,
+    PMEN, PROTECTED, PROTECTED_STATUS, QUEUE, QUEUE_ERRORS, RECORDED, REMAP_INTERRUPTS, RTADDR,
+    SET_INTERRUPTS, SET_ROOT, TABLE_MODE, TRANSLATION,
 };
 use crate::mem::addr::Hpa;
 use crate::mem::walk::ReadGuest;
@@ -94,14 +94,22 @@ impl Unit {
         self.registers.clone()
     }
 
-    /// Has the unit translate by the tables at `root`, from now on and without a gap if firmware had it translate before.
-    /// Whatever firmware has the unit do with interrupts stays.
+    /// Has the unit translate by the tables at `root`, from now on. If firmware had it translate before by tables of the same
+    /// mode, there is no gap. Whatever firmware has the unit do with interrupts stays.
     ///
     /// # Errors
     /// [`Obstacle::Stuck`] if the unit does not do as it is told.
     pub fn guard(&mut self, root: Hpa) -> Result<(), Obstacle> {
-        if self.hardware.read(GSTS) & QUEUE != 0 {
+        let status = self.hardware.read(GSTS);
+        if status & QUEUE != 0 {
+            self.drain();
             self.command(0, QUEUE, false)?;
+        }
+        // The unit would fetch nothing from Vidar's queue because of an error in firmware's.
+        self.hardware.write(FSTS, QUEUE_ERRORS);
+        // VT-d specification, 11.4.5 "Root Table Address Register": the mode changes only while translation is off.
+        if status & TRANSLATION != 0 && self.hardware.read(RTADDR) & TABLE_MODE != 0 {
+            self.command(0, TRANSLATION, false)?;
         }
         if self.capability.needs_buffer_flush() {
             self.command(FLUSH_BUFFER, FLUSH_BUFFER, false)?;
@@ -119,9 +127,18 @@ impl Unit {
         Ok(())
     }
 
-    /// Switches translation off again, as far as the unit lets itself be told.
+    /// Waits until the unit has executed what is in its queue. Whatever it does not execute is lost.
+    fn drain(&mut self) {
+        let _ = (0..PATIENCE).any(|_| {
+            let [head, tail, status] = [IQH, IQT, FSTS].map(|offset| self.hardware.read(offset));
+            head == tail || status & QUEUE_ERRORS != 0
+        });
+    }
+
+    /// Switches translation and Vidar's queue off again, as far as the unit lets itself be told.
     pub fn release(&mut self) {
         let _ = self.command(0, TRANSLATION, false);
+        let _ = self.command(0, QUEUE, false);
     }
 
     /// Has the unit forget all contexts and translations. Switches Vidar's own queue on, if there is one.

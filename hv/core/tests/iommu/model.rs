@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use vidar_core::iommu::capability::Capability;
 use vidar_core::iommu::register::{
-    CAP, ECAP, GCMD, GSTS, IQA, IQT, QUEUE, RTADDR, SET_INTERRUPTS, SET_ROOT, TRANSLATION,
+    CAP, ECAP, FSTS, GCMD, GSTS, IQA, IQH, IQT, OVERFLOW, QUEUE, QUEUE_ERRORS, RTADDR, SET_INTERRUPTS,
+    SET_ROOT, TRANSLATION,
 };
 use vidar_core::iommu::unit::{Hardware, SLOTS};
 use vidar_core::mem::addr::Hpa;
@@ -46,21 +47,30 @@ impl State {
         if value & SET_ROOT != 0 {
             self.log.push(format!("root {:#x}", self.both(RTADDR)));
         }
+        self.registers.insert(GSTS, after);
         if (before ^ after) & TRANSLATION != 0 {
             self.log.push(format!("translation {}", after & TRANSLATION != 0));
         }
         if (before ^ after) & QUEUE != 0 {
-            self.log.push(format!("queue {}", after & QUEUE != 0));
+            let cut = after & QUEUE == 0 && self.get(IQH) != self.get(IQT);
+            self.log.push(format!(
+                "queue {}{}",
+                after & QUEUE != 0,
+                if cut { ", with work left" } else { "" }
+            ));
             self.head = 0;
+            self.registers.insert(IQH, 0);
+            self.run();
         }
-        self.registers.insert(GSTS, after);
     }
 
     fn run(&mut self) {
-        while self.get(GSTS) & QUEUE != 0 && self.head * 16 != self.get(IQT) as usize {
+        let ready = self.get(GSTS) & QUEUE != 0 && self.get(FSTS) & QUEUE_ERRORS == 0;
+        while ready && self.head * 16 != self.get(IQT) as usize {
             assert_eq!(self.both(IQA), OWN_QUEUE, "the queue is Vidar's");
             let [low, high] = self.queue[&self.head];
             self.head = (self.head + 1) % SLOTS;
+            self.registers.insert(IQH, self.head as u32 * 16);
             if low & 0xf == 5 {
                 if low & 1 << 5 != 0 {
                     self.memory.insert(high, (low >> 32) as u32);
@@ -100,7 +110,13 @@ impl Model {
 
 impl Hardware for Model {
     fn read(&mut self, offset: usize) -> u32 {
-        self.state().get(offset)
+        let mut state = self.state();
+        let value = state.get(offset);
+        // Firmware's queue is executed in time.
+        if offset == IQH && value != state.get(IQT) {
+            state.registers.insert(IQH, value + 16);
+        }
+        value
     }
 
     fn write(&mut self, offset: usize, value: u32) {
@@ -111,6 +127,10 @@ impl Hardware for Model {
             0x2c | 0xfc => {
                 state.log.push(format!("invalidate by register {offset:#x}"));
                 return;
+            }
+            FSTS => {
+                let rest = state.get(FSTS) & !(value & (OVERFLOW | QUEUE_ERRORS));
+                state.registers.insert(FSTS, rest)
             }
             _ => state.registers.insert(offset, value),
         };

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use vidar_core::iommu::capability::Capability;
-use vidar_core::iommu::guard::DmaGuard;
+use vidar_core::iommu::guard::{self, DmaGuard};
 use vidar_core::iommu::plan::Obstacle;
 use vidar_core::iommu::register::{
     COMPATIBILITY, FEADDR, FSTS, GCMD, GSTS, IEADDR, IQA, IQH, IQT, IRTA, PMEN, QUEUE, REMAP_INTERRUPTS,
@@ -68,6 +68,46 @@ fn translation_and_interrupts_of_firmware_have_no_gap() {
     assert_eq!(model.log(), ["queue false", "root 0x210000", "queue true", "invalidate 1", "invalidate 2"]);
     let on = TRANSLATION | QUEUE | REMAP_INTERRUPTS | COMPATIBILITY | SET_ROOT;
     assert_eq!(model.state().get(GSTS), on);
+}
+
+#[test]
+fn mode_of_tables_changes_while_translation_is_off() {
+    let model = Model::new(QEMU);
+    for (offset, value) in [(GSTS, TRANSLATION), (RTADDR, 0x5000 | 1 << 10)] {
+        model.state().registers.insert(offset, value);
+    }
+    let mut unit = Unit::find(Box::new(model.clone()), REGISTERS).expect("the model answers");
+    unit.guard(ROOT).expect("the model obeys");
+    let log = model.log();
+    assert_eq!(log[..2], ["translation false", "root 0x210000"]);
+    assert_eq!(log.last().map(String::as_str), Some("translation true"));
+}
+
+#[test]
+fn queue_of_firmware_is_drained_and_its_errors_are_cleared() {
+    for (head, error, first) in [(0x10, 0, "queue false"), (0x10, 1 << 4, "queue false, with work left")] {
+        let model = Model::new(QEMU);
+        for (offset, value) in [(GSTS, QUEUE), (IQH, head), (IQT, 0x80), (FSTS, error)] {
+            model.state().registers.insert(offset, value);
+        }
+        let mut unit = Unit::find(Box::new(model.clone()), REGISTERS).expect("the model answers");
+        assert_eq!(unit.guard(ROOT), Ok(()));
+        assert_eq!(model.log()[0], first);
+        assert_eq!(model.state().get(FSTS), 0);
+    }
+}
+
+#[test]
+fn units_are_released_only_if_they_have_begun() {
+    let models = [QEMU; 3].map(Model::new);
+    models[1].state().deaf = TRANSLATION;
+    models[2].state().registers.insert(GSTS, TRANSLATION);
+    let find = |model: &Model| Unit::find(Box::new(model.clone()), REGISTERS).expect("the model answers");
+    let mut units: Vec<_> = models.iter().map(find).collect();
+    assert_eq!(guard::begin(&mut units, ROOT), Err(Obstacle::Stuck(REGISTERS, TRANSLATION)));
+    let status = models.each_ref().map(|model| model.state().get(GSTS));
+    assert_eq!(status, [SET_ROOT, SET_ROOT, TRANSLATION]);
+    assert_eq!(models[2].log(), Vec::<String>::new());
 }
 
 #[test]
@@ -174,7 +214,7 @@ fn faults_are_noted_before_the_guest_clears_them() {
         unit.faults().last().map(|fault| (fault.requester, fault.write, fault.address)).collect();
     assert_eq!(all, [(0x20, true, KEPT), (0x18, false, KEPT)], "that of an interrupt is the guest's");
     let registers = [record + 12, FSTS].map(|offset| model.state().get(offset));
-    assert_eq!(registers, [1 << 31, 1], "they are cleared by ones");
+    assert_eq!(registers, [1 << 31, 2], "they are cleared by ones");
     model.state().registers.insert(record + 12, 0);
     let guard = DmaGuard::by(vec![unit]);
     assert_eq!(guard.fault(1).1.map(|fault| fault.requester), Some(0x18));
