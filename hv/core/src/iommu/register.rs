@@ -62,6 +62,8 @@ pub const TABLE_MODE: u32 = 3 << 10;
 pub const QUEUE_ERRORS: u32 = 7 << 4;
 /// FSTS: a fault was not recorded, because no record was free.
 pub const OVERFLOW: u32 = 1 << 0;
+/// FSTS: a record holds a fault.
+pub const PENDING: u32 = 1 << 1;
 /// The highest bit of a record of a fault, in its last 32 bits: it holds a fault. Writing the bit frees the record.
 pub const RECORDED: u32 = 1 << 31;
 /// PMEN: the protected ranges are on.

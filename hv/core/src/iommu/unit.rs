@@ -10,10 +10,10 @@ use super::queue::{self, GuestQueue};
 use super::register::{
     ALL_CONTEXTS, ALL_TRANSLATIONS, CAP, CCMD, COMPATIBILITY, DRAIN, ECAP, FEADDR, FECTL, FEUADDR,
     FLUSH_BUFFER, FSTS, GCMD, GSTS, ICS, IEADDR, IECTL, IEUADDR, INVALIDATE, IQA, IQH, IQT, IRTA, OVERFLOW,
-    PMEN, PROTECTED, PROTECTED_STATUS, QUEUE, QUEUE_ERRORS, RECORDED, REMAP_INTERRUPTS, RTADDR,
+    PENDING, PMEN, PROTECTED, PROTECTED_STATUS, QUEUE, QUEUE_ERRORS, RECORDED, REMAP_INTERRUPTS, RTADDR,
     SET_INTERRUPTS, SET_ROOT, TABLE_MODE, TRANSLATION,
 };
-use crate::mem::addr::Hpa;
+use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use crate::mem::walk::ReadGuest;
 
 /// The registers of a unit, and the memory of Vidar's own invalidation queue.
@@ -35,7 +35,8 @@ pub trait Hardware {
 /// Number of descriptors in Vidar's own queue.
 pub const SLOTS: usize = 256;
 
-/// How many times a register is read before Vidar stops waiting for it. A unit takes microseconds.
+/// How many times a register is read before Vidar stops waiting for it. A read takes a tenth of a microsecond or more, and a
+/// unit takes microseconds for what it is asked.
 const PATIENCE: u32 = 1_000_000;
 
 /// The commands that are the guest's.
@@ -107,7 +108,7 @@ impl Unit {
         }
         // The unit would fetch nothing from Vidar's queue because of an error in firmware's.
         self.hardware.write(FSTS, QUEUE_ERRORS);
-        // VT-d specification, 11.4.5 "Root Table Address Register": the mode changes only while translation is off.
+        // VT-d specification, 11.4 "Register Descriptions", RTADDR_REG: the mode changes only while translation is off.
         if status & TRANSLATION != 0 && self.hardware.read(RTADDR) & TABLE_MODE != 0 {
             self.command(0, TRANSLATION, false)?;
         }
@@ -187,8 +188,12 @@ impl Unit {
         submit(&mut *self.hardware, &mut self.slot, &mut self.sequence, descriptor)
     }
 
-    /// Reads the 32 bits at `offset` for the guest.
-    pub fn read(&mut self, offset: usize) -> u32 {
+    /// Reads the 32 bits at `offset` for the guest. `guest` reads its queue.
+    pub fn read(&mut self, offset: usize, guest: &dyn ReadGuest) -> u32 {
+        // A guest that waits for its queue reads these. If the unit was slow, the rest of the queue is still to be run.
+        if offset == FSTS || offset & !7 == IQH || offset & !7 == IQT {
+            self.run(guest);
+        }
         let half = |register: u64| if offset & 4 == 0 { register as u32 } else { (register >> 32) as u32 };
         let shown = self.capability.shown();
         if let Some(value) = self.guest.read(offset) {
@@ -220,7 +225,9 @@ impl Unit {
                     self.guest.switch(value & QUEUE != 0);
                 }
                 self.root |= value & SET_ROOT != 0;
-                self.hardware.write(GCMD, value & GUESTS | own);
+                let taken = value & SET_INTERRUPTS == 0 || self.interrupts_are_guests(guest);
+                let refused = if taken { 0 } else { SET_INTERRUPTS };
+                self.hardware.write(GCMD, value & GUESTS & !refused | own);
                 self.run(guest);
             }
             FEADDR | IEADDR if !INTERRUPTS.contains(&value) => {}
@@ -228,15 +235,33 @@ impl Unit {
             _ if passes(offset) => self.hardware.write(offset, value),
             _ => {
                 if let Some(record) = self.record(offset) {
-                    self.note(record);
+                    // This is the write that frees the record.
+                    if offset == record + 12 && value & RECORDED != 0 {
+                        self.note(record);
+                    }
                     self.hardware.write(offset, value);
                 }
             }
         }
     }
 
+    /// Returns true if the interrupt-remapping table at IRTA is memory that the guest sees at its own address. Entries in
+    /// Vidar's memory would become interrupts, whose vectors tell the guest what is there.
+    fn interrupts_are_guests(&mut self, guest: &dyn ReadGuest) -> bool {
+        let [low, high] = [IRTA, IRTA + 4].map(|offset| u64::from(self.hardware.read(offset)));
+        let start = (high << 32 | low) & !(PAGE_SIZE - 1);
+        // An entry has 16 bytes, and their number is 2 to the power of the lowest four bits and one.
+        let pages = (32u64 << (low & 0xf)).div_ceil(PAGE_SIZE);
+        let mut all = (0..pages).map(|page| start.wrapping_add(page * PAGE_SIZE));
+        all.all(|page| guest.page(Gpa(page)) == Some(Hpa(page)))
+    }
+
+    /// Has the unit execute what is in the guest's queue, unless it still has not executed the last descriptor of Vidar's.
     fn run(&mut self, guest: &dyn ReadGuest) {
         let Self { hardware, slot, sequence, guest: queue, .. } = self;
+        if !queue.is_on() || hardware.progress() != *sequence {
+            return;
+        }
         queue.run(guest, &mut |descriptor| submit(&mut **hardware, slot, sequence, descriptor));
     }
 
@@ -258,7 +283,8 @@ impl Unit {
     /// faults so far.
     pub fn faults(&mut self) -> &Faults {
         let (first, count) = self.capability.fault_records();
-        for record in (0..count).map(|index| first + index * 16) {
+        let pending = self.hardware.read(FSTS) & PENDING != 0;
+        for record in (0..count).filter(|_| pending).map(|index| first + index * 16) {
             if self.note(record) {
                 self.hardware.write(record + 12, RECORDED);
             }
@@ -295,5 +321,9 @@ fn submit(hardware: &mut dyn Hardware, slot: &mut usize, sequence: &mut u32, des
     hardware.put((*slot + 1) % SLOTS, queue::wait(*sequence, hardware.progress_at().0));
     *slot = (*slot + 2) % SLOTS;
     hardware.write(IQT, *slot as u32 * 16);
-    (0..PATIENCE).any(|_| hardware.progress() == *sequence)
+    (0..PATIENCE).any(|_| {
+        // The word is in the cache until the unit writes to it. Reading a register takes time.
+        hardware.read(IQH);
+        hardware.progress() == *sequence
+    })
 }

@@ -26,7 +26,9 @@ pub fn access<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, address: Gpa) -
     let halves = (0..halves).map(|half| (offset + half * 4, half * 32));
     let mut old = 0;
     if instruction.reads() {
-        halves.clone().for_each(|(offset, shift)| old |= u64::from(unit.read(offset)) << shift);
+        halves
+            .clone()
+            .for_each(|(offset, shift)| old |= u64::from(unit.read(offset, machine.guest)) << shift);
     }
     if let Some(value) = instruction.execute(vcpu, old) {
         halves.for_each(|(offset, shift)| unit.write(offset, (value >> shift) as u32, machine.guest));

@@ -136,13 +136,21 @@ fn unit_that_does_not_obey_or_is_not_there_is_refused() {
 #[test]
 fn guest_is_shown_a_unit_without_translation() {
     let (mut unit, _) = guarding(QEMU);
-    assert_eq!(unit.read(GSTS), 0);
-    assert_eq!(u64::from(unit.read(8)), QEMU.shown().cap & 0xffff_ffff);
-    assert_eq!(u64::from(unit.read(12)), QEMU.shown().cap >> 32);
-    assert_eq!([unit.read(RTADDR), unit.read(IQA), unit.read(IQT), unit.read(IQH)], [0; 4]);
+    assert_eq!(unit.read(GSTS, NOTHING), 0);
+    assert_eq!(u64::from(unit.read(8, NOTHING)), QEMU.shown().cap & 0xffff_ffff);
+    assert_eq!(u64::from(unit.read(12, NOTHING)), QEMU.shown().cap >> 32);
+    assert_eq!(
+        [
+            unit.read(RTADDR, NOTHING),
+            unit.read(IQA, NOTHING),
+            unit.read(IQT, NOTHING),
+            unit.read(IQH, NOTHING)
+        ],
+        [0; 4]
+    );
     unit.write(RTADDR, 0x5000, NOTHING);
     unit.write(GCMD, SET_ROOT, NOTHING);
-    assert_eq!((unit.read(GSTS), unit.read(RTADDR)), (SET_ROOT, 0));
+    assert_eq!((unit.read(GSTS, NOTHING), unit.read(RTADDR, NOTHING)), (SET_ROOT, 0));
 }
 
 #[test]
@@ -156,18 +164,55 @@ fn guest_remaps_interrupts_as_linux_does() {
     unit.write(IQA, GUESTS_QUEUE as u32, &guest);
     unit.write(IQA + 4, 0, &guest);
     unit.write(GCMD, QUEUE, &guest);
-    assert_eq!(unit.read(GSTS), QUEUE);
+    assert_eq!(unit.read(GSTS, NOTHING), QUEUE);
     unit.write(IRTA, 0x7f_0000 | 1 << 11 | 15, &guest);
     unit.write(GCMD, QUEUE | SET_INTERRUPTS, &guest);
-    assert_eq!(unit.read(GSTS), QUEUE | SET_INTERRUPTS);
+    assert_eq!(unit.read(GSTS, NOTHING), QUEUE | SET_INTERRUPTS);
     unit.write(IQT, 32, &guest);
-    assert_eq!(unit.read(IQH), 32);
+    assert_eq!(unit.read(IQH, NOTHING), 32);
     unit.write(GCMD, QUEUE | REMAP_INTERRUPTS, &guest);
-    assert_eq!(unit.read(GSTS), QUEUE | SET_INTERRUPTS | REMAP_INTERRUPTS);
+    assert_eq!(unit.read(GSTS, NOTHING), QUEUE | SET_INTERRUPTS | REMAP_INTERRUPTS);
     assert_eq!(model.log(), ["invalidate 4", "wait"]);
     let state = model.state();
     assert_eq!((state.memory.get(&0x9000), state.get(IRTA)), (Some(&2), 0x7f_0000 | 1 << 11 | 15));
     assert_eq!(state.get(GSTS) & (TRANSLATION | QUEUE), TRANSLATION | QUEUE);
+}
+
+#[test]
+fn queue_goes_on_when_a_slow_unit_has_caught_up() {
+    for waited_for in [FSTS, IQH, IQT] {
+        let (mut unit, model) = guarding(QEMU);
+        let guest = Guest((0..3).map(|data| [5 | 1 << 5 | data << 32, 0x9000 + data * 4]).collect());
+        unit.write(IQA, GUESTS_QUEUE as u32, &guest);
+        unit.write(GCMD, QUEUE, &guest);
+        model.state().slow = true;
+        unit.write(IQT, 48, &guest);
+        assert!(model.state().reads > 1000, "registers are read while Vidar waits");
+        let head = |unit: &mut Unit| unit.read(IQH, NOTHING);
+        assert_eq!((head(&mut unit), head(&mut unit)), (16, 16), "nothing is added to a queue that stands");
+        model.state().catch_up();
+        unit.read(waited_for, &guest);
+        assert_eq!(head(&mut unit), 48, "{waited_for:#x}");
+        assert!((0..3).all(|word| model.state().memory.contains_key(&(0x9000 + word * 4))));
+    }
+}
+
+#[test]
+fn table_of_interrupts_is_not_in_vidars_memory() {
+    for (table, taken) in [
+        (0x7f_000f, true),
+        (0x21_0000, true),
+        (0x1f_f007, true),
+        (0x20_0000, false),
+        (0x1f_f008, false),
+        (0x18_000f, false),
+    ] {
+        let (mut unit, model) = guarding(QEMU);
+        unit.write(IRTA, table, NOTHING);
+        unit.write(GCMD, SET_INTERRUPTS | REMAP_INTERRUPTS, NOTHING);
+        let expected = if taken { SET_INTERRUPTS } else { 0 };
+        assert_eq!(model.state().get(GSTS) & SET_INTERRUPTS, expected, "{table:#x}");
+    }
 }
 
 #[test]
@@ -205,10 +250,15 @@ fn faults_are_noted_before_the_guest_clears_them() {
         }
     };
     fault(&model, [KEPT as u32, 0, 0x20, 0x8000_0006]);
+    for (word, value) in [(0, 1 << 31), (8, 1 << 31), (12, 0)] {
+        unit.write(record + word, value, NOTHING);
+        fault(&model, [KEPT as u32, 0, 0x20, 0x8000_0006]);
+    }
     unit.write(record + 12, 1 << 31, NOTHING);
     fault(&model, [0x5000, 0, 0x28, 0x8000_0022]);
     unit.write(record + 12, 1 << 31, NOTHING);
     fault(&model, [KEPT as u32, 0, 0x18, 0xc000_0006]);
+    assert_eq!(unit.faults().count(), 1, "FSTS has no fault");
     model.state().registers.insert(FSTS, 3);
     let all: Vec<_> =
         unit.faults().last().map(|fault| (fault.requester, fault.write, fault.address)).collect();
@@ -231,9 +281,9 @@ proptest! {
         let guest = Guest(queue);
         for (word, value) in writes {
             unit.write(word * 4, value, &guest);
-            let _ = unit.read(word * 4);
+            let _ = unit.read(word * 4, NOTHING);
         }
-        prop_assert_eq!(unit.read(GSTS) & TRANSLATION, 0);
+        prop_assert_eq!(unit.read(GSTS, NOTHING) & TRANSLATION, 0);
         let state = model.state();
         prop_assert_eq!(state.get(GSTS) & (TRANSLATION | QUEUE), TRANSLATION | QUEUE);
         prop_assert_eq!(u64::from(state.get(IQA)), OWN_QUEUE);
