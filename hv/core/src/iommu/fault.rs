@@ -19,11 +19,15 @@ pub const fn decode(record: [u32; 4]) -> Option<DmaFault> {
 /// The number of faults that are kept.
 const KEPT: usize = 8;
 
+/// The number of lines in the log for a unit. A kernel could otherwise push all others out of it, by many devices in turn.
+const LINES: u8 = 16;
+
 /// The last faults, and how many there were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Faults {
     last: [Option<DmaFault>; KEPT],
     count: u64,
+    lines: u8,
 }
 
 impl Faults {
@@ -38,13 +42,21 @@ impl Faults {
         (0..KEPT).filter_map(move |index| self.last[(first + index) % KEPT])
     }
 
-    /// Adds a fault, and logs it if its requester has none among the last ones.
+    /// Adds a fault, and logs it if its requester has none among the last ones and the log does not have too many.
     pub fn add(&mut self, fault: DmaFault) {
-        if self.last().all(|known| known.requester != fault.requester) {
+        if self.is_news(fault) {
+            self.lines += 1;
             log::warn!("DMA: {fault}, and was refused");
+            if self.lines == LINES {
+                log::warn!("DMA: no more of them are logged; `vidarctl dma` has the last ones");
+            }
         }
         self.last[self.count as usize % KEPT] = Some(fault);
         self.count += 1;
+    }
+
+    fn is_news(&self, fault: DmaFault) -> bool {
+        self.lines < LINES && self.last().all(|known| known.requester != fault.requester)
     }
 }
 
@@ -59,6 +71,16 @@ mod tests {
         let read = decode([0x3000, 0, 0x1afe, 0xc000_0005]).expect("a fault of translation");
         assert_eq!(read, DmaFault { requester: 0x1afe, write: false, address: 0x3000, reason: 5 });
         assert_eq!(decode([0, 0, 0x20, 0x8000_0022]), None, "a fault of interrupt remapping");
+    }
+
+    #[test]
+    fn number_of_lines_has_a_bound() {
+        let fault = |requester| DmaFault { requester, write: true, address: 0, reason: 5 };
+        let mut faults = Faults::default();
+        (0..100).for_each(|_| faults.add(fault(7)));
+        assert_eq!(faults.lines, 1);
+        (0..1000).for_each(|index| faults.add(fault(index % 9)));
+        assert_eq!((faults.lines, faults.count()), (LINES, 1100));
     }
 
     #[test]
