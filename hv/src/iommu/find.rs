@@ -68,6 +68,9 @@ impl Units {
         if dmar.beyond > 0 {
             return Self::Failed(Obstacle::TooMany, count);
         }
+        if let Some(segment) = dmar.open_segment() {
+            return Self::Failed(Obstacle::Partial(segment), count);
+        }
         let ram = memory_plan.beside_region().memory();
         let units = dmar.units.iter().map(|unit| {
             let most = unit.registers..Hpa(unit.registers.0.saturating_add(registers::MOST as u64));

@@ -29,6 +29,9 @@ pub struct Unit {
     pub registers: Hpa,
     /// The number of its PCI segment.
     pub segment: u16,
+    /// True for the main unit of the segment: that of all devices that no other unit has (INCLUDE_PCI_ALL), or one that lists
+    /// an I/O APIC, as the unit of QEMU does, which lists each device.
+    pub is_main: bool,
 }
 
 /// What the DMAR says.
@@ -42,6 +45,14 @@ pub struct Dmar {
     pub beyond: usize,
     /// What is wrong with the table, if anything. The machine may then have units that are not in `units`.
     pub damage: Option<&'static str>,
+}
+
+impl Dmar {
+    /// Returns a segment that has units, but no main one, so that devices are not translated.
+    pub fn open_segment(&self) -> Option<u16> {
+        let has_main = |segment| self.units.iter().any(|unit| unit.segment == segment && unit.is_main);
+        self.units.iter().map(|unit| unit.segment).find(|segment| !has_main(*segment))
+    }
 }
 
 /// Parses the DMAR. Of a damaged table it returns what comes before the damage.
@@ -82,9 +93,27 @@ fn add<T>(list: &mut Vec<T>, entry: T, most: usize) -> usize {
 }
 
 fn unit(structure: &[u8]) -> Option<Unit> {
-    let (segment, registers) = (number(structure, 6, 2)?, Hpa(number(structure, 8, 8)?));
+    let (flags, segment) = (number(structure, 4, 1)?, number(structure, 6, 2)?);
+    let registers = Hpa(number(structure, 8, 8)?);
     let usable = registers.0 != 0 && registers.is_aligned(PAGE_SIZE) && registers.0 >> 52 == 0;
-    usable.then_some(Unit { registers, segment: segment as u16 })
+    usable.then_some(Unit {
+        registers,
+        segment: segment as u16,
+        is_main: flags & 1 != 0 || lists_io_apic(structure),
+    })
+}
+
+/// Returns true if an I/O APIC is among the devices of the unit. VT-d specification, 8.3.1 "Device Scope Structure".
+fn lists_io_apic(structure: &[u8]) -> bool {
+    const IO_APIC: u64 = 3;
+    let mut rest = structure.get(16..).unwrap_or_default();
+    while let (Some(kind), Some(length @ 1..)) = (number(rest, 0, 1), number(rest, 1, 1)) {
+        if kind == IO_APIC {
+            return true;
+        }
+        rest = rest.get(length as usize..).unwrap_or_default();
+    }
+    false
 }
 
 /// Returns the region of the structure, whose last byte the table states.
@@ -149,9 +178,34 @@ mod tests {
             &unit(0xfed9_0000),
             &reserved(0x7000_0000, 0x7000_ffff),
         ]);
-        let units = [0xfed9_0000, 0xfed9_1000].map(|at| Unit { registers: Hpa(at), segment: 2 });
+        let units =
+            [0xfed9_0000, 0xfed9_1000].map(|at| Unit { registers: Hpa(at), segment: 2, is_main: true });
         let reserved = vec![Hpa(0x7000_0000)..Hpa(0x7001_0000)];
         assert_eq!(parse(&table), Dmar { units: units.to_vec(), reserved, beyond: 0, damage: None });
+    }
+
+    #[test]
+    fn each_segment_needs_a_main_unit() {
+        let of = |all: bool, segment: u8, registers| {
+            let mut unit = unit(registers);
+            (unit[4], unit[6]) = (u8::from(all), segment);
+            // A device, in place of the I/O APIC.
+            unit[16] = 1;
+            unit
+        };
+        let mut listing = of(false, 0, 0x4000);
+        listing[2] += 8;
+        listing.extend([3, 8, 0, 0, 0, 0xff, 0, 0]);
+        let (graphics, all, other) = (of(false, 0, 0x1000), of(true, 0, 0x2000), of(false, 1, 0x3000));
+        for (units, open) in [
+            (vec![&graphics[..]], Some(0)),
+            (vec![&graphics, &all], None),
+            (vec![&graphics, &all, &other], Some(1)),
+            (vec![&graphics, &listing], None),
+            (vec![], None),
+        ] {
+            assert_eq!(parse(&table(&units)).open_segment(), open);
+        }
     }
 
     #[test]

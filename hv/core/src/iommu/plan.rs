@@ -32,6 +32,9 @@ pub enum Obstacle {
     /// The DMAR lists more than Vidar can hold.
     #[error("the firmware's list of IOMMUs (ACPI table DMAR) is longer than Vidar can hold")]
     TooMany,
+    /// Devices of this segment have no unit.
+    #[error("no IOMMU is listed for all devices of PCI segment {0}")]
+    Partial(u16),
     /// A unit has no registers where the DMAR says.
     #[error("no IOMMU is at {0}, where the firmware's ACPI table DMAR has one; update the firmware")]
     NoUnit(Hpa),
