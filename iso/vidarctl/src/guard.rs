@@ -58,21 +58,28 @@ pub fn json(all: &[Kept], cpus: u64, symbols: &Symbols) -> String {
     format!("{{\"cpus\":{cpus},\"protections\":[{all}]}}\n")
 }
 
+/// What `dma=guard` guards.
+const FROM_DEVICES: &str = "Vidar's memory from devices";
+
 /// Returns what is guarded and what is not, for a line of the status. `devices` is true if devices are kept away from Vidar's
 /// memory, and `None` if Vidar does not say so.
 pub fn summary(guarded: &Guarded, cpus: u64, devices: Option<bool>) -> String {
     let (kept, is_guarded): (&[Kept], _) = match guarded {
-        Guarded::Nothing => (&[], Some(false)),
-        Guarded::Hidden => (&[], None),
-        Guarded::All(all) => (all, Some(true)),
+        Guarded::Nothing => (&[], false),
+        Guarded::Hidden => {
+            let devices =
+                devices.map(|is_guarded| if is_guarded { "; guarded: " } else { "; not guarded: " });
+            let devices = devices.map(|state| format!("{state}{FROM_DEVICES}")).unwrap_or_default();
+            return format!("not shown without root's rights{devices}");
+        }
+        Guarded::All(all) => (all, true),
     };
     let held = kept.iter().find(|kept| kept.protection == Protection::Data).map_or(0, |kept| kept.cpus);
     let on = format!(" on {held} of {cpus} CPUs");
     let all_subjects = [
-        ("what is shown to root alone", "", is_guarded.is_none().then_some(true)),
-        ("the CPU's protections", "", is_guarded),
-        ("the kernel's read-only data", &*on, is_guarded.map(|_| held > 0)),
-        ("Vidar's memory from devices", "", devices),
+        ("the CPU's protections", "", Some(is_guarded)),
+        ("the kernel's read-only data", &*on, Some(held > 0)),
+        (FROM_DEVICES, "", devices),
     ];
     let mut guarded = Vec::new();
     let mut others = Vec::new();
@@ -87,7 +94,7 @@ pub fn summary(guarded: &Guarded, cpus: u64, devices: Option<bool>) -> String {
     if !others.is_empty() {
         text += &format!(" (not {})", others.join(", "));
     }
-    if is_guarded == Some(true) {
+    if is_guarded {
         let refused = kept.iter().map(|kept| kept.refused).sum();
         text += &format!("; {} refused", grouped(refused));
     }
@@ -135,7 +142,17 @@ mod tests {
     fn the_summary_says_what_is_guarded() {
         let all = |all: &[Kept]| Guarded::All(all.to_vec());
         for (guarded, devices, expected) in [
-            (Guarded::Hidden, Some(false), "what is shown to root alone (not Vidar's memory from devices)"),
+            (
+                Guarded::Hidden,
+                Some(false),
+                "not shown without root's rights; not guarded: Vidar's memory from devices",
+            ),
+            (
+                Guarded::Hidden,
+                Some(true),
+                "not shown without root's rights; guarded: Vidar's memory from devices",
+            ),
+            (Guarded::Hidden, None, "not shown without root's rights"),
             (Guarded::Nothing, None, "nothing (not the CPU's protections, the kernel's read-only data)"),
             (
                 Guarded::Nothing,
