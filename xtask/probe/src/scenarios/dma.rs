@@ -115,6 +115,13 @@ fn show_faults(line: &mut Line) {
     }
 }
 
+/// Returns true if the fault after the first one is that of a read of the page of `target`.
+fn read_was_refused(target: u64) -> bool {
+    let answer = vidar::call(Call::Dma as u64, 1, 0, 0).ok();
+    let fault = answer.and_then(|answer| DmaFault::from_words([answer.rsi, answer.rdi]));
+    fault.is_some_and(|fault| !fault.write && fault.address == target & !0xfff)
+}
+
 /// Writes to the probe's own memory and to Vidar's, by both devices, and says what the probe can see of it.
 pub fn dma(line: &mut Line) {
     let Some((base, size)) = vidar::region() else {
@@ -149,11 +156,12 @@ pub fn dma(line: &mut Line) {
     line.item("queue", if written { "written" } else { "kept" });
     line.item("head", Hex(Ok(read(UNIT + 0x80).into())));
     write(GCMD, 0);
-    // The device reads Vidar's memory, if it can, and shows it.
-    copy(edu, own + 32, BUFFER + 8, 0);
+    // The device reads Vidar's memory, if it can, and shows it. A read that is refused has it see zeros, and so may one that
+    // is not, so that the fault tells them apart.
     copy(edu, target, BUFFER + 8, 0);
     copy(edu, BUFFER + 8, own + 24, TO_MEMORY);
-    line.item("read", if get(&raw mut OWN, 3) == MARK { "mark" } else { "other" });
+    let is_mark = get(&raw mut OWN, 3) == MARK;
+    line.item("read", if is_mark { "mark" } else if read_was_refused(target) { "other" } else { "unnoticed" });
     line.item("target", Hex(Ok(target)));
     line.item("present", if vidar::present() { "yes" } else { "no" });
 }
