@@ -12,12 +12,11 @@ use vidar_core::firmware::acpi::Table;
 use vidar_core::firmware::{dmar, ivrs};
 use vidar_core::iommu::capability::Capability;
 use vidar_core::iommu::guard::{self, DmaGuard};
-use vidar_core::iommu::plan::{Obstacle, Plan, check_place, plan};
+use vidar_core::iommu::plan::{Obstacle, Plan, check_place, holes, plan};
 use vidar_core::iommu::tables::build;
 use vidar_core::iommu::unit::Unit;
 use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::moved::MovedPages;
-use vidar_core::mem::ranges::RangeSet;
 
 use super::registers::{self, Registers};
 use crate::arch::cpuid::physical_address_bits;
@@ -140,9 +139,7 @@ fn guard(
 ) -> Result<Plan, Obstacle> {
     let kept = memory_plan.kept();
     let plan = plan(&capabilities(units), memory_plan.beside_region().ram_top(), reserved, kept)?;
-    let mut holes: RangeSet = kept.iter().cloned().collect();
-    // A device could otherwise program the units.
-    units.iter().for_each(|unit| holes.insert(unit.registers()));
+    let holes = holes(kept, units.iter().map(Unit::registers));
     let root = build(&mut memory.frames, &plan, holes, moved)?;
     // Units that do not snoop the caches read memory.
     wbinvd();

@@ -74,6 +74,12 @@ pub fn check_place(
     if exists && !is_memory { Ok(()) } else { Err(Obstacle::NoUnit(registers.start)) }
 }
 
+/// Returns the addresses that devices do not reach: what Vidar keeps, and the `registers` of the units, which a device could
+/// program otherwise.
+pub fn holes(kept: &[Range<Hpa>], registers: impl Iterator<Item = Range<Hpa>>) -> RangeSet {
+    kept.iter().cloned().chain(registers).collect()
+}
+
 /// Decides how the units with these capabilities translate on a machine whose RAM ends at `ram_top`. `reserved` is the
 /// memory that firmware's devices need, and `kept` is what Vidar keeps.
 ///
@@ -177,6 +183,15 @@ mod tests {
             let expected = if fits { Ok(()) } else { Err(Obstacle::NoUnit(Hpa(start))) };
             assert_eq!(check_place(&registers, bits, &memory, &kept), expected, "{start:#x}");
         }
+    }
+
+    #[test]
+    fn devices_reach_neither_vidars_memory_nor_the_units() {
+        let kept = [Hpa(0x20_0000)..Hpa(0x40_0000), Hpa(0x7000_0000)..Hpa(0x7020_0000)];
+        let units = [Hpa(0xfed9_0000)..Hpa(0xfed9_1000), Hpa(0xfed9_8000)..Hpa(0xfed9_a000)];
+        let holes = holes(&kept, units.iter().cloned());
+        assert!(kept.iter().chain(&units).all(|range| holes.covers(range)));
+        assert_eq!(holes.bytes(), 0x40_3000);
     }
 
     #[test]
