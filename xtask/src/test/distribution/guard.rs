@@ -83,7 +83,6 @@ pub fn refuses(guest: &mut Guest) -> Result<()> {
         ensure!(oops.trim() != "0", "the journal has no oops for the attempt on {}: {oops:?}", attempt.named);
         ensure!(refused(console, attempt.named)? == before + 1, "{} is not counted", attempt.named);
     }
-    console.run(&format!("insmod /run/attack{HOOK}.ko"))?;
     let before = refused(console, "LSTAR")?;
     let said = lead_system_calls_to(console, 0x1000)?;
     ensure!(said.contains("Input/output error"), "the write of LSTAR should fail with EIO: {said}");
