@@ -74,14 +74,17 @@ pub fn moved<E: Extension>(cpus: &Cpus<E>, ram: &RangeSet) -> Option<MovedPages>
 /// Vidar's memory.
 #[inline(never)] // it does not depend on the extension
 fn reader(plan: &MemoryPlan<'_>, identity: &Identity, decoy: Hpa, physical_address_bits: u32) -> GuestReader {
-    GuestReader(Reader::new(Box::leak(Box::new(View {
-        mapped: tables::in_direct_map(plan.beside_region()),
-        hidden: identity.hidden.clone(),
-        moved: identity.moved.clone(),
-        decoy,
-        physical_address_bits,
-        alias: identity.alias,
-    }))))
+    GuestReader(Reader::new(
+        Box::leak(Box::new(View {
+            mapped: tables::in_direct_map(plan.beside_region()),
+            hidden: identity.hidden.clone(),
+            moved: identity.moved.clone(),
+            decoy,
+            physical_address_bits,
+            alias: identity.alias,
+        })),
+        &plan.guest_ram(),
+    ))
 }
 
 /// Builds the guest's memory out of `frames`, and what else its CPUs share, and fills the MSR map at `msr_map`. With

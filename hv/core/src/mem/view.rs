@@ -63,18 +63,22 @@ impl View {
         }
     }
 
-    /// Returns the longest range that is in the direct map and neither hidden nor moved.
-    fn plain(&self) -> Range<Hpa> {
+    /// Returns the range with the most RAM that is in the direct map and neither hidden nor moved. The longest range may be one
+    /// of devices, since the direct map has all addresses below 4 GiB.
+    fn plain(&self, ram: &RangeSet) -> Range<Hpa> {
         let mut plain = self.mapped.clone();
         self.hidden.iter().for_each(|hidden| plain.remove(hidden));
         let moved = self.moved.iter().flat_map(MovedPages::pages);
         moved.for_each(|page| plain.remove(&(page..page + PAGE_SIZE)));
-        let length = |range: &&Range<Hpa>| range.end.0 - range.start.0;
-        plain.iter().max_by_key(length).cloned().unwrap_or(Hpa(0)..Hpa(0))
+        let overlap = |one: &Range<Hpa>, other: &Range<Hpa>| {
+            one.end.0.min(other.end.0).saturating_sub(one.start.0.max(other.start.0))
+        };
+        let of_ram = |range: &&Range<Hpa>| ram.iter().map(|piece| overlap(piece, range)).sum::<u64>();
+        plain.iter().max_by_key(of_ram).cloned().unwrap_or(Hpa(0)..Hpa(0))
     }
 }
 
-/// Finds memory like a [`View`], with a fast path for the longest range in which nothing has to be decided.
+/// Finds memory like a [`View`], with a fast path for the range with the most RAM in which nothing has to be decided.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader {
     plain_start: u64,
@@ -83,9 +87,9 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Returns a reader for `view`.
-    pub fn new(view: &'static View) -> Self {
-        let plain = view.plain();
+    /// Returns a reader for `view`, of a guest with this RAM.
+    pub fn new(view: &'static View, ram: &RangeSet) -> Self {
+        let plain = view.plain(ram);
         Self { plain_start: plain.start.0, plain_bytes: plain.end.0 - plain.start.0, view }
     }
 
@@ -138,7 +142,7 @@ mod tests {
 
     #[test]
     fn each_word_is_read_where_the_guest_sees_it() {
-        let reader = Reader::new(view());
+        let reader = Reader::new(view(), &[Hpa(0)..Hpa(4096 * MIB)].into());
         for (address, place) in [
             (0xff8, Some(Place::Direct(Hpa(0xff8)))),
             (0x1000, Some(Place::Direct(MOVED))),
@@ -173,9 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn fast_path_covers_the_longest_plain_range() {
-        assert_eq!(view().plain(), Hpa(4 * MIB)..Hpa(4096 * MIB));
+    fn fast_path_covers_the_plain_range_with_the_most_ram() {
+        let ram = RangeSet::from([Hpa(0)..Hpa(256 * MIB)]);
+        assert_eq!(view().plain(&ram), Hpa(4 * MIB)..Hpa(4096 * MIB));
+        let mut with_annex = view().clone();
+        with_annex.hidden.insert(Hpa(252 * MIB)..Hpa(254 * MIB));
+        assert_eq!(with_annex.plain(&ram), Hpa(4 * MIB)..Hpa(252 * MIB));
         let nothing = View { mapped: RangeSet::new(), ..view().clone() };
-        assert_eq!(nothing.plain(), Hpa(0)..Hpa(0));
+        assert_eq!(nothing.plain(&ram), Hpa(0)..Hpa(0));
     }
 }
