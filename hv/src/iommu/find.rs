@@ -26,13 +26,13 @@ use crate::host::memory::HostMemory;
 
 /// The units of the machine.
 pub enum Units {
-    /// They are not asked to guard Vidar's memory. The number is theirs.
+    /// Vidar does not ask them to guard its memory. The number is how many there are.
     Open(DmaState, usize),
-    /// They are asked to, and there are none that can.
+    /// Vidar asks for the guard, but the machine has no unit that Vidar can drive. The number is how many units there are.
     Absent(DmaState, usize),
-    /// They are asked to, and cannot.
+    /// Vidar asks for the guard, but something stands in the way. The number is how many units there are.
     Failed(Obstacle, usize),
-    /// They are asked to.
+    /// Vidar asks them to guard its memory.
     Asked {
         /// The units.
         units: Vec<Unit>,

@@ -1,4 +1,4 @@
-//! Whether devices can reach Vidar's memory: `vidarctl dma`.
+//! `vidarctl dma`: says whether devices can reach Vidar's memory.
 
 use vidar_abi::{DmaFault, DmaState};
 

@@ -111,8 +111,8 @@ pub struct Spec {
     pub networks: Vec<Network>,
     /// True for a Q35 with an IOMMU that remaps interrupts, and with CPUs that have x2APIC mode. Not possible in Bochs.
     pub remaps_interrupts: bool,
-    /// The IOMMU of a Q35 that has QEMU's device `edu` behind it, which any guest can have write to memory. Not possible in
-    /// Bochs.
+    /// The IOMMU of a Q35. Behind it is QEMU's device `edu`, whose DMA engine writes wherever the guest tells it to. Not
+    /// possible in Bochs.
     pub attacker: Option<Iommu>,
     /// How the keyboard is attached.
     pub keyboard: Keyboard,

@@ -70,7 +70,7 @@ impl TraceSize {
 /// What devices can do to Vidar's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dma {
-    /// They can reach it, and the guest has the machine's IOMMUs.
+    /// Devices can reach Vidar's memory. The guest has the machine's IOMMUs to itself.
     Open,
     /// The machine's IOMMUs keep them away, and the guest has the IOMMUs for interrupts alone.
     Guard,

@@ -7,7 +7,7 @@
 //! | file | what it is for |
 //! |---|---|
 //! | [`guard`] | All units of the machine, and whether they guard Vidar's memory. |
-//! | [`capability`] | What a unit can do, and what of it the guest is shown. |
+//! | [`capability`] | What a unit can do, and which part of that the guest sees. |
 //! | [`plan`] | Decides how the units translate, or why they cannot. |
 //! | [`tables`] | Builds the tables that the units translate by. |
 //! | [`unit`](mod@unit) | A unit: switches its translation on, and answers the guest's accesses to its registers. |
