@@ -1,6 +1,8 @@
 //! What `monitor` shows of Vidar, and the reset.
 
+use vidar_core::debugger::debuggable::Debuggable;
 use vidar_core::debugger::monitor::Surroundings;
+use vidar_core::debugger::structure::Layout;
 use vidar_core::mem::addr::{Gpa, Hpa, PageSize};
 use vidar_core::mem::mtrr::MemoryType;
 use vidar_core::mem::stage2::TableMemory;
@@ -13,12 +15,16 @@ use crate::debug::ending;
 /// The machine that the guest runs on.
 pub struct Around<V: Vcpu + 'static, T: 'static>(pub &'static Machine<V, T>);
 
-impl<V: Vcpu, T: TableMemory + Send> Surroundings for Around<V, T>
+impl<V: Debuggable, T: TableMemory + Send> Surroundings for Around<V, T>
 where
     Machine<V, T>: Sync,
 {
     fn cpus(&self) -> &'static [&'static PerCpu] {
         self.0.host.cpus
+    }
+
+    fn layout(&self) -> Layout {
+        V::LAYOUT
     }
 
     fn log(&self, position: u64, buffer: &mut [u8]) -> (u64, usize) {

@@ -6,10 +6,11 @@ use vidar_core::debugger::breakpoints::DebugRegisters;
 use vidar_core::debugger::debug_registers::{CONDITIONS, GuestDebugRegisters};
 use vidar_core::debugger::debuggable::{DebugExit, Debuggable, GuestException};
 use vidar_core::debugger::registers::RegisterFile;
+use vidar_core::debugger::structure::Layout;
 use vidar_core::mem::walk::ReadGuest;
 use vidar_core::svm::debug::{SoftwareInterrupt, access, code, software_interrupt, until_iret};
-use vidar_core::svm::event;
 use vidar_core::svm::vmcb::{Clean, INTERRUPT_MASKING, intercept};
+use vidar_core::svm::{event, fields};
 use vidar_core::vmm::cpu_state::SegmentRegister;
 use vidar_core::vmm::fetch;
 use vidar_core::vmm::vcpu::Vcpu;
@@ -66,6 +67,7 @@ impl SvmCpu {
 
 impl Debuggable for SvmCpu {
     const CALLED_BY_NMI: bool = true;
+    const LAYOUT: Layout = fields::LAYOUT;
 
     #[cold]
     fn watch_debug_exits(&mut self) {
@@ -79,6 +81,11 @@ impl Debuggable for SvmCpu {
     #[cold]
     fn watch_int3(&mut self, on: bool) {
         self.set_intercept(intercept::GENERAL, intercept::SOFTWARE_INTERRUPT, on);
+    }
+
+    #[cold]
+    fn field(&self, number: usize) -> Option<u64> {
+        fields::value(&self.vmcb, number)
     }
 
     #[cold]

@@ -6,6 +6,7 @@ use vidar_core::debugger::breakpoints::DebugRegisters;
 use vidar_core::debugger::debug_registers::GuestDebugRegisters;
 use vidar_core::debugger::debuggable::{DebugExit, Debuggable, GuestException};
 use vidar_core::debugger::registers::RegisterFile;
+use vidar_core::debugger::structure::Layout;
 use vidar_core::vmm::cpu_state::SegmentRegister;
 use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::vmx::controls::primary;
@@ -36,6 +37,7 @@ impl VmxCpu {
 
 impl Debuggable for VmxCpu {
     const CALLED_BY_NMI: bool = false;
+    const LAYOUT: Layout = debug::LAYOUT;
 
     #[cold]
     fn watch_debug_exits(&mut self) {
@@ -46,6 +48,11 @@ impl Debuggable for VmxCpu {
     #[cold]
     fn waits(&self) -> bool {
         self.vmcs.read(GUEST_ACTIVITY_STATE) == activity::WAIT_FOR_SIPI
+    }
+
+    #[cold]
+    fn field(&self, number: usize) -> Option<u64> {
+        self.vmcs.value(number)
     }
 
     #[cold]

@@ -119,6 +119,11 @@ impl Vmcs {
             .map(|(name, _)| *name)
     }
 
+    /// Returns the value of the field of [`ALL`] with this number, or `None` if the CPU does not have it.
+    pub fn value(&self, number: usize) -> Option<u64> {
+        ALL.get(number).and_then(|(_, encoding)| vmread(*encoding))
+    }
+
     /// Returns the VMCS with the fields on which Vidar depends.
     ///
     /// # Safety

@@ -8,6 +8,7 @@ use spin::Mutex;
 
 use super::breakpoints::Watch;
 use super::registers::RegisterFile;
+use super::structure::Values;
 
 /// Why a CPU has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +75,23 @@ pub struct Slot {
     pub run: Run,
     /// The registers of the CPU while it is stopped.
     pub registers: RegisterFile,
+    /// The VMCS or the VMCB of the CPU, as it was when the CPU stopped.
+    pub structure: Values,
     /// Why the CPU has stopped, if that has not been told to gdb yet.
     pub reason: Option<Reason>,
+}
+
+impl Slot {
+    /// Notes that the CPU has stopped with these registers, and takes the values of its VMCS or VMCB from `field`.
+    pub fn stop(
+        &mut self,
+        registers: RegisterFile,
+        reason: Option<Reason>,
+        field: &dyn Fn(usize) -> Option<u64>,
+    ) {
+        (self.run, self.registers, self.reason) = (Run::Stopped, registers, reason);
+        self.structure.fill(field);
+    }
 }
 
 /// All CPUs, by their numbers.

@@ -4,6 +4,7 @@
 use super::breakpoints::DebugRegisters;
 use super::debug_registers::{Access, GuestDebugRegisters};
 use super::registers::RegisterFile;
+use super::structure::Layout;
 use crate::vmm::vcpu::Vcpu;
 
 /// An exit that only a debugger asks for. The usual decoder of exits does not know it.
@@ -40,6 +41,9 @@ pub trait Debuggable: Vcpu {
     /// [`Debuggable::limit_time`].
     const CALLED_BY_NMI: bool;
 
+    /// What the VMCS or the VMCB consists of.
+    const LAYOUT: Layout;
+
     /// Has #DB, INT3 and every MOV to or from a debug register exit, from the next entry on.
     fn watch_debug_exits(&mut self);
 
@@ -50,6 +54,9 @@ pub trait Debuggable: Vcpu {
     fn waits(&self) -> bool {
         false
     }
+
+    /// Returns the value of a field of [`Debuggable::LAYOUT`] by its number, or `None` if the CPU does not have it.
+    fn field(&self, number: usize) -> Option<u64>;
 
     /// Returns the registers.
     fn register_file(&self) -> RegisterFile;

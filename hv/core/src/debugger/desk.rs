@@ -134,10 +134,17 @@ impl Desk {
     }
 
     /// Stops the CPU `index`, which has these registers, and all others with it. Without a `reason` it stops because gdb
-    /// calls or another CPU has stopped. Returns when gdb has it go on.
-    pub fn stop(&self, index: usize, registers: RegisterFile, reason: Option<Reason>) -> Resumed {
+    /// calls or another CPU has stopped. `field` returns the value of a field of the CPU's VMCS or VMCB by its number.
+    /// Returns when gdb has the CPU go on.
+    pub fn stop(
+        &self,
+        index: usize,
+        registers: RegisterFile,
+        reason: Option<Reason>,
+        field: &dyn Fn(usize) -> Option<u64>,
+    ) -> Resumed {
         let Some(slot) = self.slots.get(index) else { return Resumed { registers, steps: false } };
-        *slot.lock() = Slot { run: Run::Stopped, registers, reason };
+        slot.lock().stop(registers, reason, field);
         if reason.is_some() || self.is_called() {
             self.halt_all();
         }

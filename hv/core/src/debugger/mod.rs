@@ -12,6 +12,7 @@
 //! | [`memory`] | The guest's memory by linear addresses. |
 //! | [`breakpoints`] | Breakpoints and watchpoints. |
 //! | [`monitor`] | The commands of `monitor`. |
+//! | [`structure`] | The VMCS or the VMCB of a CPU that is stopped. |
 //! | [`debuggable`] | What a virtual CPU must be able to do for a debugger. |
 //! | [`debug_registers`] | The debug registers as the guest sees them. |
 //! | [`exceptions`] | Whose a debug exception is: gdb's, or the guest's. |
@@ -30,4 +31,5 @@ pub mod packet;
 pub mod registers;
 pub mod session;
 pub mod step;
+pub mod structure;
 pub mod target;

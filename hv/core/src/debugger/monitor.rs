@@ -7,10 +7,12 @@ use vidar_abi::ExitKind;
 
 use super::cpus::Cpus;
 use super::memory::{self, Memory};
+use super::structure::Layout;
 use crate::kernel::Kernel;
 use crate::mem::addr::{Gpa, Hpa, PageSize};
 use crate::mem::mtrr::MemoryType;
 use crate::mem::ranges::RangeSet;
+use crate::report::exits::Exits;
 use crate::report::state::Full;
 use crate::vmm::cpu_state::CpuState;
 use crate::vmm::crash::Snapshot;
@@ -20,6 +22,9 @@ use crate::vmm::percpu::PerCpu;
 pub trait Surroundings: Sync {
     /// Returns the per-CPU blocks, by the CPUs' numbers.
     fn cpus(&self) -> &'static [&'static PerCpu];
+
+    /// Returns what a CPU's VMCS or VMCB consists of.
+    fn layout(&self) -> Layout;
 
     /// Reads the log: copies bytes from a position on into the buffer, and returns the position of the first byte and the
     /// number of bytes.
@@ -78,7 +83,13 @@ static COMMANDS: &[Command] = &[
         help: "- shows all registers of the current CPU, with hidden parts",
         run: registers,
     },
+    Command {
+        name: "vmcs",
+        help: "[TEXT] - shows the VMCS of the current CPU, or its VMCB; only fields with TEXT in their names",
+        run: structure,
+    },
     Command { name: "exits", help: "- counts the exits of each CPU", run: exits },
+    Command { name: "trace", help: "[N] - shows the last N exits of each CPU, 8 without N", run: trace },
     Command { name: "log", help: "- shows Vidar's log", run: log },
     Command { name: "kernel", help: "- names the kernel and how far it was moved", run: kernel },
     Command { name: "sym", help: "NAME or ADDR - finds a symbol of the kernel", run: symbol },
@@ -92,6 +103,8 @@ static COMMANDS: &[Command] = &[
     Command { name: "reset", help: "- resets the machine", run: reset },
 ];
 
+/// How many exits of each CPU `trace` shows if no number is given.
+const EXITS: usize = 8;
 /// The most bytes that `phys` shows at once.
 const MOST: u64 = 4096;
 
@@ -119,6 +132,21 @@ fn registers(guest: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::
     writeln!(out, "CPU {}\n{}", guest.current.get() - 1, Full(&Snapshot { state, ..Snapshot::default() }))
 }
 
+fn structure(guest: &Shown<'_>, words: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
+    let Some(slot) = guest.cpus.of(guest.current) else { return Ok(()) };
+    let (layout, values, part) = (guest.surroundings.layout(), slot.lock().structure, words.next());
+    writeln!(out, "the {} of CPU {} when it stopped:", layout.name, guest.current.get() - 1)?;
+    values
+        .named(&layout)
+        .filter(|(name, _)| part.is_none_or(|part| contains(name, part)))
+        .try_for_each(|(name, value)| writeln!(out, "  {name} {value:#x}"))
+}
+
+/// Returns true if `name` contains `part`, whose letters may be small or capital.
+fn contains(name: &str, part: &str) -> bool {
+    name.as_bytes().windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
+}
+
 fn exits(guest: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
     for cpu in guest.surroundings.cpus() {
         writeln!(out, "CPU {}: {} exits", cpu.index, cpu.counters.total())?;
@@ -128,6 +156,29 @@ fn exits(guest: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Resu
             .try_for_each(|(name, count)| writeln!(out, "  {name} {count}"))?;
     }
     Ok(())
+}
+
+fn trace(guest: &Shown<'_>, words: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {
+    let count = match words.next() {
+        None => EXITS,
+        Some(word) => match number(Some(word)) {
+            Some(count) => count as usize,
+            None => return writeln!(out, "monitor trace [N]: give a number of exits, such as 20"),
+        },
+    };
+    let kernel = guest.kernel();
+    let place = |rip: u64| {
+        let symbol = kernel.and_then(|(kernel, _)| kernel.symbol(guest.memory, rip));
+        fmt::from_fn(move |f| match &symbol {
+            Some((name, distance)) => write!(f, "{}+{distance:#x}", name.as_str()),
+            None => write!(f, "{rip:#x}"),
+        })
+    };
+    let mut traced = guest.surroundings.cpus().iter().filter_map(|cpu| Exits::of(cpu, place)).peekable();
+    if traced.peek().is_none() {
+        return writeln!(out, "there is no trace: boot with trace=on");
+    }
+    traced.try_for_each(|exits| writeln!(out, "{}", exits.last(count)))
 }
 
 fn log(guest: &Shown<'_>, _: &mut Words<'_>, out: &mut dyn Write) -> fmt::Result {

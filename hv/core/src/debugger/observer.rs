@@ -62,7 +62,7 @@ impl Debugger {
         self.end_step(vcpu, reason == Some(Reason::Step));
         vcpu.take_call();
         let before = vcpu.register_file();
-        let resumed = self.desk.stop(self.index, before, reason);
+        let resumed = self.desk.stop(self.index, before, reason, &|number| vcpu.field(number));
         if resumed.registers != before {
             vcpu.set_register_file(&resumed.registers);
         }

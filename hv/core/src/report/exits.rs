@@ -7,20 +7,26 @@ use vidar_abi::{Record, Subject};
 use crate::trace::ring::Ring;
 use crate::vmm::percpu::PerCpu;
 
-/// How many exits of each CPU a report has.
+/// How many exits of each CPU a crash report has.
 const EXITS: usize = 8;
 
 /// The last exits of a CPU. As text, each of them has a line of its own, with the function of the guest as `place` names it.
 pub struct Exits<'a, P> {
     cpu: u32,
     ring: &'a Ring,
+    count: usize,
     place: P,
 }
 
 impl<'a, D: fmt::Display, P: Fn(u64) -> D> Exits<'a, P> {
     /// Returns those of the CPU with this block, or `None` if there is no trace of it.
     pub fn of(cpu: &'a PerCpu, place: P) -> Option<Self> {
-        Some(Self { cpu: cpu.index, ring: cpu.trace.get()?, place })
+        Some(Self { cpu: cpu.index, ring: cpu.trace.get()?, count: EXITS, place })
+    }
+
+    /// Returns these with `count` exits, in place of as many as a crash report has.
+    pub fn last(self, count: usize) -> Self {
+        Self { count, ..self }
     }
 }
 
@@ -28,7 +34,7 @@ impl<D: fmt::Display, P: Fn(u64) -> D> fmt::Display for Exits<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the last exits of CPU {}, the newest last:", self.cpu)?;
         let mut result = Ok(());
-        self.ring.last(EXITS, &mut |record| {
+        self.ring.last(self.count, &mut |record| {
             if result.is_ok() {
                 result = self.line(f, &record);
             }

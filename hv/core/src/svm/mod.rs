@@ -16,6 +16,7 @@
 //! | [`efer`] | The bits of EFER that the guest may set. |
 //! | [`npt`] | The format of nested page tables. |
 //! | [`guest_state`] | Writes the guest's registers to a VMCB, and reads them. |
+//! | [`fields`] | The fields of a VMCB by name, for a debugger. |
 //! | [`rules`] | The rules of VMRUN, to name the one that a failed VMRUN breaks. |
 //! | [`snapshot`] | Reads the guest's state out of a VMCB for a crash report. |
 
@@ -25,6 +26,7 @@ pub mod debug;
 pub mod efer;
 pub mod event;
 pub mod exit;
+pub mod fields;
 pub mod guest_state;
 pub mod instruction;
 pub mod msrs;

@@ -4,6 +4,7 @@ use super::event::{Injection, PENDING_SINGLE_STEP, VALID, activity, interruptibi
 use super::field::*;
 use crate::debugger::debug_registers;
 use crate::debugger::debuggable::{DebugExit, GuestException};
+use crate::debugger::structure::{FIELDS, Layout};
 use crate::x86::registers::Register;
 
 /// Basic exit reasons. Intel SDM Vol. 3D, Appendix C "VMX Basic Exit Reasons".
@@ -21,6 +22,17 @@ mod kind {
     /// INT3 and INTO.
     pub const SOFTWARE_EXCEPTION: u32 = 6;
 }
+
+/// What a VMCS consists of, for a debugger.
+pub const LAYOUT: Layout = Layout {
+    name: "VMCS",
+    field: |number| match ALL.get(number) {
+        Some((name, _)) => Some(*name),
+        None => None,
+    },
+};
+
+const _: () = assert!(ALL.len() <= FIELDS);
 
 /// RFLAGS.TF.
 const TRAP: u64 = 1 << 8;

@@ -7,17 +7,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use spin::Mutex;
-use vidar_core::debugger::cpus::{Cpus, Reason, Run, Slot};
+use vidar_abi::{ExitKind, Record};
+use vidar_core::debugger::cpus::{self, Cpus, Reason, Run};
 use vidar_core::debugger::desk::{Desk, Line, Resumed};
 use vidar_core::debugger::memory::Memory;
 use vidar_core::debugger::monitor::Surroundings;
 use vidar_core::debugger::registers::RegisterFile;
 use vidar_core::debugger::session::Session;
+use vidar_core::debugger::structure::Layout;
 use vidar_core::debugger::target::Guest;
 use vidar_core::mem::addr::{Gpa, Hpa, PageSize};
 use vidar_core::mem::mtrr::MemoryType;
 use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::walk::ReadGuest;
+use vidar_core::trace::ring::{Ring, Slot};
+use vidar_core::trace::writer::Writer;
 use vidar_core::vmm::percpu::PerCpu;
 
 use crate::counting;
@@ -118,7 +122,24 @@ pub struct Nothing(pub AtomicBool);
 
 impl Surroundings for Nothing {
     fn cpus(&self) -> &'static [&'static PerCpu] {
-        &[]
+        let cpus = [0, 1].map(|index| {
+            let cpu: &PerCpu = Box::leak(Box::new(PerCpu::new(index, 0)));
+            let slots = std::iter::repeat_with(Slot::empty).take(64).collect::<Vec<_>>().leak();
+            let ring: &Ring = Box::leak(Box::new(Ring::new(slots)));
+            cpu.trace.call_once(|| ring);
+            cpu
+        });
+        let mut writer = Writer::new(cpus[0].trace.get().unwrap());
+        writer.end(0);
+        for tsc in 1..4 {
+            writer.begin_record(&Record { tsc, rip: 0x1000, ticks: 0, kind: ExitKind::Cpuid, detail: 1 });
+            writer.end(9);
+        }
+        Box::leak(Box::new(cpus))
+    }
+
+    fn layout(&self) -> Layout {
+        Layout { name: "VMCS", field: |number| ["GUEST_RIP", "GUEST_PKRS", "HOST_RIP"].get(number).copied() }
     }
 
     fn log(&self, position: u64, buffer: &mut [u8]) -> (u64, usize) {
@@ -142,7 +163,7 @@ pub struct Bench {
     pub page: &'static Page,
     pub around: &'static Nothing,
     pub desk: Arc<Desk>,
-    pub slots: &'static [Mutex<Slot>],
+    pub slots: &'static [Mutex<cpus::Slot>],
 }
 
 impl Bench {
@@ -150,8 +171,8 @@ impl Bench {
         let wire: &'static Wire = Box::leak(Box::default());
         let page: &'static Page = Box::leak(Box::new(Page(StdMutex::new([0x90; 64]))));
         let around: &'static Nothing = Box::leak(Box::new(Nothing(AtomicBool::new(false))));
-        let running = || Mutex::new(Slot { run: Run::Running, ..Slot::default() });
-        let slots: &'static [Mutex<Slot>] = (0..count).map(|_| running()).collect::<Vec<_>>().leak();
+        let running = || Mutex::new(cpus::Slot { run: Run::Running, ..cpus::Slot::default() });
+        let slots: &'static [Mutex<cpus::Slot>] = (0..count).map(|_| running()).collect::<Vec<_>>().leak();
         let desk =
             Arc::new(Desk::new(Session::new(Guest::new(Cpus(slots), page, RangeSet::new(), around)), wire));
         Self { wire, page, around, desk, slots }
@@ -162,7 +183,8 @@ impl Bench {
         let desk = Arc::clone(&self.desk);
         let mut registers = RegisterFile::default();
         registers.state.rip = rip;
-        thread::spawn(move || desk.stop(index, registers, reason))
+        let field = move |number| [Some(rip), None, Some(0xfe)].get(number).copied().flatten();
+        thread::spawn(move || desk.stop(index, registers, reason, &field))
     }
 
     /// Connects, and waits for the answer.

@@ -296,6 +296,11 @@ fn monitor_commands_answer_in_lines() {
     assert_eq!(monitor("phys 0xfffffffffffffffd 16"), "0xfffffffffffffffd: -- --\n", "memory ends there");
     assert_eq!(monitor("stage2 0x1234"), "guest 0x1234 is host 0x1234, in a page of 2 MiB, WriteBack\n");
     assert!(monitor("regs").contains("rip "), "the registers");
+    assert_eq!(monitor("vmcs"), "the VMCS of CPU 0 when it stopped:\n  GUEST_RIP 0x10\n  HOST_RIP 0xfe\n");
+    assert_eq!(monitor("vmcs host"), "the VMCS of CPU 0 when it stopped:\n  HOST_RIP 0xfe\n");
+    assert_eq!(monitor("trace x"), "monitor trace [N]: give a number of exits, such as 20\n");
+    assert!(monitor("trace").contains("at 0x1000\nthe last exits of CPU 1, the newest last:\n"));
+    assert_eq!(monitor("trace 1").lines().count(), 3, "a heading for each CPU, and one exit of the first");
     assert!(monitor("fly").starts_with("there is no command \"fly\""));
     monitor("reset");
     assert!(bench.around.0.load(Ordering::SeqCst));
@@ -311,7 +316,7 @@ fn conversations_that_are_lost_give_their_memory_back() {
     }
     bench.wire.ask("vCont;c");
     let stop = || {
-        bench.desk.stop(0, RegisterFile::default(), Some(Reason::Interrupt));
+        bench.desk.stop(0, RegisterFile::default(), Some(Reason::Interrupt), &|_| None);
     };
     let most = counting::peak(stop);
     assert!(most < 4096, "{most} bytes");

@@ -32,6 +32,7 @@ hbreak hrtimer_interrupt
 continue
 printf "hardware %d\n", $rip == (unsigned long)&hrtimer_interrupt
 monitor bt
+monitor trace 3
 delete
 break tick_sched_timer
 continue
@@ -56,6 +57,8 @@ const ATTACH_SAYS: &[&str] = &[
     "hardware 1",
     "hrtimer_interrupt+0x0",
     "end: ",
+    "the last exits of CPU 0, the newest last:",
+    " at ",
     "software 1",
     "step 1",
     "Old value = ",
@@ -105,6 +108,7 @@ set $flags = (unsigned char *)($rsi + 0x211)
 hbreak *(@KERNEL@ + 0x200)
 continue
 printf "entry rip=%#lx efer=%#lx\n", $rip, $efer
+monitor vmcs rip
 delete
 set $rbx = 0x1122334455667788
 stepi
@@ -135,6 +139,7 @@ const START_SAYS: &[&str] = &[
     "start rip=@KERNEL@ cr0=0x11",
     "stepped from=@KERNEL@ to=",
     "entry rip=@ENTRY@ efer=0x500",
+    "RIP @ENTRY@",
     "register rbx=0x1122334455667788",
     "breakpoint rip=",
     "memory 0x12345678",
@@ -208,7 +213,7 @@ fn start(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
 /// Attaches gdb to a running kernel. Checks that gdb finds functions by name under KASLR, that breakpoints, a watchpoint
 /// and Ctrl-C stop the kernel, also while one of two CPUs hangs, and that the kernel runs on after gdb has detached.
 fn attach(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
-    let mut debugged = Debugged::boot(test, lane, "gdb=com2", &[], tools)?;
+    let mut debugged = Debugged::boot(test, lane, "gdb=com2 trace=on", &[], tools)?;
     debugged.console.expect(PROMPT, BOOT)?;
     let mut script = ATTACH_SCRIPT.to_owned();
     let mut says = ATTACH_SAYS.to_vec();
