@@ -181,7 +181,9 @@ pub fn rounds(lane: Lane, count: u32, tools: &Tools) -> Result<()> {
     debugged.console.run("dmesg -n 1; chmod +x /stress")?;
     let before = debugged.interrupts()?;
     // Nobody knows how long the rounds take by the guest's clock, so the load is repeated until they are over.
-    debugged.console.run("(while [ ! -e /enough ]; do /stress 10; done; echo over) >/stress.txt 2>&1 & true")?;
+    debugged
+        .console
+        .run("(while [ ! -e /enough ]; do /stress 10; done; echo over) >/stress.txt 2>&1 & true")?;
     let script = ROUNDS_SCRIPT.replace("@ROUNDS@", &count.to_string());
     debugged.gdb_within(&script, &[&format!("rounds {count}")], BOOT * 4)?;
     let between = debugged.interrupts()?;
