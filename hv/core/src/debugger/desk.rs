@@ -51,10 +51,14 @@ impl Connection for Sender {
     }
 }
 
-/// How often the line is looked at before bytes that are no packet are taken for noise. A look takes about a microsecond.
-const PATIENCE: u32 = 1_000_000;
+/// How often the line is looked at before bytes that are no packet are taken for noise. A look takes about a microsecond, and
+/// a byte needs 87.
+const PATIENCE: u32 = 20_000;
+/// The same in a packet that has begun. Bytes may have been lost before the guest stopped, and gdb sends the packet again
+/// after two seconds.
+const PATIENCE_IN_PACKET: u32 = 4_000_000;
 /// How often it is looked at before a CPU that does not stop is left alone. gdb then takes its thread for one that has ended.
-const STOPPING: u32 = 8 * PATIENCE;
+const STOPPING: u32 = 8_000_000;
 
 /// Where the CPUs stop.
 pub struct Desk {
@@ -208,27 +212,31 @@ impl Desk {
         session.guest.choose_current();
         let reason = session.guest.cpus.take_reason();
         let mut next = reason.map_or(Next::Stopped, |(index, reason)| session.stopped(index, reason));
-        let mut patience = PATIENCE;
+        let mut looks = 0;
         loop {
             if next == Next::Runs {
                 break;
             }
             next = match self.line.receive() {
                 Some(byte) => {
-                    patience = PATIENCE;
+                    looks = 0;
                     session.hear(byte)
                 }
                 // These were bytes that mean nothing while the guest runs, or noise while gdb is not there.
-                None if patience == 0 && session.is_indifferent() && reason.is_none() => {
-                    session.guest.go_on();
-                    Next::Runs
+                None if looks >= patience(session) && session.is_indifferent() && reason.is_none() => {
+                    session.go_on()
                 }
                 None => {
-                    patience = patience.saturating_sub(1);
+                    looks = looks.saturating_add(1);
                     Next::Stopped
                 }
             };
         }
         self.halts.store(false, Ordering::SeqCst);
     }
+}
+
+/// Returns how often the line is looked at before the guest goes on that has stopped because something was received.
+const fn patience(session: &Session<Sender>) -> u32 {
+    if session.is_spoken_to() { PATIENCE_IN_PACKET } else { PATIENCE }
 }

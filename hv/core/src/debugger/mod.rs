@@ -6,6 +6,7 @@
 //! | [`desk`] | Where the CPUs stop, and wait until gdb has them go on. |
 //! | [`session`] | The conversation with gdb, through the crate gdbstub. |
 //! | [`packet`] | The packets of the protocol, as they come over the line. |
+//! | [`answers`] | What is said to gdb, which is sent again if it has not come whole. |
 //! | [`target`] | What gdb asks, answered by the other files. |
 //! | [`cpus`] | The CPUs: stopped or not, why, and with which registers. |
 //! | [`registers`] | The registers, as gdb numbers and describes them. |
@@ -18,6 +19,7 @@
 //! | [`exceptions`] | Whose a debug exception is: gdb's, or the guest's. |
 //! | [`step`] | What a step by RFLAGS.TF leaves behind in the guest, and must not. |
 
+pub mod answers;
 pub mod breakpoints;
 pub mod cpus;
 pub mod debug_registers;

@@ -10,8 +10,12 @@ pub const INTERRUPT: u8 = 3;
 /// What has been received with a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// A part of a packet, or a byte that means nothing, such as an acknowledgement.
+    /// A part of a packet, or a byte that means nothing.
     Part,
+    /// gdb has got the last packet that was sent to it.
+    Acknowledged,
+    /// gdb has not got the last packet that was sent to it, or not as it was sent.
+    Refused,
     /// Ctrl-C.
     Interrupt,
     /// The last byte of a packet with this many bytes.
@@ -39,13 +43,18 @@ impl Packets {
     /// Takes the next byte from the line.
     pub fn take(&mut self, byte: u8) -> Received {
         match (self.length, self.digits) {
-            (0, _) if byte == b'$' => {
-                (self.sum, self.digits) = (0, None);
+            // In the contents of a packet this byte is escaped. If the packet before has no end, that was lost.
+            _ if byte == b'$' => {
+                (self.length, self.sum, self.digits) = (0, 0, None);
                 self.keep(byte);
                 Received::Part
             }
-            (0, _) if byte == INTERRUPT => Received::Interrupt,
-            (0, _) => Received::Part,
+            (0, _) => match byte {
+                INTERRUPT => Received::Interrupt,
+                b'+' => Received::Acknowledged,
+                b'-' => Received::Refused,
+                _ => Received::Part,
+            },
             (_, None) => {
                 match byte {
                     b'#' => self.digits = Some(2),
@@ -71,14 +80,24 @@ impl Packets {
         }
     }
 
+    /// Returns true if a packet has begun and has not ended.
+    pub const fn has_begun(&self) -> bool {
+        self.length > 0
+    }
+
+    /// Drops the packet that has begun, whose rest does not come.
+    pub const fn drop_begun(&mut self) {
+        self.length = 0;
+    }
+
     /// Returns the byte at `index` of what has just been received.
     pub fn byte(&self, index: usize) -> u8 {
         self.bytes.get(index).copied().unwrap_or_default()
     }
 
-    /// Returns true if what has just been received begins with `bytes`.
-    pub fn begins_with(&self, bytes: &[u8]) -> bool {
-        self.bytes.starts_with(bytes)
+    /// Returns the first `length` bytes of what has just been received.
+    pub fn first(&self, length: usize) -> &[u8] {
+        self.bytes.get(..length).unwrap_or_default()
     }
 
     /// Adds a byte. One that does not fit is only counted.
@@ -116,9 +135,13 @@ mod tests {
     #[test]
     fn whole_packets_are_received_and_acknowledgements_are_not_packets() {
         let mut packets = Packets::new();
-        assert_eq!(all(&mut packets, b"+$?#3f"), [Received::Packet(5)]);
-        assert_eq!([packets.byte(0), packets.byte(4)], [b'$', b'f']);
-        assert_eq!(all(&mut packets, b"+-\x03$g#67"), [Received::Interrupt, Received::Packet(5)]);
+        assert_eq!(all(&mut packets, b"+$?#3f"), [Received::Acknowledged, Received::Packet(5)]);
+        assert_eq!(packets.first(5), b"$?#3f");
+        assert_eq!(
+            all(&mut packets, b"-\x03$g#67"),
+            [Received::Refused, Received::Interrupt, Received::Packet(5)]
+        );
+        assert_eq!(all(&mut packets, b"$+-#58"), [Received::Packet(6)], "in a packet they are contents");
         assert_eq!(
             all(&mut packets, b"$X8,1:\x03#2a"),
             [Received::Packet(10)],
@@ -136,6 +159,17 @@ mod tests {
         let long = [b"$".as_slice(), &[b'a'; SIZE], b"#00"].concat();
         assert_eq!(all(&mut packets, &long), [Received::Spoiled]);
         assert_eq!(all(&mut packets, b"$?#3f"), [Received::Packet(5)]);
+    }
+
+    #[test]
+    fn a_packet_whose_end_was_lost_does_not_spoil_the_next() {
+        let mut packets = Packets::new();
+        for start in [b"$m10".as_slice(), b"$m#", b"$m#6"] {
+            assert_eq!(all(&mut packets, start), []);
+            assert!(packets.has_begun());
+            assert_eq!(all(&mut packets, b"$?#3f"), [Received::Packet(5)]);
+            assert_eq!((packets.first(5), packets.has_begun()), (b"$?#3f".as_slice(), false));
+        }
     }
 
     proptest! {

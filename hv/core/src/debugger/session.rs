@@ -7,11 +7,12 @@ use gdbstub::conn::Connection;
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{GdbStub, GdbStubError};
 
+use super::answers::Answers;
 use super::cpus::{Cpus, Reason};
 use super::packet::{INTERRUPT, Packets, Received, SIZE};
 use super::target::Guest;
 
-type Stub<C> = GdbStubStateMachine<'static, Guest, C>;
+type Stub<C> = GdbStubStateMachine<'static, Guest, Answers<C>>;
 type StubResult<C> = Result<Stub<C>, GdbStubError<Infallible, Infallible>>;
 
 /// What the guest does after gdb has said something.
@@ -26,7 +27,7 @@ pub enum Next {
 /// The packet with which gdb begins a conversation, and which it sends at no other time. "Debugging with GDB", E.4 "General
 /// Query Packets".
 const BEGIN: &[u8] = b"$qSupported";
-/// This packet without any feature, which the protocol allows.
+/// [`BEGIN`] without any feature, which the protocol allows.
 const NO_FEATURES: &[u8] = b"$qSupported#37";
 /// The same with a feature that nobody knows, since the crate gdbstub takes a packet without features for damaged.
 const ONE_FEATURE: &[u8] = b"$qSupported:x#e9";
@@ -61,8 +62,29 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
     fn begin(&mut self) {
         self.stub = None;
         let Some(line) = self.line.clone() else { return };
-        let stub = GdbStub::builder(line).packet_buffer_size(SIZE).build();
+        let stub = GdbStub::builder(Answers::new(line)).packet_buffer_size(SIZE).build();
         self.stub = stub.ok().and_then(|stub| stub.run_state_machine(&mut self.guest).ok());
+    }
+
+    /// Begins a conversation in place of one that the crate gdbstub has ended by an error. gdb need not know, and is told that what it has asked for has failed. The guest is stopped.
+    fn begin_again(&mut self) -> Next {
+        log::warn!("gdb has sent a request that means nothing to Vidar, and is told so");
+        self.begin();
+        if let Some(answers) = self.answers() {
+            ERROR.iter().for_each(|byte| {
+                let Ok(()) = answers.write(*byte);
+            });
+        }
+        Next::Stopped
+    }
+
+    /// Returns the line to gdb that the crate gdbstub uses.
+    fn answers(&mut self) -> Option<&mut Answers<C>> {
+        match self.stub.as_mut()? {
+            GdbStubStateMachine::Idle(stub) => Some(stub.borrow_conn()),
+            GdbStubStateMachine::Running(stub) => Some(stub.borrow_conn()),
+            _ => None,
+        }
     }
 
     /// Returns true if gdb waits to be told that the guest has stopped.
@@ -76,16 +98,25 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
         self.is_awaited() || !self.connected
     }
 
+    /// Returns true if a packet has begun to come.
+    pub const fn is_spoken_to(&self) -> bool {
+        self.packets.has_begun()
+    }
+
+    /// Has the guest go on without gdb, from which nothing more comes.
+    pub fn go_on(&mut self) -> Next {
+        self.packets.drop_begun();
+        self.guest.go_on();
+        Next::Runs
+    }
+
     /// Tells gdb that the CPU `index` has stopped, if gdb waits for it. In any case this is the current CPU from now on.
     pub fn stopped(&mut self, index: usize, reason: Reason) -> Next {
         self.guest.current = Cpus::thread(index);
         match self.stub.take() {
             Some(GdbStubStateMachine::Running(stub)) => {
                 let told = stub.report_stop(&mut self.guest, reason.stop(Cpus::thread(index)));
-                self.settle(told).unwrap_or_else(|| {
-                    self.begin();
-                    Next::Stopped
-                })
+                self.settle(told).unwrap_or_else(|| self.begin_again())
             }
             other => {
                 self.stub = other;
@@ -98,13 +129,19 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
     pub fn hear(&mut self, byte: u8) -> Next {
         match self.packets.take(byte) {
             Received::Part => Next::Stopped,
-            Received::Spoiled => {
-                if let Some(GdbStubStateMachine::Idle(stub)) = &mut self.stub {
-                    let Ok(()) = stub.borrow_conn().write(b'-');
-                }
+            Received::Acknowledged => {
+                self.answers().map(Answers::acknowledged);
                 Next::Stopped
             }
-            Received::Interrupt => self.pass(&[INTERRUPT]),
+            Received::Refused => {
+                self.answers().map(Answers::refused);
+                Next::Stopped
+            }
+            Received::Spoiled => {
+                self.answers().map(|answers| answers.write(b'-'));
+                Next::Stopped
+            }
+            Received::Interrupt => self.pass(INTERRUPT).unwrap_or_else(|| self.begin_again()),
             Received::Packet(length) => {
                 self.connected = true;
                 self.pass_packet(length)
@@ -114,19 +151,18 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
 
     /// Passes the packet with this many bytes that has been received to the crate gdbstub.
     fn pass_packet(&mut self, length: usize) -> Next {
-        if self.packets.begins_with(BEGIN) {
+        if self.packets.first(length).starts_with(BEGIN) {
             // This is another gdb, if there was one before. That one cannot have its breakpoints removed any more.
             self.guest.forget();
             self.begin();
         }
-        if length == NO_FEATURES.len() && self.packets.begins_with(NO_FEATURES) {
-            return self.pass(ONE_FEATURE);
-        }
-        // While gdb waits for the guest, each byte leaves the guest to run. The crate has to see the packet's end all the same.
-        let mut next = Next::Stopped;
-        for index in 0..length {
-            next = self.pass(&[self.packets.byte(index)]);
-        }
+        self.answers().map(Answers::asked);
+        let passed = match self.packets.first(length) == NO_FEATURES {
+            true => self.pass_all(ONE_FEATURE),
+            // The crate has to see the packet's end even if it has the guest run before.
+            false => (0..length).try_fold(Next::Stopped, |_, index| self.pass(self.packets.byte(index))),
+        };
+        let next = passed.unwrap_or_else(|| self.begin_again());
         // The crate has CPUs released by a request to go on that ends at once: it cannot be met, or Ctrl-C has come before it.
         if next == Next::Stopped {
             self.guest.cpus.stop_released();
@@ -134,33 +170,20 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
         next
     }
 
-    /// Passes these bytes to the crate gdbstub. If it ends the conversation by an error, another one begins at once: gdb need
-    /// not know, and is told that what it has asked for has failed.
-    fn pass(&mut self, bytes: &[u8]) -> Next {
-        for byte in bytes {
-            let result = match self.stub.take() {
-                Some(GdbStubStateMachine::Idle(stub)) => stub.incoming_data(&mut self.guest, *byte),
-                Some(GdbStubStateMachine::Running(stub)) => stub.incoming_data(&mut self.guest, *byte),
-                other => {
-                    self.stub = other;
-                    return Next::Stopped;
-                }
-            };
-            match self.settle(result) {
-                Some(Next::Stopped) => {}
-                Some(Next::Runs) => return Next::Runs,
-                None => {
-                    log::warn!("gdb has sent a request that means nothing to Vidar, and is told so");
-                    self.begin();
-                    if let Some(line) = &mut self.line {
-                        ERROR.iter().for_each(|byte| {
-                            let Ok(()) = line.write(*byte);
-                        });
-                    }
-                }
-            }
-        }
-        Next::Stopped
+    /// Passes these bytes to the crate gdbstub, and returns what follows from the last one. Returns `None` if the crate has
+    /// ended the conversation by an error.
+    fn pass_all(&mut self, bytes: &[u8]) -> Option<Next> {
+        bytes.iter().try_fold(Next::Stopped, |_, byte| self.pass(*byte))
+    }
+
+    /// Passes a byte to the crate gdbstub, like [`Session::pass_all`].
+    fn pass(&mut self, byte: u8) -> Option<Next> {
+        let result = match self.stub.take()? {
+            GdbStubStateMachine::Idle(stub) => stub.incoming_data(&mut self.guest, byte),
+            GdbStubStateMachine::Running(stub) => stub.incoming_data(&mut self.guest, byte),
+            other => Ok(other),
+        };
+        self.settle(result)
     }
 
     /// Keeps the new state of the crate gdbstub, and returns what follows from it. Returns `None` if the crate cannot go on.

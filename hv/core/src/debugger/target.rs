@@ -142,6 +142,12 @@ impl Target for Guest {
         Some(self)
     }
 
+    /// A serial line spoils bytes. Without acknowledgements gdb does not look at checksums. "Debugging with GDB", E.11 "Packet
+    /// Acknowledgment".
+    fn use_no_ack_mode(&self) -> bool {
+        false
+    }
+
     fn use_lldb_register_info(&self) -> bool {
         false
     }

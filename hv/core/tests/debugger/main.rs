@@ -196,6 +196,45 @@ fn noise_and_spoiled_packets_neither_end_the_conversation_nor_keep_the_guest_sto
     bench.wire.type_raw(b"+");
     bench.stop(0, 0x10, None).join().unwrap();
     assert!(bench.desk.is_attached(), "gdb still waits for the guest");
+    bench.wire.type_raw(b"$m1");
+    bench.stop(0, 0x10, None).join().unwrap();
+    bench.wire.type_raw(&[3]);
+    let cpu = bench.stop(0, 0x10, None);
+    bench.wire.hear("$T02");
+    bench.wire.ask("D");
+    cpu.join().unwrap();
+}
+
+#[test]
+fn an_answer_that_has_been_spoiled_is_sent_again() {
+    let bench = Bench::with_cpus(1);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.connect();
+    bench.wire.type_raw(b"+");
+    bench.wire.ask("p10");
+    bench.wire.hear("+$1000000000000000#");
+    bench.wire.type_raw(b"-");
+    assert_eq!(bench.wire.hear("$1000000000000000#").len(), 2, "the checksum of the first, and nothing else");
+    bench.wire.type_raw(b"+");
+    bench.wire.ask("vCont;c");
+    cpu.join().unwrap();
+    let cpu = bench.stop(0, 0x12, Some(Reason::Software));
+    bench.wire.hear("$T05thread:01;swbreak:;#");
+    bench.wire.type_raw(b"-");
+    bench.wire.hear("$T05thread:01;swbreak:;#");
+    bench.wire.type_raw(b"+");
+    bench.wire.ask("D");
+    cpu.join().unwrap();
+}
+
+#[test]
+fn gdb_is_not_offered_to_leave_out_acknowledgements() {
+    let bench = Bench::with_cpus(1);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.wire.ask("qSupported:swbreak+");
+    assert!(!bench.wire.hear("#").contains("NoAck"));
+    bench.wire.ask("D");
+    cpu.join().unwrap();
 }
 
 #[test]
