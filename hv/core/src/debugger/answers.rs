@@ -19,12 +19,14 @@ pub struct Answers<C> {
     last: Vec<u8>,
     /// The number of packets of which gdb has not yet said that they have come.
     unheard: usize,
+    /// True while what is written is not sent.
+    pub is_muted: bool,
 }
 
 impl<C: Connection<Error = Infallible>> Answers<C> {
     /// Returns a line on which nothing has been sent.
     pub const fn new(line: C) -> Self {
-        Self { line, last: Vec::new(), unheard: 0 }
+        Self { line, last: Vec::new(), unheard: 0, is_muted: false }
     }
 
     /// Notes that gdb has sent a request. It does so only after it has dealt with all earlier answers.
@@ -60,6 +62,9 @@ impl<C: Connection<Error = Infallible>> Connection for Answers<C> {
     type Error = Infallible;
 
     fn write(&mut self, byte: u8) -> Result<(), Infallible> {
+        if self.is_muted {
+            return Ok(());
+        }
         // In a packet there is no other `$`. If the one before has no end, it never gets one.
         if byte == b'$' {
             self.last.clear();
@@ -136,5 +141,15 @@ mod tests {
         assert_eq!(answers.last.len(), LONGEST);
         answers.refused();
         assert_eq!(answers.line.0.as_slice(), LOST);
+    }
+
+    #[test]
+    fn what_is_muted_is_neither_sent_nor_kept() {
+        let mut answers = with(b"$OK#9a");
+        answers.is_muted = true;
+        let Ok(()) = answers.write(b'$');
+        answers.is_muted = false;
+        answers.refused();
+        assert_eq!(answers.line.0.as_slice(), b"$OK#9a");
     }
 }

@@ -1,6 +1,7 @@
 //! The conversation with gdb, byte by byte. Packets are checked before the crate gdbstub gets them, since it takes a byte
 //! that the serial line has spoiled for the end of the conversation.
 
+use alloc::vec::Vec;
 use core::convert::Infallible;
 
 use gdbstub::conn::Connection;
@@ -27,6 +28,9 @@ pub enum Next {
 /// The packet with which gdb begins a conversation, and which it sends at no other time. "Debugging with GDB", E.4 "General
 /// Query Packets".
 const BEGIN: &[u8] = b"$qSupported";
+/// The packets that choose what later ones are about: features of the protocol, the thread whose registers and memory gdb
+/// asks for, and the thread that goes on. "Debugging with GDB", E.2 "Packets", `H`.
+const CHOICES: [&[u8]; 3] = [BEGIN, b"$Hg", b"$Hc"];
 /// [`BEGIN`] without any feature, which the protocol allows.
 const NO_FEATURES: &[u8] = b"$qSupported#37";
 /// The same with a feature that nobody knows, since the crate gdbstub takes a packet without features for damaged.
@@ -41,6 +45,8 @@ pub struct Session<C: Connection<Error = Infallible> + 'static> {
     line: Option<C>,
     stub: Option<Stub<C>>,
     packets: Packets,
+    /// The last packet that has made each of the [`CHOICES`], as it was passed on.
+    choices: [Vec<u8>; CHOICES.len()],
     /// True from gdb's first packet until it leaves.
     connected: bool,
 }
@@ -48,7 +54,8 @@ pub struct Session<C: Connection<Error = Infallible> + 'static> {
 impl<C: Connection<Error = Infallible> + Clone> Session<C> {
     /// Returns a conversation that has not begun. It must be given a line by [`Session::connect`].
     pub const fn new(guest: Guest) -> Self {
-        Self { guest, line: None, stub: None, packets: Packets::new(), connected: false }
+        let choices = [const { Vec::new() }; CHOICES.len()];
+        Self { guest, line: None, stub: None, packets: Packets::new(), choices, connected: false }
     }
 
     /// Has gdb come over `line`.
@@ -66,10 +73,18 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
         self.stub = stub.ok().and_then(|stub| stub.run_state_machine(&mut self.guest).ok());
     }
 
-    /// Begins a conversation in place of one that the crate gdbstub has ended by an error. gdb need not know, and is told that what it has asked for has failed. The guest is stopped.
+    /// Begins a conversation in place of one that the crate gdbstub has ended by an error, with what gdb has chosen in that
+    /// one. gdb need not know, and is told that what it has asked for has failed. The guest is stopped.
     fn begin_again(&mut self) -> Next {
         log::warn!("gdb has sent a request that means nothing to Vidar, and is told so");
         self.begin();
+        self.mute(true);
+        let choices = core::mem::take(&mut self.choices);
+        for packet in &choices {
+            self.pass_all(packet);
+        }
+        self.choices = choices;
+        self.mute(false);
         if let Some(answers) = self.answers() {
             ERROR.iter().for_each(|byte| {
                 let Ok(()) = answers.write(*byte);
@@ -84,6 +99,13 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
             GdbStubStateMachine::Idle(stub) => Some(stub.borrow_conn()),
             GdbStubStateMachine::Running(stub) => Some(stub.borrow_conn()),
             _ => None,
+        }
+    }
+
+    /// Keeps what the crate gdbstub says from gdb, or does so no more.
+    fn mute(&mut self, mutes: bool) {
+        if let Some(answers) = self.answers() {
+            answers.is_muted = mutes;
         }
     }
 
@@ -154,6 +176,7 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
         if self.packets.first(length).starts_with(BEGIN) {
             // This is another gdb, if there was one before. That one cannot have its breakpoints removed any more.
             self.guest.forget();
+            self.choices.iter_mut().for_each(Vec::clear);
             self.begin();
         }
         self.answers().map(Answers::asked);
@@ -162,12 +185,25 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
             // The crate has to see the packet's end even if it has the guest run before.
             false => (0..length).try_fold(Next::Stopped, |_, index| self.pass(self.packets.byte(index))),
         };
+        if passed.is_some() {
+            self.keep_choice(length);
+        }
         let next = passed.unwrap_or_else(|| self.begin_again());
         // The crate has CPUs released by a request to go on that ends at once: it cannot be met, or Ctrl-C has come before it.
         if next == Next::Stopped {
             self.guest.cpus.stop_released();
         }
         next
+    }
+
+    /// Keeps the packet with this many bytes that has been received if it is one of the [`CHOICES`].
+    fn keep_choice(&mut self, length: usize) {
+        let received = self.packets.first(length);
+        let packet = if received == NO_FEATURES { ONE_FEATURE } else { received };
+        if let Some(index) = CHOICES.iter().position(|choice| packet.starts_with(choice)) {
+            self.choices[index].clear();
+            self.choices[index].extend(packet);
+        }
     }
 
     /// Passes these bytes to the crate gdbstub, and returns what follows from the last one. Returns `None` if the crate has

@@ -290,6 +290,34 @@ fn a_request_that_means_nothing_is_answered_and_the_conversation_goes_on() {
 }
 
 #[test]
+fn a_request_that_means_nothing_leaves_gdb_with_what_it_has_chosen() {
+    let bench = Bench::with_cpus(2);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    let other = bench.stop(1, 0x30, None);
+    bench.wire.ask("qSupported:multiprocess+;swbreak+");
+    bench.wire.hear("#");
+    while bench.slots.iter().any(|slot| slot.lock().run != Run::Stopped) {
+        thread::yield_now();
+    }
+    for choice in ["Hgp1.2", "Hcp1.2"] {
+        bench.wire.ask(choice);
+        bench.wire.hear("$OK#9a");
+    }
+    bench.wire.ask("m");
+    bench.wire.hear("+$E01#a6");
+    bench.wire.ask("p10");
+    assert_eq!(bench.wire.hear("$3000000000000000#"), "+", "nothing of what has been chosen again is told");
+    bench.wire.ask("?");
+    bench.wire.hear("$T05thread:p01.");
+    bench.wire.ask("s");
+    assert!(other.join().unwrap().steps, "the thread that was chosen for `s`");
+    let other = bench.stop(1, 0x31, Some(Reason::Step));
+    bench.wire.hear("$T05");
+    bench.wire.ask("D");
+    drop((cpu.join(), other.join()));
+}
+
+#[test]
 fn a_gdb_that_comes_after_another_has_died_finds_a_stopped_guest_without_breakpoints() {
     let bench = Bench::with_cpus(1);
     let cpu = bench.stop(0, 0x10, Some(Reason::Start));
