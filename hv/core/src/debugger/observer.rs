@@ -36,8 +36,9 @@ pub struct Debugger {
     lifted: Option<Gpa>,
     /// True if the step is not for gdb, but to execute what an INT3 hides.
     passes: bool,
-    /// True if RFLAGS.TF may be on a stack of the guest's, from a step that did not end as one.
-    owes: bool,
+    /// How many times RFLAGS.TF may be on a stack of the guest's, each from a step that did not end as one: gdb may step in
+    /// a handler, and another handler come before that step has ended.
+    owed: u32,
 }
 
 impl Debugger {
@@ -52,7 +53,7 @@ impl Debugger {
             step: None,
             lifted: None,
             passes: false,
-            owes: false,
+            owed: 0,
         }
     }
 
@@ -60,6 +61,7 @@ impl Debugger {
     #[cold]
     fn stop<V: Debuggable>(&mut self, vcpu: &mut V, reason: Option<Reason>) {
         self.end_step(vcpu, reason == Some(Reason::Step));
+        self.take_back(vcpu);
         vcpu.take_call();
         let before = vcpu.register_file();
         let resumed = self.desk.stop(self.index, before, reason, &|number| vcpu.field(number));
@@ -81,7 +83,18 @@ impl Debugger {
         self.unarmed = false;
     }
 
+    /// Takes RFLAGS.TF out of the guest if a handler has returned and loaded one that a step had left on its stack. The debug
+    /// exception that follows from it, after the next instruction, has not come yet.
+    fn take_back<V: Debuggable>(&mut self, vcpu: &mut V) {
+        if self.owed > 0 && vcpu.register_file().state.rflags & TRAP != 0 {
+            self.owed -= 1;
+            vcpu.drop_single_step();
+            vcpu.set_flags(TRAP, 0);
+        }
+    }
+
     fn begin_step<V: Debuggable>(&mut self, vcpu: &mut V) {
+        self.take_back(vcpu);
         let (code, controls) = (vcpu.code(), vcpu.controls());
         let by_flag = vcpu.steps_by_trap_flag().then(|| {
             let bytes = code.bytes(&controls, |address| self.desk.memory.word(address));
@@ -106,7 +119,7 @@ impl Debugger {
         let state = &registers.state;
         let is_elsewhere = state.rip != step.start && state.rflags & TRAP != 0;
         let after = by_flag.after(executed || is_elsewhere, state.rflags);
-        self.owes |= after.owes;
+        self.owed += u32::from(after.owes);
         if step.owns_trap() {
             vcpu.drop_single_step();
         }
@@ -152,7 +165,7 @@ impl Debugger {
     fn debug_exception<V: Debuggable>(&mut self, vcpu: &mut V, dr6: u64) -> Outcome {
         let control = self.own.unwrap_or(GuestDebugRegisters::RESET).control;
         let Shares { gdb, guest } =
-            self.desk.whose(dr6, Expected { step: self.step, owes: self.owes, control });
+            self.desk.whose(dr6, Expected { step: self.step, owes: self.owed > 0, control });
         match gdb {
             Some(Reason::Step) => self.has_stepped(vcpu),
             Some(reason) => {
@@ -168,7 +181,7 @@ impl Debugger {
             vcpu.deliver(GuestException::Debug);
         }
         if (gdb, guest) == (None, None) {
-            self.owes = false;
+            self.owed = self.owed.saturating_sub(1);
             vcpu.set_flags(TRAP, 0);
         }
         Outcome::Resume
@@ -287,7 +300,7 @@ impl<V: Debuggable> Observer<V> for Debugger {
                     vcpu.set_step(false);
                     self.put_back();
                 }
-                self.owes = false;
+                self.owed = 0;
                 self.own = Some(GuestDebugRegisters::RESET);
                 self.unarmed = true;
                 if self.index != 0 {

@@ -3,6 +3,8 @@
 mod bench;
 #[path = "../recorded_maps/counting.rs"]
 mod counting;
+mod cpu;
+mod steps;
 
 use std::sync::atomic::Ordering;
 use std::thread;
