@@ -8,7 +8,9 @@ use vidar_core::debugger::debuggable::{DebugExit, Debuggable, GuestException};
 use vidar_core::debugger::registers::RegisterFile;
 use vidar_core::debugger::structure::Layout;
 use vidar_core::mem::walk::ReadGuest;
-use vidar_core::svm::debug::{SoftwareInterrupt, access, code, software_interrupt, until_iret};
+use vidar_core::svm::debug::{
+    SoftwareInterrupt, access, code, revise_injection, software_interrupt, until_iret,
+};
 use vidar_core::svm::vmcb::{Clean, INTERRUPT_MASKING, intercept};
 use vidar_core::svm::{event, fields};
 use vidar_core::vmm::cpu_state::SegmentRegister;
@@ -102,14 +104,18 @@ impl Debuggable for SvmCpu {
         let RegisterFile { state, kernel_gs_base, .. } = new;
         self.block.registers = state.registers;
         let save = self.vmcb.save_mut(Clean::CR2 | Clean::SEGMENTS);
-        let moved = (save.rip, save.rflags) != (state.rip, state.rflags);
+        let has_moved = save.rip != state.rip;
+        let changed = has_moved || save.rflags != state.rflags;
         (save.rip, save.rflags) = (state.rip, state.rflags);
         save.rsp = state.registers.get(Register::Rsp);
         save.fs.base = state[SegmentRegister::Fs].base;
         save.gs.base = state[SegmentRegister::Gs].base;
         (save.cr2, save.kernel_gs_base) = (state.cr2, *kernel_gs_base);
-        if moved {
-            self.vmcb.control_mut(Clean::empty()).interrupt_shadow = 0;
+        if changed {
+            let control = self.vmcb.control_mut(Clean::INTERRUPTS);
+            control.interrupt_shadow = 0;
+            (control.eventinj, control.interrupt_control) =
+                revise_injection(control.eventinj, control.interrupt_control, has_moved, state.rflags);
         }
     }
 

@@ -78,6 +78,9 @@ impl Debuggable for VmxCpu {
         self.vmcs.write(GUEST_RSP, Natural(state.registers.get(Register::Rsp)));
         self.vmcs.write(GUEST_RIP, Natural(state.rip));
         self.vmcs.write(GUEST_RFLAGS, Natural(state.rflags));
+        if let Some(vector) = debug::revise_injection(&mut self.vmcs, state.rip != old.state.rip) {
+            self.pending.add_interrupt(vector);
+        }
         self.vmcs.write(GUEST_FS_BASE, Natural(state[SegmentRegister::Fs].base));
         self.vmcs.write(GUEST_GS_BASE, Natural(state[SegmentRegister::Gs].base));
         instructions::set_cr2(state.cr2);

@@ -16,6 +16,9 @@ use super::cpu::VmxCpu;
 use super::entry::{enter, status};
 use crate::debug::ending;
 
+/// RFLAGS.IF.
+const INTERRUPTS: u64 = 1 << 9;
+
 impl VmxCpu {
     /// Takes over the pending events of the per-CPU block. One of them is injected with the next entry. For any other,
     /// the preemption timer makes the guest exit shortly, to try again. Returns an exit if the guest cannot take a
@@ -28,7 +31,9 @@ impl VmxCpu {
         }
         let activity = self.vmcs.read(GUEST_ACTIVITY_STATE);
         let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
-        let delivery = self.pending.deliver(activity, blocking, self.vmcs.read(ENTRY_INTERRUPTION_INFO));
+        let takes_interrupts = self.vmcs.read(GUEST_RFLAGS).0 & INTERRUPTS != 0;
+        let information = self.vmcs.read(ENTRY_INTERRUPTION_INFO);
+        let delivery = self.pending.deliver(activity, takes_interrupts, blocking, information);
         if let Some(event) = delivery.inject {
             self.vmcs.write(ENTRY_INTERRUPTION_INFO, event);
         }

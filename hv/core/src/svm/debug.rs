@@ -1,6 +1,7 @@
 //! The exits that a debugger asks for on AMD-V, and the instructions that cause them. The CPU need not have decode assists.
 
-use super::vmcb::intercept;
+use super::event;
+use super::vmcb::{IGNORE_TASK_PRIORITY, VIRTUAL_INTERRUPT, intercept};
 use crate::debugger::debug_registers::Access;
 use crate::x86::registers::Register;
 
@@ -30,6 +31,11 @@ pub mod code {
     pub const INT1: u32 = 0x88;
 }
 
+/// RFLAGS.IF.
+const INTERRUPTS: u64 = 1 << 9;
+/// The lowest bit of V_INTR_VECTOR in the control of virtual interrupts.
+const INTERRUPT_VECTOR: u32 = 32;
+
 /// Returns the intercepts of the general word after an exit by a physical interrupt, an NMI or IRET. The guest takes the
 /// interrupt or the NMI itself, as if nothing had been intercepted, and the next one exits again once its handler ends by
 /// IRET. An NMI is not injected: the CPU masks further ones only if it has delivered it.
@@ -38,6 +44,25 @@ pub const fn until_iret(exit: u32, general: u32) -> u32 {
         code::INTERRUPT => general & !intercept::INTERRUPT | intercept::IRET,
         code::NMI => general & !intercept::NMI | intercept::IRET,
         _ => general & !intercept::IRET | intercept::INTERRUPT | intercept::NMI,
+    }
+}
+
+/// Returns what becomes of `event`, which the next entry injects, and of the control of virtual interrupts after gdb has
+/// changed RIP or RFLAGS. An event of the instruction at the old RIP is dropped if RIP `has_moved`. An external interrupt,
+/// which an injection would deliver whatever RFLAGS.IF says, comes when the guest sets IF, since the APIC does not send it
+/// again: AMD APM Vol. 2, 15.21.4 "Injecting Virtual (INTR) Interrupts".
+pub fn revise_injection(event: u64, control: u64, has_moved: bool, flags: u64) -> (u64, u64) {
+    let is_left =
+        event::kind_of_interrupted(event).is_some_and(|interrupted| interrupted.is_of_instruction());
+    match event::external_interrupt(event) {
+        // At most one can wait. While one does, the guest takes no other one, unless it has just set IF.
+        Some(vector) if flags & INTERRUPTS == 0 && control & VIRTUAL_INTERRUPT == 0 => {
+            let others = control & !(0xff << INTERRUPT_VECTOR);
+            let waits = VIRTUAL_INTERRUPT | IGNORE_TASK_PRIORITY | u64::from(vector) << INTERRUPT_VECTOR;
+            (0, others | waits)
+        }
+        None if has_moved && is_left => (0, control),
+        _ => (event, control),
     }
 }
 
@@ -120,6 +145,25 @@ mod tests {
         assert_eq!(until_iret(code::INTERRUPT, until_iret(code::NMI, BOTH)), intercept::IRET);
         assert_eq!(until_iret(code::IRET, in_nmi), BOTH);
         assert_eq!(until_iret(code::IRET, intercept::CPUID | intercept::IRET), intercept::CPUID | BOTH);
+    }
+
+    #[test]
+    fn an_injected_event_follows_a_change_of_rip_and_flags() {
+        use crate::svm::vmcb::INTERRUPT_MASKING;
+        const EVENT: u64 = 0x8000_00ec;
+        let waiting = 0xec_0010_0100 | INTERRUPT_MASKING;
+        for has_moved in [false, true] {
+            let revised = |event, flags| revise_injection(event, INTERRUPT_MASKING, has_moved, flags);
+            assert_eq!(revised(EVENT, 2), (0, waiting));
+            for (event, flags) in [(EVENT, INTERRUPTS), (0, 2), (event::NMI, 2), (event::SINGLE_STEP, 2)] {
+                assert_eq!(revised(event, flags), (event, INTERRUPT_MASKING), "{event:#x}");
+            }
+            assert_eq!(revise_injection(EVENT, waiting, has_moved, 2), (EVENT, waiting), "another one waits");
+        }
+        for event in [0x2_8000_0b0e, 0x8000_0480, event::BREAKPOINT] {
+            assert_eq!(revise_injection(event, 0, false, 2), (event, 0));
+            assert_eq!(revise_injection(event, 0, true, 2), (0, 0));
+        }
     }
 
     #[test]

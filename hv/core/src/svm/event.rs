@@ -100,6 +100,11 @@ pub const fn kind_of_interrupted(exitintinfo: u64) -> Option<Interrupted> {
     })
 }
 
+/// Returns the vector of the external interrupt that `event` is, or `None` if it is another event or none.
+pub const fn external_interrupt(event: u64) -> Option<u8> {
+    if event & (VALID | kind::MASK) == VALID | kind::INTERRUPT { Some(event as u8) } else { None }
+}
+
 /// The last event that was injected. An exit clears EVENTINJ, so after an entry that failed the rules are asked about this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LastInjected {
@@ -163,6 +168,14 @@ mod tests {
             (0x8000_0303, Some(Interrupted::Instruction)),
         ] {
             assert_eq!(kind_of_interrupted(exitintinfo), kind, "{exitintinfo:#x}");
+        }
+    }
+
+    #[test]
+    fn external_interrupts_are_told_from_other_events() {
+        assert_eq!(external_interrupt(0x8000_00ec), Some(0xec));
+        for event in [0x0000_0030, NMI, 0x8000_0480, 0x2_8000_0b0e] {
+            assert_eq!(external_interrupt(event), None, "{event:#x}");
         }
     }
 

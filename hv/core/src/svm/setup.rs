@@ -2,7 +2,7 @@
 
 use super::capabilities::Capabilities;
 use super::guest_state;
-use super::vmcb::{Clean, Control, NP_ENABLE, Page, Segment, intercept, tlb_control};
+use super::vmcb::{Clean, Control, NP_ENABLE, Page, Segment, VIRTUAL_INTERRUPT, intercept, tlb_control};
 use crate::mem::addr::Hpa;
 use crate::mem::pat;
 use crate::policy::control::{CR0_CD, CR0_NW};
@@ -48,6 +48,7 @@ pub fn init(vmcb: &mut Page, state: &CpuState) {
     vmcb.save_mut(Clean::ALL).cr0 |= cache_bits;
     let control = vmcb.control_mut(Clean::ALL);
     (control.interrupt_shadow, control.eventinj) = (0, 0);
+    control.interrupt_control &= !VIRTUAL_INTERRUPT;
 }
 
 /// Starts a CPU at the page that the vector of a start-up IPI names. The CPU must be in the state after INIT. AMD APM

@@ -112,6 +112,12 @@ pub mod tlb_control {
 /// and CR8 of the guest is V_TPR, in bits 7:0.
 pub const INTERRUPT_MASKING: u64 = 1 << 24;
 
+/// Bit 8 of [`Control::interrupt_control`], V_IRQ: the guest gets the interrupt whose vector is in bits 39:32 as soon as its
+/// RFLAGS.IF lets it.
+pub const VIRTUAL_INTERRUPT: u64 = 1 << 8;
+/// Bit 20 of [`Control::interrupt_control`], V_IGN_TPR: V_TPR does not hold that interrupt back.
+pub const IGNORE_TASK_PRIORITY: u64 = 1 << 20;
+
 /// Bit 0 of [`Control::nested_control`]: nested paging is enabled.
 pub const NP_ENABLE: u64 = 1;
 
@@ -132,7 +138,7 @@ pub struct Control {
     pub guest_asid: u32,
     /// What VMRUN flushes, as a value of [`tlb_control`].
     pub tlb_control: u32,
-    /// The control of virtual interrupts, which Vidar does not use.
+    /// The control of virtual interrupts, which only a debugger uses.
     pub interrupt_control: u64,
     /// Bit 0: the guest is in the shadow of STI or MOV SS.
     pub interrupt_shadow: u64,

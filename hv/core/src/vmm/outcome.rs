@@ -30,6 +30,14 @@ pub enum Interrupted {
     Instruction,
 }
 
+impl Interrupted {
+    /// Returns true if the event comes from the instruction at RIP. Interrupts, machine checks and the #DB after an
+    /// instruction come in between two instructions, whichever they are.
+    pub const fn is_of_instruction(self) -> bool {
+        !matches!(self, Self::Interrupt | Self::Exception(1 | 18))
+    }
+}
+
 /// Why the guest stops for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {

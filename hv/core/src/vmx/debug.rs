@@ -1,6 +1,6 @@
 //! The exits that a debugger asks for on VT-x, and how exceptions that have exited go on to the guest.
 
-use super::event::{Injection, PENDING_SINGLE_STEP, VALID, activity, interruptibility};
+use super::event::{self, Injection, PENDING_SINGLE_STEP, VALID, activity, interruptibility};
 use super::field::*;
 use crate::debugger::debug_registers;
 use crate::debugger::debuggable::{DebugExit, GuestException};
@@ -105,6 +105,22 @@ pub fn end_shadow(vmcs: &mut impl FieldsMut) {
     vmcs.write(GUEST_INTERRUPTIBILITY, blocking & !SHADOW);
 }
 
+/// Has the event that the next entry injects follow a change of RIP or RFLAGS by gdb. An event of the instruction at the old
+/// RIP is dropped if RIP `has_moved`. An external interrupt does not come while RFLAGS.IF is 0, and VM entry fails with it:
+/// its vector is returned, and it must come when the guest sets IF, since the APIC does not send it again. Intel SDM
+/// Vol. 3C, 27.3.1.4 "Checks on Guest RIP, RFLAGS, and SSP".
+pub fn revise_injection(vmcs: &mut impl FieldsMut, has_moved: bool) -> Option<u8> {
+    let information = vmcs.read(ENTRY_INTERRUPTION_INFO);
+    let takes_interrupts = vmcs.read(GUEST_RFLAGS).0 & INTERRUPTS != 0;
+    let waits = event::external_interrupt(information).filter(|_| !takes_interrupts);
+    let is_left = has_moved
+        && event::kind_of_interrupted(information).is_some_and(|interrupted| interrupted.is_of_instruction());
+    if waits.is_some() || is_left {
+        vmcs.write(ENTRY_INTERRUPTION_INFO, 0);
+    }
+    waits
+}
+
 /// Holds back interrupts until the next instruction has been executed, where the manual lets blocking by STI stand: with
 /// RFLAGS.IF set, without blocking by MOV SS, and without an interrupt that the entry injects. With RFLAGS.TF set the
 /// guest would have to have a single step pending. Intel SDM Vol. 3C, 27.3.1.5 "Checks on Guest Non-Register State".
@@ -172,6 +188,32 @@ mod tests {
         halted.write(GUEST_DEBUGCTL, BRANCH_STEP);
         settle(&mut halted);
         assert_eq!(halted.read(GUEST_PENDING_DEBUG).0, 0);
+    }
+
+    #[test]
+    fn an_injected_event_follows_a_change_of_rip_and_flags() {
+        let revised = |information, flags, has_moved| {
+            let mut vmcs = vmcs(flags, 0, 0);
+            vmcs.write(ENTRY_INTERRUPTION_INFO, information);
+            let waits = revise_injection(&mut vmcs, has_moved);
+            (vmcs.read(ENTRY_INTERRUPTION_INFO), waits)
+        };
+        const INTERRUPT: u32 = 0x8000_00ec;
+        for has_moved in [false, true] {
+            assert_eq!(revised(INTERRUPT, 2, has_moved), (0, Some(0xec)), "the entry would fail");
+            assert_eq!(revised(INTERRUPT, INTERRUPTS, has_moved), (INTERRUPT, None));
+            for between in [0, event::NMI, event::MACHINE_CHECK, 0x8000_0301] {
+                assert_eq!(revised(between, 2, has_moved), (between, None));
+            }
+        }
+        for of_instruction in [0x8000_0b0e, 0x8000_0480, 0x8000_0603] {
+            assert_eq!(revised(of_instruction, 2, false), (of_instruction, None));
+            assert_eq!(
+                revised(of_instruction, 2, true),
+                (0, None),
+                "RIP and its length are another instruction's"
+            );
+        }
     }
 
     #[test]

@@ -134,6 +134,16 @@ pub const fn kind_of_interrupted(information: u32) -> Option<Interrupted> {
     })
 }
 
+/// Returns the vector of the external interrupt that `information` stands for, or `None` if it is another event or none.
+pub const fn external_interrupt(information: u32) -> Option<u8> {
+    if information & (VALID | kind::MASK) == VALID { Some(information as u8) } else { None }
+}
+
+/// Returns the VM-entry interruption information of the external interrupt with this vector.
+pub const fn of_external_interrupt(vector: u8) -> u32 {
+    VALID | vector as u32
+}
+
 /// Chooses which of the `waiting` events of [`pending`] the next entry injects. Returns the interruption information of
 /// that event, or `None`, and the events that still wait. A machine check comes before an NMI, as in the CPU. Intel SDM
 /// Vol. 3A, 6.9 "Prioritization of Concurrent Events".
@@ -201,6 +211,14 @@ mod tests {
             (0x8000_0603, Some(Interrupted::Instruction)),
         ] {
             assert_eq!(kind_of_interrupted(information), kind, "{information:#x}");
+        }
+    }
+
+    #[test]
+    fn external_interrupts_are_told_from_other_events() {
+        assert_eq!(external_interrupt(of_external_interrupt(0xec)), Some(0xec));
+        for information in [0x0000_0030, NMI, 0x8000_0480, 0x8000_0b0e] {
+            assert_eq!(external_interrupt(information), None, "{information:#x}");
         }
     }
 

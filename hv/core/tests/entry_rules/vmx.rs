@@ -15,7 +15,7 @@ use vidar_core::vmx::rules::facts::Facts;
 use vidar_core::vmx::rules::state::{Section, Source, State};
 use vidar_core::vmx::rules::{OTHERS, OWN, broken};
 use vidar_core::vmx::setup::{self, Host, InitialMsrs};
-use vidar_core::vmx::{guest_state, switched_msrs};
+use vidar_core::vmx::{debug, guest_state, switched_msrs};
 
 use super::vmx_cases;
 
@@ -295,6 +295,18 @@ fn controls_that_vidar_turns_on_later_break_no_rule() {
     machine.clear(GUEST_CR0, CR0_PE);
     machine.set(ENTRY_INTERRUPTION_INFO, 0x8000_030d);
     assert_eq!(machine.broken(), [""; 0], "#GP in real mode has no error code");
+}
+
+#[test]
+fn interrupt_that_is_injected_breaks_a_rule_after_gdb_has_cleared_if_unless_it_waits() {
+    let mut machine = valid();
+    machine.set(ENTRY_INTERRUPTION_INFO, 0x8000_00ec);
+    machine.or(GUEST_RFLAGS, 1 << 9);
+    assert_eq!(machine.broken(), [""; 0]);
+    machine.clear(GUEST_RFLAGS, 1 << 9);
+    assert_eq!(machine.broken(), ["G38c"]);
+    assert_eq!(debug::revise_injection(&mut machine.vmcs, false), Some(0xec));
+    assert_eq!(machine.broken(), [""; 0]);
 }
 
 #[test]
