@@ -2,13 +2,16 @@
 
 #![expect(unsafe_code, reason = "screens are accessed by their addresses")]
 
+use core::ops::Range;
+
 use vidar_core::boot::options::Options;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::console::framebuffer::{self, Format};
 use vidar_core::console::serial;
+use vidar_core::kept_log::area;
 use vidar_core::linux::boot_params::{ColourField, FramebufferInfo, ScreenInfo};
 use vidar_core::loader::info::BootInfo;
-use vidar_core::mem::addr::Hpa;
+use vidar_core::mem::addr::{Hpa, Hva};
 use vidar_core::mem::layout::direct;
 
 use crate::debug::log as console;
@@ -34,7 +37,13 @@ pub fn start(info: Option<&BootInfo<'_>>) {
         unsafe { console::keep(address) };
     }
     log_to(Some(serial::COM1), Some(Early::text()));
-    if info.is_some() && !is_free {
+    if let Some(info) = info.filter(|_| !is_free) {
+        let is_taken = |log: Range<u64>| info.occupies(&(place.start + log.start..place.start + log.end));
+        for distance in area::outdated(is_taken) {
+            // SAFETY: the region has this memory for a log alone, at the same address in the trampoline's page tables and in
+            // Vidar's own, and the loader has put nothing into it.
+            unsafe { console::retire(Hva(address.0 + distance)) };
+        }
         log::warn!(
             "there will be no `vidarctl log`, since the loader has put something into the memory for it: use GRUB"
         );

@@ -173,6 +173,18 @@ pub unsafe fn keep(area: Hva) {
     }
 }
 
+/// Makes sure that the log at `log` is not found by a later start. This start keeps none of its own.
+///
+/// # Safety
+/// At `log` are as many bytes as a [`KeptLog`] has, mapped and writable, aligned to a page, and used for nothing else.
+pub unsafe fn retire(log: Hva) {
+    // SAFETY: the caller promises that the memory is there and is used for nothing else. A log consists of integers, so whatever
+    // the memory holds is a valid value.
+    let log = unsafe { &mut *(log.0 as *mut KeptLog) };
+    log.retire();
+    instructions::write_back::<KeptLog>(log);
+}
+
 /// Returns the log of the last start, if it was found.
 pub fn last() -> Option<&'static KeptLog> {
     LAST.get().copied()

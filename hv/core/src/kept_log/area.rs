@@ -1,5 +1,7 @@
 //! The memory that is kept over a warm reset: the log of this start and that of the last one, in turns.
 
+use core::ops::Range;
+
 use super::log::{LOG_BYTES, Log};
 
 /// Size of the memory in bytes: KEPT_SIZE in the linker script.
@@ -11,6 +13,15 @@ const _: () = assert!(size_of::<Area>() == AREA_BYTES);
 #[repr(C)]
 pub struct Area {
     logs: [Log; 2],
+}
+
+/// Returns the logs that a start must [retire](Log::retire) which keeps no log of its own, since the loader has put something
+/// into the area: their distances from its start. Otherwise a later start would take one of them for that of the last
+/// start. `is_taken` gets the distances of a log's start and end, and returns true if something lies there. That is not
+/// touched; it has made the log useless in which it lies.
+pub fn outdated(is_taken: impl Fn(Range<u64>) -> bool) -> impl Iterator<Item = u64> {
+    let place = |distance| distance..distance + LOG_BYTES as u64;
+    [0, LOG_BYTES as u64].into_iter().filter(move |distance| !is_taken(place(*distance)))
 }
 
 impl Area {
@@ -81,6 +92,24 @@ mod tests {
         area.logs.iter_mut().filter(|log| log.is_whole()).for_each(|log| log.damage());
         assert_eq!(start(&mut area, "three"), (1, None));
         assert_eq!(start(&mut area, "four"), (2, Some("three".to_owned())));
+    }
+
+    #[test]
+    fn a_start_that_keeps_no_log_leaves_none_for_the_next() {
+        let outdated = |module: Range<u64>| {
+            let is_taken = |log: Range<u64>| log.start < module.end && module.start < log.end;
+            outdated(is_taken).collect::<Vec<_>>()
+        };
+        let module = 0x9000..0xa000;
+        assert_eq!(outdated(module.clone()), [0]);
+        assert_eq!(outdated(0..1), [LOG_BYTES as u64]);
+        assert_eq!(outdated(0x7fff..0x8001), [0; 0]);
+        let mut area = memory(0);
+        start(&mut area, "one");
+        // The module lies in the other log.
+        area.logs[1] = Log::filled(0x1234);
+        outdated(module).iter().for_each(|distance| area.logs[*distance as usize / LOG_BYTES].retire());
+        assert_eq!(start(&mut area, "three"), (1, None));
     }
 
     #[test]
