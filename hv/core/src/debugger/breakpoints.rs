@@ -140,7 +140,7 @@ impl Breakpoints {
 
     /// Replaces the byte of code at `linear` by INT3. Returns false if nothing is mapped there, if the memory does not take
     /// it, or if too many are set.
-    pub fn insert(&mut self, linear: u64, controls: &Controls, guest: &(impl Memory + ?Sized)) -> bool {
+    pub fn insert(&mut self, linear: u64, controls: &Controls, guest: &dyn Memory) -> bool {
         if self.has(linear) {
             return true;
         }
@@ -156,14 +156,14 @@ impl Breakpoints {
 
     /// Restores the byte of code at `linear`. Returns false if it was not replaced. If the guest has overwritten the INT3
     /// itself, its byte stays.
-    pub fn remove(&mut self, linear: u64, guest: &(impl Memory + ?Sized)) -> bool {
+    pub fn remove(&mut self, linear: u64, guest: &dyn Memory) -> bool {
         let found = self.software.iter_mut().find(|slot| slot.is_some_and(|slot| slot.linear == linear));
         found.and_then(Option::take).map(|replaced| restore(replaced, guest)).is_some()
     }
 
     /// Decides whose the INT3 at `linear` is. The page tables of the CPU, by `controls`, say in which memory it is: another
     /// process may have an INT3 of its own at the same address.
-    pub fn whose(&self, linear: u64, controls: &Controls, guest: &(impl Memory + ?Sized)) -> Int3 {
+    pub fn whose(&self, linear: u64, controls: &Controls, guest: &dyn Memory) -> Int3 {
         let Some(physical) = locate(guest, controls, linear) else {
             // The tables have changed since the CPU has read them.
             return if self.has(linear) { Int3::Gdb } else { Int3::Guest };
@@ -183,7 +183,7 @@ impl Breakpoints {
     /// that it has `lifted` before. The instruction there may not have been executed, if its exception has a handler with an
     /// INT3 of gdb's as well: then the CPU comes back to it. While an INT3 is lifted, other CPUs pass it too. If the guest has
     /// written there meanwhile, its byte stays.
-    pub fn lift(&self, lifted: &mut Option<Gpa>, wanted: Option<Gpa>, guest: &(impl Memory + ?Sized)) {
+    pub fn lift(&self, lifted: &mut Option<Gpa>, wanted: Option<Gpa>, guest: &dyn Memory) {
         if let Some(before) = lifted.take().filter(|before| Some(*before) != wanted) {
             self.exchange(before, false, guest);
         }
@@ -194,7 +194,7 @@ impl Breakpoints {
     }
 
     /// Has gdb's INT3 at `physical` in memory, or what it replaces if `lifted` is true.
-    fn exchange(&self, physical: Gpa, lifted: bool, guest: &(impl Memory + ?Sized)) {
+    fn exchange(&self, physical: Gpa, lifted: bool, guest: &dyn Memory) {
         let here = |replaced: &&Replaced| replaced.physical == physical;
         let Some(replaced) = self.software.iter().flatten().find(here) else { return };
         let (from, to) = if lifted { (INT3, replaced.byte) } else { (replaced.byte, INT3) };
@@ -214,7 +214,7 @@ impl Breakpoints {
     }
 
     /// Removes all breakpoints and watchpoints.
-    pub fn clear(&mut self, guest: &(impl Memory + ?Sized)) {
+    pub fn clear(&mut self, guest: &dyn Memory) {
         self.hardware = [None; 4];
         self.software.iter_mut().filter_map(Option::take).for_each(|replaced| restore(replaced, guest));
     }
@@ -226,7 +226,7 @@ impl Default for Breakpoints {
     }
 }
 
-fn restore(replaced: Replaced, guest: &(impl Memory + ?Sized)) {
+fn restore(replaced: Replaced, guest: &dyn Memory) {
     if memory::physical(guest, replaced.physical) == Some(INT3) {
         guest.put(replaced.physical, replaced.byte);
     }

@@ -13,12 +13,7 @@ pub trait Memory: ReadGuest {
 }
 
 /// Reads the bytes from `linear` on. Returns how many could be read before the first that is not mapped.
-pub fn read(
-    controls: &Controls,
-    memory: &(impl ReadGuest + ?Sized),
-    linear: u64,
-    buffer: &mut [u8],
-) -> usize {
+pub fn read(controls: &Controls, memory: &dyn ReadGuest, linear: u64, buffer: &mut [u8]) -> usize {
     let mut page = None;
     for (index, byte) in buffer.iter_mut().enumerate() {
         let at = linear.wrapping_add(index as u64);
@@ -34,12 +29,12 @@ pub fn read(
 }
 
 /// Returns the byte at a guest-physical address, or `None` if there can be no memory.
-pub fn physical(memory: &(impl ReadGuest + ?Sized), address: Gpa) -> Option<u8> {
+pub fn physical(memory: &dyn ReadGuest, address: Gpa) -> Option<u8> {
     memory.word(address.align_down(8)).map(|word| (word >> (address.0 % 8 * 8)) as u8)
 }
 
 /// Writes `bytes` from `linear` on. Returns false if not all of them could be written.
-pub fn write(controls: &Controls, memory: &(impl Memory + ?Sized), linear: u64, bytes: &[u8]) -> bool {
+pub fn write(controls: &Controls, memory: &dyn Memory, linear: u64, bytes: &[u8]) -> bool {
     let mut addresses = (0..).map(|index| linear.wrapping_add(index));
     bytes
         .iter()

@@ -4,7 +4,6 @@
 //! 6.1, Documentation/bpf/btf.rst.
 
 use super::view::View;
-use crate::mem::walk::ReadGuest;
 
 /// The first two bytes.
 const MAGIC: u16 = 0xeb9f;
@@ -53,8 +52,8 @@ pub struct Member {
 
 /// Returns the members that `wanted` names by structure and member, as far as they exist. `start` is the address of the
 /// description. `None` if it is damaged.
-pub fn members<M: ReadGuest + ?Sized, const N: usize>(
-    view: View<'_, M>,
+pub fn members<const N: usize>(
+    view: View<'_>,
     start: u64,
     wanted: &[(&str, &str); N],
 ) -> Option<[Option<Member>; N]> {
@@ -104,7 +103,7 @@ struct Structure {
 }
 
 impl Structure {
-    fn member<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, names: u64, wanted: &str) -> Option<Member> {
+    fn member(&self, view: View<'_>, names: u64, wanted: &str) -> Option<Member> {
         let field = |member: u64, word: u64| view.u32(self.members.checked_add(member * MEMBER + word * 4)?);
         let offset = |member| {
             let offset = field(member, 2)?;
@@ -121,7 +120,7 @@ impl Structure {
 }
 
 /// Returns true if the name at `at` is this one.
-fn is<M: ReadGuest + ?Sized>(view: View<'_, M>, at: u64, name: &str) -> bool {
+fn is(view: View<'_>, at: u64, name: &str) -> bool {
     let mut letters = view.stream(at);
     name.bytes().chain([0]).all(|letter| letters.byte() == Some(letter))
 }

@@ -10,7 +10,6 @@ use core::fmt;
 use super::orc::{Base, Kind, Rule};
 use super::view::View;
 use crate::mem::addr::PAGE_SIZE;
-use crate::mem::walk::ReadGuest;
 use crate::vmm::cpu_state::{CpuState, SegmentRegister};
 use crate::x86::msr::EFER_LMA;
 use crate::x86::registers::Register;
@@ -116,8 +115,8 @@ impl fmt::Display for End {
 
 /// Calls `frame` for each step of the chain, the innermost first, and returns why it ends. `rules` has the rule for the
 /// instruction at an address.
-pub fn chain<M: ReadGuest + ?Sized>(
-    view: View<'_, M>,
+pub fn chain(
+    view: View<'_>,
     rules: Option<&dyn Fn(u64) -> Option<Rule>>,
     cpu: &CpuState,
     frame: &mut dyn FnMut(Frame),
@@ -166,7 +165,7 @@ enum Saved {
 
 impl Saved {
     /// Returns the register that is the word `number` of `struct pt_regs`.
-    fn get<M: ReadGuest + ?Sized>(self, view: View<'_, M>, cpu: &CpuState, number: u8) -> Option<u64> {
+    fn get(self, view: View<'_>, cpu: &CpuState, number: u8) -> Option<u64> {
         match self {
             Self::Cpu => Some(cpu.registers.get(*SAVED.get(usize::from(number))?)),
             Self::All(at) => view.u64(at.checked_add(u64::from(number) * 8)?),
@@ -191,7 +190,7 @@ struct Place {
 
 impl Place {
     /// Returns the register that is the word `number` of `struct pt_regs`.
-    fn register<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, cpu: &CpuState, number: u8) -> Option<u64> {
+    fn register(&self, view: View<'_>, cpu: &CpuState, number: u8) -> Option<u64> {
         let at = match self.saved? {
             Saved::Interrupt => self.earlier?,
             saved => saved,
@@ -200,9 +199,9 @@ impl Place {
     }
 
     /// Returns the caller.
-    fn caller<M: ReadGuest + ?Sized>(
+    fn caller(
         &self,
-        view: View<'_, M>,
+        view: View<'_>,
         rules: &dyn Fn(u64) -> Option<Rule>,
         cpu: &CpuState,
     ) -> Result<Self, End> {

@@ -11,7 +11,6 @@
 use super::name::{MAX_NAME, Name};
 use super::view::{Stream, View};
 use super::vmcoreinfo::hexadecimal;
-use crate::mem::walk::ReadGuest;
 
 /// The most symbols. Debian's kernels have 90,000 to 190,000.
 const MAX_SYMBOLS: u32 = 1 << 20;
@@ -101,12 +100,7 @@ pub struct Symbol<'a> {
 impl Symbols {
     /// Returns the symbols of the kernel with these tables. `lowest` is the lowest address of its image. `None` if a
     /// table is missing or damaged.
-    pub fn new<M: ReadGuest + ?Sized>(
-        view: View<'_, M>,
-        addresses: &Addresses,
-        lowest: u64,
-        long_names: bool,
-    ) -> Option<Self> {
+    pub fn new(view: View<'_>, addresses: &Addresses, lowest: u64, long_names: bool) -> Option<Self> {
         let count = view.u32(addresses.count?)?;
         if count == 0 || count > MAX_SYMBOLS {
             return None;
@@ -136,7 +130,7 @@ impl Symbols {
     }
 
     /// Makes the index of names. `None` if a length cannot be one, or a name cannot be read.
-    fn index<M: ReadGuest + ?Sized>(&mut self, view: View<'_, M>) -> Option<()> {
+    fn index(&mut self, view: View<'_>) -> Option<()> {
         let mut names = view.stream(self.names);
         for number in 0..self.count {
             if number.is_multiple_of(self.stride) {
@@ -150,7 +144,7 @@ impl Symbols {
     }
 
     /// Returns the number of tokens of the name that begins here.
-    fn length<M: ReadGuest + ?Sized>(&self, names: &mut Stream<'_, M>) -> Option<u32> {
+    fn length(&self, names: &mut Stream<'_>) -> Option<u32> {
         let mut length = u32::from(names.byte()?);
         if self.long_names && length & 0x80 != 0 {
             length = length & 0x7f | u32::from(names.byte()?) << 7;
@@ -159,7 +153,7 @@ impl Symbols {
     }
 
     /// Returns the names from that of the symbol `number` on.
-    fn names_from<'a, M: ReadGuest + ?Sized>(&self, view: View<'a, M>, number: u32) -> Option<Stream<'a, M>> {
+    fn names_from<'a>(&self, view: View<'a>, number: u32) -> Option<Stream<'a>> {
         let marker = self.markers.get((number / self.stride) as usize)?;
         let mut names = view.stream(self.names.checked_add(u64::from(*marker))?);
         for _ in 0..number % self.stride {
@@ -170,17 +164,13 @@ impl Symbols {
     }
 
     /// Returns the letters of a token.
-    fn token<'a, M: ReadGuest + ?Sized>(&self, view: View<'a, M>, token: u8) -> Option<Letters<'a, M>> {
+    fn token<'a>(&self, view: View<'a>, token: u8) -> Option<Letters<'a>> {
         let index = view.u16(self.token_index.checked_add(u64::from(token) * 2)?)?;
         Some(Letters(view.stream(self.tokens.checked_add(index.into())?)))
     }
 
     /// Returns the type and the name that begins here, and moves on to the next one.
-    fn expand<M: ReadGuest + ?Sized>(
-        &self,
-        view: View<'_, M>,
-        names: &mut Stream<'_, M>,
-    ) -> Option<(u8, Name)> {
+    fn expand(&self, view: View<'_>, names: &mut Stream<'_>) -> Option<(u8, Name)> {
         let (mut kind, mut name) = (None, Name::new());
         let tokens = self.length(names)?;
         let end = names.at.checked_add(tokens.into())?;
@@ -202,7 +192,7 @@ impl Symbols {
     }
 
     /// Returns the address of the symbol `number`.
-    fn address<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, number: u32) -> Option<u64> {
+    fn address(&self, view: View<'_>, number: u32) -> Option<u64> {
         let place = self.offsets.checked_add(u64::from(number) * 4)?;
         let offset = view.u32(place)?;
         let signed = i64::from(offset.cast_signed());
@@ -216,7 +206,7 @@ impl Symbols {
 
     /// Returns the symbol that holds `address`, and the distance from its start. Of several symbols at one address it is the
     /// first, as in the kernel's own stack traces.
-    pub fn symbol<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, address: u64) -> Option<(Name, u64)> {
+    pub fn symbol(&self, view: View<'_>, address: u64) -> Option<(Name, u64)> {
         if address < self.lowest {
             return None;
         }
@@ -244,18 +234,14 @@ impl Symbols {
     }
 
     /// Returns the address of the first symbol with this name.
-    pub fn find<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, name: &str) -> Option<u64> {
+    pub fn find(&self, view: View<'_>, name: &str) -> Option<u64> {
         let [address] = self.find_all(view, [name])?;
         address
     }
 
     /// Returns the addresses of the first symbols with these names, in one pass over all symbols. `None` if the tables
     /// cannot be read.
-    pub fn find_all<M: ReadGuest + ?Sized, const N: usize>(
-        &self,
-        view: View<'_, M>,
-        wanted: [&str; N],
-    ) -> Option<[Option<u64>; N]> {
+    pub fn find_all<const N: usize>(&self, view: View<'_>, wanted: [&str; N]) -> Option<[Option<u64>; N]> {
         let mut found = [None; N];
         let mut begins = [[false; TOKENS]; N];
         for token in 0..=u8::MAX {
@@ -286,13 +272,7 @@ impl Symbols {
     }
 
     /// Returns true if `tokens` tokens from here on are a type and this name.
-    fn is<M: ReadGuest + ?Sized>(
-        &self,
-        view: View<'_, M>,
-        names: &mut Stream<'_, M>,
-        tokens: u32,
-        name: &[u8],
-    ) -> bool {
+    fn is(&self, view: View<'_>, names: &mut Stream<'_>, tokens: u32, name: &[u8]) -> bool {
         let mut rest = Some(name);
         // The first letter of the first token is the type.
         let mut kind = 1;
@@ -310,7 +290,7 @@ impl Symbols {
     }
 
     /// Calls `each` with all symbols in the order of their addresses, until it returns false.
-    pub fn each<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, each: &mut dyn FnMut(Symbol<'_>) -> bool) {
+    pub fn each(&self, view: View<'_>, each: &mut dyn FnMut(Symbol<'_>) -> bool) {
         let mut names = view.stream(self.names);
         for number in 0..self.count {
             let Some((kind, name)) = self.expand(view, &mut names) else { return };
@@ -332,9 +312,9 @@ fn after(name: &[u8], letters: impl Iterator<Item = u8>) -> Option<&[u8]> {
 }
 
 /// The letters of a token, up to the zero after them.
-struct Letters<'a, M: ?Sized>(Stream<'a, M>);
+struct Letters<'a>(Stream<'a>);
 
-impl<M: ReadGuest + ?Sized> Iterator for Letters<'_, M> {
+impl Iterator for Letters<'_> {
     type Item = u8;
 
     fn next(&mut self) -> Option<u8> {

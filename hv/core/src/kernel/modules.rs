@@ -7,7 +7,6 @@ use super::btf::{self, Member};
 use super::name::Name;
 use super::orc::{Rule, Table};
 use super::view::View;
-use crate::mem::walk::ReadGuest;
 
 /// The symbols of the list's head and of the description of types.
 pub const SYMBOLS: [&str; 2] = ["modules", "__start_BTF"];
@@ -73,7 +72,7 @@ struct Regions {
 
 impl Modules {
     /// Returns the modules of the kernel in which [`SYMBOLS`] have these addresses. `None` if its types are not described.
-    pub fn new<M: ReadGuest + ?Sized>(view: View<'_, M>, [head, types]: [u64; 2]) -> Option<Self> {
+    pub fn new(view: View<'_>, [head, types]: [u64; 2]) -> Option<Self> {
         let found = btf::members(view, types, &MEMBERS)?;
         let [list, name, arch, kallsyms, count, addresses, entries, symbols, number, names, ..] = found;
         let [.., core, init, core_base, core_size, array, base, size] = found;
@@ -105,7 +104,7 @@ impl Modules {
     }
 
     /// Returns the address of the module with `address` in its memory, and the start of that piece of memory.
-    fn module<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, address: u64) -> Option<(u64, u64)> {
+    fn module(&self, view: View<'_>, address: u64) -> Option<(u64, u64)> {
         let mut entry = view.u64(self.head)?;
         for _ in 0..MAX_MODULES {
             if entry == self.head {
@@ -122,12 +121,7 @@ impl Modules {
 
     /// Returns the start of the piece of the module's memory that has `address`, if there is one. The outer result is `None`
     /// if the module cannot be read.
-    fn region<M: ReadGuest + ?Sized>(
-        &self,
-        view: View<'_, M>,
-        module: u64,
-        address: u64,
-    ) -> Option<Option<u64>> {
+    fn region(&self, view: View<'_>, module: u64, address: u64) -> Option<Option<u64>> {
         let Regions { first, stride, count, base, size } = self.regions;
         for region in 0..count {
             let at = module.checked_add(u64::from(first) + u64::from(stride) * u64::from(region))?;
@@ -141,12 +135,7 @@ impl Modules {
     }
 
     /// Returns the rule for the instruction at `address` of a module. The layout of the rules is that of the kernel's own.
-    pub fn rule<M: ReadGuest + ?Sized>(
-        &self,
-        view: View<'_, M>,
-        kernel: &Table,
-        address: u64,
-    ) -> Option<Rule> {
+    pub fn rule(&self, view: View<'_>, kernel: &Table, address: u64) -> Option<Rule> {
         let (module, _) = self.module(view, address)?;
         let at = |offset: u32| module.checked_add(offset.into());
         let [count, addresses, entries] = self.frames;
@@ -156,7 +145,7 @@ impl Modules {
 
     /// Returns the symbol that holds `address` in a module, as `module:symbol`, and the distance from its start. Like the
     /// kernel, it takes the last symbol at or below the address.
-    pub fn symbol<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, address: u64) -> Option<(Name, u64)> {
+    pub fn symbol(&self, view: View<'_>, address: u64) -> Option<(Name, u64)> {
         let (module, start) = self.module(view, address)?;
         let kallsyms = view.u64(module.checked_add(self.kallsyms.into())?)?;
         let at = |offset: u32| kallsyms.checked_add(offset.into());
@@ -186,7 +175,7 @@ impl Modules {
     }
 
     /// Appends the letters at `at` to a name, up to a zero.
-    fn append<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, name: &mut Name, at: u64, most: usize) {
+    fn append(&self, view: View<'_>, name: &mut Name, at: u64, most: usize) {
         let mut letters = view.stream(at);
         for _ in 0..most {
             match letters.byte() {

@@ -5,7 +5,6 @@
 //! arch/x86/include/asm/orc_types.h, `struct orc_entry`, and Documentation/x86/orc-unwinder.rst.
 
 use super::view::View;
-use crate::mem::walk::ReadGuest;
 
 /// The size of an entry in bytes.
 const ENTRY: u64 = 6;
@@ -144,11 +143,7 @@ pub struct Table {
 impl Table {
     /// Returns the tables at these addresses, those of [`SYMBOLS`]. `before_6_3` chooses between two layouts that look alike.
     /// `None` if this cannot be such a table.
-    pub fn new<M: ReadGuest + ?Sized>(
-        view: View<'_, M>,
-        [start, stop, entries]: [u64; 3],
-        before_6_3: bool,
-    ) -> Option<Self> {
+    pub fn new(view: View<'_>, [start, stop, entries]: [u64; 3], before_6_3: bool) -> Option<Self> {
         let count = u32::try_from(stop.checked_sub(start)? / 4).ok()?;
         let layout = Layout::find(view, entries, count.into(), before_6_3)?;
         Self { addresses: start, entries, count, layout }.elsewhere(start, entries, count)
@@ -162,14 +157,14 @@ impl Table {
     }
 
     /// Returns the address of the code from which on the entry `number` counts.
-    fn address<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, number: u32) -> Option<u64> {
+    fn address(&self, view: View<'_>, number: u32) -> Option<u64> {
         let place = self.addresses.checked_add(u64::from(number) * 4)?;
         Some(place.wrapping_add_signed(view.u32(place)?.cast_signed().into()))
     }
 
     /// Returns the rule for the instruction at `address`. The code after the last entry is not the kernel's own: the last
     /// entry says nothing.
-    pub fn rule<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, address: u64) -> Option<Rule> {
+    pub fn rule(&self, view: View<'_>, address: u64) -> Option<Rule> {
         // The last entry at or below the address counts, as in the kernel's `__orc_find`.
         let (mut low, mut high) = (0, self.count);
         if self.address(view, low)? > address {
@@ -193,7 +188,7 @@ struct Raw {
 }
 
 impl Raw {
-    fn read<M: ReadGuest + ?Sized>(view: View<'_, M>, at: u64) -> Option<Self> {
+    fn read(view: View<'_>, at: u64) -> Option<Self> {
         let (offsets, rest) = (view.u32(at)?, view.u16(at.checked_add(4)?)?);
         let [registers, flags] = rest.to_le_bytes();
         Some(Self {
@@ -209,12 +204,7 @@ impl Layout {
     /// Finds the layout by some of the entries. Nearly all code computes the caller's stack pointer from RSP and is called,
     /// so the number for RSP and that for a call are by far the most frequent. No layout has the same two numbers as
     /// another, except for those before and after Linux 6.3.
-    fn find<M: ReadGuest + ?Sized>(
-        view: View<'_, M>,
-        entries: u64,
-        count: u64,
-        before_6_3: bool,
-    ) -> Option<Self> {
+    fn find(view: View<'_>, entries: u64, count: u64, before_6_3: bool) -> Option<Self> {
         let (mut sp, mut kinds) = ([0u32; 16], [0u32; 8]);
         let samples = count.min(SAMPLES);
         for sample in 0..samples {

@@ -7,7 +7,6 @@
 
 use super::view::View;
 use super::vmcoreinfo::{decimal, hexadecimal};
-use crate::mem::walk::ReadGuest;
 
 /// The most bytes of a line, with the time before it. What is longer is cut.
 pub const MAX_LINE: usize = 256;
@@ -102,7 +101,7 @@ impl Layout {
 
     /// Calls `line` with each of the last `lines` lines, the oldest first, each with the time before it, as the kernel prints
     /// it. The bytes are those of the guest, so they may be anything but a line's end.
-    pub fn lines<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, lines: usize, line: &mut dyn FnMut(&[u8])) {
+    pub fn lines(&self, view: View<'_>, lines: usize, line: &mut dyn FnMut(&[u8])) {
         let lines = lines.min(MAX_LINES);
         let Some(ring) = self.open(view).filter(|_| lines > 0) else { return };
         let (mut from, mut count, mut skipped) = (ring.head, 0, 0);
@@ -135,7 +134,7 @@ impl Layout {
         }
     }
 
-    fn open<M: ReadGuest + ?Sized>(&self, view: View<'_, M>) -> Option<Ring<'_>> {
+    fn open(&self, view: View<'_>) -> Option<Ring<'_>> {
         if self.known != (1 << KEYS.len()) - 1 {
             return None;
         }
@@ -184,7 +183,7 @@ struct Record {
 
 impl Ring<'_> {
     /// Returns the record `number`; `None` if it is not complete, has no text any more, or has been replaced by another.
-    fn record<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, number: u64) -> Option<Record> {
+    fn record(&self, view: View<'_>, number: u64) -> Option<Record> {
         let field = |base: u64, field| base.checked_add(self.layout.get(field));
         let index = number & self.descriptor_mask;
         let element = |array: u64, size| array.checked_add(index.checked_mul(self.layout.get(size))?);
@@ -235,18 +234,18 @@ impl Ring<'_> {
 
 impl Record {
     /// Returns the bytes of the text.
-    fn bytes<M: ReadGuest + ?Sized>(self, view: View<'_, M>) -> impl Iterator<Item = u8> {
+    fn bytes(self, view: View<'_>) -> impl Iterator<Item = u8> {
         let mut stream = view.stream(self.text);
         (0..self.length).map_while(move |_| stream.byte())
     }
 
     /// Returns the number of lines.
-    fn lines<M: ReadGuest + ?Sized>(self, view: View<'_, M>) -> usize {
+    fn lines(self, view: View<'_>) -> usize {
         1 + self.bytes(view).filter(|byte| *byte == b'\n').count()
     }
 
     /// Calls `line` with each line.
-    fn print<M: ReadGuest + ?Sized>(self, view: View<'_, M>, line: &mut dyn FnMut(&[u8])) {
+    fn print(self, view: View<'_>, line: &mut dyn FnMut(&[u8])) {
         let mut text = Line::new(self.nanoseconds);
         for byte in self.bytes(view).chain([b'\n']) {
             if byte != b'\n' {

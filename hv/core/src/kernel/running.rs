@@ -41,25 +41,17 @@ impl Kernel {
     /// Finds a kernel whose image is in `ram`. If another kernel ran on this machine before and was not ended by a power-off,
     /// this may be that one: with a CPU's state at hand, use [`find_running`](Self::find_running).
     #[cold]
-    pub fn find(memory: &(impl ReadGuest + ?Sized), ram: &RangeSet) -> Option<Self> {
+    pub fn find(memory: &dyn ReadGuest, ram: &RangeSet) -> Option<Self> {
         Self::find_with(memory, ram, |_| true)
     }
 
     /// Finds the kernel that runs on a CPU with these control registers.
     #[cold]
-    pub fn find_running(
-        memory: &(impl ReadGuest + ?Sized),
-        ram: &RangeSet,
-        controls: &Controls,
-    ) -> Option<Self> {
+    pub fn find_running(memory: &dyn ReadGuest, ram: &RangeSet, controls: &Controls) -> Option<Self> {
         Self::find_with(memory, ram, |kernel| kernel.runs(memory, controls))
     }
 
-    fn find_with(
-        memory: &(impl ReadGuest + ?Sized),
-        ram: &RangeSet,
-        accept: impl Fn(&Self) -> bool,
-    ) -> Option<Self> {
+    fn find_with(memory: &dyn ReadGuest, ram: &RangeSet, accept: impl Fn(&Self) -> bool) -> Option<Self> {
         let found = vmcoreinfo::search(memory, ram, |note| {
             let facts = Facts::read(memory, note);
             let kernel = facts.kernel()?;
@@ -84,14 +76,14 @@ impl Kernel {
     }
 
     /// Returns true if a CPU with these control registers has this kernel's image where the kernel says that it is.
-    pub fn runs(&self, memory: &(impl ReadGuest + ?Sized), controls: &Controls) -> bool {
+    pub fn runs(&self, memory: &dyn ReadGuest, controls: &Controls) -> bool {
         // With page-table isolation, the start of the image is not in the tables of user mode.
         let there = locate(memory, controls, self.text).map(|address| address.0 & PLAIN);
         there.is_some() && there == self.translation.in_image(self.text).map(|address| address.0 & PLAIN)
     }
 
     /// Returns true if the release of the note is also in the kernel's data. In a copy of the note it need not be.
-    fn has_its_release(&self, memory: &(impl ReadGuest + ?Sized), facts: &Facts) -> bool {
+    fn has_its_release(&self, memory: &dyn ReadGuest, facts: &Facts) -> bool {
         let Some(names) = facts.names.and_then(|names| names.checked_add(facts.names_offset + RELEASE))
         else {
             return false;
@@ -100,7 +92,7 @@ impl Kernel {
         self.release.bytes().iter().chain(&[0]).all(|byte| stream.byte() == Some(*byte))
     }
 
-    fn view<'a, M: ReadGuest + ?Sized>(&self, memory: &'a M) -> View<'a, M> {
+    fn view<'a>(&self, memory: &'a dyn ReadGuest) -> View<'a> {
         View::new(memory, self.translation)
     }
 
@@ -121,20 +113,20 @@ impl Kernel {
 
     /// Returns the symbol that holds `address`, and the distance from its start. A module's has the module's name before
     /// it, as in `ext4:ext4_map_blocks`.
-    pub fn symbol(&self, memory: &(impl ReadGuest + ?Sized), address: u64) -> Option<(Name, u64)> {
+    pub fn symbol(&self, memory: &dyn ReadGuest, address: u64) -> Option<(Name, u64)> {
         let view = self.view(memory);
         let in_module = || self.modules?.symbol(view, address);
         self.symbols.as_ref()?.symbol(view, address).or_else(in_module)
     }
 
     /// Returns the function of a call chain's frame, and the distance of the frame's address from its start.
-    pub fn function(&self, memory: &(impl ReadGuest + ?Sized), frame: Frame) -> Option<(Name, u64)> {
+    pub fn function(&self, memory: &dyn ReadGuest, frame: Frame) -> Option<(Name, u64)> {
         let (name, distance) = self.symbol(memory, frame.within())?;
         Some((name, distance + frame.address.wrapping_sub(frame.within())))
     }
 
     /// Returns the address of the first symbol with this name.
-    pub fn address(&self, memory: &(impl ReadGuest + ?Sized), name: &str) -> Option<u64> {
+    pub fn address(&self, memory: &dyn ReadGuest, name: &str) -> Option<u64> {
         self.symbols.as_ref()?.find(self.view(memory), name)
     }
 
@@ -142,7 +134,7 @@ impl Kernel {
     /// symbols that can be read.
     pub fn addresses<const N: usize>(
         &self,
-        memory: &(impl ReadGuest + ?Sized),
+        memory: &dyn ReadGuest,
         names: [&str; N],
     ) -> Option<[Option<u64>; N]> {
         self.symbols.as_ref()?.find_all(self.view(memory), names)
@@ -154,7 +146,7 @@ impl Kernel {
     }
 
     /// Calls `each` with all symbols but those of modules, in the order of their addresses, until it returns false.
-    pub fn symbols(&self, memory: &(impl ReadGuest + ?Sized), each: &mut dyn FnMut(Symbol<'_>) -> bool) {
+    pub fn symbols(&self, memory: &dyn ReadGuest, each: &mut dyn FnMut(Symbol<'_>) -> bool) {
         if let Some(symbols) = &self.symbols {
             symbols.each(self.view(memory), each);
         }
@@ -162,12 +154,7 @@ impl Kernel {
 
     /// Calls `frame` for each step of the call chain of a CPU in this state, the innermost first, and returns why the
     /// chain ends. There are at most [`MAX_FRAMES`](chain::MAX_FRAMES) and one.
-    pub fn chain(
-        &self,
-        memory: &(impl ReadGuest + ?Sized),
-        state: &CpuState,
-        frame: &mut dyn FnMut(Frame),
-    ) -> End {
+    pub fn chain(&self, memory: &dyn ReadGuest, state: &CpuState, frame: &mut dyn FnMut(Frame)) -> End {
         let view = self.view(memory);
         let rules = |address| self.rule(view, address);
         let rules: &dyn Fn(u64) -> Option<Rule> = &rules;
@@ -175,7 +162,7 @@ impl Kernel {
     }
 
     /// Returns the rule for the instruction at `address`.
-    fn rule<M: ReadGuest + ?Sized>(&self, view: View<'_, M>, address: u64) -> Option<Rule> {
+    fn rule(&self, view: View<'_>, address: u64) -> Option<Rule> {
         let table = self.orc.as_ref()?;
         let own = table.rule(view, address).filter(|rule| rule.kind != Kind::Undefined);
         own.or_else(|| self.modules?.rule(view, table, address))
@@ -183,7 +170,7 @@ impl Kernel {
 
     /// Calls `line` with each of the last `lines` lines of the kernel's log, the oldest first. The bytes are those of the
     /// guest: they may be anything but a line's end, so they must not go to a terminal as they are.
-    pub fn log(&self, memory: &(impl ReadGuest + ?Sized), lines: usize, line: &mut dyn FnMut(&[u8])) {
+    pub fn log(&self, memory: &dyn ReadGuest, lines: usize, line: &mut dyn FnMut(&[u8])) {
         self.log.lines(self.view(memory), lines, line);
     }
 }
@@ -204,7 +191,7 @@ struct Facts {
 }
 
 impl Facts {
-    fn read(memory: &(impl ReadGuest + ?Sized), note: Note) -> Self {
+    fn read(memory: &dyn ReadGuest, note: Note) -> Self {
         let mut facts = Self::default();
         note.lines(memory, &mut |key, value| facts.take(key, value));
         facts

@@ -45,23 +45,15 @@ fn in_image(phys_base: u64, address: u64) -> Option<Gpa> {
 }
 
 /// The memory of a kernel, by its virtual addresses.
-#[derive(Debug)]
-pub struct View<'a, M: ?Sized> {
-    memory: &'a M,
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    memory: &'a dyn ReadGuest,
     translation: Translation,
 }
 
-impl<M: ?Sized> Clone for View<'_, M> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<M: ?Sized> Copy for View<'_, M> {}
-
-impl<'a, M: ReadGuest + ?Sized> View<'a, M> {
+impl<'a> View<'a> {
     /// Returns the memory of the kernel that translates so.
-    pub const fn new(memory: &'a M, translation: Translation) -> Self {
+    pub const fn new(memory: &'a dyn ReadGuest, translation: Translation) -> Self {
         Self { memory, translation }
     }
 
@@ -113,21 +105,21 @@ impl<'a, M: ReadGuest + ?Sized> View<'a, M> {
     }
 
     /// Returns the bytes from `address` on.
-    pub const fn stream(self, address: u64) -> Stream<'a, M> {
+    pub const fn stream(self, address: u64) -> Stream<'a> {
         Stream { view: self, at: address, word: None }
     }
 }
 
 /// The bytes from an address on. A word is read once for all of its bytes.
-pub struct Stream<'a, M: ?Sized> {
-    view: View<'a, M>,
+pub struct Stream<'a> {
+    view: View<'a>,
     /// The address of the next byte.
     pub at: u64,
     /// The last word that was read, and its address.
     word: Option<(u64, u64)>,
 }
 
-impl<M: ReadGuest + ?Sized> Stream<'_, M> {
+impl Stream<'_> {
     /// Leaves out `bytes` bytes. The stream ends if there are not as many addresses.
     pub fn skip(&mut self, bytes: u64) -> Option<()> {
         self.at = self.at.checked_add(bytes)?;
@@ -154,7 +146,7 @@ impl<M: ReadGuest + ?Sized> Stream<'_, M> {
 /// Returns the guest-physical address of `linear` as a CPU with these control registers sees it. In user mode, Linux
 /// with page-table isolation leaves most of the kernel's half out of the page tables; it is then found by the other
 /// tables of the same process.
-pub fn locate(memory: &(impl ReadGuest + ?Sized), controls: &Controls, linear: u64) -> Option<Gpa> {
+pub fn locate(memory: &dyn ReadGuest, controls: &Controls, linear: u64) -> Option<Gpa> {
     let mode = paging(controls);
     let walk = |cr3| walk::translate(mode, cr3, linear, |entry| memory.word(entry));
     let isolated = matches!(mode, Paging::Long { .. }) && controls.cr3 & USER_TABLES != 0;

@@ -38,7 +38,7 @@ pub struct Note {
 ///
 /// This reads one word of each page, and Linux has no place where it is likely to be found earlier.
 pub fn search<T>(
-    memory: &(impl ReadGuest + ?Sized),
+    memory: &dyn ReadGuest,
     ram: &RangeSet,
     mut then: impl FnMut(Note) -> Option<T>,
 ) -> Option<T> {
@@ -52,7 +52,7 @@ pub fn search<T>(
 
 impl Note {
     /// Returns the note at the start of `page`, if there is one.
-    fn at(memory: &(impl ReadGuest + ?Sized), page: Gpa) -> Option<Self> {
+    fn at(memory: &dyn ReadGuest, page: Gpa) -> Option<Self> {
         if memory.word(page + 8)? != TYPE_AND_NAME || memory.word(page + 16)? != REST_OF_NAME {
             return None;
         }
@@ -63,7 +63,7 @@ impl Note {
     }
 
     /// Calls `line` with each line's key and value. Lines without an equals sign and what is too long are left out.
-    pub fn lines(&self, memory: &(impl ReadGuest + ?Sized), line: &mut dyn FnMut(&[u8], &[u8])) {
+    pub fn lines(&self, memory: &dyn ReadGuest, line: &mut dyn FnMut(&[u8], &[u8])) {
         let mut buffer = [0; MAX_LINE];
         let mut length = 0;
         for offset in 0..self.length {

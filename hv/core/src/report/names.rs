@@ -49,15 +49,14 @@ impl Room {
 }
 
 /// A guest whose kernel has been found.
-#[derive(Debug)]
-pub struct Names<'a, M: ?Sized> {
+pub struct Names<'a> {
     /// The kernel.
     pub kernel: &'a Kernel,
     /// The guest's memory.
-    pub memory: &'a M,
+    pub memory: &'a dyn ReadGuest,
 }
 
-impl<M: ReadGuest + ?Sized> Names<'_, M> {
+impl Names<'_> {
     /// Writes the functions that the CPUs were in, first those of the `others`, and the end of the kernel's log. The
     /// screen shows the last lines of that log and the functions of `this` CPU, as far as there is `room`.
     #[cold]
@@ -107,7 +106,7 @@ impl<M: ReadGuest + ?Sized> Names<'_, M> {
         })
     }
 
-    fn chain<'b>(&'b self, state: &'b CpuState, part: Range<usize>) -> Chain<'b, M> {
+    fn chain<'b>(&'b self, state: &'b CpuState, part: Range<usize>) -> Chain<'b> {
         Chain { names: self, state, part }
     }
 
@@ -172,13 +171,13 @@ fn line_of_log(line: &[u8]) -> impl fmt::Display {
 }
 
 /// A part of a call chain. As text, each function has a line of its own, and the reason why the chain ends is in the last.
-struct Chain<'a, M: ?Sized> {
-    names: &'a Names<'a, M>,
+struct Chain<'a> {
+    names: &'a Names<'a>,
     state: &'a CpuState,
     part: Range<usize>,
 }
 
-impl<M: ReadGuest + ?Sized> Chain<'_, M> {
+impl Chain<'_> {
     fn walk(&self, each: &mut dyn FnMut(Frame)) -> End {
         self.names.kernel.chain(self.names.memory, self.state, each)
     }
@@ -191,7 +190,7 @@ impl<M: ReadGuest + ?Sized> Chain<'_, M> {
     }
 }
 
-impl<M: ReadGuest + ?Sized> fmt::Display for Chain<'_, M> {
+impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Names { kernel, memory } = self.names;
         let (mut index, mut result) = (0, Ok(()));
