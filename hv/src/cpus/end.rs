@@ -79,6 +79,15 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
             }
         }
     }
+    if stop == Stop::TripleFault
+        && let Some(protection) = machine.host.guard.as_ref().and_then(|refusals| refusals.last_at(at))
+    {
+        // Linux has no handlers for exceptions where it hands the machine over to another kernel or to an image of itself.
+        log::error!(
+            "there the guard has refused to change {}: kexec, kdump and resuming from hibernation need guard=off",
+            protection.name()
+        );
+    }
     ending::end(who)
 }
 

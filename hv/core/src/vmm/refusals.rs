@@ -60,6 +60,16 @@ impl Refusals {
             [&self.counts, &self.last].map(|list| list[protection as usize].load(Ordering::Relaxed));
         (count, last)
     }
+
+    /// Returns a protection whose last attack was at `rip`, if there is one.
+    #[cold]
+    pub fn last_at(&self, rip: u64) -> Option<Protection> {
+        let was_there = |protection: &&Protection| {
+            let (count, last) = self.get(**protection);
+            count > 0 && last == rip
+        };
+        Protection::ALL.iter().find(was_there).copied()
+    }
 }
 
 #[cfg(test)]
@@ -86,5 +96,15 @@ mod tests {
         assert_eq!(refusals.get(Protection::Cr0Wp), (places, places - 1));
         assert_eq!(refusals.get(Protection::Lstar), (places + 1, 100));
         assert_eq!(refusals.get(Protection::Star), (0, 0));
+    }
+
+    #[test]
+    fn the_place_of_a_last_attack_is_found() {
+        let refusals = Refusals::default();
+        assert_eq!(refusals.last_at(0), None, "nothing was attacked");
+        refusals.count(Protection::Cr4Smep, 7);
+        assert_eq!((refusals.last_at(7), refusals.last_at(0)), (Some(Protection::Cr4Smep), None));
+        refusals.count(Protection::Cr4Smep, 8);
+        assert_eq!((refusals.last_at(7), refusals.last_at(8)), (None, Some(Protection::Cr4Smep)));
     }
 }
