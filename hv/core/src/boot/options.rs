@@ -206,7 +206,7 @@ options! {
     // The default is off, because with it kexec and kdump end in a reset.
     /// With `cpu` the CPU's protections that the guest's kernel has switched on stay on until INIT or reset. With `data` the kernel's read-only data and IDT can be locked too, and with `audit` writes to its code are noted.
     "guard" => guard: Guard = Guard::Off, "off" {
-        "off" => Guard::Off;
+        "off" => Guard::Off, "Guard nothing: for kexec, and to resume from hibernation";
         "cpu" => Guard::Cpu, "Keep the CPU's protections on";
         "data" => Guard::Data, "Let vidarctl lock the kernel's read-only data as well";
         "audit" => Guard::Audit, "Note writes to the kernel's code as well";
