@@ -10,7 +10,7 @@ use super::stage2::{Format, MapError, PageAccess, REACH, SecondStage, Table, Tab
 impl<F: Format> SecondStage<F> {
     /// Takes the right to write from every page that `part` calls locked, whatever guest-physical addresses it has, and
     /// divides each that is locked in part. Addresses are translated as before, and no table is freed, so CPUs may use the
-    /// tables meanwhile. A CPU may write there until it has flushed what it has cached.
+    /// tables meanwhile. A CPU may write there until it has flushed what it has cached. Returns the number of new tables.
     ///
     /// # Errors
     /// [`MapError::OutOfTables`] if no frame is left to divide a page. No right has been taken then.
@@ -18,34 +18,36 @@ impl<F: Format> SecondStage<F> {
         &mut self,
         memory: &mut impl TableMemory,
         part: &impl Fn(Range<Hpa>) -> Part,
-    ) -> Result<(), MapError> {
-        self.divide_table(memory, self.root, Level::Pml4, part)?;
+    ) -> Result<usize, MapError> {
+        let divided = self.divide_table(memory, self.root, Level::Pml4, part)?;
         self.lock_table(memory, self.root, Level::Pml4, part);
-        Ok(())
+        Ok(divided)
     }
 
-    /// Divides the pages below `table` that are locked in part.
+    /// Divides the pages below `table` that are locked in part, and returns their number.
     fn divide_table(
         &self,
         memory: &mut impl TableMemory,
         table: Table,
         level: Level,
         part: &impl Fn(Range<Hpa>) -> Part,
-    ) -> Result<(), MapError> {
+    ) -> Result<usize, MapError> {
+        let mut count = 0;
         for index in 0..ENTRIES {
             let entry = memory.read(table, index);
             let Some(below) = level.below().filter(|_| F::is_present(entry)) else { continue };
             let Some((page, size)) = Self::page(entry, level) else {
-                self.next(entry).map_or(Ok(()), |next| self.divide_table(memory, next, below, part))?;
+                count +=
+                    self.next(entry).map_or(Ok(0), |next| self.divide_table(memory, next, below, part))?;
                 continue;
             };
             if part(page..page + size.bytes()) == Part::Some {
                 let divided = Self::divide(memory, entry, level, size).ok_or(MapError::OutOfTables)?;
                 memory.write(table, index, F::table(divided.address()));
-                self.divide_table(memory, divided, below, part)?;
+                count += 1 + self.divide_table(memory, divided, below, part)?;
             }
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Takes the right to write from the locked pages below `table`.

@@ -149,11 +149,11 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
     }
 
     /// Takes the right to write to the memory that `locks` names, where nothing was locked before. CPUs may still write there
-    /// until each has flushed its second-stage translations.
+    /// until each has flushed its second-stage translations. Returns the number of new tables.
     ///
     /// # Errors
     /// [`MapError::OutOfTables`] if `tables` has too few frames. Nothing changes then for the guest.
-    pub fn lock(&mut self, locks: Locks) -> Result<(), MapError> {
+    pub fn lock(&mut self, locks: Locks) -> Result<usize, MapError> {
         self.identity.locks = locks;
         let result = self.lock_again();
         if result.is_err() {
@@ -162,11 +162,12 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         result
     }
 
-    /// Takes the right to write from all locked memory, also where [`GuestMemory::open`] has given it back.
+    /// Takes the right to write from all locked memory, also where [`GuestMemory::open`] has given it back. Returns the number of
+    /// new tables.
     ///
     /// # Errors
     /// As [`GuestMemory::lock`].
-    pub fn lock_again(&mut self) -> Result<(), MapError> {
+    pub fn lock_again(&mut self) -> Result<usize, MapError> {
         let Self { stage2, tables, identity, .. } = self;
         stage2.lock(tables, &|page| identity.locked_part(page))
     }

@@ -174,6 +174,9 @@ fn run_out<F: Format>() {
         let used = memory.tables().tables.len();
         memory.tables().limit.set(used + spare);
         let result = memory.lock(locks.clone());
+        if let Ok(tables) = &result {
+            assert_eq!((*tables, memory.tables().tables.len()), (3, used + 3));
+        }
         let denied = memory.denies_write(inside);
         assert_eq!(result.is_ok(), denied.is_some(), "{spare} frames");
         assert_eq!(memory.access(ends[1]), Some(PageAccess::all()));

@@ -6,7 +6,7 @@ use vidar_abi::{Protection, Status};
 
 use super::names::Names;
 use super::target::Target;
-use crate::mem::addr::{Gpa, Hpa};
+use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use crate::mem::locks::Lock;
 use crate::mem::stage2::TableMemory;
 use crate::policy::guard::Guard;
@@ -34,8 +34,9 @@ pub fn lock<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>, stat
         if locks.places().any(|range| !range.is_empty() && (machine.keeps(&range) || moves(&range))) {
             return Err(Status::NotFound);
         }
-        memory.lock(locks).map_err(|_| Status::NoMemory)?;
+        let tables = memory.lock(locks).map_err(|_| Status::NoMemory)?;
         drop(memory);
+        log::info!("the guard takes {} KiB for page tables", (tables as u64 * PAGE_SIZE) >> 10);
         locked.changes();
         Ok(target)
     });
