@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::lane::Lane;
-use super::{LinuxMachine, Tools, linux, smp, test_dir};
+use super::{LinuxMachine, Tools, linux, smp, test_dir, work};
 use crate::attack::{self, Attack, Kind};
 use crate::console::Console;
 use crate::machine::abilities::Ability;
@@ -72,7 +72,7 @@ impl Setup {
             status.contains(&held) && status.contains("; 0 refused"),
             "the status does not say {held:?}, or has refusals: {status}"
         );
-        for command in WORK {
+        for command in work::PREPARE.iter().chain(&work::WORK) {
             console.run(command)?;
         }
         let said = console.run("vidarctl guard audit --json")?;
@@ -98,7 +98,7 @@ impl Setup {
         let status = console.run("vidarctl status")?;
         let refused = format!("; {} refused", ATTACKS.len());
         ensure!(status.contains(&refused), "the status does not say {refused:?}: {status}");
-        console.run(&format!("insmod /{0}.ko && rmmod {0}", attack::DONOR)).map(drop)
+        console.run(&work::load("", attack::DONOR)).map(drop)
     }
 
     fn start(self, tools: &Tools) -> Result<(RunningMachine, Console)> {
@@ -118,16 +118,6 @@ impl Setup {
         machine.boot(tools)
     }
 }
-
-/// What changes the kernel's code, by static keys and by the function tracer, and what changes its state on other CPUs.
-const WORK: [&str; 6] = [
-    "mount -t tracefs tracefs /sys/kernel/tracing",
-    "cd /sys/kernel/tracing; echo 1 > events/sched/sched_switch/enable; echo 0 > events/sched/sched_switch/enable",
-    "echo function > current_tracer; ls / > /dev/null; echo nop > current_tracer; cd /",
-    "mount -t cgroup2 none /sys/fs/cgroup; echo +memory > /sys/fs/cgroup/cgroup.subtree_control",
-    "echo 1 > /proc/sys/kernel/sched_schedstats; echo 0 > /proc/sys/kernel/sched_schedstats",
-    "cd /sys/devices/system/cpu; [ ! -e cpu1 ] || { echo 0 > cpu1/online && echo 1 > cpu1/online; }; cd /",
-];
 
 /// A byte or a control register that is attacked.
 #[derive(Debug)]

@@ -49,6 +49,7 @@ pub mod trace;
 mod transparency;
 mod usb;
 mod vidarctl;
+pub mod work;
 
 use std::env;
 use std::num::NonZeroU32;
