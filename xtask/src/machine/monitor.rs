@@ -137,6 +137,11 @@ impl Monitor {
     pub fn power_button(&mut self) -> Result<()> {
         self.execute("system_powerdown", &json!({})).map(drop)
     }
+
+    /// Presses the reset button.
+    pub fn reset(&mut self) -> Result<()> {
+        self.execute("system_reset", &json!({})).map(drop)
+    }
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ const LIMITS: [(&str, &str); 5] = [
     ("Virtual machines", "Linux has no VT-x and no AMD-V, so KVM and other hypervisors cannot use them."),
     (
         "Sleep",
-        "Suspend to RAM is not offered. Suspend to idle works, and hibernation if the same menu entry resumes it.",
+        "Suspend to RAM is not offered. Suspend to idle works, and hibernation if the same menu entry resumes it, with guard=off.",
     ),
     ("Secure Boot", "It has to be off."),
     ("DMA", "Devices can write to Vidar's memory. Vidar protects itself only against what CPUs do."),

@@ -396,7 +396,12 @@ fn jobs<'a>(
     jobs.extend(power::RESETS.map(|reset| {
         let name = reset.name();
         one(Lane::Svm.test(&name), Lane::Svm.folder(&name), report, move || reset.run(Lane::Svm, tools))
+            .needing(reset.needs())
     }));
+    jobs.extend(
+        power::guarded::SETUPS
+            .map(|setup| Job::new(setup.names(Lane::Svm), move || setup.all(Lane::Svm, tools, report))),
+    );
     jobs.extend([true, false].map(|under_vidar| {
         let all = move || power::all(Lane::Svm, under_vidar, tools, report);
         Job::new(power::names(Lane::Svm, under_vidar), all)

@@ -1,21 +1,23 @@
 //! Uses ACPI, bare and under Vidar: the sleep states, suspending to idle, and the power button. Also resets the machine
 //! in each way that Linux knows, which must lead back to GRUB.
 
+pub mod guarded;
+
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::lane::Lane;
-use super::menu::MENU;
-use super::report::Report;
-use super::{LinuxMachine, Tools, test_dir};
 use crate::console::{ANSWER, BOOT, Console, PROMPT, TALK};
-use crate::grub::Menu;
+use crate::machine::abilities::Ability;
 use crate::machine::monitor::Monitor;
 use crate::machine::{Chipset, RunningMachine, Spec};
 use crate::modules;
+use crate::test::lane::Lane;
+use crate::test::menu::MENU;
+use crate::test::report::Report;
+use crate::test::{LinuxMachine, Tools, test_dir};
 
 /// The modules for the power button's driver and for its events.
 const MODULES: &[&str] = &["button", "evdev"];
@@ -131,12 +133,13 @@ pub struct Reset {
 }
 
 /// All ways that Linux offers.
-pub const RESETS: [Reset; 5] = [
+pub const RESETS: [Reset; 6] = [
     Reset { letter: "a", way: "acpi" },
     Reset { letter: "k", way: "kbd" },
     Reset { letter: "p", way: "pci" },
     Reset { letter: "t", way: "triple" },
     Reset { letter: "e", way: "efi" },
+    Reset { letter: "b", way: "bios" },
 ];
 
 impl Reset {
@@ -145,13 +148,20 @@ impl Reset {
         format!("power/reset/{}", self.way)
     }
 
+    /// What the emulator must be able to do.
+    pub fn needs(self) -> Vec<Ability> {
+        // Linux goes back to real mode for this.
+        if self.way == "bios" { vec![Ability::QemuNestedRealMode] } else { vec![] }
+    }
+
     /// Boots Linux from the menu, and resets the machine back to the menu.
     pub fn run(self, lane: Lane, tools: &Tools) -> Result<()> {
         let dir = test_dir(&lane.folder(&self.name()))?;
         let mut machine = machine(lane, self.way == "efi", dir)?;
         let cmdline = &mut machine.guest().cmdline;
         *cmdline = format!("{cmdline} reboot={}", self.letter);
-        machine.menu.timeout = Menu::default().timeout;
+        // Without a second to wait, GRUB would not show its menu.
+        machine.menu.timeout = 1;
         let (_running, mut console) = machine.boot(tools)?;
         let chosen = console.run("cat /sys/kernel/reboot/type")?;
         ensure!(chosen.trim() == self.way, "Linux would reset by {chosen:?}");
