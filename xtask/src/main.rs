@@ -194,6 +194,10 @@ enum Task {
         /// Only measure the round trips of CPUID and of a hypercall, in the tiny guest
         #[arg(long, conflicts_with = "picture")]
         exits: bool,
+        /// Only count the exits of a Linux with two CPUs with each value of guard=: in a boot, in an administrator's work, and while it
+        /// idles; this takes 10 to 20 minutes
+        #[arg(long, conflicts_with_all = ["picture", "exits", "trace"])]
+        guard: bool,
     },
     /// Check the project's own rules
     Tidy,
@@ -390,6 +394,7 @@ fn perform(task: Task) -> Result<bool> {
         Task::Bench { picture: true, .. } => bench::picture()?,
         Task::Bench { exits: true, .. } => return bench::exits(),
         Task::Bench { trace: true, .. } => bench::trace()?,
+        Task::Bench { guard: true, .. } => bench::guard()?,
         Task::Bench { .. } => return bench::run(),
         Task::Tidy => tidy::run()?,
         Task::Robust { filter, inputs } => checks::robust::run(inputs, filter.as_deref())?,

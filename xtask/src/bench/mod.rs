@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measures what Vidar costs, by the same measurements bare and under Vidar.
 
+mod guard;
 mod linux;
 mod marks;
 mod plot;
@@ -142,6 +143,17 @@ pub fn exits() -> Result<bool> {
     }
     println!("{table}");
     Ok(table.holds())
+}
+
+/// Counts the exits with each value of `guard=`, and prints them as Markdown.
+pub fn guard() -> Result<()> {
+    setup::missing()?;
+    build::all()?;
+    let tools = Tools::new();
+    for lane in [Lane::Svm, Lane::Vmx] {
+        println!("{}", guard::measure(lane, &tools)?);
+    }
+    Ok(())
 }
 
 /// Measures what the picture needs, and draws it.

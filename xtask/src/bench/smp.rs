@@ -109,7 +109,7 @@ fn timer(line: &str) -> Result<u64> {
 }
 
 /// Returns the KiB that are free according to Vidar's log.
-fn free(log: &str) -> Result<u64> {
+pub fn free(log: &str) -> Result<u64> {
     let free =
         log.lines().find_map(|line| line.strip_suffix(" KiB of it free")?.rsplit(' ').next()?.parse().ok());
     free.context("Vidar's log does not say how much of its memory is free")

@@ -42,7 +42,7 @@ mod reproducible;
 mod scenario;
 mod screen;
 pub mod small;
-mod smp;
+pub mod smp;
 mod startup;
 mod tools;
 pub mod trace;
