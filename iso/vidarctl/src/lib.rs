@@ -8,6 +8,8 @@ mod dma;
 mod doctor;
 mod exits;
 mod failure;
+#[cfg(test)]
+mod fake;
 mod guard;
 mod hypercall;
 mod json;
