@@ -4,6 +4,8 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use super::guest::Guest;
 use crate::attack::{self, Attack, DONOR, Kind};
@@ -137,8 +139,8 @@ fn unpack(console: &mut Console) -> Result<()> {
     const LINE: usize = 1000;
     let donor =
         format!("f=$(modinfo -n {DONOR}); case $f in *.xz) xz -dc $f;; *) cat $f;; esac | base64 -w0");
-    let donor = base64(&console.run(&donor)?).context("the module is not base64")?;
-    let module = to_base64(&attack::module(&donor, "attack0")?);
+    let donor = STANDARD.decode(console.run(&donor)?.trim()).context("the module is not base64")?;
+    let module = STANDARD.encode(attack::module(&donor, "attack0")?);
     console.run("modprobe msr; rm -f /run/attack*; : >/run/attack")?;
     for line in module.as_bytes().chunks(LINE) {
         console.run(&format!("echo {} >>/run/attack", String::from_utf8_lossy(line)))?;
@@ -190,50 +192,4 @@ fn lstar(console: &mut Console) -> Result<u64> {
         "dd if=/dev/cpu/0/msr bs=8 skip={LSTAR} iflag=skip_bytes count=1 status=none | od -An -tx8"
     ))?;
     u64::from_str_radix(said.trim(), 16).with_context(|| format!("LSTAR is {said}"))
-}
-
-/// The digits of base64.
-const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Returns the bytes in base64.
-fn to_base64(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let word = (0..3).fold(0, |word, at| word << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
-        for at in 0..4 {
-            let digit = char::from(DIGITS[(word >> (18 - 6 * at) & 63) as usize]);
-            text.push(if at <= group.len() { digit } else { '=' });
-        }
-    }
-    text
-}
-
-/// Returns the bytes that `text` has in base64.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let (mut bytes, mut word, mut bits) = (Vec::new(), 0_u32, 0);
-    for digit in text.trim().trim_end_matches('=').bytes() {
-        word = word << 6 | DIGITS.iter().position(|one| *one == digit)? as u32;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((word >> bits) as u8);
-        }
-    }
-    Some(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_read_and_written() {
-        for (bytes, text) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob\u{7f}", "Zm9vYn8=")]
-        {
-            assert_eq!(to_base64(bytes.as_bytes()), text);
-            assert_eq!(base64(text).as_deref(), Some(bytes.as_bytes()));
-        }
-        assert_eq!(base64("Zm 9v"), None);
-    }
 }
