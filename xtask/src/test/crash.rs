@@ -8,13 +8,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::lane::Lane;
 use super::linux::NEWEST_KERNELS;
-use super::{Tools, locks, test_dir};
+use super::{LinuxMachine, Tools, locks, test_dir};
 use crate::attack::{self, Attack, Kind};
-use crate::console::{ANSWER, BOOT, Console, PROMPT, TALK};
-use crate::grub::Menu;
-use crate::iso::{self, Recipe};
-use crate::machine::{RunningMachine, Spec};
-use crate::manifest::{self, Guest, Initrd};
+use crate::console::{ANSWER, Console, TALK};
+use crate::machine::RunningMachine;
 
 type Check = fn(Option<&str>, Lane, &Path, &Tools) -> Result<()>;
 
@@ -60,32 +57,23 @@ impl Machine<'_> {
     /// Boots the guest to its shell.
     fn boot(self, lane: Lane, dir: &Path, tools: &Tools) -> Result<(RunningMachine, Console)> {
         let Self { suite, words, options, cpus, attacks } = self;
-        let mut guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
+        let mut machine = LinuxMachine::new(lane, dir.to_path_buf())?;
         if let Some(suite) = suite {
-            guest = guest.of_suite(suite).context("the manifest's first guest has no package")?;
+            let guest = machine
+                .guest()
+                .clone()
+                .of_suite(suite)
+                .context("the manifest's first guest has no package")?;
+            machine = LinuxMachine::with(lane, dir.to_path_buf(), guest);
         }
         if attacks {
-            guest.initrds.push(Initrd::File(attack::archive(&guest, &locks::names())?));
+            let modules = attack::archive(machine.guest(), &locks::names())?;
+            machine.add_initrd(modules);
         }
-        let guest = Guest { cmdline: format!("{} {words}", guest.cmdline), ..guest };
-        let menu = Menu {
-            default: Some(guest.name.clone()),
-            options: format!("{OPTIONS}{options}"),
-            ..Menu::default()
-        };
-        let iso = dir.join("vidar.iso");
-        let hypervisor = Some(tools.hypervisor.clone());
-        iso::make(
-            &Recipe { guests: vec![guest], menu, hypervisor, vidarctl: Some(tools.vidarctl.clone()) },
-            &iso,
-        )?;
-        let spec =
-            Spec { dir: dir.to_path_buf(), iso, cpus: NonZeroU32::new(cpus), memory: 512, ..Spec::default() };
-        let running = lane.machine().start(&spec)?;
-        let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
-        console.expect("Linux version", BOOT)?;
-        console.expect(PROMPT, BOOT)?;
-        Ok((running, console))
+        machine.guest().cmdline += &format!(" {words}");
+        machine.menu.options = format!("{OPTIONS}{options}");
+        machine.spec.cpus = NonZeroU32::new(cpus);
+        machine.boot(tools)
     }
 }
 

@@ -9,15 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::console::{ANSWER, BOOT, Console};
-use crate::grub::Menu;
 use crate::guests::{self, Freshness};
-use crate::iso::{self, Recipe};
+use crate::machine::RunningMachine;
 use crate::machine::gdb::Relay;
-use crate::machine::{RunningMachine, Spec};
-use crate::manifest::{self, Initrd};
+use crate::symbols;
 use crate::test::lane::Lane;
-use crate::test::{Tools, folder, smp, test_dir};
-use crate::{build, initramfs, symbols};
+use crate::test::{LinuxMachine, Tools, folder, smp, test_dir};
 
 /// A test of the debugger.
 #[derive(Debug, Clone, Copy)]
@@ -53,40 +50,20 @@ pub struct Debugged {
 impl Debugged {
     /// Boots the machine of a test with these boot options of Vidar. The guest gets these programs of the tests.
     pub fn boot(test: &Test, lane: Lane, options: &str, programs: &[&str], tools: &Tools) -> Result<Self> {
-        let dir = test_dir(&lane.folder(test.name))?;
-        let mut guest = manifest::load()?.into_iter().next().context("there is no guest")?;
-        let mut options = options.to_owned();
+        let mut machine = LinuxMachine::new(lane, test_dir(&lane.folder(test.name))?)?;
+        machine.menu.options = options.to_owned();
         if test.cpus > 1 {
-            guest.cmdline += smp::for_several_cpus(lane);
-            options = format!("{options} {}", lane.machine().option_for_cpus());
+            machine.guest().cmdline += smp::for_several_cpus(lane);
+            machine.menu.options += &format!(" {}", lane.machine().option_for_cpus());
         }
         if !programs.is_empty() {
-            let file = |name: &&str| Ok(((*name).to_owned(), fs::read(build::guest_program(name)?)?));
-            let files = programs.iter().map(file).collect::<Result<Vec<_>>>()?;
-            let archive = dir.join("initrd");
-            fs::write(&archive, initramfs::pack_files(&[], &files)?)?;
-            guest.initrds.push(Initrd::File(archive));
+            machine.add_programs(programs)?;
         }
-        let symbols = symbols::make(&guests::kernel(&guest, Freshness::Any)?, &guest.name)?.0;
-        let iso = dir.join("vidar.iso");
-        let recipe = Recipe {
-            guests: vec![guest],
-            menu: Menu { timeout: 0, options, ..Menu::default() },
-            hypervisor: Some(tools.hypervisor.clone()),
-            vidarctl: Some(tools.vidarctl.clone()),
-        };
-        iso::make(&recipe, &iso)?;
-        let spec = Spec {
-            dir: dir.clone(),
-            iso,
-            memory: 512,
-            cpus: NonZeroU32::new(test.cpus),
-            second_serial: true,
-            verbose: true,
-            ..Spec::default()
-        };
-        let mut running = lane.machine().start(&spec)?;
-        let mut console = Console::new(running.serial()?, &dir.join("serial.log"))?;
+        machine.spec.cpus = NonZeroU32::new(test.cpus);
+        machine.spec.second_serial = true;
+        let symbols =
+            symbols::make(&guests::kernel(machine.guest(), Freshness::Any)?, &machine.guest().name)?.0;
+        let (mut running, mut console) = machine.start(tools)?;
         let relay = Relay::open(running.second_serial()?, 0)?;
         console.expect(", goes to 0x", BOOT)?;
         let kernel = u64::from_str_radix(console.expect("\r\n", ANSWER)?.trim(), 16)?;
