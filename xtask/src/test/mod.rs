@@ -41,6 +41,7 @@ mod report;
 mod reproducible;
 mod scenario;
 mod screen;
+mod singles;
 pub mod small;
 pub mod smp;
 mod startup;
@@ -264,13 +265,13 @@ fn jobs<'a>(
     let probe_run = probes::probe_run(vmx);
     let probe = Job::new(probe_run.names(), move || probe_run.run(tools, report));
     let single = |lane: Lane, wanted| {
-        probes::SINGLES.iter().filter(move |single| single.name == wanted).map(move |single| {
+        singles::SINGLES.iter().filter(move |single| single.name == wanted).map(move |single| {
             let run = move || single.run(lane, tools);
             one(lane.test(single.name), lane.folder(single.name), report, run).needing(lane.needs())
         })
     };
     let probe = probe.needing(vmx.needs());
-    let probes = [probe].into_iter().chain(single(vmx, probes::RESET));
+    let probes = [probe].into_iter().chain(single(vmx, singles::RESET));
     let nested_jobs = in_nested_kvm(vmx, tools, nested_found, report).chain(probes);
     jobs.extend(nested_jobs.map(|job| job.left_out(nested)));
     if extent.distribution {
@@ -310,7 +311,7 @@ fn jobs<'a>(
         Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(pair.needs())
     }));
     jobs.extend(in_nested_kvm(Lane::SvmKvm, tools, nested_found, report));
-    jobs.extend(single(Lane::SvmKvm, probes::CRASH_OF_ANOTHER_CPU));
+    jobs.extend(single(Lane::SvmKvm, singles::CRASH_OF_ANOTHER_CPU));
     for setup in smp::setups(extent.newest_kernels) {
         let load = Duration::from_secs(extent.load);
         jobs.extend([true, false].map(|under_vidar| {
@@ -450,7 +451,7 @@ fn in_nested_kvm<'a>(
 
 /// Returns the jobs of a lane that consist of one test.
 fn short<'a>(lane: Lane, tools: &'a Tools, report: &'a Report) -> Vec<Job<'a>> {
-    let singles = probes::SINGLES.iter().filter(move |single| single.is_in(lane)).map(move |single| {
+    let singles = singles::SINGLES.iter().filter(move |single| single.is_in(lane)).map(move |single| {
         one(lane.test(single.name), lane.folder(single.name), report, move || single.run(lane, tools))
             .needing(single.needs.to_vec())
     });
