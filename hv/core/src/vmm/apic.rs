@@ -10,8 +10,8 @@ use crate::mem::addr::Gpa;
 use crate::policy::msr::AllowedMsrWrite;
 use crate::x86::icr::{Icr, Mode, register};
 
-/// The offset of the page's last 32 bits.
-const LAST: u16 = 0xffc;
+/// The distance of the registers in bytes. What follows the first four bytes of each is nothing.
+const REGISTER: u16 = 16;
 
 /// Emulates the instruction that writes to `address`, which is in the local APIC's page.
 ///
@@ -28,7 +28,8 @@ pub fn write<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, address: Gpa) ->
         Err(outcome) => return outcome,
     };
     let offset = (address.0 & 0xfff) as u16;
-    if offset > LAST {
+    // An APIC may take a store that is not aligned for one to the register in which it lies.
+    if !offset.is_multiple_of(REGISTER) {
         return REFUSE;
     }
     let old = if store.reads() { vcpu.read_apic(offset) } else { 0 };

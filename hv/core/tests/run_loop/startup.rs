@@ -46,6 +46,15 @@ fn other_registers_of_the_apic_are_simply_written() {
     }
 }
 
+/// The CPU may take such a store for one to the register, and so it could send what Vidar has not seen.
+#[test]
+fn a_store_that_is_not_to_the_start_of_a_register_writes_nothing() {
+    for offset in (0..0x1000).filter(|offset| offset % 16 != 0) {
+        let (mut bench, exit) = writing(offset, INIT, EMULATED);
+        assert_eq!(bench.answer(exit), (REFUSED, vec![]), "{offset:#x}");
+    }
+}
+
 #[test]
 fn a_register_can_be_changed_where_it_is() {
     let (mut bench, exit) = writing(0xf0, 0, EMULATED);
