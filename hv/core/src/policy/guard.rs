@@ -3,8 +3,9 @@
 //!
 //! The guest asks for nothing. A protection is pinned by what the kernel does anyway:
 //!
-//! * A write of an MSR that decides where system calls lead to pins the value that the CPU keeps, if it is not 0 and the CPU
-//!   is in long mode.
+//! * A write of an MSR that decides where system calls lead to pins the value that the CPU keeps, if the CPU is in long mode
+//!   and the value is not 0. SYSENTER_CS is pinned at 0 as well, by which a kernel without 32-bit programs has SYSENTER
+//!   raise #GP: Intel SDM Vol. 2B, "SYSENTER".
 //! * Such a write, and one that changes a bit that can be pinned, also pins all of these bits that are set after it, if the
 //!   CPU is in long mode before and after it. So the code that leads into long mode, or out of it for a moment to change
 //!   the number of paging levels, as the decompressor of Linux does, is as free as on a bare CPU.
@@ -87,12 +88,14 @@ pub struct Pins {
     msrs: [Pin; MSRS.len()],
 }
 
-/// The value of an MSR. One that is 0 is not pinned.
+/// The value of an MSR.
 ///
 /// A CPU need not keep all bits of what is written: those of AMD truncate the addresses of SYSENTER to 32 bits, and Linux
 /// writes 64. What the guest has written and what it reads are the same value then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Pin {
+    /// True if the value is pinned.
+    on: bool,
     /// The value that the CPU keeps.
     kept: u64,
     /// The bits that it does not take from what is written.
@@ -102,15 +105,15 @@ struct Pin {
 impl Pin {
     /// Returns true if a write of `value` would change a pinned value.
     const fn refuses(self, value: u64) -> bool {
-        self.kept != 0 && (self.kept ^ value) & !self.ignored != 0
+        self.on && (self.kept ^ value) & !self.ignored != 0
     }
 
-    /// Returns the pin after a write of `value`, of which the CPU keeps `kept`.
-    const fn after(self, value: u64, kept: u64) -> Self {
-        if kept == 0 {
-            Self { kept, ignored: 0 }
+    /// Returns the pin after a write of `value` to the MSR `index`, of which the CPU keeps `kept`.
+    const fn after(self, index: u32, value: u64, kept: u64) -> Self {
+        if kept == 0 && index != SYSENTER_CS {
+            Self { on: false, kept: 0, ignored: 0 }
         } else {
-            Self { kept, ignored: self.ignored | value ^ kept }
+            Self { on: true, kept, ignored: self.ignored | value ^ kept }
         }
     }
 }
@@ -163,7 +166,7 @@ impl Pins {
         let mut pins = self.and(controls);
         for (pin, (msr, _)) in pins.msrs.iter_mut().zip(MSRS) {
             if msr == index {
-                *pin = pin.after(value, kept);
+                *pin = pin.after(index, value, kept);
             }
         }
         pins
@@ -174,7 +177,7 @@ impl Pins {
         let bits = [(self.cr0, &CR0[..]), (self.cr4, &CR4), (self.efer, &EFER)];
         let bits =
             bits.into_iter().flat_map(|(pinned, list)| list.iter().filter(move |(bit, _)| bit & pinned != 0));
-        let msrs = self.msrs.iter().zip(MSRS).filter(|(pin, _)| pin.kept != 0);
+        let msrs = self.msrs.iter().zip(MSRS).filter(|(pin, _)| pin.on);
         let all = bits.map(|(_, protection)| *protection).chain(msrs.map(|(_, (_, protection))| protection));
         all.fold(0, |all, protection| all | 1 << protection as u32)
     }
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn an_msr_that_is_written_in_long_mode_keeps_its_value() {
-        for (index, protection) in MSRS {
+        for (index, protection) in MSRS.into_iter().filter(|(index, _)| *index != SYSENTER_CS) {
             let write = |pins: &Pins, value| {
                 pins.allow_msr(index, value).map(|()| pins.after_msr(&long_mode(), index, value, value))
             };
@@ -265,8 +268,19 @@ mod tests {
             let again = pins.after_msr(&long_mode(), index, 0x3000, 0x3000);
             assert_eq!(again, pins);
             let nothing = Pins::default().after_msr(&long_mode(), index, 1 << 40, 0);
-            assert_eq!(nothing.allow_msr(index, 5), Ok(()), "a CPU that keeps 0 keeps no value");
+            let allowed = if index == SYSENTER_CS { Err(protection) } else { Ok(()) };
+            assert_eq!(nothing.allow_msr(index, 5), allowed, "a CPU that keeps 0 keeps no value");
         }
+    }
+
+    #[test]
+    fn a_kernel_that_has_switched_sysenter_off_keeps_it_off() {
+        let pins = Pins::default().after_msr(&long_mode(), SYSENTER_CS, 0, 0);
+        assert_ne!(pins.pinned() & 1 << Protection::SysenterCs as u32, 0);
+        assert_eq!(pins.allow_msr(SYSENTER_CS, 0x10), Err(Protection::SysenterCs));
+        assert_eq!(pins.allow_msr(SYSENTER_CS, 0), Ok(()));
+        let early = Pins::default().after_msr(&Controls::default(), SYSENTER_CS, 0, 0);
+        assert_eq!(early, Pins::default(), "not in long mode");
     }
 
     /// A write of the guest, as the model sees it.
@@ -325,7 +339,7 @@ mod tests {
                             msrs[index] = value;
                             if controls.efer & EFER_LMA != 0 {
                                 keep_bits(&mut kept, &controls);
-                                if value != 0 {
+                                if value != 0 || MSRS[index].0 == SYSENTER_CS {
                                     kept.push((3 + index, value));
                                 }
                             }
