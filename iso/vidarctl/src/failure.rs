@@ -54,6 +54,8 @@ pub enum Failure {
     NoMemory(Call),
     /// This program may not run on the CPUs that it has to run on.
     NoCpu,
+    /// This program may not run on this CPU, so what it was to do on all CPUs is not done there.
+    Unreached(usize),
 }
 
 impl fmt::Display for Failure {
@@ -91,6 +93,11 @@ impl fmt::Display for Failure {
             Self::NotFound(_) => f.write_str(NOT_FOUND),
             Self::NoMemory(_) => f.write_str(
                 "Vidar has too little memory left for page tables, and has locked nothing: boot with fewer CPUs",
+            ),
+            Self::Unreached(cpu) => write!(
+                f,
+                "Linux does not let this program run on CPU {cpu}, so it is not done there: run vidarctl outside of a container, \
+                 and in a unit of systemd without AllowedCPUs="
             ),
             Self::NoCpu => f.write_str("Linux lets this program choose no CPU: run vidarctl as root"),
             Self::Off(call) => {

@@ -24,12 +24,13 @@ pub struct Locked {
 
 /// Locks the kernel's read-only data on all CPUs that are online.
 pub fn lock<C: Fn(Request) -> Answer>(vidar: &Vidar<C>) -> Result<Locked, Failure> {
+    let (answers, all) = on_each_cpu(|| vidar.ask_new(Call::Lock, 0));
     let mut last = Err(Failure::NoCpu);
-    for answer in on_each_cpu(|| vidar.ask_new(Call::Lock, 0)) {
+    for answer in answers {
         let answer = answer?.ok_or(Failure::Malformed(Call::Lock))?;
         last = Ok(Locked { held: answer.rbx, cpus: answer.rcx });
     }
-    last
+    all.and(last)
 }
 
 impl Locked {
@@ -67,7 +68,9 @@ pub struct Table {
 
 /// Reads the table, the call chains with the most writes first, and has each CPU watch all of the code again.
 pub fn audit<C: Fn(Request) -> Answer>(vidar: &Vidar<C>) -> Result<Table, Failure> {
-    on_each_cpu(|| vidar.ask_new(Call::Audit, 0)).into_iter().try_for_each(|answer| answer.map(drop))?;
+    let (answers, all) = on_each_cpu(|| vidar.ask_new(Call::Audit, 0));
+    answers.into_iter().try_for_each(|answer| answer.map(drop))?;
+    all?;
     let mut table = Table::default();
     for row in 0..MOST_ROWS {
         let Some(answer) = vidar.ask_new(Call::Audit, row)?.filter(|answer| answer.rbx > 0) else { break };
