@@ -50,14 +50,18 @@ const BANNER: &str = "linux_banner";
 
 /// Reads the guest over `line`, and writes the core to `file`. The guest goes on afterwards.
 pub fn run(line: &str, file: &Path) -> Result<()> {
+    let cannot_write = || format!("cannot write {}", file.display());
+    // Reading takes long, so a file that cannot be written is said before. What it has is lost only once there is a dump.
+    let out =
+        File::options().create(true).truncate(false).write(true).open(file).with_context(cannot_write)?;
     let mut remote = Remote::open(line)?;
     let read = read(&mut remote);
     // A guest that was stopped for a dump goes on even if the dump has failed.
     let left = remote.leave();
     let dump = read?;
     left?;
-    let mut out =
-        BufWriter::new(File::create(file).with_context(|| format!("cannot write {}", file.display()))?);
+    out.set_len(0).with_context(cannot_write)?;
+    let mut out = BufWriter::new(out);
     dump.core().write(&mut out)?;
     out.flush()?;
     println!(
