@@ -49,7 +49,7 @@ const WORDS: &[(&str, &str)] = &[
     ("C12", "without TPR shadow"),
     ("C13", "X2APIC mode enabled together with APIC access"),
     ("C14", "together with external interrupt exiting"),
-    ("C15a", "posted interrupts must be enabled together with"),
+    ("C15a", "posted interrupts must be enabled together"),
     ("C15b", "Posted Interrupt Descriptor phy addr"),
     ("C15b", "posted interrupts notification vector"),
     ("C16", "guest VPID == 0"),

@@ -34,9 +34,9 @@ printf "hardware %d\n", $rip == (unsigned long)&hrtimer_interrupt
 monitor bt
 monitor trace 3
 delete
-break tick_sched_timer
+break update_process_times
 continue
-printf "software %d\n", $rip == (unsigned long)&tick_sched_timer
+printf "software %d\n", $rip == (unsigned long)&update_process_times
 delete
 set $before = $rip
 stepi
@@ -196,10 +196,9 @@ pub fn rounds(lane: Lane, count: u32, tools: &Tools) -> Result<()> {
     let said = debugged.console.run("cat /stress.txt")?;
     let loads = said.lines().filter(|line| line.trim() != "over").collect::<Vec<_>>();
     ensure!(!loads.is_empty(), "no load has run beside the rounds");
-    for load in loads {
-        ensure!(load.contains("stress: cpus=2 "), "the load reports {load:?}");
-        ensure!(!load.contains("=0"), "parts of the load did nothing: {load:?}");
-    }
+    ensure!(loads.iter().all(|load| load.contains("stress: cpus=2 ")), "the load reports {loads:?}");
+    // The load runs by the guest's clock, which goes on while gdb has stopped the guest: one of them may have got no time.
+    ensure!(loads.iter().any(|load| !load.contains("=0")), "parts of the load did nothing: {loads:?}");
     let after = debugged.interrupts()?;
     let ticks = after.iter().zip(&between).all(|(after, between)| after > between);
     ensure!(ticks, "a CPU gets no timer interrupts any more: {between:?}, then {after:?}");
