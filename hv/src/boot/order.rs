@@ -9,7 +9,7 @@ use core::ops::Range;
 use vidar_core::boot::annex::{self, Need};
 use vidar_core::boot::landing;
 use vidar_core::boot::memory_plan::MemoryPlan;
-use vidar_core::boot::options::{Dma, Options};
+use vidar_core::boot::options::{Dma, Guard, Options};
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::boot::startup::Preference;
 use vidar_core::console::ending;
@@ -144,8 +144,11 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let mut memory = BootMemory { info: &info, plan, own: memory };
     let mut tables = Tables::new(&info);
     let listed = CpuList::read(&tables, cpu.percpu());
+    // The kernel of a guest that is guarded may be an attacker's, and could name a page that Vidar cannot replace.
+    let closed = options.guard >= Guard::Data;
     let lands = extension.leaves_init_to_the_cpu()
         && !options.emulate_startup
+        && !closed
         && landing::leaves_low_memory(linux::release_of(&info));
     let units = Units::find(&tables, options.dma == Dma::Guard, &memory.plan, &mut memory.own);
     let need = Need {
@@ -161,6 +164,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let preference = match low_memory {
         Some(low_memory) => Preference::Landing { low_memory },
         None if options.emulate_startup => Preference::Emulated,
+        None if closed => Preference::Closed,
         None => Preference::Auto,
     };
     let cpus = further::start(extension, &listed, &mut memory, preference)?;

@@ -150,6 +150,7 @@ pub fn start<E: Extension>(
         trampoline: trampoline.as_ref().map(Trampoline::vector),
         wait_for_sipi: extension.wait_for_sipi(),
         has_further: listed.has_further(),
+        later: listed.later,
         guarded: listed.damaged || listed.any(lost),
     };
     let startup = startup::choose(preference, conditions);

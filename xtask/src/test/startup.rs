@@ -83,6 +83,8 @@ const NEVER_COUNTED: &str = "started=0 still=0 started=0 still=0 started=0 still
 const COUNTED_SILENTLY: &str = "started=1 still=1 started=2 still=2 started=3 still=3 cs=0x700 exits=0";
 const COUNTED_THRICE: &str = "started=1 still=1 started=2 still=2 started=3 still=3 cs=0x700";
 
+const FIRST_PAGE_IS_THE_GUESTS: &str = "started=1 exits-counted=true";
+
 /// The table of tests.
 pub const STARTUPS: &[Startup] = &[
     Startup {
@@ -107,6 +109,34 @@ pub const STARTUPS: &[Startup] = &[
         scenario: "init-sipi",
         says: &["2 CPUs\r\n"],
         words: COUNTED_SILENTLY,
+        ..USUAL
+    },
+    // Vidar cannot replace the first page. With `guard=data` it watches the messages instead.
+    Startup {
+        name: "smp/first-page-leads-away",
+        lane: Some(Lane::Svm),
+        scenario: "first-page",
+        says: &["2 CPUs\r\n"],
+        words: "started=1 exits-counted=false",
+        ..USUAL
+    },
+    Startup {
+        name: "smp/first-page-with-guard",
+        lane: Some(Lane::Svm),
+        options: "guard=data",
+        scenario: "first-page",
+        says: &["2 CPUs, started by Vidar\r\n"],
+        words: FIRST_PAGE_IS_THE_GUESTS,
+        ..USUAL
+    },
+    // In Bochs 2.7 a CPU that has waited for its start-up IPI in the guest cannot exit and enter again.
+    Startup {
+        name: "smp/first-page-started-by-vidar",
+        lane: Some(Lane::Vmx),
+        options: "guard=data cpu-startup=emulated",
+        scenario: "first-page",
+        says: &["2 CPUs, started by Vidar\r\n"],
+        words: FIRST_PAGE_IS_THE_GUESTS,
         ..USUAL
     },
     // The second CPU exists, but the firmware does not list it.

@@ -13,6 +13,8 @@ pub enum Preference {
         /// The memory to which the guest's RAM below 640 KiB is moved.
         low_memory: Hpa,
     },
+    /// As [`Preference::Auto`], but let no CPU start that is not under Vidar's control, whatever the guest's kernel sends.
+    Closed,
     /// Emulate the start of CPUs.
     Emulated,
 }
@@ -27,6 +29,8 @@ pub struct Conditions<W> {
     pub wait_for_sipi: Option<W>,
     /// True if the guest could start a further CPU, now or after it has been added.
     pub has_further: bool,
+    /// True if a CPU may be added while the guest runs. It is not under Vidar's control.
+    pub later: bool,
     /// True if there may be a CPU that the guest could start and that is not under Vidar's control: it would run beside
     /// Vidar.
     pub guarded: bool,
@@ -34,11 +38,12 @@ pub struct Conditions<W> {
 
 /// Returns who starts CPUs. Landing needs a trampoline; without one, Vidar watches the messages between CPUs instead.
 pub fn choose<W>(preference: Preference, conditions: Conditions<W>) -> Startup<W> {
-    let Conditions { trampoline, wait_for_sipi, has_further, guarded } = conditions;
+    let Conditions { trampoline, wait_for_sipi, has_further, later, guarded } = conditions;
     match (preference, wait_for_sipi) {
         (Preference::Landing { .. }, _) if trampoline.is_some() => Startup::Landing,
         _ if guarded => Startup::Emulated { trampoline },
-        (Preference::Auto, Some(wait)) => Startup::Hardware(wait),
+        (Preference::Closed, _) if later => Startup::Emulated { trampoline },
+        (Preference::Auto | Preference::Closed, Some(wait)) => Startup::Hardware(wait),
         _ if has_further => Startup::Emulated { trampoline },
         _ => Startup::Alone,
     }
@@ -49,8 +54,13 @@ mod tests {
     use super::*;
 
     /// A machine with further CPUs and a trampoline, whose CPUs cannot wait for a start-up IPI inside the guest.
-    const AMD: Conditions<()> =
-        Conditions { trampoline: Some(0x9e), wait_for_sipi: None, has_further: true, guarded: false };
+    const AMD: Conditions<()> = Conditions {
+        trampoline: Some(0x9e),
+        wait_for_sipi: None,
+        has_further: true,
+        later: false,
+        guarded: false,
+    };
     const INTEL: Conditions<()> = Conditions { wait_for_sipi: Some(()), ..AMD };
     const ALONE: Conditions<()> = Conditions { trampoline: None, has_further: false, ..AMD };
     const LANDING: Preference = Preference::Landing { low_memory: Hpa(0x70_0000) };
@@ -87,6 +97,19 @@ mod tests {
             (Preference::Emulated, Conditions { has_further: false, ..INTEL }, Startup::Alone),
         ] {
             assert_eq!(choose(preference, conditions), expected, "{preference:?} {conditions:?}");
+        }
+    }
+
+    #[test]
+    fn closed_emulates_wherever_hardware_would_start_a_cpu_beside_vidar() {
+        for (conditions, auto, closed) in [
+            (INTEL, Startup::Hardware(()), Startup::Hardware(())),
+            (Conditions { later: true, ..INTEL }, Startup::Hardware(()), EMULATED),
+            (Conditions { later: true, ..AMD }, EMULATED, EMULATED),
+            (ALONE, Startup::Alone, Startup::Alone),
+        ] {
+            assert_eq!(choose(Preference::Auto, conditions), auto, "{conditions:?}");
+            assert_eq!(choose(Preference::Closed, conditions), closed, "{conditions:?}");
         }
     }
 }

@@ -125,6 +125,7 @@ pub const ALL: &[Scenario] = &[
     last("sipi", startup::sipi),
     last("init-sipi", startup::init_sipi),
     last("init-sipi-x2apic", startup::by_x2apic),
+    last("first-page", startup::first_page),
     last("triple-other", startup::triple),
     last("crash-while-other-hangs", startup::hangs),
     last("fpu-loads", startup::fpu_loads),

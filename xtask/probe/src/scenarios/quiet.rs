@@ -29,6 +29,11 @@ impl Exits {
         let after = vidar::exits();
         Self(before.zip(after).map(|(before, after)| (after - before).saturating_sub(1)))
     }
+
+    /// Returns true if there were `number` exits or more.
+    pub fn are_at_least(&self, number: u64) -> bool {
+        self.0.is_some_and(|exits| exits >= number)
+    }
 }
 
 impl Display for Exits {

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "the other CPU's code and data are in memory below 1 MiB")]
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 
 use crate::apic::Apic;
 use crate::cpu::cpuid;
@@ -25,6 +25,12 @@ const OTHER: u32 = 1;
 
 /// The number of times that CPUID is executed while the other CPU loads its FPU. The fault in QEMU occurs after far fewer.
 const CPUIDS: u32 = 200_000;
+
+/// The number of times that the other CPU executes CPUID in page 0.
+const FIRST_CPUIDS: u64 = 1000;
+/// The address of the counter for the code in page 0. A CPU that runs outside of Vidar sees other memory in the pages from 1 to
+/// 9FH than the guest does.
+const FIRST_COUNT: u64 = 0x80;
 
 global_asm!(
     ".section .rodata.startup, \"a\"",
@@ -62,7 +68,23 @@ global_asm!(
     "ud2",
     "3: .short 0, 0, 0",
     "startup_triple_end:",
+    // This code is for page 0. It executes CPUID often, which exits in a guest, and counts then.
+    "startup_first_begin:",
+    "xor ax, ax",
+    "mov ds, ax",
+    "mov di, {first_cpuids}",
+    "2: xor eax, eax",
+    "cpuid",
+    "dec di",
+    "jnz 2b",
+    "inc word ptr ds:[{first_count}]",
+    "2: cli",
+    "hlt",
+    "jmp 2b",
+    "startup_first_end:",
     ".code64",
+    first_cpuids = const FIRST_CPUIDS,
+    first_count = const FIRST_COUNT,
     code_segment = const CODE_SEGMENT,
     count = const COUNT,
     fpu = const FPU,
@@ -77,6 +99,8 @@ unsafe extern "C" {
     safe static startup_hangs_end: [u8; 0];
     safe static startup_triple_begin: [u8; 0];
     safe static startup_triple_end: [u8; 0];
+    safe static startup_first_begin: [u8; 0];
+    safe static startup_first_end: [u8; 0];
 }
 
 fn read(address: u64) -> u16 {
@@ -97,13 +121,18 @@ fn prepare(begin: &'static [u8; 0], end: &'static [u8; 0]) -> Apic {
 
 /// Waits until the other CPU has counted to `wanted`, for a limited time. Returns its count.
 fn counted(wanted: u16) -> u16 {
+    counted_at(COUNT, wanted)
+}
+
+/// Does the same as [`counted`] for the counter at `address`.
+fn counted_at(address: u64, wanted: u16) -> u16 {
     for _ in 0..3_000_000 {
-        if read(COUNT) >= wanted {
+        if read(address) >= wanted {
             break;
         }
         core::hint::spin_loop();
     }
-    read(COUNT)
+    read(address)
 }
 
 /// Sends two start-up IPIs to a CPU that waits for one. Only the first may start it.
@@ -159,6 +188,31 @@ pub fn fpu_loads(line: &mut Line) {
         cpuid(0, 0);
     }
     line.item("cpuids", CPUIDS);
+}
+
+/// Starts the other CPU at the first page of memory, and says if the exits of its instructions are counted: they are not where it
+/// runs outside of Vidar.
+pub fn first_page(line: &mut Line) {
+    let apic = Apic::find();
+    let (begin, end) = (startup_first_begin.as_ptr(), startup_first_end.as_ptr());
+    // SAFETY: the page is mapped, and holds the interrupt vectors of real mode, which nobody uses any more. Rust's own
+    // functions may not write to address 0.
+    unsafe {
+        asm!(
+            "rep movsb",
+            inout("rsi") begin => _,
+            inout("rdi") 0_u64 => _,
+            inout("rcx") end as usize - begin as usize => _,
+            options(nostack, preserves_flags),
+        );
+        (FIRST_COUNT as *mut u16).write_volatile(0);
+    }
+    // The other CPU waits for its first start-up IPI, so it needs no INIT.
+    let exits = Exits::of(|| {
+        apic.startup(OTHER, 0);
+        line.item("started", counted_at(FIRST_COUNT, 1));
+    });
+    line.item("exits-counted", exits.are_at_least(FIRST_CPUIDS));
 }
 
 fn start_again(line: &mut Line, apic: &Apic) {
