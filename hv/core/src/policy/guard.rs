@@ -5,7 +5,7 @@
 //!
 //! * A write of an MSR that decides where system calls lead to pins the value that the CPU keeps, if the CPU is in long mode
 //!   and the value is not 0. SYSENTER_CS is pinned at 0 as well, by which a kernel without 32-bit programs has SYSENTER
-//!   raise #GP: Intel SDM Vol. 2B, "SYSENTER".
+//!   raise #GP: Intel SDM Vol. 2B, 4.3 "Instructions (M-U)", SYSENTER.
 //! * Such a write, and one that changes a bit that can be pinned, also pins all of these bits that are set after it, if the
 //!   CPU is in long mode before and after it. So the code that leads into long mode, or out of it for a moment to change
 //!   the number of paging levels, as the decompressor of Linux does, is as free as on a bare CPU.
