@@ -151,7 +151,7 @@ pub fn start<E: Extension>(
         wait_for_sipi: extension.wait_for_sipi(),
         has_further: listed.has_further(),
         later: listed.later,
-        guarded: listed.damaged || listed.any(lost),
+        uncontrolled: listed.damaged || listed.any(lost),
     };
     let startup = startup::choose(preference, conditions);
     let mut landing = None;

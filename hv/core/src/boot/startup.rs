@@ -33,15 +33,15 @@ pub struct Conditions<W> {
     pub later: bool,
     /// True if there may be a CPU that the guest could start and that is not under Vidar's control: it would run beside
     /// Vidar.
-    pub guarded: bool,
+    pub uncontrolled: bool,
 }
 
 /// Returns who starts CPUs. Landing needs a trampoline; without one, Vidar watches the messages between CPUs instead.
 pub fn choose<W>(preference: Preference, conditions: Conditions<W>) -> Startup<W> {
-    let Conditions { trampoline, wait_for_sipi, has_further, later, guarded } = conditions;
+    let Conditions { trampoline, wait_for_sipi, has_further, later, uncontrolled } = conditions;
     match (preference, wait_for_sipi) {
         (Preference::Landing { .. }, _) if trampoline.is_some() => Startup::Landing,
-        _ if guarded => Startup::Emulated { trampoline },
+        _ if uncontrolled => Startup::Emulated { trampoline },
         (Preference::Closed, _) if later => Startup::Emulated { trampoline },
         (Preference::Auto | Preference::Closed, Some(wait)) => Startup::Hardware(wait),
         _ if has_further => Startup::Emulated { trampoline },
@@ -59,7 +59,7 @@ mod tests {
         wait_for_sipi: None,
         has_further: true,
         later: false,
-        guarded: false,
+        uncontrolled: false,
     };
     const INTEL: Conditions<()> = Conditions { wait_for_sipi: Some(()), ..AMD };
     const ALONE: Conditions<()> = Conditions { trampoline: None, has_further: false, ..AMD };
@@ -71,14 +71,15 @@ mod tests {
     fn landing_is_used_with_one_cpu_too() {
         assert_eq!(choose(LANDING, AMD), Startup::Landing);
         let alone = Conditions { trampoline: Some(0x9e), ..ALONE };
-        for conditions in [alone, Conditions { guarded: true, ..alone }] {
+        for conditions in [alone, Conditions { uncontrolled: true, ..alone }] {
             assert_eq!(choose(LANDING, conditions), Startup::Landing);
         }
     }
 
     #[test]
     fn without_a_trampoline_landing_becomes_emulation() {
-        for conditions in [Conditions { trampoline: None, ..AMD }, Conditions { guarded: true, ..ALONE }] {
+        for conditions in [Conditions { trampoline: None, ..AMD }, Conditions { uncontrolled: true, ..ALONE }]
+        {
             assert_eq!(choose(LANDING, conditions), WITHOUT_TRAMPOLINE);
         }
         assert_eq!(choose(LANDING, ALONE), Startup::Alone);
@@ -91,7 +92,7 @@ mod tests {
             (Preference::Auto, ALONE, Startup::Alone),
             (Preference::Auto, INTEL, Startup::Hardware(())),
             (Preference::Auto, Conditions { has_further: false, ..INTEL }, Startup::Hardware(())),
-            (Preference::Auto, Conditions { guarded: true, ..INTEL }, EMULATED),
+            (Preference::Auto, Conditions { uncontrolled: true, ..INTEL }, EMULATED),
             (Preference::Emulated, AMD, EMULATED),
             (Preference::Emulated, INTEL, EMULATED),
             (Preference::Emulated, Conditions { has_further: false, ..INTEL }, Startup::Alone),

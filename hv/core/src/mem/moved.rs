@@ -1,4 +1,4 @@
-//! MovedPages memory: guest pages that lie at other host-physical addresses, because something of Vidar's is in their place.
+//! Guest pages that lie at other host-physical addresses, because something of Vidar's is in their place.
 
 use core::ops::Range;
 
