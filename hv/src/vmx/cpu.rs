@@ -339,9 +339,9 @@ impl Vcpu for VmxCpu {
             self.percpu.add_pending(pending::MACHINE_CHECK);
             return;
         }
-        // #UD and #GP are faults: the saved RFLAGS have RF set, and a shadow of STI or MOV SS ends. Blocking by NMI stays as the
-        // exit has saved it: the delivery of an NMI that the exit has interrupted has set it, and an IRET has cleared it even
-        // if it faults. Intel SDM Vol. 3C, 26.3 "Changes to Instruction Behavior in VMX Non-Root Operation", IRET.
+        // #UD and #GP are faults: the saved RFLAGS have RF set, and a shadow of STI or MOV SS ends. Blocking by NMI stays as it
+        // is. Where the exception takes the place of an NMI whose delivery the exit has interrupted, `redeliver_event` has
+        // ended the blocking, which a bare CPU would keep until the handler's IRET.
         let flags = self.vmcs.read(GUEST_RFLAGS).0;
         self.vmcs.write(GUEST_RFLAGS, Natural(flags | RESUME));
         let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);
