@@ -11,6 +11,7 @@ mod modules;
 mod pages;
 mod paths;
 mod prose;
+mod repeats;
 mod safety;
 mod size;
 mod source;
@@ -92,6 +93,7 @@ fn check_file(file: &str, text: &str) -> Vec<Finding> {
     broken.extend(paths::check(text));
     if file.ends_with(".md") {
         broken.extend(prose::check(text));
+        broken.extend(repeats::check(text));
     }
     if file.ends_with(".rs") || file.ends_with(".S") {
         broken.extend(size::check(text));
