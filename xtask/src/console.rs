@@ -146,10 +146,13 @@ impl Console {
         let number = self.commands;
         // The marks are typed with quotes inside, so that they are not found in the echo of the line.
         self.type_line(&format!("{QUIET}; echo b''egin-{number}; {command}; echo e''nd-{number} $?"))?;
-        self.expect(&format!("begin-{number}\r\n"), ANSWER)?;
+        // A message of the kernel may come at any place, also right after a mark.
+        self.expect(&format!("begin-{number}"), ANSWER)?;
         let output = self.expect(&format!("end-{number} "), within)?.replace("\r\n", "\n");
+        let output = output.strip_prefix('\n').unwrap_or(&output).to_owned();
         let status = self.expect("\r\n", ANSWER)?;
         self.expect(PROMPT, ANSWER)?;
+        let status = status.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default();
         ensure!(status == "0", "`{command}` failed with status {status}: {}", output.trim());
         Ok(output)
     }
