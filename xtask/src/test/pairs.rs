@@ -74,10 +74,16 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 /// The machines in which Vidar guards the protections of both CPUs.
-pub const GUARDED: [Pair; 2] = [
+pub const GUARDED: [Pair; 3] = [
     Pair { lane: Lane::Vmx, name: "pair-guarded", options: "guard=cpu cpu-startup=emulated", needs: None },
     Pair {
         lane: Lane::Svm,
+        name: "pair-guarded",
+        options: "guard=cpu",
+        needs: Some(Ability::QemuNestedRealMode),
+    },
+    Pair {
+        lane: Lane::SvmMax,
         name: "pair-guarded",
         options: "guard=cpu",
         needs: Some(Ability::QemuNestedRealMode),
@@ -117,14 +123,28 @@ macro_rules! other_attacks {
     };
 }
 
-/// What the guard refuses in these machines. The usual CPU of Bochs has no SMAP.
+/// What the guard refuses in these machines. The usual CPU of Bochs has no SMAP, and only QEMU's largest CPU has UMIP.
 const ATTACKS: &[Scenario] = &[
     models(&[Lane::Svm], "guard", attacks!("smap=ok/#GP(0)/1", "CR4.SMEP:1,CR4.SMAP:1")),
+    models(
+        &[Lane::SvmMax],
+        "guard",
+        attacks!("umip=ok/#GP(0)/1 smap=ok/#GP(0)/1", "CR4.UMIP:1,CR4.SMEP:1,CR4.SMAP:1"),
+    ),
     models(&[Lane::Vmx], "guard", attacks!("smap=lacks", "CR4.SMEP:1")),
     models(
         &[Lane::Svm],
         "other-guard",
         other_attacks!("smap=0/1/1", "CR4.SMEP:1,CR4.SMAP:1", "CR4.SMEP:2,CR4.SMAP:2"),
+    ),
+    models(
+        &[Lane::SvmMax],
+        "other-guard",
+        other_attacks!(
+            "umip=0/1/1 smap=0/1/1",
+            "CR4.UMIP:1,CR4.SMEP:1,CR4.SMAP:1",
+            "CR4.UMIP:2,CR4.SMEP:2,CR4.SMAP:2"
+        ),
     ),
     models(&[Lane::Vmx], "other-guard", other_attacks!("again=1", "CR4.SMEP:1", "CR4.SMEP:2")),
 ];
