@@ -178,6 +178,14 @@ impl Bench {
         Self { wire, page, around, desk, slots }
     }
 
+    /// Returns a bench with one CPU, which has stopped at its first instruction, at 0x10, and waits for gdb, which has connected.
+    pub fn connected() -> (Self, thread::JoinHandle<Resumed>) {
+        let bench = Self::with_cpus(1);
+        let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+        bench.connect();
+        (bench, cpu)
+    }
+
     /// Stops a CPU for `reason`, in a thread of its own.
     pub fn stop(&self, index: usize, rip: u64, reason: Option<Reason>) -> thread::JoinHandle<Resumed> {
         let desk = Arc::clone(&self.desk);

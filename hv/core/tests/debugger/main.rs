@@ -19,9 +19,7 @@ use crate::bench::{Bench, PATIENCE};
 
 #[test]
 fn gdb_sees_registers_and_memory_at_the_first_instruction_and_changes_them() {
-    let bench = Bench::with_cpus(1);
-    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
-    bench.connect();
+    let (bench, cpu) = Bench::connected();
     bench.wire.ask("?");
     bench.wire.hear("$T05thread:01;#");
     bench.wire.ask("p10");
@@ -47,9 +45,7 @@ fn gdb_sees_registers_and_memory_at_the_first_instruction_and_changes_them() {
 
 #[test]
 fn breakpoints_are_in_memory_and_in_debug_registers_while_the_guest_runs_and_are_gone_after_detaching() {
-    let bench = Bench::with_cpus(1);
-    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
-    bench.connect();
+    let (bench, cpu) = Bench::connected();
     for (request, answer) in
         [("Z0,20,1", "$OK#"), ("Z1,24,1", "$OK#"), ("Z2,28,8", "$OK#"), ("Z0,2000,1", "$E")]
     {
@@ -209,9 +205,7 @@ fn noise_and_spoiled_packets_neither_end_the_conversation_nor_keep_the_guest_sto
 
 #[test]
 fn an_answer_that_has_been_spoiled_is_sent_again() {
-    let bench = Bench::with_cpus(1);
-    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
-    bench.connect();
+    let (bench, cpu) = Bench::connected();
     bench.wire.type_raw(b"+");
     bench.wire.ask("p10");
     bench.wire.hear("+$1000000000000000#");
@@ -241,9 +235,7 @@ fn gdb_is_not_offered_to_leave_out_acknowledgements() {
 
 #[test]
 fn ctrl_c_is_heard_after_a_request_that_has_come_while_the_guest_ran() {
-    let bench = Bench::with_cpus(1);
-    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
-    bench.connect();
+    let (bench, cpu) = Bench::connected();
     bench.wire.ask("vCont;c");
     cpu.join().unwrap();
     // gdb has not got the acknowledgement, and asks again.
@@ -258,9 +250,7 @@ fn ctrl_c_is_heard_after_a_request_that_has_come_while_the_guest_ran() {
 
 #[test]
 fn a_step_is_one_after_ctrl_c_has_come_twice() {
-    let bench = Bench::with_cpus(1);
-    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
-    bench.connect();
+    let (bench, cpu) = Bench::connected();
     bench.wire.type_raw(&[3]);
     bench.wire.ask("vCont;c");
     bench.wire.hear("$T02");
@@ -321,9 +311,7 @@ fn a_request_that_means_nothing_leaves_gdb_with_what_it_has_chosen() {
 
 #[test]
 fn a_gdb_that_comes_after_another_has_died_finds_a_stopped_guest_without_breakpoints() {
-    let bench = Bench::with_cpus(1);
-    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
-    bench.connect();
+    let (bench, cpu) = Bench::connected();
     for request in ["Z0,20,1", "Z1,24,1"] {
         bench.wire.ask(request);
         bench.wire.hear("$OK#");
@@ -345,9 +333,7 @@ fn a_gdb_that_comes_after_another_has_died_finds_a_stopped_guest_without_breakpo
 
 #[test]
 fn monitor_commands_answer_in_lines() {
-    let bench = Bench::with_cpus(1);
-    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
-    bench.connect();
+    let (bench, cpu) = Bench::connected();
     let monitor = |command: &str| {
         let digits: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
         bench.wire.ask(&format!("qRcmd,{digits}"));
