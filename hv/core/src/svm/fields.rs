@@ -4,13 +4,7 @@ use super::vmcb::{Page, intercept};
 use crate::debugger::structure::{FIELDS, Layout};
 
 /// What a VMCB consists of, for a debugger.
-pub const LAYOUT: Layout = Layout {
-    name: "VMCB",
-    field: |number| match ALL.get(number) {
-        Some((name, _)) => Some(*name),
-        None => None,
-    },
-};
+pub const LAYOUT: Layout = Layout { name: "VMCB", field: |number| ALL.get(number).map(|(name, _)| *name) };
 
 /// Returns the value of the field with this number, or `None` if there is none.
 pub fn value(page: &Page, number: usize) -> Option<u64> {

@@ -24,13 +24,7 @@ mod kind {
 }
 
 /// What a VMCS consists of, for a debugger.
-pub const LAYOUT: Layout = Layout {
-    name: "VMCS",
-    field: |number| match ALL.get(number) {
-        Some((name, _)) => Some(*name),
-        None => None,
-    },
-};
+pub const LAYOUT: Layout = Layout { name: "VMCS", field: |number| ALL.get(number).map(|(name, _)| *name) };
 
 const _: () = assert!(ALL.len() <= FIELDS);
 
