@@ -168,8 +168,10 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
     /// # Errors
     /// As [`GuestMemory::lock`].
     pub fn lock_again(&mut self) -> Result<usize, MapError> {
-        let Self { stage2, tables, identity, .. } = self;
-        stage2.lock(tables, &|page| identity.locked_part(page))
+        let Self { stage2, tables, identity, decoy, .. } = self;
+        // The decoy lies in Vidar's memory, and what the guest sees through it is not the memory at the decoy's own address.
+        stage2
+            .lock(tables, &|page| if page.start == *decoy { Part::None } else { identity.locked_part(page) })
     }
 
     /// Returns the lock that denies a write at `address`; `None` if it is allowed, or nothing is mapped there.

@@ -147,6 +147,40 @@ proptest! {
     }
 }
 
+/// The identity map in which these ranges are hidden, and nothing else is special.
+fn plain(hidden: RangeSet) -> Identity {
+    Identity {
+        mtrrs: Mtrrs::write_back(),
+        hidden,
+        watched: None,
+        moved: None,
+        locks: Locks::default(),
+        alias: 0,
+    }
+}
+
+#[test]
+fn the_decoy_is_never_locked() {
+    decoy::<Ept>();
+    decoy::<Npt>();
+}
+
+fn decoy<F: Format>() {
+    let hidden = Gpa(2 * MIB);
+    let identity = plain([hidden.identity()..hidden.identity() + PAGE_SIZE].into());
+    let ram: RangeSet = [Hpa(0)..Hpa(RAM)].into();
+    let tables = Tables::with_limit(usize::MAX);
+    let mut memory = GuestMemory::<F, _>::new(tables, PageSize::Size1G, identity, ram, false).unwrap();
+    memory.touch(hidden);
+    let (decoy, ..) = memory.translate(hidden).unwrap();
+    assert_eq!(decoy, memory.decoy());
+    // The guest may lock the page that has the decoy's number.
+    memory.lock(Locks::new([Gpa(0)..Gpa(decoy.0 + PAGE_SIZE), Range::default()], Range::default())).unwrap();
+    assert_eq!(memory.access(hidden), Some(PageAccess::all()));
+    assert_eq!(memory.denies_write(hidden), None);
+    assert_eq!(memory.denies_write(Gpa(0)), Some(Lock::Data));
+}
+
 #[test]
 fn without_frames_nothing_is_locked() {
     run_out::<Ept>();
@@ -154,14 +188,7 @@ fn without_frames_nothing_is_locked() {
 }
 
 fn run_out<F: Format>() {
-    let identity = Identity {
-        mtrrs: Mtrrs::write_back(),
-        hidden: RangeSet::new(),
-        watched: None,
-        moved: None,
-        locks: Locks::default(),
-        alias: 0,
-    };
+    let identity = plain(RangeSet::new());
     let ram: RangeSet = [Hpa(0)..Hpa(RAM)].into();
     // The range begins and ends inside of large pages.
     let (inside, ends) = (Gpa(0x123_4000), [Gpa(0x123_0000), Gpa(0x345_6000)]);

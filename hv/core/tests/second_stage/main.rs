@@ -36,9 +36,10 @@ impl TableMemory for Tables {
         if self.tables.len() >= self.limit.get() {
             return None;
         }
-        self.next += PAGE_SIZE;
-        self.tables.insert(self.next, vec![0; ENTRIES]);
-        Some(Hpa(self.next))
+        let frame = FRAMES + self.next * PAGE_SIZE;
+        self.next += 1;
+        self.tables.insert(frame.0, vec![0; ENTRIES]);
+        Some(frame)
     }
 
     fn free(&mut self, table: Table) {
@@ -59,6 +60,8 @@ const MIB: u64 = 1 << 20;
 const END: u64 = 3 << 30;
 /// Where moved pages lie.
 const ELSEWHERE: Hpa = Hpa(END);
+/// Where the tables and the decoy lie: in memory that the guest does not reach by its own address, as Vidar's is.
+const FRAMES: Hpa = Hpa(1 << 40);
 
 /// MTRRs with ranges of all sizes, the fixed ones in use.
 fn mtrrs() -> impl Strategy<Value = Mtrrs> {
