@@ -50,9 +50,9 @@
 //! [`mem::map`](vidar_core::mem::map), [`boot::memory_plan`](vidar_core::boot::memory_plan),
 //! [`host::heap`](crate::host::heap).
 //!
-//! No number that comes from outside decides how much memory Vidar needs. So memory maps and lists of modules are iterators
-//! over the loader's bytes and not vectors, and the memory plan is the map with what Vidar keeps. The documentation of
-//! `host::heap` states this rule, and `hv/doc/decisions/0001-boot-takes-what-it-is-given.md` says why.
+//! No number that comes from outside decides how much memory Vidar needs. So memory maps and lists of modules are
+//! iterators over the loader's bytes and not vectors, and the memory plan is the map with what Vidar keeps. The
+//! documentation of `host::heap` states this rule, and `hv/doc/decisions/0001-boot-takes-what-it-is-given.md` says why.
 //!
 //! ## 4. Where Linux goes
 //!
@@ -115,9 +115,9 @@
 //! *45 minutes:* [`vmx::event`](vidar_core::vmx::event), [`vmx::pending`](vidar_core::vmx::pending),
 //! [`vmx::delivery`](crate::vmx), `hv/doc/nmi.md`.
 //!
-//! An exit can interrupt the delivery of an exception, and an NMI can arrive while Vidar runs. Both must reach the guest, once
-//! and in the right order. Try to find a sequence in which one is lost; the pages of the manual that the comments name are
-//! the judge.
+//! An exit can interrupt the delivery of an exception, and an NMI can arrive while Vidar runs. Both must reach the
+//! guest, once and in the right order. Try to find a sequence in which one is lost; the pages of the manual that the
+//! comments name are the judge.
 //!
 //! # Sunday morning: memory, policies, CPUs
 //!
@@ -126,11 +126,12 @@
 //! *60 minutes:* [`mem::identity`](vidar_core::mem::identity), [`mem::stage2`](vidar_core::mem::stage2),
 //! [`vmx::ept`](vidar_core::vmx::ept), [`mem::mtrr`](vidar_core::mem::mtrr), [`vmm::memory`](vidar_core::vmm::memory).
 //!
-//! `identity` says what is mapped where, and `stage2` how tables work; the format of an entry is a third file. The answer for an
-//! address depends on the address alone, so it does not matter whether a page is mapped early or on the first touch, and
-//! `hv/core/tests/second_stage` proves it with random orders. Look at what is shown in place of Vidar's memory: the decoy. With
-//! `dma=guard` devices have tables of the same kind ([`iommu::tables`](vidar_core::iommu::tables)), and
-//! [`iommu::unit`](vidar_core::iommu::unit) decides what the guest sees of the IOMMUs.
+//! `identity` says what is mapped where, and `stage2` how tables work; the format of an entry is a third file. The
+//! answer for an address depends on the address alone, so it does not matter whether a page is mapped early or on the
+//! first touch, and `hv/core/tests/second_stage` proves it with random orders. Look at what is shown in place of
+//! Vidar's memory: the decoy. With `dma=guard` devices have tables of the same kind
+//! ([`iommu::tables`](vidar_core::iommu::tables)), and [`iommu::unit`](vidar_core::iommu::unit) decides what the guest
+//! sees of the IOMMUs.
 //!
 //! ## 11. What the guest may do
 //!
@@ -150,8 +151,8 @@
 //!
 //! All arguments and results are in registers, so Vidar never has to read or write the guest's memory for a call.
 //! Follow `vidarctl log` from the program to the ring in [`kept_log::ring`](vidar_core::kept_log::ring). Then look at
-//! [`kept_log::area`](vidar_core::kept_log::area): it finds what a warm reset has left of the log, and believes nothing of it
-//! unless a CRC fits.
+//! [`kept_log::area`](vidar_core::kept_log::area): it finds what a warm reset has left of the log, and believes nothing
+//! of it unless a CRC fits.
 //!
 //! ## 13. The other CPUs
 //!
@@ -189,14 +190,15 @@
 //! ## 16. The end of a guest
 //!
 //! *30 minutes:* [`cpus::end`](crate::cpus::end), [`report`](vidar_core::report),
-//! [`vmx::snapshot`](vidar_core::vmx::snapshot), [`arch::stop`](crate::arch::stop), [`debug::panic`](crate::debug::panic),
-//! `hv/doc/stops.md`.
+//! [`vmx::snapshot`](vidar_core::vmx::snapshot), [`arch::stop`](crate::arch::stop),
+//! [`debug::panic`](crate::debug::panic), `hv/doc/stops.md`.
 //!
 //! When a guest cannot go on, Vidar writes a crash report, and then the machine ends as `on-crash=` says. One CPU
-//! writes the report, so the others are stopped first, where an INIT can do that. Vidar itself panics only for its own bugs; the page lists every
-//! way that is left for a guest to stop the machine. A CPU that refuses to enter a guest does not say why, so Vidar has
-//! the manuals' rules as tables: read [`vmx::rules::segments`](vidar_core::vmx::rules::segments), and
-//! `hv/core/tests/entry_rules/vmx_cases.rs`, where each rule is broken alone.
+//! writes the report, so the others are stopped first, where an INIT can do that. Vidar itself panics only for its own
+//! bugs; the page lists every way that is left for a guest to stop the machine. A CPU that refuses to enter a guest
+//! does not say why, so Vidar has the manuals' rules as tables: read
+//! [`vmx::rules::segments`](vidar_core::vmx::rules::segments), and `hv/core/tests/entry_rules/vmx_cases.rs`, where each
+//! rule is broken alone.
 //!
 //! ## 17. Reading the guest's kernel
 //!
@@ -209,11 +211,12 @@
 //!
 //! ## 18. A debugger below the kernel
 //!
-//! *45 minutes:* [`debugger::observer`](vidar_core::debugger::observer), [`debugger::desk`](vidar_core::debugger::desk),
-//! [`debugger::exceptions`](vidar_core::debugger::exceptions), [`svm::debug`](crate::svm::debug), `hv/core/tests/debugger/main.rs`.
+//! *45 minutes:* [`debugger::observer`](vidar_core::debugger::observer),
+//! [`debugger::desk`](vidar_core::debugger::desk), [`debugger::exceptions`](vidar_core::debugger::exceptions),
+//! [`svm::debug`](crate::svm::debug), `hv/core/tests/debugger/main.rs`.
 //!
-//! gdb and the guest both use debug exceptions. Find out how one is told from the other, where all CPUs meet when one of
-//! them stops, and what a step by RFLAGS.TF leaves in the guest and must take out again.
+//! gdb and the guest both use debug exceptions. Find out how one is told from the other, where all CPUs meet when one
+//! of them stops, and what a step by RFLAGS.TF leaves in the guest and must take out again.
 //!
 //! ## 19. How it is tested
 //!

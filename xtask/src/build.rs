@@ -27,7 +27,8 @@ pub fn all() -> Result<Programs> {
     Ok(Programs { hypervisor: paths::hypervisor(), vidarctl: vidarctl()? })
 }
 
-/// Makes the image that GRUB loads out of the one that the linker has written, and gives both their build ID. In a tree of emulators both are there already.
+/// Makes the image that GRUB loads out of the one that the linker has written, and gives both their build ID. In a tree
+/// of emulators both are there already.
 fn strip_image() -> Result<()> {
     if paths::suite().is_some() {
         return Ok(());
@@ -52,8 +53,8 @@ pub fn vidarctl() -> Result<PathBuf> {
     Ok(paths::vidarctl())
 }
 
-/// Builds a program that users get, and tells it the commit that it is built from. Its bytes depend on the commit and the
-/// toolchain alone.
+/// Builds a program that users get, and tells it the commit that it is built from. Its bytes depend on the commit and
+/// the toolchain alone.
 fn product(what: &[&str], target: &str) -> Result<()> {
     let mut command = cargo_command(&["build", "--release", "--target", target]);
     command.args(what).args(["--config", &prefixes::config(target)?]).env_remove(source::COMMIT_VARIABLE);

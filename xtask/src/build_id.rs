@@ -1,8 +1,8 @@
-//! The build ID of Vidar's image: a hash of what GRUB loads. A report names it, so that its addresses are not looked up in
-//! another build.
+//! The build ID of Vidar's image: a hash of what GRUB loads. A report names it, so that its addresses are not looked up
+//! in another build.
 //!
-//! The linker leaves a note with an ID of zeros. It could compute one itself, but from the debug information as well, which
-//! differs from one folder to another.
+//! The linker leaves a note with an ID of zeros. It could compute one itself, but from the debug information as well,
+//! which differs from one folder to another.
 
 use std::ops::Range;
 

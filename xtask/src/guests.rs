@@ -1,4 +1,5 @@
-//! The files of guests: their kernels and busybox, which come from the distribution's packages and are kept under `target`.
+//! The files of guests: their kernels and busybox, which come from the distribution's packages and are kept under
+//! `target`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;

@@ -73,18 +73,18 @@ enum Task {
     Build,
     /// Make a hybrid ISO that boots from CD and USB
     ///
-    /// It contains the guests of iso/guests.toml and your own. GRUB's menu, on the screen and on the serial port, has two
-    /// entries for each guest: under Vidar, and bare.
+    /// It contains the guests of iso/guests.toml and your own. GRUB's menu, on the screen and on the serial port, has
+    /// two entries for each guest: under Vidar, and bare.
     Iso(IsoArgs),
     /// Write the ISO to a USB stick, and read it back
     ///
-    /// The ISO is made first, by the options of `iso`, unless --iso names one. Everything on the stick is lost, so you are
-    /// asked before. A file may stand for the stick.
+    /// The ISO is made first, by the options of `iso`, unless --iso names one. Everything on the stick is lost, so you
+    /// are asked before. A file may stand for the stick.
     Usb(UsbArgs),
     /// Make the package for Debian and Ubuntu, target/vidar_VERSION_amd64.deb
     ///
-    /// It has the hypervisor, `vidarctl` and their manuals, and adds entries to the GRUB of the system that it is installed
-    /// on: `apt install ./target/vidar_VERSION_amd64.deb`.
+    /// It has the hypervisor, `vidarctl` and their manuals, and adds entries to the GRUB of the system that it is
+    /// installed on: `apt install ./target/vidar_VERSION_amd64.deb`.
     Deb {
         /// The package's version [default: Vidar's own]
         #[arg(long, value_name = "VERSION")]
@@ -92,9 +92,9 @@ enum Task {
     },
     /// Make all files of a release in target/dist
     ///
-    /// These are the ISO, the package, the hypervisor, `vidarctl`, lists of the crates that both are made of, with versions
-    /// and licences, and the checksums of all. From the same commit and packages everybody makes the same files. It builds
-    /// cargo-cyclonedx under target/tools where that is missing.
+    /// These are the ISO, the package, the hypervisor, `vidarctl`, lists of the crates that both are made of, with
+    /// versions and licences, and the checksums of all. From the same commit and packages everybody makes the same
+    /// files. It builds cargo-cyclonedx under target/tools where that is missing.
     Dist,
     /// Boot a guest and make this terminal its console
     ///
@@ -103,8 +103,8 @@ enum Task {
     Run(RunArgs),
     /// Make a file with the symbols of a guest's kernel, for gdb
     ///
-    /// A distribution's kernel is stripped, but it has tables of its symbols for its own stack traces. The file has these,
-    /// at the addresses at which the kernel was linked; gdb asks Vidar how far the kernel was moved.
+    /// A distribution's kernel is stripped, but it has tables of its symbols for its own stack traces. The file has
+    /// these, at the addresses at which the kernel was linked; gdb asks Vidar how far the kernel was moved.
     Symbols {
         /// The guest [default: the first of iso/guests.toml]
         #[arg(long, value_name = "NAME")]
@@ -112,9 +112,9 @@ enum Task {
     },
     /// Dump what matters of a guest's kernel over the line to Vidar's debugger, as an ELF core that drgn opens
     ///
-    /// Vidar must have been booted with gdb=com2, and no gdb may be connected. The guest is stopped meanwhile and goes on
-    /// afterwards. The core has the kernel's symbols, log and variables, those of each CPU, and the stacks of the CPUs. These
-    /// are about 15 MiB, for which a serial line of 115200 baud takes up to three quarters of an hour.
+    /// Vidar must have been booted with gdb=com2, and no gdb may be connected. The guest is stopped meanwhile and goes
+    /// on afterwards. The core has the kernel's symbols, log and variables, those of each CPU, and the stacks of the
+    /// CPUs. These are about 15 MiB, for which a serial line of 115200 baud takes up to three quarters of an hour.
     Dump {
         /// The line: HOST:PORT, as `cargo xtask run --gdb` prints it, or a serial device such as /dev/ttyUSB0
         #[arg(long, value_name = "LINE")]
@@ -133,8 +133,8 @@ enum Task {
         /// Print the names and run nothing
         #[arg(long)]
         list: bool,
-        /// Also install Vidar's package in whole Debians on disks, which are built first, and attack a guarded Linux on VT-x; this
-        /// takes 40 minutes and 3 GiB
+        /// Also install Vidar's package in whole Debians on disks, which are built first, and attack a guarded Linux on
+        /// VT-x; this takes 40 minutes and 3 GiB
         #[arg(long)]
         distribution: bool,
         /// Also show that QEMU loses a machine of several CPUs if each of them has a thread of its own
@@ -143,8 +143,8 @@ enum Task {
         /// Also boot the newest kernels of Debian stable and unstable, which are fetched first
         #[arg(long)]
         newest_kernels: bool,
-        /// Run the tests in emulators with the emulators and the GRUB of another Debian, such as trixie, in place of this
-        /// system's, which must not be newer; they are fetched first, which takes some minutes and 500 MiB
+        /// Run the tests in emulators with the emulators and the GRUB of another Debian, such as trixie, in place of
+        /// this system's, which must not be newer; they are fetched first, which takes some minutes and 500 MiB
         #[arg(long, value_name = "SUITE")]
         emulators: Option<String>,
         /// Set if this process runs in the tree of that suite's emulators, and everything was built outside of it
@@ -162,8 +162,8 @@ enum Task {
         /// Also have gdb stop a guest under load N times, and have it go on; 1000 take ten minutes in QEMU
         #[arg(long, value_name = "N", default_value_t = 0)]
         rounds: u32,
-        /// Give Vidar these boot options in each test, besides the test's own; with check=on the probe's runs and Linux's also
-        /// fail if the state breaks a rule before an entry
+        /// Give Vidar these boot options in each test, besides the test's own; with check=on the probe's runs and
+        /// Linux's also fail if the state breaks a rule before an entry
         #[arg(long, value_name = "TEXT", default_value = "")]
         option: String,
         /// Run the tests N times, one after the other
@@ -175,8 +175,8 @@ enum Task {
     },
     /// Name the functions and lines in a report of Vidar's about itself, such as a panic's
     ///
-    /// It prints the report again, with a line for each function after each address. The report names the build that it is of,
-    /// and must be of the one that was built last.
+    /// It prints the report again, with a line for each function after each address. The report names the build that it
+    /// is of, and must be of the one that was built last.
     Symbolize {
         /// The file with the report; without it, paste the report and press Ctrl-D
         file: Option<PathBuf>,
@@ -194,8 +194,8 @@ enum Task {
         /// Only measure the round trips of CPUID and of a hypercall, in the tiny guest
         #[arg(long, conflicts_with = "picture")]
         exits: bool,
-        /// Only count the exits of a Linux with two CPUs with each value of guard=: in a boot, in an administrator's work, and while it
-        /// idles; this takes 10 to 20 minutes
+        /// Only count the exits of a Linux with two CPUs with each value of guard=: in a boot, in an administrator's
+        /// work, and while it idles; this takes 10 to 20 minutes
         #[arg(long, conflicts_with_all = ["picture", "exits", "trace"])]
         guard: bool,
     },

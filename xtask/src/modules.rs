@@ -1,4 +1,5 @@
-//! Packs modules of a guest's kernel into archives that can follow an initrd. The modules come from the kernel's package.
+//! Packs modules of a guest's kernel into archives that can follow an initrd. The modules come from the kernel's
+//! package.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -117,7 +118,8 @@ pub struct Package {
 }
 
 impl Package {
-    /// Fetches the modules of a kernel from its package `name`, or from the package of modules that Ubuntu has beside it.
+    /// Fetches the modules of a kernel from its package `name`, or from the package of modules that Ubuntu has beside
+    /// it.
     fn fetch(archive: &Archive, name: &str, version: &str) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let unpack = |package: &str| archive.unpack(package, "./*lib/modules/*", dir.path());

@@ -44,7 +44,8 @@ const NEEDS: &[Need] = &[
     Need { package: "zstd", proofs: &["zstd"] },
 ];
 
-/// The arguments of `env` that run apt-get. It asks no questions, and waits while the system's own updates hold the lock.
+/// The arguments of `env` that run apt-get. It asks no questions, and waits while the system's own updates hold the
+/// lock.
 const APT_GET: &[&str] =
     &["DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--option=DPkg::Lock::Timeout=300"];
 

@@ -1,7 +1,8 @@
 //! Hides from programs in which folders of this machine they were built, so that they have the same bytes anywhere.
 //!
-//! Messages of panics name source files. The compiler is given the files of the workspace by relative paths, and it names
-//! those of its own library by the hash of its commit. Crates and what build scripts generate have absolute paths.
+//! Messages of panics name source files. The compiler is given the files of the workspace by relative paths, and it
+//! names those of its own library by the hash of its commit. Crates and what build scripts generate have absolute
+//! paths.
 
 use std::env;
 use std::path::PathBuf;
@@ -10,8 +11,8 @@ use anyhow::{Context, Result};
 
 use crate::paths;
 
-/// Returns the value of cargo's option `--config` that hides the folders from programs for `target`. Cargo adds the flags
-/// to those of `.cargo/config.toml`. Build scripts and macros run on this machine and are left alone.
+/// Returns the value of cargo's option `--config` that hides the folders from programs for `target`. Cargo adds the
+/// flags to those of `.cargo/config.toml`. Build scripts and macros run on this machine and are left alone.
 pub fn config(target: &str) -> Result<String> {
     let sources = cargo_home()?.join("registry/src");
     // Of several folders that contain a file, the last one counts.

@@ -1,7 +1,7 @@
 //! `cargo xtask symbolize`: finds the functions and lines of the addresses in a report of Vidar's about itself.
 //!
-//! The image is linked with debug information, and what GRUB loads is stripped of it. Both have the same build ID, and a
-//! report names it, so names are never those of another build.
+//! The image is linked with debug information, and what GRUB loads is stripped of it. Both have the same build ID, and
+//! a report names it, so names are never those of another build.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -93,8 +93,9 @@ fn return_address(line: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok().filter(|address| *address > 0)
 }
 
-/// Returns the functions that `address` is in, each with its file and line, innermost first. Those that were inlined are
-/// among them. The lines alone have short names, so the last function, which was not inlined, gets that of its `symbol`.
+/// Returns the functions that `address` is in, each with its file and line, innermost first. Those that were inlined
+/// are among them. The lines alone have short names, so the last function, which was not inlined, gets that of its
+/// `symbol`.
 fn frames(
     lines: &Lines<EndianSlice<'_, LittleEndian>>,
     symbol: Option<String>,

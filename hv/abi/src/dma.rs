@@ -4,8 +4,8 @@ use core::fmt;
 
 macro_rules! states {
     ($($(#[$doc:meta])* $state:ident = $sentence:literal,)*) => {
-        /// The answer to the question whether devices can reach Vidar's memory. The number of a state never changes. It is
-        /// displayed as a sentence without its full stop.
+        /// The answer to the question whether devices can reach Vidar's memory. The number of a state never changes. It
+        /// is displayed as a sentence without its full stop.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u64)]
         pub enum DmaState { $($(#[$doc])* $state,)* }
@@ -26,7 +26,8 @@ macro_rules! states {
 states! {
     /// The IOMMUs keep all devices away.
     Guarded = "guarded, by VT-d",
-    /// As [`DmaState::Guarded`], but an IOMMU can post interrupts, which the guest's kernel can have it write to any memory.
+    /// As [`DmaState::Guarded`], but an IOMMU can post interrupts, which the guest's kernel can have it write to any
+    /// memory.
     GuardedFromDevices = "guarded from devices, by VT-d; the kernel could still use posted interrupts to write",
     /// The boot option `dma=guard` is not given, on a machine with VT-d.
     NotAsked = "not guarded: the boot option dma=guard is not given",

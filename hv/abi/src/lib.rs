@@ -1,15 +1,15 @@
 //! The hypercall ABI of Vidar, for the hypervisor and for programs in its guest.
 //!
-//! A hypercall is VMCALL on Intel's CPUs and VMMCALL on AMD's. It can be made at any privilege level. Any program may make
-//! the calls that tell nothing of the kernel: [`Call::Version`], [`Call::Status`], [`Call::Exits`], [`Call::Memory`], [`Call::Commit`] and
-//! [`Call::Dma`].
-//! All others are taken from CPL 0, and from a program that may write to port CF9h, the reset control register of the chip
-//! set, by IOPL or the I/O permission bitmap of the TSS. They end or change something, or their answers have addresses of
-//! the kernel, which Linux hides from programs (KASLR).
+//! A hypercall is VMCALL on Intel's CPUs and VMMCALL on AMD's. It can be made at any privilege level. Any program may
+//! make the calls that tell nothing of the kernel: [`Call::Version`], [`Call::Status`], [`Call::Exits`],
+//! [`Call::Memory`], [`Call::Commit`] and [`Call::Dma`]. All others are taken from CPL 0, and from a program that may
+//! write to port CF9h, the reset control register of the chip set, by IOPL or the I/O permission bitmap of the TSS.
+//! They end or change something, or their answers have addresses of the kernel, which Linux hides from programs
+//! (KASLR).
 //!
 //! The number of the [`Call`] goes in RAX, and its arguments in RBX and RCX. RAX returns a [`Status`]. If that is
-//! [`Status::Ok`], the registers that the [`Call`] names hold the results; otherwise no other register has changed. Results
-//! are never written to the guest's memory, so Vidar need not translate the guest's addresses.
+//! [`Status::Ok`], the registers that the [`Call`] names hold the results; otherwise no other register has changed.
+//! Results are never written to the guest's memory, so Vidar need not translate the guest's addresses.
 
 // tidy: long because it describes each call with its registers.
 
@@ -67,8 +67,8 @@ impl Version {
     }
 }
 
-/// Defines [`Call`]. A row has the call's number, its name for messages, the ABI's minor version that it came with, and its
-/// arguments and results.
+/// Defines [`Call`]. A row has the call's number, its name for messages, the ABI's minor version that it came with, and
+/// its arguments and results.
 macro_rules! calls {
     ($(
         $(#[doc = $doc:literal])+
@@ -176,15 +176,15 @@ calls! {
         }
     }
 
-    /// Ends the guest with a crash report of all CPUs, and then halts or resets the machine, as the boot option `on-crash`
-    /// says. It returns only if it is refused.
+    /// Ends the guest with a crash report of all CPUs, and then halts or resets the machine, as the boot option
+    /// `on-crash` says. It returns only if it is refused.
     Crash = 6, "crash", minor 3 {
         in {}
         out {}
     }
 
-    /// Reads a part of the log of the start before this one, which a warm reset leaves in memory. The log is empty if there was
-    /// no such start, or if its log has not outlived the reset.
+    /// Reads a part of the log of the start before this one, which a warm reset leaves in memory. The log is empty if
+    /// there was no such start, or if its log has not outlived the reset.
     LastLog = 7, "last-log", minor 3 {
         in { RBX: "a position in the log, counted in bytes since that boot.", }
         out {
@@ -221,9 +221,9 @@ calls! {
         }
     }
 
-    /// Locks the read-only data and the IDT of the guest's Linux, which Vidar finds by itself, until the machine is reset. With
-    /// the boot option `guard=audit` it also watches the kernel's code. It has to be made on each CPU, which may write there
-    /// until then.
+    /// Locks the read-only data and the IDT of the guest's Linux, which Vidar finds by itself, until the machine is
+    /// reset. With the boot option `guard=audit` it also watches the kernel's code. It has to be made on each CPU,
+    /// which may write there until then.
     Lock = 11, "lock", minor 4 {
         in {}
         out {
@@ -232,8 +232,8 @@ calls! {
         }
     }
 
-    /// Reads a row of the table of what has written to the kernel's code, which is kept with the boot option `guard=audit`. Row
-    /// 0 also has this CPU watch again the pages that have been written to.
+    /// Reads a row of the table of what has written to the kernel's code, which is kept with the boot option
+    /// `guard=audit`. Row 0 also has this CPU watch again the pages that have been written to.
     Audit = 12, "audit", minor 4 {
         in { RBX: "the index of a row.", }
         out {

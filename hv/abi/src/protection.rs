@@ -2,8 +2,8 @@
 
 macro_rules! protections {
     ($($(#[$doc:meta])* $protection:ident = $name:literal,)*) => {
-        /// The protections that Vidar keeps on with the boot option `guard`. The number of one never changes. New ones get
-        /// the next numbers, with a new minor number of [`VERSION`](crate::VERSION).
+        /// The protections that Vidar keeps on with the boot option `guard`. The number of one never changes. New ones
+        /// get the next numbers, with a new minor number of [`VERSION`](crate::VERSION).
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
         pub enum Protection { $($(#[$doc])* $protection,)* }

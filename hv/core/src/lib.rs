@@ -1,7 +1,8 @@
 //! The core of Vidar: everything that only decides.
 //!
-//! The code here is safe Rust and knows nothing of the machine that it runs on, so the host tests all of it. The crate `hv`
-//! beside it is the shell: it asks the CPU, and it does what is decided here. Its module `tour` leads through both crates.
+//! The code here is safe Rust and knows nothing of the machine that it runs on, so the host tests all of it. The crate
+//! `hv` beside it is the shell: it asks the CPU, and it does what is decided here. Its module `tour` leads through both
+//! crates.
 //!
 //! | room | what it knows | where to start |
 //! |---|---|---|
@@ -23,8 +24,8 @@
 //! | [`mem`] | addresses, the memory map, memory types, the second-stage page table | [`mem::identity`] |
 //! | [`x86`] | facts of the CPU: the numbers of registers, and what their bits mean | [`x86::registers`] |
 //!
-//! The page of each room names all of its files. A room uses only rooms that are further down in its chain; `hv/ARCHITECTURE.md`
-//! has the arrows, and `cargo xtask tidy` checks them.
+//! The page of each room names all of its files. A room uses only rooms that are further down in its chain;
+//! `hv/ARCHITECTURE.md` has the arrows, and `cargo xtask tidy` checks them.
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]

@@ -48,8 +48,8 @@ fn at(offset: u16) -> *mut u32 {
 
 /// Returns the register at `offset` of the local APIC's page, which must be in xAPIC mode.
 pub fn read(offset: u16) -> u32 {
-    // SAFETY: firmware leaves the page below 4 GiB, and `policy::msr::apic_base` lets the guest move it only there, where the
-    // direct map has it. Reading a register has no side effect.
+    // SAFETY: firmware leaves the page below 4 GiB, and `policy::msr::apic_base` lets the guest move it only there,
+    // where the direct map has it. Reading a register has no side effect.
     unsafe { at(offset).read_volatile() }
 }
 

@@ -35,8 +35,8 @@ macro_rules! fixup {
     };
 }
 
-/// Executes an instruction that is allowed to fault, with its operands as `asm!` takes them. Evaluates to true if it has not
-/// faulted. Like `asm!`, this has to be in an unsafe block.
+/// Executes an instruction that is allowed to fault, with its operands as `asm!` takes them. Evaluates to true if it
+/// has not faulted. Like `asm!`, this has to be in an unsafe block.
 macro_rules! execute_checked {
     ($instruction:literal, $($operands:tt)*) => {{
         let done: u32;

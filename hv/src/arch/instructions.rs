@@ -22,13 +22,13 @@ pub fn wbinvd() {
 /// The distance between two executions of CLFLUSH: the smallest line that a CPU with long mode has had.
 const FLUSHED: usize = 64;
 
-/// Executes CLFLUSH for the memory of `value`: if any cache of the machine has changed lines of it, these are written back.
-/// All CPUs with long mode have CLFLUSH.
+/// Executes CLFLUSH for the memory of `value`: if any cache of the machine has changed lines of it, these are written
+/// back. All CPUs with long mode have CLFLUSH.
 pub fn write_back<T>(value: &T) {
     let start = core::ptr::from_ref(value).cast::<u8>();
     for at in (0..size_of::<T>()).step_by(FLUSHED) {
-        // SAFETY: CLFLUSH changes nothing that software reads, and faults only where a read would. There is a reference to the
-        // memory, so it can be read.
+        // SAFETY: CLFLUSH changes nothing that software reads, and faults only where a read would. There is a reference
+        // to the memory, so it can be read.
         unsafe { asm!("clflush [{}]", in(reg) start.wrapping_add(at), options(nostack, preserves_flags)) };
     }
 }
@@ -127,8 +127,8 @@ pub fn set_debug_addresses(addresses: [u64; 4]) {
 
 /// Sets DR7 to a value that the guest is to have.
 pub fn set_debug_control(control: u64) {
-    // SAFETY: the addresses that are watched are those of the guest, which are not Vidar's own, and the next entry of the
-    // guest loads the register anyway.
+    // SAFETY: the addresses that are watched are those of the guest, which are not Vidar's own, and the next entry of
+    // the guest loads the register anyway.
     unsafe { asm!("mov dr7, {}", in(reg) control, options(nomem, nostack, preserves_flags)) };
 }
 

@@ -1,5 +1,5 @@
-//! Stopping the other CPUs for a crash report. Only one CPU writes a report at a time. The report covers the whole machine,
-//! except where an INIT would restart it: there the other CPUs run on.
+//! Stopping the other CPUs for a crash report. Only one CPU writes a report at a time. The report covers the whole
+//! machine, except where an INIT would restart it: there the other CPUs run on.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -37,8 +37,9 @@ pub fn reaches_others() -> bool {
 static SPEAKER: AtomicU64 = AtomicU64::new(NOBODY);
 
 /// Stops all CPUs but this one, whose APIC ID is `own`, and returns what the report says has ended: this CPU or the
-/// machine. Once [`arm`] has been called, an INIT takes each of them out of the guest. Where an INIT would restart the machine, none is sent,
-/// and the other CPUs keep running the guest. If another CPU has called this function before, this CPU halts.
+/// machine. Once [`arm`] has been called, an INIT takes each of them out of the guest. Where an INIT would restart the
+/// machine, none is sent, and the other CPUs keep running the guest. If another CPU has called this function before,
+/// this CPU halts.
 pub fn others(own: u32) -> &'static str {
     match SPEAKER.compare_exchange(NOBODY, own.into(), Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) if reaches_others() => apic::send(Message::Init, Destination::Others),
@@ -56,7 +57,8 @@ pub fn again(apic_id: u32) {
     }
 }
 
-/// Notes that the report has been written. Where the other CPUs run on, the next one that crashes writes its own report.
+/// Notes that the report has been written. Where the other CPUs run on, the next one that crashes writes its own
+/// report.
 pub fn reported() {
     if is_armed() && !reaches_others() {
         SPEAKER.store(NOBODY, Ordering::SeqCst);

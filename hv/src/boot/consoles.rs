@@ -25,23 +25,25 @@ const MOST_WARNINGS: usize = 8;
 /// The end of the memory that the trampoline's page tables map.
 const REACH: u64 = 4 << 30;
 
-/// Starts the log in the memory that is kept over a reset, on COM1, and on VGA's text screen, before the options are known. The
-/// loader's information is `info`, if it could be read.
+/// Starts the log in the memory that is kept over a reset, on COM1, and on VGA's text screen, before the options are
+/// known. The loader's information is `info`, if it could be read.
 pub fn start(info: Option<&BootInfo<'_>>) {
     let (place, address) = image::kept();
-    // What the loader has put there could not be read any more. GRUB loads the image as one piece, and puts nothing there.
+    // What the loader has put there could not be read any more. GRUB loads the image as one piece, and puts nothing
+    // there.
     let is_free = info.is_some_and(|info| !info.occupies(&place));
     if is_free {
-        // SAFETY: the region has this memory for the logs alone, at the same address in the trampoline's page tables and in
-        // Vidar's own, and it begins with a page and is as long as an area. Nothing that is still to be read is there.
+        // SAFETY: the region has this memory for the logs alone, at the same address in the trampoline's page tables
+        // and in Vidar's own, and it begins with a page and is as long as an area. Nothing that is still to be read is
+        // there.
         unsafe { console::keep(address) };
     }
     log_to(Some(serial::COM1), Some(Early::text()));
     if let Some(info) = info.filter(|_| !is_free) {
         let is_taken = |log: Range<u64>| info.occupies(&(place.start + log.start..place.start + log.end));
         for distance in area::outdated(is_taken) {
-            // SAFETY: the region has this memory for a log alone, at the same address in the trampoline's page tables and in
-            // Vidar's own, and the loader has put nothing into it.
+            // SAFETY: the region has this memory for a log alone, at the same address in the trampoline's page tables
+            // and in Vidar's own, and the loader has put nothing into it.
             unsafe { console::retire(Hva(address.0 + distance)) };
         }
         log::warn!(

@@ -88,8 +88,8 @@ fn reader(plan: &MemoryPlan<'_>, identity: &Identity, decoy: Hpa, physical_addre
 }
 
 /// Builds the guest's memory out of `frames`, and what else its CPUs share, and fills the MSR map at `msr_map`. With
-/// `debugger` gdb can stop the guest. `dma` is the guard of Vidar's memory against devices. Returns the machine, and what the
-/// virtual CPUs are made from.
+/// `debugger` gdb can stop the guest. `dma` is the guard of Vidar's memory against devices. Returns the machine, and
+/// what the virtual CPUs are made from.
 ///
 /// # Errors
 /// [`Refusal::TooMuchMemory`] if there are too few frames.

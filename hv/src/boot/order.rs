@@ -213,8 +213,8 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     run_to_end(&mut vcpu, machine)
 }
 
-/// Takes an annex for Vidar if its region has too little memory for what it needs. Does nothing if no place is free for it.
-/// Firmware's list of CPUs is at `listed`.
+/// Takes an annex for Vidar if its region has too little memory for what it needs. Does nothing if no place is free for
+/// it. Firmware's list of CPUs is at `listed`.
 fn add_memory(need: &Need, listed: Range<Hpa>, memory: &mut BootMemory<'_>) {
     let BootMemory { info, plan, own: HostMemory { frames, .. } } = memory;
     let Some((heap, rest)) = need.beyond(frames.available() as u64) else { return };
@@ -228,8 +228,8 @@ fn add_memory(need: &Need, listed: Range<Hpa>, memory: &mut BootMemory<'_>) {
     plan.keep(place, "for all CPUs and all memory");
 }
 
-/// Prepares Linux, and shows it the log of the last start as a record of its module `ramoops`, if that start has ended in a report
-/// and a place is free for the record that Linux does not need to start.
+/// Prepares Linux, and shows it the log of the last start as a record of its module `ramoops`, if that start has ended
+/// in a report and a place is free for the record that Linux does not need to start.
 fn prepare_beside_record(
     listed: Range<Hpa>,
     info: &BootInfo<'_>,
@@ -241,8 +241,8 @@ fn prepare_beside_record(
     let linux = plan.show_if_it_fits(place, |plan| linux::prepare(info, plan))?;
     if let Some(last) = last.filter(|_| !plan.shown().is_empty()) {
         let start = plan.shown().start;
-        // SAFETY: the place is RAM that holds nothing and has room for a record, the direct map covers it, and nothing else is put
-        // there, since the plan reserves it.
+        // SAFETY: the place is RAM that holds nothing and has room for a record, the direct map covers it, and nothing
+        // else is put there, since the plan reserves it.
         ramoops::write(last, |at, bytes| unsafe { physical::write(start + at, bytes) });
     }
     Ok(linux)

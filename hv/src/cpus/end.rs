@@ -82,7 +82,8 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
     if stop == Stop::TripleFault
         && let Some(protection) = machine.host.guard.as_ref().and_then(|refusals| refusals.last_at(at))
     {
-        // Linux has no handlers for exceptions where it hands the machine over to another kernel or to an image of itself.
+        // Linux has no handlers for exceptions where it hands the machine over to another kernel or to an image of
+        // itself.
         log::error!(
             "there the guard has refused to change {}: kexec, kdump and resuming from hibernation need guard=off",
             protection.name()
@@ -117,8 +118,8 @@ impl Sink for Report {
     }
 }
 
-/// Returns the Linux that runs on a CPU in one of these states. Only the first two are asked, since each answer may take a
-/// search through all of the guest's memory.
+/// Returns the Linux that runs on a CPU in one of these states. Only the first two are asked, since each answer may
+/// take a search through all of the guest's memory.
 fn kernel<'a, V: Vcpu, T>(
     machine: &Machine<V, T>,
     states: impl Iterator<Item = &'a CpuState>,

@@ -72,7 +72,8 @@ fn run_observed<V: Debuggable, T: TableMemory>(vcpu: &mut V, machine: &Machine<V
     }
 }
 
-/// Runs the guest on this CPU until it cannot go on, and records its exits in `ring`, with as few instructions as it can.
+/// Runs the guest on this CPU until it cannot go on, and records its exits in `ring`, with as few instructions as it
+/// can.
 #[inline(never)]
 fn run_traced<V: Debuggable, T: TableMemory>(
     vcpu: &mut V,

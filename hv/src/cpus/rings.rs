@@ -18,8 +18,8 @@ pub const fn frames(size: TraceSize) -> usize {
     size.bytes.div_ceil(PAGE_SIZE as usize)
 }
 
-/// Gives each of these CPUs a ring of this size out of `pool`, in which `reserve` frames stay free. Where too few are left,
-/// the guest runs without a trace of the last CPUs.
+/// Gives each of these CPUs a ring of this size out of `pool`, in which `reserve` frames stay free. Where too few are
+/// left, the guest runs without a trace of the last CPUs.
 pub fn keep(cpus: &[&PerCpu], size: TraceSize, pool: &mut Frames, reserve: usize) {
     for (index, cpu) in cpus.iter().enumerate() {
         let enough = pool.available() >= frames(size) + reserve;

@@ -1,5 +1,5 @@
-//! The log. It always goes to the memory that is kept over a reset. Until the guest gets the serial line and the screen, it
-//! goes to them as well.
+//! The log. It always goes to the memory that is kept over a reset. Until the guest gets the serial line and the
+//! screen, it goes to them as well.
 
 #![expect(unsafe_code, reason = "the screen's memory is accessed, and a panic takes the lock by force")]
 
@@ -141,10 +141,10 @@ impl Write for Consoles {
 }
 
 impl Consoles {
-    /// Writes the log from the CPU's caches back to memory. An INIT, with which a PC's keyboard controller may reset it, leaves the
-    /// caches alone, but a RESET, as by port CF9h and at a chip set's answer to a triple fault, invalidates them without writing
-    /// them back: Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset", and AMD APM Vol. 2, 14.1.3 "Processor Initialization
-    /// State".
+    /// Writes the log from the CPU's caches back to memory. An INIT, with which a PC's keyboard controller may reset
+    /// it, leaves the caches alone, but a RESET, as by port CF9h and at a chip set's answer to a triple fault,
+    /// invalidates them without writing them back: Intel SDM Vol. 3A, 10.1.1 "Processor State After Reset", and AMD APM
+    /// Vol. 2, 14.1.3 "Processor Initialization State".
     fn write_back(&mut self) {
         if let Some(kept) = &self.kept {
             instructions::write_back::<KeptLog>(kept);
@@ -152,13 +152,13 @@ impl Consoles {
     }
 }
 
-/// Begins the log of this start in the memory at `area`, where it is kept over a reset, and looks there for the log of the
-/// last start. Both are written back from the CPU's caches, so that a reset finds them as they are now. Must be called before
-/// anything is logged. Does nothing at a second call.
+/// Begins the log of this start in the memory at `area`, where it is kept over a reset, and looks there for the log of
+/// the last start. Both are written back from the CPU's caches, so that a reset finds them as they are now. Must be
+/// called before anything is logged. Does nothing at a second call.
 ///
 /// # Safety
-/// At `area` are as many bytes as an [`Area`] has, mapped and writable for good, aligned to a page, and used for nothing
-/// else.
+/// At `area` are as many bytes as an [`Area`] has, mapped and writable for good, aligned to a page, and used for
+/// nothing else.
 pub unsafe fn keep(area: Hva) {
     let mut consoles = CONSOLES.lock();
     if consoles.kept.is_none() {
@@ -178,8 +178,8 @@ pub unsafe fn keep(area: Hva) {
 /// # Safety
 /// At `log` are as many bytes as a [`KeptLog`] has, mapped and writable, aligned to a page, and used for nothing else.
 pub unsafe fn retire(log: Hva) {
-    // SAFETY: the caller promises that the memory is there and is used for nothing else. A log consists of integers, so whatever
-    // the memory holds is a valid value.
+    // SAFETY: the caller promises that the memory is there and is used for nothing else. A log consists of integers, so
+    // whatever the memory holds is a valid value.
     let log = unsafe { &mut *(log.0 as *mut KeptLog) };
     log.retire();
     instructions::write_back::<KeptLog>(log);
@@ -280,8 +280,8 @@ pub fn hand_over() -> (u8, u8) {
     consoles.screen.as_ref().map_or((0, 0), Writer::cursor)
 }
 
-/// Looks at the log's lock before a report takes it by force: some tenths of a second. A record takes milliseconds on a serial
-/// line, and a line that sends nothing is given up after a fifth of a second.
+/// Looks at the log's lock before a report takes it by force: some tenths of a second. A record takes milliseconds on a
+/// serial line, and a line that sends nothing is given up after a fifth of a second.
 const PATIENCE: u32 = 4_000_000;
 
 /// Takes the consoles back from the guest, for a report. This works even if the log's lock is held, as in a panic while
@@ -293,9 +293,9 @@ pub fn take_back() {
         !CONSOLES.is_locked()
     };
     if !(0..PATIENCE).any(is_free) {
-        // SAFETY: no record takes that long to write, so the code that holds the lock does not continue: it ran on this CPU,
-        // which never returns to it, or on one that has been stopped. A CPU that has not been stopped would have to be kept
-        // from running for that long, which only a hypervisor below can do.
+        // SAFETY: no record takes that long to write, so the code that holds the lock does not continue: it ran on this
+        // CPU, which never returns to it, or on one that has been stopped. A CPU that has not been stopped would have
+        // to be kept from running for that long, which only a hypervisor below can do.
         unsafe { CONSOLES.force_unlock() };
     }
     let mut consoles = CONSOLES.lock();
@@ -310,8 +310,8 @@ pub fn take_back() {
     }
 }
 
-/// Takes the consoles back as [`take_back`] does, and breaks the lines of what is logged from now on. The kept log notes that
-/// this is the report of a crash, which the next start shows.
+/// Takes the consoles back as [`take_back`] does, and breaks the lines of what is logged from now on. The kept log
+/// notes that this is the report of a crash, which the next start shows.
 pub fn take_back_for_report() {
     take_back();
     let mut consoles = CONSOLES.lock();

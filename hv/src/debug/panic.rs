@@ -23,7 +23,8 @@ const BACKTRACE_DEPTH: usize = 24;
 /// True once a CPU has begun a report.
 static SPEAKING: AtomicBool = AtomicBool::new(false);
 
-/// Stops all other CPUs where an INIT can, reports the panic on every console, and halts or resets the machine as the user has chosen.
+/// Stops all other CPUs where an INIT can, reports the panic on every console, and halts or resets the machine as the
+/// user has chosen.
 pub fn report(info: &PanicInfo<'_>) -> ! {
     speak_once();
     let who = stop::others(percpu::current().map_or(0, |cpu| cpu.apic_id));

@@ -10,8 +10,8 @@ unsafe extern "C" {
     safe static NOTE: [u8; 24];
 }
 
-/// Returns the build ID of the image: a hash of it that xtask writes there after the linker. `cargo xtask symbolize` compares
-/// it.
+/// Returns the build ID of the image: a hash of it that xtask writes there after the linker. `cargo xtask symbolize`
+/// compares it.
 pub fn build_id() -> u64 {
     let [.., a, b, c, d, e, f, g, h] = NOTE;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])

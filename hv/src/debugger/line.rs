@@ -29,7 +29,8 @@ impl Line {
     /// Opens the line whose UART is at I/O port `port`: 115,200 baud, 8 data bits, no parity. Returns `None` if no UART
     /// works there.
     pub fn open(port: u16) -> Option<Self> {
-        // SAFETY: by convention the ports belong to a UART, and the caller has made sure that the log does not use them.
+        // SAFETY: by convention the ports belong to a UART, and the caller has made sure that the log does not use
+        // them.
         let mut uart = unsafe { Uart16550::new_port(port) }.ok()?;
         if !uart.check_present() {
             return None;

@@ -1,5 +1,5 @@
-//! The machine's side of the debugger: the serial line to gdb, the guest's memory, and what `monitor` shows. What gdb is
-//! answered is decided in [`vidar_core::debugger`].
+//! The machine's side of the debugger: the serial line to gdb, the guest's memory, and what `monitor` shows. What gdb
+//! is answered is decided in [`vidar_core::debugger`].
 //!
 //! | file | what it is for |
 //! |---|---|

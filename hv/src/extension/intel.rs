@@ -115,8 +115,8 @@ impl Extension for Vmx {
         own: &Own<'_, Self::Frames>,
         begin: Begin<WaitForSipi>,
     ) -> Result<VmxCpu, Refusal> {
-        // SAFETY: `probe` has found the capabilities on this CPU. The frames were allocated for it, and the second stage
-        // does not map Vidar's memory.
+        // SAFETY: `probe` has found the capabilities on this CPU. The frames were allocated for it, and the second
+        // stage does not map Vidar's memory.
         unsafe { VmxCpu::new(self.0.clone(), common, own, begin) }.map_err(|error| {
             let how = match error {
                 SetupError::Instruction(name, failure) => format!("{name}: {failure:?}"),

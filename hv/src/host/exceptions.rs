@@ -250,8 +250,8 @@ fn machine_check(frame: &mut ExceptionFrame) {
     }
 }
 
-/// Has `note` keep an event for the guest. If it came after the entry assembly's last check for pending events, the entry is
-/// aborted.
+/// Has `note` keep an event for the guest. If it came after the entry assembly's last check for pending events, the
+/// entry is aborted.
 fn keep(frame: &mut ExceptionFrame, note: impl FnOnce(&PerCpu)) {
     if let Some(cpu) = percpu::current() {
         note(cpu);

@@ -5,8 +5,8 @@
 //! where they lie. Where Vidar must note something about them, the number of notes has a bound
 //! ([`MAX_RANGES`](vidar_core::mem::ranges::MAX_RANGES), [`MAX_CPUS`](vidar_core::firmware::madt::MAX_CPUS),
 //! [`MAX_UNITS`](vidar_core::firmware::dmar::MAX_UNITS)). What exceeds the bound is left out, or Vidar refuses to start
-//! with a message. Further CPUs need more heap, which [`add`] takes from other memory. `core/tests/recorded_maps/heap.rs`
-//! tests how much heap all of this needs at most.
+//! with a message. Further CPUs need more heap, which [`add`] takes from other memory.
+//! `core/tests/recorded_maps/heap.rs` tests how much heap all of this needs at most.
 
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
 

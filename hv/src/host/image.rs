@@ -81,8 +81,8 @@ pub fn region() -> Range<Hpa> {
     between(&REGION_START, &REGION_END)
 }
 
-/// Returns the memory of the logs that are kept over a reset, which has [`AREA_BYTES`] bytes: its physical addresses, and the
-/// address at which it is mapped.
+/// Returns the memory of the logs that are kept over a reset, which has [`AREA_BYTES`] bytes: its physical addresses,
+/// and the address at which it is mapped.
 pub fn kept() -> (Range<Hpa>, Hva) {
     let range = between(&KEPT_START, &KEPT_END);
     let size = range.end.0 - range.start.0;

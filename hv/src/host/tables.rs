@@ -130,8 +130,8 @@ const READ_WRITE: PageTableFlags =
 const LARGE_WRITE_COMBINING: u64 = 1 << 12;
 const _: () = assert!(HOST_PAT >> (4 * 8) & 0xff == MemoryType::WriteCombining as u64);
 
-/// The flags of a page that is not cached, whatever the MTRRs say. They are the low bits of the page's index into the PAT, so
-/// the index is 3.
+/// The flags of a page that is not cached, whatever the MTRRs say. They are the low bits of the page's index into the
+/// PAT, so the index is 3.
 const UNCACHEABLE: PageTableFlags = PageTableFlags::WRITE_THROUGH.union(PageTableFlags::NO_CACHE);
 const _: () = assert!(HOST_PAT >> (3 * 8) & 0xff == MemoryType::Uncacheable as u64);
 

@@ -28,7 +28,8 @@ use crate::host::memory::HostMemory;
 pub enum Units {
     /// Vidar does not ask them to guard its memory. The number is how many there are.
     Open(DmaState, usize),
-    /// Vidar asks for the guard, but the machine has no unit that Vidar can drive. The number is how many units there are.
+    /// Vidar asks for the guard, but the machine has no unit that Vidar can drive. The number is how many units there
+    /// are.
     Absent(DmaState, usize),
     /// Vidar asks for the guard, but something stands in the way. The number is how many units there are.
     Failed(Obstacle, usize),
@@ -42,8 +43,8 @@ pub enum Units {
 }
 
 impl Units {
-    /// Finds the units that firmware lists. If they are `asked` to guard Vidar's memory, maps their registers, which cannot
-    /// be in RAM or in what `memory_plan` keeps.
+    /// Finds the units that firmware lists. If they are `asked` to guard Vidar's memory, maps their registers, which
+    /// cannot be in RAM or in what `memory_plan` keeps.
     pub fn find(
         tables: &Tables<'_>,
         asked: bool,

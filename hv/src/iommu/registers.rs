@@ -23,8 +23,8 @@ impl Registers {
     /// Maps the registers at `base`, as many pages as they may have.
     ///
     /// # Safety
-    /// A remapping unit has its registers there, or nothing answers. No memory is there, and all pages are below the end of
-    /// physical addresses.
+    /// A remapping unit has its registers there, or nothing answers. No memory is there, and all pages are below the
+    /// end of physical addresses.
     ///
     /// # Errors
     /// [`OutOfFrames`] if too few frames are free.
@@ -42,8 +42,8 @@ impl Registers {
     }
 }
 
-/// The most bytes that the registers of a unit have: the offsets of the last ones have ten bits, in units of 16 bytes, and up
-/// to 256 records of faults follow.
+/// The most bytes that the registers of a unit have: the offsets of the last ones have ten bits, in units of 16 bytes,
+/// and up to 256 records of faults follow.
 pub const MOST: usize = (0x3ff * 16 + 256 * 16_usize).next_multiple_of(PAGE_SIZE as usize);
 
 impl Hardware for Registers {
@@ -54,8 +54,8 @@ impl Hardware for Registers {
 
     fn write(&mut self, offset: usize, value: u32) {
         if let Some(at) = self.at(offset) {
-            // SAFETY: the register is mapped, for good. What it may hold is decided by `vidar_core::iommu`: tables and a
-            // queue in Vidar's memory, which keep devices away from it, and the guest's own table of interrupts.
+            // SAFETY: the register is mapped, for good. What it may hold is decided by `vidar_core::iommu`: tables and
+            // a queue in Vidar's memory, which keep devices away from it, and the guest's own table of interrupts.
             unsafe { at.write_volatile(value) };
         }
     }
@@ -66,9 +66,9 @@ impl Hardware for Registers {
 
     fn put(&mut self, slot: usize, descriptor: [u64; 2]) {
         let at = (direct(self.queue).0 as *mut [u64; 2]).wrapping_add(slot % SLOTS);
-        // SAFETY: the slot is in a frame of Vidar's own memory, which the direct map has writable. Only this function writes
-        // to it, and the unit reads it after the register of the tail has been written. A unit that does not snoop the
-        // caches reads memory, so the line is written back.
+        // SAFETY: the slot is in a frame of Vidar's own memory, which the direct map has writable. Only this function
+        // writes to it, and the unit reads it after the register of the tail has been written. A unit that does not
+        // snoop the caches reads memory, so the line is written back.
         unsafe {
             at.write_volatile(descriptor);
             _mm_clflush(at.cast());

@@ -28,8 +28,8 @@ impl SvmCpu {
         }
     }
 
-    /// Returns the exit of a write to CR0 or CR4 with its operand, which [`exit::decode`](vidar_core::svm::exit::decode)
-    /// may not know, and notes where the instruction ends.
+    /// Returns the exit of a write to CR0 or CR4 with its operand, which
+    /// [`exit::decode`](vidar_core::svm::exit::decode) may not know, and notes where the instruction ends.
     #[cold]
     pub(super) fn control_write(&mut self, exited: ControlWrite) -> Exit {
         // The source of the write may be RSP, which is in the VMCB.

@@ -51,8 +51,8 @@ const DR6_SINGLE_STEP: u64 = 1 << 14;
 /// DebugCtl.BTF: with TF set, the CPU stops after branches, not after instructions.
 const BRANCH_STEP: u64 = 1 << 1;
 
-/// The frames of a virtual CPU: the VMCB of the guest, a VMCB for the state of Vidar that VMRUN does not switch, and the
-/// host state-save area of the CPU.
+/// The frames of a virtual CPU: the VMCB of the guest, a VMCB for the state of Vidar that VMRUN does not switch, and
+/// the host state-save area of the CPU.
 pub type Frames = [Hpa; 3];
 
 /// A virtual CPU, bound to the physical CPU on which it was created.
@@ -190,7 +190,8 @@ impl SvmCpu {
         self.set_injection(event, uncounted);
     }
 
-    /// Has the handler of an INT n or INT3 that is injected return to RIP: a CPU with nrip_save takes the address from nRIP.
+    /// Has the handler of an INT n or INT3 that is injected return to RIP: a CPU with nrip_save takes the address from
+    /// nRIP.
     pub(super) fn return_to_rip(&mut self) {
         let rip = self.vmcb.save().rip;
         self.vmcb.control_mut(Clean::empty()).nrip = rip;
@@ -423,8 +424,8 @@ impl Vcpu for SvmCpu {
 
     #[cold]
     fn init(&mut self) {
-        // The intercepted INIT is still pending. It is delivered here, as an exception, and NMIs may be delivered as well.
-        // SAFETY: EFER.SVME is set, and Vidar's IDT is loaded.
+        // The intercepted INIT is still pending. It is delivered here, as an exception, and NMIs may be delivered as
+        // well. SAFETY: EFER.SVME is set, and Vidar's IDT is loaded.
         unsafe {
             stgi();
             clgi();

@@ -32,8 +32,8 @@ impl SvmCpu {
         *intercepts = *intercepts & !bits | if on { bits } else { 0 };
     }
 
-    /// Has the guest get `event`, which is that of its instruction of `length` bytes at RIP. The instruction ends a shadow of
-    /// STI or MOV SS.
+    /// Has the guest get `event`, which is that of its instruction of `length` bytes at RIP. The instruction ends a
+    /// shadow of STI or MOV SS.
     fn pass(&mut self, event: u64, length: u8) {
         let next = self.code().after(&self.controls(), length);
         self.vmcb.save_mut(Clean::empty()).rip = next;
@@ -211,8 +211,8 @@ impl Debuggable for SvmCpu {
         }
     }
 
-    /// The bit of DR6 tells such an exception from one of the guest's own that is passed on: it is not in the guest's DR6,
-    /// which Vidar keeps.
+    /// The bit of DR6 tells such an exception from one of the guest's own that is passed on: it is not in the guest's
+    /// DR6, which Vidar keeps.
     fn injects_single_step(&mut self) -> bool {
         let is_injected = self.vmcb.control().eventinj == event::SINGLE_STEP;
         if !is_injected || self.vmcb.save().dr6 & CONDITIONS == 0 {

@@ -1,8 +1,9 @@
 //! The trial of the rules of VMRUN on this CPU, in place of running the guest. It is in the image of its test alone.
 //!
-//! For each case of [`cases`](vidar_core::svm::rules::cases) the VMCB is changed, the rules are asked, and the guest is entered. The
-//! log gets the rules that are broken and the answer of the CPU, or of its emulator. The guest has no memory, so an entry that the
-//! CPU accepts comes back at the guest's first access, and all cases can be tried one after the other.
+//! For each case of [`cases`](vidar_core::svm::rules::cases) the VMCB is changed, the rules are asked, and the guest is
+//! entered. The log gets the rules that are broken and the answer of the CPU, or of its emulator. The guest has no
+//! memory, so an entry that the CPU accepts comes back at the guest's first access, and all cases can be tried one
+//! after the other.
 
 #![expect(unsafe_code, reason = "the guest is entered")]
 

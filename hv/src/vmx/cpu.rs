@@ -101,8 +101,8 @@ impl VmxCpu {
         if let Some(name) = vmcs.lacks() {
             return Err(SetupError::NoField(name));
         }
-        // SAFETY: the caller promises that the capabilities are those of this CPU, that the frames are for this use, and
-        // that the second stage does not map Vidar's memory.
+        // SAFETY: the caller promises that the capabilities are those of this CPU, that the frames are for this use,
+        // and that the second stage does not map Vidar's memory.
         let mut root = unsafe { vmcs.root() };
         setup::controls(&mut root, &capabilities, msr_bitmaps[0], common.second_stage, common.guard);
         setup::host_state(&mut root, &capabilities, &physical::host(cpu));
@@ -339,9 +339,9 @@ impl Vcpu for VmxCpu {
             self.percpu.add_pending(pending::MACHINE_CHECK);
             return;
         }
-        // #UD and #GP are faults: the saved RFLAGS have RF set, and a shadow of STI or MOV SS ends. Blocking by NMI stays as it
-        // is. Where the exception takes the place of an NMI whose delivery the exit has interrupted, `redeliver_event` has
-        // ended the blocking, which a bare CPU would keep until the handler's IRET.
+        // #UD and #GP are faults: the saved RFLAGS have RF set, and a shadow of STI or MOV SS ends. Blocking by NMI
+        // stays as it is. Where the exception takes the place of an NMI whose delivery the exit has interrupted,
+        // `redeliver_event` has ended the blocking, which a bare CPU would keep until the handler's IRET.
         let flags = self.vmcs.read(GUEST_RFLAGS).0;
         self.vmcs.write(GUEST_RFLAGS, Natural(flags | RESUME));
         let blocking = self.vmcs.read(GUEST_INTERRUPTIBILITY);

@@ -82,8 +82,8 @@ impl VmxCpu {
         }
     }
 
-    /// Injects the event whose delivery the last exit has interrupted. If the exit is an EPT violation that has interrupted
-    /// an IRET which had unblocked NMIs, blocks NMIs again.
+    /// Injects the event whose delivery the last exit has interrupted. If the exit is an EPT violation that has
+    /// interrupted an IRET which had unblocked NMIs, blocks NMIs again.
     #[cold]
     pub(super) fn redeliver(&mut self) {
         if !self.redeliver_event() && self.vmcs.read(EXIT_QUALIFICATION).0 & 1 << 12 != 0 {

@@ -1,8 +1,9 @@
 //! The trial of the rules of VM entry on this CPU, in place of running the guest. It is in the image of its test alone.
 //!
-//! For each case of [`cases`] the VMCS is changed, the rules are asked, and the guest is entered. The log gets the rules that are
-//! broken and the answer of the CPU, or of its emulator. The preemption timer with the value 0 makes an entry that the CPU accepts
-//! come back before the guest's first instruction, so all cases can be tried one after the other.
+//! For each case of [`cases`] the VMCS is changed, the rules are asked, and the guest is entered. The log gets the
+//! rules that are broken and the answer of the CPU, or of its emulator. The preemption timer with the value 0 makes an
+//! entry that the CPU accepts come back before the guest's first instruction, so all cases can be tried one after the
+//! other.
 
 #![expect(unsafe_code, reason = "fields are written that Vidar depends on, and the guest is entered")]
 
@@ -73,8 +74,8 @@ impl Trial {
                     let _ = write!(named, " {}", rule.id);
                 });
             }
-            // SAFETY: this is the lab's image. The guest executes no instruction, and the host state leads back to here unless
-            // the CPU accepts one that breaks a rule.
+            // SAFETY: this is the lab's image. The guest executes no instruction, and the host state leads back to here
+            // unless the CPU accepts one that breaks a rule.
             let status = unsafe { enter(block) };
             let reason = vmcs.exit_reason();
             match status {

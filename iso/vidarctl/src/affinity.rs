@@ -9,8 +9,8 @@ use crate::failure::Failure;
 /// Linux' list of the CPUs that are online.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 
-/// Calls `run` on each CPU that is online, and then lets the program run where it could before. Returns what `run` has returned,
-/// and [`Failure::Unreached`] if Linux does not let this program run on one of the CPUs.
+/// Calls `run` on each CPU that is online, and then lets the program run where it could before. Returns what `run` has
+/// returned, and [`Failure::Unreached`] if Linux does not let this program run on one of the CPUs.
 pub fn on_each_cpu<R>(mut run: impl FnMut() -> R) -> (Vec<R>, Result<(), Failure>) {
     let before = sched_getaffinity(None);
     let (mut results, mut reached) = (Vec::new(), Vec::new());

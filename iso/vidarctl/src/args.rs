@@ -52,7 +52,8 @@ impl Command {
 /// A command of `vidarctl`. The first paragraph of its description says what it prints, and is in the README too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Vidar's version, the extension, the number of exits, the memory that Vidar keeps, what it guards, and whether devices can reach that memory
+    /// Vidar's version, the extension, the number of exits, the memory that Vidar keeps, what it guards, and whether
+    /// devices can reach that memory
     Status,
     /// the exits by kind
     Exits {
@@ -74,10 +75,10 @@ pub enum Command {
     },
     /// the last exits with time, duration and place, if Vidar was booted with trace=on
     ///
-    /// Each line has the time of the exit in seconds, by the time-stamp counter; the CPU; the microseconds that Vidar took;
-    /// the kind of the exit and what exited; and the function of the kernel. Only root sees the trace. The exits that vidarctl
-    /// itself causes are left out. With --json the answer is in the Trace Event format, which ui.perfetto.dev
-    /// opens, and chrome://tracing in a Chromium that still has it.
+    /// Each line has the time of the exit in seconds, by the time-stamp counter; the CPU; the microseconds that Vidar
+    /// took; the kind of the exit and what exited; and the function of the kernel. Only root sees the trace. The exits
+    /// that vidarctl itself causes are left out. With --json the answer is in the Trace Event format, which
+    /// ui.perfetto.dev opens, and chrome://tracing in a Chromium that still has it.
     Trace {
         /// Print the last N exits only
         #[arg(short = 'n', long = "last", value_name = "N", value_parser = number)]
@@ -91,8 +92,8 @@ pub enum Command {
     },
     /// the protections of the CPU that Vidar keeps on with guard=cpu, and how often it has refused to change each
     ///
-    /// Each line has a protection, the number of CPUs on which it is kept on now, how often Vidar has refused to change it, and
-    /// the function whose instruction was the last that was refused. Only root sees this.
+    /// Each line has a protection, the number of CPUs on which it is kept on now, how often Vidar has refused to change
+    /// it, and the function whose instruction was the last that was refused. Only root sees this.
     Guard {
         #[command(subcommand)]
         action: Option<GuardAction>,
@@ -104,7 +105,8 @@ pub enum Command {
         /// Print the log of the start before this one, which a reset leaves in memory
         #[arg(long)]
         last: bool,
-        /// Print the parameters by which Linux' module ramoops shows that log in /sys/fs/pstore, if that start has crashed
+        /// Print the parameters by which Linux' module ramoops shows that log in /sys/fs/pstore, if that start has
+        /// crashed
         #[arg(long, conflicts_with = "last")]
         ramoops: bool,
     },
@@ -112,9 +114,9 @@ pub enum Command {
     Tsc,
     /// ends this Linux, with a crash report by Vidar on the screen and the serial line
     ///
-    /// Vidar stops all CPUs where it can, writes their states, and then halts or resets the machine, as its boot option on-crash
-    /// says. What is not on a disk yet is lost. Only root can do it, since Vidar takes the call only from a program that may
-    /// reset the machine by its I/O ports anyway. Linux in lockdown mode gives no program that right.
+    /// Vidar stops all CPUs where it can, writes their states, and then halts or resets the machine, as its boot option
+    /// on-crash says. What is not on a disk yet is lost. Only root can do it, since Vidar takes the call only from a
+    /// program that may reset the machine by its I/O ports anyway. Linux in lockdown mode gives no program that right.
     Crash {
         /// Do not ask whether to go on
         #[arg(long)]
@@ -122,10 +124,11 @@ pub enum Command {
     },
     /// whether this machine can run Vidar, and what stands in the way; without Vidar as well
     ///
-    /// Each line has the state of what was looked at, its name, and what was found. Unless that is as Vidar needs it, the line
-    /// below says what to do. It finds out more as root, and most if the module msr is loaded. Exit statuses: 0, this machine
-    /// can run Vidar, or it runs under Vidar; 1, it cannot, which is a "problem"; 2, the command line is wrong; 3, more rights
-    /// are needed to tell, which is "unknown"; 4, there is no verdict. A "warning" changes nothing of that.
+    /// Each line has the state of what was looked at, its name, and what was found. Unless that is as Vidar needs it,
+    /// the line below says what to do. It finds out more as root, and most if the module msr is loaded. Exit statuses:
+    /// 0, this machine can run Vidar, or it runs under Vidar; 1, it cannot, which is a "problem"; 2, the command line
+    /// is wrong; 3, more rights are needed to tell, which is "unknown"; 4, there is no verdict. A "warning" changes
+    /// nothing of that.
     Doctor,
 }
 
@@ -134,14 +137,14 @@ pub enum Command {
 pub enum GuardAction {
     /// lock the kernel's read-only data and its IDT until the machine is reset
     ///
-    /// This needs Vidar's boot option guard=data or guard=audit. With guard=audit Vidar also begins to watch the kernel's code.
-    /// Vidar finds the memory by itself. The command runs on each CPU in turn, since each CPU has to forget that it could write
-    /// there. A CPU that is offline does so when it comes online.
+    /// This needs Vidar's boot option guard=data or guard=audit. With guard=audit Vidar also begins to watch the
+    /// kernel's code. Vidar finds the memory by itself. The command runs on each CPU in turn, since each CPU has to
+    /// forget that it could write there. A CPU that is offline does so when it comes online.
     Lock,
     /// print which functions have written to the kernel's code, and how often
     ///
-    /// This needs Vidar's boot option guard=audit and `vidarctl guard lock`. It also begins to watch again the pages that have
-    /// been written to: after the first write to a page, Vidar does not see further ones until then.
+    /// This needs Vidar's boot option guard=audit and `vidarctl guard lock`. It also begins to watch again the pages
+    /// that have been written to: after the first write to a page, Vidar does not see further ones until then.
     Audit,
 }
 

@@ -58,8 +58,8 @@ impl Counts {
     }
 }
 
-/// Formats the counts of several CPUs for people, with a column for each CPU. The kind that is the most frequent on all CPUs
-/// together comes first, and kinds that did not occur are left out.
+/// Formats the counts of several CPUs for people, with a column for each CPU. The kind that is the most frequent on all
+/// CPUs together comes first, and kinds that did not occur are left out.
 pub fn text_by_cpu(cpus: &[Counts]) -> String {
     let of_all = |kind: &ExitKind| cpus.iter().map(|counts| counts.of(*kind)).sum::<u64>();
     let mut kinds: Vec<_> = ExitKind::ALL.iter().filter(|kind| of_all(kind) > 0).collect();

@@ -61,8 +61,8 @@ pub fn json(all: &[Kept], cpus: u64, symbols: &Symbols) -> String {
 /// What `dma=guard` guards.
 const FROM_DEVICES: &str = "Vidar's memory from devices";
 
-/// Returns what is guarded and what is not, for a line of the status. `devices` is true if devices are kept away from Vidar's
-/// memory, and `None` if Vidar does not say so.
+/// Returns what is guarded and what is not, for a line of the status. `devices` is true if devices are kept away from
+/// Vidar's memory, and `None` if Vidar does not say so.
 pub fn summary(guarded: &Guarded, cpus: u64, devices: Option<bool>) -> String {
     let (kept, is_guarded): (&[Kept], _) = match guarded {
         Guarded::Nothing => (&[], false),

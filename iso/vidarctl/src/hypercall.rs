@@ -35,8 +35,8 @@ pub struct Answer {
 
 /// Makes a hypercall.
 ///
-/// Without a hypervisor the instruction raises #UD, and RAX is [`NO_ANSWER`]. Other hypervisors take hypercalls only from the
-/// kernel: most of them return an error in RAX, and some raise an exception, to which the answer is the same.
+/// Without a hypervisor the instruction raises #UD, and RAX is [`NO_ANSWER`]. Other hypervisors take hypercalls only
+/// from the kernel: most of them return an error in RAX, and some raise an exception, to which the answer is the same.
 pub fn call(request: Request) -> Answer {
     static PREPARE: Once = Once::new();
     PREPARE.call_once(survive_refusal);
@@ -44,8 +44,8 @@ pub fn call(request: Request) -> Answer {
     let mut answer = Answer { rax, rbx, rcx, ..Answer::default() };
     macro_rules! with {
         ($instruction:literal) => {
-            // SAFETY: the ABI names these registers and no others, and no call writes to memory. RBX is not an operand of
-            // inline assembly, and no register is left for an address, so the stack keeps RBX and the address of the
+            // SAFETY: the ABI names these registers and no others, and no call writes to memory. RBX is not an operand
+            // of inline assembly, and no register is left for an address, so the stack keeps RBX and the address of the
             // registers during the call.
             unsafe {
                 asm!(
@@ -101,8 +101,8 @@ pub fn hypervisor() -> Option<[u8; 12]> {
     Some(signature)
 }
 
-/// Asks Linux for the right to use the I/O port that resets the machine. Vidar takes the calls that do more than count only
-/// from a program that has it. The port itself is not used.
+/// Asks Linux for the right to use the I/O port that resets the machine. Vidar takes the calls that do more than count
+/// only from a program that has it. The port itself is not used.
 pub fn allow_reset() -> io::Result<()> {
     /// The reset control register of the chip set.
     const PORT: libc::c_ulong = 0xcf9;
@@ -131,13 +131,13 @@ fn amd() -> bool {
 /// The encodings of VMCALL and VMMCALL.
 const INSTRUCTIONS: [[u8; 3]; 2] = [[0x0f, 0x01, 0xc1], [0x0f, 0x01, 0xd9]];
 
-/// Makes a hypercall that raises #UD or #GP, which arrive as SIGILL and SIGSEGV, return [`NO_ANSWER`]. The same signal at
-/// another instruction ends the program as usual.
+/// Makes a hypercall that raises #UD or #GP, which arrive as SIGILL and SIGSEGV, return [`NO_ANSWER`]. The same signal
+/// at another instruction ends the program as usual.
 fn survive_refusal() {
     extern "C" fn handler(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-        // SAFETY: the kernel passes the context of the instruction. Nothing else refers to it, and the handler may change
-        // its registers. RIP points to an instruction that the CPU has read, so it can be read here; after a jump to where
-        // nothing is, this read faults while the signal is blocked, and the kernel ends the program.
+        // SAFETY: the kernel passes the context of the instruction. Nothing else refers to it, and the handler may
+        // change its registers. RIP points to an instruction that the CPU has read, so it can be read here; after a
+        // jump to where nothing is, this read faults while the signal is blocked, and the kernel ends the program.
         unsafe {
             let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
             let at = registers[libc::REG_RIP as usize];

@@ -1,7 +1,7 @@
 //! JSON strings. The answers are small objects, so the code that prints them writes the rest of their JSON itself.
 
-/// Returns the text as a JSON string, with quotes around it. All control characters are escaped, also those that JSON allows, so that
-/// the string does not control a terminal.
+/// Returns the text as a JSON string, with quotes around it. All control characters are escaped, also those that JSON
+/// allows, so that the string does not control a terminal.
 pub fn string(text: &str) -> String {
     let mut json = String::with_capacity(text.len() + 2);
     json.push('"');

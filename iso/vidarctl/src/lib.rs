@@ -1,5 +1,5 @@
-//! The program `vidarctl`. What is public is its command line, for whoever renders a man page or a completion from it, and
-//! the trace as JSON, for whoever checks its form.
+//! The program `vidarctl`. What is public is its command line, for whoever renders a man page or a completion from it,
+//! and the trace as JSON, for whoever checks its form.
 
 mod affinity;
 mod args;

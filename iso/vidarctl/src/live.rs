@@ -70,8 +70,8 @@ pub fn watch(json: bool) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Prints the last exits of the kinds `only`, and then new ones until a signal ends the program. As JSON they are an array without an end, as
-/// the Trace Event format allows.
+/// Prints the last exits of the kinds `only`, and then new ones until a signal ends the program. As JSON they are an
+/// array without an end, as the Trace Event format allows.
 pub fn follow(last: Option<usize>, only: Kinds, json: bool) -> Result<ExitCode, Failure> {
     let vidar = Vidar::find(hypercall::call, hypercall::hypervisor())?;
     let mut reader = Reader::new(&vidar, Own::of_this_program(), only)?;

@@ -12,8 +12,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Formats the log for people. The text ends with a line end. The log of the last start comes out of memory that others have
-    /// written to since, so control characters, which could take over a terminal, are escaped.
+    /// Formats the log for people. The text ends with a line end. The log of the last start comes out of memory that
+    /// others have written to since, so control characters, which could take over a terminal, are escaped.
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(self.bytes.len() + 1);
         for character in String::from_utf8_lossy(&self.bytes).chars() {

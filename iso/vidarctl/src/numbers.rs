@@ -13,8 +13,8 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// Formats a number of bytes in the largest unit of which there is at least one, with one decimal if it is no whole number of
-/// units.
+/// Formats a number of bytes in the largest unit of which there is at least one, with one decimal if it is no whole
+/// number of units.
 pub fn memory(bytes: u64) -> String {
     let (unit, name) = match bytes {
         0..0x400 => return format!("{bytes} bytes"),

@@ -16,7 +16,8 @@ use crate::log::Log;
 use crate::ramoops::Ramoops;
 use crate::status::{Piece, Status};
 
-/// The signature of a hypervisor without a name. Vidar shows it in place of the signature of a hypervisor that it runs on.
+/// The signature of a hypervisor without a name. Vidar shows it in place of the signature of a hypervisor that it runs
+/// on.
 const NO_SIGNATURE: [u8; 12] = [0; 12];
 
 /// A Vidar that speaks our major version of the ABI.
@@ -29,8 +30,8 @@ pub struct Vidar<C> {
 impl<C: Fn(Request) -> Answer> Vidar<C> {
     /// Looks for Vidar. `hypervisor` is the signature that CPUID shows, if it shows one.
     ///
-    /// A hypervisor with another name than Vidar's gets no hypercall. In all other cases a hypercall finds out if it is Vidar,
-    /// which shows its name in CPUID only if a boot option says so.
+    /// A hypervisor with another name than Vidar's gets no hypercall. In all other cases a hypercall finds out if it is
+    /// Vidar, which shows its name in CPUID only if a boot option says so.
     pub fn find(call: C, hypervisor: Option<[u8; 12]>) -> Result<Self, Failure> {
         if hypervisor.is_some_and(|signature| signature != SIGNATURE && signature != NO_SIGNATURE) {
             return Err(Failure::NotUnderVidar);
@@ -81,7 +82,8 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
         Ok(Commit::from_raw(answer.rbx, answer.rcx))
     }
 
-    /// Asks for all memory that Vidar occupies, whose first piece is known. Before version 1.1 of the ABI there is only that one.
+    /// Asks for all memory that Vidar occupies, whose first piece is known. Before version 1.1 of the ABI there is only
+    /// that one.
     fn memory(&self, first: Piece) -> Result<Vec<Piece>, Failure> {
         let mut pieces = vec![first];
         if self.abi.minor >= 1 {
@@ -206,8 +208,8 @@ impl<C: Fn(Request) -> Answer> Vidar<C> {
         Ok(self.trace_chunk(cpu, u64::MAX)?.0)
     }
 
-    /// Reads the trace of a CPU from one position to another. Returns the exits that have not been overwritten, each with
-    /// its position.
+    /// Reads the trace of a CPU from one position to another. Returns the exits that have not been overwritten, each
+    /// with its position.
     pub fn trace(&self, cpu: u64, from: u64, to: u64) -> Result<Vec<(u64, Record)>, Failure> {
         let (mut position, mut records) = (from, Vec::new());
         while position < to {

@@ -10,7 +10,8 @@ pub struct Ramoops {
 }
 
 impl Ramoops {
-    /// Returns the parameters of the module, on one line: the memory is one record, and none of it is for anything else.
+    /// Returns the parameters of the module, on one line: the memory is one record, and none of it is for anything
+    /// else.
     pub fn text(&self) -> String {
         let Self { base, size } = self;
         format!(

@@ -18,8 +18,8 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Returns the exits between two counts that were taken `time` apart. The hypercalls that took the second count were
-    /// made on the CPU `here`. They are subtracted, because the first count does not contain them.
+    /// Returns the exits between two counts that were taken `time` apart. The hypercalls that took the second count
+    /// were made on the CPU `here`. They are subtracted, because the first count does not contain them.
     pub fn between(before: &[Counts], after: &[Counts], here: u64, time: Duration) -> Self {
         let calls: u64 = after.iter().map(|counts| counts.calls).sum();
         let cpu = |(index, (before, after)): (usize, (&Counts, &Counts))| {

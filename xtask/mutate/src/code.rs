@@ -68,8 +68,8 @@ impl Code {
         Ok(code)
     }
 
-    /// Returns the addresses at which instructions are executed: one at the beginning of a page, and one from which instructions
-    /// reach into the next page.
+    /// Returns the addresses at which instructions are executed: one at the beginning of a page, and one from which
+    /// instructions reach into the next page.
     pub const fn places(&self) -> [usize; 2] {
         [self.executed, self.executed + PAGE - 1]
     }

@@ -1,5 +1,5 @@
-//! Executes instructions that a hypervisor has to read from memory, while another thread changes their bytes and the rights of
-//! their pages. Users without any privilege can do this, so it must not harm the machine.
+//! Executes instructions that a hypervisor has to read from memory, while another thread changes their bytes and the
+//! rights of their pages. Users without any privilege can do this, so it must not harm the machine.
 //!
 //! `mutate SECONDS`
 
@@ -100,8 +100,8 @@ fn run(time: Duration) -> Result<String, String> {
     ))
 }
 
-/// Executes each instruction while nothing changes. Returns true if CPUID with a LOCK prefix is executed, as in QEMU, and false
-/// if it raises #UD, as in the manuals.
+/// Executes each instruction while nothing changes. Returns true if CPUID with a LOCK prefix is executed, as in QEMU,
+/// and false if it raises #UD, as in the manuals.
 fn quiet(code: &Code) -> Result<bool, String> {
     victim::own_signal_stack()?;
     code.allow()?;

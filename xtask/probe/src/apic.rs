@@ -1,4 +1,5 @@
-//! The local APIC, the I/O APIC and the timer, as far as the probe needs them to send interrupts to itself and to another CPU.
+//! The local APIC, the I/O APIC and the timer, as far as the probe needs them to send interrupts to itself and to
+//! another CPU.
 
 #![expect(unsafe_code, reason = "the controllers are registers in memory")]
 
@@ -71,8 +72,8 @@ impl Apic {
         self.write(COMMAND_LOW, TO_SELF | ASSERT | u32::from(vector));
     }
 
-    /// Sends this CPU an NMI. The destination shorthand "self" does not allow NMIs, so the message has the APIC ID as its
-    /// destination.
+    /// Sends this CPU an NMI. The destination shorthand "self" does not allow NMIs, so the message has the APIC ID as
+    /// its destination.
     pub fn nmi_self(&self) {
         self.write(COMMAND_HIGH, self.read(ID));
         self.write(COMMAND_LOW, NMI | ASSERT);
@@ -122,8 +123,8 @@ impl Apic {
         self.write(END_OF_INTERRUPT, 0);
     }
 
-    /// Sets the I/O APIC's redirection entries of the timer, which is connected to pin 0 or pin 2. `entry` is a vector or
-    /// [`NMI`]; without it the timer is masked.
+    /// Sets the I/O APIC's redirection entries of the timer, which is connected to pin 0 or pin 2. `entry` is a vector
+    /// or [`NMI`]; without it the timer is masked.
     pub fn timer_as(&self, entry: Option<u32>) {
         for pin in [0, 2] {
             io_apic_write(0x11 + 2 * pin, self.read(ID));

@@ -76,8 +76,8 @@ pub fn taken() -> Outcome {
 
 /// Executes assembly that may fault, as `attempt!("instruction", "instruction"; operands of asm!)`.
 ///
-/// After a fault, execution resumes after the last instruction with the registers as they were at the fault. So the stack
-/// pointer must have its original value at every instruction that may fault.
+/// After a fault, execution resumes after the last instruction with the registers as they were at the fault. So the
+/// stack pointer must have its original value at every instruction that may fault.
 macro_rules! attempt {
     ($($instruction:expr),+ $(; $($operand:tt)*)?) => {{
         // SAFETY: the exception handler resumes after the instructions, so they cannot end the probe, and the

@@ -14,7 +14,8 @@ pub fn inb(port: u16) -> u8 {
 
 /// Writes a byte to an I/O port.
 pub fn outb(port: u16, value: u8) {
-    // SAFETY: the probe owns the machine, and starts no device that would write to memory, but for those whose writes are a test.
+    // SAFETY: the probe owns the machine, and starts no device that would write to memory, but for those whose writes
+    // are a test.
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) };
 }
 

@@ -1,6 +1,6 @@
 // The 32-bit entry of the Linux boot protocol. The image may be loaded at any multiple of 2 MiB. On entry ESI holds the
-// address of boot_params, segments are flat, and paging is off. The code enters long mode, with the first 4 GiB mapped to
-// themselves and the image mapped at -2 GiB.
+// address of boot_params, segments are flat, and paging is off. The code enters long mode, with the first 4 GiB mapped
+// to themselves and the image mapped at -2 GiB.
 
 .set PAGE, 4096
 .set PRESENT_WRITABLE_USER, 0x7
@@ -13,8 +13,8 @@
 probe_start:
     cli
     cld
-    // A call finds out the address that this code runs at. It needs a stack, and the only memory that is known to be free
-    // is the scratch field of boot_params.
+    // A call finds out the address that this code runs at. It needs a stack, and the only memory that is known to be
+    // free is the scratch field of boot_params.
     lea esp, [esi + BOOT_PARAMS_SCRATCH + 4]
     call probe_here
 .globl probe_here

@@ -62,8 +62,8 @@ pub fn init() {
     let base = tss as u64;
     let cpl0 = (&raw const STACK_OF_CPL0).wrapping_add(1) as u64;
     let double_fault = (&raw const STACK_OF_DOUBLE_FAULTS).wrapping_add(1) as u64;
-    // SAFETY: only one CPU runs, and nothing uses the statics yet. RSP0 is at byte 4 of the TSS, and IST1 is at byte 36.
-    // Byte 102 holds the offset of the I/O bitmap: an offset beyond the limit means that there is none.
+    // SAFETY: only one CPU runs, and nothing uses the statics yet. RSP0 is at byte 4 of the TSS, and IST1 is at byte
+    // 36. Byte 102 holds the offset of the I/O bitmap: an offset beyond the limit means that there is none.
     unsafe {
         ((*tss)[1], (*tss)[2]) = (cpl0 as u32, (cpl0 >> 32) as u32);
         ((*tss)[9], (*tss)[10]) = (double_fault as u32, (double_fault >> 32) as u32);
@@ -79,12 +79,12 @@ pub fn init() {
     }
 }
 
-/// Gives CPL 3 the right to use one port below [`PORTS`]: adds an I/O permission bitmap to the task-state segment, and loads
-/// the task register again.
+/// Gives CPL 3 the right to use one port below [`PORTS`]: adds an I/O permission bitmap to the task-state segment, and
+/// loads the task register again.
 pub fn open_port(port: u16) {
     let (tss, gdt) = (&raw mut TSS, &raw mut GDT);
-    // SAFETY: only one CPU runs, and no task switch is under way. The CPU reads the descriptor when the task register is
-    // loaded, which takes an available segment.
+    // SAFETY: only one CPU runs, and no task switch is under way. The CPU reads the descriptor when the task register
+    // is loaded, which takes an available segment.
     unsafe {
         (WORDS..WORDS + PORTS / 32 + 1).for_each(|word| (*tss)[word] = u32::MAX);
         (*tss)[WORDS + usize::from(port / 32)] &= !(1 << (port % 32));

@@ -1,5 +1,5 @@
-// One stub of 16 bytes for each vector. It pushes 0 if the CPU pushes no error code, and then the vector. The common code
-// saves the general registers, so that the stack holds a `Frame` of frame.rs, and calls the dispatcher.
+// One stub of 16 bytes for each vector. It pushes 0 if the CPU pushes no error code, and then the vector. The common
+// code saves the general registers, so that the stack holds a `Frame` of frame.rs, and calls the dispatcher.
 
 .section .text
 .balign 16

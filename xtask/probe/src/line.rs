@@ -1,4 +1,5 @@
-//! The result of a scenario. It is one line, which is printed when it is complete, so that nothing else is printed inside of it.
+//! The result of a scenario. It is one line, which is printed when it is complete, so that nothing else is printed
+//! inside of it.
 
 use core::fmt::{self, Display, Write};
 

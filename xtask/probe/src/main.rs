@@ -2,7 +2,8 @@
 //!
 //! It is started at the 32-bit entry of the Linux boot protocol. On the command line, `probe=NAME[,NAME...]` names the
 //! scenarios to run; the name `all` stands for all that can be followed by others. The probe writes to COM1: first
-//! `probe: hello`, then `probe NAME: RESULT` for each scenario, and last `probe: done`. Then it switches the machine off.
+//! `probe: hello`, then `probe NAME: RESULT` for each scenario, and last `probe: done`. Then it switches the machine
+//! off.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 

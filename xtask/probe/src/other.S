@@ -1,6 +1,6 @@
-// The code of the second CPU, from its start-up IPI on. It stores the registers that it finds, enters protected mode without
-// paging, and then executes the commands that it reads from memory. It is copied to OTHER_PAGE and runs there; the memory
-// that it writes lies after it.
+// The code of the second CPU, from its start-up IPI on. It stores the registers that it finds, enters protected mode
+// without paging, and then executes the commands that it reads from memory. It is copied to OTHER_PAGE and runs there;
+// the memory that it writes lies after it.
 
 .set OTHER_PAGE, 0x7000
 .set OTHER_NOTES, 0x7700
@@ -165,8 +165,8 @@ other_enable:
     sti
     nop
     jmp other_done
-// Enters long mode with the page tables at ECX, and stays in 32-bit code. The interrupt descriptor table is then that of
-// long mode.
+// Enters long mode with the page tables at ECX, and stays in 32-bit code. The interrupt descriptor table is then that
+// of long mode.
 other_long:
     mov cr3, ecx
     mov eax, cr4
@@ -205,8 +205,8 @@ other_waiting:
 other_spinning:
     jmp other_spinning
 
-// Handles an interrupt: counts it, and ends it at the local APIC. If OTHER_LEFT is set, the interrupt stays in service instead,
-// and interrupts stay disabled after the handler.
+// Handles an interrupt: counts it, and ends it at the local APIC. If OTHER_LEFT is set, the interrupt stays in service
+// instead, and interrupts stay disabled after the handler.
 .globl other_interrupt
 other_interrupt:
     push eax

@@ -105,13 +105,15 @@ pub fn note(offset: u64) -> u32 {
     read(NOTES + offset)
 }
 
-/// Returns the value that the CPU found in an MSR when it was started, by its index in the list that [`prepare`] was given.
+/// Returns the value that the CPU found in an MSR when it was started, by its index in the list that [`prepare`] was
+/// given.
 pub fn msr(index: usize) -> u64 {
     let place = VALUES + 8 * index as u64;
     u64::from(read(place + 4)) << 32 | u64::from(read(place))
 }
 
-/// Writes the CPU's code and its interrupt descriptor table to their places. When it is started, it will read these MSRs.
+/// Writes the CPU's code and its interrupt descriptor table to their places. When it is started, it will read these
+/// MSRs.
 pub fn prepare(msrs: &[u32]) {
     let (begin, end) = (other_begin.as_ptr() as u64, other_end.as_ptr() as u64);
     // SAFETY: as in `read`.
@@ -138,8 +140,8 @@ pub fn prepare(msrs: &[u32]) {
     write(LONG_IDT + REFUSED + 12, 0);
 }
 
-/// Sends the CPU an INIT and two start-up IPIs, as Linux does. Returns how often it was started by the first start-up IPI, and
-/// how often by the second.
+/// Sends the CPU an INIT and two start-up IPIs, as Linux does. Returns how often it was started by the first start-up
+/// IPI, and how often by the second.
 pub fn start(apic: &Apic) -> (u32, u32) {
     apic.init(ID);
     start_waiting(apic)
@@ -150,8 +152,8 @@ pub fn start_waiting(apic: &Apic) -> (u32, u32) {
     started_by(|| apic.startup(ID, VECTOR))
 }
 
-/// Calls `send`, which sends the CPU a start-up IPI with [`VECTOR`], two times. Returns how often the CPU was started by the
-/// first, and how often by the second.
+/// Calls `send`, which sends the CPU a start-up IPI with [`VECTOR`], two times. Returns how often the CPU was started
+/// by the first, and how often by the second.
 pub fn started_by(send: impl Fn()) -> (u32, u32) {
     let before = read(COUNT);
     send();

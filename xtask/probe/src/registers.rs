@@ -88,8 +88,8 @@ impl Display for ChangedNames {
 macro_rules! with_registers {
     ($($name:ident $variant:ident $instruction:literal,)*) => {
         $(
-            /// Loads the registers from the array that RDI points to, executes the instruction, and stores the registers in
-            /// the same array.
+            /// Loads the registers from the array that RDI points to, executes the instruction, and stores the
+            /// registers in the same array.
             ///
             /// # Safety
             ///
@@ -183,8 +183,8 @@ with_registers! {
     vmmcall Vmmcall "vmmcall",
 }
 
-/// Executes the instruction with a pattern in every register, but for the inputs, which are the index of a register and its
-/// value.
+/// Executes the instruction with a pattern in every register, but for the inputs, which are the index of a register and
+/// its value.
 pub fn execute(instruction: Instruction, inputs: &[(usize, u64)]) -> Outcome<Changes> {
     let mut registers = [0; 17];
     for (index, register) in registers.iter_mut().enumerate() {

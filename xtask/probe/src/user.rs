@@ -60,14 +60,15 @@ unsafe extern "C" {
     static probe_user_landing: u8;
 }
 
-/// Runs the code at CPL 3 until its INT 0x80 or its exception. Returns the value of RAX after INT 0x80, or the exception.
+/// Runs the code at CPL 3 until its INT 0x80 or its exception. Returns the value of RAX after INT 0x80, or the
+/// exception.
 ///
 /// # Safety
 ///
 /// `code` must be the address of instructions that use no stack, write only registers, and end with INT 0x80.
 pub unsafe fn visit(code: u64, rax: u64) -> Outcome<u64> {
-    // SAFETY: the caller guarantees what the code does. CPL 3 may access every page, and the dispatcher ends the visit by
-    // `leave`.
+    // SAFETY: the caller guarantees what the code does. CPL 3 may access every page, and the dispatcher ends the visit
+    // by `leave`.
     let rax = unsafe { enter(code, rax) };
     attempt::taken().map(|()| rax)
 }

@@ -70,7 +70,8 @@ pub fn read_log(mut each: impl FnMut(u8)) {
     }
 }
 
-/// Returns true if the probe runs under Vidar. A call finds this out, since CPUID shows Vidar only if a boot option says so.
+/// Returns true if the probe runs under Vidar. A call finds this out, since CPUID shows Vidar only if a boot option
+/// says so.
 pub fn present() -> bool {
     call(Call::Version as u64, 0, 0, 0).is_ok_and(|answer| answer.rax == 0 && answer.rbx == MAGIC)
 }

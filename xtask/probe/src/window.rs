@@ -36,8 +36,8 @@ unsafe extern "C" {
     static mut page_tables: [u64; 512];
 }
 
-/// Returns the entry code's page tables. They are the top table, the directory pointers of low and of high addresses, four
-/// directories that map the first 4 GiB, and the directory that maps the image.
+/// Returns the entry code's page tables. They are the top table, the directory pointers of low and of high addresses,
+/// four directories that map the first 4 GiB, and the directory that maps the image.
 pub fn tables() -> *const [u64; 512] {
     &raw const page_tables
 }
@@ -52,8 +52,8 @@ pub fn show_shadow_stack(address: u64) -> u64 {
     show_entries([address | SHADOW_STACK])
 }
 
-/// Maps a page of 4 KiB into the window by an entry with these flags, and lets CPL 3 through the tables above it. Returns its
-/// address there.
+/// Maps a page of 4 KiB into the window by an entry with these flags, and lets CPL 3 through the tables above it.
+/// Returns its address there.
 pub fn show_user(address: u64, entry: u64) -> u64 {
     let place = show_entries([address | entry]);
     // SAFETY: as in `show`.
@@ -85,7 +85,8 @@ pub fn show_entries<const N: usize>(entries: [u64; N]) -> u64 {
 
 /// Maps the 2 MiB around the physical address into the window. Returns the address at which it can be reached.
 pub fn show(address: u64) -> u64 {
-    // SAFETY: one CPU runs, only this file changes the window's tables, and the window maps nothing that the image uses.
+    // SAFETY: one CPU runs, only this file changes the window's tables, and the window maps nothing that the image
+    // uses.
     unsafe {
         let directory = &raw mut DIRECTORY;
         let pointers = &raw mut DIRECTORY_POINTERS;

@@ -1,7 +1,7 @@
 // The code of the kernel module that attacks. It writes a byte to memory which the kernel only reads: it makes the page
-// writable in the kernel's own page tables first, which a write primitive can do as well. Or it clears bits of CR0 or CR4. If
-// the module can be inserted, the attack has succeeded, and if not, insmod says so.
-// Intel syntax; it has 4 levels of page tables and a direct map of all memory.
+// writable in the kernel's own page tables first, which a write primitive can do as well. Or it clears bits of CR0 or
+// CR4. If the module can be inserted, the attack has succeeded, and if not, insmod says so. Intel syntax; it has 4
+// levels of page tables and a direct map of all memory.
 
     .section .rodata.attack, "a"
     .global attack_begin, attack_init, attack_hook, attack_end

@@ -1,5 +1,5 @@
-//! Makes kernel modules that attack, without the headers of the kernel: what ties a module to its kernel is taken from another
-//! module of the same package.
+//! Makes kernel modules that attack, without the headers of the kernel: what ties a module to its kernel is taken from
+//! another module of the same package.
 
 #![expect(unsafe_code, reason = "the code of the module is in the assembly of this program")]
 
@@ -102,8 +102,8 @@ pub fn hook() -> u64 {
     code().hook as u64
 }
 
-/// Returns an archive for tests, with modules of these names that attack the kernel of `guest`, and one that does not, in its
-/// first folder.
+/// Returns an archive for tests, with modules of these names that attack the kernel of `guest`, and one that does not,
+/// in its first folder.
 pub fn archive(guest: &Guest, names: &[String]) -> Result<PathBuf> {
     let version = version();
     let wanted: Vec<_> = names.iter().map(String::as_str).chain([version.as_str()]).collect();
@@ -170,8 +170,8 @@ impl Ties {
     }
 }
 
-/// Returns a module with this name for the kernel of the module `donor`. It does nothing useful until an [`Attack`] is written
-/// into its file.
+/// Returns a module with this name for the kernel of the module `donor`. It does nothing useful until an [`Attack`] is
+/// written into its file.
 pub fn module(donor: &[u8], name: &str) -> Result<Vec<u8>> {
     ensure!(name.len() < NAME, "the name {name} is too long");
     let Ties { mut this_module, init, versions, vermagic } = Ties::of(donor)?;

@@ -1,5 +1,5 @@
-//! Counts the exits that the guard costs a stock Linux with two CPUs: in a boot, in an administrator's ordinary work, and while it
-//! idles, with each value of the option `guard=`. Also finds out how much memory it takes.
+//! Counts the exits that the guard costs a stock Linux with two CPUs: in a boot, in an administrator's ordinary work,
+//! and while it idles, with each value of the option `guard=`. Also finds out how much memory it takes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,7 +35,8 @@ struct Load {
 }
 
 impl Load {
-    /// Returns the work of a lane. In QEMU it takes about a minute. Bochs is slow, so the same work is done less often there.
+    /// Returns the work of a lane. In QEMU it takes about a minute. Bochs is slow, so the same work is done less often
+    /// there.
     fn of(lane: Lane) -> Self {
         match lane.machine() {
             Machine::Bochs => Self { rounds: 2, pause: 2 },
@@ -57,7 +58,8 @@ struct Kinds {
     kinds: BTreeMap<String, u64>,
 }
 
-/// Exits by the groups of kinds that the table has. Hypercalls are left out, since by them the guest asks for these numbers.
+/// Exits by the groups of kinds that the table has. Hypercalls are left out, since by them the guest asks for these
+/// numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Exits([u64; GROUPS.len() + 1]);
 

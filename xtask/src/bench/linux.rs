@@ -17,8 +17,8 @@ use crate::test::{LinuxMachine, Tools, facts, test_dir};
 pub struct Boot {
     /// Instructions from GRUB's last command to the shell.
     pub from_grub: u64,
-    /// Instructions from the kernel's first one to the shell. In QEMU, they are counted from the beginning of the kernel's
-    /// clock.
+    /// Instructions from the kernel's first one to the shell. In QEMU, they are counted from the beginning of the
+    /// kernel's clock.
     pub from_kernel: u64,
     /// Exits by kind up to the shell. Empty for a bare boot.
     pub kinds: BTreeMap<String, u64>,
@@ -49,7 +49,8 @@ impl Boot {
     }
 }
 
-/// Boots the first guest, which prints a mark when it reaches the shell. `debugger` has commands for the debugger of Bochs.
+/// Boots the first guest, which prints a mark when it reaches the shell. `debugger` has commands for the debugger of
+/// Bochs.
 pub fn start(
     lane: Lane,
     name: &str,

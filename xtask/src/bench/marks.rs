@@ -15,8 +15,8 @@ const GRUB_LINE: &str = "[BIOS  ] V";
 /// IA32_MISC_ENABLE, which Bochs lacks.
 const KERNEL_LINE: &str = "RDMSR: Unknown register 0x1a0";
 
-/// GRUB's commands in QEMU: they print ACPI's power-management timer, at the port that QEMU's BIOS gives it, to the serial
-/// line.
+/// GRUB's commands in QEMU: they print ACPI's power-management timer, at the port that QEMU's BIOS gives it, to the
+/// serial line.
 const TO_CONSOLE: &[&str] = &["inl -v timer 0x608", "echo timer $timer"];
 
 /// The frequency of that timer in Hz, and the number of its bits.
@@ -33,7 +33,8 @@ pub fn of(lane: Lane) -> &'static [&'static str] {
     }
 }
 
-/// Reads from the log of Bochs the ticks at GRUB's mark and at the kernel's first instructions. A tick is an instruction.
+/// Reads from the log of Bochs the ticks at GRUB's mark and at the kernel's first instructions. A tick is an
+/// instruction.
 pub fn in_log(log: &str) -> Result<(u64, u64)> {
     let grub = tick(log, GRUB_LINE, 0).context("GRUB's mark is not in the log of Bochs")?;
     let kernel = tick(log, KERNEL_LINE, grub).context("the kernel's start is not in the log of Bochs")?;
@@ -67,8 +68,8 @@ pub fn by_timer(console: &str, end: u64) -> Result<u64> {
     Ok(ticks as u64 / TICKS_PER_INSTRUCTION)
 }
 
-/// Instructions from the beginning of the kernel's clock, which is early, to the shell. They follow from the time that the
-/// kernel prints before init's message.
+/// Instructions from the beginning of the kernel's clock, which is early, to the shell. They follow from the time that
+/// the kernel prints before init's message.
 pub fn by_kernel(console: &str) -> Result<u64> {
     let line = console.lines().filter_map(|line| line.trim().strip_suffix("] init: mark")).next_back();
     let time =

@@ -322,8 +322,8 @@ fn rounds(
     Ok(())
 }
 
-/// Adds the rows of the round trips with `trace=on`, which are compared with those without, as `plain` has them. `on` is
-/// added to the name of each instruction.
+/// Adds the rows of the round trips with `trace=on`, which are compared with those without, as `plain` has them. `on`
+/// is added to the name of each instruction.
 fn traced_rounds(
     table: &mut Table,
     lane: Lane,

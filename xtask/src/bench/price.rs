@@ -11,8 +11,8 @@ use crate::test::Tools;
 use crate::test::lane::Lane;
 use crate::test::small::{GUEST, Small};
 
-/// The commands for the debugger of Bochs: list the instructions from the guest's first mark to its third, and quit, which
-/// flushes the output. A mark is XCHG BX, BX.
+/// The commands for the debugger of Bochs: list the instructions from the guest's first mark to its third, and quit,
+/// which flushes the output. A mark is XCHG BX, BX.
 const TRACE: &str = "c\ntrace on\nc\nc\nq\n";
 
 /// The listing of a mark.

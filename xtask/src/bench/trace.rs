@@ -23,7 +23,8 @@ const SAID: &str = "the exits of the boot CPU are counted at ";
 /// The guest's first output at the shell.
 const SHELL: &str = "\nmark ";
 
-/// In Bochs, the number of instructions between two samples, and the number of samples, which is enough to reach the shell.
+/// In Bochs, the number of instructions between two samples, and the number of samples, which is enough to reach the
+/// shell.
 const STEP: u64 = 5_000_000;
 const STEPS: usize = 800;
 /// In QEMU, the time between two samples.

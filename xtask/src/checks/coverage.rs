@@ -159,7 +159,8 @@ fn rooms(report: &str, source: &Path) -> Result<BTreeMap<String, Lines>> {
     Ok(rooms)
 }
 
-/// Says of each line of a file, as rustfmt leaves it, if it belongs to tests: to a module that is compiled for them alone.
+/// Says of each line of a file, as rustfmt leaves it, if it belongs to tests: to a module that is compiled for them
+/// alone.
 fn tests(text: &str) -> Vec<bool> {
     let mut inside = false;
     let mut attribute = false;

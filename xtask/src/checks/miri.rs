@@ -14,7 +14,8 @@ const CASES: &str = "4";
 /// New inputs of a parser, beside those of the corpus.
 const INPUTS: &str = "10";
 
-/// Runs the unit tests whose names contain `filter`; without one also the parser that a crate with unsafe code does the first part of.
+/// Runs the unit tests whose names contain `filter`; without one also the parser that a crate with unsafe code does the
+/// first part of.
 pub fn run(filter: Option<&str>) -> Result<()> {
     if !has_miri() {
         progress::step("adding Miri to the nightly toolchain", add)?;

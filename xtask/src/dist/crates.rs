@@ -62,8 +62,9 @@ fn generate(program: &Program, file: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns the list without the folder of the checkout, by which cargo tells the project's own packages from others. The
-/// folder is a part of a URL there, which encodes some characters, so it is taken from the reference to the program itself.
+/// Returns the list without the folder of the checkout, by which cargo tells the project's own packages from others.
+/// The folder is a part of a URL there, which encodes some characters, so it is taken from the reference to the program
+/// itself.
 fn without_folder(list: &str, folder: &str) -> Result<String> {
     let value: Value = serde_json::from_str(list)?;
     let own = value["metadata"]["component"]["bom-ref"].as_str().unwrap_or_default();
@@ -72,8 +73,9 @@ fn without_folder(list: &str, folder: &str) -> Result<String> {
     Ok(list.replace(&format!("{root}/"), &format!("{FOLDER}/")))
 }
 
-/// Returns the list without crates that are not `used`. cargo-cyclonedx asks cargo for the crates with the features that
-/// any package of the workspace enables, so the list of one program has crates that only another program is made of.
+/// Returns the list without crates that are not `used`. cargo-cyclonedx asks cargo for the crates with the features
+/// that any package of the workspace enables, so the list of one program has crates that only another program is made
+/// of.
 fn without_others(list: &str, used: &BTreeSet<Crate>) -> Result<String> {
     let mut list: Value = serde_json::from_str(list)?;
     let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
@@ -143,8 +145,8 @@ struct Component {
     licenses: Vec<Value>,
 }
 
-/// Checks that the list has each crate that is `linked`, and beside these only some that are `used` to build, each with a
-/// licence. Neither a random number nor a folder outside of the checkout `root` may be in it.
+/// Checks that the list has each crate that is `linked`, and beside these only some that are `used` to build, each with
+/// a licence. Neither a random number nor a folder outside of the checkout `root` may be in it.
 fn check(list: &str, linked: &BTreeSet<Crate>, used: &BTreeSet<Crate>, root: &Path) -> Result<()> {
     let List { serial_number, components } = serde_json::from_str(list)?;
     ensure!(serial_number.is_none(), "there is a random number");

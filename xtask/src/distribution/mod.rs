@@ -1,5 +1,6 @@
 //! Whole Debians on disks, each with its own GRUB, for a BIOS and for UEFI. A Debian that is made from packages copies
-//! itself to them in a machine of its own (`xtask/distribution/install`), so that nothing of the host's disks is touched.
+//! itself to them in a machine of its own (`xtask/distribution/install`), so that nothing of the host's disks is
+//! touched.
 
 mod install;
 mod layout;

@@ -9,9 +9,9 @@ use xshell::{Shell, cmd};
 
 use crate::{packages, progress};
 
-/// The packages that are installed in addition to those of every Debian. `grub-pc` has the settings and what updates the
-/// menu. The GRUB for UEFI conflicts with it as a whole, but not its parts. The last packages make partitions and file
-/// systems.
+/// The packages that are installed in addition to those of every Debian. `grub-pc` has the settings and what updates
+/// the menu. The GRUB for UEFI conflicts with it as a whole, but not its parts. The last packages make partitions and
+/// file systems.
 const PACKAGES: &str = "linux-image-amd64,initramfs-tools,systemd-sysv,udev,kmod,iproute2,iputils-ping,grub-pc,\
                         grub-efi-amd64-bin,grub-efi-amd64-signed,shim-signed,lvm2,dosfstools,fdisk";
 /// The label of the file system, by which the kernel's command line names it.

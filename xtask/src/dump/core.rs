@@ -1,5 +1,5 @@
-//! Writes pages of memory as an ELF core, as a kernel's crash dump has them: ELF-64 Object File Format, "Program Header", and
-//! Linux 6.1, fs/proc/vmcore.c.
+//! Writes pages of memory as an ELF core, as a kernel's crash dump has them: ELF-64 Object File Format, "Program
+//! Header", and Linux 6.1, fs/proc/vmcore.c.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -106,7 +106,8 @@ fn note(bytes: &mut Vec<u8>, name: &[u8], kind: u32, contents: &[u8]) {
     }
 }
 
-/// Returns the registers of a CPU as a core has them: Linux 6.1, arch/x86/include/asm/user_64.h, `struct user_regs_struct`.
+/// Returns the registers of a CPU as a core has them: Linux 6.1, arch/x86/include/asm/user_64.h, `struct
+/// user_regs_struct`.
 fn status(cpu: &Cpu) -> Vec<u8> {
     let [rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip] = cpu.general;
     let [cs, ss, ds, es, fs, gs] = cpu.selectors.map(u64::from);

@@ -46,8 +46,8 @@ impl Line for File {
     }
 }
 
-/// What makes a serial device a line as the debugger has it. A modem is not waited for, and a read ends after 10 tenths of a
-/// second.
+/// What makes a serial device a line as the debugger has it. A modem is not waited for, and a read ends after 10 tenths
+/// of a second.
 const STTY: [&str; 9] = ["115200", "cs8", "raw", "-echo", "clocal", "min", "0", "time", "10"];
 
 /// Opens a line, `HOST:PORT` or the path of a serial device.

@@ -1,5 +1,5 @@
-//! The memory of a stopped guest, read over the line to a debugger. Each page is read once, and what has been read is what the
-//! dump has.
+//! The memory of a stopped guest, read over the line to a debugger. Each page is read once, and what has been read is
+//! what the dump has.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

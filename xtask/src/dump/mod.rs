@@ -1,9 +1,10 @@
-//! `cargo xtask dump`: reads over the line to Vidar's debugger what matters of the guest's kernel, and writes it as an ELF core,
-//! which drgn opens.
+//! `cargo xtask dump`: reads over the line to Vidar's debugger what matters of the guest's kernel, and writes it as an
+//! ELF core, which drgn opens.
 //!
-//! A line of 115200 baud takes up to three minutes for one MiB, so the core does not have all of RAM. It has the pages in which
-//! the kernel keeps its symbols, its log, its variables and those of each CPU, the stacks on which the CPUs run, and the page
-//! tables by which these are found. No page is chosen by its contents, so the kernel may be in any state.
+//! A line of 115200 baud takes up to three minutes for one MiB, so the core does not have all of RAM. It has the pages
+//! in which the kernel keeps its symbols, its log, its variables and those of each CPU, the stacks on which the CPUs
+//! run, and the page tables by which these are found. No page is chosen by its contents, so the kernel may be in any
+//! state.
 
 mod core;
 mod line;
@@ -51,7 +52,8 @@ const BANNER: &str = "linux_banner";
 /// Reads the guest over `line`, and writes the core to `file`. The guest goes on afterwards.
 pub fn run(line: &str, file: &Path) -> Result<()> {
     let cannot_write = || format!("cannot write {}", file.display());
-    // Reading takes long, so a file that cannot be written is said before. What it has is lost only once there is a dump.
+    // Reading takes long, so a file that cannot be written is said before. What it has is lost only once there is a
+    // dump.
     let out =
         File::options().create(true).truncate(false).write(true).open(file).with_context(cannot_write)?;
     let mut remote = Remote::open(line)?;
@@ -106,7 +108,8 @@ fn read(remote: &mut Remote) -> Result<Dump> {
     Ok(Dump { release, cpus, vmcoreinfo, pages, direct })
 }
 
-/// Reads what matters of the kernel whose note is at this physical address. Returns the kernel's release and the note's text.
+/// Reads what matters of the kernel whose note is at this physical address. Returns the kernel's release and the note's
+/// text.
 fn read_kernel(memory: &Memory<'_>, note: u64, cpus: &[Cpu]) -> Result<(String, Vec<u8>)> {
     let ram = RangeSet::from([Hpa(note)..Hpa(note + PAGE_SIZE)]);
     let kernel = Kernel::find(memory, &ram).context("the kernel's note VMCOREINFO is damaged")?;

@@ -1,5 +1,5 @@
-//! gdb's remote protocol, from gdb's side, as far as it takes to read a stopped machine. "Debugging with GDB", appendix E "GDB
-//! Remote Serial Protocol".
+//! gdb's remote protocol, from gdb's side, as far as it takes to read a stopped machine. "Debugging with GDB", appendix
+//! E "GDB Remote Serial Protocol".
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -10,8 +10,8 @@ use super::line::{self, Line};
 
 /// How often a packet is sent that has been damaged on the way, or its answer.
 const REPEATS: u32 = 5;
-/// The ticks after which the first packet is sent again. A guest that runs lets the debugger look at the line at its next
-/// interrupt, and the bytes that come before that may be lost: a UART whose buffer is off holds one.
+/// The ticks after which the first packet is sent again. A guest that runs lets the debugger look at the line at its
+/// next interrupt, and the bytes that come before that may be lost: a UART whose buffer is off holds one.
 const FIRST: u32 = 3;
 /// How often the first packet is sent before nobody is taken to be there.
 const GREETINGS: u32 = 10;
@@ -106,8 +106,8 @@ impl Remote {
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
-    /// Returns the memory at this virtual address, up to the first byte that is not mapped. All of it is asked for at once, since the
-    /// size of packets that the debugger names is that of those it takes: its answers can be longer.
+    /// Returns the memory at this virtual address, up to the first byte that is not mapped. All of it is asked for at
+    /// once, since the size of packets that the debugger names is that of those it takes: its answers can be longer.
     pub fn memory(&mut self, address: u64, length: usize) -> Result<Vec<u8>> {
         let mut memory = Vec::with_capacity(length);
         while memory.len() < length {
@@ -228,7 +228,8 @@ fn packet(contents: &str) -> Vec<u8> {
     format!("${contents}#{sum:02x}").into_bytes()
 }
 
-/// Writes out the runs of a packet: a star and a byte stand for as many repetitions of the byte before as the byte is above 28.
+/// Writes out the runs of a packet: a star and a byte stand for as many repetitions of the byte before as the byte is
+/// above 28.
 fn expand(contents: &[u8]) -> Option<String> {
     let mut text = String::new();
     let mut bytes = contents.iter();

@@ -1,8 +1,8 @@
 //! Makes a medium bootable by GRUB, from a BIOS and from UEFI.
 //!
-//! grub-mkrescue does much the same, but it names the medium by the time at which it runs, and newer versions search for
-//! that name. Two media with the same contents would then differ. This also leaves out what grub-mkrescue adds for Macs
-//! without UEFI, and for other platforms whose GRUB happens to be installed.
+//! grub-mkrescue does much the same, but it names the medium by the time at which it runs, and newer versions search
+//! for that name. Two media with the same contents would then differ. This also leaves out what grub-mkrescue adds for
+//! Macs without UEFI, and for other platforms whose GRUB happens to be installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -60,8 +60,8 @@ pub fn initrd(index: usize) -> String {
     if index == 0 { "initrd".to_owned() } else { format!("initrd{}", index + 1) }
 }
 
-/// Fills the template with entries for `guests`. If `hypervisor` is false, the ISO has no Vidar, and there are only bare
-/// entries.
+/// Fills the template with entries for `guests`. If `hypervisor` is false, the ISO has no Vidar, and there are only
+/// bare entries.
 pub fn config(template: &str, guests: &[Guest], menu: &Menu, hypervisor: bool) -> Result<String> {
     let mut ids = Vec::new();
     let mut entries = String::new();

@@ -1,5 +1,5 @@
-//! The sub-menu with Vidar's boot options. A choice in it applies to all entries under Vidar. It is kept in a variable of
-//! GRUB's, and the menu is loaded again to show it.
+//! The sub-menu with Vidar's boot options. A choice in it applies to all entries under Vidar. It is kept in a variable
+//! of GRUB's, and the menu is loaded again to show it.
 
 use std::fmt::Write;
 

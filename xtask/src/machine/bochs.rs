@@ -93,8 +93,8 @@ fn configuration_text(spec: &Spec, ports: Ports, firmware: &str) -> String {
     let errors = if spec.verbose { "report" } else { "ignore" };
     // Where KVM uses virtual interrupts, Bochs logs a message at each VM entry, which is megabytes in a minute.
     let news = if spec.runs_kvm { "ignore" } else { "report" };
-    // After Linux has rebooted, the BIOS of Bochs writes to an MSR that it has locked. That ends in a triple fault, and the
-    // reset that follows lets it go on.
+    // After Linux has rebooted, the BIOS of Bochs writes to an MSR that it has locked. That ends in a triple fault, and
+    // the reset that follows lets it go on.
     let reset = u8::from(!spec.stops_at_triple_fault);
     let vga_bios = packages::vga_bios();
     // The UEFI firmware reads MSRs that this CPU does not have.

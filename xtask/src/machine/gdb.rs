@@ -1,5 +1,5 @@
-//! Connects gdb to the second serial port of a machine. gdb comes when it wants and as often as it wants, at a port of this
-//! host, and the emulator is connected from the machine's start.
+//! Connects gdb to the second serial port of a machine. gdb comes when it wants and as often as it wants, at a port of
+//! this host, and the emulator is connected from the machine's start.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -42,7 +42,8 @@ pub const INTEL: Module = Module {
 pub const AMD: Module =
     Module { name: "kvm_amd", extension: "AMD-V", feature: "svm", parameters: &["nested", "npt"] };
 
-/// QEMU's arguments for KVM, without `vapic`, an optimisation for the task-priority register (TPR) of old 32-bit guests.
+/// QEMU's arguments for KVM, without `vapic`, an optimisation for the task-priority register (TPR) of old 32-bit
+/// guests.
 ///
 /// With `vapic`, QEMU reads and writes all registers of a CPU that accesses the TPR in memory, even if that CPU runs a
 /// nested guest. KVM (Linux 6.1) then loses the read shadows of CR0 and CR4 that the hypervisor in it has set for its

@@ -203,7 +203,8 @@ impl RunningMachine {
         String::from_utf8_lossy(&[read(LOG), read(OUTPUT), read(LINUX_LOG)].concat()).into_owned()
     }
 
-    /// Waits for the machine to end by itself. Returns whether the guest powered it off, or `None` if it is still running.
+    /// Waits for the machine to end by itself. Returns whether the guest powered it off, or `None` if it is still
+    /// running.
     pub fn ended(&mut self, within: Duration) -> Result<Option<bool>> {
         let begun = Instant::now();
         loop {

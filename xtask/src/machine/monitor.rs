@@ -75,7 +75,8 @@ impl Monitor {
         Ok(bytes)
     }
 
-    /// Has QEMU write a file, and returns its content. QEMU runs in the machine's folder, so a bare file name is enough.
+    /// Has QEMU write a file, and returns its content. QEMU runs in the machine's folder, so a bare file name is
+    /// enough.
     fn through_file(&mut self, command: &str, mut arguments: Value) -> Result<Vec<u8>> {
         arguments["filename"] = command.into();
         self.execute(command, &arguments)?;
@@ -151,8 +152,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns a monitor, and the thread of a QEMU that sends `lines` to it: the first as its greeting, and each other line
-    /// as the answer to a command. The thread returns the commands that it has received.
+    /// Returns a monitor, and the thread of a QEMU that sends `lines` to it: the first as its greeting, and each other
+    /// line as the answer to a command. The thread returns the commands that it has received.
     fn pair(dir: &Path, lines: &'static [&'static str]) -> (Result<Monitor>, thread::JoinHandle<Vec<Value>>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

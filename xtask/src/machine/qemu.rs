@@ -1,4 +1,5 @@
-//! QEMU: the arguments that all its machines have in common, and the machine without KVM, which emulates AMD-V on any host.
+//! QEMU: the arguments that all its machines have in common, and the machine without KVM, which emulates AMD-V on any
+//! host.
 
 use std::process::{Command, ExitStatus};
 

@@ -37,7 +37,8 @@ pub enum Threads {
     /// One thread runs all CPUs by turns.
     #[default]
     OneForAll,
-    /// Each CPU has a thread of its own. QEMU then loses machines that use AMD-V, so this is for the test that shows it.
+    /// Each CPU has a thread of its own. QEMU then loses machines that use AMD-V, so this is for the test that shows
+    /// it.
     ///
     /// FXRSTOR, XRSTOR, FLDENV and FRSTOR on *any* CPU clear a bit in the flags of *CPU 0* (`cpu_clear_ignne` in QEMU's
     /// target/i386/tcg/sysemu/fpu_helper.c), without a lock and not atomically. Another bit of the same word is set
@@ -111,14 +112,15 @@ pub struct Spec {
     pub networks: Vec<Network>,
     /// True for a Q35 with an IOMMU that remaps interrupts, and with CPUs that have x2APIC mode. Not possible in Bochs.
     pub remaps_interrupts: bool,
-    /// The IOMMU of a Q35. Behind it is QEMU's device `edu`, whose DMA engine writes wherever the guest tells it to. Not
-    /// possible in Bochs.
+    /// The IOMMU of a Q35. Behind it is QEMU's device `edu`, whose DMA engine writes wherever the guest tells it to.
+    /// Not possible in Bochs.
     pub attacker: Option<Iommu>,
     /// How the keyboard is attached.
     pub keyboard: Keyboard,
     /// The size of memory in MiB.
     pub memory: u32,
-    /// The size of memory in MiB up to which memory can be added while the machine runs, if it can. Not possible in Bochs.
+    /// The size of memory in MiB up to which memory can be added while the machine runs, if it can. Not possible in
+    /// Bochs.
     pub max_memory: Option<u32>,
     /// The number of CPUs; `None` means one.
     pub cpus: Option<NonZeroU32>,

@@ -26,7 +26,8 @@ pub fn debian(version: &Version, date: u64) -> Result<String> {
     Ok(format!("vidar ({version}) unstable; urgency=medium\n\n{changes}\n -- {MAINTAINER}  {date}\n"))
 }
 
-/// Returns the changes of the newest version, indented and wrapped as Debian wants it. A heading becomes a line in brackets.
+/// Returns the changes of the newest version, indented and wrapped as Debian wants it. A heading becomes a line in
+/// brackets.
 fn changes(markdown: &str) -> String {
     let is_version = |heading: &str| heading.starts_with(|c: char| c.is_ascii_digit());
     let lines = markdown.lines().skip_while(|line| !line.strip_prefix("## ").is_some_and(is_version));

@@ -1,5 +1,5 @@
-//! What dpkg is told of the package: its name, dependencies and description, its configuration files, and the checksums of
-//! its files.
+//! What dpkg is told of the package: its name, dependencies and description, its configuration files, and the checksums
+//! of its files.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -11,8 +11,8 @@ use super::changelog::MAINTAINER;
 use super::contents::File;
 use super::version::Version;
 
-/// The fields that are the same in each version. `update-grub` is in grub2-common, on which the GRUBs for BIOS and for UEFI
-/// depend; a GRUB that is not there yet is not this package's to install in a boot sector.
+/// The fields that are the same in each version. `update-grub` is in grub2-common, on which the GRUBs for BIOS and for
+/// UEFI depend; a GRUB that is not there yet is not this package's to install in a boot sector.
 const FIELDS: &str = "\
 Architecture: amd64
 Depends: grub2-common (>= 2.02)
@@ -34,8 +34,8 @@ pub fn control(version: &Version, files: &[File]) -> String {
     format!("Package: vidar\nVersion: {version}\nMaintainer: {MAINTAINER}\nInstalled-Size: {size}\n{FIELDS}")
 }
 
-/// Returns the space that the files take, in KiB, as dpkg-gencontrol estimates it: each file in whole KiB, and one for each
-/// folder.
+/// Returns the space that the files take, in KiB, as dpkg-gencontrol estimates it: each file in whole KiB, and one for
+/// each folder.
 fn installed_size(files: &[File]) -> usize {
     let mut folders: Vec<_> =
         files.iter().flat_map(|file| Path::new(file.path).ancestors().skip(1)).collect();

@@ -1,5 +1,6 @@
-//! Tests the package's scripts by dpkg itself, which installs packages into a folder that stands for a system's root. dpkg then
-//! runs the scripts with `DPKG_ROOT`, and these run `update-grub` by a `chroot` that this test provides: it lists the images.
+//! Tests the package's scripts by dpkg itself, which installs packages into a folder that stands for a system's root.
+//! dpkg then runs the scripts with `DPKG_ROOT`, and these run `update-grub` by a `chroot` that this test provides: it
+//! lists the images.
 
 use std::collections::BTreeMap;
 use std::env;

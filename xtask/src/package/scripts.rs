@@ -8,8 +8,8 @@
 //! | a failed upgrade | postrm | removes the copy; the installed version's postinst then runs `update-grub` |
 //! | remove, purge | postrm | removes the previous image, and runs `update-grub` |
 //!
-//! dpkg may install into another root, which `DPKG_ROOT` then names. All names that `/boot/vidar-[0-9]*.elf` matches are
-//! the package's.
+//! dpkg may install into another root, which `DPKG_ROOT` then names. All names that `/boot/vidar-[0-9]*.elf` matches
+//! are the package's.
 
 use super::version::Version;
 

@@ -61,8 +61,8 @@ fn written(option: &Arg) -> String {
     }
 }
 
-/// Adds the exit statuses, which are below a heading in the text after the help: `  0  what it means`. Other lines there
-/// are headings of more statuses.
+/// Adds the exit statuses, which are below a heading in the text after the help: `  0  what it means`. Other lines
+/// there are headings of more statuses.
 fn exit_status(page: &mut Page, command: &Command) -> Result<()> {
     page.section("EXIT STATUS");
     for line in statuses(command)?.lines() {

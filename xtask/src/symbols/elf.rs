@@ -1,5 +1,5 @@
-//! Writes symbols to an ELF file that has nothing else: gdb asks for the file's sections and takes their contents from the
-//! guest.
+//! Writes symbols to an ELF file that has nothing else: gdb asks for the file's sections and takes their contents from
+//! the guest.
 
 use super::symbol::Symbol;
 

@@ -1,5 +1,5 @@
-//! `cargo xtask symbols`: the symbols of a distribution's kernel as a file for gdb. The kernel is stripped, but it has its
-//! symbols in tables of its own, kallsyms, and these are in the kernel's file already.
+//! `cargo xtask symbols`: the symbols of a distribution's kernel as a file for gdb. The kernel is stripped, but it has
+//! its symbols in tables of its own, kallsyms, and these are in the kernel's file already.
 //!
 //! | file | what it is for |
 //! |---|---|
@@ -26,8 +26,8 @@ use self::image::Image;
 use self::symbol::Symbol;
 use crate::paths;
 
-/// Writes the symbols of the kernel in the bzImage `kernel` to a file under `target`, and returns the path and the number
-/// of symbols.
+/// Writes the symbols of the kernel in the bzImage `kernel` to a file under `target`, and returns the path and the
+/// number of symbols.
 pub fn make(kernel: &Path, name: &str) -> Result<(PathBuf, usize)> {
     let file = fs::read(kernel).with_context(|| format!("cannot read {}", kernel.display()))?;
     let symbols =

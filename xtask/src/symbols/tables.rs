@@ -1,6 +1,7 @@
-//! Finds the tables of kallsyms in a kernel's image. A kernel that runs says where they are, but its file does not. They
-//! are found by what they hold: the names of symbols have digits, so the tokens from `0` to `9` follow each other in the
-//! table of tokens, and all the other tables are before or after that one. Linux, scripts/kallsyms.c, `write_src`.
+//! Finds the tables of kallsyms in a kernel's image. A kernel that runs says where they are, but its file does not.
+//! They are found by what they hold: the names of symbols have digits, so the tokens from `0` to `9` follow each other
+//! in the table of tokens, and all the other tables are before or after that one. Linux, scripts/kallsyms.c,
+//! `write_src`.
 
 use vidar_core::kernel::kallsyms::Addresses;
 use vidar_core::mem::addr::Gpa;
@@ -122,8 +123,8 @@ fn index_after(bytes: &[u8], tokens: usize) -> Option<usize> {
     (at..at + 16).find(|at| bytes.get(*at..).is_some_and(|rest| rest.starts_with(&wanted)))
 }
 
-/// Returns the table of names, the number of names, and the end of the names, which are before the tokens. Between them are
-/// the markers: the offset of each name whose number is a multiple of 256.
+/// Returns the table of names, the number of names, and the end of the names, which are before the tokens. Between them
+/// are the markers: the offset of each name whose number is a multiple of 256.
 fn names_before(bytes: &[u8], tokens: usize) -> Option<(usize, usize, usize)> {
     // From the tokens back, the first number that is 0 and has rising ones after it.
     let rises = |at: usize| {

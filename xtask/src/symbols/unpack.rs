@@ -1,5 +1,5 @@
-//! Unpacks the kernel that is in a bzImage. Linux, Documentation/arch/x86/boot.rst: the fields setup_sects, payload_offset
-//! and payload_length.
+//! Unpacks the kernel that is in a bzImage. Linux, Documentation/arch/x86/boot.rst: the fields setup_sects,
+//! payload_offset and payload_length.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};

@@ -63,8 +63,8 @@ const USUAL: Boot = Boot {
     placement: Placement::Usual,
 };
 
-/// The table of boots. In Bochs no Linux with two CPUs has its rules checked: where Vidar starts the CPUs, their timers exit, and the
-/// checks take most of the time from one tick to the next.
+/// The table of boots. In Bochs no Linux with two CPUs has its rules checked: where Vidar starts the CPUs, their timers
+/// exit, and the checks take most of the time from one tick to the next.
 pub const BOOTS: [Boot; 10] = [
     Boot { name: "boots/uefi-in-bochs", lane: Lane::Vmx, uefi: true, ..USUAL },
     Boot { name: "boots/bios-cd-pc", ..USUAL },

@@ -1,5 +1,5 @@
-//! Ends a Linux in ways that lead to a crash report, and compares what Vidar reads from the dead kernel with what that kernel
-//! said of itself.
+//! Ends a Linux in ways that lead to a crash report, and compares what Vidar reads from the dead kernel with what that
+//! kernel said of itself.
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -15,8 +15,8 @@ use crate::machine::RunningMachine;
 
 type Check = fn(Option<&str>, Lane, &Path, &Tools) -> Result<()>;
 
-/// Returns the tests: the name of each, the suite of Debian that the kernel comes from if it is not what this machine follows, and
-/// what is checked. Those with the newest kernels are included if `newest` is true.
+/// Returns the tests: the name of each, the suite of Debian that the kernel comes from if it is not what this machine
+/// follows, and what is checked. Those with the newest kernels are included if `newest` is true.
 pub fn tests(newest: bool) -> Vec<(String, Option<&'static str>, Check)> {
     let mut tests: Vec<(String, _, Check)> =
         vec![("crash/panic".to_owned(), None, panic), ("crash/on-demand".to_owned(), None, on_demand)];
@@ -85,8 +85,8 @@ fn report(console: &mut Console) -> Result<String> {
     Ok(report)
 }
 
-/// Linux panics and then resets the machine by a triple fault. Vidar names the functions that have led to it, and from the
-/// panic outwards these are the ones that the kernel itself has printed.
+/// Linux panics and then resets the machine by a triple fault. Vidar names the functions that have led to it, and from
+/// the panic outwards these are the ones that the kernel itself has printed.
 fn panic(suite: Option<&str>, lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
     let machine = Machine { suite, words: "panic=1 reboot=t", cpus: 1, ..Machine::default() };
     let (_running, mut console) = machine.boot(lane, dir, tools)?;
@@ -99,8 +99,8 @@ fn panic(suite: Option<&str>, lane: Lane, dir: &Path, tools: &Tools) -> Result<(
     after_panic(&said, &report(&mut console)?)
 }
 
-/// Checks that the call chain of CPU 0 in Vidar's `report` begins where Linux makes a triple fault, and that from the panic
-/// outwards it has the functions that Linux has printed, in what it `said`.
+/// Checks that the call chain of CPU 0 in Vidar's `report` begins where Linux makes a triple fault, and that from the
+/// panic outwards it has the functions that Linux has printed, in what it `said`.
 pub fn after_panic(said: &str, report: &str) -> Result<()> {
     let (printed, reported) = (printed(said), reported(report, 0)?);
     let innermost = reported.first().context("the chain is empty")?;
@@ -116,8 +116,9 @@ fn printed(said: &str) -> Vec<String> {
     said.lines().filter_map(printed_function).collect()
 }
 
-/// Returns the function in a line of a call chain that Linux has printed, if it is sure of it. The one in which an interrupt came is
-/// in the line of its registers. A module's name comes after the function, and is put before it, as Vidar has it.
+/// Returns the function in a line of a call chain that Linux has printed, if it is sure of it. The one in which an
+/// interrupt came is in the line of its registers. A module's name comes after the function, and is put before it, as
+/// Vidar has it.
 fn printed_function(line: &str) -> Option<String> {
     let (_, text) = line.split_once("] ")?;
     let text = text.trim();
@@ -130,8 +131,8 @@ fn printed_function(line: &str) -> Option<String> {
     Some(module + function)
 }
 
-/// Returns the functions in the call chain of a CPU in Vidar's report. Those that a screen has no room for are in a part of their
-/// own.
+/// Returns the functions in the call chain of a CPU in Vidar's report. Those that a screen has no room for are in a
+/// part of their own.
 fn reported(report: &str, cpu: u32) -> Result<Vec<String>> {
     let part = |head: &str| {
         let lines = report.split_once(head).map_or("", |(_, rest)| rest).lines();
@@ -149,8 +150,8 @@ fn reported_function(line: &str) -> Option<String> {
     is_function.then(|| function.trim_end_matches(" (interrupted)").to_owned())
 }
 
-/// Returns the functions of a chain from the caller of `panic` on. The place in `panic` differs, since the chain was printed
-/// before the panic went on.
+/// Returns the functions of a chain from the caller of `panic` on. The place in `panic` differs, since the chain was
+/// printed before the panic went on.
 fn outwards_from_panic(functions: &[String]) -> &[String] {
     let panic = functions.iter().position(|function| function.starts_with("panic+"));
     panic.map_or(&[], |panic| &functions[panic + 1..])
@@ -161,8 +162,8 @@ const HANGS: (&str, &str) = ("uptime_proc_show", "/proc/uptime");
 /// The instructions that take the place of that function's first ones: CLI, and a jump to itself.
 const HANG: [u8; 3] = [0xfa, 0xeb, 0xfe];
 
-/// Has CPU 1 hang in the kernel with interrupts off, and returns the functions that the kernel prints of it. The shell and the
-/// devices' interrupts, among them the serial line's, stay on CPU 0.
+/// Has CPU 1 hang in the kernel with interrupts off, and returns the functions that the kernel prints of it. The shell
+/// and the devices' interrupts, among them the serial line's, stay on CPU 0.
 fn hang(console: &mut Console) -> Result<Vec<String>> {
     let (function, file) = HANGS;
     console.run("taskset -p 1 $$; for i in /proc/irq/*/smp_affinity; do echo 1 2>/dev/null >$i; done")?;
@@ -181,7 +182,8 @@ fn hang(console: &mut Console) -> Result<Vec<String>> {
         let attack = Attack { kind: Kind::Write, target, base, value: value.into() };
         console.run(&format!("{}; insmod {file}", attack.into(&file)))?;
     }
-    // The shell's own loop takes some interrupts of the timer before, and starts no program, whose CPUIDs would be the last exits.
+    // The shell's own loop takes some interrupts of the timer before, and starts no program, whose CPUIDs would be the
+    // last exits.
     let program = format!("i=0; while [ $i -lt 3000 ]; do i=$((i + 1)); done; read x <{file}");
     console.run(&format!("(taskset 2 sh -c '{program}' &)"))?;
     // An NMI has each CPU print its functions, which is asked until CPU 1 is where it hangs.
@@ -193,8 +195,9 @@ fn hang(console: &mut Console) -> Result<Vec<String>> {
     Ok(printed(said))
 }
 
-/// `vidarctl crash` asks before it ends a Linux of which another CPU hangs in the kernel with interrupts off. The report has the
-/// state of both where Vidar can stop the other one, and names the functions that the kernel itself has printed of it.
+/// `vidarctl crash` asks before it ends a Linux of which another CPU hangs in the kernel with interrupts off. The
+/// report has the state of both where Vidar can stop the other one, and names the functions that the kernel itself has
+/// printed of it.
 fn on_demand(suite: Option<&str>, lane: Lane, dir: &Path, tools: &Tools) -> Result<()> {
     let machine = Machine { suite, options: " trace=on", cpus: 2, attacks: true, ..Machine::default() };
     let (_running, mut console) = machine.boot(lane, dir, tools)?;

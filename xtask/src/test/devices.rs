@@ -1,5 +1,5 @@
-//! Uses devices with DMA, which are disks and network cards, in a Linux that has the modules for them: bare, under Vidar, and
-//! behind an IOMMU with which Vidar guards its memory.
+//! Uses devices with DMA, which are disks and network cards, in a Linux that has the modules for them: bare, under
+//! Vidar, and behind an IOMMU with which Vidar guards its memory.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -243,7 +243,8 @@ fn insert_modules(guest: &mut BootedGuest) -> Result<()> {
     Ok(())
 }
 
-/// Writes to all of the disk whose path in `/sys` matches a pattern of the shell, and reads it back from the disk itself.
+/// Writes to all of the disk whose path in `/sys` matches a pattern of the shell, and reads it back from the disk
+/// itself.
 fn write_and_read(guest: &mut BootedGuest, path: &str) -> Result<()> {
     let find = format!("for d in /sys/block/*; do case $(readlink $d) in {path}) basename $d;; esac; done");
     // The CD is at SATA as well.

@@ -1,5 +1,5 @@
-//! The guard of Vidar's memory against devices. The probe attacks with a device's DMA engine and with the IOMMU's own queue, on
-//! a machine that has both. Without the guard, the attacks succeed.
+//! The guard of Vidar's memory against devices. The probe attacks with a device's DMA engine and with the IOMMU's own
+//! queue, on a machine that has both. Without the guard, the attacks succeed.
 
 use anyhow::{Context, Result, ensure};
 

@@ -1,5 +1,5 @@
-//! Checks what `vidarctl doctor` says on a bare machine, for CPUs on which Vidar runs and for CPUs that it refuses. It has to
-//! say what Vidar says at its start; those sentences are in the tests of refusals.
+//! Checks what `vidarctl doctor` says on a bare machine, for CPUs on which Vidar runs and for CPUs that it refuses. It
+//! has to say what Vidar says at its start; those sentences are in the tests of refusals.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

@@ -122,8 +122,8 @@ fn reported(booted: &mut BootedGuest) -> Result<()> {
     Ok(())
 }
 
-/// Makes Vidar jump to an address without code, right before the guest's first instruction. Returns the report up to the
-/// build ID as well.
+/// Makes Vidar jump to an address without code, right before the guest's first instruction. Returns the report up to
+/// the build ID as well.
 fn panics(small: Small, options: &str, tools: &Tools) -> Result<(BootedGuest, Debugger, String)> {
     let mut booted = Small { waits_for_debugger: true, menu: menu(options), ..small }.boot(tools)?;
     let mut debugger = booted.running.debugger(BOOT)?;

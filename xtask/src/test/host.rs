@@ -25,8 +25,8 @@ pub fn run(filter: Option<&str>, report: &Report) {
     }
 }
 
-/// Returns false if no test of the host has a name with `filter` in it, so that they need not be built: their names are Rust's paths,
-/// which have no slash and no hyphen, as those of the tests in machines have.
+/// Returns false if no test of the host has a name with `filter` in it, so that they need not be built: their names are
+/// Rust's paths, which have no slash and no hyphen, as those of the tests in machines have.
 fn may_name_a_host_test(filter: &str) -> bool {
     !filter.contains(['/', '-'])
 }

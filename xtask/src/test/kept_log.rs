@@ -1,5 +1,5 @@
-//! The log of the last start, after Linux has crashed: Vidar shows the report, `vidarctl` prints the log, and Linux has it
-//! in `/sys/fs/pstore`.
+//! The log of the last start, after Linux has crashed: Vidar shows the report, `vidarctl` prints the log, and Linux has
+//! it in `/sys/fs/pstore`.
 
 use std::time::Instant;
 
@@ -37,7 +37,8 @@ const PANIC: &str = "Kernel panic - not syncing: Software Watchdog Timer expired
 /// What Vidar reports when Linux resets the machine by a triple fault.
 const REPORT: &str = "the guest has stopped on CPU 0: triple fault";
 
-/// The functions that the next start names: the one of Linux that makes the triple fault, and the one of the module if that crashes.
+/// The functions that the next start names: the one of Linux that makes the triple fault, and the one of the module if
+/// that crashes.
 const FUNCTIONS: [&str; 2] = ["native_machine_emergency_restart+0x", " softdog:softdog_fire"];
 /// The last line of the report.
 const RESET: &str = "the machine is reset (on-crash=reset)\r\n";
@@ -65,7 +66,8 @@ impl Setup {
         self.test().replace('/', "-")
     }
 
-    /// Returns true if a module of Linux crashes. In Bochs it would take minutes to insert it, and Linux itself makes the triple fault.
+    /// Returns true if a module of Linux crashes. In Bochs it would take minutes to insert it, and Linux itself makes
+    /// the triple fault.
     fn module_crashes(self) -> bool {
         self.lane.machine() != Machine::Bochs
     }
@@ -75,8 +77,9 @@ impl Setup {
         if self.module_crashes() { &FUNCTIONS } else { &FUNCTIONS[..1] }
     }
 
-    /// Boots Linux, has a module of its panic and so reset the machine by a triple fault, and looks for the report there and in
-    /// the next start. After the start after that one, which follows a reset without a report, nothing is left of it.
+    /// Boots Linux, has a module of its panic and so reset the machine by a triple fault, and looks for the report
+    /// there and in the next start. After the start after that one, which follows a reset without a report, nothing is
+    /// left of it.
     fn run(self, tools: &Tools) -> Result<()> {
         let dir = test_dir(&self.folder())?;
         let mut machine = LinuxMachine::new(self.lane, dir)?;

@@ -120,8 +120,8 @@ impl Course {
         self.lane.test(&format!("{what}{suite}/{rest}"))
     }
 
-    /// Returns the guests of a journey. Where Vidar shows itself, this is only the guest with the most drivers, or in Bochs, where
-    /// that one boots slowly, the first guest.
+    /// Returns the guests of a journey. Where Vidar shows itself, this is only the guest with the most drivers, or in
+    /// Bochs, where that one boots slowly, the first guest.
     fn guests(self, side: Side) -> Result<Vec<Guest>> {
         let mut guests = manifest::load()?;
         if side == Side::Announced {

@@ -27,8 +27,8 @@ pub struct LinuxMachine {
 }
 
 impl LinuxMachine {
-    /// A machine whose files are in `dir`, with 512 MiB of memory. GRUB starts the first guest of the manifest under Vidar, without
-    /// waiting for a key.
+    /// A machine whose files are in `dir`, with 512 MiB of memory. GRUB starts the first guest of the manifest under
+    /// Vidar, without waiting for a key.
     pub fn new(lane: Lane, dir: PathBuf) -> Result<Self> {
         let guest = manifest::load()?.into_iter().next().context("the manifest names no guest")?;
         Ok(Self::with(lane, dir, guest))

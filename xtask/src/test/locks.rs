@@ -1,5 +1,5 @@
-//! Boots Linux with `guard=audit`, locks the kernel's read-only data, and attacks it and the CPU's protections. What changes the kernel's code must go on
-//! working, and be in the table of what has written to it.
+//! Boots Linux with `guard=audit`, locks the kernel's read-only data, and attacks it and the CPU's protections. What
+//! changes the kernel's code must go on working, and be in the table of what has written to it.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;

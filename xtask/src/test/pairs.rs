@@ -107,8 +107,8 @@ macro_rules! attacks {
     };
 }
 
-/// The words of the attacks on the other CPU. Both CPUs hold LSTAR, and after INIT only the first does. Then all is counted
-/// once more.
+/// The words of the attacks on the other CPU. Both CPUs hold LSTAR, and after INIT only the first does. Then all is
+/// counted once more.
 macro_rules! other_attacks {
     ($more:literal, $once:literal, $twice:literal) => {
         Words(concat!(

@@ -112,7 +112,8 @@ const SCENARIOS: &[Scenario] = &[
     // KVM stores the bit, but it has no effect there without Vidar.
     only(Lane::VmxKvm, "xd-disable", AsBareBut("disabled=ok/1/nx:0/nxe:#GP(0)/other:ok")),
     scenario("cr4", AsBare),
-    // CR4 keeps its value, with PAE, OSFXSR and OSXMMEXCPT, which the probe has set. On AMD-V Vidar leaves CR4 to the CPU.
+    // CR4 keeps its value, with PAE, OSFXSR and OSXMMEXCPT, which the probe has set. On AMD-V Vidar leaves CR4 to the
+    // CPU.
     only(Lane::Vmx, "cr4-refused", AsBareBut("vmxe=#GP(0)/0x620 smxe=#GP(0)/0x620")),
     only(Lane::VmxKvm, "cr4-refused", AsBareBut("vmxe=#GP(0)/0x620 smxe=#GP(0)/0x620")),
     scenario("cr0", AsBare),
@@ -206,8 +207,8 @@ pub fn probe_run(lane: Lane) -> ProbeRun {
     ProbeRun { name: "probe", lane, cpus: 1, options: "", scenarios: scenarios(lane).collect() }
 }
 
-/// Returns the same run with the rules for entering the guest checked before each entry, and with a debugger that nobody
-/// uses: the exceptions that it shares with the guest exit, and are passed on.
+/// Returns the same run with the rules for entering the guest checked before each entry, and with a debugger that
+/// nobody uses: the exceptions that it shares with the guest exit, and are passed on.
 pub fn checked_run(lane: Lane) -> ProbeRun {
     // A debugger makes the guest exit more often.
     let scenarios = scenarios(lane).filter(|scenario| !["quiet", "interrupts"].contains(&scenario.name));

@@ -1,5 +1,5 @@
-//! Checks that the tests exist which the README and the pages of `hv/doc` name, in commands and in the table of machines,
-//! and that the README's table of commands is that of `vidarctl`.
+//! Checks that the tests exist which the README and the pages of `hv/doc` name, in commands and in the table of
+//! machines, and that the README's table of commands is that of `vidarctl`.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
-//! A CPU with VT-x refuses to enter the guest, and the report names the rule that is broken. No guest can bring that about, so the
-//! debugger of Bochs turns Vidar's VMWRITE of HOST_RSP into one of another field. Bochs says in its log what it refused.
+//! A CPU with VT-x refuses to enter the guest, and the report names the rule that is broken. No guest can bring that
+//! about, so the debugger of Bochs turns Vidar's VMWRITE of HOST_RSP into one of another field. Bochs says in its log
+//! what it refused.
 
 use anyhow::{Context, Result, ensure};
 

@@ -56,9 +56,9 @@ impl Report {
         }
     }
 
-    /// Takes the steps of a machine, each of which is a test with a name. After the first that fails the others are reported as not
-    /// reached. The first test's time is counted from `begun`, and `log` is the machine's serial log, if it has one. Returns true if
-    /// all passed.
+    /// Takes the steps of a machine, each of which is a test with a name. After the first that fails the others are
+    /// reported as not reached. The first test's time is counted from `begun`, and `log` is the machine's serial log,
+    /// if it has one. Returns true if all passed.
     pub fn steps<M>(
         &self,
         machine: &mut M,

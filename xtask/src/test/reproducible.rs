@@ -14,7 +14,8 @@ use super::report::Report;
 use super::test_dir;
 use crate::{dist, paths, prefixes, source};
 
-/// A test for each file of a release but the checksums, which then are the same too: its name, and how the file's name ends.
+/// A test for each file of a release but the checksums, which then are the same too: its name, and how the file's name
+/// ends.
 const FILES: [(&str, &str); 6] = [
     ("reproducible/image", "vidar.elf"),
     ("reproducible/vidarctl", "vidarctl"),

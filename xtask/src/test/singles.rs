@@ -129,8 +129,8 @@ fn in_this_boot(booted: &mut small::BootedGuest, words: &str, time: Duration) ->
 /// The longest line of a report. Each fits on a screen of 80 columns.
 const LONGEST_LINE: usize = 79;
 
-/// Waits for the report of a triple fault, which ends with the words `last`. It has the cause and the registers, the most
-/// important last, and no line is too long.
+/// Waits for the report of a triple fault, which ends with the words `last`. It has the cause and the registers, the
+/// most important last, and no line is too long.
 fn crash_report(booted: &mut small::BootedGuest, last: &str) -> Result<()> {
     says_nothing_of_the_last_start(&booted.console.expect("probe: hello", BOOT)?)?;
     in_this_boot(booted, "probe triple: now", ANSWER)?;
@@ -208,8 +208,9 @@ fn crash_requested(place: &Place<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A triple fault on the second CPU also stops the first one, and the report has the state of both. QEMU resets a boot CPU that gets an INIT, even if the
-/// hypervisor intercepts it. So there Vidar sends none, and the test has the machine reset instead of halted.
+/// A triple fault on the second CPU also stops the first one, and the report has the state of both. QEMU resets a boot
+/// CPU that gets an INIT, even if the hypervisor intercepts it. So there Vidar sends none, and the test has the machine
+/// reset instead of halted.
 fn crash_of_another_cpu(place: &Place<'_>) -> Result<()> {
     let halts = place.lane == Lane::Vmx;
     let options = format!("cpu-startup=emulated on-crash={}", if halts { "halt" } else { "reset" });
@@ -233,8 +234,8 @@ fn crash_of_another_cpu(place: &Place<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One CPU asks for a report while the other hangs with interrupts off. The report says where that one hangs: at the jump after the
-/// three instructions of nine bytes with which it begins.
+/// One CPU asks for a report while the other hangs with interrupts off. The report says where that one hangs: at the
+/// jump after the three instructions of nine bytes with which it begins.
 fn crash_while_another_hangs(place: &Place<'_>) -> Result<()> {
     let options = "cpu-startup=emulated on-crash=halt".to_owned();
     let menu = Menu { default: Some(GUEST.to_owned()), options, ..Menu::default() };

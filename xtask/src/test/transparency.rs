@@ -268,7 +268,8 @@ fn ram(iomem: &str) -> Vec<(u64, u64)> {
     ranges
 }
 
-/// Compares the kernel's warnings and errors. Under Vidar, there may be none that do not come on the bare machine as well.
+/// Compares the kernel's warnings and errors. Under Vidar, there may be none that do not come on the bare machine as
+/// well.
 pub fn messages(bare: &str, vidar: &str) -> Result<()> {
     ensure!(
         bare.contains("Linux version") && vidar.contains("Linux version"),

@@ -10,8 +10,8 @@ use crate::console::Console;
 /// What `vidarctl trace` says, and its exit status, if Vidar was booted without `trace=on`.
 const TRACE_IS_OFF: &str = "vidarctl: Vidar keeps no trace of the exits: boot with its option trace=on, which is in GRUB's menu\n1\n";
 
-/// Checks that `vidarctl` fails without Vidar, and at a wrong command, each with a sentence that says why, and that it calls
-/// the machine one on which Vidar can run.
+/// Checks that `vidarctl` fails without Vidar, and at a wrong command, each with a sentence that says why, and that it
+/// calls the machine one on which Vidar can run.
 pub fn check_bare(console: &mut Console, lane: Lane) -> Result<()> {
     let said = console.run("vidarctl status 2>&1; echo $?")?;
     let sentence =
@@ -67,7 +67,8 @@ fn version(said: &str) -> Result<&str> {
     Ok(release)
 }
 
-/// Checks that Vidar is of the same `release` as `vidarctl`, and checks the extension, the number of exits and the memory.
+/// Checks that Vidar is of the same `release` as `vidarctl`, and checks the extension, the number of exits and the
+/// memory.
 fn status(said: &str, release: &str, extension: &str) -> Result<()> {
     let after = |label: &str| {
         let line = said.lines().find_map(|line| line.strip_prefix(label));

@@ -1,5 +1,5 @@
-//! An administrator's ordinary work: what changes the kernel's code, by static keys and by the function tracer, what changes its
-//! state on other CPUs, and what loads code.
+//! An administrator's ordinary work: what changes the kernel's code, by static keys and by the function tracer, what
+//! changes its state on other CPUs, and what loads code.
 
 /// What is done once before the work.
 pub const PREPARE: [&str; 2] =

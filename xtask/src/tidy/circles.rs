@@ -8,15 +8,15 @@ use super::modules::Graph;
 /// A circle of files in order. Each has the line that uses the next, and the last one uses the first.
 type Circle = Vec<(String, usize)>;
 
-/// Returns the folder of the file's crate and the path of the file in the crate's `src` folder. Returns `None` if the file is not
-/// one of Rust in such a folder.
+/// Returns the folder of the file's crate and the path of the file in the crate's `src` folder. Returns `None` if the
+/// file is not one of Rust in such a folder.
 pub fn place(file: &str) -> Option<(&str, &str)> {
     let (folder, place) = file.split_once("/src/")?;
     file.ends_with(".rs").then_some((folder, place))
 }
 
-/// Checks the uses among the files of one crate. Each finding is a file, a line and a sentence. If several circles share files,
-/// only the shortest of them is reported.
+/// Checks the uses among the files of one crate. Each finding is a file, a line and a sentence. If several circles
+/// share files, only the shortest of them is reported.
 pub fn check(graph: &Graph) -> Vec<(String, usize, String)> {
     let mut broken = Vec::new();
     let mut reported = BTreeSet::new();

@@ -1,13 +1,13 @@
-//! Checks that links between the pages of the checkout lead somewhere, and that files exist which a page or a comment names by their
-//! paths.
+//! Checks that links between the pages of the checkout lead somewhere, and that files exist which a page or a comment
+//! names by their paths.
 
 use super::source::Violation;
 
 /// The folders at the top of the checkout. A name in backticks that begins with one of them is a path.
 const FOLDERS: [&str; 5] = ["grub/", "hv/", "iso/", "linker/", "xtask/"];
 
-/// Checks a file of the checkout. `read` returns the text of what is at a path in the checkout, the empty text for a folder, and `None`
-/// if nothing is there.
+/// Checks a file of the checkout. `read` returns the text of what is at a path in the checkout, the empty text for a
+/// folder, and `None` if nothing is there.
 pub fn check(file: &str, text: &str, read: impl Fn(&str) -> Option<String>) -> Vec<Violation> {
     let is_page = file.ends_with(".md");
     let mut broken = Vec::new();
@@ -63,7 +63,8 @@ fn join(from: &str, link: &str) -> String {
     parts.join("/")
 }
 
-/// Returns the headings of a page in the form that links use: in lower case, with `-` for spaces and without punctuation.
+/// Returns the headings of a page in the form that links use: in lower case, with `-` for spaces and without
+/// punctuation.
 fn headings(page: &str) -> impl Iterator<Item = String> {
     let titles = page
         .lines()

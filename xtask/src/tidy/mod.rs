@@ -97,6 +97,7 @@ fn check_file(file: &str, text: &str) -> Vec<Finding> {
     }
     if file.ends_with(".rs") || file.ends_with(".S") {
         broken.extend(size::check(text));
+        broken.extend(prose::check_comments(text));
         let source = Source::new(text);
         broken.extend(citations::check(&source));
         if file.ends_with(".rs") {

@@ -4,8 +4,8 @@
 //! `self`, `super`, a child module or an imported module. These do not count:
 //!
 //! * The declaration or the import of a module. Only a use of its items counts.
-//! * A re-export by `pub use`, unless the file names the item in its own code. A file that reaches an item by a re-export
-//!   uses the file that defines the item, and not the one that re-exports it.
+//! * A re-export by `pub use`, unless the file names the item in its own code. A file that reaches an item by a
+//!   re-export uses the file that defines the item, and not the one that re-exports it.
 //! * Names in code under `#[cfg(test)]`: tests may use all files.
 
 use std::collections::BTreeMap;
@@ -81,8 +81,8 @@ impl Crate {
         targets
     }
 
-    /// Returns the path from the root of the crate. Returns `None` for a path into another crate, and for one that begins with a
-    /// type.
+    /// Returns the path from the root of the crate. Returns `None` for a path into another crate, and for one that
+    /// begins with a type.
     fn absolute(&self, module: &Module, uses: &Uses, path: &Path) -> Option<Vec<String>> {
         let mut base: Vec<String> = module.iter().chain(&path.inside).cloned().collect();
         let mut parts = path.parts.iter().peekable();
@@ -121,7 +121,8 @@ impl Crate {
         Some(self.item_of(module, item, depth).unwrap_or_else(|| module.to_vec()))
     }
 
-    /// Returns the module whose file defines `item`, which `module` defines or imports. Returns `None` if it does neither.
+    /// Returns the module whose file defines `item`, which `module` defines or imports. Returns `None` if it does
+    /// neither.
     fn item_of(&self, module: &[String], item: &str, depth: usize) -> Option<Module> {
         let uses = &self.files.get(module)?.uses;
         if uses.definitions.contains(item) || depth == MOST_REEXPORTS {

@@ -1,5 +1,5 @@
-//! Checks that each file of the hypervisor is named in the page of its room: the documentation of the module that the file is in.
-//! A reader who opens a room finds there what each of its files is for.
+//! Checks that each file of the hypervisor is named in the page of its room: the documentation of the module that the
+//! file is in. A reader who opens a room finds there what each of its files is for.
 
 use std::collections::BTreeMap;
 
@@ -40,8 +40,8 @@ impl Pages {
     }
 }
 
-/// Returns the folder whose page has to name the file, and the name that it has there: that of the module, or that of the file if it
-/// is no Rust. Returns `None` for the root of a crate.
+/// Returns the folder whose page has to name the file, and the name that it has there: that of the module, or that of
+/// the file if it is no Rust. Returns `None` for the root of a crate.
 fn named_as(file: &str) -> Option<(&str, &str)> {
     let module = file.strip_suffix("/mod.rs").unwrap_or(file);
     let (folder, name) = module.rsplit_once('/')?;

@@ -1,4 +1,4 @@
-//! Checks the width of prose in pages, so that it can be read in a terminal and compared line by line.
+//! Checks the width of prose in pages and comments, so that it can be read in a terminal and compared line by line.
 
 use super::source::Violation;
 
@@ -17,13 +17,26 @@ pub fn check(text: &str) -> Vec<Violation> {
         if in_code || line.starts_with('|') || is_definition {
             continue;
         }
-        let columns = without_targets(line).chars().count();
-        if columns > COLUMNS {
-            broken
-                .push((index + 1, format!("{columns} columns are too many for prose: wrap it at {COLUMNS}")));
-        }
+        broken.extend(too_wide(index, line));
     }
     broken
+}
+
+/// Checks the lines of a source file that are comments, except for tables.
+pub fn check_comments(text: &str) -> Vec<Violation> {
+    let is_prose = |line: &str| {
+        let comment = line.trim_start();
+        comment.starts_with("//") && !comment.trim_start_matches(['/', '!', ' ']).starts_with('|')
+    };
+    let lines = text.lines().enumerate().filter(|(_, line)| is_prose(line));
+    lines.filter_map(|(index, line)| too_wide(index, line)).collect()
+}
+
+/// Returns the violation if the line with this index is too wide.
+fn too_wide(index: usize, line: &str) -> Option<Violation> {
+    let columns = without_targets(line).chars().count();
+    let sentence = || format!("{columns} columns are too many for prose: wrap it at {COLUMNS}");
+    (columns > COLUMNS).then(|| (index + 1, sentence()))
 }
 
 /// Returns the line without the targets of its links.
@@ -55,5 +68,16 @@ mod tests {
             assert_eq!(check(&text), [], "{text}");
         }
         assert_eq!(check(&format!("```\n{wide}\n```\n{wide}\n"))[0].0, 4);
+    }
+
+    #[test]
+    fn comments_are_prose_and_code_is_not() {
+        let wide = "a".repeat(113);
+        for allowed in ["    // ", "    let _ = 2; // ", "/// | a | "] {
+            assert_eq!(check_comments(&format!("//! Text.\n{allowed}{wide}\n")), [], "{allowed}");
+        }
+        for narrow in ["        // ", "    /// ", "//!     "] {
+            assert_eq!(check_comments(&format!("//! Text.\n{narrow}a{wide}\n"))[0].0, 2, "{narrow}");
+        }
     }
 }

@@ -49,8 +49,8 @@ fn has_reason(lines: &[Line], index: usize) -> bool {
     above.take_while(|line| line.is_comment()).any(says)
 }
 
-/// Returns true if `rest` declares a function (`extern "C" fn name` or `fn name`). A function type and a block of foreign
-/// functions do not.
+/// Returns true if `rest` declares a function (`extern "C" fn name` or `fn name`). A function type and a block of
+/// foreign functions do not.
 fn declares_function(rest: &str) -> bool {
     let rest = rest
         .strip_prefix("extern")

@@ -23,8 +23,8 @@ pub fn write(image: &mut impl Read, medium: &mut impl Write, report: &mut dyn Fn
     Ok(())
 }
 
-/// Compares all of `image` with the beginning of `medium`. Calls `report` after each piece, with the number of bytes that
-/// were the same so far.
+/// Compares all of `image` with the beginning of `medium`. Calls `report` after each piece, with the number of bytes
+/// that were the same so far.
 pub fn verify(image: &mut impl Read, medium: &mut impl Read, report: &mut dyn FnMut(u64)) -> Result<()> {
     let mut done = 0;
     let (mut piece, mut back) = (Vec::new(), Vec::new());

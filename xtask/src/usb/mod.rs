@@ -38,7 +38,8 @@ impl Order {
     pub fn check(&self) -> Result<()> {
         let target = Target::look(&self.target)?;
         target.check(self.any_disk)?;
-        // Only the kernel knows for sure, when the device is opened. This saves the user from making an ISO for nothing.
+        // Only the kernel knows for sure, when the device is opened. This saves the user from making an ISO for
+        // nothing.
         if access(&target.path, Access::WRITE_OK).is_err_and(|error| error == rustix::io::Errno::ACCESS) {
             return Err(self.refusal(&target, OpenError::NotPermitted));
         }

@@ -29,8 +29,8 @@ fn pin(cpu: usize) -> Result<(), String> {
     sched_setaffinity(None, &set).map_err(failed("sched_setaffinity"))
 }
 
-/// Maps memory, accesses each page and unmaps it. All threads share one address space, so every CPU has to flush the pages from
-/// its TLB.
+/// Maps memory, accesses each page and unmaps it. All threads share one address space, so every CPU has to flush the
+/// pages from its TLB.
 pub fn map(run: &Run, cpu: usize, done: &AtomicU64) -> Result<(), String> {
     pin(cpu)?;
     while !run.is_over() {

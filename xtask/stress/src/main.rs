@@ -1,8 +1,8 @@
-//! Puts load on a guest with several CPUs: page faults and TLB shootdowns, processes, timers, wake-ups from one CPU to another,
-//! and a disk if there is one. All results are checked, and the steps are counted.
+//! Puts load on a guest with several CPUs: page faults and TLB shootdowns, processes, timers, wake-ups from one CPU to
+//! another, and a disk if there is one. All results are checked, and the steps are counted.
 //!
-//! `stress SECONDS [DISK]`, or `stress cpuid COUNT CPU`, which only executes CPUID so many times, or `stress msr INDEX VALUE
-//! CPU`, which only writes an MSR
+//! `stress SECONDS [DISK]`, or `stress cpuid COUNT CPU`, which only executes CPUID so many times, or `stress msr INDEX
+//! VALUE CPU`, which only writes an MSR
 
 mod cpuid;
 mod disk;

@@ -12,8 +12,8 @@ const HEAP_PER_CPU: u64 = PAGE_SIZE;
 const TABLES: u64 = 96;
 /// Number of second-stage tables that the two ends of a piece of memory may need.
 const TABLES_PER_PIECE: u64 = 4;
-/// Frames for the tables of Vidar's own that map the trampoline of further CPUs at its own address: one for each level but the
-/// first, which is there.
+/// Frames for the tables of Vidar's own that map the trampoline of further CPUs at its own address: one for each level
+/// but the first, which is there.
 const IDENTITY_TABLES: u64 = 3;
 /// Size and alignment of the annex are multiples of this, so that the second stage keeps its large pages around it.
 pub const UNIT: u64 = PageSize::Size2M.bytes();
@@ -57,8 +57,8 @@ impl Need {
     }
 }
 
-/// Returns the highest free place for `size` bytes, aligned to `align`, that is outside of `taken`; `None` if there is none.
-/// High memory is in the way of neither the kernel nor devices that reach only low addresses.
+/// Returns the highest free place for `size` bytes, aligned to `align`, that is outside of `taken`; `None` if there is
+/// none. High memory is in the way of neither the kernel nor devices that reach only low addresses.
 pub fn place(
     map: &MemoryMap<'_>,
     taken: impl Iterator<Item = Range<Hpa>>,

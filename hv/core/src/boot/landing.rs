@@ -2,10 +2,10 @@
 //!
 //! AMD-V has no guest state in which a CPU waits for a start-up IPI. An INIT that is not intercepted resets the CPU,
 //! which then waits in hardware, outside of the guest. At the start-up IPI it executes the machine's page, not the
-//! guest's. So the guest's RAM below 640 KiB lies elsewhere ([`MovedPages`](crate::mem::moved::MovedPages)), and each page of the
-//! machine there begins with a stub that leads to Vidar's trampoline. Vidar need not look at any message between CPUs.
-//! The trampoline itself is in one of these pages, so the guest loses none. The trampoline sends a CPU that Vidar does
-//! not manage back to waiting.
+//! guest's. So the guest's RAM below 640 KiB lies elsewhere ([`MovedPages`](crate::mem::moved::MovedPages)), and each
+//! page of the machine there begins with a stub that leads to Vidar's trampoline. Vidar need not look at any message
+//! between CPUs. The trampoline itself is in one of these pages, so the guest loses none. The trampoline sends a CPU
+//! that Vidar does not manage back to waiting.
 //!
 //! Memory of UEFI boot services is moved like other RAM, since a start-up IPI may name it as well. Linux avoids this
 //! memory until it has called SetVirtualAddressMap(). But if all memory below 1 MiB is of this type, Linux puts its own
@@ -43,7 +43,8 @@ pub fn leaves_low_memory(release: Option<&str>) -> bool {
     release.and_then(version).is_some_and(|version| version >= FIRST_LINUX)
 }
 
-/// Returns the decimal number at the start of `text` and what follows it, or `None` if there is none of up to nine digits.
+/// Returns the decimal number at the start of `text` and what follows it, or `None` if there is none of up to nine
+/// digits.
 fn number(text: &[u8]) -> Option<(u32, &[u8])> {
     let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, rest) = text.split_at_checked(length)?;

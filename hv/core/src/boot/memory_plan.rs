@@ -31,8 +31,8 @@ impl<'a> MemoryPlan<'a> {
         self.kept.push(range);
     }
 
-    /// Reserves `range` in what the guest is told of memory. Vidar has written something there that the guest may read, so
-    /// it is the guest's memory all the same. Only one range can be shown.
+    /// Reserves `range` in what the guest is told of memory. Vidar has written something there that the guest may read,
+    /// so it is the guest's memory all the same. Only one range can be shown.
     ///
     /// # Panics
     /// If a memory map cannot hold another reserved range: [`MemoryMap::reserved`].
@@ -41,8 +41,8 @@ impl<'a> MemoryPlan<'a> {
         self.shown = range;
     }
 
-    /// Shows `range` to the guest, if there is one and `attempt` succeeds with it, and otherwise tries again without. The attempt is to
-    /// place the guest's kernel and initrd, which matter more.
+    /// Shows `range` to the guest, if there is one and `attempt` succeeds with it, and otherwise tries again without.
+    /// The attempt is to place the guest's kernel and initrd, which matter more.
     ///
     /// # Errors
     /// What `attempt` returns without the range.

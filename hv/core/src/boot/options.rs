@@ -97,11 +97,11 @@ pub struct Value {
     set: fn(&mut Options),
 }
 
-/// Defines [`Options`] and [`OPTIONS`]. The doc comment of an option is its help. The default is given as a value and in words. A
-/// value may have a title, with which GRUB's menu of options offers it.
+/// Defines [`Options`] and [`OPTIONS`]. The doc comment of an option is its help. The default is given as a value and
+/// in words. A value may have a title, with which GRUB's menu of options offers it.
 macro_rules! options {
     ($(
-        #[doc = $help:literal]
+        $(#[doc = $help:literal])+
         $name:literal => $field:ident: $type:ty = $default:expr, $said:literal {
             $($word:literal => $value:expr $(, $title:literal)?;)+
         }
@@ -109,7 +109,7 @@ macro_rules! options {
         /// The options of one start.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub struct Options {
-            $(#[doc = concat!("`", $name, "=`:", $help)] pub $field: $type,)+
+            $(#[doc = concat!("`", $name, "=`:", $($help),+)] pub $field: $type,)+
         }
 
         impl Default for Options {
@@ -128,7 +128,7 @@ macro_rules! options {
                 set: |options| options.$field = $value,
             },)+],
             default: $said,
-            help: $help,
+            help: concat!($($help),+),
         },)+];
     };
 }
@@ -159,8 +159,8 @@ options! {
         "com4" => SerialLine::Com4;
     }
 
-    // The default is off, because from this bit alone Linux concludes that parts of the machine are missing, such as PMUs, ECC
-    // reports and microcode updates.
+    // The default is off, because from this bit alone Linux concludes that parts of the machine are missing, such as
+    // PMUs, ECC reports and microcode updates.
     /// With `on` CPUID reports Vidar to the guest.
     "hypervisor-bit" => hypervisor_bit: bool = false, "off" {
         "on" => true, "Show Vidar to those who ask CPUID";
@@ -179,13 +179,15 @@ options! {
         "reset" => Some(OnCrash::Reset), "Reset when the guest crashes, as usual";
     }
 
-    /// With `on` Vidar asks the manual's rules for entering the guest before each entry, and logs those that are broken.
+    /// With `on` Vidar asks the manual's rules for entering the guest before each entry, and logs those that are
+    /// broken.
     "check" => check: bool = false, "off" {
         "on" => true, "Check the manual's rules before each entry";
         "off" => false;
     }
 
-    /// The serial port at which gdb can debug the guest. With `,wait` the guest waits there for gdb before the kernel's first instruction.
+    /// The serial port at which gdb can debug the guest. With `,wait` the guest waits there for gdb before the kernel's
+    /// first instruction.
     "gdb" => gdb: Option<Gdb> = None, "off" {
         "off" => None;
         "com1" => Gdb::on(SerialLine::Com1, false);
@@ -194,7 +196,8 @@ options! {
         "com2,wait" => Gdb::on(SerialLine::Com2, true), "Wait for gdb at COM2 before the kernel starts";
     }
 
-    /// With `on` Vidar keeps a trace of the last exits of each CPU, which `vidarctl trace` prints. A size keeps more of them.
+    /// With `on` Vidar keeps a trace of the last exits of each CPU, which `vidarctl trace` prints. A size keeps more of
+    /// them.
     "trace" => trace: Option<TraceSize> = None, "off" {
         "on" => TraceSize::kib(16), "Keep a trace of the exits";
         "64k" => TraceSize::kib(64);
@@ -204,7 +207,8 @@ options! {
     }
 
     // The default is off, because with it kexec and kdump end in a reset.
-    /// With `cpu` the CPU's protections that the guest's kernel has switched on stay on until INIT or reset. With `data` the kernel's read-only data and IDT can be locked too, and with `audit` writes to its code are noted.
+    /// With `cpu` the CPU's protections that the guest's kernel has switched on stay on until INIT or reset. With
+    /// `data` the kernel's read-only data and IDT can be locked too, and with `audit` writes to its code are noted.
     "guard" => guard: Guard = Guard::Off, "off" {
         "off" => Guard::Off, "Guard nothing: for kexec, and to resume from hibernation";
         "cpu" => Guard::Cpu, "Keep the CPU's protections on";
@@ -212,8 +216,10 @@ options! {
         "audit" => Guard::Audit, "Note writes to the kernel's code as well";
     }
 
-    // The default is open, because with the guard the guest cannot translate addresses for its devices, for VFIO as an example.
-    /// With `guard` the machine's IOMMUs keep devices away from Vidar's memory, and the guest has them for interrupts alone.
+    // The default is open, because with the guard the guest cannot translate addresses for its devices, for VFIO as an
+    // example.
+    /// With `guard` the machine's IOMMUs keep devices away from Vidar's memory, and the guest has them for interrupts
+    /// alone.
     "dma" => dma: Dma = Dma::Open, "open" {
         "open" => Dma::Open;
         "guard" => Dma::Guard, "Keep devices away from Vidar's memory";

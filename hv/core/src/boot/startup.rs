@@ -13,7 +13,8 @@ pub enum Preference {
         /// The memory to which the guest's RAM below 640 KiB is moved.
         low_memory: Hpa,
     },
-    /// As [`Preference::Auto`], but let no CPU start that is not under Vidar's control, whatever the guest's kernel sends.
+    /// As [`Preference::Auto`], but let no CPU start that is not under Vidar's control, whatever the guest's kernel
+    /// sends.
     Closed,
     /// Emulate the start of CPUs.
     Emulated,

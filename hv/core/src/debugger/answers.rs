@@ -7,7 +7,8 @@ use gdbstub::conn::Connection;
 
 use super::packet::SIZE;
 
-/// The size of the longest packet that is kept: as many contents as gdb asks for, `$`, `#`, and a checksum of two digits.
+/// The size of the longest packet that is kept: as many contents as gdb asks for, `$`, `#`, and a checksum of two
+/// digits.
 const LONGEST: usize = SIZE + 4;
 /// The packet that is sent in place of one that was too long to be kept: an error.
 const LOST: &[u8] = b"$E01#a6";
@@ -39,8 +40,9 @@ impl<C: Connection<Error = Infallible>> Answers<C> {
         self.unheard = self.unheard.saturating_sub(1);
     }
 
-    /// Sends the last packet again if it has not come whole. If an older one has not, nothing is sent: that was a line of
-    /// text for the user, and gdb would take the last packet, which it has got as well, for the answer to its next request.
+    /// Sends the last packet again if it has not come whole. If an older one has not, nothing is sent: that was a line
+    /// of text for the user, and gdb would take the last packet, which it has got as well, for the answer to its next
+    /// request.
     pub fn refused(&mut self) {
         if self.unheard == 1 {
             let packet = if self.is_whole() { &self.last } else { LOST };

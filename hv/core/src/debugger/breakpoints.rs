@@ -31,8 +31,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Returns bits 3:0 of the field of DR7 for this watch: R/W, and LEN. Intel SDM Vol. 3B, 18.2.4 "Debug Control Register
-    /// (DR7)". No CPU watches reads alone.
+    /// Returns bits 3:0 of the field of DR7 for this watch: R/W, and LEN. Intel SDM Vol. 3B, 18.2.4 "Debug Control
+    /// Register (DR7)". No CPU watches reads alone.
     const fn control(&self) -> u64 {
         let access = match self.kind {
             None => 0b00,
@@ -71,8 +71,8 @@ struct Replaced {
 pub enum Int3 {
     /// gdb's.
     Gdb,
-    /// gdb's, in memory that the CPU has met at another address than gdb: another process shares the page. gdb knows nothing
-    /// of this address, so the CPU is to execute the instruction that the INT3 hides.
+    /// gdb's, in memory that the CPU has met at another address than gdb: another process shares the page. gdb knows
+    /// nothing of this address, so the CPU is to execute the instruction that the INT3 hides.
     Shared(Gpa),
     /// The guest's.
     Guest,
@@ -91,8 +91,8 @@ impl Breakpoints {
         Self { hardware: [None; 4], software: [None; MOST] }
     }
 
-    /// Watches `size` bytes from `address` on, in as many debug registers as that takes. Returns false, and changes nothing,
-    /// if too few are free.
+    /// Watches `size` bytes from `address` on, in as many debug registers as that takes. Returns false, and changes
+    /// nothing, if too few are free.
     pub fn watch(&mut self, address: u64, size: u64, kind: Option<WatchKind>) -> bool {
         if size == 0 || size > MOST_BYTES {
             return false;
@@ -138,8 +138,8 @@ impl Breakpoints {
         hits.filter_map(|(_, watch)| *watch).next()
     }
 
-    /// Replaces the byte of code at `linear` by INT3. Returns false if nothing is mapped there, if the memory does not take
-    /// it, or if too many are set.
+    /// Replaces the byte of code at `linear` by INT3. Returns false if nothing is mapped there, if the memory does not
+    /// take it, or if too many are set.
     pub fn insert(&mut self, linear: u64, controls: &Controls, guest: &dyn Memory) -> bool {
         if self.has(linear) {
             return true;
@@ -154,15 +154,15 @@ impl Breakpoints {
         true
     }
 
-    /// Restores the byte of code at `linear`. Returns false if it was not replaced. If the guest has overwritten the INT3
-    /// itself, its byte stays.
+    /// Restores the byte of code at `linear`. Returns false if it was not replaced. If the guest has overwritten the
+    /// INT3 itself, its byte stays.
     pub fn remove(&mut self, linear: u64, guest: &dyn Memory) -> bool {
         let found = self.software.iter_mut().find(|slot| slot.is_some_and(|slot| slot.linear == linear));
         found.and_then(Option::take).map(|replaced| restore(replaced, guest)).is_some()
     }
 
-    /// Decides whose the INT3 at `linear` is. The page tables of the CPU, by `controls`, say in which memory it is: another
-    /// process may have an INT3 of its own at the same address.
+    /// Decides whose the INT3 at `linear` is. The page tables of the CPU, by `controls`, say in which memory it is:
+    /// another process may have an INT3 of its own at the same address.
     pub fn whose(&self, linear: u64, controls: &Controls, guest: &dyn Memory) -> Int3 {
         let Some(physical) = locate(guest, controls, linear) else {
             // The tables have changed since the CPU has read them.
@@ -179,10 +179,10 @@ impl Breakpoints {
         }
     }
 
-    /// Lifts gdb's INT3 that a CPU `wants` to pass, so that it can execute the instruction that it hides, and puts the one back
-    /// that it has `lifted` before. The instruction there may not have been executed, if its exception has a handler with an
-    /// INT3 of gdb's as well: then the CPU comes back to it. While an INT3 is lifted, other CPUs pass it too. If the guest has
-    /// written there meanwhile, its byte stays.
+    /// Lifts gdb's INT3 that a CPU `wants` to pass, so that it can execute the instruction that it hides, and puts the
+    /// one back that it has `lifted` before. The instruction there may not have been executed, if its exception has a
+    /// handler with an INT3 of gdb's as well: then the CPU comes back to it. While an INT3 is lifted, other CPUs pass
+    /// it too. If the guest has written there meanwhile, its byte stays.
     pub fn lift(&self, lifted: &mut Option<Gpa>, wanted: Option<Gpa>, guest: &dyn Memory) {
         if let Some(before) = lifted.take().filter(|before| Some(*before) != wanted) {
             self.exchange(before, false, guest);

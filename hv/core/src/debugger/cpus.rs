@@ -136,8 +136,8 @@ impl Cpus {
             .map(|(index, _)| index)
     }
 
-    /// Returns the CPU whose reason is to be told to gdb, and the reason, and forgets the reasons of the others that come
-    /// again. A reason that cannot come again is told first.
+    /// Returns the CPU whose reason is to be told to gdb, and the reason, and forgets the reasons of the others that
+    /// come again. A reason that cannot come again is told first.
     pub fn take_reason(&self) -> Option<(usize, Reason)> {
         let reasons =
             || self.0.iter().enumerate().filter_map(|(index, slot)| Some((index, slot.lock().reason?)));

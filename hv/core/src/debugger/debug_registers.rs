@@ -1,5 +1,5 @@
-//! The debug registers as the guest sees them. The guest's MOVs read and write these, and they are in the CPU as long as
-//! gdb does not need the CPU's.
+//! The debug registers as the guest sees them. The guest's MOVs read and write these, and they are in the CPU as long
+//! as gdb does not need the CPU's.
 
 use super::breakpoints::{DebugRegisters, NO_BREAKPOINTS};
 use crate::x86::msr::Fault;
@@ -76,8 +76,8 @@ impl GuestDebugRegisters {
         DebugRegisters { addresses: self.addresses, control: self.control & !GENERAL_DETECT }
     }
 
-    /// Executes a MOV to or from a debug register. `general` is the value of the general-purpose register. Returns its new
-    /// value.
+    /// Executes a MOV to or from a debug register. `general` is the value of the general-purpose register. Returns its
+    /// new value.
     ///
     /// # Errors
     /// [`Fault`] as [`GuestDebugRegisters::write`] returns it.

@@ -81,12 +81,12 @@ pub trait Debuggable: Vcpu {
     /// Returns true if the CPU cannot stop after an instruction without RFLAGS.TF, which the guest can see.
     fn steps_by_trap_flag(&self) -> bool;
 
-    /// Has the CPU execute one instruction and then exit, or ends that. No interrupt comes before the instruction, if the
-    /// CPU can prevent it. If [`Debuggable::steps_by_trap_flag`] returns true, the caller sets RFLAGS.TF as well.
+    /// Has the CPU execute one instruction and then exit, or ends that. No interrupt comes before the instruction, if
+    /// the CPU can prevent it. If [`Debuggable::steps_by_trap_flag`] returns true, the caller sets RFLAGS.TF as well.
     fn set_step(&mut self, on: bool);
 
-    /// Drops the debug exception that is pending because [`Vcpu::advance`] has found RFLAGS.TF set, or because the CPU itself
-    /// has. The caller has set the flag, and the guest has not.
+    /// Drops the debug exception that is pending because [`Vcpu::advance`] has found RFLAGS.TF set, or because the CPU
+    /// itself has. The caller has set the flag, and the guest has not.
     fn drop_single_step(&mut self);
 
     /// Returns true if the next entry injects a debug exception because [`Vcpu::advance`] has found RFLAGS.TF set. The
@@ -95,14 +95,14 @@ pub trait Debuggable: Vcpu {
         false
     }
 
-    /// Takes the NMI by which another CPU has called this one, if it has come, so that an NMI of the guest's own that comes
-    /// while this CPU is stopped is another one.
+    /// Takes the NMI by which another CPU has called this one, if it has come, so that an NMI of the guest's own that
+    /// comes while this CPU is stopped is another one.
     fn take_call(&mut self) {}
 
     /// Makes what the debugger has changed consistent, right before an entry.
     fn settle(&mut self) {}
 
-    /// Has the guest exit after some hundredths of a second if it does not before, or at its next interrupt on a CPU that
-    /// cannot count the time. `listens` is true on the CPU that looks for gdb.
+    /// Has the guest exit after some hundredths of a second if it does not before, or at its next interrupt on a CPU
+    /// that cannot count the time. `listens` is true on the CPU that looks for gdb.
     fn limit_time(&mut self, listens: bool);
 }

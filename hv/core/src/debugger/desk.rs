@@ -17,8 +17,8 @@ use crate::policy::control::Controls;
 
 /// The line to gdb, and the way to the other CPUs.
 pub trait Line: Sync {
-    /// Puts the line into the state in which Vidar uses it, since the guest may have looked at the UART as well. What has
-    /// been received stays.
+    /// Puts the line into the state in which Vidar uses it, since the guest may have looked at the UART as well. What
+    /// has been received stays.
     fn take_over(&self) {}
 
     /// Returns true if a byte has been received.
@@ -51,13 +51,14 @@ impl Connection for Sender {
     }
 }
 
-/// How often the line is looked at before bytes that are no packet are taken for noise. A look takes about a microsecond, and
-/// a byte needs 87.
+/// How often the line is looked at before bytes that are no packet are taken for noise. A look takes about a
+/// microsecond, and a byte needs 87.
 const PATIENCE: u32 = 20_000;
-/// The same in a packet that has begun. Bytes may have been lost before the guest stopped, and gdb sends the packet again
-/// after two seconds.
+/// The same in a packet that has begun. Bytes may have been lost before the guest stopped, and gdb sends the packet
+/// again after two seconds.
 const PATIENCE_IN_PACKET: u32 = 4_000_000;
-/// How often it is looked at before a CPU that does not stop is left alone. gdb then takes its thread for one that has ended.
+/// How often it is looked at before a CPU that does not stop is left alone. gdb then takes its thread for one that has
+/// ended.
 const STOPPING: u32 = 8_000_000;
 
 /// Where the CPUs stop.
@@ -137,9 +138,9 @@ impl Desk {
         self.session.try_lock().is_none_or(|session| session.is_awaited())
     }
 
-    /// Stops the CPU `index`, which has these registers, and all others with it. Without a `reason` it stops because gdb
-    /// calls or another CPU has stopped. `field` returns the value of a field of the CPU's VMCS or VMCB by its number.
-    /// Returns when gdb has the CPU go on.
+    /// Stops the CPU `index`, which has these registers, and all others with it. Without a `reason` it stops because
+    /// gdb calls or another CPU has stopped. `field` returns the value of a field of the CPU's VMCS or VMCB by its
+    /// number. Returns when gdb has the CPU go on.
     pub fn stop(
         &self,
         index: usize,

@@ -10,8 +10,8 @@ pub const SINGLE_STEP: u64 = 1 << 14;
 /// The bits of DR6 that name the debug registers whose conditions are met.
 const BREAKPOINTS: u64 = 0xf;
 
-/// What gdb and the guest each have of a debug exception. If neither has any, it is what remains of a step that gdb no longer
-/// waits for.
+/// What gdb and the guest each have of a debug exception. If neither has any, it is what remains of a step that gdb no
+/// longer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares {
     /// Why gdb stops the CPU.

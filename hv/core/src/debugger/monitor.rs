@@ -26,12 +26,12 @@ pub trait Surroundings: Sync {
     /// Returns what a CPU's VMCS or VMCB consists of.
     fn layout(&self) -> Layout;
 
-    /// Reads the log: copies bytes from a position on into the buffer, and returns the position of the first byte and the
-    /// number of bytes.
+    /// Reads the log: copies bytes from a position on into the buffer, and returns the position of the first byte and
+    /// the number of bytes.
     fn log(&self, position: u64, buffer: &mut [u8]) -> (u64, usize);
 
-    /// Returns what the second stage maps at `address`: the host-physical address, and the size and the memory type of the
-    /// page. Returns `None` if nothing is mapped there yet.
+    /// Returns what the second stage maps at `address`: the host-physical address, and the size and the memory type of
+    /// the page. Returns `None` if nothing is mapped there yet.
     fn second_stage(&self, address: Gpa) -> Option<(Hpa, PageSize, MemoryType)>;
 
     /// Resets the machine.

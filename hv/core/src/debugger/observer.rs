@@ -36,8 +36,8 @@ pub struct Debugger {
     lifted: Option<Gpa>,
     /// True if the step is not for gdb, but to execute what an INT3 hides.
     passes: bool,
-    /// How many times RFLAGS.TF may be on a stack of the guest's, each from a step that did not end as one: gdb may step in
-    /// a handler, and another handler come before that step has ended.
+    /// How many times RFLAGS.TF may be on a stack of the guest's, each from a step that did not end as one: gdb may
+    /// step in a handler, and another handler come before that step has ended.
     owed: u32,
 }
 
@@ -83,8 +83,8 @@ impl Debugger {
         self.unarmed = false;
     }
 
-    /// Takes RFLAGS.TF out of the guest if a handler has returned and loaded one that a step had left on its stack. The debug
-    /// exception that follows from it, after the next instruction, has not come yet.
+    /// Takes RFLAGS.TF out of the guest if a handler has returned and loaded one that a step had left on its stack. The
+    /// debug exception that follows from it, after the next instruction, has not come yet.
     fn take_back<V: Debuggable>(&mut self, vcpu: &mut V) {
         if self.owed > 0 && vcpu.register_file().state.rflags & TRAP != 0 {
             self.owed -= 1;
@@ -108,8 +108,8 @@ impl Debugger {
         self.step = Some(Step { start: code.rip, by_flag });
     }
 
-    /// Ends a step, and takes RFLAGS.TF out of the guest again. `executed` is true if the instruction is known to have been
-    /// executed. It has been as well if the CPU is elsewhere with RFLAGS.TF set, since no handler begins so.
+    /// Ends a step, and takes RFLAGS.TF out of the guest again. `executed` is true if the instruction is known to have
+    /// been executed. It has been as well if the CPU is elsewhere with RFLAGS.TF set, since no handler begins so.
     fn end_step<V: Debuggable>(&mut self, vcpu: &mut V, executed: bool) {
         let Some(step) = self.step.take() else { return };
         vcpu.set_step(false);
@@ -153,8 +153,8 @@ impl Debugger {
         }
     }
 
-    /// Returns true if Vidar has executed the instruction that was to be stepped, since it exits. A step by RFLAGS.TF may
-    /// be in the handler of an interrupt meanwhile, where the flag is clear.
+    /// Returns true if Vidar has executed the instruction that was to be stepped, since it exits. A step by RFLAGS.TF
+    /// may be in the handler of an interrupt meanwhile, where the flag is clear.
     fn has_stepped_outside<V: Debuggable>(&self, vcpu: &V) -> bool {
         let Some(step) = self.step else { return false };
         step.start != vcpu.code().rip
@@ -193,7 +193,8 @@ impl Debugger {
         self.unarmed = true;
     }
 
-    /// Has the guest get the exception of its INT1 or INT3. Like any instruction that has been executed, it has cleared RF.
+    /// Has the guest get the exception of its INT1 or INT3. Like any instruction that has been executed, it has cleared
+    /// RF.
     fn pass<V: Debuggable>(&mut self, vcpu: &mut V, exception: GuestException) -> Outcome {
         vcpu.set_flags(RESUME, 0);
         vcpu.deliver(exception);
@@ -225,8 +226,8 @@ impl Debugger {
         if matches!(access.number, 4 | 5) && vcpu.cr4() & CR4_DE != 0 {
             return Outcome::Inject(Exception::InvalidOpcode);
         }
-        // On VT-x this exit comes before the check of the privilege level: Intel SDM Vol. 3C, 26.1.1 "Relative Priority of
-        // Faults and VM Exits".
+        // On VT-x this exit comes before the check of the privilege level: Intel SDM Vol. 3C, 26.1.1 "Relative Priority
+        // of Faults and VM Exits".
         if vcpu.cpl() != 0 {
             return REFUSE;
         }
@@ -294,8 +295,8 @@ impl<V: Debuggable> Observer<V> for Debugger {
                 DebugExit::Answered => Some(Outcome::Resume),
             },
             Exit::Init => {
-                // INIT ends a step and resets the debug registers, and a CPU that waits for its start-up IPI does not stop
-                // for gdb.
+                // INIT ends a step and resets the debug registers, and a CPU that waits for its start-up IPI does not
+                // stop for gdb.
                 if self.step.take().is_some() {
                     vcpu.set_step(false);
                     self.put_back();

@@ -169,8 +169,8 @@ pub struct RegisterFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unchangeable;
 
-/// The bits of RFLAGS that gdb may change: all that exist except VM, VIF and VIP, which are of use in the modes of 16-bit
-/// code alone.
+/// The bits of RFLAGS that gdb may change: all that exist except VM, VIF and VIP, which are of use in the modes of
+/// 16-bit code alone.
 const CHANGEABLE_FLAGS: u64 = 0x0025_7fd5;
 
 impl RegisterFile {
@@ -228,7 +228,8 @@ impl RegisterFile {
         ORDER.iter().try_for_each(|name| new.get(*name).map_or(Ok(()), |value| self.set(*name, value)))
     }
 
-    /// Returns true if `address` is canonical: the bits above those that paging translates all equal the highest of them.
+    /// Returns true if `address` is canonical: the bits above those that paging translates all equal the highest of
+    /// them.
     const fn is_canonical(&self, address: u64) -> bool {
         let unused = if self.state.controls.cr4 & CR4_LA57 != 0 { 7 } else { 16 };
         ((address << unused) as i64 >> unused) as u64 == address

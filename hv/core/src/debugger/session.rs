@@ -1,5 +1,5 @@
-//! The conversation with gdb, byte by byte. Packets are checked before the crate gdbstub gets them, since it takes a byte
-//! that the serial line has spoiled for the end of the conversation.
+//! The conversation with gdb, byte by byte. Packets are checked before the crate gdbstub gets them, since it takes a
+//! byte that the serial line has spoiled for the end of the conversation.
 
 use alloc::vec::Vec;
 use core::convert::Infallible;
@@ -25,11 +25,11 @@ pub enum Next {
     Runs,
 }
 
-/// The packet with which gdb begins a conversation, and which it sends at no other time. "Debugging with GDB", E.4 "General
-/// Query Packets".
+/// The packet with which gdb begins a conversation, and which it sends at no other time. "Debugging with GDB", E.4
+/// "General Query Packets".
 const BEGIN: &[u8] = b"$qSupported";
-/// The packets that choose what later ones are about: features of the protocol, the thread whose registers and memory gdb
-/// asks for, and the thread that goes on. "Debugging with GDB", E.2 "Packets", `H`.
+/// The packets that choose what later ones are about: features of the protocol, the thread whose registers and memory
+/// gdb asks for, and the thread that goes on. "Debugging with GDB", E.2 "Packets", `H`.
 const CHOICES: [&[u8]; 3] = [BEGIN, b"$Hg", b"$Hc"];
 /// [`BEGIN`] without any feature, which the protocol allows.
 const NO_FEATURES: &[u8] = b"$qSupported#37";
@@ -64,8 +64,8 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
         self.begin();
     }
 
-    /// Begins a conversation, in place of one that may have been lost, whose memory is free again before this one takes its
-    /// own.
+    /// Begins a conversation, in place of one that may have been lost, whose memory is free again before this one takes
+    /// its own.
     fn begin(&mut self) {
         self.stub = None;
         let Some(line) = self.line.clone() else { return };
@@ -73,8 +73,8 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
         self.stub = stub.ok().and_then(|stub| stub.run_state_machine(&mut self.guest).ok());
     }
 
-    /// Begins a conversation in place of one that the crate gdbstub has ended by an error, with what gdb has chosen in that
-    /// one. gdb need not know, and is told that what it has asked for has failed. The guest is stopped.
+    /// Begins a conversation in place of one that the crate gdbstub has ended by an error, with what gdb has chosen in
+    /// that one. gdb need not know, and is told that what it has asked for has failed. The guest is stopped.
     fn begin_again(&mut self) -> Next {
         log::warn!("gdb has sent a request that means nothing to Vidar, and is told so");
         self.begin();
@@ -132,7 +132,8 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
         Next::Runs
     }
 
-    /// Tells gdb that the CPU `index` has stopped, if gdb waits for it. In any case this is the current CPU from now on.
+    /// Tells gdb that the CPU `index` has stopped, if gdb waits for it. In any case this is the current CPU from now
+    /// on.
     pub fn stopped(&mut self, index: usize, reason: Reason) -> Next {
         self.guest.current = Cpus::thread(index);
         match self.stub.take() {
@@ -189,7 +190,8 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
             self.keep_choice(length);
         }
         let next = passed.unwrap_or_else(|| self.begin_again());
-        // The crate has CPUs released by a request to go on that ends at once: it cannot be met, or Ctrl-C has come before it.
+        // The crate has CPUs released by a request to go on that ends at once: it cannot be met, or Ctrl-C has come
+        // before it.
         if next == Next::Stopped {
             self.guest.cpus.stop_released();
         }
@@ -206,8 +208,8 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
         }
     }
 
-    /// Passes these bytes to the crate gdbstub, and returns what follows from the last one. Returns `None` if the crate has
-    /// ended the conversation by an error.
+    /// Passes these bytes to the crate gdbstub, and returns what follows from the last one. Returns `None` if the crate
+    /// has ended the conversation by an error.
     fn pass_all(&mut self, bytes: &[u8]) -> Option<Next> {
         bytes.iter().try_fold(Next::Stopped, |_, byte| self.pass(*byte))
     }
@@ -222,7 +224,8 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
         self.settle(result)
     }
 
-    /// Keeps the new state of the crate gdbstub, and returns what follows from it. Returns `None` if the crate cannot go on.
+    /// Keeps the new state of the crate gdbstub, and returns what follows from it. Returns `None` if the crate cannot
+    /// go on.
     fn settle(&mut self, result: StubResult<C>) -> Option<Next> {
         let (stub, next) = match result {
             Ok(stub @ GdbStubStateMachine::Idle(_)) => (stub, Next::Stopped),

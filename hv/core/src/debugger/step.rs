@@ -1,9 +1,9 @@
-//! A step by RFLAGS.TF, on a CPU that has no other way. The guest must not see the flag: what the instruction has saved of
-//! it is taken out again after the step.
+//! A step by RFLAGS.TF, on a CPU that has no other way. The guest must not see the flag: what the instruction has saved
+//! of it is taken out again after the step.
 //!
-//! An exception or interrupt in between saves the flag on a stack and clears it. The step then ends when its handler has
-//! returned and the instruction has been executed. If gdb stops the guest before that, the flag stays on the stack, and
-//! the debug exception that follows from it is dropped.
+//! An exception or interrupt in between saves the flag on a stack and clears it. The step then ends when its handler
+//! has returned and the instruction has been executed. If gdb stops the guest before that, the flag stays on the stack,
+//! and the debug exception that follows from it is dropped.
 
 /// RFLAGS.TF.
 pub const TRAP: u64 = 1 << 8;
@@ -49,7 +49,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// Returns true if a single-step exception in this step is gdb's alone: gdb has set RFLAGS.TF, and the guest has not.
+    /// Returns true if a single-step exception in this step is gdb's alone: gdb has set RFLAGS.TF, and the guest has
+    /// not.
     pub fn owns_trap(&self) -> bool {
         self.by_flag.is_some_and(|by_flag| !by_flag.own)
     }
@@ -78,9 +79,9 @@ pub struct After {
 }
 
 impl ByFlag {
-    /// Decides what is to be done when the step ends, where RFLAGS are `now`. `executed` is true if the instruction has been
-    /// executed. If it has not, the CPU is still before it, or in the handler of an exception or interrupt that came first,
-    /// with which the CPU has saved RFLAGS.TF and cleared it.
+    /// Decides what is to be done when the step ends, where RFLAGS are `now`. `executed` is true if the instruction has
+    /// been executed. If it has not, the CPU is still before it, or in the handler of an exception or interrupt that
+    /// came first, with which the CPU has saved RFLAGS.TF and cleared it.
     pub const fn after(self, executed: bool, now: u64) -> After {
         let Self { flags, own } = self;
         let keeps = own || executed && matches!(flags, Flags::Loaded);

@@ -142,8 +142,8 @@ impl Target for Guest {
         Some(self)
     }
 
-    /// A serial line spoils bytes. Without acknowledgements gdb does not look at checksums. "Debugging with GDB", E.11 "Packet
-    /// Acknowledgment".
+    /// A serial line spoils bytes. Without acknowledgements gdb does not look at checksums. "Debugging with GDB", E.11
+    /// "Packet Acknowledgment".
     fn use_no_ack_mode(&self) -> bool {
         false
     }
@@ -303,8 +303,8 @@ impl HwWatchpoint for Guest {
 }
 
 impl SectionOffsets for Guest {
-    /// Tells gdb how far the kernel was moved, so that it finds symbols at their addresses. Before the kernel has said so,
-    /// it is where it was linked.
+    /// Tells gdb how far the kernel was moved, so that it finds symbols at their addresses. Before the kernel has said
+    /// so, it is where it was linked.
     fn get_section_offsets(&mut self) -> Result<Offsets<u64>, Infallible> {
         let controls = self.controls(self.current).unwrap_or_default();
         let kernel = Kernel::find_running(self.memory, &self.ram, &controls);

@@ -29,8 +29,8 @@ pub struct Unit {
     pub registers: Hpa,
     /// The number of its PCI segment.
     pub segment: u16,
-    /// True for the main unit of the segment: that of all devices that no other unit has (INCLUDE_PCI_ALL), or one that lists
-    /// an I/O APIC, as the unit of QEMU does, which lists each device.
+    /// True for the main unit of the segment: that of all devices that no other unit has (INCLUDE_PCI_ALL), or one that
+    /// lists an I/O APIC, as the unit of QEMU does, which lists each device.
     pub is_main: bool,
 }
 

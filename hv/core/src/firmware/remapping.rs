@@ -1,5 +1,5 @@
-//! What the tables DMAR and IVRS have in common: a header, and from byte 48 on structures that each state their length in
-//! bytes 2 and 3.
+//! What the tables DMAR and IVRS have in common: a header, and from byte 48 on structures that each state their length
+//! in bytes 2 and 3.
 
 /// Offset of the first structure.
 pub(super) const LIST: usize = 48;

@@ -1,5 +1,5 @@
-//! What a remapping unit can do, by its capability registers. VT-d specification, 11.4.2 "Capability Register" and 11.4.3
-//! "Extended Capability Register".
+//! What a remapping unit can do, by its capability registers. VT-d specification, 11.4.2 "Capability Register" and
+//! 11.4.3 "Extended Capability Register".
 
 use super::register::{CAP, ECAP};
 use crate::mem::addr::{PAGE_SIZE, PageSize};
@@ -73,7 +73,8 @@ impl Capability {
         self.cap & RANGES != 0
     }
 
-    /// Returns true if an entry of the interrupt-remapping table, which is the guest's, can have the unit write to memory.
+    /// Returns true if an entry of the interrupt-remapping table, which is the guest's, can have the unit write to
+    /// memory.
     pub const fn posts_interrupts(self) -> bool {
         self.cap & POSTED_INTERRUPTS != 0
     }

@@ -19,7 +19,8 @@ pub const fn decode(record: [u32; 4]) -> Option<DmaFault> {
 /// The number of faults that are kept.
 const KEPT: usize = 8;
 
-/// The number of lines in the log for a unit. A kernel could otherwise push all others out of it, by many devices in turn.
+/// The number of lines in the log for a unit. A kernel could otherwise push all others out of it, by many devices in
+/// turn.
 const LINES: u8 = 16;
 
 /// The last faults, and how many there were.

@@ -1,8 +1,8 @@
 //! The guard of Vidar's memory against devices, by the remapping units (IOMMUs) of VT-d.
 //!
-//! With `dma=guard` the translation of the units is Vidar's: devices reach all of memory at its own addresses, except for
-//! the memory that Vidar keeps. Interrupt remapping stays the guest's. The guest is shown units that can translate no
-//! address width, so that it uses them for interrupts alone. `hv/doc/dma.md` says what this stops.
+//! With `dma=guard` the translation of the units is Vidar's: devices reach all of memory at its own addresses, except
+//! for the memory that Vidar keeps. Interrupt remapping stays the guest's. The guest is shown units that can translate
+//! no address width, so that it uses them for interrupts alone. `hv/doc/dma.md` says what this stops.
 //!
 //! | file | what it is for |
 //! |---|---|

@@ -74,8 +74,8 @@ pub fn check_place(
     if exists && !is_memory { Ok(()) } else { Err(Obstacle::NoUnit(registers.start)) }
 }
 
-/// Returns the addresses that devices do not reach: what Vidar keeps, and the `registers` of the units, which a device could
-/// program otherwise.
+/// Returns the addresses that devices do not reach: what Vidar keeps, and the `registers` of the units, which a device
+/// could program otherwise.
 pub fn holes(kept: &[Range<Hpa>], registers: impl Iterator<Item = Range<Hpa>>) -> RangeSet {
     kept.iter().cloned().chain(registers).collect()
 }

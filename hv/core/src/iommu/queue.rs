@@ -1,15 +1,15 @@
 //! The guest's invalidation queue. VT-d specification, 6.5.2 "Queued Invalidation Interface".
 //!
 //! A wait descriptor has the unit write to an address that software chooses, and the unit does not translate it. So the
-//! queue that the unit reads is Vidar's: Vidar copies what the guest asks for, and puts in the address at which the guest
-//! itself would write. The guest can change its queue at any time, but not Vidar's copy.
+//! queue that the unit reads is Vidar's: Vidar copies what the guest asks for, and puts in the address at which the
+//! guest itself would write. The guest can change its queue at any time, but not Vidar's copy.
 
 use super::register::{IQA, IQH, IQT};
 use crate::mem::addr::{Gpa, PAGE_SIZE};
 use crate::mem::walk::ReadGuest;
 
-/// Type of the descriptor that invalidates interrupt-remapping entries, and its other bits: the granularity, the mask of
-/// the index, and the index.
+/// Type of the descriptor that invalidates interrupt-remapping entries, and its other bits: the granularity, the mask
+/// of the index, and the index.
 const INTERRUPT_ENTRIES: u64 = 4;
 const INTERRUPT_BITS: u64 = 1 << 4 | 0x1f << 27 | 0xffff << 32;
 /// Type of the wait descriptor, and its other bits: the interrupt flag, the fence flag and the data.
@@ -24,7 +24,8 @@ pub const ALL_TRANSLATIONS: [u64; 2] = [2 | 1 << 4 | 1 << 6 | 1 << 7, 0];
 
 /// Size in bytes of a descriptor.
 const DESCRIPTOR: u64 = 16;
-/// Bits of IQA: the address of the queue, and its size as a power of two of pages. Descriptors of 256 bits are not shown.
+/// Bits of IQA: the address of the queue, and its size as a power of two of pages. Descriptors of 256 bits are not
+/// shown.
 const ADDRESS: u64 = !0xfff;
 const SIZE: u64 = 7;
 /// Bits of IQH and IQT.
@@ -82,7 +83,8 @@ impl GuestQueue {
         true
     }
 
-    /// Takes the next descriptor, if there is one, as one for Vidar's own queue. `None` within is one that has no effect.
+    /// Takes the next descriptor, if there is one, as one for Vidar's own queue. `None` within is one that has no
+    /// effect.
     fn take(&mut self, guest: &dyn ReadGuest) -> Option<Option<[u64; 2]>> {
         if !self.on || self.head == self.tail {
             return None;
@@ -106,8 +108,8 @@ impl GuestQueue {
     }
 }
 
-/// Returns what Vidar has the unit do for the guest's descriptor; `None` if that is nothing. All other invalidations are of
-/// translations, and the guest has none.
+/// Returns what Vidar has the unit do for the guest's descriptor; `None` if that is nothing. All other invalidations
+/// are of translations, and the guest has none.
 fn checked(low: u64, high: u64, guest: &dyn ReadGuest) -> Option<[u64; 2]> {
     match low & 0xf {
         INTERRUPT_ENTRIES => Some([INTERRUPT_ENTRIES | low & INTERRUPT_BITS, 0]),

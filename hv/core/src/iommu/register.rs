@@ -57,8 +57,8 @@ pub const COMPATIBILITY: u32 = 1 << 23;
 
 /// RTADDR: the mode of the tables. Those of mode 0 have no PASIDs.
 pub const TABLE_MODE: u32 = 3 << 10;
-/// FSTS: an error of the queue, of an answer of a device's, or of its time (IQE, ICE and ITE). Writing the bits clears them,
-/// and the unit fetches no descriptor before.
+/// FSTS: an error of the queue, of an answer of a device's, or of its time (IQE, ICE and ITE). Writing the bits clears
+/// them, and the unit fetches no descriptor before.
 pub const QUEUE_ERRORS: u32 = 7 << 4;
 /// FSTS: a fault was not recorded, because no record was free.
 pub const OVERFLOW: u32 = 1 << 0;

@@ -1,6 +1,6 @@
 //! The tables that the units translate by: the root table, one context table for all buses and devices, and the second
-//! level, which maps every address to itself except for holes. VT-d specification, 9.1 "Root Entry", 9.3 "Context Entry"
-//! and 9.8 "Second-Stage Paging Entries".
+//! level, which maps every address to itself except for holes. VT-d specification, 9.1 "Root Entry", 9.3 "Context
+//! Entry" and 9.8 "Second-Stage Paging Entries".
 
 use super::plan::{Obstacle, Plan};
 use crate::mem::addr::{Gpa, Hpa, PageSize};
@@ -61,8 +61,8 @@ impl Format for SecondLevel {
     }
 }
 
-/// Builds the tables: devices reach all addresses up to the end in `plan`, except for `holes`. They find moved pages where
-/// the guest finds them. Returns the address of the root table.
+/// Builds the tables: devices reach all addresses up to the end in `plan`, except for `holes`. They find moved pages
+/// where the guest finds them. Returns the address of the root table.
 ///
 /// # Errors
 /// [`Obstacle::NoMemory`] if `memory` has too few frames.

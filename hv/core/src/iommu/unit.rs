@@ -35,8 +35,8 @@ pub trait Hardware {
 /// Number of descriptors in Vidar's own queue.
 pub const SLOTS: usize = 256;
 
-/// How many times a register is read before Vidar stops waiting for it. A read takes a tenth of a microsecond or more, and a
-/// unit takes microseconds for what it is asked.
+/// How many times a register is read before Vidar stops waiting for it. A read takes a tenth of a microsecond or more,
+/// and a unit takes microseconds for what it is asked.
 const PATIENCE: u32 = 1_000_000;
 
 /// The commands that are the guest's.
@@ -47,7 +47,8 @@ const LASTING: u32 = REMAP_INTERRUPTS | COMPATIBILITY | QUEUE | TRANSLATION;
 /// Interrupts are writes to this MiB. A unit does not translate the address of its own interrupts, so that another one
 /// would be a write to memory.
 const INTERRUPTS: Range<u32> = 0xfee0_0000..0xfef0_0000;
-/// The bits of the upper address of such an interrupt: bits 31:8 of the APIC ID. The others would lead to memory below 1 TiB.
+/// The bits of the upper address of such an interrupt: bits 31:8 of the APIC ID. The others would lead to memory below
+/// 1 TiB.
 const UPPER_ID: u32 = !0xff;
 
 /// A unit whose translation is Vidar's.
@@ -95,8 +96,8 @@ impl Unit {
         self.registers.clone()
     }
 
-    /// Has the unit translate by the tables at `root`, from now on. If firmware had it translate before by tables of the same
-    /// mode, there is no gap. Whatever firmware has the unit do with interrupts stays.
+    /// Has the unit translate by the tables at `root`, from now on. If firmware had it translate before by tables of
+    /// the same mode, there is no gap. Whatever firmware has the unit do with interrupts stays.
     ///
     /// # Errors
     /// [`Obstacle::Stuck`] if the unit does not do as it is told.
@@ -245,8 +246,8 @@ impl Unit {
         }
     }
 
-    /// Returns true if the interrupt-remapping table at IRTA is memory that the guest sees at its own address. Entries in
-    /// Vidar's memory would become interrupts, whose vectors tell the guest what is there.
+    /// Returns true if the interrupt-remapping table at IRTA is memory that the guest sees at its own address. Entries
+    /// in Vidar's memory would become interrupts, whose vectors tell the guest what is there.
     fn interrupts_are_guests(&mut self, guest: &dyn ReadGuest) -> bool {
         let [low, high] = [IRTA, IRTA + 4].map(|offset| u64::from(self.hardware.read(offset)));
         let start = (high << 32 | low) & !(PAGE_SIZE - 1);
@@ -256,7 +257,8 @@ impl Unit {
         all.all(|page| guest.page(Gpa(page)) == Some(Hpa(page)))
     }
 
-    /// Has the unit execute what is in the guest's queue, unless it still has not executed the last descriptor of Vidar's.
+    /// Has the unit execute what is in the guest's queue, unless it still has not executed the last descriptor of
+    /// Vidar's.
     fn run(&mut self, guest: &dyn ReadGuest) {
         let Self { hardware, slot, sequence, guest: queue, .. } = self;
         if !queue.is_on() || hardware.progress() != *sequence {
@@ -296,8 +298,8 @@ impl Unit {
     }
 }
 
-/// Returns true if the 32 bits at `offset` are the guest's: the interrupts of faults and of the queue, their status, and
-/// the table of interrupts.
+/// Returns true if the 32 bits at `offset` are the guest's: the interrupts of faults and of the queue, their status,
+/// and the table of interrupts.
 const fn passes(offset: usize) -> bool {
     match offset {
         FSTS | ICS => true,

@@ -15,10 +15,10 @@ pub struct Area {
     logs: [Log; 2],
 }
 
-/// Returns the logs that a start must [retire](Log::retire) which keeps no log of its own, since the loader has put something
-/// into the area: their distances from its start. Otherwise a later start would take one of them for that of the last
-/// start. `is_taken` gets the distances of a log's start and end, and returns true if something lies there. That is not
-/// touched; it has made the log useless in which it lies.
+/// Returns the logs that a start must [retire](Log::retire) which keeps no log of its own, since the loader has put
+/// something into the area: their distances from its start. Otherwise a later start would take one of them for that of
+/// the last start. `is_taken` gets the distances of a log's start and end, and returns true if something lies there.
+/// That is not touched; it has made the log useless in which it lies.
 pub fn outdated(is_taken: impl Fn(Range<u64>) -> bool) -> impl Iterator<Item = u64> {
     let place = |distance| distance..distance + LOG_BYTES as u64;
     [0, LOG_BYTES as u64].into_iter().filter(move |distance| !is_taken(place(*distance)))
@@ -30,8 +30,8 @@ impl Area {
     /// The log of the last start does not outlive this one: after the next reset either this start's log is whole, or
     /// there is none. An older one is never taken for that of the last start.
     ///
-    /// `write_back` must write a log from the CPU's caches back to memory. Without it, a reset that empties the caches before they
-    /// are written back would leave the logs as they were before this start.
+    /// `write_back` must write a log from the CPU's caches back to memory. Without it, a reset that empties the caches
+    /// before they are written back would leave the logs as they were before this start.
     pub fn open(&mut self, write_back: impl Fn(&Log)) -> (&mut Log, Option<&Log>) {
         let [first, second] = &mut self.logs;
         let start_of = |log: &Log| log.is_whole().then_some(log.start());

@@ -1,8 +1,8 @@
 //! The CRC of the last bytes of a stream: CRC-32 with the polynomial of Ethernet, from zero on and without a final
 //! inversion.
 //!
-//! Such a CRC is linear. So a byte that leaves the window can be taken out of it, and the CRC of the whole window follows
-//! each byte at the same small price, however long the window is.
+//! Such a CRC is linear. So a byte that leaves the window can be taken out of it, and the CRC of the whole window
+//! follows each byte at the same small price, however long the window is.
 
 /// The polynomial, with its lowest power in the highest bit (ISO/IEC/IEEE 8802-3, 3.2.9 "Frame Check Sequence field").
 const POLYNOMIAL: u32 = 0xedb8_8320;

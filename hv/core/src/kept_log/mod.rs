@@ -1,9 +1,9 @@
 //! The log in memory that a warm reset leaves as it is, so that the next start finds it.
 //!
-//! RAM keeps what it holds over a warm reset, unless firmware clears it. The log lies in a part of Vidar's region that a
-//! loader does not write to, at the same distance from the region's start in each build. The next start finds the log
-//! there if the loader puts the image to the same place, as GRUB does on the same machine. It believes nothing of what it
-//! finds unless a CRC fits.
+//! RAM keeps what it holds over a warm reset, unless firmware clears it. The log lies in a part of Vidar's region that
+//! a loader does not write to, at the same distance from the region's start in each build. The next start finds the log
+//! there if the loader puts the image to the same place, as GRUB does on the same machine. It believes nothing of what
+//! it finds unless a CRC fits.
 //!
 //! | file | what it is for |
 //! |---|---|

@@ -17,8 +17,8 @@ const TITLE: &[u8] = b"====0.000000-D\n";
 const HEADER: usize = 12;
 const _: () = assert!(RECORD_BYTES.is_power_of_two() && RECORD_BYTES >= LOG_BYTES);
 
-/// Writes the record with the end of `log` that fits, by calls of `put`, which get a distance from the start of the memory
-/// and the bytes there. An administrator shows the text on a terminal, so control characters are escaped, as in
+/// Writes the record with the end of `log` that fits, by calls of `put`, which get a distance from the start of the
+/// memory and the bytes there. An administrator shows the text on a terminal, so control characters are escaped, as in
 /// [`super::summary`] and by `vidarctl log --last`.
 pub fn write(log: &Log, put: impl FnMut(u64, &[u8])) {
     let positions = log.positions();

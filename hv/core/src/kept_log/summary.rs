@@ -20,8 +20,8 @@ const INDENTATION: &[u8] = b"  ";
 /// What a line begins with that continues the one before: [`crate::console::wrap`].
 const CONTINUATION: &[u8] = b"    ";
 
-/// A part of a report, displayed as what has happened and the lines after that, each with a mark. Its text is from outside:
-/// memory that others have written to may look like a log.
+/// A part of a report, displayed as what has happened and the lines after that, each with a mark. Its text is from
+/// outside: memory that others have written to may look like a log.
 #[derive(Debug)]
 pub struct Summary {
     /// What has happened, and then the lines.
@@ -31,8 +31,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Returns what the report in `log` begins with and the start of its main part, or the beginning of a report that has no
-    /// main part. Returns `None` if there is no report.
+    /// Returns what the report in `log` begins with and the start of its main part, or the beginning of a report that
+    /// has no main part. Returns `None` if there is no report.
     pub fn of(log: &Log) -> Option<Self> {
         let mut bytes = [0; MOST_BYTES];
         let report = log.report()?;

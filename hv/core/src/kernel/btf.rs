@@ -1,7 +1,7 @@
 //! BTF: the kernel's own description of its types, of which the offsets of some members are read here.
 //!
-//! It is in the image of a kernel with CONFIG_DEBUG_INFO_BTF, as distributions build it, and no debug package is needed. Linux
-//! 6.1, Documentation/bpf/btf.rst.
+//! It is in the image of a kernel with CONFIG_DEBUG_INFO_BTF, as distributions build it, and no debug package is
+//! needed. Linux 6.1, Documentation/bpf/btf.rst.
 
 use super::view::View;
 

@@ -1,8 +1,8 @@
 //! The kernel's symbols, which it keeps in its own memory for its stack traces.
 //!
-//! Names are compressed: each is a length and as many bytes, and each byte stands for a token of one or more letters. The
-//! first letter is the symbol's type. They are in the order of addresses. Linux 6.1, scripts/kallsyms.c, `write_src`,
-//! and kernel/kallsyms.c, `kallsyms_expand_symbol`.
+//! Names are compressed: each is a length and as many bytes, and each byte stands for a token of one or more letters.
+//! The first letter is the symbol's type. They are in the order of addresses. Linux 6.1, scripts/kallsyms.c,
+//! `write_src`, and kernel/kallsyms.c, `kallsyms_expand_symbol`.
 //!
 //! The order of the tables in the image and the way in which addresses are written have changed several times, so each
 //! table's address comes from VMCOREINFO, where Linux 6.0 and later have it. The kernel's own index of names
@@ -53,8 +53,8 @@ impl Addresses {
 /// How the table of addresses writes an address in 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encoding {
-    /// A negative number is the distance down from one below the base, and any other an absolute per-CPU address. Before
-    /// Linux 6.15, on machines of several CPUs.
+    /// A negative number is the distance down from one below the base, and any other an absolute per-CPU address.
+    /// Before Linux 6.15, on machines of several CPUs.
     Signed {
         /// The base.
         base: u64,
@@ -204,8 +204,8 @@ impl Symbols {
         })
     }
 
-    /// Returns the symbol that holds `address`, and the distance from its start. Of several symbols at one address it is the
-    /// first, as in the kernel's own stack traces.
+    /// Returns the symbol that holds `address`, and the distance from its start. Of several symbols at one address it
+    /// is the first, as in the kernel's own stack traces.
     pub fn symbol(&self, view: View<'_>, address: u64) -> Option<(Name, u64)> {
         if address < self.lowest {
             return None;

@@ -1,7 +1,7 @@
 //! The kernel's modules: their symbols, and their tables of call frames.
 //!
-//! Modules are in a list, and each has its symbols as ELF has them. Nothing says how `struct module` is laid out except for
-//! BTF, so a kernel without it has no modules here. Linux 6.1, include/linux/module.h and kernel/module/kallsyms.c.
+//! Modules are in a list, and each has its symbols as ELF has them. Nothing says how `struct module` is laid out except
+//! for BTF, so a kernel without it has no modules here. Linux 6.1, include/linux/module.h and kernel/module/kallsyms.c.
 
 use super::btf::{self, Member};
 use super::name::Name;
@@ -71,7 +71,8 @@ struct Regions {
 }
 
 impl Modules {
-    /// Returns the modules of the kernel in which [`SYMBOLS`] have these addresses. `None` if its types are not described.
+    /// Returns the modules of the kernel in which [`SYMBOLS`] have these addresses. `None` if its types are not
+    /// described.
     pub fn new(view: View<'_>, [head, types]: [u64; 2]) -> Option<Self> {
         let found = btf::members(view, types, &MEMBERS)?;
         let [list, name, arch, kallsyms, count, addresses, entries, symbols, number, names, ..] = found;
@@ -119,8 +120,8 @@ impl Modules {
         None
     }
 
-    /// Returns the start of the piece of the module's memory that has `address`, if there is one. The outer result is `None`
-    /// if the module cannot be read.
+    /// Returns the start of the piece of the module's memory that has `address`, if there is one. The outer result is
+    /// `None` if the module cannot be read.
     fn region(&self, view: View<'_>, module: u64, address: u64) -> Option<Option<u64>> {
         let Regions { first, stride, count, base, size } = self.regions;
         for region in 0..count {
@@ -134,7 +135,8 @@ impl Modules {
         Some(None)
     }
 
-    /// Returns the rule for the instruction at `address` of a module. The layout of the rules is that of the kernel's own.
+    /// Returns the rule for the instruction at `address` of a module. The layout of the rules is that of the kernel's
+    /// own.
     pub fn rule(&self, view: View<'_>, kernel: &Table, address: u64) -> Option<Rule> {
         let (module, _) = self.module(view, address)?;
         let at = |offset: u32| module.checked_add(offset.into());
@@ -143,8 +145,8 @@ impl Modules {
         kernel.elsewhere(addresses, view.u64(at(entries)?)?, count)?.rule(view, address)
     }
 
-    /// Returns the symbol that holds `address` in a module, as `module:symbol`, and the distance from its start. Like the
-    /// kernel, it takes the last symbol at or below the address.
+    /// Returns the symbol that holds `address` in a module, as `module:symbol`, and the distance from its start. Like
+    /// the kernel, it takes the last symbol at or below the address.
     pub fn symbol(&self, view: View<'_>, address: u64) -> Option<(Name, u64)> {
         let (module, start) = self.module(view, address)?;
         let kallsyms = view.u64(module.checked_add(self.kallsyms.into())?)?;

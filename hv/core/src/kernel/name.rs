@@ -5,7 +5,8 @@ use core::fmt;
 /// The most bytes of a name that are kept. Linux has 512 at most, and Debian's longest has 200.
 pub const MAX_NAME: usize = 255;
 
-/// The name of a symbol, without allocation: printable ASCII only, since it comes from the guest and goes to a terminal.
+/// The name of a symbol, without allocation: printable ASCII only, since it comes from the guest and goes to a
+/// terminal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Name {
     bytes: [u8; MAX_NAME],

@@ -1,7 +1,7 @@
 //! ORC: the table by which the kernel finds the return address of a function that has no frame pointer.
 //!
-//! For each range of code it says how the caller's stack pointer is computed, where the caller's RBP is, and what lies at
-//! the top of the frame: a return address, or registers that an exception or a system call has saved. Linux 6.1,
+//! For each range of code it says how the caller's stack pointer is computed, where the caller's RBP is, and what lies
+//! at the top of the frame: a return address, or registers that an exception or a system call has saved. Linux 6.1,
 //! arch/x86/include/asm/orc_types.h, `struct orc_entry`, and Documentation/x86/orc-unwinder.rst.
 
 use super::view::View;
@@ -90,8 +90,8 @@ enum Flags {
     End,
     /// Two bits of type, one for interrupted code, and one for the end. Linux 6.3.
     SignalEnd,
-    /// Three bits of type, of which two values are the end and undefined code, and one for interrupted code. Since Linux
-    /// 6.4.
+    /// Three bits of type, of which two values are the end and undefined code, and one for interrupted code. Since
+    /// Linux 6.4.
     Types,
 }
 
@@ -103,8 +103,8 @@ struct Layout {
     bases: &'static [Base; 16],
 }
 
-/// `struct pt_regs` has these words from the start on: R15, R14, R13, R12, RBP, RBX, R11, R10, R9, R8, RAX, RCX, RDX, RSI,
-/// RDI. Linux 6.1, arch/x86/include/asm/ptrace.h.
+/// `struct pt_regs` has these words from the start on: R15, R14, R13, R12, RBP, RBX, R11, R10, R9, R8, RAX, RCX, RDX,
+/// RSI, RDI. Linux 6.1, arch/x86/include/asm/ptrace.h.
 const R13: Base = Base::Saved(2);
 const R10: Base = Base::Saved(7);
 const AX: Base = Base::Saved(10);
@@ -141,8 +141,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Returns the tables at these addresses, those of [`SYMBOLS`]. `before_6_3` chooses between two layouts that look alike.
-    /// `None` if this cannot be such a table.
+    /// Returns the tables at these addresses, those of [`SYMBOLS`]. `before_6_3` chooses between two layouts that look
+    /// alike. `None` if this cannot be such a table.
     pub fn new(view: View<'_>, [start, stop, entries]: [u64; 3], before_6_3: bool) -> Option<Self> {
         let count = u32::try_from(stop.checked_sub(start)? / 4).ok()?;
         let layout = Layout::find(view, entries, count.into(), before_6_3)?;
@@ -162,8 +162,8 @@ impl Table {
         Some(place.wrapping_add_signed(view.u32(place)?.cast_signed().into()))
     }
 
-    /// Returns the rule for the instruction at `address`. The code after the last entry is not the kernel's own: the last
-    /// entry says nothing.
+    /// Returns the rule for the instruction at `address`. The code after the last entry is not the kernel's own: the
+    /// last entry says nothing.
     pub fn rule(&self, view: View<'_>, address: u64) -> Option<Rule> {
         // The last entry at or below the address counts, as in the kernel's `__orc_find`.
         let (mut low, mut high) = (0, self.count);
@@ -201,9 +201,9 @@ impl Raw {
 }
 
 impl Layout {
-    /// Finds the layout by some of the entries. Nearly all code computes the caller's stack pointer from RSP and is called,
-    /// so the number for RSP and that for a call are by far the most frequent. No layout has the same two numbers as
-    /// another, except for those before and after Linux 6.3.
+    /// Finds the layout by some of the entries. Nearly all code computes the caller's stack pointer from RSP and is
+    /// called, so the number for RSP and that for a call are by far the most frequent. No layout has the same two
+    /// numbers as another, except for those before and after Linux 6.3.
     fn find(view: View<'_>, entries: u64, count: u64, before_6_3: bool) -> Option<Self> {
         let (mut sp, mut kinds) = ([0u32; 16], [0u32; 8]);
         let samples = count.min(SAMPLES);

@@ -17,8 +17,8 @@ const MAX_SKIPPED: u64 = 1024;
 /// The most bits of the number of a descriptor, and of a position in the text.
 const MAX_BITS: u32 = 32;
 
-/// The state of a descriptor is in the two highest bits of its word, the number of its record in the others. A record is
-/// complete in two of the states: committed, which its writer may still continue, and finalized.
+/// The state of a descriptor is in the two highest bits of its word, the number of its record in the others. A record
+/// is complete in two of the states: committed, which its writer may still continue, and finalized.
 const STATE_SHIFT: u32 = 62;
 const NUMBER: u64 = (1 << STATE_SHIFT) - 1;
 const COMMITTED: u64 = 1;
@@ -99,8 +99,8 @@ impl Layout {
         self.fields[field as usize].into()
     }
 
-    /// Calls `line` with each of the last `lines` lines, the oldest first, each with the time before it, as the kernel prints
-    /// it. The bytes are those of the guest, so they may be anything but a line's end.
+    /// Calls `line` with each of the last `lines` lines, the oldest first, each with the time before it, as the kernel
+    /// prints it. The bytes are those of the guest, so they may be anything but a line's end.
     pub fn lines(&self, view: View<'_>, lines: usize, line: &mut dyn FnMut(&[u8])) {
         let lines = lines.min(MAX_LINES);
         let Some(ring) = self.open(view).filter(|_| lines > 0) else { return };
@@ -182,7 +182,8 @@ struct Record {
 }
 
 impl Ring<'_> {
-    /// Returns the record `number`; `None` if it is not complete, has no text any more, or has been replaced by another.
+    /// Returns the record `number`; `None` if it is not complete, has no text any more, or has been replaced by
+    /// another.
     fn record(&self, view: View<'_>, number: u64) -> Option<Record> {
         let field = |base: u64, field| base.checked_add(self.layout.get(field));
         let index = number & self.descriptor_mask;
@@ -211,8 +212,8 @@ impl Ring<'_> {
         (view.u64(field(descriptor, Field::State)?)? & NUMBER == number).then_some(record)
     }
 
-    /// Returns the address and the size of the block from position `begin` to `next`. A block that does not fit before the
-    /// end of the ring is at its start. Linux 6.1, kernel/printk/printk_ringbuffer.c, `get_data`.
+    /// Returns the address and the size of the block from position `begin` to `next`. A block that does not fit before
+    /// the end of the ring is at its start. Linux 6.1, kernel/printk/printk_ringbuffer.c, `get_data`.
     fn block(&self, begin: u64, next: u64) -> Option<(u64, u64)> {
         // Odd positions stand for a record whose text is lost.
         if (begin | next) & 1 != 0 {

@@ -38,8 +38,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Finds a kernel whose image is in `ram`. If another kernel ran on this machine before and was not ended by a power-off,
-    /// this may be that one: with a CPU's state at hand, use [`find_running`](Self::find_running).
+    /// Finds a kernel whose image is in `ram`. If another kernel ran on this machine before and was not ended by a
+    /// power-off, this may be that one: with a CPU's state at hand, use [`find_running`](Self::find_running).
     #[cold]
     pub fn find(memory: &dyn ReadGuest, ram: &RangeSet) -> Option<Self> {
         Self::find_with(memory, ram, |_| true)
@@ -101,7 +101,8 @@ impl Kernel {
         core::str::from_utf8(self.release.bytes()).unwrap_or_default()
     }
 
-    /// Returns how far address space layout randomization has moved the image from the addresses at which it was linked.
+    /// Returns how far address space layout randomization has moved the image from the addresses at which it was
+    /// linked.
     pub const fn offset(&self) -> u64 {
         self.offset
     }
@@ -111,8 +112,8 @@ impl Kernel {
         self.symbols.is_some()
     }
 
-    /// Returns the symbol that holds `address`, and the distance from its start. A module's has the module's name before
-    /// it, as in `ext4:ext4_map_blocks`.
+    /// Returns the symbol that holds `address`, and the distance from its start. A module's has the module's name
+    /// before it, as in `ext4:ext4_map_blocks`.
     pub fn symbol(&self, memory: &dyn ReadGuest, address: u64) -> Option<(Name, u64)> {
         let view = self.view(memory);
         let in_module = || self.modules?.symbol(view, address);
@@ -130,8 +131,8 @@ impl Kernel {
         self.symbols.as_ref()?.find(self.view(memory), name)
     }
 
-    /// Returns the addresses of the first symbols with these names, in one pass over all symbols. `None` if the kernel has no
-    /// symbols that can be read.
+    /// Returns the addresses of the first symbols with these names, in one pass over all symbols. `None` if the kernel
+    /// has no symbols that can be read.
     pub fn addresses<const N: usize>(
         &self,
         memory: &dyn ReadGuest,
@@ -168,8 +169,8 @@ impl Kernel {
         own.or_else(|| self.modules?.rule(view, table, address))
     }
 
-    /// Calls `line` with each of the last `lines` lines of the kernel's log, the oldest first. The bytes are those of the
-    /// guest: they may be anything but a line's end, so they must not go to a terminal as they are.
+    /// Calls `line` with each of the last `lines` lines of the kernel's log, the oldest first. The bytes are those of
+    /// the guest: they may be anything but a line's end, so they must not go to a terminal as they are.
     pub fn log(&self, memory: &dyn ReadGuest, lines: usize, line: &mut dyn FnMut(&[u8])) {
         self.log.lines(self.view(memory), lines, line);
     }

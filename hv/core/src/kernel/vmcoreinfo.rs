@@ -1,4 +1,5 @@
-//! VMCOREINFO: an ELF note in which the kernel says where its tables are, for the tools that read its memory after a crash.
+//! VMCOREINFO: an ELF note in which the kernel says where its tables are, for the tools that read its memory after a
+//! crash.
 //!
 //! The note lies at the start of a page that the kernel has allocated, so its place differs from boot to boot. It is
 //! there after `subsys_initcall`. Linux 6.1, kernel/crash_core.c, `crash_save_vmcoreinfo_init`; since Linux 6.9 in

@@ -32,9 +32,9 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Returns the largest naturally aligned page around `gpa`, at most `largest`, that has one memory type, is locked as a
-    /// whole or not at all, and touches no hidden memory, with its address, size and type. Returns `None` if `gpa` is hidden, and in the last page of
-    /// the 64-bit space, whose end is no address.
+    /// Returns the largest naturally aligned page around `gpa`, at most `largest`, that has one memory type, is locked
+    /// as a whole or not at all, and touches no hidden memory, with its address, size and type. Returns `None` if `gpa`
+    /// is hidden, and in the last page of the 64-bit space, whose end is no address.
     pub fn page_at(&self, gpa: Gpa, largest: PageSize) -> Option<(Gpa, PageSize, MemoryType)> {
         PageSize::DESCENDING.into_iter().filter(|&size| size <= largest).find_map(|size| {
             let base = gpa.align_down(size.bytes());

@@ -37,7 +37,8 @@ impl Locks {
         Self { data: data.map(whole_pages), text: whole_pages(text) }
     }
 
-    /// Returns how much of a page is locked. The code is locked in pages of 4 KiB, so that each can be opened by itself.
+    /// Returns how much of a page is locked. The code is locked in pages of 4 KiB, so that each can be opened by
+    /// itself.
     pub fn part(&self, page: &Range<Gpa>) -> Part {
         let ranges = || self.data.iter().chain([&self.text]).filter(|range| !range.is_empty());
         if !ranges().any(|range| overlaps(range, page)) {

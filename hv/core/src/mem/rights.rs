@@ -9,8 +9,9 @@ use super::stage2::{Format, MapError, PageAccess, REACH, SecondStage, Table, Tab
 
 impl<F: Format> SecondStage<F> {
     /// Takes the right to write from every page that `part` calls locked, whatever guest-physical addresses it has, and
-    /// divides each that is locked in part. Addresses are translated as before, and no table is freed, so CPUs may use the
-    /// tables meanwhile. A CPU may write there until it has flushed what it has cached. Returns the number of new tables.
+    /// divides each that is locked in part. Addresses are translated as before, and no table is freed, so CPUs may use
+    /// the tables meanwhile. A CPU may write there until it has flushed what it has cached. Returns the number of new
+    /// tables.
     ///
     /// # Errors
     /// [`MapError::OutOfTables`] if no frame is left to divide a page. No right has been taken then.
@@ -77,8 +78,8 @@ impl<F: Format> SecondStage<F> {
         }
     }
 
-    /// Returns the address and the size of the page that a present entry of a table of `level` maps; `None` if it points to
-    /// a table.
+    /// Returns the address and the size of the page that a present entry of a table of `level` maps; `None` if it
+    /// points to a table.
     fn page(entry: u64, level: Level) -> Option<(Hpa, PageSize)> {
         let size = level.page_size().filter(|_| F::is_leaf(entry, level))?;
         Some((F::address(entry).align_down(size.bytes()), size))
@@ -103,7 +104,8 @@ impl<F: Format> SecondStage<F> {
         }
     }
 
-    /// Returns the entry that maps `gpa`, with its table, its index and the size of the page; `None` if nothing is mapped.
+    /// Returns the entry that maps `gpa`, with its table, its index and the size of the page; `None` if nothing is
+    /// mapped.
     pub(super) fn leaf(&self, memory: &impl TableMemory, gpa: Gpa) -> Option<(Table, usize, u64, PageSize)> {
         if gpa.0 >= REACH {
             return None;

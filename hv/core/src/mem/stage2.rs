@@ -2,7 +2,8 @@
 //! with 512 entries.
 //!
 //! The code is the same for both vendors: a [`Format`] encodes the entries, and a [`TableMemory`] holds the tables.
-//! What is mapped is decided in [`identity`](crate::mem::identity), and [`rights`](crate::mem::rights) takes rights away.
+//! What is mapped is decided in [`identity`](crate::mem::identity), and [`rights`](crate::mem::rights) takes rights
+//! away.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -229,8 +230,8 @@ impl<F: Format> SecondStage<F> {
         self.root.0
     }
 
-    /// Returns the address of the table that the first entry of the root points to, for a walker of three levels; `None`
-    /// if nothing is mapped below 512 GiB.
+    /// Returns the address of the table that the first entry of the root points to, for a walker of three levels;
+    /// `None` if nothing is mapped below 512 GiB.
     pub fn first_below_root(&self, memory: &impl TableMemory) -> Option<Hpa> {
         Some(memory.read(self.root, 0)).filter(|entry| F::is_present(*entry)).map(F::address)
     }

@@ -63,8 +63,8 @@ impl View {
         }
     }
 
-    /// Returns the range with the most RAM that is in the direct map and neither hidden nor moved. The longest range may be one
-    /// of devices, since the direct map has all addresses below 4 GiB.
+    /// Returns the range with the most RAM that is in the direct map and neither hidden nor moved. The longest range
+    /// may be one of devices, since the direct map has all addresses below 4 GiB.
     fn plain(&self, ram: &RangeSet) -> Range<Hpa> {
         let mut plain = self.mapped.clone();
         self.hidden.iter().for_each(|hidden| plain.remove(hidden));

@@ -1,24 +1,24 @@
-//! What the boot option `guard` keeps on: the protections of the CPU that the guest's kernel has switched on, on each CPU
-//! until its INIT.
+//! What the boot option `guard` keeps on: the protections of the CPU that the guest's kernel has switched on, on each
+//! CPU until its INIT.
 //!
 //! The guest asks for nothing. A protection is pinned by what the kernel does anyway:
 //!
-//! * A write of an MSR that decides where system calls lead to pins the value that the CPU keeps, if the CPU is in long mode
-//!   and the value is not 0. SYSENTER_CS is pinned at 0 as well, by which a kernel without 32-bit programs has SYSENTER
-//!   raise #GP: Intel SDM Vol. 2B, 4.3 "Instructions (M-U)", SYSENTER.
-//! * Such a write, and one that changes a bit that can be pinned, also pins all of these bits that are set after it, if the
-//!   CPU is in long mode before and after it. So the code that leads into long mode, or out of it for a moment to change
-//!   the number of paging levels, as the decompressor of Linux does, is as free as on a bare CPU.
+//! * A write of an MSR that decides where system calls lead to pins the value that the CPU keeps, if the CPU is in long
+//!   mode and the value is not 0. SYSENTER_CS is pinned at 0 as well, by which a kernel without 32-bit programs has
+//!   SYSENTER raise #GP: Intel SDM Vol. 2B, 4.3 "Instructions (M-U)", SYSENTER.
+//! * Such a write, and one that changes a bit that can be pinned, also pins all of these bits that are set after it, if
+//!   the CPU is in long mode before and after it. So the code that leads into long mode, or out of it for a moment to
+//!   change the number of paging levels, as the decompressor of Linux does, is as free as on a bare CPU.
 //!
-//! Only code at CPL 0 can execute these writes, which the CPU checks before it exits. An INIT and a reset forget all pins,
-//! as they clear the registers. A kernel without long mode is never guarded.
+//! Only code at CPL 0 can execute these writes, which the CPU checks before it exits. An INIT and a reset forget all
+//! pins, as they clear the registers. A kernel without long mode is never guarded.
 //!
-//! Nothing else clears such a bit. CLTS changes CR0.TS alone, and LMSW cannot clear CR0.PE. A task switch only sets CR0.TS,
-//! and exists in no 64-bit code. SYSCALL, SYSRET, SYSENTER, SYSEXIT, IRET and far transfers change the mode of the code and
-//! not the control registers, so 32-bit programs are as free as before. XRSTORS has no state that holds one of these
-//! registers. The instructions that write lists of MSRs do not exist for the guest, and neither do VMLOAD and VMRUN. RSM
-//! leaves system-management mode, which is firmware's. Intel SDM Vol. 3A, 2.5 "Control Registers"; AMD APM Vol. 2, 3.1
-//! "System-Control Registers".
+//! Nothing else clears such a bit. CLTS changes CR0.TS alone, and LMSW cannot clear CR0.PE. A task switch only sets
+//! CR0.TS, and exists in no 64-bit code. SYSCALL, SYSRET, SYSENTER, SYSEXIT, IRET and far transfers change the mode of
+//! the code and not the control registers, so 32-bit programs are as free as before. XRSTORS has no state that holds
+//! one of these registers. The instructions that write lists of MSRs do not exist for the guest, and neither do VMLOAD
+//! and VMRUN. RSM leaves system-management mode, which is firmware's. Intel SDM Vol. 3A, 2.5 "Control Registers"; AMD
+//! APM Vol. 2, 3.1 "System-Control Registers".
 
 use vidar_abi::Protection;
 
@@ -90,8 +90,8 @@ pub struct Pins {
 
 /// The value of an MSR.
 ///
-/// A CPU need not keep all bits of what is written: those of AMD truncate the addresses of SYSENTER to 32 bits, and Linux
-/// writes 64. What the guest has written and what it reads are the same value then.
+/// A CPU need not keep all bits of what is written: those of AMD truncate the addresses of SYSENTER to 32 bits, and
+/// Linux writes 64. What the guest has written and what it reads are the same value then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Pin {
     /// True if the value is pinned.
@@ -157,8 +157,8 @@ impl Pins {
         refused.map_or(Ok(()), |(_, (_, protection))| Err(protection))
     }
 
-    /// Returns what is pinned after an allowed write of `value` to the MSR `index`, with these control registers. `kept` is
-    /// what the CPU keeps of the value.
+    /// Returns what is pinned after an allowed write of `value` to the MSR `index`, with these control registers.
+    /// `kept` is what the CPU keeps of the value.
     pub fn after_msr(&self, controls: &Controls, index: u32, value: u64, kept: u64) -> Self {
         if controls.efer & EFER_LMA == 0 {
             return *self;

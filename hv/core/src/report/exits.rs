@@ -10,7 +10,8 @@ use crate::vmm::percpu::PerCpu;
 /// How many exits of each CPU a crash report has.
 const EXITS: usize = 8;
 
-/// The last exits of a CPU. As text, each of them has a line of its own, with the function of the guest as `place` names it.
+/// The last exits of a CPU. As text, each of them has a line of its own, with the function of the guest as `place`
+/// names it.
 pub struct Exits<'a, P> {
     cpu: u32,
     ring: &'a Ring,

@@ -16,8 +16,8 @@ const LINES: usize = 96;
 const FILLED_ROWS: usize = 48;
 /// The most characters of a function's name that fit into a line.
 pub(super) const NAME: usize = 45;
-/// The rows of a screen that a report needs besides functions and lines of the kernel's log: for three headings, the end of the
-/// call chain, what happens next, the reason, and the cursor.
+/// The rows of a screen that a report needs besides functions and lines of the kernel's log: for three headings, the
+/// end of the call chain, what happens next, the reason, and the cursor.
 const OTHER_ROWS: usize = 7;
 
 /// Where a report goes.
@@ -32,7 +32,8 @@ pub trait Sink {
     fn begin_main(&mut self);
 }
 
-/// The number of functions of the crashed CPU, and of rows with the end of the kernel's log, that a screen has room for.
+/// The number of functions of the crashed CPU, and of rows with the end of the kernel's log, that a screen has room
+/// for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     functions: usize,
@@ -123,8 +124,8 @@ impl Names<'_> {
         })
     }
 
-    /// Returns how many lines of the kernel's log there are, [`LINES`] at most, and how many of the last of them fit into
-    /// `rows` rows.
+    /// Returns how many lines of the kernel's log there are, [`LINES`] at most, and how many of the last of them fit
+    /// into `rows` rows.
     fn count_lines(&self, rows: usize) -> (usize, usize) {
         let (mut count, mut heights) = (0, [0; LINES]);
         self.kernel.log(self.memory, LINES, &mut |line| {
@@ -170,7 +171,8 @@ fn line_of_log(line: &[u8]) -> impl fmt::Display {
     })
 }
 
-/// A part of a call chain. As text, each function has a line of its own, and the reason why the chain ends is in the last.
+/// A part of a call chain. As text, each function has a line of its own, and the reason why the chain ends is in the
+/// last.
 struct Chain<'a> {
     names: &'a Names<'a>,
     state: &'a CpuState,

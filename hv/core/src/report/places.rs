@@ -12,8 +12,8 @@ use crate::mem::walk::ReadGuest;
 use crate::policy::control::Controls;
 use crate::vmm::place::NamePlaces;
 
-/// Names the places of the kernel that runs in this memory. The kernel that is found first is kept, since a search may take long: it
-/// goes through all of the guest's memory, and the guest decides how often it is refused something.
+/// Names the places of the kernel that runs in this memory. The kernel that is found first is kept, since a search may
+/// take long: it goes through all of the guest's memory, and the guest decides how often it is refused something.
 pub struct Places<'a, M> {
     /// The guest's memory.
     memory: &'a M,
@@ -30,8 +30,8 @@ impl<'a, M: ReadGuest> Places<'a, M> {
         Self { memory, ram, kernel: Once::new(), unknown: AtomicU64::new(0) }
     }
 
-    /// Returns the kernel that runs on a CPU with these control registers. A search that fails is repeated more and more seldom: a
-    /// kernel that has just started can be found only later, and in other memory there is none.
+    /// Returns the kernel that runs on a CPU with these control registers. A search that fails is repeated more and
+    /// more seldom: a kernel that has just started can be found only later, and in other memory there is none.
     fn kernel(&self, controls: &Controls) -> Option<Kernel> {
         if let Some(kernel) = self.kernel.get().filter(|kernel| kernel.runs(self.memory, controls)) {
             return Some(*kernel);

@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn each_line_of_the_report_fits_on_a_screen() {
         let mut snapshot = longest();
-        // Outside of 64-bit mode the report of a machine with one CPU fits on 25 rows, of which the cursor takes one: four
-        // more lines name the reason, the exit, the CPU, and what happens then.
+        // Outside of 64-bit mode the report of a machine with one CPU fits on 25 rows, of which the cursor takes one:
+        // four more lines name the reason, the exit, the CPU, and what happens then.
         for (lma, lines) in [(EFER_LMA, 17), (0, 20)] {
             snapshot.state.controls.efer = 0x2f_f901 | lma;
             let text = Full(&snapshot).to_string();

@@ -1,4 +1,5 @@
-//! The exits that a debugger asks for on AMD-V, and the instructions that cause them. The CPU need not have decode assists.
+//! The exits that a debugger asks for on AMD-V, and the instructions that cause them. The CPU need not have decode
+//! assists.
 
 use super::event;
 use super::vmcb::{IGNORE_TASK_PRIORITY, VIRTUAL_INTERRUPT, intercept};
@@ -36,9 +37,9 @@ const INTERRUPTS: u64 = 1 << 9;
 /// The lowest bit of V_INTR_VECTOR in the control of virtual interrupts.
 const INTERRUPT_VECTOR: u32 = 32;
 
-/// Returns the intercepts of the general word after an exit by a physical interrupt, an NMI or IRET. The guest takes the
-/// interrupt or the NMI itself, as if nothing had been intercepted, and the next one exits again once its handler ends by
-/// IRET. An NMI is not injected: the CPU masks further ones only if it has delivered it.
+/// Returns the intercepts of the general word after an exit by a physical interrupt, an NMI or IRET. The guest takes
+/// the interrupt or the NMI itself, as if nothing had been intercepted, and the next one exits again once its handler
+/// ends by IRET. An NMI is not injected: the CPU masks further ones only if it has delivered it.
 pub const fn until_iret(exit: u32, general: u32) -> u32 {
     match exit {
         code::INTERRUPT => general & !intercept::INTERRUPT | intercept::IRET,
@@ -47,10 +48,10 @@ pub const fn until_iret(exit: u32, general: u32) -> u32 {
     }
 }
 
-/// Returns what becomes of `event`, which the next entry injects, and of the control of virtual interrupts after gdb has
-/// changed RIP or RFLAGS. An event of the instruction at the old RIP is dropped if RIP `has_moved`. An external interrupt,
-/// which an injection would deliver whatever RFLAGS.IF says, comes when the guest sets IF, since the APIC does not send it
-/// again: AMD APM Vol. 2, 15.21.4 "Injecting Virtual (INTR) Interrupts".
+/// Returns what becomes of `event`, which the next entry injects, and of the control of virtual interrupts after gdb
+/// has changed RIP or RFLAGS. An event of the instruction at the old RIP is dropped if RIP `has_moved`. An external
+/// interrupt, which an injection would deliver whatever RFLAGS.IF says, comes when the guest sets IF, since the APIC
+/// does not send it again: AMD APM Vol. 2, 15.21.4 "Injecting Virtual (INTR) Interrupts".
 pub fn revise_injection(event: u64, control: u64, has_moved: bool, flags: u64) -> (u64, u64) {
     let is_left =
         event::kind_of_interrupted(event).is_some_and(|interrupted| interrupted.is_of_instruction());

@@ -64,8 +64,9 @@ pub const fn is_of_instruction(event: u64) -> bool {
 /// Returns EVENTINJ for the event whose delivery an exit interrupted, so that it is delivered again. Returns `None` if
 /// `exitintinfo` holds no event.
 ///
-/// Of INT n, INT3 and INTO it also returns `None` if the guest has executed the instruction: RIP still points to it, and the
-/// guest executes it again. But if the last entry has injected it, as `injected` says, RIP is the address after it.
+/// Of INT n, INT3 and INTO it also returns `None` if the guest has executed the instruction: RIP still points to it,
+/// and the guest executes it again. But if the last entry has injected it, as `injected` says, RIP is the address after
+/// it.
 pub const fn interrupted(exitintinfo: u64, injected: u64) -> Option<u64> {
     if exitintinfo & VALID == 0 {
         return None;
@@ -87,8 +88,8 @@ pub const fn interrupted(exitintinfo: u64, injected: u64) -> Option<u64> {
     Some(VALID | kind | vector | error_code)
 }
 
-/// Returns what kind of event an exit has interrupted; `None` if it has interrupted none. An NMI and an external interrupt that
-/// QEMU reports as an exception have vectors that are as harmless here.
+/// Returns what kind of event an exit has interrupted; `None` if it has interrupted none. An NMI and an external
+/// interrupt that QEMU reports as an exception have vectors that are as harmless here.
 pub const fn kind_of_interrupted(exitintinfo: u64) -> Option<Interrupted> {
     if !is_valid(exitintinfo) {
         return None;
@@ -105,7 +106,8 @@ pub const fn external_interrupt(event: u64) -> Option<u8> {
     if event & (VALID | kind::MASK) == VALID | kind::INTERRUPT { Some(event as u8) } else { None }
 }
 
-/// The last event that was injected. An exit clears EVENTINJ, so after an entry that failed the rules are asked about this one.
+/// The last event that was injected. An exit clears EVENTINJ, so after an entry that failed the rules are asked about
+/// this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LastInjected {
     /// EVENTINJ.
@@ -120,8 +122,8 @@ impl LastInjected {
         Self { event, exits }
     }
 
-    /// Returns the event that the last entry has injected, if it led to the exit with this number, counted from 1. Returns 0 if it
-    /// injected none.
+    /// Returns the event that the last entry has injected, if it led to the exit with this number, counted from 1.
+    /// Returns 0 if it injected none.
     pub const fn by_entry_to(self, exit: u64) -> u64 {
         if self.exits + 1 == exit { self.event } else { 0 }
     }

@@ -108,12 +108,12 @@ pub mod tlb_control {
     pub const THIS_ASID: u32 = 3;
 }
 
-/// Bit 24 of [`Control::interrupt_control`], V_INTR_MASKING: RFLAGS.IF of the host masks physical interrupts in the guest,
-/// and CR8 of the guest is V_TPR, in bits 7:0.
+/// Bit 24 of [`Control::interrupt_control`], V_INTR_MASKING: RFLAGS.IF of the host masks physical interrupts in the
+/// guest, and CR8 of the guest is V_TPR, in bits 7:0.
 pub const INTERRUPT_MASKING: u64 = 1 << 24;
 
-/// Bit 8 of [`Control::interrupt_control`], V_IRQ: the guest gets the interrupt whose vector is in bits 39:32 as soon as its
-/// RFLAGS.IF lets it.
+/// Bit 8 of [`Control::interrupt_control`], V_IRQ: the guest gets the interrupt whose vector is in bits 39:32 as soon
+/// as its RFLAGS.IF lets it.
 pub const VIRTUAL_INTERRUPT: u64 = 1 << 8;
 /// Bit 20 of [`Control::interrupt_control`], V_IGN_TPR: V_TPR does not hold that interrupt back.
 pub const IGNORE_TASK_PRIORITY: u64 = 1 << 20;

@@ -1,8 +1,8 @@
 //! The ring of records of one CPU. The CPU alone writes, without a lock; any CPU may read at the same time.
 //!
-//! Records have positions, which count up from 1. The record at a position lies in the slot with that number modulo the number of slots. A reader copies a record and
-//! then looks at how far the writer is by then: if the slot may have been overwritten meanwhile, the copy is worth
-//! nothing, and the reader goes on at the oldest record that is still there.
+//! Records have positions, which count up from 1. The record at a position lies in the slot with that number modulo the
+//! number of slots. A reader copies a record and then looks at how far the writer is by then: if the slot may have been
+//! overwritten meanwhile, the copy is worth nothing, and the reader goes on at the oldest record that is still there.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -11,13 +11,14 @@ use vidar_abi::Record;
 /// How often a reader starts again that the writer has overtaken.
 const ATTEMPTS: u32 = 8;
 
-/// The first bit of the kind in what a slot says of an exit. The detail below it may be a physical address, which has 52 bits.
+/// The first bit of the kind in what a slot says of an exit. The detail below it may be a physical address, which has
+/// 52 bits.
 pub(super) const KIND: u32 = 56;
 /// The bits of the detail.
 pub(super) const DETAIL: u64 = (1 << KIND) - 1;
 
-/// The place of one record. Its fields are what the writer has at hand, in parts that it can store at once: a reader makes the words of
-/// a [`Record`] of them. A slot whose bytes are all 0 is a valid one.
+/// The place of one record. Its fields are what the writer has at hand, in parts that it can store at once: a reader
+/// makes the words of a [`Record`] of them. A slot whose bytes are all 0 is a valid one.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Slot {
@@ -91,7 +92,8 @@ impl Ring {
             for (record, position) in records[..count].iter_mut().zip(start..) {
                 *record = self.slots[self.index(position)].words();
             }
-            // Pairs with the fence of the writer: if a word of a newer record has been copied, its position is seen here.
+            // Pairs with the fence of the writer: if a word of a newer record has been copied, its position is seen
+            // here.
             fence(Ordering::Acquire);
             end = self.written();
             if self.oldest(end) <= start {

@@ -1,5 +1,5 @@
-//! The one writer of a ring. It runs at each exit, so it counts instructions: each part of a record is one store, the slots are
-//! gone through by an iterator, and an exit that is left out costs the others nothing.
+//! The one writer of a ring. It runs at each exit, so it counts instructions: each part of a record is one store, the
+//! slots are gone through by an iterator, and an exit that is left out costs the others nothing.
 
 use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
@@ -32,8 +32,8 @@ impl Writer {
         Self { ring, rest: [].iter(), slot: &NOWHERE, count: &UNCOUNTED }
     }
 
-    /// Begins the record of an exit. `tsc` is the low and the high half of the time-stamp counter. Who reads a part of the record sees
-    /// that the one before is complete, and so that the slot's old record is gone.
+    /// Begins the record of an exit. `tsc` is the low and the high half of the time-stamp counter. Who reads a part of
+    /// the record sees that the one before is complete, and so that the slot's old record is gone.
     #[inline(always)] // at each exit
     pub fn begin(&mut self, [low, high]: [u32; 2], rip: u64) {
         let slot = match self.rest.next() {
@@ -47,7 +47,8 @@ impl Writer {
         slot.rip.store(rip, Ordering::Relaxed);
     }
 
-    /// Returns the slot of the record that is written next, after the last one of the ring or after an exit that was left out.
+    /// Returns the slot of the record that is written next, after the last one of the ring or after an exit that was
+    /// left out.
     #[cold]
     #[inline(never)] // `begin` is short
     fn look_for_slot(&mut self) -> &'static Slot {

@@ -15,10 +15,10 @@ const REGISTER: u16 = 16;
 
 /// Emulates the instruction that writes to `address`, which is in the local APIC's page.
 ///
-/// An instruction other than a store of 32 bits that [`mmio::decode`] knows gets #GP in the end. Software must use aligned
-/// loads and stores of 32 bits: accesses of another size, by the FPU or by vector instructions, or to bytes 4 to 15 of a
-/// register have undefined results, and may cause unexpected exceptions. Intel SDM Vol. 3A, 11.4.1 "The Local APIC Block
-/// Diagram".
+/// An instruction other than a store of 32 bits that [`mmio::decode`] knows gets #GP in the end. Software must use
+/// aligned loads and stores of 32 bits: accesses of another size, by the FPU or by vector instructions, or to bytes 4
+/// to 15 of a register have undefined results, and may cause unexpected exceptions. Intel SDM Vol. 3A, 11.4.1 "The
+/// Local APIC Block Diagram".
 #[cold]
 pub fn write<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, address: Gpa) -> Outcome {
     let stores =

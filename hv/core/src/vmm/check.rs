@@ -1,13 +1,13 @@
-//! Asks the rules for entering the guest: after an entry that failed, and with `check=on` before each entry, where each broken rule
-//! is reported once.
+//! Asks the rules for entering the guest: after an entry that failed, and with `check=on` before each entry, where each
+//! broken rule is reported once.
 
 use core::fmt;
 
 use super::rules::Moment;
 use super::vcpu::Vcpu;
 
-/// Explains an entry of `vcpu` that failed with `code`: calls `say` with each rule that the state has broken, or with a sentence if
-/// there is none.
+/// Explains an entry of `vcpu` that failed with `code`: calls `say` with each rule that the state has broken, or with a
+/// sentence if there is none.
 pub fn explain<V: Vcpu>(vcpu: &V, code: u32, say: &mut dyn FnMut(fmt::Arguments<'_>)) {
     if let Some(why) = V::beyond_rules(code) {
         return say(format_args!("{why}"));
@@ -35,7 +35,8 @@ pub struct Check {
 }
 
 impl Check {
-    /// Asks all rules about the state of `vcpu`, and calls `say` with each that it breaks and that has not been said before.
+    /// Asks all rules about the state of `vcpu`, and calls `say` with each that it breaks and that has not been said
+    /// before.
     #[cold]
     pub fn ask<V: Vcpu>(&mut self, vcpu: &V, say: &mut dyn FnMut(fmt::Arguments<'_>)) {
         let index = vcpu.percpu().index;
@@ -46,8 +47,8 @@ impl Check {
         });
     }
 
-    /// Returns true if the rule `id` has not been reported yet, and notes that it has been now. Returns false if there is
-    /// no room for another rule.
+    /// Returns true if the rule `id` has not been reported yet, and notes that it has been now. Returns false if there
+    /// is no room for another rule.
     fn is_new(&mut self, id: &'static str) -> bool {
         let known = self.reported.iter_mut().find(|known| known.is_empty() || **known == id);
         match known {

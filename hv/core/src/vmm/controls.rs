@@ -7,8 +7,8 @@ use crate::x86::msr::{EFER_LMA, Fault};
 
 /// A virtual CPU whose writes to CR0 and CR4 exit if they change bits that the guest does not own.
 pub trait OwnsControls: Vcpu {
-    /// True if the CPU loads the page-directory-pointer-table entries of PAE paging with CR0, CR3 and CR4, and false if it
-    /// reads them on each walk.
+    /// True if the CPU loads the page-directory-pointer-table entries of PAE paging with CR0, CR3 and CR4, and false if
+    /// it reads them on each walk.
     const LOADS_PDPTES: bool;
 
     /// Returns the bits of CR4 that the guest may set.

@@ -10,8 +10,8 @@ const DR7_RESET: u64 = 0x400;
 /// RFLAGS after INIT: the bit that is always 1.
 const RFLAGS_RESET: u64 = 1 << 1;
 
-/// The access rights of a segment, as the VMCS has them. Intel SDM Vol. 3C, 25.4.1 "Guest Register State", table "Format of
-/// Access Rights".
+/// The access rights of a segment, as the VMCS has them. Intel SDM Vol. 3C, 25.4.1 "Guest Register State", table
+/// "Format of Access Rights".
 pub mod rights {
     /// 32-bit code, granularity of 4 KiB, executable and readable, accessed.
     pub const FLAT_CODE: u32 = 0xc09b;

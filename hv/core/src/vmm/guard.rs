@@ -1,5 +1,5 @@
-//! What the boot option `guard` does: it asks [`policy::guard`](crate::policy::guard) about a write, notes what is pinned,
-//! and counts and reports what is refused.
+//! What the boot option `guard` does: it asks [`policy::guard`](crate::policy::guard) about a write, notes what is
+//! pinned, and counts and reports what is refused.
 //!
 //! | file | what it is for |
 //! |---|---|

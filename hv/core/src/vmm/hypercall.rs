@@ -1,5 +1,5 @@
-//! The hypercalls of the crate `vidar_abi`. Any privilege level may make those that tell nothing of the kernel. Those that end the guest, that
-//! lock memory, or whose answers have addresses of the kernel check their caller.
+//! The hypercalls of the crate `vidar_abi`. Any privilege level may make those that tell nothing of the kernel. Those
+//! that end the guest, that lock memory, or whose answers have addresses of the kernel check their caller.
 
 // tidy: long because its tests try each of the calls.
 
@@ -22,9 +22,9 @@ use crate::mem::addr::Hpa;
 use crate::mem::stage2::TableMemory;
 use crate::x86::registers::{Register, Registers};
 
-/// Answers the call whose number is in RAX, unless it is a rare one, for which this returns false and [`rare`] has the answer.
-/// The status goes to RAX, and the results to the registers that `vidar_abi` names for the call. A call that fails changes RAX
-/// alone.
+/// Answers the call whose number is in RAX, unless it is a rare one, for which this returns false and [`rare`] has the
+/// answer. The status goes to RAX, and the results to the registers that `vidar_abi` names for the call. A call that
+/// fails changes RAX alone.
 #[inline(always)] // so that a call costs little more than its exit
 pub fn answer(registers: &mut Registers, host: &Host) -> bool {
     let status = Call::from_raw(registers.get(Register::Rax)).and_then(|call| read(call, registers, host));
@@ -52,8 +52,8 @@ fn guard(registers: &mut Registers, host: &Host, locked: usize) -> Status {
     Status::Ok
 }
 
-/// Answers the call whose number is in RAX if it is a rare one, or none at all. A new call belongs here, where it costs the
-/// frequent exits nothing.
+/// Answers the call whose number is in RAX if it is a rare one, or none at all. A new call belongs here, where it costs
+/// the frequent exits nothing.
 #[cold]
 pub fn rare<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> Outcome {
     let status = match Call::from_raw(vcpu.registers().get(Register::Rax)) {

@@ -11,9 +11,9 @@ const ATTEMPTS: u32 = 50;
 /// How often Vidar checks whether the CPU has come up before it sends the next: some ten microseconds.
 const PATIENCE: u32 = 2000;
 
-/// Acts on a write of `icr` to the interrupt command register of `vcpu`. Returns true if the guest's own APIC is to send
-/// the message, which holds for all but INITs and start-up IPIs. Vidar sends these to the CPUs among `cpus` that the
-/// destination names, and to no others.
+/// Acts on a write of `icr` to the interrupt command register of `vcpu`. Returns true if the guest's own APIC is to
+/// send the message, which holds for all but INITs and start-up IPIs. Vidar sends these to the CPUs among `cpus` that
+/// the destination names, and to no others.
 pub fn write(vcpu: &mut impl Vcpu, cpus: &[&PerCpu], icr: Icr, trampoline: Option<u8>) -> bool {
     let sender = vcpu.percpu().index;
     let targets =

@@ -37,14 +37,14 @@ pub enum Startup<W> {
     Landing,
     /// Vidar sends each INIT, and in place of each start-up IPI one of its own with the vector of its trampoline.
     Emulated {
-        /// The vector that names the trampoline's page: its address divided by 4 KiB. Without a trampoline no CPU can be
-        /// started.
+        /// The vector that names the trampoline's page: its address divided by 4 KiB. Without a trampoline no CPU can
+        /// be started.
         trampoline: Option<u8>,
     },
 }
 
-/// Reads a log: copies bytes from a position on into the buffer, and returns the position of the first byte and the number of
-/// bytes.
+/// Reads a log: copies bytes from a position on into the buffer, and returns the position of the first byte and the
+/// number of bytes.
 pub type ReadLog = fn(u64, &mut [u8]) -> (u64, usize);
 
 /// What hypercalls report of Vidar on this machine.

@@ -95,8 +95,8 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         self.stage2.access(&self.tables, address)
     }
 
-    /// Returns the host-physical address to which the second stage translates `address`, and the size and the memory type
-    /// of the page. Returns `None` if nothing is mapped there yet.
+    /// Returns the host-physical address to which the second stage translates `address`, and the size and the memory
+    /// type of the page. Returns `None` if nothing is mapped there yet.
     pub fn translate(&self, address: Gpa) -> Option<(Hpa, PageSize, MemoryType)> {
         self.stage2.translate(&self.tables, address)
     }
@@ -148,8 +148,8 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         true
     }
 
-    /// Takes the right to write to the memory that `locks` names, where nothing was locked before. CPUs may still write there
-    /// until each has flushed its second-stage translations. Returns the number of new tables.
+    /// Takes the right to write to the memory that `locks` names, where nothing was locked before. CPUs may still write
+    /// there until each has flushed its second-stage translations. Returns the number of new tables.
     ///
     /// # Errors
     /// [`MapError::OutOfTables`] if `tables` has too few frames. Nothing changes then for the guest.
@@ -162,14 +162,15 @@ impl<F: Format, T: TableMemory> GuestMemory<F, T> {
         result
     }
 
-    /// Takes the right to write from all locked memory, also where [`GuestMemory::open`] has given it back. Returns the number of
-    /// new tables.
+    /// Takes the right to write from all locked memory, also where [`GuestMemory::open`] has given it back. Returns the
+    /// number of new tables.
     ///
     /// # Errors
     /// As [`GuestMemory::lock`].
     pub fn lock_again(&mut self) -> Result<usize, MapError> {
         let Self { stage2, tables, identity, decoy, .. } = self;
-        // The decoy lies in Vidar's memory, and what the guest sees through it is not the memory at the decoy's own address.
+        // The decoy lies in Vidar's memory, and what the guest sees through it is not the memory at the decoy's own
+        // address.
         stage2
             .lock(tables, &|page| if page.start == *decoy { Part::None } else { identity.locked_part(page) })
     }

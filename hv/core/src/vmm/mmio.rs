@@ -1,5 +1,5 @@
-//! Instructions that access the registers of a device, which Vidar emulates: MOV in both directions, XCHG, and AND, OR and
-//! XOR with memory, of 32 and 64 bits. Compilers access registers with these.
+//! Instructions that access the registers of a device, which Vidar emulates: MOV in both directions, XCHG, and AND, OR
+//! and XOR with memory, of 32 and 64 bits. Compilers access registers with these.
 //!
 //! Intel SDM Vol. 2A, 2.1 "Instruction Format for Protected Mode, Real-Address Mode, and Virtual-8086 Mode" and 2.2
 //! "IA-32e Mode".
@@ -113,8 +113,8 @@ impl Instruction {
         !matches!(self.access, Access::Store(Operation::Replace, Source::Register(_) | Source::Immediate(_)))
     }
 
-    /// Returns true if an operand is RSP, which is not among [`Vcpu::registers`]: the VMCS or VMCB holds it. No software
-    /// uses it for a device.
+    /// Returns true if an operand is RSP, which is not among [`Vcpu::registers`]: the VMCS or VMCB holds it. No
+    /// software uses it for a device.
     const fn has_rsp(&self) -> bool {
         matches!(
             self.access,
@@ -152,8 +152,8 @@ impl Instruction {
 /// Returns the guest's next instruction, which has exited for its access to memory, if `can` accepts it.
 ///
 /// # Errors
-/// How the guest goes on otherwise. The instruction is executed again, as [`doubt`](crate::vmm::doubt) describes, and in
-/// the end gets #GP.
+/// How the guest goes on otherwise. The instruction is executed again, as [`doubt`](crate::vmm::doubt) describes, and
+/// in the end gets #GP.
 pub fn next<V: Vcpu, T>(
     vcpu: &mut V,
     machine: &Machine<V, T>,
@@ -242,8 +242,8 @@ impl<I: Iterator<Item = u8>> Reader<I> {
     }
 }
 
-/// Decodes the instruction that `bytes` begin with. Returns `None` for any other, for operands of 8 or 16 bits, and if the
-/// bytes end within the instruction.
+/// Decodes the instruction that `bytes` begin with. Returns `None` for any other, for operands of 8 or 16 bits, and if
+/// the bytes end within the instruction.
 pub fn decode(bytes: impl Iterator<Item = u8>, width: Width) -> Option<Instruction> {
     let mut bytes = Reader { bytes, count: 0 };
     let (mut operand_size, mut address_size, mut lock, mut rex) = (false, false, false, 0);

@@ -1,7 +1,7 @@
 //! The seam to what watches the guest: the loop of [`run`](super::run) tells an observer of each entry and each exit.
 //!
-//! Handlers answer exits for the guest's sake, and an observer watches for the user's sake. Without an observer the loop
-//! is compiled for [`Unobserved`], so it has no instruction for this seam.
+//! Handlers answer exits for the guest's sake, and an observer watches for the user's sake. Without an observer the
+//! loop is compiled for [`Unobserved`], so it has no instruction for this seam.
 
 use super::exit::Exit;
 use super::outcome::{Outcome, Stop};
@@ -32,8 +32,8 @@ pub trait Observer<V: Vcpu> {
         let _ = vcpu;
     }
 
-    /// Is told of an exit before a handler answers it. If the exit is the observer's own, it answers it by returning how
-    /// the guest goes on.
+    /// Is told of an exit before a handler answers it. If the exit is the observer's own, it answers it by returning
+    /// how the guest goes on.
     fn after_exit(&mut self, vcpu: &mut V, exit: &Exit) -> Option<Outcome> {
         let _ = (vcpu, exit);
         None

@@ -10,8 +10,8 @@ pub enum Exception {
     InvalidOpcode,
     /// #GP(0).
     GeneralProtection,
-    /// #GP that is raised by the delivery of another exception or of an interrupt, and by no instruction. Its error code has
-    /// EXT: Intel SDM Vol. 3A, 6.13 "Error Code"; AMD APM Vol. 2, 8.4.1 "Selector-Error Code".
+    /// #GP that is raised by the delivery of another exception or of an interrupt, and by no instruction. Its error
+    /// code has EXT: Intel SDM Vol. 3A, 6.13 "Error Code"; AMD APM Vol. 2, 8.4.1 "Selector-Error Code".
     GeneralProtectionOfEvent,
     /// #DF.
     DoubleFault,

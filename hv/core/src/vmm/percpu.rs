@@ -126,8 +126,8 @@ impl PerCpu {
         self.called.load(Ordering::SeqCst)
     }
 
-    /// Notes an NMI, which is pending for the guest unless it is a call from another CPU. An NMI of the guest's own that
-    /// comes before the CPU has taken the call is the same one to the CPU, and so to Vidar.
+    /// Notes an NMI, which is pending for the guest unless it is a call from another CPU. An NMI of the guest's own
+    /// that comes before the CPU has taken the call is the same one to the CPU, and so to Vidar.
     pub fn note_nmi(&self) {
         if !self.take_call() {
             self.add_pending(pending::NMI);

@@ -1,5 +1,5 @@
-//! The seam to what names places in the guest's code. The names are those of a running kernel, which the virtual machine
-//! itself knows nothing of.
+//! The seam to what names places in the guest's code. The names are those of a running kernel, which the virtual
+//! machine itself knows nothing of.
 
 use core::fmt;
 

@@ -1,8 +1,9 @@
 //! Who may make the hypercalls that do more than count: code that could reset the machine without Vidar.
 //!
-//! A call that ends or changes something is taken from CPL 0, and from a program that may write the reset control register of
-//! the chip set, at port CF9h. Linux gives a program that right by `ioperm` or `iopl`, and gives it to root alone. So it is
-//! also the sign of a program that may know addresses of the kernel, which the log, the trace and the guard's counts have.
+//! A call that ends or changes something is taken from CPL 0, and from a program that may write the reset control
+//! register of the chip set, at port CF9h. Linux gives a program that right by `ioperm` or `iopl`, and gives it to root
+//! alone. So it is also the sign of a program that may know addresses of the kernel, which the log, the trace and the
+//! guard's counts have.
 
 use super::cpu_state::{CpuState, Segment, SegmentRegister};
 use super::fetch::paging;
@@ -18,12 +19,12 @@ const MAP_BASE: u32 = 102;
 /// The types of a TSS with an I/O permission bitmap: available and busy. A 16-bit TSS has none.
 const TYPES: [u32; 2] = [0x9, 0xb];
 
-/// Returns true if the program that the CPU executes in the state `state`, at the privilege level `cpl`, may write to port
-/// [`RESET_PORT`]. `read` returns the two bytes from a linear address on, or `None` if they cannot be read.
+/// Returns true if the program that the CPU executes in the state `state`, at the privilege level `cpl`, may write to
+/// port [`RESET_PORT`]. `read` returns the two bytes from a linear address on, or `None` if they cannot be read.
 ///
-/// Intel SDM Vol. 1, 20.5 "Protected-Mode I/O": a program may if its CPL is at most IOPL, and otherwise if the bit of the
-/// port is clear in the I/O permission bitmap of the TSS. In virtual-8086 mode the bitmap alone decides. The CPU reads
-/// two bytes of the bitmap for every access, and refuses it if they are not both within the limit of the TSS.
+/// Intel SDM Vol. 1, 20.5 "Protected-Mode I/O": a program may if its CPL is at most IOPL, and otherwise if the bit of
+/// the port is clear in the I/O permission bitmap of the TSS. In virtual-8086 mode the bitmap alone decides. The CPU
+/// reads two bytes of the bitmap for every access, and refuses it if they are not both within the limit of the TSS.
 pub fn may_reset(cpl: u8, state: &CpuState, read: impl Fn(u64) -> Option<u16>) -> bool {
     let level = state.rflags >> 12 & 3;
     if cpl == 0 || state.rflags & VIRTUAL_8086 == 0 && u64::from(cpl) <= level {

@@ -1,5 +1,5 @@
-//! The guest's accesses to the registers of the remapping units that guard Vidar's memory. Their pages are not mapped in the
-//! second stage.
+//! The guest's accesses to the registers of the remapping units that guard Vidar's memory. Their pages are not mapped
+//! in the second stage.
 
 use super::machine::Machine;
 use super::mmio::{self, Size};
@@ -7,9 +7,9 @@ use super::outcome::{Outcome, REFUSE};
 use super::vcpu::Vcpu;
 use crate::mem::addr::Gpa;
 
-/// Emulates the instruction that accesses `address`, if a unit has its registers there. Registers are accessed by aligned
-/// words of 32 or 64 bits; an instruction that Vidar does not know gets #GP in the end, as any other access does. VT-d
-/// specification, 11.2 "Software Access to Registers".
+/// Emulates the instruction that accesses `address`, if a unit has its registers there. Registers are accessed by
+/// aligned words of 32 or 64 bits; an instruction that Vidar does not know gets #GP in the end, as any other access
+/// does. VT-d specification, 11.2 "Software Access to Registers".
 #[cold]
 pub fn access<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, address: Gpa) -> Option<Outcome> {
     let (unit, offset) = machine.host.dma.find(address)?;

@@ -39,9 +39,9 @@ pub struct Rules<S: Subject> {
 /// A function that judges a state by several rules.
 type Judge<S> = fn(&<S as Subject>::State<'_>, &mut dyn FnMut(bool));
 
-/// Makes [`Rules`] from the name of the type of the state and a tuple for each rule: its number, the rule as a sentence, and a
-/// closure that returns true if the state keeps it. The bodies of the closures become one function, which is smaller than one for
-/// each, so they cannot return early.
+/// Makes [`Rules`] from the name of the type of the state and a tuple for each rule: its number, the rule as a
+/// sentence, and a closure that returns true if the state keeps it. The bodies of the closures become one function,
+/// which is smaller than one for each, so they cannot return early.
 macro_rules! rules {
     ($state:ident, $(($id:literal, $says:literal, |$s:ident| $holds:expr)),* $(,)?) => {{
         #[cold]
@@ -110,7 +110,8 @@ struct Report<'a, 'b> {
 }
 
 impl Report<'_, '_> {
-    /// Takes the verdict on the next rule. The text is searched only for a rule that is broken: it is ten kilobytes long.
+    /// Takes the verdict on the next rule. The text is searched only for a rule that is broken: it is ten kilobytes
+    /// long.
     #[cold]
     #[inline(never)] // both extensions have rules
     fn verdict(&mut self, holds: bool) {

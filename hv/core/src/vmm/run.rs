@@ -22,8 +22,8 @@ use crate::x86::cpuid::Leaf;
 use crate::x86::msr::Fault;
 use crate::x86::registers::Register;
 
-/// Runs the guest on `vcpu` until it cannot go on, and tells `observer` of what happens. Returns the reason, and the last
-/// exit.
+/// Runs the guest on `vcpu` until it cannot go on, and tells `observer` of what happens. Returns the reason, and the
+/// last exit.
 pub fn run<V: Vcpu, T: TableMemory>(
     vcpu: &mut V,
     machine: &Machine<V, T>,

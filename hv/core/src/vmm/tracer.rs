@@ -22,8 +22,8 @@ impl Tracer {
 }
 
 impl<V: Vcpu> Observer<V> for Tracer {
-    /// Ends the record of the last exit. The first call on a CPU ends the time before the first entry, of which there is
-    /// no record.
+    /// Ends the record of the last exit. The first call on a CPU ends the time before the first entry, of which there
+    /// is no record.
     #[inline(always)]
     fn before_entry(&mut self, vcpu: &mut V) {
         self.0.end(vcpu.tsc()[0]);

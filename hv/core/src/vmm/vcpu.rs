@@ -52,8 +52,8 @@ pub trait Vcpu: Processor {
     fn set_controls(&mut self, controls: &Controls);
 
     /// Does what a write to a control register does, after the exit that it has caused. `pdptes` reads the
-    /// page-directory-pointer-table entries at a value of CR3, and checks them. `guard` is asked about the new values, once
-    /// the CPU itself would accept them.
+    /// page-directory-pointer-table entries at a value of CR3, and checks them. `guard` is asked about the new values,
+    /// once the CPU itself would accept them.
     ///
     /// # Errors
     /// Returns [`Fault`] if the write raises #GP.
@@ -84,7 +84,8 @@ pub trait Vcpu: Processor {
     /// Returns the event whose delivery the last exit has interrupted; `None` if it has interrupted none.
     fn interrupted(&self) -> Option<Interrupted>;
 
-    /// Injects an exception with the next entry. It takes the place of an event whose delivery the exit has interrupted.
+    /// Injects an exception with the next entry. It takes the place of an event whose delivery the exit has
+    /// interrupted.
     fn inject(&mut self, exception: Exception);
 
     /// Replaces the bits of RFLAGS that `mask` selects by those of `flags`.
@@ -112,7 +113,8 @@ pub trait Vcpu: Processor {
     /// Returns the state of the virtual CPU for a crash report.
     fn snapshot(&self) -> Snapshot;
 
-    /// Calls `found` with each rule for entering the guest that the state breaks, or has broken at an entry that failed.
+    /// Calls `found` with each rule for entering the guest that the state breaks, or has broken at an entry that
+    /// failed.
     fn broken_rules(&self, moment: Moment, found: &mut dyn FnMut(&Broken<'_>));
 
     /// Returns the reason why rules cannot explain an entry that failed with this code, or `None` if they can.

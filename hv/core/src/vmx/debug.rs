@@ -75,9 +75,9 @@ pub const fn injection(exception: GuestException) -> Injection {
 }
 
 /// Makes the pending debug exceptions agree with RFLAGS.TF, as VM entry demands after STI, MOV SS and HLT: Intel SDM
-/// Vol. 3C, 27.3.1.5 "Checks on Guest Non-Register State". They disagree after an exit by #DB, which saves them as clear,
-/// and after the debugger has changed TF. An entry that injects a #DB drops what is pending, so the guest gets no second
-/// one: 27.7.3 "Delivery of Pending Debug Exceptions after VM Entry".
+/// Vol. 3C, 27.3.1.5 "Checks on Guest Non-Register State". They disagree after an exit by #DB, which saves them as
+/// clear, and after the debugger has changed TF. An entry that injects a #DB drops what is pending, so the guest gets
+/// no second one: 27.7.3 "Delivery of Pending Debug Exceptions after VM Entry".
 pub fn settle(vmcs: &mut impl FieldsMut) {
     let follows =
         vmcs.read(GUEST_INTERRUPTIBILITY) & SHADOW != 0 || vmcs.read(GUEST_ACTIVITY_STATE) == activity::HLT;
@@ -92,17 +92,18 @@ pub fn settle(vmcs: &mut impl FieldsMut) {
     }
 }
 
-/// Ends the shadow of STI or MOV SS: after a change of RIP or RFLAGS it would be that of another instruction, and VM entry
-/// fails if STI blocks interrupts while RFLAGS.IF is 0. Intel SDM Vol. 3C, 27.3.1.5 "Checks on Guest Non-Register State".
+/// Ends the shadow of STI or MOV SS: after a change of RIP or RFLAGS it would be that of another instruction, and VM
+/// entry fails if STI blocks interrupts while RFLAGS.IF is 0. Intel SDM Vol. 3C, 27.3.1.5 "Checks on Guest Non-Register
+/// State".
 pub fn end_shadow(vmcs: &mut impl FieldsMut) {
     let blocking = vmcs.read(GUEST_INTERRUPTIBILITY);
     vmcs.write(GUEST_INTERRUPTIBILITY, blocking & !SHADOW);
 }
 
-/// Has the event that the next entry injects follow a change of RIP or RFLAGS by gdb. An event of the instruction at the old
-/// RIP is dropped if RIP `has_moved`. An external interrupt does not come while RFLAGS.IF is 0, and VM entry fails with it:
-/// its vector is returned, and it must come when the guest sets IF, since the APIC does not send it again. Intel SDM
-/// Vol. 3C, 27.3.1.4 "Checks on Guest RIP, RFLAGS, and SSP".
+/// Has the event that the next entry injects follow a change of RIP or RFLAGS by gdb. An event of the instruction at
+/// the old RIP is dropped if RIP `has_moved`. An external interrupt does not come while RFLAGS.IF is 0, and VM entry
+/// fails with it: its vector is returned, and it must come when the guest sets IF, since the APIC does not send it
+/// again. Intel SDM Vol. 3C, 27.3.1.4 "Checks on Guest RIP, RFLAGS, and SSP".
 pub fn revise_injection(vmcs: &mut impl FieldsMut, has_moved: bool) -> Option<u8> {
     let information = vmcs.read(ENTRY_INTERRUPTION_INFO);
     let takes_interrupts = vmcs.read(GUEST_RFLAGS).0 & INTERRUPTS != 0;
@@ -115,9 +116,10 @@ pub fn revise_injection(vmcs: &mut impl FieldsMut, has_moved: bool) -> Option<u8
     waits
 }
 
-/// Holds back interrupts until the next instruction has been executed, where the manual lets blocking by STI stand: with
-/// RFLAGS.IF set, without blocking by MOV SS, and without an interrupt that the entry injects. With RFLAGS.TF set the
-/// guest would have to have a single step pending. Intel SDM Vol. 3C, 27.3.1.5 "Checks on Guest Non-Register State".
+/// Holds back interrupts until the next instruction has been executed, where the manual lets blocking by STI stand:
+/// with RFLAGS.IF set, without blocking by MOV SS, and without an interrupt that the entry injects. With RFLAGS.TF set
+/// the guest would have to have a single step pending. Intel SDM Vol. 3C, 27.3.1.5 "Checks on Guest Non-Register
+/// State".
 pub fn hold_back_interrupts(vmcs: &mut impl FieldsMut) {
     let (flags, blocking) = (vmcs.read(GUEST_RFLAGS).0, vmcs.read(GUEST_INTERRUPTIBILITY));
     let injects = vmcs.read(ENTRY_INTERRUPTION_INFO) & VALID != 0;

@@ -120,7 +120,8 @@ pub const fn interrupted(
     })
 }
 
-/// Returns what kind of event an exit has interrupted, by the IDT-vectoring information; `None` if it has interrupted none.
+/// Returns what kind of event an exit has interrupted, by the IDT-vectoring information; `None` if it has interrupted
+/// none.
 pub const fn kind_of_interrupted(information: u32) -> Option<Interrupted> {
     if information & VALID == 0 {
         return None;
@@ -134,7 +135,8 @@ pub const fn kind_of_interrupted(information: u32) -> Option<Interrupted> {
     })
 }
 
-/// Returns the vector of the external interrupt that `information` stands for, or `None` if it is another event or none.
+/// Returns the vector of the external interrupt that `information` stands for, or `None` if it is another event or
+/// none.
 pub const fn external_interrupt(information: u32) -> Option<u8> {
     if information & (VALID | kind::MASK) == VALID { Some(information as u8) } else { None }
 }

@@ -120,8 +120,8 @@ pub fn host_state(vmcs: &mut impl RootFieldsMut, capabilities: &Capabilities, ho
     }
 }
 
-/// The values of MSRs which VM entries load, as firmware, or the guest before an INIT, has left them in the CPU. The guest
-/// starts with them, as on a bare machine.
+/// The values of MSRs which VM entries load, as firmware, or the guest before an INIT, has left them in the CPU. The
+/// guest starts with them, as on a bare machine.
 #[derive(Debug, Clone, Copy)]
 pub struct InitialMsrs {
     /// IA32_PAT.

@@ -1,7 +1,8 @@
 //! The state of the local APIC after INIT. An INIT that exits does not reset the local APIC, so Vidar writes this
 //! state.
 //!
-//! Intel SDM Vol. 3A, 11.4.7.3 "Local APIC State After an INIT Reset (Wait-for-SIPI State)" and 11.12.5.1 "x2APIC States".
+//! Intel SDM Vol. 3A, 11.4.7.3 "Local APIC State After an INIT Reset (Wait-for-SIPI State)" and 11.12.5.1 "x2APIC
+//! States".
 
 use super::icr::{Mode, register};
 

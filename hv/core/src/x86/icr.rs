@@ -130,8 +130,8 @@ impl Icr {
         Some(Self::decode(Mode::X2Apic, value as u32, (value >> 32) as u32))
     }
 
-    /// Returns bits 31:0 of the ICR for an INIT, an INIT level de-assert, a start-up IPI or an NMI, with the destination mode
-    /// physical or with a shorthand. The destination field is not among these bits.
+    /// Returns bits 31:0 of the ICR for an INIT, an INIT level de-assert, a start-up IPI or an NMI, with the
+    /// destination mode physical or with a shorthand. The destination field is not among these bits.
     pub const fn encode(self) -> u32 {
         let message = match self.message {
             Message::Init => INIT << 8 | ASSERT,

@@ -1,7 +1,7 @@
 //! Multiboot2 boot information as a loader builds it, for several tests.
 
-/// Returns boot information with `tags`, each a type and what follows the header of the tag. Multiboot2 Specification 2.0, 3.6
-/// "Boot information".
+/// Returns boot information with `tags`, each a type and what follows the header of the tag. Multiboot2 Specification
+/// 2.0, 3.6 "Boot information".
 pub fn information(tags: &[(u32, Vec<u8>)]) -> Vec<u64> {
     let mut bytes = vec![0; 8];
     for (kind, payload) in tags.iter().chain([&(0, Vec::new())]) {

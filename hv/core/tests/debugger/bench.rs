@@ -178,7 +178,8 @@ impl Bench {
         Self { wire, page, around, desk, slots }
     }
 
-    /// Returns a bench with one CPU, which has stopped at its first instruction, at 0x10, and waits for gdb, which has connected.
+    /// Returns a bench with one CPU, which has stopped at its first instruction, at 0x10, and waits for gdb, which has
+    /// connected.
     pub fn connected() -> (Self, thread::JoinHandle<Resumed>) {
         let bench = Self::with_cpus(1);
         let cpu = bench.stop(0, 0x10, Some(Reason::Start));

@@ -36,7 +36,8 @@ impl Stepped {
         self.debugger.before_entry(&mut self.cpu);
     }
 
-    /// An interrupt comes before the instruction that is to be stepped, and its handler is at `rip`. gdb stops it there.
+    /// An interrupt comes before the instruction that is to be stepped, and its handler is at `rip`. gdb stops it
+    /// there.
     fn is_interrupted(&mut self, rip: u64, request: &str) {
         self.cpu.is_at(rip, false);
         self.bench.wire.type_raw(&[3]);

@@ -1,5 +1,5 @@
-//! The rules of VM entry and of VMRUN: a state as Vidar sets it up breaks none of them, and for each rule there is a state that
-//! breaks it alone.
+//! The rules of VM entry and of VMRUN: a state as Vidar sets it up breaks none of them, and for each rule there is a
+//! state that breaks it alone.
 
 mod page;
 mod svm;

@@ -34,8 +34,8 @@ impl Guest {
         words.iter().zip(at..).for_each(|(word, at)| self.memory.set(STACK_AT + at * 8, *word));
     }
 
-    /// Returns the functions of the chain, and why it ends. Each function that was left by a call has its plain name, one that
-    /// was interrupted has a star before it.
+    /// Returns the functions of the chain, and why it ends. Each function that was left by a call has its plain name,
+    /// one that was interrupted has a star before it.
     pub fn chain(&self) -> (String, End) {
         let mut names = Vec::new();
         let end = self.kernel.chain(&self.memory, &self.cpu, &mut |frame| {

@@ -39,7 +39,8 @@ fn a_cpu_runs_the_kernel_whose_image_its_tables_map() {
 
 #[test]
 fn of_two_kernels_the_running_one_is_found() {
-    // The memory of a kernel that ran before still has its note and its names, lower in memory than those of the running one.
+    // The memory of a kernel that ran before still has its note and its names, lower in memory than those of the
+    // running one.
     let [before, now] = [&ERAS[1], &ERAS[3]];
     let (old, new) = (build(before), build(now));
     let mut memory = build(now);

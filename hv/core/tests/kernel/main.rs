@@ -1,5 +1,5 @@
-//! A kernel in memory made by hand, in the layouts of several releases of Linux: finding it, its symbols, its call chains and
-//! its log.
+//! A kernel in memory made by hand, in the layouts of several releases of Linux: finding it, its symbols, its call
+//! chains and its log.
 
 mod chains;
 mod finding;

@@ -1,5 +1,5 @@
-//! The memory of a guest with a small kernel in it, made by hand: the note, symbols, call frames and the log, in the layouts
-//! of several releases of Linux.
+//! The memory of a guest with a small kernel in it, made by hand: the note, symbols, call frames and the log, in the
+//! layouts of several releases of Linux.
 
 pub mod log;
 pub mod memory;

@@ -23,8 +23,8 @@ fn count(bytes: isize) {
 static COUNTING: Counting = Counting;
 
 #[expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
-// SAFETY: the system's allocator does all the work. A vector that grows has its new place beside the old one, as here the
-// default `realloc` does it.
+// SAFETY: the system's allocator does all the work. A vector that grows has its new place beside the old one, as here
+// the default `realloc` does it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Allocation) -> *mut u8 {
         count(layout.size() as isize);

@@ -77,8 +77,8 @@ fn table(signature: &[u8; 4], content: &[u8]) -> Vec<u8> {
     table
 }
 
-/// Returns the structures of `count` IOMMUs of Intel's and as many regions that firmware's devices need, and those of `count`
-/// IOMMUs of AMD's.
+/// Returns the structures of `count` IOMMUs of Intel's and as many regions that firmware's devices need, and those of
+/// `count` IOMMUs of AMD's.
 fn iommus(count: u32) -> [Vec<u8>; 2] {
     let one = |kind: u8, at: u32| {
         let mut structure = vec![kind, 0, 24, 0, 1, 0, 0, 0];

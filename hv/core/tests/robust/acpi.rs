@@ -1,5 +1,6 @@
-//! The way from the ACPI root pointer to the tables. The input is the root pointer and the memory that it leads to. Its first byte has
-//! the address 0, and the same memory is at the end of the space of addresses, where adding to an address overflows.
+//! The way from the ACPI root pointer to the tables. The input is the root pointer and the memory that it leads to. Its
+//! first byte has the address 0, and the same memory is at the end of the space of addresses, where adding to an
+//! address overflows.
 
 use std::cell::Cell;
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! The EFI memory map. The input is what Multiboot2 has of it: the size of a descriptor, the version of descriptors, and these. What is
-//! hidden in it follows from its last bytes.
+//! The EFI memory map. The input is what Multiboot2 has of it: the size of a descriptor, the version of descriptors,
+//! and these. What is hidden in it follows from its last bytes.
 
 use std::fs;
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! The lengths of instructions that exit, for CPUs that do not report them. The first byte of the input chooses the mode of the CPU, the
-//! rest is the code.
+//! The lengths of instructions that exit, for CPUs that do not report them. The first byte of the input chooses the
+//! mode of the CPU, the rest is the code.
 
 use std::cell::Cell;
 

@@ -1,5 +1,5 @@
-//! The running kernel's own tables: the note, the symbols, the call frames, the stack and the log. The input is all of the
-//! memory of a small guest.
+//! The running kernel's own tables: the note, the symbols, the call frames, the stack and the log. The input is all of
+//! the memory of a small guest.
 
 use vidar_core::kernel::Kernel;
 use vidar_core::kernel::chain::MAX_FRAMES;

@@ -1,4 +1,5 @@
-//! The decoder of accesses to registers. The first byte of the input chooses the width of the code, the rest is the code.
+//! The decoder of accesses to registers. The first byte of the input chooses the width of the code, the rest is the
+//! code.
 
 use std::cell::Cell;
 

@@ -26,8 +26,8 @@ pub struct Target {
     pub name: &'static str,
     /// Parses the input and panics if the result is wrong.
     pub check: fn(&[u8]),
-    /// Makes the fields true that a parser looks at first, such as the total size. It is applied to every other mutated input,
-    /// since the parser would refuse nearly all of them early without it.
+    /// Makes the fields true that a parser looks at first, such as the total size. It is applied to every other mutated
+    /// input, since the parser would refuse nearly all of them early without it.
     pub mend: fn(&mut [u8]),
     /// Valid inputs that are recorded elsewhere.
     pub recorded: fn() -> Vec<Vec<u8>>,
@@ -99,7 +99,8 @@ thread_local! {
     static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Keeps panics of checks off the terminal, where the search for the smallest input would print thousands, and notes their places.
+/// Keeps panics of checks off the terminal, where the search for the smallest input would print thousands, and notes
+/// their places.
 fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

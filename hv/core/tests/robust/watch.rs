@@ -1,4 +1,5 @@
-//! Names the input that a parser does not return from. Without this, a test program would hang and not say which input it was.
+//! Names the input that a parser does not return from. Without this, a test program would hang and not say which input
+//! it was.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once};
@@ -7,8 +8,8 @@ use std::{fs, process, thread};
 
 use crate::corpus::Corpus;
 
-/// The CPU time after which an input counts as endless, in ticks of the kernel: ten seconds. A busy machine does not matter, since
-/// it is not time on the clock.
+/// The CPU time after which an input counts as endless, in ticks of the kernel: ten seconds. A busy machine does not
+/// matter, since it is not time on the clock.
 const FOR_EVER: u64 = 1000;
 
 /// An input that is being parsed.

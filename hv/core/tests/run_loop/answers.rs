@@ -14,8 +14,8 @@ use vidar_core::x86::registers::Register::{self, Rax, Rbx, Rcx, Rdx, Rsi};
 use crate::bench::{Action, Bench, LANDING, REGION, XCR0_SUPPORTED, native_cpuid};
 use crate::{ABSENT, APIC, HIGH, REFUSED, TSC, denied, indexed, touch};
 
-/// Returns an exit of each variant with the value of ECX, the outcome, and what it does to the CPU. EDX:EAX holds 7, and
-/// the CPU is in protected mode.
+/// Returns an exit of each variant with the value of ECX, the outcome, and what it does to the CPU. EDX:EAX holds 7,
+/// and the CPU is in protected mode.
 pub fn every_exit() -> Vec<(Exit, u32, Outcome, Vec<Action>)> {
     use Outcome::{Advance, Init, Inject, Resume, Startup};
     let protected = CR0_PE | CR0_ET | CR0_NE;

@@ -114,7 +114,8 @@ fn system_calls_keep_their_targets() {
         }
         let counts = Protection::ALL.iter().map(|protection| refusals(&bench).get(*protection).0);
         assert_eq!(counts.sum::<u64>(), 2);
-        // A CPU that keeps 32 bits of the value takes what was written and what it has kept, as Linux does on AMD's CPUs.
+        // A CPU that keeps 32 bits of the value takes what was written and what it has kept, as Linux does on AMD's
+        // CPUs.
         let mut bench = long_mode(Guard::Cpu);
         bench.machine.msrs = [&[VMX_GUARDED], MSRS].concat().leak();
         bench.cpu.msrs.insert(index, 0);

@@ -1,67 +1,27 @@
 //! The second-stage table and the identity map, against a model that asks the MTRRs page by page.
 
 mod locks;
+mod tables;
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use proptest::prelude::*;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
-use vidar_core::mem::level::ENTRIES;
 use vidar_core::mem::locks::Locks;
 use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, IA32_MTRRCAP, MemoryType, Mtrrs};
-use vidar_core::mem::stage2::{Format, Leaf, MapError, PageAccess, SecondStage, Table, TableMemory};
+use vidar_core::mem::stage2::{Format, Leaf, MapError, PageAccess, SecondStage};
 use vidar_core::svm::npt::Npt;
 use vidar_core::vmx::ept::Ept;
 
-/// Second-stage tables with a limit on their number. Using a table that does not exist is a failure.
-#[derive(Default)]
-struct Tables {
-    tables: BTreeMap<u64, Vec<u64>>,
-    limit: Cell<usize>,
-    next: u64,
-}
-
-impl Tables {
-    fn with_limit(limit: usize) -> Self {
-        Self { limit: Cell::new(limit), ..Self::default() }
-    }
-}
-
-impl TableMemory for Tables {
-    fn allocate(&mut self) -> Option<Hpa> {
-        if self.tables.len() >= self.limit.get() {
-            return None;
-        }
-        let frame = FRAMES + self.next * PAGE_SIZE;
-        self.next += 1;
-        self.tables.insert(frame.0, vec![0; ENTRIES]);
-        Some(frame)
-    }
-
-    fn free(&mut self, table: Table) {
-        assert!(self.tables.remove(&table.address().0).is_some(), "{table:?} freed twice");
-    }
-
-    fn read(&self, table: Table, index: usize) -> u64 {
-        self.tables[&table.address().0][index]
-    }
-
-    fn write(&mut self, table: Table, index: usize, entry: u64) {
-        self.tables.get_mut(&table.address().0).unwrap()[index] = entry;
-    }
-}
+use tables::Tables;
 
 const MIB: u64 = 1 << 20;
 /// The part of the address space that the tests use.
 const END: u64 = 3 << 30;
 /// Where moved pages lie.
 const ELSEWHERE: Hpa = Hpa(END);
-/// Where the tables and the decoy lie: in memory that the guest does not reach by its own address, as Vidar's is.
-const FRAMES: Hpa = Hpa(1 << 40);
 
 /// MTRRs with ranges of all sizes, the fixed ones in use.
 fn mtrrs() -> impl Strategy<Value = Mtrrs> {

@@ -41,7 +41,8 @@ pub fn secure_boot(machine: &dyn Machine) -> Finding {
         return Finding::ok("there is no Secure Boot, since firmware has started Linux by a BIOS");
     }
     let value = machine.file(SECURE_BOOT);
-    // The variable does not tell whether the user has had shim stop checking, and the EFI stub of Linux asks for that too.
+    // The variable does not tell whether the user has had shim stop checking, and the EFI stub of Linux asks for that
+    // too.
     let on = match machine.file(BOOT_PARAMS).ok().and_then(|bytes| bytes.get(IN_BOOT_PARAMS).copied()) {
         Some(2) => Some(false),
         Some(3) => Some(true),

@@ -34,8 +34,8 @@ pub trait Machine {
     fn msr(&self, cpu: u32, index: u32) -> Result<u64, Unreadable>;
 }
 
-/// Returns the text of a file, with other characters in place of bytes that are not UTF-8, and without white space at its
-/// end.
+/// Returns the text of a file, with other characters in place of bytes that are not UTF-8, and without white space at
+/// its end.
 pub fn text(machine: &dyn Machine, path: &str) -> Result<String, Unreadable> {
     machine.file(path).map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned())
 }

@@ -1,7 +1,8 @@
-//! Says whether this machine can run Vidar, before it is tried: `vidarctl doctor`. Under Vidar it says what is seen there.
+//! Says whether this machine can run Vidar, before it is tried: `vidarctl doctor`. Under Vidar it says what is seen
+//! there.
 //!
-//! Each check is a function of a [`Machine`], which a test can make up. Where Vidar itself decides, the check asks the same
-//! code of `vidar-core`, so that both decide alike and print the same sentence.
+//! Each check is a function of a [`Machine`], which a test can make up. Where Vidar itself decides, the check asks the
+//! same code of `vidar-core`, so that both decide alike and print the same sentence.
 //!
 //! | file | what it is for |
 //! |---|---|
@@ -80,7 +81,8 @@ const CHECKS: [Check; 17] = [
     check("features", false, losses::features),
 ];
 
-/// Examines this machine. `call` makes a hypercall, and `hypervisor` is the signature that CPUID shows, if it shows one.
+/// Examines this machine. `call` makes a hypercall, and `hypervisor` is the signature that CPUID shows, if it shows
+/// one.
 ///
 /// # Errors
 /// [`Failure`] if Vidar runs, and this program does not understand it.

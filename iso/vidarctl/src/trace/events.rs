@@ -1,8 +1,8 @@
 //! The trace in the Trace Event format, which ui.perfetto.dev and chrome://tracing open: `vidarctl trace --json`.
 //!
-//! Each exit is a complete event ("X") on the track of its CPU, as long as Vidar took for it. Its time is the time-stamp
-//! counter in microseconds. The guest's ftrace has the same clock if its `trace_clock` is `x86-tsc`; it counts in ticks,
-//! of which `tsc_per_microsecond` of the other data make a microsecond.
+//! Each exit is a complete event ("X") on the track of its CPU, as long as Vidar took for it. Its time is the
+//! time-stamp counter in microseconds. The guest's ftrace has the same clock if its `trace_clock` is `x86-tsc`; it
+//! counts in ticks, of which `tsc_per_microsecond` of the other data make a microsecond.
 
 use super::Exit;
 use super::clock::Clock;

@@ -36,8 +36,8 @@ impl Exit {
 /// The first line of the table.
 pub const HEADER: &str = "      seconds  CPU  us in Vidar  what                          where\n";
 
-/// Formats an exit for people, as a line of a table: when it was, on which CPU, how long Vidar took, what it was, and where
-/// the guest's code is that exited. The time is that since the time-stamp counter was 0.
+/// Formats an exit for people, as a line of a table: when it was, on which CPU, how long Vidar took, what it was, and
+/// where the guest's code is that exited. The time is that since the time-stamp counter was 0.
 pub fn line(exit: &Exit, clock: Clock, symbols: &Symbols) -> String {
     let Exit { cpu, record } = exit;
     let seconds = clock.microseconds(record.tsc) / 1e6;

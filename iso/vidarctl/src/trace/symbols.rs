@@ -13,8 +13,8 @@ const STARTS: u64 = 1 << 20;
 pub struct Symbols(Vec<(u64, String)>);
 
 impl Symbols {
-    /// Reads the functions of the running kernel. If Linux hides their addresses there are none, and this says how to see
-    /// them.
+    /// Reads the functions of the running kernel. If Linux hides their addresses there are none, and this says how to
+    /// see them.
     pub fn of_the_kernel() -> Self {
         let symbols = Self::parse(&fs::read_to_string("/proc/kallsyms").unwrap_or_default());
         if symbols.0.is_empty() {

@@ -42,9 +42,9 @@ fn measure(ticks: impl Fn() -> u64) -> Measurement {
     result
 }
 
-/// Measures the ticks from one RDTSC to another, with the instruction between them. Two MOV are between them as well: one keeps
-/// the first result, and the other loads RAX. So a measurement without an instruction is 3 where each instruction takes one
-/// tick.
+/// Measures the ticks from one RDTSC to another, with the instruction between them. Two MOV are between them as well:
+/// one keeps the first result, and the other loads RAX. So a measurement without an instruction is 3 where each
+/// instruction takes one tick.
 macro_rules! ticks {
     ($($instruction:literal)?, $rax:expr $(, $($operand:tt)*)?) => {
         measure(|| {
@@ -79,7 +79,8 @@ macro_rules! ticks {
     };
 }
 
-/// Measures exits to Vidar, then operations that must not exit, each with the number of exits that it caused all the same.
+/// Measures exits to Vidar, then operations that must not exit, each with the number of exits that it caused all the
+/// same.
 pub fn bench(line: &mut Line) {
     let vidar = vidar::present();
     line.word(format_args!("empty {}", ticks!(, 0_u64)));
@@ -102,8 +103,9 @@ pub fn bench(line: &mut Line) {
     line.word(format_args!("timer taken={taken}/{TIMER_INTERRUPTS} exits={exits}"));
 }
 
-/// Executes one CPUID and one hypercall between marks, at which an emulator can begin and end a list of the instructions that
-/// it executes. Both are executed once before without marks, so that the list has nothing that happens only the first time.
+/// Executes one CPUID and one hypercall between marks, at which an emulator can begin and end a list of the
+/// instructions that it executes. Both are executed once before without marks, so that the list has nothing that
+/// happens only the first time.
 pub fn price(line: &mut Line) {
     let number = Call::Version as u64;
     for round in 0..2 {
@@ -181,8 +183,8 @@ mod system_call {
         naked_asm!("sysretq")
     }
 
-    /// Measures as at CPL 0, but in registers only. At the end RAX has the minimum in its high half and the sum in its low
-    /// half.
+    /// Measures as at CPL 0, but in registers only. At the end RAX has the minimum in its high half and the sum in its
+    /// low half.
     #[unsafe(naked)]
     extern "C" fn at_cpl3() {
         naked_asm!(
@@ -218,7 +220,8 @@ mod system_call {
         wrmsr(IA32_FMASK, 0)?;
         wrmsr(IA32_EFER, efer | EFER_SCE)?;
         super::quietly(line, "syscall", || {
-            // SAFETY: `at_cpl3` uses no stack, writes only registers and ends with INT 0x80, and `kernel` returns at once.
+            // SAFETY: `at_cpl3` uses no stack, writes only registers and ends with INT 0x80, and `kernel` returns at
+            // once.
             let result = unsafe { user::visit(at_cpl3 as *const () as u64, 0) };
             result.map(|result| Measurement { min: result >> 32, sum: result & 0xffff_ffff })
         });

@@ -1,5 +1,5 @@
-//! Control-flow enforcement at CPL 0: shadow stacks and indirect-branch tracking. Their state must be the same after an exit to
-//! a hypervisor, and after an exception that the hypervisor injects.
+//! Control-flow enforcement at CPL 0: shadow stacks and indirect-branch tracking. Their state must be the same after an
+//! exit to a hypervisor, and after an exception that the hypervisor injects.
 //!
 //! Intel SDM Vol. 1, 17 "Control-Flow Enforcement Technology (CET)".
 
@@ -55,8 +55,8 @@ fn has_branch_tracking() -> bool {
     cpuid(7, 0)[3] >> 20 & 1 == 1
 }
 
-/// Writes good and bad values to the MSRs. Then tries which of CR4.CET and CR0.WP may be set without the other. On VT-x a
-/// write to CR0 that changes NE as well exits, so that the hypervisor has to check it.
+/// Writes good and bad values to the MSRs. Then tries which of CR4.CET and CR0.WP may be set without the other. On VT-x
+/// a write to CR0 that changes NE as well exits, so that the hypervisor has to check it.
 pub fn registers(line: &mut Line) {
     if !has_shadow_stacks() {
         return line.item("lacks", "shadow-stacks");
@@ -94,15 +94,16 @@ static SEEN: AtomicU32 = AtomicU32::new(0);
 static RETURN: AtomicU64 = AtomicU64::new(0);
 static ERROR: AtomicU64 = AtomicU64::new(0);
 
-/// Handles #GP of RDMSR for an MSR that does not exist: puts the index of one that exists into RCX, so that the instruction
-/// succeeds when it is executed again. The handler cannot skip the instruction, since the shadow stack holds its address, too.
+/// Handles #GP of RDMSR for an MSR that does not exist: puts the index of one that exists into RCX, so that the
+/// instruction succeeds when it is executed again. The handler cannot skip the instruction, since the shadow stack
+/// holds its address, too.
 fn on_general_protection(frame: &mut Frame) {
     SEEN.fetch_add(1, Relaxed);
     frame.rcx = u64::from(IA32_APIC_BASE);
 }
 
-/// Handles #CP of a return to an address that differs from the one on the shadow stack: corrects the address, so that the
-/// return succeeds when it is executed again.
+/// Handles #CP of a return to an address that differs from the one on the shadow stack: corrects the address, so that
+/// the return succeeds when it is executed again.
 fn on_control_protection(frame: &mut Frame) {
     SEEN.fetch_add(1, Relaxed);
     ERROR.store(frame.error, Relaxed);
@@ -131,8 +132,8 @@ extern "C" fn spoilt() {
     )
 }
 
-/// Executes CPUID between calls and their returns. The calls are nested, so that a word that is lost from the shadow stack
-/// is noticed.
+/// Executes CPUID between calls and their returns. The calls are nested, so that a word that is lost from the shadow
+/// stack is noticed.
 #[inline(never)]
 fn deep(depth: u32) -> u32 {
     let here = cpuid(0x8000_0000, 0)[0];
@@ -155,8 +156,8 @@ fn events(body: impl FnOnce()) -> u32 {
     SEEN.load(Relaxed)
 }
 
-/// Runs on a shadow stack: calls functions that exit, takes an exception that a hypervisor injects, interrupts and NMIs, and
-/// returns to an address that is not on the shadow stack.
+/// Runs on a shadow stack: calls functions that exit, takes an exception that a hypervisor injects, interrupts and
+/// NMIs, and returns to an address that is not on the shadow stack.
 pub fn shadow_stack(line: &mut Line) {
     if !has_shadow_stacks() {
         return line.item("lacks", "shadow-stacks");
@@ -244,8 +245,8 @@ macro_rules! jump {
     };
 }
 
-/// Jumps with indirect-branch tracking on, to ENDBR64 and to other instructions. One jump goes to an address that the second
-/// stage does not map yet, so a hypervisor maps it between the jump and the fetch of its target.
+/// Jumps with indirect-branch tracking on, to ENDBR64 and to other instructions. One jump goes to an address that the
+/// second stage does not map yet, so a hypervisor maps it between the jump and the fetch of its target.
 pub fn branches(line: &mut Line) {
     if !has_branch_tracking() {
         return line.item("lacks", "indirect-branch-tracking");

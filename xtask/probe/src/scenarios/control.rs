@@ -53,8 +53,8 @@ pub fn cr0_bits(line: &mut Line) {
     cr0_values(line, |base| bits.map(|(name, bits)| (name, base ^ bits)));
 }
 
-/// Writes values to CR0 that a CPU refuses: paging without protected mode, NW without CD, no paging in 64-bit mode, and a bit
-/// above 31. SDM Vol. 2B, 4.3 "Instructions (M-U)" says under MOV to control registers that each raises #GP.
+/// Writes values to CR0 that a CPU refuses: paging without protected mode, NW without CD, no paging in 64-bit mode, and
+/// a bit above 31. SDM Vol. 2B, 4.3 "Instructions (M-U)" says under MOV to control registers that each raises #GP.
 pub fn cr0_refused(line: &mut Line) {
     cr0_values(line, |base| {
         [
@@ -66,8 +66,8 @@ pub fn cr0_refused(line: &mut Line) {
     });
 }
 
-/// Writes each value to CR0, and restores the same base after each. The base has CD, NW and NE clear, since firmware may leave
-/// them set or clear.
+/// Writes each value to CR0, and restores the same base after each. The base has CD, NW and NE clear, since firmware
+/// may leave them set or clear.
 fn cr0_values<const N: usize>(line: &mut Line, values: impl Fn(u64) -> [(&'static str, u64); N]) {
     let start = cr0();
     let base = start & !(CR0_CD | CR0_NW | CR0_NE);

@@ -1,5 +1,5 @@
-//! Debug exceptions and breakpoints of the guest's own. A debugger below the guest has the same exceptions exit, and must
-//! pass these on as if it were not there.
+//! Debug exceptions and breakpoints of the guest's own. A debugger below the guest has the same exceptions exit, and
+//! must pass these on as if it were not there.
 
 #![expect(unsafe_code, reason = "the instructions under test exist only as assembly")]
 
@@ -28,7 +28,8 @@ fn on_exception(frame: &mut Frame) {
     cpu::set_dr6(0xffff_0ff0);
 }
 
-/// Formats what the handler has found since the last time, as `+OFFSET`, and with the rest if there was a debug exception.
+/// Formats what the handler has found since the last time, as `+OFFSET`, and with the rest if there was a debug
+/// exception.
 struct Found(bool);
 
 impl Display for Found {
@@ -75,8 +76,8 @@ pub fn int1(line: &mut Line) {
     line.item("prefixed", raised!(1, ".byte 0x66, 0xf1"));
 }
 
-/// Steps over STI, after which the single-step trap comes while STI still blocks interrupts, and over what else has to do
-/// with RFLAGS.
+/// Steps over STI, after which the single-step trap comes while STI still blocks interrupts, and over what else has to
+/// do with RFLAGS.
 pub fn flags(line: &mut Line) {
     line.item("sti", stepping!("sti", "cli"));
     line.item("sti-cpuid", stepping!("sti", "cpuid", "cli";

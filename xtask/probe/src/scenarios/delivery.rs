@@ -1,8 +1,8 @@
-//! Events whose delivery accesses memory that the second stage does not map yet. Each must be delivered exactly once, as on a
-//! bare machine.
+//! Events whose delivery accesses memory that the second stage does not map yet. Each must be delivered exactly once,
+//! as on a bare machine.
 //!
-//! The memory is a stack inside of Vidar's own region. Vidar maps a decoy there when a page is accessed for the first time. On
-//! a bare machine the stack is in ordinary memory.
+//! The memory is a stack inside of Vidar's own region. Vidar maps a decoy there when a page is accessed for the first
+//! time. On a bare machine the stack is in ordinary memory.
 
 #![expect(unsafe_code, reason = "the stack is switched, and events are raised in assembly")]
 

@@ -1,7 +1,7 @@
-//! Attacks on Vidar's memory by devices: by QEMU's `edu`, whose DMA engine any guest can program, and by the invalidation
-//! queue of a remapping unit, which writes where a descriptor says. The target is in the last page of Vidar's region.
-//! Vidar has a page table there that it uses to start other CPUs, and the target is a part of it that holds zeros, so
-//! that an attack that succeeds does no harm.
+//! Attacks on Vidar's memory by devices: by QEMU's `edu`, whose DMA engine any guest can program, and by the
+//! invalidation queue of a remapping unit, which writes where a descriptor says. The target is in the last page of
+//! Vidar's region. Vidar has a page table there that it uses to start other CPUs, and the target is a part of it that
+//! holds zeros, so that an attack that succeeds does no harm.
 //!
 //! QEMU, docs/specs/edu.rst; VT-d specification, 6.5.2 "Queued Invalidation Interface".
 
@@ -156,8 +156,8 @@ pub fn dma(line: &mut Line) {
     line.item("queue", if written { "written" } else { "kept" });
     line.item("head", Hex(Ok(read(UNIT + 0x80).into())));
     write(GCMD, 0);
-    // The device reads Vidar's memory, if it can, and shows it. A read that is refused has it see zeros, and so may one that
-    // is not, so that the fault tells them apart.
+    // The device reads Vidar's memory, if it can, and shows it. A read that is refused has it see zeros, and so may one
+    // that is not, so that the fault tells them apart.
     copy(edu, target, BUFFER + 8, 0);
     copy(edu, BUFFER + 8, own + 24, TO_MEMORY);
     let is_mark = get(&raw mut OWN, 3) == MARK;

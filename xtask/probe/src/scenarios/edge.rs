@@ -1,5 +1,5 @@
-//! CPUID as the last instruction of an address space. A hypervisor that executes it in the guest's place must compute the
-//! address of the next instruction correctly.
+//! CPUID as the last instruction of an address space. A hypervisor that executes it in the guest's place must compute
+//! the address of the next instruction correctly.
 
 #![expect(unsafe_code, reason = "code is written to unusual addresses and executed there")]
 
@@ -53,13 +53,14 @@ fn flush() {
     unsafe { asm!("mov {s}, cr3", "mov cr3, {s}", s = out(reg) _, options(nostack, preserves_flags)) };
 }
 
-/// Executes CPUID right before the non-canonical addresses: on a bare machine the next fetch raises #GP. Then executes CPUID at
-/// the end of the 32-bit addresses, in compatibility mode: the next instruction is at address 0.
+/// Executes CPUID right before the non-canonical addresses: on a bare machine the next fetch raises #GP. Then executes
+/// CPUID at the end of the 32-bit addresses, in compatibility mode: the next instruction is at address 0.
 pub fn edge(line: &mut Line) {
     let (code, leaves) = (&raw mut CODE, &raw mut LEAVES);
     let (pointers, directory) = (&raw mut POINTERS, &raw mut DIRECTORY);
     let top = window::tables().cast_mut().cast::<u64>();
-    // SAFETY: one CPU runs, only this function uses the tables and the page, and the entry maps addresses that nothing uses.
+    // SAFETY: one CPU runs, only this function uses the tables and the page, and the entry maps addresses that nothing
+    // uses.
     unsafe {
         code.cast::<u8>().add(4094).cast::<[u8; 2]>().write(CPUID);
         (*leaves).0[LAST] = physical(code) | ENTRY;

@@ -23,8 +23,8 @@ const APIC_ENABLED: u64 = 1 << 11;
 const APIC_X2: u64 = 1 << 10;
 const APIC_VERSION: u64 = 0x30;
 
-/// A microcode update whose data are in another page than its header. No CPU accepts it, since all its other fields are zero.
-/// Intel SDM Vol. 3A, 10.11.1 "Microcode Update".
+/// A microcode update whose data are in another page than its header. No CPU accepts it, since all its other fields are
+/// zero. Intel SDM Vol. 3A, 10.11.1 "Microcode Update".
 static UPDATE: Update = Update { padding: [0; 4096 - HEADER], header: [1; 12], data: [0; 2000] };
 const HEADER: usize = 48;
 

@@ -1,6 +1,7 @@
 // Changes CR3 and CR4 while paging is off: leaves 64-bit mode for protected mode without paging, and enters it again.
 //
-// This code is copied to LEVELS, below 1 MiB, and called there as a function. EDI holds the new CR3, and ESI the new CR4.
+// This code is copied to LEVELS, below 1 MiB, and called there as a function. EDI holds the new CR3, and ESI the new
+// CR4.
 
 .set LEVELS, 0xc000
 

@@ -1,5 +1,5 @@
-//! Paging with five levels, where linear addresses have 57 bits. A hypervisor that executes an instruction in the guest's place
-//! has to find it through these page tables.
+//! Paging with five levels, where linear addresses have 57 bits. A hypervisor that executes an instruction in the
+//! guest's place has to find it through these page tables.
 
 #![expect(unsafe_code, reason = "assembly turns paging off and on, and code is written to unusual addresses and executed there")]
 
@@ -33,8 +33,8 @@ const TABLE: u64 = 0x27;
 
 /// The table of the fifth level. Its entries 0, 1 and 511 refer to the entry code's top table.
 static mut TOP: Table = Table([0; 512]);
-/// The first address that entry 1 maps. Added to an address in the lower half of four levels, it gives a second address of the
-/// same memory.
+/// The first address that entry 1 maps. Added to an address in the lower half of four levels, it gives a second address
+/// of the same memory.
 const ALIAS: u64 = 1 << 48;
 
 fn read(address: u64) -> Outcome<u64> {
@@ -71,7 +71,8 @@ pub fn five_levels(line: &mut Line) {
     window::show(0);
 }
 
-/// Tries what depends on the width of linear addresses, and instructions that a hypervisor may have to read from memory.
+/// Tries what depends on the width of linear addresses, and instructions that a hypervisor may have to read from
+/// memory.
 fn cases(line: &mut Line, levels: &str) {
     let apic = Apic::find();
     let old = rdmsr(LSTAR).unwrap_or(0);

@@ -1,4 +1,5 @@
-//! Attacks on the protections of the CPU that the kernel has switched on: each is switched on, and then off or to another value.
+//! Attacks on the protections of the CPU that the kernel has switched on: each is switched on, and then off or to
+//! another value.
 
 #![expect(unsafe_code, reason = "page tables are written, and CR3")]
 
@@ -22,8 +23,8 @@ const NXE: u64 = 1 << 11;
 const SCE: u64 = 1 << 0;
 const LSTAR: u32 = 0xc000_0082;
 
-/// The bits of CR4: the name, the number of the bit, and the register and the number of the bit of CPUID leaf 7 that reports
-/// it. CET comes last, since CR0.WP cannot be cleared after it.
+/// The bits of CR4: the name, the number of the bit, and the register and the number of the bit of CPUID leaf 7 that
+/// reports it. CET comes last, since CR0.WP cannot be cleared after it.
 const CR4: [(&str, u32, usize, u32); 4] = [("umip", 11, 2, 2), ("smep", 20, 1, 7), ("smap", 21, 1, 20), ("cet", 23, 2, 7)];
 
 /// The MSRs, with a value and another one.
@@ -95,15 +96,16 @@ fn keep_pages_from_programs() {
     let tables = cr3() & !0xfff;
     for entry in [0, 511] {
         let place = (tables + 8 * entry) as *mut u64;
-        // SAFETY: the top table of the probe is below 4 GiB, which is mapped at its own addresses. The probe runs at CPL 0.
+        // SAFETY: the top table of the probe is below 4 GiB, which is mapped at its own addresses. The probe runs at
+        // CPL 0.
         unsafe { place.write_volatile(place.read_volatile() & !USER) };
     }
     // SAFETY: the value is the same, and only translations are flushed.
     unsafe { asm!("mov cr3, {}", in(reg) cr3(), options(nostack, preserves_flags)) };
 }
 
-/// Attacks the protections on this CPU, from 64-bit code. Each item has the outcome of switching on, of the attack, and what is
-/// left of the bit or the value.
+/// Attacks the protections on this CPU, from 64-bit code. Each item has the outcome of switching on, of the attack, and
+/// what is left of the bit or the value.
 pub fn guard(line: &mut Line) {
     keep_pages_from_programs();
     let before = Counts::now();
@@ -151,8 +153,8 @@ pub fn guard(line: &mut Line) {
     }
 }
 
-/// Attacks the protections on the other CPU, from 32-bit code in long mode, which may switch paging off. Then the CPU gets an
-/// INIT, after which it is as free as at first.
+/// Attacks the protections on the other CPU, from 32-bit code in long mode, which may switch paging off. Then the CPU
+/// gets an INIT, after which it is as free as at first.
 pub fn other(line: &mut Line) {
     keep_pages_from_programs();
     let apic = Apic::find();

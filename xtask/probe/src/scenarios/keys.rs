@@ -1,4 +1,5 @@
-//! Protection keys for user pages and for supervisor pages: the accesses that they forbid must be the same after an exit.
+//! Protection keys for user pages and for supervisor pages: the accesses that they forbid must be the same after an
+//! exit.
 //!
 //! Intel SDM Vol. 3A, 5.6.2 "Protection Keys".
 

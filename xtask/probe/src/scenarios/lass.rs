@@ -1,5 +1,5 @@
-//! Linear-address-space separation: code at CPL 3 may not access the upper half of the address space, whatever the page tables
-//! say. Intel SDM Vol. 3A, 4.4 "Linear-Address-Space Separation (LASS)".
+//! Linear-address-space separation: code at CPL 3 may not access the upper half of the address space, whatever the page
+//! tables say. Intel SDM Vol. 3A, 4.4 "Linear-Address-Space Separation (LASS)".
 
 #![expect(unsafe_code, reason = "the code that runs at CPL 3 is assembly")]
 

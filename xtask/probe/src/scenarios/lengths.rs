@@ -1,5 +1,5 @@
-//! Instructions that exit, with all kinds of prefixes: the guest must resume right after them. In one case the instruction lies
-//! in two pages whose physical addresses are not adjacent.
+//! Instructions that exit, with all kinds of prefixes: the guest must resume right after them. In one case the
+//! instruction lies in two pages whose physical addresses are not adjacent.
 
 #![expect(unsafe_code, reason = "the instructions under test exist only as bytes")]
 
@@ -48,8 +48,8 @@ pub fn lengths(line: &mut Line) {
     line.item("two-pages", straddling());
 }
 
-/// Executes the same instructions with a LOCK prefix, which none of them allows. INVD is left out, since it does not exit in
-/// QEMU.
+/// Executes the same instructions with a LOCK prefix, which none of them allows. INVD is left out, since it does not
+/// exit in QEMU.
 pub fn locked(line: &mut Line) {
     // A CPU that executes WRMSR with LOCK writes the value that the MSR has.
     let apic_base = crate::attempt::rdmsr(0x1b).unwrap_or(0);
@@ -69,14 +69,14 @@ pub fn locked(line: &mut Line) {
     show!("vmmcall", ".byte 0xf0, 0x0f, 0x01, 0xd9", 0_u64);
 }
 
-/// Executes CPUID at an address inside of Vidar's region. The guest sees a decoy there, which Vidar does not reach in the same
-/// way as the guest's other memory.
+/// Executes CPUID at an address inside of Vidar's region. The guest sees a decoy there, which Vidar does not reach in
+/// the same way as the guest's other memory.
 pub fn hidden(line: &mut Line) {
     let Some((base, size)) = vidar::region() else {
         return line.word("none");
     };
-    // push rbx; prefix CS, CPUID; pop rbx; ret. The prefix makes CPUID longer than two bytes, so that a length that is only
-    // assumed is wrong.
+    // push rbx; prefix CS, CPUID; pop rbx; ret. The prefix makes CPUID longer than two bytes, so that a length that is
+    // only assumed is wrong.
     const CODE: [u8; 6] = [0x53, 0x2e, 0x0f, 0xa2, 0x5b, 0xc3];
     let entry = window::show((base + size / 2) & !0xfff);
     let expected = cpu::cpuid(0x8000_0000, 0);
@@ -104,7 +104,8 @@ fn straddling() -> &'static str {
     let entry = code + END - BEFORE.len() as u64;
     let expected = cpu::cpuid(0x8000_0000, 0);
     let (eax, ecx, edx): (u64, u64, u64);
-    // SAFETY: the two pages are free memory, and the bytes are a function that changes only the registers that are named here.
+    // SAFETY: the two pages are free memory, and the bytes are a function that changes only the registers that are
+    // named here.
     unsafe {
         (entry as *mut [u8; 3]).write_volatile(BEFORE);
         ((code + END) as *mut [u8; 3]).write_volatile(AFTER);

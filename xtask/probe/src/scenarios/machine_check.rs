@@ -25,7 +25,8 @@ fn on_machine_check(_: &mut Frame) {
     TAKEN.fetch_add(1, Relaxed);
 }
 
-/// Turns machine checks on, prints that the probe is ready, waits for one, and reads the CPU's registers that describe it.
+/// Turns machine checks on, prints that the probe is ready, waits for one, and reads the CPU's registers that describe
+/// it.
 pub fn machine_check(line: &mut Line) {
     keeping_cr4(|| {
         handling(18, on_machine_check, || {

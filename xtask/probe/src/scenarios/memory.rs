@@ -126,8 +126,8 @@ extern "C" fn invd_at_cpl3() {
     naked_asm!("invd", "int 0x80")
 }
 
-/// Executes INVD while the caches hold dirty lines. On real hardware without a hypervisor, INVD loses these lines and the probe
-/// crashes, so this scenario is for emulators and hypervisors only.
+/// Executes INVD while the caches hold dirty lines. On real hardware without a hypervisor, INVD loses these lines and
+/// the probe crashes, so this scenario is for emulators and hypervisors only.
 pub fn invd(line: &mut Line) {
     static mut BUFFER: [u64; 8192] = [0; 8192];
     let buffer = &raw mut BUFFER;

@@ -1,10 +1,11 @@
-// Goes through the modes of the CPU and back: 64-bit mode, compatibility mode, protected mode without paging, with two-level
-// paging and with PAE paging, and real mode. Each change of paging also changes CR0.NE, which VT-x fixes, so that a
-// hypervisor has to carry out the change itself. Each step executes CPUID, and is counted if the answer is right.
+// Goes through the modes of the CPU and back: 64-bit mode, compatibility mode, protected mode without paging, with
+// two-level paging and with PAE paging, and real mode. Each change of paging also changes CR0.NE, which VT-x fixes, so
+// that a hypervisor has to carry out the change itself. Each step executes CPUID, and is counted if the answer is
+// right.
 //
-// This code is copied to MODES, below 1 MiB, and called there as a function. EDI holds the address of page directories that
-// map the first 4 GiB. EAX returns the number of steps that were counted. The two pages after the code are used for page
-// tables.
+// This code is copied to MODES, below 1 MiB, and called there as a function. EDI holds the address of page directories
+// that map the first 4 GiB. EAX returns the number of steps that were counted. The two pages after the code are used
+// for page tables.
 
 .set MODES, 0x8000
 .set DIRECTORY, 0x9000                  // page directory of two-level paging

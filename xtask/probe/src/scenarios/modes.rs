@@ -21,8 +21,8 @@ const PLACE: *mut u8 = 0x8000 as *mut u8;
 /// The size of the memory that modes.S uses.
 const SIZE: usize = 3 * 4096;
 
-/// Goes through all modes and back. Counts the steps in which CPUID worked, and compares the control registers before and
-/// after.
+/// Goes through all modes and back. Counts the steps in which CPUID worked, and compares the control registers before
+/// and after.
 pub fn modes(line: &mut Line) {
     static mut SAVED: [u8; SIZE] = [0; SIZE];
     let saved = (&raw mut SAVED).cast::<u8>();
@@ -30,8 +30,8 @@ pub fn modes(line: &mut Line) {
     let directories = physical(window::tables()) + 3 * 4096;
     let before = [cr0(), cr3(), cr4()];
     let (start, end) = (&raw const modes_start, &raw const modes_end);
-    // SAFETY: every PC has RAM at these addresses, and its content is restored. Interrupts are off. The code is below 4 GiB,
-    // mapped to itself, and keeps to the calling convention.
+    // SAFETY: every PC has RAM at these addresses, and its content is restored. Interrupts are off. The code is below 4
+    // GiB, mapped to itself, and keeps to the calling convention.
     let steps = unsafe {
         PLACE.copy_to_nonoverlapping(saved, SIZE);
         start.copy_to_nonoverlapping(PLACE, end.offset_from_unsigned(start));

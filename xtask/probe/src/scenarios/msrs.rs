@@ -24,8 +24,8 @@ const UNKNOWN: [u32; 9] = [
     0xffff_ffff,
 ];
 
-/// MSRs of other hypervisors: a synthetic one of Microsoft's, and the old and the new clocks of KVM. Those of AMD-V are in
-/// [`SVM`] instead, since a bare machine may have them, and a guest of Vidar does not.
+/// MSRs of other hypervisors: a synthetic one of Microsoft's, and the old and the new clocks of KVM. Those of AMD-V are
+/// in [`SVM`] instead, since a bare machine may have them, and a guest of Vidar does not.
 const FOREIGN: [u32; 5] = [0x4000_0021, 0x11, 0x12, 0x4b56_4d00, 0x4b56_4d01];
 
 /// The MSRs of AMD-V: VM_CR, VM_HSAVE_PA, SVM_KEY.
@@ -70,8 +70,8 @@ pub fn unknown(line: &mut Line) {
     }
 }
 
-/// MSRs that are the guest's own. Each has its name, its index, a good value that differs from the others, and a bad value if
-/// there is one.
+/// MSRs that are the guest's own. Each has its name, its index, a good value that differs from the others, and a bad
+/// value if there is one.
 const OWN: [(&str, u32, u64, Option<u64>); 14] = [
     ("sysenter-cs", 0x174, 0x1230, None),
     ("sysenter-esp", 0x175, 0xffff_8000_1111_2222, Some(1 << 60)),
@@ -89,8 +89,8 @@ const OWN: [(&str, u32, u64, Option<u64>); 14] = [
     ("tsc-aux", 0xc000_0103, 0x0bad_cafe, None),
 ];
 
-/// Writes all of the guest's own MSRs, exits a thousand times, and reads them again. Each item has the outcome of the good
-/// write, whether the MSR kept the value, and the outcome of the bad write.
+/// Writes all of the guest's own MSRs, exits a thousand times, and reads them again. Each item has the outcome of the
+/// good write, whether the MSR kept the value, and the outcome of the bad write.
 pub fn own(line: &mut Line) {
     let before = OWN.map(|(_, index, ..)| rdmsr(index));
     let wrote = OWN.map(|(_, index, good, _)| wrmsr(index, good));

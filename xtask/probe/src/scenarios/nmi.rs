@@ -46,7 +46,8 @@ fn wait(step: impl Fn()) -> u32 {
     0
 }
 
-/// Takes NMIs that the CPU sends to itself, NMIs of the timer while the guest runs and while it exits, and NMIs in a handler.
+/// Takes NMIs that the CPU sends to itself, NMIs of the timer while the guest runs and while it exits, and NMIs in a
+/// handler.
 pub fn nmi(line: &mut Line) {
     let apic = Apic::find();
     apic.enable();

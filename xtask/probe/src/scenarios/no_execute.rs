@@ -9,8 +9,8 @@ const XD_DISABLE: u64 = 1 << 34;
 const IA32_EFER: u32 = 0xc000_0080;
 const NXE: u64 = 1 << 11;
 
-/// Sets the bit and clears it again. Each item has the outcome of the write, the bit as it is read, the bit NX of CPUID, and the
-/// outcomes of writing EFER with and without NXE.
+/// Sets the bit and clears it again. Each item has the outcome of the write, the bit as it is read, the bit NX of
+/// CPUID, and the outcomes of writing EFER with and without NXE.
 pub fn disable(line: &mut Line) {
     let (Ok(start), Ok(efer)) = (rdmsr(IA32_MISC_ENABLE), rdmsr(IA32_EFER)) else { return line.word("none") };
     for (name, value) in [("disabled", start | XD_DISABLE), ("enabled", start & !XD_DISABLE)] {

@@ -1,4 +1,5 @@
-//! INIT on another CPU: it must arrive whatever that CPU does. It leaves certain values in the registers and in the local APIC.
+//! INIT on another CPU: it must arrive whatever that CPU does. It leaves certain values in the registers and in the
+//! local APIC.
 
 use crate::apic::{Apic, NMI};
 use crate::attempt::{Hex, rdmsr};
@@ -7,8 +8,9 @@ use crate::line::Line;
 use crate::other::{self, Command};
 use crate::scenarios::cet::{INTERRUPT_SSP_TABLE, PL0_SSP, S_CET, U_CET, has_shadow_stacks};
 
-/// Puts the other CPU into different states: halted and running, with and without interrupts, and in an NMI handler with another
-/// NMI pending. In each state it gets two INITs, since firmware may have sent one before, and then start-up IPIs as from Linux.
+/// Puts the other CPU into different states: halted and running, with and without interrupts, and in an NMI handler
+/// with another NMI pending. In each state it gets two INITs, since firmware may have sent one before, and then
+/// start-up IPIs as from Linux.
 pub fn wherever(line: &mut Line) {
     let apic = Apic::find();
     other::prepare(&[]);
@@ -132,7 +134,8 @@ fn read_all(line: &mut Line, when: &str, highest: u32, read: impl Fn(u64) -> Opt
     }
 }
 
-/// Writes all writable registers of the other CPU's local APIC and starts its timer, sends INIT, and reads the registers.
+/// Writes all writable registers of the other CPU's local APIC and starts its timer, sends INIT, and reads the
+/// registers.
 pub fn apic(line: &mut Line) {
     let apic = Apic::find();
     let base = apic.base() as u32;

@@ -27,7 +27,8 @@ fn cr8() -> u64 {
     value
 }
 
-/// Sends itself an interrupt of priority class 5 while the task priority is 4, 5 and 15, and then lowers the priority to 0.
+/// Sends itself an interrupt of priority class 5 while the task priority is 4, 5 and 15, and then lowers the priority
+/// to 0.
 pub fn priority(line: &mut Line) {
     const TASK_PRIORITY: u64 = 0x80;
     let apic = Apic::find();

@@ -1,4 +1,5 @@
-//! Instructions and interrupts that a thin hypervisor does not intercept: they must work as on a bare machine, without an exit.
+//! Instructions and interrupts that a thin hypervisor does not intercept: they must work as on a bare machine, without
+//! an exit.
 
 #![expect(unsafe_code, reason = "the instructions under test exist only as assembly")]
 
@@ -22,7 +23,8 @@ const ROUNDS: u64 = 100;
 pub struct Exits(Option<u64>);
 
 impl Exits {
-    /// Counts the exits while `body` runs. The hypercall that reads the count after it is an exit, too, and is subtracted.
+    /// Counts the exits while `body` runs. The hypercall that reads the count after it is an exit, too, and is
+    /// subtracted.
     pub fn of(body: impl FnOnce()) -> Self {
         let before = vidar::exits();
         body();
@@ -52,8 +54,8 @@ fn show(line: &mut Line, name: &str, instruction: impl Fn() -> Outcome) {
     line.item(name, format_args!("{}/{exits}", Verdict(outcome)));
 }
 
-/// Executes instructions that a hypervisor could intercept. Each item has the outcome and the number of exits of a hundred
-/// executions.
+/// Executes instructions that a hypervisor could intercept. Each item has the outcome and the number of exits of a
+/// hundred executions.
 pub fn quiet(line: &mut Line) {
     static WORDS: [u64; 2] = [0; 2];
     let operand = &raw const WORDS;
@@ -127,8 +129,8 @@ fn on_interrupt(_: &mut Frame) {
     Apic::find().end_of_interrupt();
 }
 
-/// Raises this number of interrupts with [`VECTOR`], one after the other, and waits for each. Returns the number of interrupts
-/// that came, and the number of exits.
+/// Raises this number of interrupts with [`VECTOR`], one after the other, and waits for each. Returns the number of
+/// interrupts that came, and the number of exits.
 fn take(rounds: u16, wait: fn() -> Outcome, raise: impl Fn(u16)) -> (u32, Exits) {
     INTERRUPTS.store(0, Relaxed);
     let exits = Exits::of(|| {
@@ -159,8 +161,8 @@ fn set_timer(round: u16) {
     timer_once(200 + 7 * (round % 64));
 }
 
-/// Lets the timer send this number of interrupts while the CPU runs. Returns the number of interrupts that came, and the number
-/// of exits.
+/// Lets the timer send this number of interrupts while the CPU runs. Returns the number of interrupts that came, and
+/// the number of exits.
 pub fn timer(rounds: u16) -> (u32, Exits) {
     let apic = Apic::find();
     apic.enable();

@@ -1,5 +1,5 @@
-//! INIT on another CPU that has one interrupt in service and others requested: which of them its local APIC still has afterwards,
-//! and which are still delivered.
+//! INIT on another CPU that has one interrupt in service and others requested: which of them its local APIC still has
+//! afterwards, and which are still delivered.
 //!
 //! Intel SDM Vol. 3A, 11.4.7.3 "Local APIC State After an INIT Reset (Wait-for-SIPI State)".
 
@@ -9,8 +9,8 @@ use crate::apic::{ASSERT, Apic};
 use crate::line::Line;
 use crate::other::{self, Command, INTERRUPT};
 
-/// The vectors of interrupts that are requested while [`INTERRUPT`] is in service. The first has a lower priority. The second has
-/// a higher priority, and waits only until interrupts are enabled.
+/// The vectors of interrupts that are requested while [`INTERRUPT`] is in service. The first has a lower priority. The
+/// second has a higher priority, and waits only until interrupts are enabled.
 const REQUESTED: [u8; 2] = [INTERRUPT - 0x10, INTERRUPT + 0x10];
 
 /// The offset of the spurious-interrupt vector register in the local APIC's page.
@@ -39,8 +39,8 @@ impl fmt::Display for Vectors {
     }
 }
 
-/// Leaves one interrupt in service, requests two more while interrupts are disabled, and sends INIT. Then the CPU is started
-/// again, and enables its local APIC and interrupts.
+/// Leaves one interrupt in service, requests two more while interrupts are disabled, and sends INIT. Then the CPU is
+/// started again, and enables its local APIC and interrupts.
 pub fn requested(line: &mut Line) {
     let apic = Apic::find();
     let base = apic.base() as u32;

@@ -1,5 +1,5 @@
-//! Scenarios that end the machine. Each prints a line before it does so, since nothing can be printed afterwards. If the machine
-//! starts again, the probe prints its first line again.
+//! Scenarios that end the machine. Each prints a line before it does so, since nothing can be printed afterwards. If
+//! the machine starts again, the probe prints its first line again.
 
 #![expect(unsafe_code, reason = "the instructions under test exist only as assembly")]
 

@@ -23,13 +23,14 @@ const VECTOR: u8 = (PAGE >> 12) as u8;
 /// The APIC ID of the other CPU.
 const OTHER: u32 = 1;
 
-/// The number of times that CPUID is executed while the other CPU loads its FPU. The fault in QEMU occurs after far fewer.
+/// The number of times that CPUID is executed while the other CPU loads its FPU. The fault in QEMU occurs after far
+/// fewer.
 const CPUIDS: u32 = 200_000;
 
 /// The number of times that the other CPU executes CPUID in page 0.
 const FIRST_CPUIDS: u64 = 1000;
-/// The address of the counter for the code in page 0. A CPU that runs outside of Vidar sees other memory in the pages from 1 to
-/// 9FH than the guest does.
+/// The address of the counter for the code in page 0. A CPU that runs outside of Vidar sees other memory in the pages
+/// from 1 to 9FH than the guest does.
 const FIRST_COUNT: u64 = 0x80;
 
 global_asm!(
@@ -177,8 +178,8 @@ pub fn hangs(line: &mut Line) {
     hypercall::crash(line);
 }
 
-/// Executes CPUID, which exits, while the other CPU loads the state of its FPU. QEMU crashes the machine if each CPU has a thread
-/// of its own.
+/// Executes CPUID, which exits, while the other CPU loads the state of its FPU. QEMU crashes the machine if each CPU
+/// has a thread of its own.
 pub fn fpu_loads(line: &mut Line) {
     let apic = prepare(&startup_loads_begin, &startup_loads_end);
     apic.init(OTHER);
@@ -190,8 +191,8 @@ pub fn fpu_loads(line: &mut Line) {
     line.item("cpuids", CPUIDS);
 }
 
-/// Starts the other CPU at the first page of memory, and says if the exits of its instructions are counted: they are not where it
-/// runs outside of Vidar.
+/// Starts the other CPU at the first page of memory, and says if the exits of its instructions are counted: they are
+/// not where it runs outside of Vidar.
 pub fn first_page(line: &mut Line) {
     let apic = Apic::find();
     let (begin, end) = (startup_first_begin.as_ptr(), startup_first_end.as_ptr());

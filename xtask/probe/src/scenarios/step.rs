@@ -1,5 +1,5 @@
-//! What happens after an instruction: the single-step trap, the end of the blocking by STI and MOV SS, and the end of the resume
-//! flag. A hypervisor that executes an instruction in the guest's place has to do the same.
+//! What happens after an instruction: the single-step trap, the end of the blocking by STI and MOV SS, and the end of
+//! the resume flag. A hypervisor that executes an instruction in the guest's place has to do the same.
 
 #![expect(unsafe_code, reason = "the instructions under test exist only as assembly")]
 
@@ -167,8 +167,8 @@ pub fn hypercall(line: &mut Line) {
     line.item("vmcall", traps);
 }
 
-/// Takes an interrupt that is pending at STI. It must come after the instruction that follows STI, also if a hypervisor executes
-/// that instruction.
+/// Takes an interrupt that is pending at STI. It must come after the instruction that follows STI, also if a hypervisor
+/// executes that instruction.
 pub fn shadow(line: &mut Line) {
     const VECTOR: u8 = 0x41;
     // An MSR that the CPU has, and whose read exits: EFER on AMD-V, and IA32_FEATURE_CONTROL on VT-x.
@@ -204,8 +204,8 @@ pub fn shadow(line: &mut Line) {
     line.item("sti-rdmsr", interrupted!("rdmsr"));
 }
 
-/// Sets breakpoints on CPUID and on the next instruction. The resume flag that lets CPUID execute must be clear at the second
-/// breakpoint.
+/// Sets breakpoints on CPUID and on the next instruction. The resume flag that lets CPUID execute must be clear at the
+/// second breakpoint.
 pub fn rf(line: &mut Line) {
     reset();
     let _ = handling(1, on_breakpoint, || {

@@ -30,13 +30,14 @@ fn xrstors(mask: u64) -> Outcome {
     attempt!("xrstors64 [rdi]"; in("rdi") area, in("eax") mask as u32, in("edx") (mask >> 32) as u32)
 }
 
-/// Returns the address of a word of the area's header, which begins at byte 512. Word 0 is XSTATE_BV, and word 1 is XCOMP_BV.
+/// Returns the address of a word of the area's header, which begins at byte 512. Word 0 is XSTATE_BV, and word 1 is
+/// XCOMP_BV.
 fn header(word: usize) -> *mut u64 {
     (&raw mut AREA).cast::<u64>().wrapping_add(64 + word)
 }
 
-/// Finds out which bits can be set in IA32_XSS and how large the state then is. Then saves the components, exits, and restores
-/// them.
+/// Finds out which bits can be set in IA32_XSS and how large the state then is. Then saves the components, exits, and
+/// restores them.
 pub fn supervisor_state(line: &mut Line) {
     if cpuid(0xd, 0)[0] == 0 || cpuid(0xd, 1)[0] >> 3 & 1 == 0 {
         return line.item("lacks", "XSAVES");

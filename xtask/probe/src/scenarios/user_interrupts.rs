@@ -1,5 +1,5 @@
-//! User interrupts. Either CPUID, CR4 and the MSRs all show them, or none of them does. A user interrupt that is posted must be
-//! delivered at CPL 3, even if the CPU exits before. No VMCS field holds the user-interrupt flag (UIF).
+//! User interrupts. Either CPUID, CR4 and the MSRs all show them, or none of them does. A user interrupt that is posted
+//! must be delivered at CPL 3, even if the CPU exits before. No VMCS field holds the user-interrupt flag (UIF).
 //!
 //! Intel SDM Vol. 3A, 8 "User Interrupts".
 
@@ -43,8 +43,8 @@ const VECTOR: u64 = 5;
 /// The status bit of a descriptor whose notification has been sent.
 const OUTSTANDING: u64 = 1;
 
-/// A user posted-interrupt descriptor. The first word has status, notification vector and destination, and the second word has
-/// the requests.
+/// A user posted-interrupt descriptor. The first word has status, notification vector and destination, and the second
+/// word has the requests.
 #[repr(C, align(64))]
 struct Posted([u64; 2]);
 
@@ -88,8 +88,8 @@ extern "C" fn receive() {
     naked_asm!("clui", "mov eax, 0x80000000", "cpuid", "stui", "nop", "mov rax, -1", "int 0x80")
 }
 
-/// Handles a user interrupt: ends the visit and returns UIF, as it is after CPUID, and the interrupt's vector from bit 8 on. It
-/// does not execute UIRET, since Bochs 3.0 then takes the return address from the wrong place on the stack.
+/// Handles a user interrupt: ends the visit and returns UIF, as it is after CPUID, and the interrupt's vector from bit
+/// 8 on. It does not execute UIRET, since Bochs 3.0 then takes the return address from the wrong place on the stack.
 #[unsafe(naked)]
 extern "C" fn handler() {
     naked_asm!(
@@ -106,8 +106,8 @@ extern "C" fn handler() {
 }
 
 fn at_cpl3(code: extern "C" fn()) -> Outcome<u64> {
-    // SAFETY: the function uses no stack, writes only registers that it may change, and ends with INT 0x80. A user interrupt uses
-    // the stack that IA32_UINTR_STACKADJUST names.
+    // SAFETY: the function uses no stack, writes only registers that it may change, and ends with INT 0x80. A user
+    // interrupt uses the stack that IA32_UINTR_STACKADJUST names.
     unsafe { user::visit(code as *const () as u64, 0) }
 }
 
@@ -140,9 +140,9 @@ pub fn user_interrupts(line: &mut Line) {
     }
 }
 
-/// Posts a user interrupt: sets a bit in the descriptor and sends the notification, as SENDUIPI does. SENDUIPI itself takes its
-/// operand from the wrong register in Bochs 3.0. The CPU moves the bit into its own register, and delivers the interrupt at
-/// CPL 3.
+/// Posts a user interrupt: sets a bit in the descriptor and sends the notification, as SENDUIPI does. SENDUIPI itself
+/// takes its operand from the wrong register in Bochs 3.0. The CPU moves the bit into its own register, and delivers
+/// the interrupt at CPL 3.
 fn delivery(line: &mut Line) {
     let apic = Apic::find();
     apic.enable();

@@ -1,5 +1,5 @@
-//! UMONITOR, UMWAIT and TPAUSE at CPL 0 and at CPL 3. They wait until a time that has passed or comes soon. On VT-x they exist
-//! only if a VM-execution control is set.
+//! UMONITOR, UMWAIT and TPAUSE at CPL 0 and at CPL 3. They wait until a time that has passed or comes soon. On VT-x
+//! they exist only if a VM-execution control is set.
 
 #![expect(unsafe_code, reason = "the instructions under test exist only as assembly")]
 

@@ -1,5 +1,5 @@
-//! The local APIC in x2APIC mode, with two CPUs: the destinations of its messages, and the accesses that it refuses. Intel SDM
-//! Vol. 3A, 11.12 "Extended XAPIC (x2APIC)".
+//! The local APIC in x2APIC mode, with two CPUs: the destinations of its messages, and the accesses that it refuses.
+//! Intel SDM Vol. 3A, 11.12 "Extended XAPIC (x2APIC)".
 
 #![expect(unsafe_code, reason = "assembly turns interrupts on and off")]
 
@@ -37,8 +37,8 @@ fn on_interrupt(_: &mut Frame) {
     let _ = wrmsr(END_OF_INTERRUPT, 0);
 }
 
-/// Sends messages by the interrupt command register. Each item has the outcome of the write, the number of interrupts that this
-/// CPU took, and the number that the other CPU took.
+/// Sends messages by the interrupt command register. Each item has the outcome of the write, the number of interrupts
+/// that this CPU took, and the number that the other CPU took.
 pub fn commands(line: &mut Line) {
     if cpuid(1, 0)[2] >> 21 & 1 == 0 {
         return line.item("lacks", "x2APIC");
@@ -86,9 +86,9 @@ pub fn commands(line: &mut Line) {
     line.item("nmi", format_args!("{}/{}", Verdict(wrmsr(COMMAND, other_cpu | ASSERT | NMI)), other::nmi()));
 }
 
-/// Sends INIT and start-up IPIs as Linux does, first by the ID of the other CPU, and then to all other CPUs at once. The local APIC
-/// of that CPU is in x2APIC mode as well, and must stay in this mode after INIT. Last, that CPU sends itself an interrupt by the
-/// SELF IPI register.
+/// Sends INIT and start-up IPIs as Linux does, first by the ID of the other CPU, and then to all other CPUs at once.
+/// The local APIC of that CPU is in x2APIC mode as well, and must stay in this mode after INIT. Last, that CPU sends
+/// itself an interrupt by the SELF IPI register.
 pub fn start_up(line: &mut Line) {
     if cpuid(1, 0)[2] >> 21 & 1 == 0 {
         return line.item("lacks", "x2APIC");

@@ -1,4 +1,5 @@
-//! A naive model of what GRUB does when the user chooses an entry: it runs the commands, and starts what they have loaded.
+//! A naive model of what GRUB does when the user chooses an entry: it runs the commands, and starts what they have
+//! loaded.
 
 use super::menu::{Conditions, Entry, Variables, words};
 

@@ -15,7 +15,8 @@ pub fn variables(more: &[(&str, &str)]) -> Variables {
     all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Checks that the menu has each of the bare entries, in their order, under this image. Returns what GRUB starts for each.
+/// Checks that the menu has each of the bare entries, in their order, under this image. Returns what GRUB starts for
+/// each.
 pub fn check(bare: &str, menu: &str, image: (&str, &str), variables: &Variables) -> Vec<Boot> {
     let (bare, vidar) = (entries(bare, variables), entries(menu, variables));
     let titles = |entries: &[Entry], suffix: &str| -> Vec<_> {

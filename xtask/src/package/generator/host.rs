@@ -60,8 +60,8 @@ fn system() -> Installation {
     common.iter().fold(installation, |installation, (name, value)| installation.with(name, value))
 }
 
-/// Compares the entries of a system where GRUB finds /boot on `device`. Returns their number, and Linux's command line in
-/// the first one.
+/// Compares the entries of a system where GRUB finds /boot on `device`. Returns their number, and Linux's command line
+/// in the first one.
 fn compare(system: &Installation, device: &str) -> (usize, String) {
     let (bare, printed) = (system.bare(), system.run());
     assert!(bare.messages.contains("Found linux image"));

@@ -45,8 +45,8 @@ pub struct Printed {
 }
 
 impl Installation {
-    /// Makes a system where `10_linux` prints `bare`, a text whose characters are bytes. /boot is a folder of the root file
-    /// system, which has the UUID `system`.
+    /// Makes a system where `10_linux` prints `bare`, a text whose characters are bytes. /boot is a folder of the root
+    /// file system, which has the UUID `system`.
     pub fn new(bare: &str) -> Self {
         let new = Self { folder: TempDir::new().unwrap(), environment: Vec::new() };
         new.write("bare", &bytes(bare));

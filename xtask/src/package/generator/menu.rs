@@ -59,8 +59,8 @@ fn id(attributes: &[&str]) -> (String, Vec<String>) {
     (id, attributes)
 }
 
-/// Splits a script into its commands: lines, and what semicolons separate on them. The words `then` and `else` are commands
-/// of their own.
+/// Splits a script into its commands: lines, and what semicolons separate on them. The words `then` and `else` are
+/// commands of their own.
 fn commands(text: &str) -> Vec<String> {
     let mut commands = vec![String::new()];
     let mut quote = None;

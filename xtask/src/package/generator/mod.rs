@@ -1,5 +1,5 @@
-//! Tests of `grub/45_vidar`, the generator of entries for GRUB's menu: for each entry without Vidar there is one that starts
-//! the same Linux under Vidar.
+//! Tests of `grub/45_vidar`, the generator of entries for GRUB's menu: for each entry without Vidar there is one that
+//! starts the same Linux under Vidar.
 
 mod bare;
 mod boot;

@@ -6,8 +6,8 @@ use std::process::Command;
 use super::installation::{Installation, characters, shell};
 use crate::paths;
 
-/// Returns the environment of the generators after grub-mkconfig has read /etc/default/grub and the settings, with `from`
-/// in them replaced by `to`.
+/// Returns the environment of the generators after grub-mkconfig has read /etc/default/grub and the settings, with
+/// `from` in them replaced by `to`.
 fn environment(installation: &Installation, from: &str, to: &str) -> Vec<String> {
     let text = fs::read_to_string(paths::root().join("grub/vidar.cfg")).unwrap();
     let boot = installation.path("boot/vidar.elf");

@@ -1,5 +1,5 @@
-//! Attacks the kernel of a Debian: with `guard=data` each attempt is refused, in the journal, and named by Vidar, and bare
-//! each succeeds.
+//! Attacks the kernel of a Debian: with `guard=data` each attempt is refused, in the journal, and named by Vidar, and
+//! bare each succeeds.
 
 use std::fmt::Write;
 
@@ -42,8 +42,8 @@ const ATTEMPTS: [Attempt; 6] = [
 /// The number of the module with the code to which the MSR LSTAR is changed.
 const HOOK: usize = ATTEMPTS.len();
 
-/// What an administrator does, and what must go on working: the function tracer, a tracepoint, a static key, the controllers
-/// of cgroups, BPF programs, a module, and a CPU that goes off and on.
+/// What an administrator does, and what must go on working: the function tracer, a tracepoint, a static key, the
+/// controllers of cgroups, BPF programs, a module, and a CPU that goes off and on.
 const WORK: [&str; 6] = [
     "cd /sys/kernel/tracing && echo function >current_tracer && ls / >/dev/null && grep -q '<-' trace && \
      echo nop >current_tracer && cd",
@@ -61,8 +61,8 @@ const LSTAR: u32 = 0xc000_0082;
 /// The place of the settings of Vidar's entries.
 const SETTINGS: &str = "/etc/default/grub.d/vidar.cfg";
 
-/// Boots with `guard=data`, locks the kernel, and makes every attempt. Each one fails, with a reason in the journal, and the
-/// machine goes on.
+/// Boots with `guard=data`, locks the kernel, and makes every attempt. Each one fails, with a reason in the journal,
+/// and the machine goes on.
 pub fn refuses(guest: &mut Guest) -> Result<()> {
     set_options(&mut guest.console, "guard=data")?;
     guest.console.run("grub-reboot vidar")?;

@@ -187,8 +187,8 @@ fn vidar(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// Chooses the entry that the menu has in place of those under Vidar. It says why there are none, and a key leads back to
-/// the menu.
+/// Chooses the entry that the menu has in place of those under Vidar. It says why there are none, and a key leads back
+/// to the menu.
 fn refusal(guest: &mut Guest) -> Result<()> {
     const WHY: &str = "Vidar has no signature, so GRUB cannot start it while Secure Boot is on.";
     let console = &mut guest.console;

@@ -12,8 +12,8 @@ use crate::console::Console;
 const INSTALLATION: Duration = Duration::from_secs(1200);
 /// Runs apt-get without questions, and in a form that can be logged.
 const APT_GET: &str = "DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 --yes --option=Dpkg::Use-Pty=0";
-/// Prints a line for each file in /boot and /etc: what it is, to whom it belongs, and its content. The note about the next
-/// boot, which the tests leave there by `grub-reboot`, is taken back first.
+/// Prints a line for each file in /boot and /etc: what it is, to whom it belongs, and its content. The note about the
+/// next boot, which the tests leave there by `grub-reboot`, is taken back first.
 const FILES: &str = "grub-editenv - unset next_entry; cd / && find boot etc -xdev -printf '%p %M %U:%G %l ' -a \\( -type f \
                      -exec sha256sum -- {} \\; -o -printf '\\n' \\) | sort";
 
@@ -66,8 +66,8 @@ pub fn purge(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// Purges the second kernel as well. All files in /boot and /etc, and so grub.cfg, are then as they were before Vidar was
-/// installed.
+/// Purges the second kernel as well. All files in /boot and /etc, and so grub.cfg, are then as they were before Vidar
+/// was installed.
 pub fn as_before(guest: &mut Guest) -> Result<()> {
     let console = &mut guest.console;
     apt_get(console, &format!("purge {}", guest.debs.kernel))?;

@@ -64,8 +64,8 @@ impl State {
         Ok(())
     }
 
-    /// Checks that Linux has the same command line under Vidar, byte by byte, with the quotes and the letter in it that is
-    /// not of ASCII.
+    /// Checks that Linux has the same command line under Vidar, byte by byte, with the quotes and the letter in it that
+    /// is not of ASCII.
     pub fn same_command_line(&self, vidar: &Self) -> Result<()> {
         let shown = String::from_utf8_lossy(&self.command_line);
         ensure!(

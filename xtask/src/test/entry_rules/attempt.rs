@@ -11,8 +11,8 @@ pub enum Answer {
     Lacks,
     /// It entered the guest.
     Entered,
-    /// It refused to enter the guest, for what has this initial in the numbers of the rules: `C` and `H` are VM-instruction errors 7
-    /// and 8, `G` and `M` the exit reasons 33 and 34, and `A` is VMEXIT_INVALID.
+    /// It refused to enter the guest, for what has this initial in the numbers of the rules: `C` and `H` are
+    /// VM-instruction errors 7 and 8, `G` and `M` the exit reasons 33 and 34, and `A` is VMEXIT_INVALID.
     Refused(char),
 }
 
@@ -29,7 +29,8 @@ impl fmt::Display for Answer {
 /// One attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// The rule that the case breaks, or what it does if it breaks none. A number follows if there are several cases of a rule.
+    /// The rule that the case breaks, or what it does if it breaks none. A number follows if there are several cases of
+    /// a rule.
     pub what: String,
     /// The rule that the case breaks, or `None`.
     pub rule: Option<String>,
@@ -45,8 +46,8 @@ impl Attempt {
         self.rule.as_ref().is_some_and(|rule| self.broken == [rule.as_str()])
     }
 
-    /// Returns true if the tables and the emulator agree: what breaks a rule is refused in the way of the rule that is checked first,
-    /// and nothing else is refused.
+    /// Returns true if the tables and the emulator agree: what breaks a rule is refused in the way of the rule that is
+    /// checked first, and nothing else is refused.
     pub fn agrees(&self) -> bool {
         match self.answer {
             Answer::Lacks => true,

@@ -1,6 +1,6 @@
-//! The rules for entering the guest, tried on the emulators' CPUs. In an image of its own Vidar breaks each rule on purpose, asks
-//! its tables which rules are broken, and enters the guest. The emulator must refuse what breaks a rule, for the same reason, and
-//! nothing else. Where it does otherwise, [`known`] says who is right by the manual.
+//! The rules for entering the guest, tried on the emulators' CPUs. In an image of its own Vidar breaks each rule on
+//! purpose, asks its tables which rules are broken, and enters the guest. The emulator must refuse what breaks a rule,
+//! for the same reason, and nothing else. Where it does otherwise, [`known`] says who is right by the manual.
 
 mod attempt;
 mod known;
@@ -20,8 +20,8 @@ use crate::{build, paths};
 /// The name of the test in its lanes.
 pub const NAME: &str = "entry-rules";
 
-/// The lanes of the test: each emulator, and in Bochs the models whose VT-x has more. The AMD-V of Bochs is left out, since Bochs
-/// panics on a guest in long mode without CR0.PE, which it has to refuse.
+/// The lanes of the test: each emulator, and in Bochs the models whose VT-x has more. The AMD-V of Bochs is left out,
+/// since Bochs panics on a guest in long mode without CR0.PE, which it has to refuse.
 pub const LANES: [Lane; 4] = [Lane::Vmx, Lane::VmxTigerLake, Lane::VmxArrowLake, Lane::Svm];
 
 /// Runs the test.
@@ -51,8 +51,8 @@ pub fn run(lane: Lane) -> Result<()> {
     Ok(())
 }
 
-/// Returns an error if the emulator has answered otherwise than the tables say, where that is not known, or if what is known has not
-/// been seen.
+/// Returns an error if the emulator has answered otherwise than the tables say, where that is not known, or if what is
+/// known has not been seen.
 fn judge(lane: Lane, attempts: &[Attempt]) -> Result<()> {
     let (first, last) = attempts.first().zip(attempts.last()).context("nothing was tried")?;
     ensure!(

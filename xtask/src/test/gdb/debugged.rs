@@ -71,8 +71,8 @@ impl Debugged {
         Ok(Self { running, console, relay, kernel, symbols, folder: lane.folder(test.name) })
     }
 
-    /// Returns the number of interrupts of each CPU's timer, as Linux counts them. Checks that Linux has found none that
-    /// it did not expect.
+    /// Returns the number of interrupts of each CPU's timer, as Linux counts them. Checks that Linux has found none
+    /// that it did not expect.
     pub fn interrupts(&mut self) -> Result<Vec<u64>> {
         let wrong = self.console.run("grep -E 'ERR:|MIS:|SPU:' /proc/interrupts")?;
         let counts = wrong.split_whitespace().filter_map(|word| word.parse::<u64>().ok());

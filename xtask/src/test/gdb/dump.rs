@@ -10,8 +10,8 @@ use crate::dump as tool;
 use crate::test::lane::Lane;
 use crate::test::{Tools, folder};
 
-/// Dumps a running kernel over the line to the debugger. Checks that the core has the kernel's symbols, its log, and a variable at
-/// the virtual address that its symbol has, and that the kernel runs on.
+/// Dumps a running kernel over the line to the debugger. Checks that the core has the kernel's symbols, its log, and a
+/// variable at the virtual address that its symbol has, and that the kernel runs on.
 pub fn dump(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
     let mut debugged = Debugged::boot(test, lane, "gdb=com2", &[], tools)?;
     debugged.console.expect(PROMPT, BOOT)?;

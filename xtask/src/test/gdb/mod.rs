@@ -22,8 +22,8 @@ pub const TESTS: &[Test] = &[
 /// The test that dumps a kernel. Bochs is too slow for it.
 pub const DUMP: Test = Test { name: "gdb/dump", lanes: &[Lane::Svm], cpus: 1, check: dump::dump };
 
-/// What gdb does with a kernel that runs and idles. `@SYMBOLS@` stands for the file with the kernel's symbols. KASLR has
-/// moved the kernel, and gdb has to find its functions all the same.
+/// What gdb does with a kernel that runs and idles. `@SYMBOLS@` stands for the file with the kernel's symbols. KASLR
+/// has moved the kernel, and gdb has to find its functions all the same.
 const ATTACH_SCRIPT: &str = r#"
 file @SYMBOLS@
 target remote 127.0.0.1:@PORT@
@@ -67,8 +67,8 @@ const ATTACH_SAYS: &[&str] = &[
     "received signal SIGINT",
 ];
 
-/// What gdb then does with two CPUs: it has the first one hang with interrupts off, in an instruction that jumps to itself,
-/// and stops it there.
+/// What gdb then does with two CPUs: it has the first one hang with interrupts off, in an instruction that jumps to
+/// itself, and stops it there.
 const HANG_SCRIPT: &str = r#"
 info threads
 thread 2
@@ -173,8 +173,8 @@ pub fn rounds_places() -> (&'static str, &'static [Lane]) {
 }
 
 /// Stops a kernel with two CPUs and has it go on `count` times, while it is under a load that checks its own results. A
-/// timer interrupt that is lost would be the last of its CPU, since its handler starts the timer again, and the load would
-/// wait for a lost interrupt between CPUs for good.
+/// timer interrupt that is lost would be the last of its CPU, since its handler starts the timer again, and the load
+/// would wait for a lost interrupt between CPUs for good.
 pub fn rounds(lane: Lane, count: u32, tools: &Tools) -> Result<()> {
     let mut debugged = Debugged::boot(&ROUNDS, lane, "gdb=com2", &["stress"], tools)?;
     debugged.console.expect(PROMPT, BOOT)?;
@@ -197,7 +197,8 @@ pub fn rounds(lane: Lane, count: u32, tools: &Tools) -> Result<()> {
     let loads = said.lines().filter(|line| line.trim() != "over").collect::<Vec<_>>();
     ensure!(!loads.is_empty(), "no load has run beside the rounds");
     ensure!(loads.iter().all(|load| load.contains("stress: cpus=2 ")), "the load reports {loads:?}");
-    // The load runs by the guest's clock, which goes on while gdb has stopped the guest: one of them may have got no time.
+    // The load runs by the guest's clock, which goes on while gdb has stopped the guest: one of them may have got no
+    // time.
     ensure!(loads.iter().any(|load| !load.contains("=0")), "parts of the load did nothing: {loads:?}");
     let after = debugged.interrupts()?;
     let ticks = after.iter().zip(&between).all(|(after, between)| after > between);
@@ -205,8 +206,8 @@ pub fn rounds(lane: Lane, count: u32, tools: &Tools) -> Result<()> {
     debugged.runs_on()
 }
 
-/// gdb stops the kernel at its first instruction, sets breakpoints and a watchpoint, steps, changes a register and memory,
-/// and leaves. The kernel then starts as usual.
+/// gdb stops the kernel at its first instruction, sets breakpoints and a watchpoint, steps, changes a register and
+/// memory, and leaves. The kernel then starts as usual.
 fn start(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
     let mut debugged = Debugged::boot(test, lane, "gdb=com2,wait", &[], tools)?;
     debugged.gdb(START_SCRIPT, START_SAYS)?;
@@ -214,8 +215,9 @@ fn start(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
     debugged.runs_on()
 }
 
-/// Attaches gdb to a running kernel. Checks that gdb finds functions by name under KASLR, that breakpoints, a watchpoint
-/// and Ctrl-C stop the kernel, also while one of two CPUs hangs, and that the kernel runs on after gdb has detached.
+/// Attaches gdb to a running kernel. Checks that gdb finds functions by name under KASLR, that breakpoints, a
+/// watchpoint and Ctrl-C stop the kernel, also while one of two CPUs hangs, and that the kernel runs on after gdb has
+/// detached.
 fn attach(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
     let mut debugged = Debugged::boot(test, lane, "gdb=com2 trace=on", &[], tools)?;
     debugged.console.expect(PROMPT, BOOT)?;

@@ -1,5 +1,5 @@
-//! Resets a machine whose kernel is guarded and locked in each way that Linux knows, has it sleep, and calls its firmware.
-//! What the guard stands in the way of must be named.
+//! Resets a machine whose kernel is guarded and locked in each way that Linux knows, has it sleep, and calls its
+//! firmware. What the guard stands in the way of must be named.
 
 use std::fs::{self, File};
 use std::time::Instant;
@@ -123,8 +123,8 @@ fn reset(machine: &mut Machine, way: &str) -> Result<()> {
     Ok(())
 }
 
-/// Linux goes back to real mode for this. It reports that this is refused, and does nothing more, until the machine's own button
-/// resets it.
+/// Linux goes back to real mode for this. It reports that this is refused, and does nothing more, until the machine's
+/// own button resets it.
 fn bios(machine: &mut Machine) -> Result<()> {
     begin_reset(machine, "bios")?;
     for said in ["general protection fault", "RIP: 0008:", "exited with irqs disabled"] {
@@ -134,7 +134,8 @@ fn bios(machine: &mut Machine) -> Result<()> {
     machine.console.expect(MENU, ANSWER).map(drop)
 }
 
-/// Saves a locked kernel to the disk, and resumes it in a boot without the guard, which the menu offers. Then saves it again.
+/// Saves a locked kernel to the disk, and resumes it in a boot without the guard, which the menu offers. Then saves it
+/// again.
 fn hibernation(machine: &mut Machine) -> Result<()> {
     boot(machine)?;
     lock(machine)?;
@@ -179,7 +180,8 @@ fn efi_variables(machine: &mut Machine) -> Result<()> {
 
 /// Writes and reads the variable `name`, which does not exist yet.
 fn write_and_read(machine: &mut Machine, name: &str) -> Result<()> {
-    // Nobody else has this GUID. The attributes come before the text: the variable stays, and can be used while Linux runs.
+    // Nobody else has this GUID. The attributes come before the text: the variable stays, and can be used while Linux
+    // runs.
     let make = format!(
         "cd /sys/firmware/efi/efivars; f={name}-7b4a3c52-0d5e-4f6a-9d8b-2c1e0f9a8b7c; \
          printf '\\007\\000\\000\\000hello' >/new && cat /new >$f && tail -c +5 $f && echo; cd /"

@@ -39,7 +39,8 @@ const NO_TIMER_CHECK: &str = " no_timer_check";
 /// The size of the disk in bytes.
 const DISK: u64 = 64 << 20;
 
-/// Messages of Linux that come and go when the emulator's host is busy, since with several CPUs QEMU's clock is the host's.
+/// Messages of Linux that come and go when the emulator's host is busy, since with several CPUs QEMU's clock is the
+/// host's.
 const LATE_HOST: [&str; 10] = [
     "tsc: Unable to calibrate against PIT",
     "tsc: PIT calibration deviates from HPET",

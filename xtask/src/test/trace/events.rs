@@ -1,5 +1,5 @@
-//! Reads a trace in the Trace Event format, and checks it against what the format's description says of complete events and
-//! of metadata events.
+//! Reads a trace in the Trace Event format, and checks it against what the format's description says of complete events
+//! and of metadata events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,7 +101,8 @@ pub fn read(json: &str) -> Result<Vec<Traced>> {
                     ts.is_finite() && ts >= 0.0 && dur.is_finite() && dur >= 0.0,
                     "{name} is at {ts} for {dur}"
                 );
-                // Of two complete events on a track, one is after the other or inside of it. Exits are never inside others.
+                // Of two complete events on a track, one is after the other or inside of it. Exits are never inside
+                // others.
                 let before = ends.insert(tid, ts + dur).unwrap_or(0.0);
                 ensure!(
                     before <= ts + ROUNDING,

@@ -16,8 +16,8 @@ use crate::machine::{Machine, RunningMachine, Spec};
 
 /// How often the program executes CPUID.
 const CPUIDS: usize = 25;
-/// The size of the trace. In Bochs with several CPUs each timer interrupt is two exits, and in a second they would fill the
-/// smallest one.
+/// The size of the trace. In Bochs with several CPUs each timer interrupt is two exits, and in a second they would fill
+/// the smallest one.
 const SIZE: &str = "256k";
 /// How many exits are asked for. The console of Bochs is slow.
 const LAST: usize = 60;
@@ -29,8 +29,8 @@ pub struct Setup {
     cpus: u32,
 }
 
-/// The machines. In Bochs, where a boot takes longest, there is only the one with one CPU: the traces of two are in the report of
-/// `crash/on-demand`.
+/// The machines. In Bochs, where a boot takes longest, there is only the one with one CPU: the traces of two are in the
+/// report of `crash/on-demand`.
 pub const SETUPS: [Setup; 3] = [
     Setup { lane: Lane::Vmx, cpus: 1 },
     Setup { lane: Lane::Svm, cpus: 1 },
@@ -89,7 +89,8 @@ pub fn start(lane: Lane, cpus: u32, folder: &str, tools: &Tools) -> Result<(Runn
     machine.boot(tools)
 }
 
-/// Checks that the trace has each CPUID of the program at `rip` once, on the CPU where it ran, and no exit of `vidarctl`.
+/// Checks that the trace has each CPUID of the program at `rip` once, on the CPU where it ran, and no exit of
+/// `vidarctl`.
 fn check(trace: &[Traced], rip: u64, cpu: u32) -> Result<()> {
     let own: Vec<_> = trace.iter().filter(|exit| exit.rip == rip).collect();
     ensure!(own.len() == CPUIDS, "the trace has {} exits of the program, which made {CPUIDS}", own.len());
@@ -105,8 +106,8 @@ fn check(trace: &[Traced], rip: u64, cpu: u32) -> Result<()> {
     Ok(())
 }
 
-/// Has the kernel write MTRRs, for an address at which there is neither memory nor a device. Firmware has made the devices'
-/// addresses uncacheable, so that for those the kernel would only count.
+/// Has the kernel write MTRRs, for an address at which there is neither memory nor a device. Firmware has made the
+/// devices' addresses uncacheable, so that for those the kernel would only count.
 const SET_MTRR: &str = "echo 'base=0x40000000 size=0x100000 type=uncachable' > /proc/mtrr";
 
 /// Returns the counts by function.

@@ -38,9 +38,9 @@ fn write_address(value: u64, context: &mut dyn Context) -> Result<Effect, Fault>
     if is_canonical(value, bits) { Ok(Effect::WriteGuarded(value)) } else { Err(Fault) }
 }
 
-/// Returns true if all bits of `address` above its `bits` lower ones equal the highest of these. The width is that of the
-/// CPU's addresses, whatever CR4.LA57 is: Intel SDM Vol. 3A, 4.5.2 "Linear-Address Translation with 4-Level Paging and
-/// 5-Level Paging".
+/// Returns true if all bits of `address` above its `bits` lower ones equal the highest of these. The width is that of
+/// the CPU's addresses, whatever CR4.LA57 is: Intel SDM Vol. 3A, 4.5.2 "Linear-Address Translation with 4-Level Paging
+/// and 5-Level Paging".
 fn is_canonical(address: u64, bits: u32) -> bool {
     let unused = 64_u32.saturating_sub(bits).min(63);
     (address << unused).cast_signed() >> unused == address.cast_signed()

@@ -1,9 +1,9 @@
 //! MSRs that hypervisors define. The guest gets #GP for them.
 //!
 //! The guest could write addresses to these MSRs, and a hypervisor below Vidar would write to memory there. That
-//! hypervisor does not know which memory is Vidar's. Vidar refuses these MSRs even if CPUID reports no hypervisor, since a hypervisor can hide itself. No
-//! CPU with VT-x or AMD-V has an MSR at these indices. Intel SDM Vol. 4, 2.1 "Architectural MSRs" reserves 40000000H to
-//! 400000FFH for hypervisors.
+//! hypervisor does not know which memory is Vidar's. Vidar refuses these MSRs even if CPUID reports no hypervisor,
+//! since a hypervisor can hide itself. No CPU with VT-x or AMD-V has an MSR at these indices. Intel SDM Vol. 4, 2.1
+//! "Architectural MSRs" reserves 40000000H to 400000FFH for hypervisors.
 
 use super::row::{Read, Row, Write};
 

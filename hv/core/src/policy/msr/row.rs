@@ -60,8 +60,8 @@ impl Write {
 /// A function that decides about a write of a value. It returns [`Fault`] if the write raises #GP.
 pub type WriteHandler = fn(u64, &mut dyn Context) -> Result<Effect, Fault>;
 
-/// The effect of a write. `W` is a write to the CPU: to handlers a value for the MSR that the guest has named, and after
-/// the decision an [`AllowedMsrWrite`](super::allowed::AllowedMsrWrite).
+/// The effect of a write. `W` is a write to the CPU: to handlers a value for the MSR that the guest has named, and
+/// after the decision an [`AllowedMsrWrite`](super::allowed::AllowedMsrWrite).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect<W = u64> {
     /// The write has no effect.

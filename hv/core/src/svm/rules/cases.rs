@@ -1,10 +1,10 @@
-//! For each rule of VMRUN at least one change of a valid VMCB that breaks it alone. They are not in the image: the tests make them,
-//! and the trial of the rules on a CPU.
+//! For each rule of VMRUN at least one change of a valid VMCB that breaks it alone. They are not in the image: the
+//! tests make them, and the trial of the rules on a CPU.
 
 use crate::svm::vmcb::{Clean, Control, Page, Save};
 
-/// The number of a rule, and a change of a valid VMCB that breaks it. The change is given the first address beyond the width of a
-/// physical address.
+/// The number of a rule, and a change of a valid VMCB that breaks it. The change is given the first address beyond the
+/// width of a physical address.
 pub type Case = (&'static str, fn(&mut Page, u64));
 
 /// The cases.

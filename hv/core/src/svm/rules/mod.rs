@@ -1,11 +1,11 @@
-//! The rules of VMRUN, all of which the state in the VMCB must keep. A VMRUN that fails does not say why: [`broken`] names the rule
-//! that is broken. AMD APM Vol. 2, 15.5.1 "Basic Operation", canonicalization and consistency checks.
+//! The rules of VMRUN, all of which the state in the VMCB must keep. A VMRUN that fails does not say why: [`broken`]
+//! names the rule that is broken. AMD APM Vol. 2, 15.5.1 "Basic Operation", canonicalization and consistency checks.
 //!
 //! Each file has tables of [rules]. A rule reads the [`State`], which records what it reads for the
 //! report. [`cases`] has a VMCB for each rule that breaks it alone.
 //!
-//! Not here are rules that Vidar cannot break: paging of the host is on, the VMCB is a page of memory, and the guest's memory is not
-//! encrypted.
+//! Not here are rules that Vidar cannot break: paging of the host is on, the VMCB is a page of memory, and the guest's
+//! memory is not encrypted.
 //!
 //! | file | what it is for |
 //! |---|---|

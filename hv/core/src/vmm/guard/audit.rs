@@ -30,7 +30,8 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Notes that the CPU with the number `cpu`, which is in the state `state`, has written to the code at `address`. The first write of each call chain is reported.
+    /// Notes that the CPU with the number `cpu`, which is in the state `state`, has written to the code at `address`.
+    /// The first write of each call chain is reported.
     pub fn note(&mut self, cpu: u32, state: &CpuState, names: Names<'_>, target: &Target, address: Gpa) {
         let mut chain = [0; FRAMES];
         names.kernel.chain(names.memory, state, &mut chain);

@@ -2,8 +2,8 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// The number of the last change of rights before a CPU flushed its translations, plus 1. It is 0 while the CPU does not run
-/// the guest, since it flushes before it does.
+/// The number of the last change of rights before a CPU flushed its translations, plus 1. It is 0 while the CPU does
+/// not run the guest, since it flushes before it does.
 #[derive(Debug, Default)]
 pub struct Flushed(AtomicU32);
 

@@ -17,8 +17,8 @@ use crate::vmm::refusals::Report;
 use crate::vmm::vcpu::Vcpu;
 use crate::x86::registers::Register;
 
-/// Locks what the boot option says, unless it is locked already, and has this CPU forget what it could write to. The results
-/// go to the registers that the ABI names.
+/// Locks what the boot option says, unless it is locked already, and has this CPU forget what it could write to. The
+/// results go to the registers that the ABI names.
 #[cold]
 pub fn lock<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>, state: &CpuState) -> Status {
     if machine.guard < Guard::Data {
@@ -56,7 +56,8 @@ pub fn lock<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>, stat
     Status::Ok
 }
 
-/// Returns a row of the table in the registers that the ABI names, and for the first row has this CPU watch all code again.
+/// Returns a row of the table in the registers that the ABI names, and for the first row has this CPU watch all code
+/// again.
 #[cold]
 pub fn audit<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> Status {
     let index = vcpu.registers().get(Register::Rbx);
@@ -81,8 +82,8 @@ pub fn audit<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> 
     Status::Ok
 }
 
-/// Decides about an access to `address` that the second stage has denied. Returns `None` if nothing is locked there: the CPU
-/// has denied it by a cached translation.
+/// Decides about an access to `address` that the second stage has denied. Returns `None` if nothing is locked there:
+/// the CPU has denied it by a cached translation.
 #[cold]
 pub fn denied<V: Vcpu, T: TableMemory>(
     vcpu: &mut V,
@@ -105,9 +106,9 @@ pub fn denied<V: Vcpu, T: TableMemory>(
     })
 }
 
-/// Refuses a write with #GP. A #PF would not do: the guest's own page tables allow the write, or the CPU would not have asked
-/// the second stage, so Linux takes such a #PF for one that comes of a stale TLB, and tries again for ever. Linux 6.1,
-/// arch/x86/mm/fault.c, `spurious_kernel_fault`.
+/// Refuses a write with #GP. A #PF would not do: the guest's own page tables allow the write, or the CPU would not have
+/// asked the second stage, so Linux takes such a #PF for one that comes of a stale TLB, and tries again for ever. Linux
+/// 6.1, arch/x86/mm/fault.c, `spurious_kernel_fault`.
 fn refuse<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, target: &Target, address: Gpa) -> Outcome {
     let protection = if target.idt.contains(&address) { Protection::Idt } else { Protection::Data };
     report(vcpu, machine, protection);
@@ -124,8 +125,8 @@ fn refuse<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, target: &Target, ad
     }
 }
 
-/// Returns true if a #GP while this exception is delivered becomes a #DF. Intel SDM Vol. 3A, 6.15 "Exception and Interrupt
-/// Reference", table "Conditions for Generating a Double Fault".
+/// Returns true if a #GP while this exception is delivered becomes a #DF. Intel SDM Vol. 3A, 6.15 "Exception and
+/// Interrupt Reference", table "Conditions for Generating a Double Fault".
 const fn makes_double_fault(vector: u8) -> bool {
     matches!(vector, 0 | 10..=14 | 20 | 21)
 }

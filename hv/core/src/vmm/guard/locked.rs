@@ -28,8 +28,8 @@ impl Locked {
         }
     }
 
-    /// Notes that a CPU begins to run the guest, after an INIT or for the first time. It has flushed its translations since it
-    /// ran the guest before, if it has.
+    /// Notes that a CPU begins to run the guest, after an INIT or for the first time. It has flushed its translations
+    /// since it ran the guest before, if it has.
     #[cold]
     pub fn enters(&self, percpu: &PerCpu) {
         percpu.flushed.after(self.change());

@@ -37,14 +37,14 @@ impl Target {
 
 /// The kernel of the guest, once it has been found.
 pub trait GuestKernel {
-    /// Finds the kernel that runs on a CPU in this state, and what is to be locked of it. `None` unless all that the kernel says
-    /// agrees with the state and with the guest's RAM.
+    /// Finds the kernel that runs on a CPU in this state, and what is to be locked of it. `None` unless all that the
+    /// kernel says agrees with the state and with the guest's RAM.
     fn find(&self, memory: &dyn ReadGuest, ram: &RangeSet, state: &CpuState) -> Option<Target>;
 
     /// Writes the name of the function at `address` and the distance from its start, or else that it has none.
     fn write_name(&self, memory: &dyn ReadGuest, address: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 
-    /// Fills `addresses` with that of the next instruction of a CPU in this state and those of its callers, the innermost
-    /// first. What is left over stays as it is.
+    /// Fills `addresses` with that of the next instruction of a CPU in this state and those of its callers, the
+    /// innermost first. What is left over stays as it is.
     fn chain(&self, memory: &dyn ReadGuest, state: &CpuState, addresses: &mut [u64]);
 }

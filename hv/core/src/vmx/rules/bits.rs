@@ -1,6 +1,6 @@
 //! The bits of the controls that Vidar never sets of its own accord, so that only the rules know them.
-//! [`controls`](crate::vmx::controls) has the others. Intel SDM Vol. 3C, 25.6 "VM-Execution Control Fields" to 25.8 "VM-Entry
-//! Control Fields".
+//! [`controls`](crate::vmx::controls) has the others. Intel SDM Vol. 3C, 25.6 "VM-Execution Control Fields" to 25.8
+//! "VM-Entry Control Fields".
 
 macro_rules! bits {
     ($($bit:literal $name:ident;)*) => {

@@ -1,5 +1,5 @@
-//! For each rule of VM entry at least one change of a valid state that breaks it alone. They are not in the image: the tests make
-//! them, and the trial of the rules on a CPU.
+//! For each rule of VM entry at least one change of a valid state that breaks it alone. They are not in the image: the
+//! tests make them, and the trial of the rules on a CPU.
 
 // tidy: long because it is the table of cases, at least one for each rule.
 

@@ -66,10 +66,11 @@ impl Facts {
     }
 }
 
-/// Returns the bits of IA32_PERF_GLOBAL_CTRL that exist: one for each general-purpose counter from bit 0, one for each fixed-function
-/// counter from bit 32, and bit 48 for the metrics, which CPUID does not report. `leaf` is CPUID.0AH, which has the number of the
-/// counters, and `extended` CPUID.(23H,1), which has a bit for each of them. Intel SDM Vol. 3B, 20.2.2 "Architectural Performance
-/// Monitoring Version 2" and 20.2.6 "Architectural Performance Monitoring Version 6".
+/// Returns the bits of IA32_PERF_GLOBAL_CTRL that exist: one for each general-purpose counter from bit 0, one for each
+/// fixed-function counter from bit 32, and bit 48 for the metrics, which CPUID does not report. `leaf` is CPUID.0AH,
+/// which has the number of the counters, and `extended` CPUID.(23H,1), which has a bit for each of them. Intel SDM Vol.
+/// 3B, 20.2.2 "Architectural Performance Monitoring Version 2" and 20.2.6 "Architectural Performance Monitoring Version
+/// 6".
 fn global_counters(leaf: Leaf, extended: Leaf) -> u64 {
     let general = ((1 << (leaf.eax >> 8 & 0xff).min(32)) - 1) | u64::from(extended.eax);
     let fixed = ((1 << (leaf.edx & 0x1f).min(16)) - 1) | u64::from(leaf.ecx | extended.ebx) & 0xffff;

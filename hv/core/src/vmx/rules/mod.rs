@@ -1,5 +1,5 @@
-//! The rules of VM entry, all of which the state in the VMCS must keep. An entry that fails says only in which group of rules
-//! the broken one is; [`broken`] names it. Intel SDM Vol. 3C, chapter 27 "VM Entries".
+//! The rules of VM entry, all of which the state in the VMCS must keep. An entry that fails says only in which group of
+//! rules the broken one is; [`broken`] names it. Intel SDM Vol. 3C, chapter 27 "VM Entries".
 //!
 //! Each file has the rules of some sections as a table of [rules]. A rule reads the [`State`], which
 //! records what it reads for the report. [`cases`] has a state for each rule that breaks it alone.
@@ -51,8 +51,8 @@ pub mod values;
 use self::state::{Section, State};
 use crate::vmm::rules::{self, Broken};
 
-/// The rules that a state of Vidar's could break, in the order in which the CPU checks them: controls and the host's state, then the
-/// guest's.
+/// The rules that a state of Vidar's could break, in the order in which the CPU checks them: controls and the host's
+/// state, then the guest's.
 pub static OWN: [Section; 13] = [
     controls::SECTION,
     transitions::EXIT,
@@ -78,10 +78,11 @@ pub fn broken(sections: &[Section], state: &State<'_>, found: &mut dyn FnMut(&Br
     rules::broken(sections, state, found);
 }
 
-/// Returns the reason why no rule explains an entry that failed with `code`, which is the number of a VM-instruction error, 0 for
-/// VMfailInvalid, or a basic exit reason. Returns `None` if a rule does: the errors 7 and 8 are those of controls and of the
-/// host's state, and the exit reasons 33 and 34 those of the guest's state and of the list of MSRs. Intel SDM Vol. 3C, 31.4 "VM
-/// Instruction Error Numbers" and 27.8 "VM-Entry Failures During or After Loading Guest State".
+/// Returns the reason why no rule explains an entry that failed with `code`, which is the number of a VM-instruction
+/// error, 0 for VMfailInvalid, or a basic exit reason. Returns `None` if a rule does: the errors 7 and 8 are those of
+/// controls and of the host's state, and the exit reasons 33 and 34 those of the guest's state and of the list of MSRs.
+/// Intel SDM Vol. 3C, 31.4 "VM Instruction Error Numbers" and 27.8 "VM-Entry Failures During or After Loading Guest
+/// State".
 pub const fn beyond(code: u32) -> Option<&'static str> {
     match code {
         7 | 8 | 33 | 34 => None,

@@ -5,8 +5,8 @@ use super::state::{MANUAL, Section, State};
 use crate::vmm::rules::rules;
 use crate::vmx::field::*;
 
-/// The most MSRs of a list that are looked at. Intel's manual recommends no longer lists: Intel SDM Vol. 3D, Appendix A.6
-/// "Miscellaneous Data".
+/// The most MSRs of a list that are looked at. Intel's manual recommends no longer lists: Intel SDM Vol. 3D, Appendix
+/// A.6 "Miscellaneous Data".
 const MOST: u64 = 512;
 
 /// The rule of the section.
@@ -30,7 +30,8 @@ pub const SECTION: Section = Section {
     ],
 };
 
-/// Returns true if the entry of the list at `address` can be loaded, or cannot be read. There is none beyond the last address.
+/// Returns true if the entry of the list at `address` can be loaded, or cannot be read. There is none beyond the last
+/// address.
 fn can_load(s: &State<'_>, address: Option<u64>) -> bool {
     const FS_BASE: u32 = 0xc000_0100;
     const GS_BASE: u32 = 0xc000_0101;

@@ -38,8 +38,8 @@ pub const SECTION: Section = Section {
     ],
 };
 
-/// Returns true if the address in `field` suits the mode of the guest's code. In 64-bit code it need not be canonical: the
-/// highest bit of a linear address may differ from those above it.
+/// Returns true if the address in `field` suits the mode of the guest's code. In 64-bit code it need not be canonical:
+/// the highest bit of a linear address may differ from those above it.
 #[inline(never)]
 fn code_address(s: &State<'_>, field: Field<Natural, impl Access>) -> bool {
     const CS_L: u32 = 1 << 13;

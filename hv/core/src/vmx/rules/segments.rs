@@ -213,8 +213,8 @@ fn each_usable(s: &State<'_>, registers: &[SegmentRegister], holds: Judgement) -
     })
 }
 
-/// Returns true if `holds` is true for CS, TR, and each other usable segment. In virtual-8086 mode the access rights of code and
-/// data segments have a rule of their own.
+/// Returns true if `holds` is true for CS, TR, and each other usable segment. In virtual-8086 mode the access rights of
+/// code and data segments have a rule of their own.
 #[inline(never)]
 fn each_judged(s: &State<'_>, holds: Judgement) -> bool {
     each_usable(s, if virtual_8086(s) { &[Tr, Ldtr] } else { ALL }, holds)

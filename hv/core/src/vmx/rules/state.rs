@@ -178,7 +178,8 @@ impl<'a> State<'a> {
         self.is_canonical(self.get(field))
     }
 
-    /// Returns true if `address` is canonical: the bits above the width of a linear address are as the highest bit below.
+    /// Returns true if `address` is canonical: the bits above the width of a linear address are as the highest bit
+    /// below.
     pub fn is_canonical(&self, address: u64) -> bool {
         self.is_extended(address, self.facts.linear_bits.clamp(1, 64) - 1)
     }
@@ -190,8 +191,8 @@ impl<'a> State<'a> {
         high == 0 || high == -1
     }
 
-    /// Returns true if the value of the field `controls` is as a capability MSR allows: bits 31:0 of the MSR must be 1, and
-    /// bits 63:32 may be 1. Records both.
+    /// Returns true if the value of the field `controls` is as a capability MSR allows: bits 31:0 of the MSR must be 1,
+    /// and bits 63:32 may be 1. Records both.
     #[inline(never)]
     pub fn allowed(&self, controls: Field<u32, impl Access>, msr: u64) -> bool {
         let value = self.get(controls);
@@ -199,8 +200,8 @@ impl<'a> State<'a> {
         msr & 0xffff_ffff & !value == 0 && value & !(msr >> 32) == 0
     }
 
-    /// Returns true if the value of the control register in `field` has the bits that `fixed` requires in VMX operation,
-    /// except for the bits `free`. Records them all.
+    /// Returns true if the value of the control register in `field` has the bits that `fixed` requires in VMX
+    /// operation, except for the bits `free`. Records them all.
     #[inline(never)]
     pub fn fixed(&self, field: Field<Natural, impl Access>, fixed: [u64; 2], free: u64) -> bool {
         let value = self.get(field);
