@@ -11,7 +11,7 @@ use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::options::{Guard, Options};
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::iommu::guard::DmaGuard;
-use vidar_core::kernel::guarded::Guarded;
+use vidar_core::kernel::known::KnownKernel;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use vidar_core::mem::identity::Identity;
 use vidar_core::mem::locks::Locks;
@@ -20,7 +20,6 @@ use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::view::{Reader, View};
 use vidar_core::policy::cpuid::Policy;
 use vidar_core::policy::msr;
-use vidar_core::report::places::Places;
 use vidar_core::vmm::guard::locked::Locked;
 use vidar_core::vmm::machine::{Host, Machine, Startup};
 use vidar_core::vmm::memory::GuestMemory;
@@ -135,7 +134,6 @@ pub fn make<E: Extension>(
     let used = (before - memory.tables().available()) as u64;
     log::debug!("{} KiB of second-stage tables", (used * PAGE_SIZE) >> 10);
     let guest: &'static GuestReader = Box::leak(Box::new(reader));
-    let places = Box::leak(Box::new(Places::new(guest, ram.clone())));
     let machine = Machine {
         host: Host {
             kept: kept.leak(),
@@ -155,7 +153,7 @@ pub fn make<E: Extension>(
             narrower: encryption.narrower,
         },
         guard: options.guard,
-        kernel: Box::leak(Box::new(Guarded::default())),
+        kernel: Box::leak(Box::new(KnownKernel::default())),
         locked: Locked::default(),
         msrs: msrs.leak(),
         startup: cpus.startup,
@@ -169,7 +167,6 @@ pub fn make<E: Extension>(
         fill_reported: AtomicBool::new(false),
         host_root: Hpa(Cr3::read_raw().0.start_address().as_u64()),
         guest,
-        places,
         load_microcode,
     };
     Ok((machine, Common { second_stage, msr_map, reader, guard: options.guard }))

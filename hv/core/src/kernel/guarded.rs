@@ -1,53 +1,16 @@
-//! The kernel that the guard locks: where its read-only data is, and the names of functions that write to it.
+//! What the guard locks of a kernel: its read-only data and its interrupt descriptor table, and the code to be watched.
 
-use core::fmt;
 use core::ops::Range;
-
-use spin::Once;
 
 use super::Kernel;
 use super::view::locate;
 use crate::mem::addr::{Gpa, PAGE_SIZE};
-use crate::mem::ranges::RangeSet;
-use crate::mem::walk::ReadGuest;
 use crate::vmm::cpu_state::CpuState;
-use crate::vmm::guard::target::{GuestKernel, Target};
-
-/// A kernel that is guarded, once it has been found.
-#[derive(Debug, Default)]
-pub struct Guarded(Once<Kernel>);
-
-impl GuestKernel for Guarded {
-    #[cold]
-    fn find(&self, memory: &dyn ReadGuest, ram: &RangeSet, state: &CpuState) -> Option<Target> {
-        let kernel = Kernel::find_running(memory, ram, &state.controls)?;
-        let target = target(&kernel, memory, ram, state)?;
-        self.0.call_once(|| kernel);
-        Some(target)
-    }
-
-    #[cold]
-    fn write_name(&self, memory: &dyn ReadGuest, address: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.get().and_then(|kernel| kernel.symbol(memory, address)) {
-            Some((name, distance)) => write!(f, "{name}+{distance:#x}"),
-            None => f.write_str("code without a name"),
-        }
-    }
-
-    #[cold]
-    fn chain(&self, memory: &dyn ReadGuest, state: &CpuState, addresses: &mut [u64]) {
-        let Some(kernel) = self.0.get() else { return };
-        let mut slots = addresses.iter_mut();
-        kernel.chain(memory, state, &mut |frame| {
-            if let Some(slot) = slots.next() {
-                *slot = frame.within();
-            }
-        });
-    }
-}
+use crate::vmm::guard::kernel::Guest;
+use crate::vmm::guard::target::Target;
 
 /// Returns what is to be locked of `kernel`, which runs on a CPU in this state.
-fn target(kernel: &Kernel, memory: &dyn ReadGuest, ram: &RangeSet, state: &CpuState) -> Option<Target> {
+pub(super) fn target(kernel: &Kernel, Guest { memory, ram }: Guest<'_>, state: &CpuState) -> Option<Target> {
     let names = ["_stext", "_etext", "__start_rodata", "__end_rodata", "idt_table", "_end"];
     let [Some(text), Some(text_end), Some(data), Some(data_end), Some(idt), Some(end)] =
         kernel.addresses(memory, names)?

@@ -17,13 +17,15 @@
 //! | [`btf`] | The kernel's description of its types: where in a structure a member is. |
 //! | [`modules`] | The kernel's modules: their symbols and their tables of call frames. |
 //! | [`chain`] | The call chain of a CPU, by that table alone. |
-//! | [`guarded`] | The kernel that the guard locks. |
+//! | [`known`] | The kernel that the guest runs, as the guard knows it. |
+//! | [`guarded`] | What the guard locks of a kernel. |
 //! | [`printk`] | The last lines of the kernel's log. |
 
 pub mod btf;
 pub mod chain;
 pub mod guarded;
 pub mod kallsyms;
+pub mod known;
 pub mod modules;
 pub mod name;
 pub mod orc;

@@ -4,6 +4,8 @@ use core::fmt;
 
 /// The most bytes of a name that are kept. Linux has 512 at most, and Debian's longest has 200.
 pub const MAX_NAME: usize = 255;
+/// The most characters of a name that messages show: as many as fit into a line.
+pub const SHOWN: usize = 45;
 
 /// The name of a symbol, without allocation: printable ASCII only, since it comes from the guest and goes to a
 /// terminal.

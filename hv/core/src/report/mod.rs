@@ -5,11 +5,9 @@
 //! | [`exits`] | The last exits of each CPU. |
 //! | [`names`] | Call chains and the end of the log, as read from the guest's running kernel. |
 //! | [`others`] | What the report says of the CPUs that another one has stopped. |
-//! | [`places`] | Names the places where the guard has refused something. |
 //! | [`state`] | The state of a CPU. |
 
 pub mod exits;
 pub mod names;
 pub mod others;
-pub mod places;
 pub mod state;

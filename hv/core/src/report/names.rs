@@ -7,6 +7,7 @@ use core::ops::Range;
 use crate::console::wrap::Wrapped;
 use crate::kernel::Kernel;
 use crate::kernel::chain::{End, Frame, Left};
+use crate::kernel::name::SHOWN;
 use crate::mem::walk::ReadGuest;
 use crate::vmm::cpu_state::CpuState;
 
@@ -14,8 +15,6 @@ use crate::vmm::cpu_state::CpuState;
 const LINES: usize = 96;
 /// The most rows of a screen that are filled with functions and lines of the kernel's log.
 const FILLED_ROWS: usize = 48;
-/// The most characters of a function's name that fit into a line.
-pub(super) const NAME: usize = 45;
 /// The rows of a screen that a report needs besides functions and lines of the kernel's log: for three headings, the
 /// end of the call chain, what happens next, the reason, and the cursor.
 const OTHER_ROWS: usize = 7;
@@ -102,7 +101,7 @@ impl Names<'_> {
     pub fn place(&self, address: u64) -> impl fmt::Display {
         let symbol = self.kernel.symbol(self.memory, address);
         fmt::from_fn(move |f| match &symbol {
-            Some((name, distance)) => write!(f, "{name:.NAME$}+{distance:#x}"),
+            Some((name, distance)) => write!(f, "{name:.SHOWN$}+{distance:#x}"),
             None => write!(f, "{address:#x}"),
         })
     }
@@ -200,7 +199,7 @@ impl fmt::Display for Chain<'_> {
             if result.is_ok() && self.part.contains(&index) {
                 result = write!(f, "\n  {:016x}", frame.address);
                 if let Some((name, distance)) = kernel.function(*memory, frame) {
-                    result = result.and_then(|()| write!(f, " {name:.NAME$}+{distance:#x}"));
+                    result = result.and_then(|()| write!(f, " {name:.SHOWN$}+{distance:#x}"));
                 }
                 if frame.left == Left::Interrupted {
                     result = result.and_then(|()| f.write_str(" (interrupted)"));

@@ -6,12 +6,14 @@
 //! | [`lock`] | Locks the kernel's read-only data and its IDT, and decides about writes to them. |
 //! | [`locked`] | What is locked, and on which CPUs the lock holds. |
 //! | [`flushed`] | What a CPU may have cached of the second stage. |
-//! | [`target`] | What is to be locked, and the seam to what knows the guest's kernel. |
+//! | [`target`] | What is to be locked. |
+//! | [`kernel`] | The seam to what knows the guest's kernel. |
 //! | [`names`] | Names of the kernel's functions, for messages. |
 //! | [`audit`] | The table of what has written to the kernel's code. |
 
 pub mod audit;
 pub mod flushed;
+pub mod kernel;
 pub mod lock;
 pub mod locked;
 pub mod names;
@@ -21,6 +23,7 @@ use core::sync::atomic::Ordering;
 
 use vidar_abi::Protection;
 
+use self::names::Names;
 use super::machine::Machine;
 use super::refusals::Report;
 use super::vcpu::Vcpu;
@@ -76,16 +79,23 @@ fn pin<V: Vcpu>(vcpu: &mut V, pins: Pins) {
 /// Counts and reports a write that the guard refuses.
 #[cold]
 fn refuse<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>, protection: Protection) -> Fault {
-    let (rip, cpu, name) = (vcpu.rip(), vcpu.percpu().index, protection.name());
-    let Some(refusals) = &machine.host.guard else { return Fault };
+    refused(vcpu, machine, "change", protection);
+    Fault
+}
+
+/// Counts a write that is refused, and reports it if it is the first at its RIP. `tried` says what the CPU has tried to
+/// do with what is protected.
+fn refused<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>, tried: &str, protection: Protection) {
+    let Some(refusals) = &machine.host.guard else { return };
+    let (rip, cpu, controls) = (vcpu.rip(), vcpu.percpu().index, vcpu.controls());
     let report = refusals.count(protection, rip);
-    if report != Report::Counted {
-        machine.places.name(&vcpu.controls(), rip, &mut |place| {
-            log::warn!("CPU {cpu} has tried to change {name} at {place}: the guard has refused it with #GP");
-        });
+    if report == Report::Counted {
+        return;
     }
+    let (name, place) =
+        (protection.name(), Names::new(machine.kernel, machine.guest(), &controls).place(rip));
+    log::warn!("CPU {cpu} has tried to {tried} {name} at {place}: the guard has refused it with #GP");
     if report == Report::Last {
         log::warn!("the guard reports no further places, and counts what it refuses there");
     }
-    Fault
 }

@@ -7,12 +7,11 @@ use core::sync::atomic::AtomicBool;
 use spin::Mutex;
 use vidar_abi::{Commit, Vendor};
 
+use super::guard::kernel::{Guest, GuestKernel};
 use super::guard::locked::Locked;
-use super::guard::target::GuestKernel;
 use super::memory::GuestMemory;
 use super::observer::Wanted;
 use super::percpu::PerCpu;
-use super::place::NamePlaces;
 use super::refusals::Refusals;
 use super::update::LoadMicrocode;
 use super::vcpu::Vcpu;
@@ -79,7 +78,7 @@ pub struct Machine<V: Vcpu, T> {
     pub cpuid: Policy,
     /// What Vidar guards.
     pub guard: Guard,
-    /// The guest's kernel, for the guard.
+    /// Knows the guest's kernel, for the guard.
     pub kernel: &'static (dyn GuestKernel + Sync),
     /// What the guard has locked of the guest's memory.
     pub locked: Locked,
@@ -107,8 +106,6 @@ pub struct Machine<V: Vcpu, T> {
     pub host_root: Hpa,
     /// Reads the guest's memory, at addresses that the guest's CPUs read or could read.
     pub guest: &'static (dyn ReadGuest + Sync),
-    /// Names places in the guest's code, for messages.
-    pub places: &'static (dyn NamePlaces + Sync),
     /// Loads an update of the CPU's microcode.
     pub load_microcode: LoadMicrocode,
 }
@@ -118,6 +115,11 @@ pub const RUNS_VIDAR: &str = "the guest's CR3 is Vidar's own: the guest has copi
      the guest's, which is its fault (in QEMU use -accel tcg,thread=single)";
 
 impl<V: Vcpu, T> Machine<V, T> {
+    /// Returns the guest's memory, to look for its kernel there.
+    pub fn guest(&self) -> Guest<'_> {
+        Guest { memory: self.guest, ram: &self.ram }
+    }
+
     /// Returns true if CR3 of `controls` holds the root of Vidar's own page tables.
     pub fn runs_vidar(&self, controls: &Controls) -> bool {
         Hpa(controls.cr3).align_down(PAGE_SIZE) == self.host_root

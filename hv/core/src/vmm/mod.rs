@@ -24,7 +24,6 @@
 //! | [`controls`] | Answers writes to control registers, on an extension where some exit. |
 //! | [`msr`] | Executes RDMSR and WRMSR as the policy says. |
 //! | [`guard`] | Applies what the boot option `guard` keeps on, and reports what it refuses. |
-//! | [`place`] | The seam to what names places in the guest's code. |
 //! | [`microcode`] | Loads the microcode updates that the guest asks for. |
 //! | [`update`] | An update of microcode as the core hands it to the shell, which loads it. |
 //! | [`refusals`] | What the guard has refused so far. |
@@ -54,7 +53,6 @@ pub mod msr;
 pub mod observer;
 pub mod outcome;
 pub mod percpu;
-pub mod place;
 pub mod privilege;
 pub mod processor;
 pub mod refusals;

@@ -5,13 +5,14 @@ use std::fmt::{Arguments, Write};
 
 use vidar_core::console::wrap::{WIDTH, Wrapped};
 use vidar_core::kernel::Kernel;
+use vidar_core::kernel::known::KnownKernel;
 use vidar_core::mem::addr::{Gpa, Hpa};
 use vidar_core::mem::walk::ReadGuest;
 use vidar_core::policy::control::Controls;
 use vidar_core::report::names::{Names, Room, Sink};
-use vidar_core::report::places::Places;
 use vidar_core::vmm::cpu_state::CpuState;
-use vidar_core::vmm::place::NamePlaces;
+use vidar_core::vmm::guard::kernel::Guest;
+use vidar_core::vmm::guard::names;
 use vidar_core::x86::registers::Register;
 
 use crate::kernel_image::log::Log;
@@ -119,15 +120,13 @@ fn a_search_that_finds_no_kernel_is_repeated_more_and_more_seldom() {
     let (memory, _) = kernel(era);
     let ram = memory.ram();
     let memory = Counting(&memory, Cell::new(0));
-    let places = Places::new(&memory, ram);
+    let known = KnownKernel::default();
+    let guest = Guest { memory: &memory, ram: &ram };
     let here = cpu(era).controls;
     let elsewhere = Controls { cr3: 0, ..here };
     let named = |controls: Controls| {
-        let mut named = false;
-        places.name(&controls, function("panic") + 4, &mut |text| {
-            named = text.to_string().starts_with("panic+");
-        });
-        named
+        let names = names::Names::new(&known, guest, &controls);
+        names.place(function("panic") + 4).to_string().starts_with("panic+")
     };
     assert!((0..1000).all(|_| !named(elsewhere)));
     assert_eq!(memory.1.get(), 10);
@@ -194,9 +193,8 @@ fn a_place_that_the_guard_refuses_is_named() {
     for era in NAMED {
         let (memory, _, cpu) = called(era, "panic", &[]);
         let place = |memory: &Memory, rip| {
-            let mut text = String::new();
-            Places::new(memory, memory.ram()).name(&cpu.controls, rip, &mut |place| text = place.to_string());
-            text
+            let guest = Guest { memory, ram: &memory.ram() };
+            names::Names::new(&KnownKernel::default(), guest, &cpu.controls).place(rip).to_string()
         };
         let at = function("panic") + 4;
         assert_eq!(place(&memory, at), format!("panic+0x4 ({at:#x})"));

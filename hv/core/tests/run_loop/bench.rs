@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use spin::Mutex;
 use vidar_abi::{DmaState, Vendor};
 use vidar_core::iommu::guard::DmaGuard;
-use vidar_core::kernel::guarded::Guarded;
+use vidar_core::kernel::known::KnownKernel;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE, PageSize};
 use vidar_core::mem::identity::Identity;
 use vidar_core::mem::locks::Locks;
@@ -18,7 +18,7 @@ use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::stage2::{ENTRIES, Format, Level, Table, TableMemory};
 use vidar_core::mem::view::View;
 use vidar_core::mem::walk::ReadGuest;
-use vidar_core::policy::control::{CR4_SMXE, CR4_VMXE, Controls};
+use vidar_core::policy::control::{CR4_SMXE, CR4_VMXE};
 use vidar_core::policy::cpuid::Policy;
 use vidar_core::policy::features::Features;
 use vidar_core::policy::guard::Guard;
@@ -31,7 +31,6 @@ use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmm::observer::{Observer, Unobserved, Wanted};
 use vidar_core::vmm::outcome::{Outcome, Stop};
 use vidar_core::vmm::percpu::PerCpu;
-use vidar_core::vmm::place::NamePlaces;
 use vidar_core::vmm::processor::Processor;
 use vidar_core::vmm::refusals::Refusals;
 use vidar_core::vmm::run;
@@ -130,15 +129,6 @@ pub struct Page {
 
 static OPEN: DmaGuard = DmaGuard::open(DmaState::NoIommu, 0);
 
-/// Places by their addresses.
-struct Unnamed;
-
-impl NamePlaces for Unnamed {
-    fn name(&self, _: &Controls, rip: u64, then: &mut dyn FnMut(std::fmt::Arguments<'_>)) {
-        then(format_args!("{rip:#x}"));
-    }
-}
-
 /// A CPU and its machine.
 pub struct Bench {
     pub cpu: FakeCpu,
@@ -200,7 +190,7 @@ impl Bench {
             wanted: Wanted::default(),
             cpuid: Policy { features: Features::all(), hypervisor_bit: true, narrower: 0 },
             guard: Guard::Off,
-            kernel: Box::leak(Box::new(Guarded::default())),
+            kernel: Box::leak(Box::new(KnownKernel::default())),
             locked: Locked::default(),
             msrs,
             startup,
@@ -215,7 +205,6 @@ impl Bench {
             fill_reported: AtomicBool::new(false),
             host_root: HOST_ROOT,
             guest: Box::leak(Box::new(guest)),
-            places: &Unnamed,
         };
         Self { cpu, machine }
     }

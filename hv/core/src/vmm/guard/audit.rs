@@ -34,7 +34,7 @@ impl Audit {
     /// The first write of each call chain is reported.
     pub fn note(&mut self, cpu: u32, state: &CpuState, names: Names<'_>, target: &Target, address: Gpa) {
         let mut chain = [0; FRAMES];
-        names.kernel.chain(names.memory, state, &mut chain);
+        names.fill(state, &mut chain);
         if self.count(chain, address) {
             let written = names.name(target.address_in_image(address));
             log::info!("CPU {cpu} writes to the kernel's code, in {written}, by {}", names.chain(&chain));

@@ -5,6 +5,7 @@ use core::ops::Range;
 use vidar_abi::{Protection, Status};
 
 use super::names::Names;
+use super::refused;
 use super::target::Target;
 use crate::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use crate::mem::locks::Lock;
@@ -13,7 +14,6 @@ use crate::policy::guard::Guard;
 use crate::vmm::cpu_state::CpuState;
 use crate::vmm::machine::Machine;
 use crate::vmm::outcome::{Exception, Interrupted, Outcome, REFUSE, Stop};
-use crate::vmm::refusals::Report;
 use crate::vmm::vcpu::Vcpu;
 use crate::x86::registers::Register;
 
@@ -26,7 +26,7 @@ pub fn lock<V: Vcpu, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>, stat
     }
     let locked = &machine.locked;
     let taken = locked.target.try_call_once(|| {
-        let target = machine.kernel.find(machine.guest, &machine.ram, state).ok_or(Status::NotFound)?;
+        let target = machine.kernel.find(machine.guest(), state).ok_or(Status::NotFound)?;
         let locks = target.locks(machine.guard >= Guard::Audit);
         let mut memory = machine.memory.lock();
         let moves =
@@ -95,8 +95,8 @@ pub fn denied<V: Vcpu, T: TableMemory>(
     let lock = machine.memory.lock().denies_write(address)?;
     Some(match lock {
         Lock::Text => {
-            let names = Names { kernel: machine.kernel, memory: machine.guest };
             let (cpu, state) = (vcpu.percpu().index, vcpu.snapshot().state);
+            let names = Names::new(machine.kernel, machine.guest(), &state.controls);
             machine.locked.audit.lock().note(cpu, &state, names, target, address);
             machine.memory.lock().open(address);
             vcpu.flush_second_stage();
@@ -111,7 +111,7 @@ pub fn denied<V: Vcpu, T: TableMemory>(
 /// 6.1, arch/x86/mm/fault.c, `spurious_kernel_fault`.
 fn refuse<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, target: &Target, address: Gpa) -> Outcome {
     let protection = if target.idt.contains(&address) { Protection::Idt } else { Protection::Data };
-    report(vcpu, machine, protection);
+    refused(vcpu, machine, "write to the kernel's", protection);
     match vcpu.interrupted() {
         // A fault while a #DF is delivered shuts the CPU down.
         Some(Interrupted::Exception(8)) => Outcome::Stop(Stop::TripleFault),
@@ -129,23 +129,6 @@ fn refuse<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, target: &Target, ad
 /// Interrupt Reference", table "Conditions for Generating a Double Fault".
 const fn makes_double_fault(vector: u8) -> bool {
     matches!(vector, 0 | 10..=14 | 20 | 21)
-}
-
-/// Counts a refused write, and reports it if it is the first at its RIP.
-fn report<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>, protection: Protection) {
-    let (rip, cpu, what) = (vcpu.rip(), vcpu.percpu().index, protection.name());
-    let Some(refusals) = &machine.host.guard else { return };
-    let report = refusals.count(protection, rip);
-    if report == Report::Counted {
-        return;
-    }
-    let place = Names { kernel: machine.kernel, memory: machine.guest }.name(rip);
-    log::warn!(
-        "CPU {cpu} has tried to write to the kernel's {what} in {place}: the guard has refused it with #GP"
-    );
-    if report == Report::Last {
-        log::warn!("the guard reports no further places, and counts what it refuses there");
-    }
 }
 
 #[cfg(test)]

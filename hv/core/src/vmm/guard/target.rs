@@ -1,13 +1,9 @@
-//! What `guard=data` locks, and the seam to what knows the guest's kernel.
+//! What `guard=data` locks.
 
-use core::fmt;
 use core::ops::Range;
 
 use crate::mem::addr::Gpa;
 use crate::mem::locks::Locks;
-use crate::mem::ranges::RangeSet;
-use crate::mem::walk::ReadGuest;
-use crate::vmm::cpu_state::CpuState;
 
 /// The parts of a kernel's image that are locked, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,18 +29,4 @@ impl Target {
     pub const fn address_in_image(&self, place: Gpa) -> u64 {
         place.0.wrapping_add(self.to_image)
     }
-}
-
-/// The kernel of the guest, once it has been found.
-pub trait GuestKernel {
-    /// Finds the kernel that runs on a CPU in this state, and what is to be locked of it. `None` unless all that the
-    /// kernel says agrees with the state and with the guest's RAM.
-    fn find(&self, memory: &dyn ReadGuest, ram: &RangeSet, state: &CpuState) -> Option<Target>;
-
-    /// Writes the name of the function at `address` and the distance from its start, or else that it has none.
-    fn write_name(&self, memory: &dyn ReadGuest, address: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result;
-
-    /// Fills `addresses` with that of the next instruction of a CPU in this state and those of its callers, the
-    /// innermost first. What is left over stays as it is.
-    fn chain(&self, memory: &dyn ReadGuest, state: &CpuState, addresses: &mut [u64]);
 }
