@@ -4,7 +4,7 @@
 
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmx::capabilities::Capabilities;
-use vidar_core::vmx::setup::{Host, InitialMsrs, clear_msrs};
+use vidar_core::vmx::setup::{HostState, InitialMsrs, clear_msrs};
 use x86_64::registers::control::{Cr0, Cr3, Cr4};
 
 use super::entry::exit_address;
@@ -13,9 +13,9 @@ use crate::host::exceptions::idt_address;
 use crate::host::vcpu::ThisCpu;
 
 /// Returns the state of this CPU that exits are to load.
-pub fn host(cpu: &ThisCpu) -> Host {
+pub fn host(cpu: &ThisCpu) -> HostState {
     let selectors = cpu.selectors();
-    Host {
+    HostState {
         cr0: Cr0::read_raw(),
         cr3: Cr3::read().0.start_address().as_u64(),
         cr4: Cr4::read_raw(),

@@ -64,7 +64,7 @@ pub fn controls(
 
 /// The values that exits load into the CPU's registers.
 #[derive(Debug, Clone, Copy)]
-pub struct Host {
+pub struct HostState {
     /// CR0.
     pub cr0: u64,
     /// CR3.
@@ -90,7 +90,7 @@ pub struct Host {
 }
 
 /// Writes the host-state area. Intel SDM Vol. 3C, 25.5 "Host-State Area".
-pub fn host_state(vmcs: &mut impl RootFieldsMut, capabilities: &Capabilities, host: &Host) {
+pub fn host_state(vmcs: &mut impl RootFieldsMut, capabilities: &Capabilities, host: &HostState) {
     vmcs.write_root(HOST_CR0, Natural(host.cr0));
     vmcs.write_root(HOST_CR3, Natural(host.cr3));
     vmcs.write_root(HOST_CR4, Natural(host.cr4));
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use crate::vmx::fake::{FakeVmcs, capabilities};
 
-    const HOST: Host = Host {
+    const HOST: HostState = HostState {
         cr0: 0x8000_0031,
         cr3: 0x20_5000,
         cr4: 0x4_2020,

@@ -14,7 +14,7 @@ use vidar_core::vmx::rules::cases::{self, CASES, Change, LEGAL};
 use vidar_core::vmx::rules::facts::Facts;
 use vidar_core::vmx::rules::state::{Section, Source, State};
 use vidar_core::vmx::rules::{OTHERS, OWN, broken};
-use vidar_core::vmx::setup::{self, Host, InitialMsrs};
+use vidar_core::vmx::setup::{self, HostState, InitialMsrs};
 use vidar_core::vmx::{debug, guest_state, switched_msrs};
 
 use super::vmx_cases;
@@ -175,7 +175,7 @@ fn first(raw: RawCapabilities, state: &CpuState) -> Machine {
     let capabilities = Capabilities::choose(&raw).expect("nothing is missing");
     let mut vmcs = Vmcs::default();
     setup::controls(&mut vmcs, &capabilities, Hpa(0x5000), Hpa(0x7000), Guard::Off);
-    let host = Host {
+    let host = HostState {
         cr0: 0x8001_0033,
         cr3: 0x8000,
         cr4: 0x4_2620,
