@@ -154,39 +154,45 @@ impl Desk {
             self.halt_all();
         }
         loop {
-            if self.halts()
-                && let Some(mut session) = self.session.try_lock()
-                && self.halts()
-            {
-                self.serve(&mut session);
+            core::hint::spin_loop();
+            if self.halts() {
+                if let Some(mut session) = self.session.try_lock()
+                    && self.halts()
+                {
+                    self.serve(&mut session);
+                }
+                // The slot is left to the CPU that talks to gdb. If this one took the lock over and over, that one might
+                // never get it: in Bochs 3.0 the CPUs take turns, with a few instructions each.
+                continue;
             }
             let mut slot = slot.lock();
             // While all CPUs are to stop, this one stays, even if gdb has released it before: it was too slow to leave.
-            let halts = self.halts();
-            if !halts && matches!(slot.run, Run::Released | Run::Stepped) {
-                if slot.reason.is_some() {
+            if self.halts() {
+                continue;
+            }
+            match slot.run {
+                Run::Released | Run::Stepped if slot.reason.is_some() => {
                     // gdb has not been told of this yet.
                     slot.run = Run::Stopped;
                     drop(slot);
                     self.halt_all();
-                    continue;
                 }
-                let steps = slot.run == Run::Stepped;
-                slot.run = Run::Running;
-                return Resumed { registers: slot.registers, steps };
+                Run::Released | Run::Stepped => {
+                    let steps = slot.run == Run::Stepped;
+                    slot.run = Run::Running;
+                    return Resumed { registers: slot.registers, steps };
+                }
+                // The CPUs that run may be none of those that look for gdb.
+                Run::Held => {
+                    drop(slot);
+                    if self.is_called() {
+                        self.halt_all();
+                    }
+                }
+                // Another CPU has called this one, and gdb has gone on before it came.
+                Run::Stopped => slot.run = Run::Released,
+                Run::Absent | Run::Running => {}
             }
-            // The CPUs that run may be none of those that look for gdb.
-            if !halts && slot.run == Run::Held && self.is_called() {
-                drop(slot);
-                self.halt_all();
-                continue;
-            }
-            // Another CPU has called this one, and gdb has gone on before it came.
-            if !halts && slot.run == Run::Stopped {
-                slot.run = Run::Released;
-            }
-            drop(slot);
-            core::hint::spin_loop();
         }
     }
 

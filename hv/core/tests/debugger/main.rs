@@ -8,7 +8,7 @@ mod steps;
 
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vidar_core::debugger::breakpoints::Int3;
 use vidar_core::debugger::cpus::{Reason, Run};
@@ -121,6 +121,24 @@ fn ctrl_c_is_heard_while_gdb_holds_the_cpu_that_looks_for_it() {
     }
     let other = bench.stop(1, 0x32, None);
     bench.wire.hear("$T02thread:01;#");
+    bench.wire.ask("D");
+    drop((cpu.join(), other.join()));
+}
+
+#[test]
+fn a_cpu_that_waits_leaves_its_slot_to_the_one_that_talks_to_gdb() {
+    let bench = Bench::with_cpus(2);
+    let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.connect();
+    let other = bench.stop(1, 0x30, None);
+    while bench.slots[1].lock().run != Run::Stopped {
+        thread::yield_now();
+    }
+    for look in 0..100 {
+        // Where both threads have one CPU, the other one runs meanwhile.
+        thread::sleep(Duration::from_millis(1));
+        assert!(bench.slots[1].try_lock().is_some(), "the CPU that waits has the lock at look {look}");
+    }
     bench.wire.ask("D");
     drop((cpu.join(), other.join()));
 }
