@@ -161,8 +161,8 @@ impl Desk {
                 {
                     self.serve(&mut session);
                 }
-                // The slot is left to the CPU that talks to gdb. If this one took the lock over and over, that one might
-                // never get it: in Bochs 3.0 the CPUs take turns, with a few instructions each.
+                // The slot is left to the CPU that talks to gdb. If this one took the lock over and over, that one
+                // might never get it: in Bochs 3.0 the CPUs take turns, with a few instructions each.
                 continue;
             }
             let mut slot = slot.lock();
