@@ -41,16 +41,10 @@ pub struct Madt {
 
 /// Parses the MADT. Of a damaged table it returns what comes before the damage.
 pub fn parse(table: &[u8]) -> Madt {
-    let damaged = |what| Madt { damage: Some(what), ..Madt::default() };
-    let stated =
-        table.get(4..8).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes));
-    let Some(table) = stated.and_then(|length| table.get(..length as usize)).filter(|t| t.len() >= LIST)
-    else {
-        return damaged("its length is wrong");
+    let table = match whole(table) {
+        Ok(table) => table,
+        Err(what) => return Madt { damage: Some(what), ..Madt::default() },
     };
-    if !table.starts_with(b"APIC") {
-        return damaged("it is another table");
-    }
     let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
     let mut madt = Madt { wrong_sum: sum != 0, ..Madt::default() };
     for structure in structures(table) {
@@ -107,8 +101,20 @@ fn next_lost(table: &[u8], from: usize, lost: impl Fn(u32) -> bool) -> Option<(u
     })
 }
 
+/// Returns the table, cut to the length that it states, if it is a MADT. Its structures may be damaged all the same.
+///
+/// # Errors
+/// What is wrong with the table.
+pub(super) fn whole(table: &[u8]) -> Result<&[u8], &'static str> {
+    let stated =
+        table.get(4..8).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes));
+    let table = stated.and_then(|length| table.get(..length as usize)).filter(|t| t.len() >= LIST);
+    let table = table.ok_or("its length is wrong")?;
+    if table.starts_with(b"APIC") { Ok(table) } else { Err("it is another table") }
+}
+
 /// Returns all structures with their offsets. A damaged structure yields `None` as the last item.
-fn structures(table: &[u8]) -> impl Iterator<Item = Option<(usize, &[u8])>> {
+pub(super) fn structures(table: &[u8]) -> impl Iterator<Item = Option<(usize, &[u8])>> {
     structures_from(table, LIST)
 }
 
@@ -148,13 +154,14 @@ fn cpu(structure: &[u8]) -> Option<(u32, u8)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::firmware::acpi::Rom;
 
-    fn table(structures: &[&[u8]]) -> Vec<u8> {
+    /// Returns a MADT with these structures.
+    pub fn table(structures: &[&[u8]]) -> Vec<u8> {
         let mut table = b"APIC\0\0\0\0\x03\0".to_vec();
         table.resize(LIST, 0x55);
         structures.iter().for_each(|structure| table.extend_from_slice(structure));

@@ -5,6 +5,7 @@
 //! | [`acpi`] | Finds ACPI tables from the root pointer, and changes them in place. |
 //! | [`dmar`] | Lists the Intel IOMMUs that the DMAR names, and the memory that firmware's devices need. |
 //! | [`efi_map`] | Turns the EFI memory map into an e820 map, and copies it for the guest with Vidar's memory reserved. |
+//! | [`io_apic`] | Finds the pin of an I/O APIC to which the line of an ISA device leads, in the MADT. |
 //! | [`ivrs`] | Lists the AMD IOMMUs that the IVRS names. |
 //! | [`madt`] | Lists the CPUs that the MADT names. |
 //! | `remapping` | What the DMAR and the IVRS have in common. |
@@ -14,6 +15,7 @@
 pub mod acpi;
 pub mod dmar;
 pub mod efi_map;
+pub mod io_apic;
 pub mod ivrs;
 pub mod madt;
 mod remapping;

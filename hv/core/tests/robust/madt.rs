@@ -1,9 +1,10 @@
-//! The firmware's list of CPUs.
+//! The firmware's list of CPUs and I/O APICs.
 
 use std::cell::Cell;
 use std::collections::HashSet;
 
 use vidar_core::firmware::acpi::{CHECKSUM, ReadOnly, Table};
+use vidar_core::firmware::io_apic;
 use vidar_core::firmware::madt::{MAX_CPUS, parse, withdraw};
 
 use crate::target::Target;
@@ -54,7 +55,7 @@ pub fn sum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
 
-/// Checks the parser of the table, and the change of it.
+/// Checks the parsers of the table, and the change of it.
 pub fn check(input: &[u8]) {
     let madt = parse(input);
     // The shortest structure of a CPU has 8 bytes.
@@ -66,6 +67,13 @@ pub fn check(input: &[u8]) {
         if let Some(others) = madt.others(boot) {
             assert!(!others.contains(&boot));
             assert!(others.len() + 1 >= madt.cpus.len());
+        }
+    }
+
+    for irq in 0..=u8::MAX {
+        if let Some(pin) = io_apic::pin(input, irq) {
+            assert!(irq < 16 && pin.number < 240 && pin.registers.0 < 1 << 32);
+            assert_eq!(madt.damage, None, "a damaged table does not tell a pin");
         }
     }
 
