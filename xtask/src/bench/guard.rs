@@ -47,7 +47,8 @@ impl Load {
     /// Returns the shell script that does the work.
     fn script(self) -> String {
         let load = work::load("/lib/modules", MODULE);
-        let steps: String = work::WORK.iter().map(|step| format!("{step}\n")).collect();
+        let steps = work::WORK.iter().chain([&work::CPU_OFF_AND_ON]);
+        let steps: String = steps.map(|step| format!("{step}\n")).collect();
         let Self { rounds, pause } = self;
         format!("set -e\nfor i in $(seq {rounds}); do\n{steps}{load}\nsleep {pause}\ndone\n")
     }

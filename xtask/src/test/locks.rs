@@ -1,5 +1,6 @@
-//! Boots Linux with `guard=audit`, locks the kernel's read-only data, and attacks it and the CPU's protections. What
-//! changes the kernel's code must go on working, and be in the table of what has written to it.
+//! Boots Linux, locks the kernel's read-only data, and attacks it and the CPU's protections. What changes the kernel's
+//! code must go on working, and with `guard=audit` be in the table of what has written to it. Without the guard each
+//! attack succeeds.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -24,8 +25,17 @@ pub struct Setup {
 }
 
 /// The machines.
-pub const SETUPS: [Setup; 2] =
-    [Setup { lane: Lane::Vmx, cpus: 2, guard: "audit" }, Setup { lane: Lane::Svm, cpus: 2, guard: "audit" }];
+pub const SETUPS: [Setup; 6] = [
+    Setup { lane: Lane::Vmx, cpus: 2, guard: "audit" },
+    Setup { lane: Lane::Vmx, cpus: 1, guard: "data" },
+    Setup { lane: Lane::Vmx, cpus: 1, guard: OFF },
+    Setup { lane: Lane::Svm, cpus: 2, guard: "audit" },
+    Setup { lane: Lane::Svm, cpus: 1, guard: "data" },
+    Setup { lane: Lane::Svm, cpus: 1, guard: OFF },
+];
+
+/// The value of the boot option with which nothing is guarded.
+const OFF: &str = "off";
 
 impl Setup {
     /// Returns the name of the test.
@@ -53,16 +63,27 @@ impl Setup {
         needs
     }
 
-    /// Boots the machine, locks its kernel, and does what changes the kernel's code.
+    /// Boots the machine and attacks its kernel.
     pub fn run(self, tools: &Tools) -> Result<()> {
         let (_running, mut console) = self.start(tools)?;
         let symbols = Symbols::read(&mut console)?;
+        if self.guard == OFF {
+            return done(&mut console, &symbols);
+        }
         // The control: before the lock, the attack succeeds.
         attack(&mut console, &symbols, 0, &CONTROL)?;
         ensure!(
             console.run(VERSION)?.starts_with("Linux Version "),
             "the kernel's data did not change before the lock"
         );
+        self.lock(&mut console)?;
+        self.work(&mut console)?;
+        refused(&mut console, &symbols)?;
+        console.run(&work::load("", attack::DONOR)).map(drop)
+    }
+
+    /// Locks the kernel's read-only data.
+    fn lock(self, console: &mut Console) -> Result<()> {
         let said = console.run("vidarctl guard lock --json")?;
         let all = format!("{{\"locked_on\":{0},\"cpus\":{0}}}\n", self.cpus);
         ensure!(said == all, "`vidarctl guard lock` said {said:?}");
@@ -72,33 +93,20 @@ impl Setup {
             status.contains(&held) && status.contains("; 0 refused"),
             "the status does not say {held:?}, or has refusals: {status}"
         );
-        for command in work::PREPARE.iter().chain(&work::WORK) {
+        Ok(())
+    }
+
+    /// Does what changes the kernel's code.
+    fn work(self, console: &mut Console) -> Result<()> {
+        let with_cpus = (self.cpus > 1).then_some(&work::CPU_OFF_AND_ON);
+        for command in work::PREPARE.iter().chain(&work::WORK).chain(with_cpus) {
             console.run(command)?;
         }
-        let said = console.run("vidarctl guard audit --json")?;
-        audit(&said)?;
-        for (number, attempt) in (1..).zip(&ATTACKS) {
-            attack(&mut console, &symbols, number, attempt)?;
-            ensure!(
-                console.run(VERSION)?.starts_with("Linux Version "),
-                "{attempt:?} changed the kernel's data"
-            );
-            let oops = format!(
-                "dmesg | grep -c 'general protection fault'; dmesg | grep -q 'RIP: .*attack{number}.$'"
-            );
-            let said = console.run(&oops)?;
-            ensure!(said == format!("{number}\n"), "the kernel did not report {attempt:?}: {said:?}");
-            let place = match attempt.kind {
-                Kind::ClearCr0 | Kind::ClearCr4 => format!("to change {} at", attempt.named),
-                _ => format!("kernel.s {} in attack{number}:", attempt.named),
-            };
-            let named = format!("vidarctl log | grep -c '{place}'");
-            ensure!(console.run(&named)? == "1\n", "Vidar did not name {attempt:?}");
+        if self.guard == "audit" {
+            let said = console.run("vidarctl guard audit --json")?;
+            audit(&said)?;
         }
-        let status = console.run("vidarctl status")?;
-        let refused = format!("; {} refused", ATTACKS.len());
-        ensure!(status.contains(&refused), "the status does not say {refused:?}: {status}");
-        console.run(&work::load("", attack::DONOR)).map(drop)
+        Ok(())
     }
 
     fn start(self, tools: &Tools) -> Result<(RunningMachine, Console)> {
@@ -194,6 +202,51 @@ fn attack(console: &mut Console, symbols: &Symbols, number: usize, attempt: &Att
     let attack = Attack { kind: attempt.kind, target, base, value: attempt.value };
     // An insmod whose module causes an oops is killed.
     console.run(&format!("{}; insmod {file} || true", attack.into(&file))).map(drop)
+}
+
+/// Makes all attempts on a kernel that is locked. Each fails with an oops, and is named and counted by Vidar.
+fn refused(console: &mut Console, symbols: &Symbols) -> Result<()> {
+    for (number, attempt) in (1..).zip(&ATTACKS) {
+        attack(console, symbols, number, attempt)?;
+        ensure!(console.run(VERSION)?.starts_with("Linux Version "), "{attempt:?} changed the kernel's data");
+        let oops =
+            format!("dmesg | grep -c 'general protection fault'; dmesg | grep -q 'RIP: .*attack{number}.$'");
+        let said = console.run(&oops)?;
+        ensure!(said == format!("{number}\n"), "the kernel did not report {attempt:?}: {said:?}");
+        let place = match attempt.kind {
+            Kind::ClearCr0 | Kind::ClearCr4 => format!("to change {} at", attempt.named),
+            _ => format!("kernel.s {} in attack{number}:", attempt.named),
+        };
+        let named = format!("vidarctl log | grep -c '{place}'");
+        ensure!(console.run(&named)? == "1\n", "Vidar did not name {attempt:?}");
+    }
+    let status = console.run("vidarctl status")?;
+    let refused = format!("; {} refused", ATTACKS.len());
+    ensure!(status.contains(&refused), "the status does not say {refused:?}: {status}");
+    Ok(())
+}
+
+/// Makes all attempts on a kernel that is not guarded. Each succeeds, so that its module stays.
+fn done(console: &mut Console, symbols: &Symbols) -> Result<()> {
+    /// What distinguishes a small letter from a capital one. The addresses of a byte get different values, so that it
+    /// changes at each attempt.
+    const CAPITAL: u64 = 1 << 5;
+    let status = console.run("vidarctl status")?;
+    ensure!(status.contains("guarded  nothing ("), "something is guarded: {status}");
+    for (number, attempt) in (1..).zip(&ATTACKS) {
+        let value = if attempt.kind == Kind::Write { attempt.value ^ CAPITAL } else { attempt.value };
+        attack(console, symbols, number, &Attempt { value, ..*attempt })?;
+        let inserted = format!("grep -q '^{} ' /proc/modules", name(number));
+        console.run(&inserted).with_context(|| format!("without the guard {attempt:?} has failed"))?;
+        let version = match (attempt.kind, attempt.place) {
+            (Kind::Write, BANNER) => "Linux Version ",
+            (Kind::WriteDirect, BANNER) => "Linux version ",
+            _ => continue,
+        };
+        let said = console.run(VERSION)?;
+        ensure!(said.starts_with(version), "{attempt:?} did not change the kernel's data: {said}");
+    }
+    Ok(())
 }
 
 /// Checks that the table names functions that write to the kernel's code for others.
