@@ -16,6 +16,7 @@ mod folders;
 mod gdb;
 mod given;
 mod guard;
+mod guarded;
 mod host;
 mod hot_memory;
 mod job;
@@ -306,9 +307,9 @@ fn jobs<'a>(
             .needing(needs)
             .left_out(left_out.then_some(WITHOUT_GUARD))
     }));
-    jobs.extend(pairs::GUARDED.map(|pair| {
-        let probe_run = pair.guarded_run();
-        Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(pair.needs())
+    jobs.extend(guarded::GUARDED.map(|machine| {
+        let probe_run = machine.probe_run();
+        Job::new(probe_run.names(), move || probe_run.run(tools, report)).needing(machine.needs())
     }));
     jobs.extend(in_nested_kvm(Lane::SvmKvm, tools, nested_found, report));
     jobs.extend(single(Lane::SvmKvm, singles::CRASH_OF_ANOTHER_CPU));

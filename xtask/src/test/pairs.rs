@@ -1,7 +1,7 @@
 //! Scenarios of the probe that need a second CPU. The first CPU starts it, gives it work, and sends it an INIT.
 
 use super::lane::Lane;
-use super::scenario::Verdict::{AsBare, AsBareBut, Words};
+use super::scenario::Verdict::{AsBare, AsBareBut};
 use super::scenario::{ProbeRun, Scenario, models, scenario};
 use crate::machine::abilities::Ability;
 
@@ -73,89 +73,7 @@ const SCENARIOS: &[Scenario] = &[
     models(BY_EXIT, "x2apic-start-up", AsBareBut(STAYS_IN_X2APIC_MODE)),
 ];
 
-/// The machines in which Vidar guards the protections of both CPUs.
-pub const GUARDED: [Pair; 3] = [
-    Pair { lane: Lane::Vmx, name: "pair-guarded", options: "guard=cpu cpu-startup=emulated", needs: None },
-    Pair {
-        lane: Lane::Svm,
-        name: "pair-guarded",
-        options: "guard=cpu",
-        needs: Some(Ability::QemuNestedRealMode),
-    },
-    Pair {
-        lane: Lane::SvmMax,
-        name: "pair-guarded",
-        options: "guard=cpu",
-        needs: Some(Ability::QemuNestedRealMode),
-    },
-];
-
-/// The words of the attacks that every CPU model shows.
-macro_rules! attacks {
-    ($more:literal, $counted:literal) => {
-        Words(concat!(
-            "pe=#GP(0) pg=#GP(0) reserved=#GP(0) not-canonical=#GP(0) counted-of-these=none wp=ok/#GP(0)/1 \
-             smep=ok/#GP(0)/1 pge=ok/1 nxe=ok/#GP(0)/1 sce=ok/ok/0 star=ok/ok/#GP(0)/0x13000800000000 \
-             lstar=ok/ok/#GP(0)/0xffff800011112222 cstar=ok/ok/#GP(0)/0xffff800022221111 \
-             sfmask=ok/ok/#GP(0)/0x47700 sysenter-cs=ok/ok/#GP(0)/0x10 \
-             sysenter-esp=ok/ok/#GP(0)/0xffff800033331111 sysenter-eip=ok/ok/#GP(0)/0xffff800044441111 held=1 ",
-            $more,
-            " counted=CR0.WP:1,",
-            $counted,
-            ",EFER.NXE:1,STAR:1,LSTAR:1,CSTAR:1,SFMASK:1,SYSENTER_CS:1,SYSENTER_ESP:1,SYSENTER_EIP:1"
-        ))
-    };
-}
-
-/// The words of the attacks on the other CPU. Both CPUs hold LSTAR, and after INIT only the first does. Then all is
-/// counted once more.
-macro_rules! other_attacks {
-    ($more:literal, $once:literal, $twice:literal) => {
-        Words(concat!(
-            "started=1 free-wp=0 wp=0/1/1 smep=0/1/1 nxe=0/1/1 lstar=0/1/1 pg=1/80000001 pe=1/80000001 held=2 again=1 held=1 ",
-            $more,
-            " counted=CR0.PE:1,CR0.WP:1,CR0.PG:1,",
-            $once,
-            ",EFER.NXE:1,LSTAR:1 counted=CR0.PE:2,CR0.WP:2,CR0.PG:2,",
-            $twice,
-            ",EFER.NXE:2,LSTAR:2"
-        ))
-    };
-}
-
-/// What the guard refuses in these machines. The usual CPU of Bochs has no SMAP, and only QEMU's largest CPU has UMIP.
-const ATTACKS: &[Scenario] = &[
-    models(&[Lane::Svm], "guard", attacks!("smap=ok/#GP(0)/1", "CR4.SMEP:1,CR4.SMAP:1")),
-    models(
-        &[Lane::SvmMax],
-        "guard",
-        attacks!("umip=ok/#GP(0)/1 smap=ok/#GP(0)/1", "CR4.UMIP:1,CR4.SMEP:1,CR4.SMAP:1"),
-    ),
-    models(&[Lane::Vmx], "guard", attacks!("smap=lacks", "CR4.SMEP:1")),
-    models(
-        &[Lane::Svm],
-        "other-guard",
-        other_attacks!("smap=0/1/1", "CR4.SMEP:1,CR4.SMAP:1", "CR4.SMEP:2,CR4.SMAP:2"),
-    ),
-    models(
-        &[Lane::SvmMax],
-        "other-guard",
-        other_attacks!(
-            "umip=0/1/1 smap=0/1/1",
-            "CR4.UMIP:1,CR4.SMEP:1,CR4.SMAP:1",
-            "CR4.UMIP:2,CR4.SMEP:2,CR4.SMAP:2"
-        ),
-    ),
-    models(&[Lane::Vmx], "other-guard", other_attacks!("again=1", "CR4.SMEP:1", "CR4.SMEP:2")),
-];
-
 impl Pair {
-    /// Returns the run of the attacks in this machine.
-    pub fn guarded_run(self) -> ProbeRun {
-        let scenarios = ATTACKS.iter().filter(|scenario| scenario.is_in(self.lane) == Some(true)).collect();
-        ProbeRun { scenarios, ..self.probe_run() }
-    }
-
     /// Returns the run of the probe in this machine.
     pub fn probe_run(self) -> ProbeRun {
         ProbeRun {

@@ -22,9 +22,17 @@ pub enum Verdict {
     Words(&'static str),
     /// A result that contains these words. All words with other names must be the same as on the bare machine.
     AsBareBut(&'static str),
+    /// An attack that has succeeded on the bare machine, by a result that contains the words of `bare`, and that has
+    /// been refused under Vidar, by one that contains those of `refused`.
+    Attack {
+        /// The words on the bare machine.
+        bare: &'static str,
+        /// The words under Vidar.
+        refused: &'static str,
+    },
 }
 
-use Verdict::{AsBare, AsBareBut, Words};
+use Verdict::{AsBare, AsBareBut, Attack, Words};
 
 /// The lanes for which a row of the table is.
 #[derive(Debug, Clone, Copy)]
@@ -194,6 +202,10 @@ fn judge(
         AsBare => differences(bare, vidar, ""),
         Words(words) => contains(vidar, words),
         AsBareBut(words) => contains(vidar, words).and_then(|()| differences(bare, vidar, words)),
+        Attack { bare: words, refused } => {
+            contains(bare, words).context("on the bare machine")?;
+            contains(vidar, refused)
+        }
     }?;
     Ok(None)
 }
@@ -261,7 +273,12 @@ mod tests {
         assert!(judge(&but, &one("a", "x=1 v=1"), &one("a", "x=2 v=0")).is_err());
         assert!(judge(&but, &one("a", "x=1 v=1"), &one("a", "x=1 v=1")).is_err());
 
-        for nothing in [Words(""), AsBareBut(" ")] {
+        let attack = scenario("a", Attack { bare: "x=1", refused: "x=0" });
+        assert!(judge(&attack, &one("a", "x=1 y=2"), &one("a", "x=0")).is_ok());
+        assert!(judge(&attack, &one("a", "x=1"), &one("a", "x=1")).is_err());
+        assert!(judge(&attack, &one("a", "x=0"), &one("a", "x=0")).is_err());
+
+        for nothing in [Words(""), AsBareBut(" "), Attack { bare: "", refused: "x=1" }] {
             assert!(judge(&scenario("a", nothing), &one("a", "x=1"), &one("a", "x=1")).is_err());
         }
     }

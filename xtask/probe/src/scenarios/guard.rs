@@ -24,7 +24,8 @@ const SCE: u64 = 1 << 0;
 const LSTAR: u32 = 0xc000_0082;
 
 /// The bits of CR4: the name, the number of the bit, and the register and the number of the bit of CPUID leaf 7 that
-/// reports it. CET comes last, since CR0.WP cannot be cleared after it.
+/// reports it. CET comes last: it needs CR0.WP, which cannot be cleared after it. Intel SDM Vol. 3A, 2.5 "Control
+/// Registers".
 const CR4: [(&str, u32, usize, u32); 4] = [("umip", 11, 2, 2), ("smep", 20, 1, 7), ("smap", 21, 1, 20), ("cet", 23, 2, 7)];
 
 /// The MSRs, with a value and another one.
@@ -126,9 +127,13 @@ pub fn guard(line: &mut Line) {
             continue;
         }
         let bit = 1 << number;
-        // CET needs WP.
         let _ = set_cr0(cr0() | CR0_WP);
-        let (on, off) = (set_cr4(cr4() | bit), set_cr4(cr4() & !bit));
+        let on = set_cr4(cr4() | bit);
+        if name == "cet" {
+            // The CPU itself refuses this, so it is not counted.
+            line.item("wp-with-cet", Verdict(set_cr0(cr0() & !CR0_WP)));
+        }
+        let off = set_cr4(cr4() & !bit);
         line.item(name, format_args!("{}/{}/{}", Verdict(on), Verdict(off), is_set(cr4(), bit)));
     }
     // Bits that nobody guards change as before.
@@ -185,8 +190,8 @@ fn attack_other(line: &mut Line, target: u64) {
     };
     attack("wp", Command::Cr0, Command::ReadCr0, CR0_WP);
     for (name, number, register, reported) in CR4 {
-        // The other CPU has no way to leave CET on.
-        if name != "cet" && cpuid(7, 0)[register] >> reported & 1 != 0 {
+        if cpuid(7, 0)[register] >> reported & 1 != 0 {
+            other::execute(Command::Cr0, 0, read(Command::ReadCr0) | CR0_WP);
             attack(name, Command::Cr4, Command::ReadCr4, 1 << number);
         }
     }
