@@ -66,6 +66,7 @@ impl Setup {
     /// Boots the machine and attacks its kernel.
     pub fn run(self, tools: &Tools) -> Result<()> {
         let (_running, mut console) = self.start(tools)?;
+        console.run("chmod +x /stress")?;
         let symbols = Symbols::read(&mut console)?;
         if self.guard == OFF {
             return done(&mut console, &symbols);
@@ -115,6 +116,7 @@ impl Setup {
         let mut machine = LinuxMachine::new(lane, dir)?;
         let archive = attack::archive(machine.guest(), &names())?;
         machine.add_initrd(archive);
+        machine.add_programs(&["stress"])?;
         machine.guest().cmdline += &lane.command_line();
         let mut options = format!("guard={guard}");
         if cpus > 1 {
@@ -194,14 +196,14 @@ impl Symbols {
     }
 }
 
-/// Inserts the module with this number, which makes the attempt.
+/// Loads the module with this number, which makes the attempt.
 fn attack(console: &mut Console, symbols: &Symbols, number: usize, attempt: &Attempt) -> Result<()> {
     let (symbol, distance) = attempt.place;
     let (target, base) = (symbols.address(symbol)? + distance, symbols.address(DIRECT_MAP)?);
     let file = format!("/{}.ko", name(number));
     let attack = Attack { kind: attempt.kind, target, base, value: attempt.value };
-    // An insmod whose module causes an oops is killed.
-    console.run(&format!("{}; insmod {file} || true", attack.into(&file))).map(drop)
+    // If the module causes an oops, the program that has loaded it is killed, and must not be insmod.
+    console.run(&format!("{}; /stress module {file} || true", attack.into(&file))).map(drop)
 }
 
 /// Makes all attempts on a kernel that is locked. Each fails with an oops, and is named and counted by Vidar.

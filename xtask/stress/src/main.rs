@@ -2,11 +2,12 @@
 //! another, and a disk if there is one. All results are checked, and the steps are counted.
 //!
 //! `stress SECONDS [DISK]`, or `stress cpuid COUNT CPU`, which only executes CPUID so many times, or `stress msr INDEX
-//! VALUE CPU`, which only writes an MSR
+//! VALUE CPU`, which only writes an MSR, or `stress module FILE`, which only loads a kernel module
 
 mod cpuid;
 mod disk;
 mod load;
+mod module;
 mod msr;
 mod run;
 
@@ -38,12 +39,15 @@ fn main() -> ExitCode {
             let operands = hexadecimal(index).zip(hexadecimal(value)).zip(number(cpu));
             operands.map(|((index, value), cpu)| msr::write(index, value, cpu))
         }
+        ["module", file] => Some(module::load(file)),
         [seconds, ref disk @ ..] if disk.len() <= 1 => number(seconds)
             .map(|seconds| run(Duration::from_secs(seconds), disk.first().map(|disk| (*disk).to_owned()))),
         _ => None,
     };
     let Some(result) = result else {
-        eprintln!("usage: stress SECONDS [DISK], or stress cpuid COUNT CPU, or stress msr INDEX VALUE CPU");
+        eprintln!(
+            "usage: stress SECONDS [DISK], or stress cpuid COUNT CPU, or stress msr INDEX VALUE CPU, or stress module FILE"
+        );
         return ExitCode::from(2);
     };
     match result {
