@@ -217,7 +217,7 @@ fn refused(console: &mut Console, symbols: &Symbols) -> Result<()> {
         ensure!(said == format!("{number}\n"), "the kernel did not report {attempt:?}: {said:?}");
         let place = match attempt.kind {
             Kind::ClearCr0 | Kind::ClearCr4 => format!("to change {} at", attempt.named),
-            _ => format!("kernel.s {} in attack{number}:", attempt.named),
+            _ => format!("kernel.s {} at attack{number}:", attempt.named),
         };
         let named = format!("vidarctl log | grep -c '{place}'");
         ensure!(console.run(&named)? == "1\n", "Vidar did not name {attempt:?}");
