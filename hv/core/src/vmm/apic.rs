@@ -40,6 +40,8 @@ pub fn write<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, address: Gpa) ->
         let percpu = vcpu.percpu();
         match offset {
             register::LOGICAL_DESTINATION => percpu.set_logical_destination(value),
+            // As on an APIC whose ID cannot be changed. By it Vidar knows a CPU that it starts.
+            register::ID => return Outcome::Skip(store.length),
             register::DESTINATION_FORMAT => percpu.set_destination_format(value),
             register::ICR_LOW => {
                 let destination = vcpu.read_apic(register::ICR_HIGH) >> 24;

@@ -153,12 +153,15 @@ impl Instruction {
 ///
 /// # Errors
 /// How the guest goes on otherwise. The instruction is executed again, as [`doubt`](crate::vmm::doubt) describes, and
-/// in the end gets #GP.
+/// in the end gets #GP. If the delivery of an event has made the access, no instruction has, and it is refused at once.
 pub fn next<V: Vcpu, T>(
     vcpu: &mut V,
     machine: &Machine<V, T>,
     can: impl FnOnce(&Instruction) -> bool,
 ) -> Result<Instruction, Outcome> {
+    if let Some(event) = vcpu.interrupted() {
+        return Err(Outcome::refused_access(Some(event)));
+    }
     let (code, controls) = (vcpu.code(), vcpu.controls());
     let bytes = code.bytes(&controls, |address| machine.guest.word(address));
     let found = decode(bytes, code.width(&controls)).filter(|found| !found.has_rsp() && can(found));

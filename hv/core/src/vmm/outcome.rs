@@ -80,3 +80,38 @@ pub enum Outcome {
     /// The guest cannot go on.
     Stop(Stop),
 }
+
+impl Outcome {
+    /// Returns the outcome of an access to memory that Vidar refuses. `interrupted` is the event whose delivery has made
+    /// the access, if no instruction has.
+    pub const fn refused_access(interrupted: Option<Interrupted>) -> Self {
+        match interrupted {
+            // A fault while a #DF is delivered shuts the CPU down.
+            Some(Interrupted::Exception(8)) => Self::Stop(Stop::TripleFault),
+            Some(Interrupted::Exception(vector)) if makes_double_fault(vector) => {
+                Self::Inject(Exception::DoubleFault)
+            }
+            Some(Interrupted::Exception(_) | Interrupted::Interrupt) => {
+                Self::Inject(Exception::GeneralProtectionOfEvent)
+            }
+            Some(Interrupted::Instruction) | None => REFUSE,
+        }
+    }
+}
+
+/// Returns true if a #GP while this exception is delivered becomes a #DF. Intel SDM Vol. 3A, 6.15 "Exception and
+/// Interrupt Reference", table "Conditions for Generating a Double Fault".
+const fn makes_double_fault(vector: u8) -> bool {
+    matches!(vector, 0 | 10..=14 | 20 | 21)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_in_the_delivery_of_a_fault_is_a_double_fault() {
+        let vectors: Vec<_> = (0..32).filter(|vector| makes_double_fault(*vector)).collect();
+        assert_eq!(vectors, [0, 10, 11, 12, 13, 14, 20, 21]);
+    }
+}

@@ -215,7 +215,7 @@ fn second_stage<V: Vcpu, T: TableMemory>(
         // The second stage has four levels and translates 48 bits, but physical addresses may have more. On a bare
         // machine an access to an address without memory reads ones or raises an exception, depending on the chip set.
         // Vidar raises an exception, so that the guest notices.
-        Touch::Beyond => return REFUSE,
+        Touch::Beyond => return Outcome::refused_access(vcpu.interrupted()),
     }
     Outcome::Resume
 }

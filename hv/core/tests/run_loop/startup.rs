@@ -5,7 +5,7 @@ use vidar_core::mem::mtrr::{IA32_MTRR_DEF_TYPE, MemoryType};
 use vidar_core::vmm::doubt::PATIENCE;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::machine::Startup;
-use vidar_core::vmm::outcome::{Outcome, Stop};
+use vidar_core::vmm::outcome::{Exception, Interrupted, Outcome, Stop};
 use vidar_core::x86::icr::{Destination, Message, Mode, register};
 use vidar_core::x86::msr::{APIC_BASE, X2APIC_ICR};
 use vidar_core::x86::registers::Register::Rax;
@@ -288,5 +288,26 @@ fn access_denied_by_a_stale_tlb_entry_is_retried() {
     let (mut bench, _) = writing(0, 0, EMULATED);
     for address in [Gpa(0x10_0000), FAR, APIC + PAGE_SIZE] {
         assert_eq!(bench.answer(denied(address)), (Outcome::Resume, vec![Action::Flush]));
+    }
+}
+
+#[test]
+fn the_id_of_the_apic_stays() {
+    let (mut bench, exit) = writing(register::ID, 5 << 24, EMULATED);
+    assert_eq!(bench.answer(exit), (Outcome::Skip(6), vec![]));
+}
+
+#[test]
+fn an_access_by_the_delivery_of_an_event_is_refused_as_a_cpu_does() {
+    let (mut bench, exit) = writing(0xb0, 0, EMULATED);
+    for exit in [exit, denied(APIC + 0x8), touch(Gpa(1 << 48))] {
+        for (vector, expected) in [
+            (8, Outcome::Stop(Stop::TripleFault)),
+            (13, Outcome::Inject(Exception::DoubleFault)),
+            (6, Outcome::Inject(Exception::GeneralProtectionOfEvent)),
+        ] {
+            bench.cpu.interrupted = Some(Interrupted::Exception(vector));
+            assert_eq!(bench.answer(exit), (expected, vec![]), "{vector} {exit:?}");
+        }
     }
 }

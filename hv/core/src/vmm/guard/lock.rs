@@ -13,7 +13,7 @@ use crate::mem::stage2::TableMemory;
 use crate::policy::guard::Guard;
 use crate::vmm::cpu_state::CpuState;
 use crate::vmm::machine::Machine;
-use crate::vmm::outcome::{Exception, Interrupted, Outcome, REFUSE, Stop};
+use crate::vmm::outcome::Outcome;
 use crate::vmm::vcpu::Vcpu;
 use crate::x86::registers::Register;
 
@@ -112,32 +112,5 @@ pub fn denied<V: Vcpu, T: TableMemory>(
 fn refuse<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, target: &Target, address: Gpa) -> Outcome {
     let protection = if target.idt.contains(&address) { Protection::Idt } else { Protection::Data };
     refused(vcpu, machine, "write to the kernel's", protection);
-    match vcpu.interrupted() {
-        // A fault while a #DF is delivered shuts the CPU down.
-        Some(Interrupted::Exception(8)) => Outcome::Stop(Stop::TripleFault),
-        Some(Interrupted::Exception(vector)) if makes_double_fault(vector) => {
-            Outcome::Inject(Exception::DoubleFault)
-        }
-        Some(Interrupted::Exception(_) | Interrupted::Interrupt) => {
-            Outcome::Inject(Exception::GeneralProtectionOfEvent)
-        }
-        Some(Interrupted::Instruction) | None => REFUSE,
-    }
-}
-
-/// Returns true if a #GP while this exception is delivered becomes a #DF. Intel SDM Vol. 3A, 6.15 "Exception and
-/// Interrupt Reference", table "Conditions for Generating a Double Fault".
-const fn makes_double_fault(vector: u8) -> bool {
-    matches!(vector, 0 | 10..=14 | 20 | 21)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fault_in_the_delivery_of_a_fault_is_a_double_fault() {
-        let vectors: Vec<_> = (0..32).filter(|vector| makes_double_fault(*vector)).collect();
-        assert_eq!(vectors, [0, 10, 11, 12, 13, 14, 20, 21]);
-    }
+    Outcome::refused_access(vcpu.interrupted())
 }
