@@ -67,6 +67,8 @@ pub const X2APIC_ID: u32 = 0x802;
 pub const X2APIC_ICR: u32 = 0x830;
 /// IA32_TME_ACTIVATE: enables and configures the encryption of memory.
 pub const TME_ACTIVATE: u32 = 0x982;
+/// IA32_TME_EXCLUDE_BASE, the last MSR of total memory encryption.
+pub const TME_EXCLUDE_BASE: u32 = 0x984;
 /// IA32_BNDCFGS.
 pub const BNDCFGS: u32 = 0xd90;
 /// IA32_LBR_CTL.
@@ -103,6 +105,8 @@ pub const MMIO_CFG_BASE: u32 = 0xc001_0058;
 pub const SMM_BASE: u32 = 0xc001_0111;
 /// SMM_MASK of AMD, the last of them.
 pub const SMM_MASK: u32 = 0xc001_0113;
+/// SMM_CTL of AMD, which maps the memory of system-management mode for ordinary code.
+pub const SMM_CTL: u32 = 0xc001_0116;
 /// VM_CR of AMD-V.
 pub const VM_CR: u32 = 0xc001_0114;
 /// VM_HSAVE_PA of AMD-V.

@@ -4,7 +4,7 @@
 
 use crate::policy::msr::{Read, Row, Write};
 use crate::x86::msr::{
-    IORR_BASE0, IORR_MASK1, RMP_BASE, RMP_END, SMM_BASE, SMM_MASK, SYSCFG, TOP_MEM, TOP_MEM2,
+    IORR_BASE0, IORR_MASK1, RMP_BASE, RMP_END, SMM_BASE, SMM_CTL, SMM_MASK, SYSCFG, TOP_MEM, TOP_MEM2,
 };
 
 /// SYSCFG, without the bits of SME and SNP, which CPUID hides.
@@ -15,7 +15,7 @@ pub const RANGES: Row =
     Row::new(&[IORR_BASE0..=IORR_MASK1, TOP_MEM..=TOP_MEM, TOP_MEM2..=TOP_MEM2], Read::Native, Write::Keep);
 
 /// The memory of system-management mode, as if firmware had locked it. AMD APM Vol. 2, 10.2.5 "SMRAM Protected Areas".
-pub const SMM: Row = Row::new(&[SMM_BASE..=SMM_MASK], Read::Native, Write::Refuse);
+pub const SMM: Row = Row::new(&[SMM_BASE..=SMM_MASK, SMM_CTL..=SMM_CTL], Read::Native, Write::Refuse);
 
 /// The address of the reverse map table, a part of SNP, which CPUID hides.
 pub const ENCRYPTED: Row = Row::new(&[RMP_BASE..=RMP_END], Read::Refuse, Write::Refuse);
@@ -33,7 +33,7 @@ mod tests {
         {
             assert!(matches!(policy(MSRS, index).1, Write::Keep), "{index:#x}");
         }
-        for index in 0xc001_0111..=0xc001_0113 {
+        for index in [0xc001_0111, 0xc001_0112, 0xc001_0113, 0xc001_0116] {
             assert!(matches!(policy(MSRS, index).1, Write::Refuse), "{index:#x}");
         }
         assert!(matches!(policy(MSRS, 0xc001_0010).0, Read::Without(0x780_0000)));

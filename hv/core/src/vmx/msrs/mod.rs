@@ -25,8 +25,13 @@ const OWN: &[Row] = &[
     pebs::CAPABILITIES,
     pebs::ENABLE,
     pebs::BUFFER,
+    ENCRYPTION,
     HIDDEN,
 ];
+
+/// Total memory encryption, as if firmware had locked it: with bits of an address that select a key, memory would have
+/// addresses that Vidar does not know. Intel SDM Vol. 4, 2.1 "Architectural MSRs".
+const ENCRYPTION: Row = Row::new(&[msr::TME_ACTIVATE..=msr::TME_EXCLUDE_BASE], Read::Native, Write::Refuse);
 
 /// MSRs of features that CPUID hides.
 const HIDDEN: Row = Row::new(
@@ -64,6 +69,14 @@ mod tests {
         for index in (0x480..=0x493).chain(0x1cc..=0x1d4).chain([msr::SMM_MONITOR_CTL, msr::USER_MSR_CTL]) {
             assert!(matches!(policy(MSRS, index), (Read::Refuse, Write::Refuse)), "{index:#x}");
         }
+    }
+
+    #[test]
+    fn the_guest_cannot_give_memory_other_addresses_by_its_encryption() {
+        for index in 0x982..=0x984 {
+            assert!(matches!(policy(MSRS, index), (Read::Native, Write::Refuse)), "{index:#x}");
+        }
+        assert!(matches!(policy(MSRS, 0x981), (Read::Native, Write::Native)), "what the CPU can do");
     }
 
     /// Vidar passes no MSR on that a hypervisor below could define, and the table adds none that the bitmap covers.
