@@ -21,6 +21,7 @@ use vidar_core::mem::view::{Reader, View};
 use vidar_core::policy::cpuid::Policy;
 use vidar_core::policy::msr;
 use vidar_core::vmm::guard::locked::Locked;
+use vidar_core::vmm::kept_pin::KeptPin;
 use vidar_core::vmm::machine::{Host, Machine, Startup};
 use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmm::observer::Wanted;
@@ -86,9 +87,16 @@ fn reader(plan: &MemoryPlan<'_>, identity: &Identity, decoy: Hpa, physical_addre
     ))
 }
 
+/// The devices whose registers Vidar accesses in place of the guest.
+pub struct KeptDevices {
+    /// The guard of Vidar's memory against devices.
+    pub dma: &'static DmaGuard,
+    /// The pin of an I/O APIC that Vidar keeps for the debugger, if it does.
+    pub pin: Option<KeptPin>,
+}
+
 /// Builds the guest's memory out of `frames`, and what else its CPUs share, and fills the MSR map at `msr_map`. With
-/// `debugger` gdb can stop the guest. `dma` is the guard of Vidar's memory against devices. Returns the machine, and
-/// what the virtual CPUs are made from.
+/// `debugger` gdb can stop the guest. Returns the machine, and what the virtual CPUs are made from.
 ///
 /// # Errors
 /// [`Refusal::TooMuchMemory`] if there are too few frames.
@@ -99,7 +107,7 @@ pub fn make<E: Extension>(
     frames: Frames,
     msr_map: Hpa,
     debugger: bool,
-    dma: &'static DmaGuard,
+    KeptDevices { dma, pin }: KeptDevices,
 ) -> Result<(Machine<E::Cpu, Frames>, Common), Refusal> {
     let extension = &cpus.extension;
     let encryption = extension.encryption();
@@ -117,8 +125,14 @@ pub fn make<E: Extension>(
     E::fill_msr_map(msr_map, &msrs);
     let identity = Identity {
         mtrrs: extension.memory_types(),
-        // The registers of the units that guard Vidar's memory are no memory, but the guest must not reach them either.
-        hidden: kept.iter().cloned().chain(dma.registers()).collect(),
+        // The registers of the units that guard Vidar's memory are no memory, but the guest must not reach them either,
+        // nor those of the I/O APIC of which Vidar keeps a pin.
+        hidden: kept
+            .iter()
+            .cloned()
+            .chain(dma.registers())
+            .chain(pin.iter().map(|kept| kept.page.clone()))
+            .collect(),
         watched,
         moved,
         locks: Locks::default(),
@@ -160,6 +174,7 @@ pub fn make<E: Extension>(
         landing: cpus.landing.as_ref().map(|_| landing::WINDOW),
         watched,
         efer_allowed: extension.efer_allowed(),
+        kept_pin: pin,
         ram,
         physical_address_bits,
         memory: Mutex::new(memory),

@@ -22,6 +22,7 @@ use vidar_core::mem::layout::direct;
 use vidar_core::vmm::entry::Begin;
 
 use super::linux::Linux;
+use super::machine::KeptDevices;
 use super::{consoles, linux, machine, multiboot};
 use crate::arch::{apic, cpuid, instructions, stop};
 use crate::cpus::cpu::{Cpu, Stacks};
@@ -176,10 +177,13 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     tables.leave_out(plan.kept());
     sleep::withdraw_all(&tables);
     let linux = prepare_beside_record(listed, &info, &mut plan)?;
-    let gdb = start::line(&options);
+    let mut gdb = start::line(&options);
+    let pin =
+        start::keep_pin::<E::Cpu>(&mut gdb, |irq| tables.pin(irq), &plan.guest_ram(), cpu.percpu(), &mut own);
     let guard = units.guard(&tables, &plan, &mut own, machine::moved(&cpus, &plan.guest_ram()));
-    let guard = Box::leak(Box::new(guard));
-    let (machine, common) = machine::make(&cpus, &options, &plan, own.frames, msr_map, gdb.is_some(), guard)?;
+    let devices = KeptDevices { dma: Box::leak(Box::new(guard)), pin };
+    let (machine, common) =
+        machine::make(&cpus, &options, &plan, own.frames, msr_map, gdb.is_some(), devices)?;
     let machine: &'static _ = Box::leak(Box::new(machine));
     if let Some(gdb) = gdb {
         start::start(machine, common.reader, plan.guest_ram(), gdb);

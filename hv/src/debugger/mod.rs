@@ -5,10 +5,12 @@
 //! |---|---|
 //! | [`start`] | Makes the debugger that the boot options want, before the guest runs. |
 //! | [`line`](mod@line) | The serial line. |
+//! | [`pin`] | The pin of an I/O APIC by which the line interrupts the boot CPU. |
 //! | [`memory`] | Writes the guest's memory. |
 //! | [`around`] | What `monitor` shows of Vidar. |
 
 pub mod around;
 pub mod line;
 pub mod memory;
+pub mod pin;
 pub mod start;

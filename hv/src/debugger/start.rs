@@ -11,13 +11,18 @@ use vidar_core::debugger::desk::Desk;
 use vidar_core::debugger::observer::Debugger;
 use vidar_core::debugger::session::Session;
 use vidar_core::debugger::target::Guest;
+use vidar_core::firmware::io_apic::Pin;
 use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::stage2::TableMemory;
+use vidar_core::vmm::kept_pin::KeptPin;
 use vidar_core::vmm::machine::Machine;
+use vidar_core::vmm::percpu::PerCpu;
 
 use super::around::Around;
 use super::line::Line;
 use super::memory::GuestMemory;
+use super::pin;
+use crate::host::memory::HostMemory;
 use crate::host::physical::GuestReader;
 
 /// Where the CPUs stop for gdb, and true if the guest waits for gdb before its first instruction.
@@ -37,6 +42,26 @@ pub fn line(options: &Options) -> Option<(Line, Gdb)> {
         log::warn!("no UART works at port {:#x}, and gdb= has no effect", gdb.line.port());
     }
     line.map(|line| (line, gdb))
+}
+
+/// Has gdb's line interrupt the boot CPU, on an extension where no time makes a CPU exit. `find` finds the pin of an
+/// ISA interrupt. Warns if it cannot.
+pub fn keep_pin<V: Debuggable>(
+    gdb: &mut Option<(Line, Gdb)>,
+    find: impl FnOnce(u8) -> Option<Pin>,
+    ram: &RangeSet,
+    boot: &PerCpu,
+    memory: &mut HostMemory,
+) -> Option<KeptPin> {
+    let (line, gdb) = gdb.as_mut().filter(|_| V::CALLED_BY_NMI)?;
+    let pin = find(gdb.line.interrupt()).and_then(|pin| pin::keep(pin, ram, boot.apic_id, memory));
+    line.interrupts = pin.is_some();
+    if !line.interrupts {
+        log::warn!(
+            "gdb cannot stop a guest that takes no interrupts on any CPU: no I/O APIC leads to its serial port"
+        );
+    }
+    pin
 }
 
 /// Makes the debugger for a guest on `machine`, whose memory `reader` reads and whose RAM is `ram`, on `line`.

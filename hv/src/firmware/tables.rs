@@ -6,6 +6,7 @@
 use core::ops::Range;
 
 use vidar_core::firmware::acpi;
+use vidar_core::firmware::io_apic::{self, Pin};
 use vidar_core::loader::info::BootInfo;
 use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::ranges::RangeSet;
@@ -35,6 +36,12 @@ impl<'a> Tables<'a> {
     pub fn find(&self, signature: [u8; 4]) -> impl Iterator<Item = Range<Hpa>> {
         acpi::find(self.rsdp, signature, |from, to| self.read(from, to))
             .filter(|table| self.reachable.covers(table))
+    }
+
+    /// Returns the pin to which the ISA interrupt `irq` leads, if the tables list it.
+    pub fn pin(&self, irq: u8) -> Option<Pin> {
+        let list = self.find(*b"APIC").next()?;
+        io_apic::pin(acpi::Table::bytes(&self.in_place(list)), irq)
     }
 
     /// Returns the addresses of the tables that contain code: the DSDT and every SSDT.

@@ -57,6 +57,12 @@ impl SvmCpu {
         }
     }
 
+    /// Lets the guest have the physical interrupt or the NMI that has exited with this code, or go on after IRET.
+    fn let_guest_have(&mut self, exit: u32) {
+        let general = &mut self.vmcb.control_mut(Clean::INTERCEPTS).intercepts[intercept::GENERAL];
+        *general = until_iret(exit, *general);
+    }
+
     /// Has Vidar's handler take the NMI that is pending, if there is one. The handler knows a call from another CPU.
     fn let_nmi_in(&mut self) {
         // SAFETY: EFER.SVME is set, and Vidar's IDT is loaded, whose handler keeps the NMI.
@@ -146,14 +152,14 @@ impl Debuggable for SvmCpu {
                 DebugExit::Debug(conditions)
             }
             code::BREAKPOINT | code::SOFTWARE_INTERRUPT | code::INT1 => self.software_interrupt(),
-            // The NMI is still pending. If it is no call, the guest takes it itself, and the CPU masks NMIs until IRET.
-            code::NMI if self.percpu.is_called() => {
+            // The NMI is still pending.
+            code::NMI if self.percpu.is_called() || self.percpu.is_rung() => {
                 self.let_nmi_in();
                 DebugExit::Answered
             }
-            code::INTERRUPT | code::NMI | code::IRET => {
-                let general = &mut self.vmcb.control_mut(Clean::INTERCEPTS).intercepts[intercept::GENERAL];
-                *general = until_iret(exit, *general);
+            code::NMI => DebugExit::Nmi,
+            code::INTERRUPT | code::IRET => {
+                self.let_guest_have(exit);
                 DebugExit::Answered
             }
             code::READ_DR0..=code::READ_DR7 | code::WRITE_DR0..=code::WRITE_DR7 => {
@@ -227,5 +233,20 @@ impl Debuggable for SvmCpu {
         if self.percpu.is_called() {
             self.let_nmi_in();
         }
+    }
+
+    /// The line has been switched off, so what it has sent has come by now.
+    #[cold]
+    fn take_ring(&mut self) {
+        if self.percpu.is_rung() {
+            self.let_nmi_in();
+            self.percpu.take_ring();
+        }
+    }
+
+    /// The guest takes the NMI itself, and the CPU masks further ones until IRET.
+    #[cold]
+    fn pass_nmi(&mut self) {
+        self.let_guest_have(code::NMI);
     }
 }

@@ -36,6 +36,14 @@ impl SerialLine {
     pub const fn port(self) -> u16 {
         self as u16
     }
+
+    /// Returns the line's ISA interrupt.
+    pub const fn interrupt(self) -> u8 {
+        match self {
+            Self::Com1 | Self::Com3 => 4,
+            Self::Com2 | Self::Com4 => 3,
+        }
+    }
 }
 
 /// The serial line for gdb.

@@ -14,13 +14,15 @@ pub const PATIENCE: u32 = 200_000;
 /// The line control register as Vidar uses it: 8 data bits, no parity, one stop bit, and the usual registers.
 pub const LINE: u8 = 0b11;
 
+/// The bits of the interrupt identification register that are set while the FIFOs are on.
+pub const FIFOS: u8 = 0b1100_0000;
+
 /// Returns true if a UART is in the state in which Vidar uses it, by its interrupt identification, line control and
 /// modem control registers: the FIFOs are on, and what is sent goes out on the line. A guest that looks for serial
 /// ports tries the loopback mode, in which a UART receives what it sends.
 pub const fn is_ours(identification: u8, line: u8, modem: u8) -> bool {
-    const FIFOS_ON: u8 = 0b1100_0000;
     const LOOPBACK: u8 = 1 << 4;
-    identification & FIFOS_ON == FIFOS_ON && line == LINE && modem & LOOPBACK == 0
+    identification & FIFOS == FIFOS && line == LINE && modem & LOOPBACK == 0
 }
 
 /// The reasons why a serial line cannot be used.

@@ -20,6 +20,8 @@ pub enum DebugExit {
     Step,
     /// A MOV to or from a debug register.
     Access(Access),
+    /// An NMI, which is pending still. It is no call from another CPU.
+    Nmi,
     /// An exit after which the guest just goes on: the time to look for gdb has come, or the backend has answered it.
     Answered,
 }
@@ -98,6 +100,12 @@ pub trait Debuggable: Vcpu {
     /// Takes the NMI by which another CPU has called this one, if it has come, so that an NMI of the guest's own that
     /// comes while this CPU is stopped is another one.
     fn take_call(&mut self) {}
+
+    /// Takes the NMI of the line to gdb, if one has come.
+    fn take_ring(&mut self) {}
+
+    /// Lets the guest have the NMI that has exited.
+    fn pass_nmi(&mut self) {}
 
     /// Makes what the debugger has changed consistent, right before an entry.
     fn settle(&mut self) {}

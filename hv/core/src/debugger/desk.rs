@@ -21,6 +21,17 @@ pub trait Line: Sync {
     /// has been received stays.
     fn take_over(&self) {}
 
+    /// Has the next byte that is received send an NMI to the boot CPU, if the line can do so. Returns true if it does
+    /// not do so yet, since the guest has used the UART meanwhile: an NMI may be pending that comes of that.
+    fn listen(&self) -> bool {
+        false
+    }
+
+    /// Returns true if an NMI that the boot CPU gets is the line's.
+    fn rings(&self) -> bool {
+        false
+    }
+
     /// Returns true if a byte has been received.
     fn is_ready(&self) -> bool;
 
@@ -100,6 +111,17 @@ impl Desk {
     /// Returns true if gdb has sent something.
     pub fn is_called(&self) -> bool {
         self.line.is_ready()
+    }
+
+    /// Has the boot CPU get an NMI when gdb sends something, if the line can do so. Returns true if an NMI is to be
+    /// taken before that, if one is pending: the guest has caused it by using the UART.
+    pub fn listen(&self) -> bool {
+        self.line.listen()
+    }
+
+    /// Returns true if an NMI that the boot CPU gets is the line's.
+    pub fn rings(&self) -> bool {
+        self.line.rings()
     }
 
     /// Notes what the CPU `index` does now.

@@ -65,6 +65,7 @@ impl Debugger {
         vcpu.take_call();
         let before = vcpu.register_file();
         let resumed = self.desk.stop(self.index, before, reason, &|number| vcpu.field(number));
+        vcpu.take_ring();
         if resumed.registers != before {
             vcpu.set_register_file(&resumed.registers);
         }
@@ -271,6 +272,12 @@ impl<V: Debuggable> Observer<V> for Debugger {
         if self.desk.halts() || listens && self.desk.is_called() {
             self.stop(vcpu, None);
         }
+        // By an NMI gdb reaches a guest that takes no interrupts, too.
+        if V::CALLED_BY_NMI && self.index == 0 && self.desk.listen() {
+            vcpu.percpu().ring();
+            vcpu.take_ring();
+            self.desk.listen();
+        }
         if vcpu.injects_single_step() {
             self.raise(SINGLE_STEP);
         }
@@ -292,6 +299,15 @@ impl<V: Debuggable> Observer<V> for Debugger {
                     Some(Outcome::Resume)
                 }
                 DebugExit::Access(access) => Some(self.access(vcpu, access)),
+                DebugExit::Nmi => {
+                    if self.index == 0 && self.desk.rings() {
+                        vcpu.percpu().ring();
+                        vcpu.take_ring();
+                    } else {
+                        vcpu.pass_nmi();
+                    }
+                    Some(Outcome::Resume)
+                }
                 DebugExit::Answered => Some(Outcome::Resume),
             },
             Exit::Init => {
@@ -310,6 +326,8 @@ impl<V: Debuggable> Observer<V> for Debugger {
                 None
             }
             Exit::Sipi(_) => {
+                // While it waited it stopped for nobody, and gdb may have changed its breakpoints.
+                self.unarmed = true;
                 self.desk.note(self.index, Run::Running);
                 None
             }

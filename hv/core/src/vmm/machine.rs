@@ -1,5 +1,4 @@
-//! The state that all CPUs of the guest share. On the exit path only the second stage changes, under its lock, and the
-//! two flags that a report has been made.
+//! The state that all CPUs of the guest share. What changes of it on the exit path has a lock of its own, or is atomic.
 
 use core::ops::Range;
 use core::sync::atomic::AtomicBool;
@@ -9,6 +8,7 @@ use vidar_abi::{Commit, Vendor};
 
 use super::guard::kernel::{Guest, GuestKernel};
 use super::guard::locked::Locked;
+use super::kept_pin::KeptPin;
 use super::memory::GuestMemory;
 use super::observer::Wanted;
 use super::percpu::PerCpu;
@@ -92,6 +92,8 @@ pub struct Machine<V: Vcpu, T> {
     pub watched: Option<Gpa>,
     /// Bits of EFER that the guest may set, LMA aside. Only writes that exit are checked against it.
     pub efer_allowed: u64,
+    /// The pin of an I/O APIC that Vidar keeps for the debugger, if it does.
+    pub kept_pin: Option<KeptPin>,
     /// The guest's RAM, as it was told at its start.
     pub ram: RangeSet,
     /// The width of a physical address in bits.
@@ -126,9 +128,11 @@ impl<V: Vcpu, T> Machine<V, T> {
     }
 
     /// Returns true if the guest may not place a device at `range`, because it overlaps Vidar's own memory, the pages
-    /// that lead start-up IPIs to Vidar, or the registers of IOMMUs that guard Vidar's memory.
+    /// that lead start-up IPIs to Vidar, or the registers of IOMMUs that guard Vidar's memory and of the I/O APIC of
+    /// which Vidar keeps a pin.
     pub fn keeps(&self, range: &Range<Hpa>) -> bool {
         let kept = self.host.kept.iter().chain(&self.landing).cloned();
-        kept.chain(self.host.dma.registers()).any(|kept| overlaps(range, &kept))
+        let pin = self.kept_pin.iter().map(|kept| kept.page.clone());
+        kept.chain(self.host.dma.registers()).chain(pin).any(|kept| overlaps(range, &kept))
     }
 }

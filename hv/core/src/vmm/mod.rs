@@ -18,6 +18,8 @@
 //! | [`ipi`] | Sends INITs and start-up IPIs for the guest, with emulated start-up. |
 //! | [`apic`] | Emulates the guest's stores to a watched local APIC. |
 //! | [`remapping`] | Emulates the guest's accesses to the registers of IOMMUs that guard Vidar's memory. |
+//! | [`io_apic`] | Emulates the guest's accesses to an I/O APIC of which Vidar keeps a pin. |
+//! | [`kept_pin`] | That pin, whose interrupt comes to Vidar as an NMI. |
 //! | [`mmio`] | Decodes and executes such instructions. |
 //! | [`fetch`] | Reads the bytes of the guest's next instruction. |
 //! | [`doubt`] | Bounds the exits at an instruction that Vidar does not find in memory. |
@@ -44,7 +46,9 @@ pub mod exit;
 pub mod fetch;
 pub mod guard;
 pub mod hypercall;
+pub mod io_apic;
 pub mod ipi;
+pub mod kept_pin;
 pub mod machine;
 pub mod memory;
 pub mod microcode;

@@ -82,8 +82,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the outcome of an access to memory that Vidar refuses. `interrupted` is the event whose delivery has made
-    /// the access, if no instruction has.
+    /// Returns the outcome of an access to memory that Vidar refuses. `interrupted` is the event whose delivery has
+    /// made the access, if no instruction has.
     pub const fn refused_access(interrupted: Option<Interrupted>) -> Self {
         match interrupted {
             // A fault while a #DF is delivered shuts the CPU down.

@@ -82,6 +82,8 @@ pub struct PerCpu {
     stopped: AtomicPtr<Snapshot>,
     /// True if another CPU has sent an NMI to this one, to make it stop for gdb. The NMI is not the guest's.
     called: AtomicBool,
+    /// True if an NMI of the serial line to gdb comes.
+    rung: AtomicBool,
     /// What this CPU may have cached of the second stage.
     pub flushed: Flushed,
     /// The exits of this CPU.
@@ -110,6 +112,7 @@ impl PerCpu {
             pinned: AtomicU32::new(0),
             stopped: AtomicPtr::new(core::ptr::null_mut()),
             called: AtomicBool::new(false),
+            rung: AtomicBool::new(false),
             flushed: Flushed::absent(),
             counters: Counters::new(),
             trace: Once::new(),
@@ -126,12 +129,27 @@ impl PerCpu {
         self.called.load(Ordering::SeqCst)
     }
 
-    /// Notes an NMI, which is pending for the guest unless it is a call from another CPU. An NMI of the guest's own
-    /// that comes before the CPU has taken the call is the same one to the CPU, and so to Vidar.
+    /// Notes an NMI, which is pending for the guest unless it is a call from another CPU or comes from gdb's line. An
+    /// NMI of the guest's own that comes before the CPU has taken such a one is the same to the CPU, and so to Vidar.
     pub fn note_nmi(&self) {
-        if !self.take_call() {
+        if !self.take_call() && !self.take_ring() {
             self.add_pending(pending::NMI);
         }
+    }
+
+    /// Notes that the serial line to gdb has sent this CPU an NMI.
+    pub fn ring(&self) {
+        self.rung.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns true if the NMI of the line has not been taken yet.
+    pub fn is_rung(&self) -> bool {
+        self.rung.load(Ordering::SeqCst)
+    }
+
+    /// Returns true if the next NMI was that of the line. From now on it is the guest's.
+    pub fn take_ring(&self) -> bool {
+        self.rung.swap(false, Ordering::SeqCst)
     }
 
     /// Returns true if the next NMI was a call from another CPU. From now on it is the guest's.

@@ -13,7 +13,7 @@ use super::memory::Touch;
 use super::observer::Observer;
 use super::outcome::{Exception, Outcome, REFUSE, Stop};
 use super::vcpu::Vcpu;
-use super::{apic, guard, hypercall, msr, remapping};
+use super::{apic, guard, hypercall, io_apic, msr, remapping};
 use crate::mem::addr::{Gpa, PAGE_SIZE};
 use crate::mem::stage2::TableMemory;
 use crate::policy::control::{self, CR4_MCE, CR4_OSXSAVE, ControlWrite, Controls};
@@ -184,7 +184,8 @@ fn second_stage<V: Vcpu, T: TableMemory>(
     if violation.mapped && machine.watched == Some(violation.address.align_down(PAGE_SIZE)) {
         return apic::write(vcpu, machine, violation.address);
     }
-    if let Some(outcome) = remapping::access(vcpu, machine, violation.address) {
+    let registers = remapping::access(vcpu, machine, violation.address);
+    if let Some(outcome) = registers.or_else(|| io_apic::access(vcpu, machine, violation.address)) {
         return outcome;
     }
     if violation.mapped {

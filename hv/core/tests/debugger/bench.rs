@@ -42,6 +42,10 @@ impl Line for Wire {
         !self.to_vidar.lock().unwrap().is_empty()
     }
 
+    fn rings(&self) -> bool {
+        self.is_ready()
+    }
+
     fn receive(&self) -> Option<u8> {
         self.to_vidar.lock().unwrap().pop_front()
     }

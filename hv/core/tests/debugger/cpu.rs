@@ -25,6 +25,8 @@ use vidar_core::x86::registers::Registers;
 
 /// RFLAGS.TF.
 pub const TRAP: u64 = 1 << 8;
+/// The code of an exit by an NMI.
+pub const NMI: u32 = 2;
 /// DR6.BS.
 pub const SINGLE_STEP: u64 = 1 << 14;
 
@@ -32,6 +34,10 @@ pub struct SteppingCpu {
     pub file: RegisterFile,
     /// What the guest has got of its own debug exceptions.
     pub delivered: Vec<GuestException>,
+    /// DR7 as it was loaded, the last time last.
+    pub controls_loaded: Vec<u64>,
+    /// The number of NMIs that the guest has got.
+    pub nmis: u32,
     percpu: &'static PerCpu,
 }
 
@@ -39,7 +45,13 @@ impl SteppingCpu {
     pub fn at(rip: u64) -> Self {
         let mut file = RegisterFile::default();
         (file.state.rip, file.state.rflags) = (rip, 2);
-        Self { file, delivered: Vec::new(), percpu: Box::leak(Box::new(PerCpu::new(0, 0))) }
+        Self {
+            file,
+            delivered: Vec::new(),
+            controls_loaded: Vec::new(),
+            nmis: 0,
+            percpu: Box::leak(Box::new(PerCpu::new(0, 0))),
+        }
     }
 
     /// Goes on at `rip`, with RFLAGS.TF or without.
@@ -76,11 +88,21 @@ impl Debuggable for SteppingCpu {
         GuestDebugRegisters::RESET
     }
 
-    fn load_debug_registers(&mut self, _: &DebugRegisters) {}
+    fn load_debug_registers(&mut self, registers: &DebugRegisters) {
+        self.controls_loaded.push(registers.control);
+    }
 
-    /// Every exit is a #DB, whose bits of DR6 are the qualification.
-    fn debug_exit(&mut self, _: u32, qualification: u64) -> Option<DebugExit> {
-        Some(DebugExit::Debug(qualification))
+    /// An exit with the code [`NMI`] is an NMI. Every other one is a #DB, whose bits of DR6 are the qualification.
+    fn debug_exit(&mut self, code: u32, qualification: u64) -> Option<DebugExit> {
+        Some(if code == NMI { DebugExit::Nmi } else { DebugExit::Debug(qualification) })
+    }
+
+    fn pass_nmi(&mut self) {
+        self.nmis += 1;
+    }
+
+    fn take_ring(&mut self) {
+        self.percpu.take_ring();
     }
 
     fn deliver(&mut self, exception: GuestException) {

@@ -1,12 +1,15 @@
 //! Steps by RFLAGS.TF that end in a handler, which leave the flag on the guest's stack.
 
+use vidar_core::debugger::cpus::Reason;
 use vidar_core::debugger::debuggable::GuestException;
+use vidar_core::debugger::desk::Line;
 use vidar_core::debugger::observer::Debugger;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::observer::Observer;
+use vidar_core::vmm::vcpu::Vcpu;
 
 use crate::bench::Bench;
-use crate::cpu::{SINGLE_STEP, SteppingCpu};
+use crate::cpu::{NMI, SINGLE_STEP, SteppingCpu};
 
 /// A #DB after an instruction that was executed with RFLAGS.TF.
 const TRAPPED: Exit = Exit::Unknown { code: 0, qualification: SINGLE_STEP };
@@ -81,4 +84,41 @@ fn a_flag_that_has_come_back_is_not_the_guests_own_when_gdb_stops_it_there() {
     stepped.bench.wire.hear("$T05thread:01;#");
     assert!(!stepped.cpu.traps());
     assert_eq!(stepped.cpu.delivered, []);
+}
+
+#[test]
+fn an_nmi_is_the_guests_unless_gdb_has_sent_something_to_the_boot_cpu() {
+    let bench = Bench::with_cpus(2);
+    let exit = Exit::Unknown { code: NMI, qualification: 0 };
+    for (index, passed) in [(0, 0), (1, 1)] {
+        let desk = Box::leak(Box::new(bench.desk.clone()));
+        let (mut debugger, mut cpu) = (Debugger::new(desk, index, false), SteppingCpu::at(0x10));
+        debugger.after_exit(&mut cpu, &exit);
+        assert_eq!(cpu.nmis, 1, "nothing has been received");
+        bench.wire.type_raw(&[3]);
+        debugger.after_exit(&mut cpu, &exit);
+        assert_eq!(cpu.nmis, 1 + passed, "CPU {index}");
+        assert!(!cpu.percpu().is_rung());
+        bench.wire.receive();
+    }
+}
+
+#[test]
+fn a_cpu_that_has_waited_for_its_startup_ipi_has_the_breakpoints_that_were_set_meanwhile() {
+    let bench = Bench::with_cpus(2);
+    let desk = Box::leak(Box::new(bench.desk.clone()));
+    let (mut debugger, mut cpu) = (Debugger::new(desk, 1, false), SteppingCpu::at(0x20));
+    debugger.before_entry(&mut cpu);
+    debugger.after_exit(&mut cpu, &Exit::Init);
+    debugger.before_entry(&mut cpu);
+    let none = *cpu.controls_loaded.last().unwrap();
+    let boot = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.connect();
+    bench.wire.ask("Z1,24,1");
+    bench.wire.hear("$OK#");
+    bench.wire.ask("vCont;c");
+    boot.join().unwrap();
+    debugger.after_exit(&mut cpu, &Exit::Sipi(0x9a));
+    debugger.before_entry(&mut cpu);
+    assert_ne!(*cpu.controls_loaded.last().unwrap(), none);
 }

@@ -197,6 +197,7 @@ impl Bench {
             landing: (startup == Startup::Landing).then_some(LANDING),
             watched,
             efer_allowed: EFER_ALLOWED,
+            kept_pin: None,
             ram: RangeSet::new(),
             physical_address_bits: PHYSICAL_ADDRESS_BITS,
             memory: Mutex::new(memory),

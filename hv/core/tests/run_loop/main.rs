@@ -8,6 +8,7 @@ mod controls;
 mod cpu;
 mod guard;
 mod hypercalls;
+mod io_apic;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "../kernel_image/mod.rs"]
 mod kernel_image;

@@ -104,7 +104,8 @@ impl Debugged {
         Ok(())
     }
 
-    /// Checks that the guest answers at its shell and that its clock goes on.
+    /// Checks that the guest answers at its shell, that its clock goes on, and that it has got none of the NMIs by
+    /// which gdb calls Vidar.
     pub fn runs_on(mut self) -> Result<()> {
         let time = "cut -d. -f1 /proc/uptime";
         let before: u64 = self.console.run(time)?.trim().parse()?;
@@ -113,6 +114,7 @@ impl Debugged {
             after >= before + 2,
             "while the guest slept for 2 s, its clock went from {before} to {after}"
         );
+        self.console.run("! dmesg | grep 'NMI received'")?;
         drop(self.running);
         Ok(())
     }

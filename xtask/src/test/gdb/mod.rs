@@ -67,30 +67,43 @@ const ATTACH_SAYS: &[&str] = &[
     "received signal SIGINT",
 ];
 
-/// What gdb then does with two CPUs: it has the first one hang with interrupts off, in an instruction that jumps to
-/// itself, and stops it there.
-const HANG_SCRIPT: &str = r#"
+/// What gdb then looks at with two CPUs.
+const THREADS_SCRIPT: &str = r#"
 info threads
 thread 2
 printf "second %d\n", $cs & 3
 monitor bt
-thread 1
-set $place = $rip
-set $code = *(unsigned short *)$place
-set $flags = (unsigned int)$eflags
-set *(unsigned short *)$place = 0xfeeb
-set $eflags = $flags & ~0x200
-shell (sleep 3; kill -INT $PPID) &
-continue
-thread 1
-printf "hangs %d, interrupts %#x\n", $rip == $place, (unsigned int)$eflags & 0x200
-set *(unsigned short *)$place = $code
-set $eflags = $flags
 "#;
 
 /// What gdb says then, in this order.
-const HANG_SAYS: &[&str] =
-    &["Thread 1.1", "Thread 1.2", "second ", "end: ", "received signal SIGINT", "hangs 1, interrupts 0"];
+const THREADS_SAYS: &[&str] = &["Thread 1.1", "Thread 1.2", "second ", "end: "];
+
+/// What gdb then does with each CPU `@CPU@`: it has it hang with interrupts off, in an instruction that jumps to
+/// itself.
+const HANG_SCRIPT: &str = r#"
+thread @CPU@
+set $place@CPU@ = $rip
+set $code@CPU@ = *(unsigned short *)$rip
+set $flags@CPU@ = (unsigned int)$eflags
+set *(unsigned short *)$rip = 0xfeeb
+set $eflags = $flags@CPU@ & ~0x200
+"#;
+
+/// How it looks at each CPU after Ctrl-C.
+const HUNG_SCRIPT: &str = r#"
+thread @CPU@
+printf "CPU @CPU@ hangs %d, interrupts %#x\n", $rip == $place@CPU@, (unsigned int)$eflags & 0x200
+"#;
+
+/// How it has each CPU go on where it was.
+const UNHANG_SCRIPT: &str = r#"
+thread @CPU@
+set *(unsigned short *)$place@CPU@ = $code@CPU@
+set $eflags = $flags@CPU@
+"#;
+
+/// Has gdb wait, and press Ctrl-C after three seconds.
+const INTERRUPT_SCRIPT: &str = "shell (sleep 3; kill -INT $PPID) &\ncontinue\n";
 
 /// What gdb does in each test at the end, and what it says then.
 const DETACH: (&str, &str) = ("detach\n", "detached");
@@ -216,23 +229,26 @@ fn start(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
 }
 
 /// Attaches gdb to a running kernel. Checks that gdb finds functions by name under KASLR, that breakpoints, a
-/// watchpoint and Ctrl-C stop the kernel, also while one of two CPUs hangs, and that the kernel runs on after gdb has
-/// detached.
+/// watchpoint and Ctrl-C stop the kernel, also while all CPUs hang, and that the kernel runs on after gdb has detached.
 fn attach(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
     let mut debugged = Debugged::boot(test, lane, "gdb=com2 trace=on", &[], tools)?;
     debugged.console.expect(PROMPT, BOOT)?;
     let mut script = ATTACH_SCRIPT.to_owned();
     let mut says = ATTACH_SAYS.to_vec();
+    // The kernel may say that a CPU was stuck.
+    debugged.console.run("dmesg -n 1")?;
     if test.cpus > 1 {
-        // The kernel may say that a CPU was stuck.
-        debugged.console.run("dmesg -n 1")?;
-        if lane == Lane::Svm {
-            // On AMD-V a CPU looks for gdb when it gets an interrupt, and an idle CPU gets few.
-            debugged.console.run("taskset 2 sh -c 'while :; do :; done' & true")?;
-        }
-        script += HANG_SCRIPT;
-        says.extend(HANG_SAYS);
+        script += THREADS_SCRIPT;
+        says.extend(THREADS_SAYS);
     }
+    let cpus: Vec<_> = (1..=test.cpus).map(|cpu| cpu.to_string()).collect();
+    let each = |script: &str| cpus.iter().map(|cpu| script.replace("@CPU@", cpu)).collect::<String>();
+    script += &(each(HANG_SCRIPT) + INTERRUPT_SCRIPT + &each(HUNG_SCRIPT));
+    // Two CPUs may have been at the same instruction, so the one that was changed last is changed back first.
+    script.extend(cpus.iter().rev().map(|cpu| UNHANG_SCRIPT.replace("@CPU@", cpu)));
+    says.push("received signal SIGINT");
+    let hung: Vec<_> = cpus.iter().map(|cpu| format!("CPU {cpu} hangs 1, interrupts 0")).collect();
+    says.extend(hung.iter().map(String::as_str));
     script += DETACH.0;
     says.push(DETACH.1);
     debugged.gdb(&script, &says)?;
