@@ -197,6 +197,30 @@ pub fn halt_forever() -> ! {
     }
 }
 
+/// Executes IRETQ to the next instruction. This ends the blocking of NMIs after one that was taken on this CPU and not
+/// returned from. Where an NMI may arrive then, Vidar's IDT must be loaded.
+pub fn unblock_nmis() {
+    // SAFETY: IRETQ pops what is pushed here: the segments, the flags and the stack as they are, and the address of the
+    // instruction after it. Vidar is compiled without a red zone.
+    unsafe {
+        asm!(
+            "mov {stack}, rsp",
+            "mov {other:e}, ss",
+            "push {other}",
+            "push {stack}",
+            "pushfq",
+            "mov {other:e}, cs",
+            "push {other}",
+            "lea {other}, [rip + 2f]",
+            "push {other}",
+            "iretq",
+            "2:",
+            stack = out(reg) _,
+            other = out(reg) _,
+        );
+    }
+}
+
 /// Calls `function(argument)` on another stack and does not return.
 ///
 /// # Safety

@@ -1,12 +1,11 @@
 //! Building the guest's machine: its memory, and what its CPUs share, on either extension.
 
-#![expect(unsafe_code, reason = "the guest's low memory is moved")]
+#![expect(unsafe_code, reason = "microcode is loaded for the guest")]
 
 use alloc::boxed::Box;
 use core::sync::atomic::AtomicBool;
 
-use spin::{Mutex, Once};
-use vidar_core::boot::landing;
+use spin::Mutex;
 use vidar_core::boot::memory_plan::MemoryPlan;
 use vidar_core::boot::options::{Guard, Options};
 use vidar_core::boot::refusal::Refusal;
@@ -15,8 +14,6 @@ use vidar_core::kernel::known::KnownKernel;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use vidar_core::mem::identity::Identity;
 use vidar_core::mem::locks::Locks;
-use vidar_core::mem::moved::MovedPages;
-use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::view::{Reader, View};
 use vidar_core::policy::cpuid::Policy;
 use vidar_core::policy::msr;
@@ -31,19 +28,16 @@ use x86_64::registers::control::Cr3;
 
 use crate::arch::msr::Fault;
 use crate::arch::{self, cpuid};
-use crate::cpus::further::{Cpus, Landing};
+use crate::cpus::further::Cpus;
 use crate::debug;
 use crate::extension::Extension;
-use crate::host::physical::{self, GuestReader};
+use crate::host::physical::GuestReader;
 use crate::host::tables::{self, Frames};
 use crate::host::vcpu::Common;
 use crate::host::window;
 
 /// The address of the local APIC's page unless software has moved it.
 const APIC_PAGE: Gpa = Gpa(0xfee0_0000);
-
-/// The guest's pages below 640 KiB that are moved, so that start-up IPIs for their addresses lead to Vidar.
-static MOVED: Once<MovedPages> = Once::new();
 
 /// Loads an update of this CPU's microcode. Its pages are mapped while the CPU reads them.
 ///
@@ -56,18 +50,6 @@ fn load_microcode(update: MicrocodeUpdate<'_>) -> Result<(), Fault> {
         unsafe { arch::msr::write_checked(update.loader.index(), start.0 + update.offset) }
     });
     loaded.unwrap_or(Err(Fault))
-}
-
-/// Returns the pages of the guest's `ram` that are moved for `landing`, or `None` if no pages are moved.
-#[inline(never)] // it does not depend on the extension
-fn moved_for(landing: Option<&Landing>, ram: &RangeSet) -> Option<MovedPages> {
-    let to = landing?.low_memory;
-    Some(MOVED.call_once(|| MovedPages::new(ram, &landing::WINDOW, to)).clone())
-}
-
-/// Returns the pages of the guest's `ram` that are moved, or `None` if no pages are moved.
-pub fn moved<E: Extension>(cpus: &Cpus<E>, ram: &RangeSet) -> Option<MovedPages> {
-    moved_for(cpus.landing.as_ref(), ram)
 }
 
 /// Returns the reader of the guest's memory, which is mapped as `identity` says, with the page at `decoy` in place of
@@ -114,7 +96,7 @@ pub fn make<E: Extension>(
     let kept = plan.kept().to_vec();
     let ram = plan.guest_ram();
     let emulated = matches!(cpus.startup, Startup::Emulated { .. });
-    let moved = moved(cpus, &ram);
+    let moved = cpus.low_memory.moved().cloned();
     let watched = emulated.then_some(APIC_PAGE);
     let mut msrs = E::MSRS.to_vec();
     if options.guard >= Guard::Cpu {
@@ -171,7 +153,7 @@ pub fn make<E: Extension>(
         locked: Locked::default(),
         msrs: msrs.leak(),
         startup: cpus.startup,
-        landing: cpus.landing.as_ref().map(|_| landing::WINDOW),
+        replaced: cpus.low_memory.window(),
         watched,
         efer_allowed: extension.efer_allowed(),
         kept_pin: pin,
@@ -185,29 +167,4 @@ pub fn make<E: Extension>(
         load_microcode,
     };
     Ok((machine, Common { second_stage, msr_map, reader, guard: options.guard }))
-}
-
-/// Copies the guest's pages that are to be moved to their new places. Each page that they leave then gets a stub that
-/// leads to the trampoline, except for the page that gets the trampoline itself. Does nothing if no pages are to be
-/// moved.
-///
-/// # Safety
-/// The guest's memory has been filled, and no CPU executes anything in those pages.
-pub unsafe fn lay_landing(landing: Option<&Landing>) {
-    let (Some(moved), Some(Landing { trampoline, .. })) = (MOVED.get(), landing) else { return };
-    let stub = landing::stub(trampoline.vector());
-    for page in moved.pages() {
-        if let Some(to) = moved.place(page.identity()) {
-            // SAFETY: the page is RAM of the guest, and its new place was allocated for it. The guest does not run yet,
-            // and the caller promises that no CPU executes in the page.
-            unsafe {
-                physical::copy(&(page..page + PAGE_SIZE), to);
-                if trampoline.page().contains(&page) {
-                    trampoline.lay();
-                } else {
-                    physical::write(page, &stub);
-                }
-            }
-        }
-    }
 }

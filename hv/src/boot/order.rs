@@ -157,7 +157,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         frames_per_cpu: further::frames::<E>() as u64,
         tables: Need::tables(memory.plan.beside_region(), extension.largest_page())
             + units.frames(memory.plan.beside_region().ram_top()),
-        low_memory: if lands { landing::FRAMES as u64 } else { 0 },
+        low_memory: if lands { landing::FRAMES as u64 } else { u64::from(closed) },
         frames_per_ring: options.trace.map_or(0, rings::frames) as u64,
     };
     add_memory(&need, listed.place(), &mut memory);
@@ -168,7 +168,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         None if closed => Preference::Closed,
         None => Preference::Auto,
     };
-    let cpus = further::start(extension, &listed, &mut memory, preference)?;
+    let cpus = further::start(extension, &listed, &mut memory, preference, closed)?;
     let BootMemory { mut plan, mut own, .. } = memory;
     if let Some(size) = options.trace {
         rings::keep(cpus.all, size, &mut own.frames, need.tables as usize);
@@ -180,7 +180,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let mut gdb = start::line(&options);
     let pin =
         start::keep_pin::<E::Cpu>(&mut gdb, |irq| tables.pin(irq), &plan.guest_ram(), cpu.percpu(), &mut own);
-    let guard = units.guard(&tables, &plan, &mut own, machine::moved(&cpus, &plan.guest_ram()));
+    let guard = units.guard(&tables, &plan, &mut own, cpus.low_memory.moved().cloned());
     let devices = KeptDevices { dma: Box::leak(Box::new(guard)), pin };
     let (machine, common) =
         machine::make(&cpus, &options, &plan, own.frames, msr_map, gdb.is_some(), devices)?;
@@ -209,7 +209,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let state = linux::hand_over(linux, &info, &plan, cursor);
     // SAFETY: the guest's memory has been filled, and each further CPU has left the trampoline or has been sent an
     // INIT.
-    unsafe { machine::lay_landing(cpus.landing.as_ref()) };
+    unsafe { cpus.low_memory.lay() };
     let own = Own { frames, cpu: &cpu };
     let mut vcpu = cpus.extension.cpu(&common, &own, Begin::Kernel(state))?;
     stop::arm(cpus.all.len() == 1 || cpus.extension.survives_init());

@@ -9,7 +9,6 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use spin::Once;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::boot::startup::{self, Conditions, Preference};
-use vidar_core::mem::addr::Hpa;
 use vidar_core::vmm::entry::Begin;
 use vidar_core::vmm::machine::{Machine, Startup};
 use vidar_core::vmm::percpu::PerCpu;
@@ -19,6 +18,7 @@ use vidar_core::x86::icr::{Destination, Message};
 use super::ap::{Slot, Trampoline};
 use super::cpu::{self, Cpu};
 use super::inside::run_to_end;
+use super::low_memory::LowMemory;
 use super::stopped;
 use crate::arch::{apic, instructions};
 use crate::extension::Extension;
@@ -61,14 +61,6 @@ struct Shared<E: Extension> {
     task: Once<Task<E>>,
 }
 
-/// What [`Startup::Landing`] needs.
-pub struct Landing {
-    /// The trampoline to which every start-up IPI is to lead.
-    pub trampoline: Trampoline,
-    /// The memory to which the guest's RAM below 640 KiB is moved.
-    pub low_memory: Hpa,
-}
-
 /// All CPUs of the guest.
 pub struct Cpus<E: Extension> {
     /// The extension, with the capabilities of the boot CPU.
@@ -77,8 +69,8 @@ pub struct Cpus<E: Extension> {
     pub all: &'static [&'static PerCpu],
     /// Who acts on the messages by which the guest starts further CPUs.
     pub startup: Startup<Wait<E>>,
-    /// What is given with [`Startup::Landing`].
-    pub landing: Option<Landing>,
+    /// What of the guest's low memory is moved.
+    pub low_memory: LowMemory,
     shared: &'static Shared<E>,
 }
 
@@ -92,7 +84,8 @@ pub const fn frames<E: Extension>() -> usize {
 
 /// Starts the further CPUs, compares them with the boot CPU, and decides who starts them for the guest.
 /// `preference` says what is wanted; [`Preference::Landing`] has no effect if no page is free for the trampoline. The
-/// plan of `memory` keeps the trampoline's page if the CPUs are started from it again.
+/// plan of `memory` keeps the trampoline's page if the CPUs are started from it again. With `closed` no CPU may get out
+/// of Vidar's control, whatever the guest's kernel does.
 ///
 /// # Errors
 /// [`Refusal`] if a further CPU cannot use the extension or differs from the boot CPU, or if too few frames are free.
@@ -101,6 +94,7 @@ pub fn start<E: Extension>(
     listed: &CpuList<'_>,
     memory: &mut BootMemory<'_>,
     preference: Preference,
+    closed: bool,
 ) -> Result<Cpus<E>, Refusal> {
     let further: Vec<Further<E>> =
         listed.others.iter().zip(1..).map_while(|(id, index)| take(*id, index, &mut memory.own)).collect();
@@ -154,27 +148,30 @@ pub fn start<E: Extension>(
         uncontrolled: listed.damaged || listed.any(lost),
     };
     let startup = startup::choose(preference, conditions);
-    let mut landing = None;
+    let mut low = LowMemory::InPlace;
     match (trampoline, startup, preference) {
         (None, ..) => {}
         (Some(trampoline), Startup::Emulated { .. }, _) => {
             memory.plan.keep(trampoline.page(), "to start CPUs from");
         }
-        // The guest will have its copy of the page elsewhere. `lay_landing` writes the trampoline to the page again.
+        // The guest will have its copy of the page elsewhere. `LowMemory::lay` writes the trampoline to the page again.
         (Some(trampoline), Startup::Landing, Preference::Landing { low_memory }) => {
             trampoline.remove();
-            landing = Some(Landing { trampoline, low_memory });
+            low = LowMemory::landing(trampoline, &memory.plan.guest_ram(), low_memory);
         }
         (Some(trampoline), ..) => {
             memory.own.tables.unmap_identity();
             trampoline.remove();
         }
     }
+    if closed && let Startup::Emulated { trampoline } = startup {
+        low = LowMemory::first_page(trampoline, &mut memory.own.frames)?;
+    }
     if all.len() > 1 {
         let how = if matches!(startup, Startup::Emulated { .. }) { ", started by Vidar" } else { "" };
         log::info!("{} CPUs{how}", all.len());
     }
-    Ok(Cpus { extension, all: all.leak(), startup, landing, shared })
+    Ok(Cpus { extension, all: all.leak(), startup, low_memory: low, shared })
 }
 
 /// Takes the stacks and frames of one more CPU. Returns `None` if too little memory is left.
@@ -302,6 +299,9 @@ fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, cpu: &ThisCpu, 
     let own = Own { frames: further.frames, cpu };
     match extension.cpu(common, &own, begin) {
         Ok(mut vcpu) => {
+            // The CPU may have come here by an NMI in real mode (`boot::first_page`), and would block the next ones.
+            // From here on NMIs are kept for the guest.
+            instructions::unblock_nmis();
             further.ready.call_once(|| Ok(()));
             if !matches!(begin, Begin::Waiting(_)) {
                 machine.locked.enters(cpu.percpu());

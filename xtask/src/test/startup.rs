@@ -1,5 +1,6 @@
 //! Boots small guests on machines with several CPUs, or whose firmware lists several: checks how CPUs are started, and
 //! what Vidar says about CPUs that it cannot use.
+// tidy: long because the table of these tests is in one place.
 
 use std::thread;
 
@@ -83,6 +84,7 @@ const NEVER_COUNTED: &str = "started=0 still=0 started=0 still=0 started=0 still
 const COUNTED_SILENTLY: &str = "started=1 still=1 started=2 still=2 started=3 still=3 cs=0x700 exits=0";
 const COUNTED_THRICE: &str = "started=1 still=1 started=2 still=2 started=3 still=3 cs=0x700";
 
+const VECTORS_ARE_VIDARS: &str = "away=0 started=1 away=0 again=2 nmis=1 exits-counted=true";
 const FIRST_PAGE_IS_THE_GUESTS: &str = "started=1 exits-counted=true";
 
 /// The table of tests.
@@ -137,6 +139,34 @@ pub const STARTUPS: &[Startup] = &[
         scenario: "first-page",
         says: &["2 CPUs, started by Vidar\r\n"],
         words: FIRST_PAGE_IS_THE_GUESTS,
+        ..USUAL
+    },
+    // An NMI in real mode is taken by the table of vectors in the first page.
+    Startup {
+        name: "smp/vectors-lead-away",
+        lane: Some(Lane::Svm),
+        options: "cpu-startup=emulated",
+        scenario: "first-vectors",
+        says: &["2 CPUs, started by Vidar\r\n"],
+        words: "away=1 started=",
+        ..USUAL
+    },
+    Startup {
+        name: "smp/vectors-with-guard",
+        lane: Some(Lane::Svm),
+        options: "guard=data",
+        scenario: "first-vectors",
+        says: &["2 CPUs, started by Vidar\r\n"],
+        words: VECTORS_ARE_VIDARS,
+        ..USUAL
+    },
+    Startup {
+        name: "smp/vectors-started-by-vidar",
+        lane: Some(Lane::Vmx),
+        options: "guard=data cpu-startup=emulated",
+        scenario: "first-vectors",
+        says: &["2 CPUs, started by Vidar\r\n"],
+        words: VECTORS_ARE_VIDARS,
         ..USUAL
     },
     // The second CPU exists, but the firmware does not list it.

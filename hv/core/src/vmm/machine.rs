@@ -86,8 +86,8 @@ pub struct Machine<V: Vcpu, T> {
     pub msrs: &'static [&'static [Row]],
     /// Who starts CPUs.
     pub startup: Startup<V::WaitForSipi>,
-    /// The pages that lead start-up IPIs to Vidar. Only [`Startup::Landing`] has them.
-    pub landing: Option<Range<Hpa>>,
+    /// The addresses of the machine's pages that lead CPUs to Vidar, in place of the guest's, which are moved.
+    pub replaced: Option<Range<Hpa>>,
     /// The local APIC's page, if the guest's writes to it exit.
     pub watched: Option<Gpa>,
     /// Bits of EFER that the guest may set, LMA aside. Only writes that exit are checked against it.
@@ -128,10 +128,10 @@ impl<V: Vcpu, T> Machine<V, T> {
     }
 
     /// Returns true if the guest may not place a device at `range`, because it overlaps Vidar's own memory, the pages
-    /// that lead start-up IPIs to Vidar, or the registers of IOMMUs that guard Vidar's memory and of the I/O APIC of
+    /// that lead CPUs to Vidar, or the registers of IOMMUs that guard Vidar's memory and of the I/O APIC of
     /// which Vidar keeps a pin.
     pub fn keeps(&self, range: &Range<Hpa>) -> bool {
-        let kept = self.host.kept.iter().chain(&self.landing).cloned();
+        let kept = self.host.kept.iter().chain(&self.replaced).cloned();
         let pin = self.kept_pin.iter().map(|kept| kept.page.clone());
         kept.chain(self.host.dma.registers()).chain(pin).any(|kept| overlaps(range, &kept))
     }

@@ -249,7 +249,7 @@ fn no_device_is_laid_over_the_pages_that_lead_to_vidar() {
         for (index, value) in [(msr::APIC_BASE, 0x9_e900), (msr::MMIO_CFG_BASE, 1)] {
             let mut bench = Bench::with(&indexed(index, value));
             bench.machine.startup = startup;
-            bench.machine.landing = (startup == Startup::Landing).then_some(LANDING);
+            bench.machine.replaced = (startup == Startup::Landing).then_some(LANDING);
             assert_eq!(bench.answer(Exit::Wrmsr).0, outcome, "{index:#x} with {startup:?}");
         }
     }

@@ -194,7 +194,7 @@ impl Bench {
             locked: Locked::default(),
             msrs,
             startup,
-            landing: (startup == Startup::Landing).then_some(LANDING),
+            replaced: (startup == Startup::Landing).then_some(LANDING),
             watched,
             efer_allowed: EFER_ALLOWED,
             kept_pin: None,

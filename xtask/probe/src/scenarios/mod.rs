@@ -126,6 +126,7 @@ pub const ALL: &[Scenario] = &[
     last("init-sipi", startup::init_sipi),
     last("init-sipi-x2apic", startup::by_x2apic),
     last("first-page", startup::first_page),
+    last("first-vectors", startup::first_vectors),
     last("triple-other", startup::triple),
     last("crash-while-other-hangs", startup::hangs),
     last("fpu-loads", startup::fpu_loads),

@@ -4,7 +4,7 @@
 
 use core::arch::{asm, global_asm};
 
-use crate::apic::Apic;
+use crate::apic::{ASSERT, Apic, NMI};
 use crate::cpu::cpuid;
 use crate::line::Line;
 use crate::scenarios::hypercall;
@@ -32,6 +32,11 @@ const FIRST_CPUIDS: u64 = 1000;
 /// The address of the counter for the code in page 0. A CPU that runs outside of Vidar sees other memory in the pages
 /// from 1 to 9FH than the guest does.
 const FIRST_COUNT: u64 = 0x80;
+
+/// The address at which the same code is the handler of NMIs, after the BIOS's data.
+const FIRST_HANDLER: u64 = 0x600;
+/// The address of the vector of NMIs in real mode.
+const NMI_VECTOR: u64 = 8;
 
 global_asm!(
     ".section .rodata.startup, \"a\"",
@@ -69,7 +74,7 @@ global_asm!(
     "ud2",
     "3: .short 0, 0, 0",
     "startup_triple_end:",
-    // This code is for page 0. It executes CPUID often, which exits in a guest, and counts then.
+    // This code is for page 0, at any address. It executes CPUID often, which exits in a guest, and counts then.
     "startup_first_begin:",
     "xor ax, ax",
     "mov ds, ax",
@@ -195,6 +200,17 @@ pub fn fpu_loads(line: &mut Line) {
 /// not where it runs outside of Vidar.
 pub fn first_page(line: &mut Line) {
     let apic = Apic::find();
+    prepare_first_page(0);
+    // The other CPU waits for its first start-up IPI, so it needs no INIT.
+    let exits = Exits::of(|| {
+        apic.startup(OTHER, 0);
+        line.item("started", counted_at(FIRST_COUNT, 1));
+    });
+    line.item("exits-counted", exits.are_at_least(FIRST_CPUIDS));
+}
+
+/// Copies the code for the first page to `address` there.
+fn prepare_first_page(address: u64) {
     let (begin, end) = (startup_first_begin.as_ptr(), startup_first_end.as_ptr());
     // SAFETY: the page is mapped, and holds the interrupt vectors of real mode, which nobody uses any more. Rust's own
     // functions may not write to address 0.
@@ -202,16 +218,37 @@ pub fn first_page(line: &mut Line) {
         asm!(
             "rep movsb",
             inout("rsi") begin => _,
-            inout("rdi") 0_u64 => _,
+            inout("rdi") address => _,
             inout("rcx") end as usize - begin as usize => _,
             options(nostack, preserves_flags),
         );
         (FIRST_COUNT as *mut u16).write_volatile(0);
     }
-    // The other CPU waits for its first start-up IPI, so it needs no INIT.
+}
+
+/// Has the vector of NMIs in the first page lead to code that counts, and sends the other CPU an NMI while it waits for
+/// its start-up IPI, and again right before that. Where the table of vectors is the guest's, the CPU executes the code
+/// outside of Vidar. Where it is not, the CPU starts as usual, and takes its next NMI in the guest.
+pub fn first_vectors(line: &mut Line) {
+    let apic = prepare(&startup_begin, &startup_end);
+    prepare_first_page(FIRST_HANDLER);
+    // SAFETY: as in `prepare_first_page`.
+    unsafe { (NMI_VECTOR as *mut u32).write_volatile(FIRST_HANDLER as u32) };
+    let nmi = || apic.send(OTHER, NMI | ASSERT);
+    apic.init(OTHER);
+    nmi();
+    line.item("away", counted_at(FIRST_COUNT, 1));
+    apic.init(OTHER);
+    nmi();
+    apic.startup(OTHER, VECTOR);
+    line.item("started", counted(1));
+    line.item("away", counted_at(FIRST_COUNT, 1));
+    apic.init(OTHER);
+    apic.startup(OTHER, VECTOR);
+    line.item("again", counted(2));
     let exits = Exits::of(|| {
-        apic.startup(OTHER, 0);
-        line.item("started", counted_at(FIRST_COUNT, 1));
+        nmi();
+        line.item("nmis", counted_at(FIRST_COUNT, 1));
     });
     line.item("exits-counted", exits.are_at_least(FIRST_CPUIDS));
 }
