@@ -3,6 +3,7 @@
 use gdbstub::target::ext::breakpoints::WatchKind;
 
 use super::memory::{self, Memory};
+use super::watch::{MOST_BYTES, Watch, pieces};
 use crate::kernel::view::locate;
 use crate::mem::addr::Gpa;
 use crate::policy::control::Controls;
@@ -13,41 +14,8 @@ pub const INT3: u8 = 0xcc;
 /// The number of software breakpoints that can be set at once.
 const MOST: usize = 64;
 
-/// The number of bytes that the four debug registers watch together at most.
-const MOST_BYTES: u64 = 32;
-
 /// DR7 without any breakpoint: bit 10 is always 1.
 pub const NO_BREAKPOINTS: u64 = 1 << 10;
-
-/// What a debug register watches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Watch {
-    /// The linear address.
-    pub address: u64,
-    /// The size in bytes: 1, 2, 4 or 8, to which the address is aligned. It is 1 for instructions.
-    pub size: u64,
-    /// The accesses, or `None` for the execution of an instruction.
-    pub kind: Option<WatchKind>,
-}
-
-impl Watch {
-    /// Returns bits 3:0 of the field of DR7 for this watch: R/W, and LEN. Intel SDM Vol. 3B, 18.2.4 "Debug Control
-    /// Register (DR7)". No CPU watches reads alone.
-    const fn control(&self) -> u64 {
-        let access = match self.kind {
-            None => 0b00,
-            Some(WatchKind::Write) => 0b01,
-            Some(WatchKind::Read | WatchKind::ReadWrite) => 0b11,
-        };
-        let length = match self.size {
-            2 => 0b01,
-            4 => 0b11,
-            8 => 0b10,
-            _ => 0b00,
-        };
-        length << 2 | access
-    }
-}
 
 /// The contents of DR0 to DR3, and of DR7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,9 +112,12 @@ impl Breakpoints {
         if self.has(linear) {
             return true;
         }
-        let Some(slot) = self.software.iter_mut().find(|slot| slot.is_none()) else { return false };
         let Some(physical) = locate(guest, controls, linear) else { return false };
-        let Some(byte) = memory::physical(guest, physical) else { return false };
+        // With a breakpoint at another address of the same memory, the byte there is an INT3 of gdb's.
+        let byte = self.replaced_at(physical).or_else(|| memory::physical(guest, physical));
+        let (Some(byte), Some(slot)) = (byte, self.software.iter_mut().find(|slot| slot.is_none())) else {
+            return false;
+        };
         if !guest.put(physical, INT3) {
             return false;
         }
@@ -154,11 +125,21 @@ impl Breakpoints {
         true
     }
 
-    /// Restores the byte of code at `linear`. Returns false if it was not replaced. If the guest has overwritten the
-    /// INT3 itself, its byte stays.
+    /// Restores the byte of code at `linear`, unless a breakpoint is left at another address of the same memory.
+    /// Returns false if it was not replaced. If the guest has overwritten the INT3 itself, its byte stays.
     pub fn remove(&mut self, linear: u64, guest: &dyn Memory) -> bool {
         let found = self.software.iter_mut().find(|slot| slot.is_some_and(|slot| slot.linear == linear));
-        found.and_then(Option::take).map(|replaced| restore(replaced, guest)).is_some()
+        let Some(replaced) = found.and_then(Option::take) else { return false };
+        if self.replaced_at(replaced.physical).is_none() {
+            restore(replaced, guest);
+        }
+        true
+    }
+
+    /// Returns the byte that an INT3 of gdb's replaces at `physical`, if there is one.
+    fn replaced_at(&self, physical: Gpa) -> Option<u8> {
+        let mut all = self.software.iter().flatten();
+        all.find(|replaced| replaced.physical == physical).map(|replaced| replaced.byte)
     }
 
     /// Decides whose the INT3 at `linear` is. The page tables of the CPU, by `controls`, say in which memory it is:
@@ -232,23 +213,8 @@ fn restore(replaced: Replaced, guest: &dyn Memory) {
     }
 }
 
-/// Returns the address and the size of each aligned piece of a range.
-fn pieces(address: u64, size: u64) -> impl Iterator<Item = (u64, u64)> {
-    let end = address.saturating_add(size);
-    let mut at = address;
-    core::iter::from_fn(move || {
-        let fits = |size: &u64| at.is_multiple_of(*size) && end - at >= *size;
-        let size = [8, 4, 2, 1].into_iter().find(fits).filter(|_| at < end)?;
-        let piece = (at, size);
-        at += size;
-        Some(piece)
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::super::memory::tests::{MAPPED, Words, controls};
     use super::*;
     use crate::mem::walk::ReadGuest;
@@ -305,6 +271,26 @@ mod tests {
     }
 
     #[test]
+    fn memory_with_breakpoints_at_two_addresses_keeps_its_int3_until_both_are_gone() {
+        let (words, controls) = (Words::with_tables(), controls(0x1000));
+        words.put(Gpa(0x8002), 0x90);
+        let byte = || memory::physical(&words, Gpa(0x8002));
+        // Without paging the address is the physical one.
+        let both = [(MAPPED + 2, controls), (0x8002, Controls::default())];
+        for [first, second] in [[0, 1], [1, 0]] {
+            let mut breakpoints = Breakpoints::new();
+            assert!(both.iter().all(|(at, controls)| breakpoints.insert(*at, controls, &words)));
+            assert!(breakpoints.remove(both[first].0, &words));
+            assert_eq!(byte(), Some(INT3));
+            assert!(breakpoints.remove(both[second].0, &words));
+            assert_eq!(byte(), Some(0x90));
+            assert!(both.iter().all(|(at, controls)| breakpoints.insert(*at, controls, &words)));
+            breakpoints.clear(&words);
+            assert_eq!(byte(), Some(0x90));
+        }
+    }
+
+    #[test]
     fn an_int3_is_gdbs_in_the_memory_and_at_the_address_where_gdb_has_set_it() {
         let (words, controls) = (Words::with_tables(), controls(0x1000));
         words.put(Gpa(0x8002), 0x90);
@@ -353,18 +339,5 @@ mod tests {
         assert_eq!(lift(Some(0x8004)), [Some(INT3), Some(0x90)], "the first one is not forgotten");
         assert_eq!(lift(Some(0x8004)), [Some(INT3), Some(0x90)]);
         assert_eq!(lift(None), [Some(INT3); 2]);
-    }
-
-    proptest! {
-        #[test]
-        fn pieces_cover_the_range_and_are_aligned(address in any::<u64>(), size in 0u64..40) {
-            let mut at = address;
-            for (start, size) in pieces(address, size) {
-                prop_assert_eq!(start, at);
-                prop_assert!(start % size == 0);
-                at += size;
-            }
-            prop_assert_eq!(at, address.saturating_add(size));
-        }
     }
 }

@@ -6,9 +6,9 @@ use gdbstub::common::{Signal, Tid};
 use gdbstub::stub::MultiThreadStopReason;
 use spin::Mutex;
 
-use super::breakpoints::Watch;
 use super::registers::RegisterFile;
 use super::structure::Values;
+use super::watch::Watch;
 
 /// Why a CPU has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -62,8 +62,8 @@ mod tests {
     use gdbstub::target::ext::breakpoints::WatchKind;
 
     use super::*;
-    use crate::debugger::breakpoints::Watch;
     use crate::debugger::step::{ByFlag, Flags};
+    use crate::debugger::watch::Watch;
 
     const IDLE: Expected = Expected { step: None, owes: false, control: 0x400 };
     const WATCH: Watch = Watch { address: 0x1000, size: 4, kind: Some(WatchKind::Write) };

@@ -12,6 +12,7 @@
 //! | [`registers`] | The registers, as gdb numbers and describes them. |
 //! | [`memory`] | The guest's memory by linear addresses. |
 //! | [`breakpoints`] | Breakpoints and watchpoints. |
+//! | [`watch`] | What one debug register watches. |
 //! | [`monitor`] | The commands of `monitor`. |
 //! | [`structure`] | The VMCS or the VMCB of a CPU that is stopped. |
 //! | [`debuggable`] | What a virtual CPU must be able to do for a debugger. |
@@ -35,3 +36,4 @@ pub mod session;
 pub mod step;
 pub mod structure;
 pub mod target;
+pub mod watch;

@@ -169,7 +169,7 @@ fn a_watchpoint_that_another_cpu_hits_meanwhile_is_told_after_the_first() {
     drop((cpu.join(), other.join()));
     let watch = |address| {
         let kind = Some(gdbstub::target::ext::breakpoints::WatchKind::Write);
-        Some(Reason::Hardware(vidar_core::debugger::breakpoints::Watch { address, size: 4, kind }))
+        Some(Reason::Hardware(vidar_core::debugger::watch::Watch { address, size: 4, kind }))
     };
     bench.slots[1].lock().run = Run::Absent;
     let cpu = bench.stop(0, 0x14, watch(0x28));
