@@ -1,4 +1,4 @@
-//! A pin of an I/O APIC that Vidar keeps: its interrupt comes to Vidar as an NMI, whatever the guest does.
+//! A pin of an I/O APIC that Vidar keeps for itself. Its interrupt reaches the boot CPU as an NMI, which exits.
 //!
 //! The guest has all other pins. It reads of the kept one what it has written there, and its writes go no further.
 //! Intel 82093AA I/O Advanced Programmable Interrupt Controller, 3.0 "Register Description".

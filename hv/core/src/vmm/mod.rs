@@ -19,7 +19,7 @@
 //! | [`apic`] | Emulates the guest's stores to a watched local APIC. |
 //! | [`remapping`] | Emulates the guest's accesses to the registers of IOMMUs that guard Vidar's memory. |
 //! | [`io_apic`] | Emulates the guest's accesses to an I/O APIC of which Vidar keeps a pin. |
-//! | [`kept_pin`] | That pin, whose interrupt comes to Vidar as an NMI. |
+//! | [`kept_pin`] | The pin, whose interrupt Vidar gets as an NMI. |
 //! | [`mmio`] | Decodes and executes such instructions. |
 //! | [`fetch`] | Reads the bytes of the guest's next instruction. |
 //! | [`doubt`] | Bounds the exits at an instruction that Vidar does not find in memory. |
