@@ -102,14 +102,11 @@ pub fn answer(leaf: u32, subleaf: u32, policy: &Policy, context: &impl Context) 
         INTEL_PT_LEAF if !policy.features.contains(Features::INTEL_PT) => return Leaf::default(),
         _ => return native(leaf, subleaf),
     };
-    let mut result = native(leaf, subleaf);
+    let Leaf { eax, ebx, ecx, edx } = native(leaf, subleaf);
+    // In the order of `Output`, so that no row needs a pointer to its register.
+    let mut outputs = [eax, ebx, ecx, edx];
     for row in table.iter().filter(|row| row.subleaf.is_none_or(|wanted| wanted == subleaf)) {
-        let output = match row.output {
-            Output::Eax => &mut result.eax,
-            Output::Ebx => &mut result.ebx,
-            Output::Ecx => &mut result.ecx,
-            Output::Edx => &mut result.edx,
-        };
+        let output = &mut outputs[row.output as usize];
         let mask = 1 << row.bit;
         let set = match row.rule {
             Rule::Hide => false,
@@ -121,6 +118,8 @@ pub fn answer(leaf: u32, subleaf: u32, policy: &Policy, context: &impl Context) 
         };
         *output = if set { *output | mask } else { *output & !mask };
     }
+    let [eax, ebx, ecx, edx] = outputs;
+    let mut result = Leaf { eax, ebx, ecx, edx };
     if leaf == 7
         && !policy.features.contains(Features::UNKNOWN)
         && let Some(known) = KNOWN_FEATURES.get(subleaf as usize)
