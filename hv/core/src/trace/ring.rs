@@ -1,8 +1,10 @@
 //! The ring of records of one CPU. The CPU alone writes, without a lock; any CPU may read at the same time.
 //!
-//! Records have positions, which count up from 1. The record at a position lies in the slot with that number modulo the
-//! number of slots. A reader copies a record and then looks at how far the writer is by then: if the slot may have been
-//! overwritten meanwhile, the copy is worth nothing, and the reader goes on at the oldest record that is still there.
+//! Records have positions, which count up from 1. The writer goes through the slots from the first to the last, again
+//! and again, and each slot counts the records that have been completed in it. By that a reader finds how far the
+//! writer is: up to there, slots have one record more than behind it. A reader copies a record and then looks at how
+//! far the writer is by then. If the slot may have been overwritten meanwhile, the copy is worth nothing, and the
+//! reader goes on at the oldest record that is still there.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -27,6 +29,8 @@ pub struct Slot {
     pub(super) rip: AtomicU64,
     /// The low half of the counter at the entry after the exit.
     pub(super) entry: AtomicU32,
+    /// How many records have been completed in this place: the low half of that number.
+    pub(super) completed: AtomicU32,
     /// What exited: the [`Record::detail`], and from bit [`KIND`] on the [`ExitKind`](vidar_abi::ExitKind).
     pub(super) what: AtomicU64,
 }
@@ -38,6 +42,7 @@ impl Slot {
             tsc: [const { AtomicU32::new(0) }; 2],
             rip: AtomicU64::new(0),
             entry: AtomicU32::new(0),
+            completed: AtomicU32::new(0),
             what: AtomicU64::new(0),
         }
     }
@@ -55,8 +60,8 @@ impl Slot {
 /// The ring of one CPU. Of its slots one is always being written.
 #[derive(Debug)]
 pub struct Ring {
-    /// The position of the record that is written next.
-    pub(super) next: AtomicU64,
+    /// How often the writer has gone through all slots.
+    pub(super) laps: AtomicU64,
     pub(super) slots: &'static [Slot],
 }
 
@@ -64,12 +69,12 @@ impl Ring {
     /// Returns an empty ring with these slots. Their number is a power of two, so that a position needs no division.
     pub const fn new(slots: &'static [Slot]) -> Self {
         assert!(slots.len().is_power_of_two(), "the number of slots is not a power of two");
-        Self { next: AtomicU64::new(1), slots }
+        Self { laps: AtomicU64::new(0), slots }
     }
 
     /// Returns the index of the slot of the record at `position`.
     pub(super) fn index(&self, position: u64) -> usize {
-        position as usize & (self.slots.len() - 1)
+        (position - 1) as usize & (self.slots.len() - 1)
     }
 
     /// Returns the position of the oldest record that is there while the record at `end` is being written.
@@ -79,7 +84,12 @@ impl Ring {
 
     /// Returns the position of the record that is written next.
     pub fn written(&self) -> u64 {
-        self.next.load(Ordering::Acquire)
+        let laps = self.laps.load(Ordering::Acquire);
+        // The number of records that a slot has in this lap is 0 or 1, and more if the writer is in a later one by now.
+        let in_this_lap =
+            |slot: &Slot| slot.completed.load(Ordering::Acquire).wrapping_sub(laps as u32) as i32;
+        let complete = self.slots.partition_point(|slot| in_this_lap(slot) > 0);
+        laps * self.slots.len() as u64 + complete as u64 + 1
     }
 
     /// Copies records from `position` on, or from the oldest record on if that has been overwritten. Returns the
@@ -214,6 +224,23 @@ pub(crate) mod tests {
         let read = read(ring, 0, 2);
         assert_eq!(read.first().map(|(position, _)| *position), Some(2));
         assert_eq!(read.last().map(|(position, _)| *position), Some(SLOTS as u64));
+    }
+
+    #[test]
+    fn positions_go_on_after_more_laps_than_a_slot_counts() {
+        const LAPS: u64 = (1 << 32) - 1;
+        let (ring, mut writer) = ring();
+        ring.laps.store(LAPS, Ordering::Relaxed);
+        ring.slots.iter().for_each(|slot| slot.completed.store(LAPS as u32, Ordering::Relaxed));
+        let before = LAPS * SLOTS as u64;
+        for written in 1..3 * SLOTS as u64 {
+            assert_eq!(ring.written(), before + written);
+            write(&mut writer, written);
+        }
+        let read = read(ring, 0, 2);
+        let wanted =
+            (2 * SLOTS as u64 + 1..3 * SLOTS as u64).map(|written| (before + written, expected(written)));
+        assert_eq!(read, wanted.collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The one writer of a ring. It runs at each exit, so it counts instructions: each part of a record is one store, the
-//! slots are gone through by an iterator, and an exit that is left out costs the others nothing.
+//! slots are gone through by an iterator, each record is counted in its slot, and an exit that is left out costs the
+//! others nothing.
 
 use core::slice;
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::sync::atomic::{Ordering, fence};
 
 use vidar_abi::{ExitKind, Record};
 
@@ -16,20 +17,16 @@ pub struct Writer {
     rest: slice::Iter<'static, Slot>,
     /// The slot of the record that is being written.
     slot: &'static Slot,
-    /// What counts the record once it is complete.
-    count: &'static AtomicU64,
 }
 
 /// Takes what is written of an exit that is left out. Nobody reads it.
 static NOWHERE: Slot = Slot::empty();
-/// Counts the exits that are left out. Nobody reads it.
-static UNCOUNTED: AtomicU64 = AtomicU64::new(0);
 
 impl Writer {
     /// Returns a writer that goes on where the one before it on the same CPU has stopped. A ring has one writer at a
     /// time. The time up to the first entry is no exit's, so it is left out.
     pub fn new(ring: &'static Ring) -> Self {
-        Self { ring, rest: [].iter(), slot: &NOWHERE, count: &UNCOUNTED }
+        Self { ring, rest: [].iter(), slot: &NOWHERE }
     }
 
     /// Begins the record of an exit. `tsc` is the low and the high half of the time-stamp counter. Who reads a part of
@@ -52,9 +49,13 @@ impl Writer {
     #[cold]
     #[inline(never)] // `begin` is short
     fn look_for_slot(&mut self) -> &'static Slot {
-        let at = self.ring.index(self.ring.next.load(Ordering::Relaxed));
-        (self.rest, self.count) = (self.ring.slots[at + 1..].iter(), &self.ring.next);
-        &self.ring.slots[at]
+        let Ring { laps, slots } = self.ring;
+        let next = self.ring.written();
+        // Before the first record of a lap is complete, so that whoever sees it sees the lap as well.
+        laps.store((next - 1) / slots.len() as u64, Ordering::Release);
+        let at = self.ring.index(next);
+        self.rest = slots[at + 1..].iter();
+        &slots[at]
     }
 
     /// Adds what exited to the record that has been begun. `detail` is as [`Record::detail`].
@@ -66,7 +67,7 @@ impl Writer {
     /// Leaves the exit whose record has been begun out of the trace: the next record takes its place.
     pub fn leave_out(&mut self) {
         // Without slots to come, the next record looks for its slot.
-        (self.rest, self.slot, self.count) = ([].iter(), &NOWHERE, &UNCOUNTED);
+        (self.rest, self.slot) = ([].iter(), &NOWHERE);
     }
 
     /// Ends the record that has been begun. `tsc` is the low half of the time-stamp counter.
@@ -74,7 +75,8 @@ impl Writer {
     pub fn end(&mut self, tsc: u32) {
         self.slot.entry.store(tsc, Ordering::Relaxed);
         // There is a single writer, so a load and a store suffice, without a locked instruction.
-        self.count.store(self.count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        let completed = &self.slot.completed;
+        completed.store(completed.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
     /// Begins this record, whose duration is not known yet.
