@@ -24,18 +24,22 @@ use crate::x86::registers::Register;
 
 /// Runs the guest on `vcpu` until it cannot go on, and tells `observer` of what happens. Returns the reason, and the
 /// last exit.
-pub fn run<V: Vcpu, T: TableMemory>(
+pub fn run<V: Vcpu, T: TableMemory, O: Observer<V>>(
     vcpu: &mut V,
     machine: &Machine<V, T>,
-    observer: &mut impl Observer<V>,
+    observer: &mut O,
 ) -> (Stop, Exit) {
     loop {
         observer.before_entry(vcpu);
         let exit = vcpu.run();
         vcpu.percpu().counters.count(exit.kind());
-        let mut outcome = match observer.after_exit(vcpu, &exit) {
-            Some(outcome) => outcome,
-            None => answer(vcpu, machine, &exit),
+        let mut outcome = if O::is_answered_apart(&exit) {
+            match handle_apart(vcpu, machine, observer, &exit) {
+                Some(stop) => Outcome::Stop(stop),
+                None => continue,
+            }
+        } else {
+            decide(vcpu, machine, observer, &exit)
         };
         // Checked here and not in `apply`, because the compiler knows the outcome of frequent exits here.
         if let Outcome::Stop(stop) = outcome {
@@ -45,6 +49,39 @@ pub fn run<V: Vcpu, T: TableMemory>(
             }
         }
         apply(vcpu, outcome);
+    }
+}
+
+/// Tells `observer` of `exit`, and returns how the guest goes on.
+#[inline(always)]
+fn decide<V: Vcpu, T: TableMemory, O: Observer<V>>(
+    vcpu: &mut V,
+    machine: &Machine<V, T>,
+    observer: &mut O,
+    exit: &Exit,
+) -> Outcome {
+    match observer.after_exit(vcpu, exit) {
+        Some(outcome) => outcome,
+        None => answer(vcpu, machine, exit),
+    }
+}
+
+/// Does all that the loop does after `exit`, unless the guest cannot go on: then it returns the reason.
+#[cold]
+#[inline(never)] // see `Observer::is_answered_apart`
+fn handle_apart<V: Vcpu, T: TableMemory, O: Observer<V>>(
+    vcpu: &mut V,
+    machine: &Machine<V, T>,
+    observer: &mut O,
+    exit: &Exit,
+) -> Option<Stop> {
+    assert!(O::is_answered_apart(exit), "the loop answers this exit"); // so its answer is not compiled here again
+    match decide(vcpu, machine, observer, exit) {
+        Outcome::Stop(stop) => Some(stop),
+        outcome => {
+            apply(vcpu, outcome);
+            None
+        }
     }
 }
 

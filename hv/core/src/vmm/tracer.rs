@@ -41,6 +41,11 @@ impl<V: Vcpu> Observer<V> for Tracer {
         }
         None
     }
+
+    #[inline(always)]
+    fn is_answered_apart(exit: &Exit) -> bool {
+        !matches!(exit, Exit::Cpuid)
+    }
 }
 
 impl Tracer {

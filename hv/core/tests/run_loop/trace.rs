@@ -69,7 +69,15 @@ fn a_record_lasts_from_the_exit_to_the_next_entry() {
 
 #[test]
 fn a_tracer_changes_nothing() {
-    const EXITS: [Exit; 4] = [Exit::Cpuid, Exit::Nmi, Exit::Invd, Exit::TripleFault];
+    const EXITS: [Exit; 7] = [
+        Exit::Cpuid,
+        Exit::Nmi,
+        Exit::Invd,
+        Exit::Undefined,
+        Exit::Hypercall,
+        Exit::Rdmsr,
+        Exit::TripleFault,
+    ];
     let ring = ring();
     let traced = Bench::new().run_observed(&EXITS, &mut Tracer::new(ring));
     assert_eq!(traced, Bench::new().run_observed(&EXITS, &mut Unobserved));
