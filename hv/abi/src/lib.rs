@@ -158,7 +158,7 @@ calls! {
         }
     }
 
-    /// Names a piece of the memory that Vidar keeps.
+    /// Names a piece of the memory that Vidar keeps, or reserves for CPUs that wait.
     Memory = 4, "memory", minor 1 {
         in { RBX: "the index of a piece, from 0 for that of the image.", }
         out {

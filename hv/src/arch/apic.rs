@@ -60,8 +60,8 @@ pub fn write(offset: u16, value: u32) {
     unsafe { at(offset).write_volatile(value) };
 }
 
-/// Sends INIT or a start-up IPI. Sends nothing if the local APIC is switched off. In xAPIC mode the upper half of the
-/// ICR, where the guest may have written a destination, is restored afterwards.
+/// Sends an INIT, a start-up IPI or an NMI. Sends nothing if the local APIC is switched off. In xAPIC mode the upper
+/// half of the ICR, where the guest may have written a destination, is restored afterwards.
 pub fn send(message: Message, destination: Destination) {
     let icr = Icr { message, destination };
     let to = match destination {

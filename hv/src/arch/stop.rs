@@ -67,5 +67,5 @@ pub fn reported() {
 
 /// Returns true if a CPU has called [`others`], so that this CPU is to stop.
 pub fn is_wanted() -> bool {
-    SPEAKER.load(Ordering::SeqCst) != NOBODY
+    reaches_others() && SPEAKER.load(Ordering::SeqCst) != NOBODY
 }

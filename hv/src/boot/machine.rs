@@ -95,7 +95,7 @@ pub fn make<E: Extension>(
     let encryption = extension.encryption();
     let kept = plan.kept().to_vec();
     let ram = plan.guest_ram();
-    let emulated = matches!(cpus.startup, Startup::Emulated { .. });
+    let emulated = cpus.startup == Startup::Emulated;
     let moved = cpus.low_memory.moved().cloned();
     let watched = emulated.then_some(APIC_PAGE);
     let mut msrs = E::MSRS.to_vec();
@@ -133,6 +133,7 @@ pub fn make<E: Extension>(
     let machine = Machine {
         host: Host {
             kept: kept.leak(),
+            lent: plan.lent().clone(),
             vendor: E::VENDOR,
             commit: debug::version::COMMIT,
             cpus: cpus.all,
@@ -166,5 +167,5 @@ pub fn make<E: Extension>(
         guest,
         load_microcode,
     };
-    Ok((machine, Common { second_stage, msr_map, reader, guard: options.guard }))
+    Ok((machine, Common { second_stage, msr_map, reader, guard: options.guard, calls: emulated }))
 }

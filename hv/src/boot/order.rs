@@ -157,7 +157,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         frames_per_cpu: further::frames::<E>() as u64,
         tables: Need::tables(memory.plan.beside_region(), extension.largest_page())
             + units.frames(memory.plan.beside_region().ram_top()),
-        low_memory: if lands { landing::FRAMES as u64 } else { u64::from(closed) },
+        low_memory: if lands { landing::FRAMES as u64 } else { 0 },
         frames_per_ring: options.trace.map_or(0, rings::frames) as u64,
     };
     add_memory(&need, listed.place(), &mut memory);
@@ -168,7 +168,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
         None if closed => Preference::Closed,
         None => Preference::Auto,
     };
-    let cpus = further::start(extension, &listed, &mut memory, preference, closed)?;
+    let cpus = further::start(extension, &listed, &mut memory, preference)?;
     let BootMemory { mut plan, mut own, .. } = memory;
     if let Some(size) = options.trace {
         rings::keep(cpus.all, size, &mut own.frames, need.tables as usize);
@@ -208,13 +208,13 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     // The point of no return: from here on the memory in which the modules lay is overwritten.
     let state = linux::hand_over(linux, &info, &plan, cursor);
     // SAFETY: the guest's memory has been filled, and each further CPU has left the trampoline or has been sent an
-    // INIT.
+    // INIT. One that waits in the guest executes a page that is not moved.
     unsafe { cpus.low_memory.lay() };
     let own = Own { frames, cpu: &cpu };
     let mut vcpu = cpus.extension.cpu(&common, &own, Begin::Kernel(state))?;
     stop::arm(cpus.all.len() == 1 || cpus.extension.survives_init());
     machine.locked.enters(cpu.percpu());
-    run_to_end(&mut vcpu, machine)
+    run_to_end(&mut vcpu, machine, None)
 }
 
 /// Takes an annex for Vidar if its region has too little memory for what it needs. Does nothing if no place is free for

@@ -6,9 +6,6 @@
 # The first part is copied to a page below 1 MiB, which is mapped at its own address, read-only and executable. Whoever
 # copies it fills in the fields at its end, in which `page` is the address of that page.
 #
-# An NMI may lead a CPU from any instruction in real mode back to the beginning (boot::first_page). So the part in real
-# mode uses no stack, and nothing in it depends on whether it has been executed before.
-#
 # In:  BP = CS of the page whose stub has led here, or 0 (its value after INIT) if the start-up IPI named this
 #      page itself.
 # Out: {main}(index of the CPU's slot, vector of its start-up IPI) on the CPU's own stack, which is found by the APIC

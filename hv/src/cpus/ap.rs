@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "this is the assembly, and its page is written")]
 
 use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::mem::{offset_of, size_of};
@@ -12,6 +13,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use vidar_core::boot::conventional;
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE};
 use vidar_core::mem::layout::DIRECT_MAP;
+use vidar_core::vmm::waiting::ROOM;
 
 use crate::host::memory::BootMemory;
 use crate::host::physical;
@@ -120,6 +122,15 @@ impl Trampoline {
     /// Returns the vector of the start-up IPI that starts a CPU in the trampoline's page.
     pub const fn vector(&self) -> u8 {
         (self.page.0 / PAGE_SIZE) as u8
+    }
+
+    /// Has the page hold what CPUs execute that wait there for a start-up IPI. No CPU may be about to execute the
+    /// trampoline.
+    pub fn become_room(&self) {
+        let mut content = vec![0; self.code.len()];
+        content[..ROOM.len()].copy_from_slice(&ROOM);
+        // SAFETY: as in `remove`.
+        unsafe { physical::write(self.page, &content) };
     }
 
     /// Restores what the page held before. No CPU may be about to execute the trampoline.

@@ -19,12 +19,12 @@ use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::vcpu::Vcpu;
 
 use super::stopped;
-use crate::arch::{apic, stop};
+use crate::arch::{instructions, stop};
 use crate::debug::{ending, log as console};
 
-/// Ends the guest on this CPU, for the reason `stop`. After [`Stop::Init`] the CPU goes back to waiting for a start-up
-/// IPI, and after [`Stop::Elsewhere`] it halts. For any other reason this function stops the other CPUs where an
-/// INIT can, writes a crash report, and then halts or resets the machine, as the user has chosen.
+/// Ends the guest on this CPU, for the reason `stop`. After [`Stop::InitPending`] and [`Stop::Elsewhere`] the CPU
+/// halts. For any other reason this function stops the other CPUs where an INIT can, writes a crash report, and then
+/// halts or resets the machine, as the user has chosen.
 pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: &Exit) -> ! {
     let percpu = vcpu.percpu();
     let what = match stop {
@@ -34,11 +34,15 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
         }
         Stop::Unanswered => "an exit that Vidar cannot handle; please report it with what follows",
         Stop::EntryFailed => "the CPU refused to enter it",
-        Stop::Init => {
-            percpu.startup.taken_by_init();
-            vcpu.leave();
-            apic::init_self()
+        Stop::InitPending => {
+            log::error!(
+                "an INIT has come to CPU {} that no CPU of the guest has sent by its local APIC; the CPU stays off until \
+                 the machine is reset",
+                percpu.index
+            );
+            instructions::halt_forever()
         }
+        Stop::Init => unreachable!("a CPU that gets an INIT waits"),
         Stop::MachineCheck => "a machine check while machine checks are switched off (CR4.MCE)",
         Stop::Requested => "a program in the guest has asked for this report (vidarctl crash)",
         Stop::Elsewhere => "another CPU has stopped",

@@ -17,7 +17,7 @@ use vidar_core::x86::icr::{Destination, Message};
 
 use super::ap::{Slot, Trampoline};
 use super::cpu::{self, Cpu};
-use super::inside::run_to_end;
+use super::inside::{run_to_end, wait_in};
 use super::low_memory::LowMemory;
 use super::stopped;
 use crate::arch::{apic, instructions};
@@ -53,6 +53,7 @@ struct Task<E: Extension> {
     extension: E,
     machine: &'static Machine<E::Cpu, Frames>,
     common: Common,
+    room: Option<u8>,
 }
 
 /// What the boot CPU and the further CPUs share.
@@ -71,6 +72,8 @@ pub struct Cpus<E: Extension> {
     pub startup: Startup<Wait<E>>,
     /// What of the guest's low memory is moved.
     pub low_memory: LowMemory,
+    /// The number of the page in which CPUs wait with [`Startup::Emulated`], if there are any.
+    room: Option<u8>,
     shared: &'static Shared<E>,
 }
 
@@ -84,8 +87,7 @@ pub const fn frames<E: Extension>() -> usize {
 
 /// Starts the further CPUs, compares them with the boot CPU, and decides who starts them for the guest.
 /// `preference` says what is wanted; [`Preference::Landing`] has no effect if no page is free for the trampoline. The
-/// plan of `memory` keeps the trampoline's page if the CPUs are started from it again. With `closed` no CPU may get out
-/// of Vidar's control, whatever the guest's kernel does.
+/// plan of `memory` lends the guest the trampoline's page if the CPUs are to wait there.
 ///
 /// # Errors
 /// [`Refusal`] if a further CPU cannot use the extension or differs from the boot CPU, or if too few frames are free.
@@ -94,7 +96,6 @@ pub fn start<E: Extension>(
     listed: &CpuList<'_>,
     memory: &mut BootMemory<'_>,
     preference: Preference,
-    closed: bool,
 ) -> Result<Cpus<E>, Refusal> {
     let further: Vec<Further<E>> =
         listed.others.iter().zip(1..).map_while(|(id, index)| take(*id, index, &mut memory.own)).collect();
@@ -148,11 +149,14 @@ pub fn start<E: Extension>(
         uncontrolled: listed.damaged || listed.any(lost),
     };
     let startup = startup::choose(preference, conditions);
-    let mut low = LowMemory::InPlace;
+    let (mut low, mut room) = (LowMemory::InPlace, None);
     match (trampoline, startup, preference) {
         (None, ..) => {}
-        (Some(trampoline), Startup::Emulated { .. }, _) => {
-            memory.plan.keep(trampoline.page(), "to start CPUs from");
+        (Some(trampoline), Startup::Emulated, _) => {
+            memory.own.tables.unmap_identity();
+            memory.plan.lend(trampoline.page(), "where CPUs wait for the guest to start them");
+            room = Some(trampoline.vector());
+            trampoline.become_room();
         }
         // The guest will have its copy of the page elsewhere. `LowMemory::lay` writes the trampoline to the page again.
         (Some(trampoline), Startup::Landing, Preference::Landing { low_memory }) => {
@@ -164,14 +168,11 @@ pub fn start<E: Extension>(
             trampoline.remove();
         }
     }
-    if closed && let Startup::Emulated { trampoline } = startup {
-        low = LowMemory::first_page(trampoline, &mut memory.own.frames)?;
-    }
     if all.len() > 1 {
-        let how = if matches!(startup, Startup::Emulated { .. }) { ", started by Vidar" } else { "" };
+        let how = if startup == Startup::Emulated { ", started by Vidar" } else { "" };
         log::info!("{} CPUs{how}", all.len());
     }
-    Ok(Cpus { extension, all: all.leak(), startup, low_memory: low, shared })
+    Ok(Cpus { extension, all: all.leak(), startup, low_memory: low, room, shared })
 }
 
 /// Takes the stacks and frames of one more CPU. Returns `None` if too little memory is left.
@@ -236,16 +237,21 @@ impl<E: Extension> Cpus<E> {
     /// # Errors
     /// [`Refusal::Extension`] if a CPU does not work as its capabilities say.
     pub fn enter(&self, machine: &'static Machine<E::Cpu, Frames>, common: Common) -> Result<(), Refusal> {
-        self.shared.task.call_once(|| Task { extension: self.extension.clone(), machine, common });
-        let here = || self.shared.further.iter().filter(|further| further.probed.is_completed());
+        self.shared.task.call_once(|| Task {
+            extension: self.extension.clone(),
+            machine,
+            common,
+            room: self.room,
+        });
+        let here = || self.shared.further.iter().filter(|further| is_listed(self.all, further.cpu.percpu()));
         match self.startup {
             Startup::Alone => Ok(()),
-            Startup::Hardware(_) => here().try_for_each(|further| further.ready.wait().clone()),
-            Startup::Landing | Startup::Emulated { .. } => {
+            Startup::Hardware(_) | Startup::Emulated => {
+                here().try_for_each(|further| further.ready.wait().clone())
+            }
+            Startup::Landing => {
                 for further in here() {
-                    let percpu = further.cpu.percpu();
-                    percpu.startup.init();
-                    apic::send(Message::Init, Destination::Physical(percpu.apic_id));
+                    apic::send(Message::Init, Destination::Physical(further.cpu.percpu().apic_id));
                 }
                 Ok(())
             }
@@ -253,8 +259,8 @@ impl<E: Extension> Cpus<E> {
     }
 }
 
-/// Runs a further CPU from the trampoline on: at boot, and after each INIT that it takes outside of the guest. `vector`
-/// is that of its start-up IPI.
+/// Runs a further CPU from the trampoline on: at boot, and with [`Startup::Landing`] after each start-up IPI, whose
+/// vector is `vector`.
 ///
 /// # Safety
 /// This code runs on the CPU of `slot`, on that slot's stack, and the CPU does not return to anything that it ran
@@ -269,44 +275,51 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
     // SAFETY: the caller promises that this is the slot's own CPU.
     let cpu = unsafe { further.cpu.load() };
     if let Some(task) = shared.task.get() {
-        if task.machine.startup == Startup::Landing {
-            // A CPU that did not answer at boot is not part of the guest, and the second stage was not built for it.
-            if !task.machine.host.cpus.iter().any(|listed| listed.apic_id == cpu.percpu().apic_id) {
-                apic::init_self();
-            }
-            run_guest(task, further, &cpu, Begin::Landing(vector));
-        }
-        match cpu.percpu().startup.take() {
-            Some(vector) => run_guest(task, further, &cpu, Begin::Startup(vector)),
-            None => apic::init_self(),
-        }
+        leave_if_unlisted(task, &cpu);
+        run_guest(task, further, &cpu, Begin::Landing(vector));
     }
     further.probed.call_once(E::probe);
     let task = shared.task.wait();
-    if let Startup::Hardware(wait) = task.machine.startup {
-        run_guest(task, further, &cpu, Begin::Waiting(wait))
-    } else {
+    leave_if_unlisted(task, &cpu);
+    match (task.machine.startup, task.room) {
+        (Startup::Hardware(wait), _) => run_guest(task, further, &cpu, Begin::Waiting(wait)),
+        (Startup::Emulated, Some(room)) => {
+            cpu.percpu().startup.wait();
+            run_guest(task, further, &cpu, Begin::Startup(room))
+        }
         // The boot CPU will send this CPU an INIT, in `Cpus::enter`.
-        instructions::halt_forever()
+        _ => instructions::halt_forever(),
+    }
+}
+
+/// Returns true if `percpu` is among `cpus`.
+fn is_listed(cpus: &[&PerCpu], percpu: &PerCpu) -> bool {
+    cpus.iter().any(|listed| listed.apic_id == percpu.apic_id)
+}
+
+/// Has this CPU wait in hardware for good if it is not part of the guest: it did not answer in time, and the second
+/// stage was not built for it.
+fn leave_if_unlisted<E: Extension>(task: &Task<E>, cpu: &ThisCpu) {
+    if !is_listed(task.machine.host.cpus, cpu.percpu()) {
+        apic::init_self();
     }
 }
 
 /// Runs the guest on this CPU, from the state that `begin` describes. Halts if the virtual CPU cannot be made.
 fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, cpu: &ThisCpu, begin: Begin<Wait<E>>) -> ! {
-    let Task { extension, machine, common } = task;
+    let Task { extension, machine, common, room } = task;
     // Capabilities that may differ from CPU to CPU are those of this CPU.
     let extension = further.probed.get().and_then(|probed| probed.as_ref().ok()).unwrap_or(extension);
     let own = Own { frames: further.frames, cpu };
     match extension.cpu(common, &own, begin) {
         Ok(mut vcpu) => {
-            // The CPU may have come here by an NMI in real mode (`boot::first_page`), and would block the next ones.
-            // From here on NMIs are kept for the guest.
-            instructions::unblock_nmis();
             further.ready.call_once(|| Ok(()));
-            if !matches!(begin, Begin::Waiting(_)) {
-                machine.locked.enters(cpu.percpu());
+            match begin {
+                Begin::Startup(room) => wait_in(&mut vcpu, *machine, room),
+                Begin::Landing(_) => machine.locked.enters(cpu.percpu()),
+                Begin::Waiting(_) | Begin::Kernel(_) => {}
             }
-            run_to_end(&mut vcpu, machine)
+            run_to_end(&mut vcpu, *machine, *room)
         }
         Err(refusal) => {
             // After boot nobody waits for the refusal, so the log alone reports that the CPU does not come up.

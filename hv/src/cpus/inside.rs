@@ -12,6 +12,7 @@ use vidar_core::vmm::outcome::{Outcome, Stop};
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::run::run;
 use vidar_core::vmm::tracer::Tracer;
+use vidar_core::vmm::waiting::wait;
 
 use super::end::end;
 use crate::debugger::start;
@@ -83,9 +84,29 @@ fn run_traced<V: Debuggable, T: TableMemory>(
     run(vcpu, machine, &mut Tracer::new(ring))
 }
 
-/// Runs the guest on this CPU until it cannot go on, and ends it then.
-pub fn run_to_end<V: Debuggable, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> ! {
-    let (stop, exit) =
-        if machine.wanted.any() { run_observed(vcpu, machine) } else { run(vcpu, machine, &mut Unobserved) };
-    end(vcpu, machine, stop, &exit)
+/// Runs the guest on this CPU until it cannot go on, and ends it then. With emulated start-up a further CPU waits after
+/// each INIT, in the page with the number `room`.
+pub fn run_to_end<V: Debuggable, T: TableMemory>(
+    vcpu: &mut V,
+    machine: &Machine<V, T>,
+    room: Option<u8>,
+) -> ! {
+    loop {
+        let (stop, exit) = if machine.wanted.any() {
+            run_observed(vcpu, machine)
+        } else {
+            run(vcpu, machine, &mut Unobserved)
+        };
+        match room {
+            Some(room) if stop == Stop::Init => wait_in(vcpu, machine, room),
+            _ => end(vcpu, machine, stop, &exit),
+        }
+    }
+}
+
+/// Has this CPU wait in the page with the number `room` until the guest starts it.
+pub fn wait_in<V: Debuggable, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>, room: u8) {
+    if let Err((stop, exit)) = wait(vcpu, machine, room) {
+        end(vcpu, machine, stop, &exit)
+    }
 }

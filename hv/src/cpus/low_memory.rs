@@ -4,15 +4,13 @@
 
 use core::ops::Range;
 
-use vidar_core::boot::refusal::Refusal;
-use vidar_core::boot::{first_page, landing};
+use vidar_core::boot::landing;
 use vidar_core::mem::addr::{Hpa, PAGE_SIZE};
 use vidar_core::mem::moved::MovedPages;
 use vidar_core::mem::ranges::RangeSet;
 
 use super::ap::Trampoline;
 use crate::host::physical;
-use crate::host::tables::Frames;
 
 /// What of the guest's low memory is moved, and why.
 #[derive(Debug)]
@@ -21,9 +19,6 @@ pub enum LowMemory {
     InPlace,
     /// All RAM below 640 KiB but the first page: start-up IPIs for its addresses lead to Vidar.
     Landing(Trampoline, MovedPages),
-    /// The first page: the interrupt vectors of real mode lead to the trampoline. Its page has this number, if there is
-    /// one.
-    FirstPage(Option<u8>, MovedPages),
 }
 
 impl LowMemory {
@@ -33,22 +28,11 @@ impl LowMemory {
         Self::Landing(trampoline, MovedPages::new(ram, &landing::WINDOW, to))
     }
 
-    /// Returns what is moved if the vectors lead to the trampoline, whose page has this number if there is one: the
-    /// first page, which the guest reaches whether firmware calls it RAM or reserved.
-    ///
-    /// # Errors
-    /// [`Refusal::TooMuchMemory`] if no frame is free for it.
-    pub fn first_page(trampoline: Option<u8>, frames: &mut Frames) -> Result<Self, Refusal> {
-        let to = frames.allocate_run(1).ok_or(Refusal::TooMuchMemory)?;
-        let moved = MovedPages::new(&[first_page::PAGE].into(), &first_page::PAGE, to);
-        Ok(Self::FirstPage(trampoline, moved))
-    }
-
     /// Returns the guest's pages that are moved, or `None` if no pages are moved.
     pub const fn moved(&self) -> Option<&MovedPages> {
         match self {
             Self::InPlace => None,
-            Self::Landing(_, moved) | Self::FirstPage(_, moved) => Some(moved),
+            Self::Landing(_, moved) => Some(moved),
         }
     }
 
@@ -57,7 +41,6 @@ impl LowMemory {
         match self {
             Self::InPlace => None,
             Self::Landing(..) => Some(landing::WINDOW),
-            Self::FirstPage(..) => Some(first_page::PAGE),
         }
     }
 
@@ -80,8 +63,8 @@ impl LowMemory {
         }
     }
 
-    /// Writes to `page`, which the guest's page has left, what leads CPUs to Vidar: the vectors to the first page, the
-    /// trampoline to its own, and a stub to every other.
+    /// Writes to `page`, which the guest's page has left, what leads CPUs to Vidar: the trampoline to its own, and a
+    /// stub to every other.
     ///
     /// # Safety
     /// The page is RAM in the direct map, and nothing there is in use.
@@ -96,12 +79,6 @@ impl LowMemory {
                 }
                 Self::Landing(trampoline, _) => {
                     physical::write(page, &landing::stub(trampoline.vector()));
-                }
-                Self::FirstPage(trampoline, _) => {
-                    let content = first_page::content(*trampoline);
-                    let (at, code) = content.halt;
-                    physical::write(at, &code);
-                    physical::write(page, &content.vectors);
                 }
             }
         }

@@ -23,6 +23,8 @@ pub struct Common {
     pub reader: GuestReader,
     /// What Vidar guards.
     pub guard: Guard,
+    /// True if one CPU may call another out of the guest.
+    pub calls: bool,
 }
 
 /// The physical CPU that runs this code, set up for Vidar. A value cannot leave its CPU: it is neither `Send` nor

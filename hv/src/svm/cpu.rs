@@ -14,6 +14,7 @@ use vidar_core::policy::guard::{Guard, Pins};
 use vidar_core::svm::capabilities::Capabilities;
 use vidar_core::svm::event::LastInjected;
 use vidar_core::svm::instruction::{Instruction, Verdict};
+use vidar_core::svm::nmi::Nmis;
 use vidar_core::svm::npt::Npt;
 use vidar_core::svm::rules::state::{Facts, State};
 use vidar_core::svm::vmcb::{Clean, DEFAULT_32, LONG_CODE, tlb_control};
@@ -34,11 +35,11 @@ use vidar_core::x86::registers::Registers;
 
 use super::enable;
 use super::entry::{EntryBlock, enter};
-use super::instructions::{clgi, stgi, vmsave};
+use super::instructions::vmsave;
 use super::vmcb::Vmcb;
 use crate::arch::msr::{self, EFER_SVME, Fault};
 use crate::arch::processor::Hardware;
-use crate::arch::{cpuid, instructions, pat};
+use crate::arch::{apic_init, cpuid, instructions, pat};
 use crate::host::physical::GuestReader;
 use crate::host::vcpu::{Common, Own};
 
@@ -72,6 +73,10 @@ pub struct SvmCpu {
     pub(super) guard: Guard,
     /// The bits of CR4 that the guest may set. Only writes that exit are checked against it.
     pub(super) cr4_allowed: u64,
+    /// Who acts on NMIs.
+    pub(super) nmis: Nmis,
+    /// True while the CPU waits in the guest for a start-up IPI.
+    pub(super) waits: bool,
 }
 
 impl SvmCpu {
@@ -89,15 +94,15 @@ impl SvmCpu {
     ) -> Self {
         let Own { frames: [guest, host, host_save], cpu } = *own;
         let percpu = cpu.percpu();
+        let init_exits = !matches!(begin, Begin::Landing(_));
         // SAFETY: the caller promises that the CPU has AMD-V and that the frames are for this CPU alone, and `cpu` says
         // that its segments and block are loaded. `enable` sets SVME before VMSAVE is executed.
         let vmcb = unsafe {
             let mut vmcb = Vmcb::at(direct(guest));
-            enable::enable(&capabilities, host_save, host, percpu.is_boot_cpu());
+            enable::enable(&capabilities, host_save, host, init_exits);
             // VMSAVE takes over the values with which the guest begins: those that firmware has left, or those that the
-            // guest had at an INIT that did not exit, which does not change them. After an INIT that exited, the CPU
-            // holds Vidar's values, and the guest's are in the VMCB already. The guest's PAT is not in the CPU but in
-            // the VMCB: AMD APM Vol. 2, 15.25.2 "Replicated State".
+            // guest had at an INIT that did not exit, which does not change them. The guest's PAT is not in the CPU but
+            // in the VMCB: AMD APM Vol. 2, 15.25.2 "Replicated State".
             let first = vmcb.control().guest_asid == 0;
             if first || matches!(begin, Begin::Landing(_)) {
                 vmsave(guest);
@@ -125,9 +130,11 @@ impl SvmCpu {
             pins: Pins::default(),
             guard: common.guard,
             cr4_allowed: enable::cr4_allowed(),
+            nmis: if common.calls { Nmis::Exit } else { Nmis::Guest },
+            waits: false,
         };
-        let init_exits = !matches!(begin, Begin::Landing(_));
         setup::controls(&mut cpu.vmcb, common.msr_map, common.second_stage, init_exits);
+        cpu.watch_nmis();
         match begin {
             Begin::Kernel(state) => {
                 let state = CpuState::at_kernel(&state);
@@ -156,6 +163,8 @@ impl SvmCpu {
         self.pins = Pins::default();
         self.percpu.pinned.store(0, Ordering::Relaxed);
         self.watch_controls();
+        self.watch_nmis();
+        self.waits = false;
         self.flush();
     }
 
@@ -301,6 +310,10 @@ impl Vcpu for SvmCpu {
             return self.control_write(write);
         } else if let Exit::SecondStage(_) = exit {
             self.redeliver(1); // this exit is not counted yet
+        } else if let Exit::Unknown { code, .. } = exit
+            && let Some(exit) = self.nmi_exit(code)
+        {
+            return exit;
         }
         exit
     }
@@ -424,19 +437,30 @@ impl Vcpu for SvmCpu {
 
     #[cold]
     fn init(&mut self) {
-        // The intercepted INIT is still pending. It is delivered here, as an exception, and NMIs may be delivered as
-        // well. SAFETY: EFER.SVME is set, and Vidar's IDT is loaded.
-        unsafe {
-            stgi();
-            clgi();
+        // INIT ends the blocking of NMIs, which wait in the CPU all the same while GIF is 0.
+        instructions::unblock_nmis();
+        if let Exit::Init = exit::decode(self.vmcb.control()) {
+            // The intercepted INIT is still pending. It is delivered here, as an exception.
+            self.let_nmi_in();
         }
+        self.percpu.drop_pending();
+        apic_init::reset();
         self.reset();
-        self.deliver_nmi();
     }
 
     #[cold]
     fn startup(&mut self, vector: u8) {
         setup::startup(&mut self.vmcb, vector);
+    }
+
+    #[cold]
+    fn wait_at(&mut self, room: u8) {
+        setup::startup(&mut self.vmcb, room);
+        self.waits = true;
+    }
+
+    fn takes_init(&self) -> bool {
+        enable::redirects_init()
     }
 
     fn flush_second_stage(&mut self) {
@@ -461,10 +485,5 @@ impl Vcpu for SvmCpu {
             Moment::AfterFailure => state.with_event(self.injected.by_entry_to(self.percpu.counters.total())),
         };
         rules::broken(&state, found);
-    }
-
-    fn leave(&mut self) {
-        // SAFETY: EFER.SVME is set. A pending INIT, or the one that resets the machine, may be delivered from here on.
-        unsafe { stgi() };
     }
 }

@@ -1,7 +1,5 @@
 //! What a debugger asks of the virtual CPU. None of these intercepts is set without one.
 
-#![expect(unsafe_code, reason = "an NMI is let in")]
-
 use vidar_core::debugger::breakpoints::DebugRegisters;
 use vidar_core::debugger::debug_registers::{CONDITIONS, GuestDebugRegisters};
 use vidar_core::debugger::debuggable::{DebugExit, Debuggable, GuestException};
@@ -11,6 +9,7 @@ use vidar_core::mem::walk::ReadGuest;
 use vidar_core::svm::debug::{
     SoftwareInterrupt, access, code, revise_injection, software_interrupt, until_iret,
 };
+use vidar_core::svm::nmi::Nmis;
 use vidar_core::svm::vmcb::{Clean, INTERRUPT_MASKING, intercept};
 use vidar_core::svm::{event, fields};
 use vidar_core::vmm::cpu_state::SegmentRegister;
@@ -19,19 +18,12 @@ use vidar_core::vmm::vcpu::Vcpu;
 use vidar_core::x86::registers::Register;
 
 use super::cpu::SvmCpu;
-use super::instructions::{clgi, stgi};
 use crate::arch::instructions;
 
 /// V_TPR of the interrupt control.
 const TASK_PRIORITY: u64 = 0xff;
 
 impl SvmCpu {
-    /// Sets or clears an intercept.
-    fn set_intercept(&mut self, word: usize, bits: u32, on: bool) {
-        let intercepts = &mut self.vmcb.control_mut(Clean::INTERCEPTS).intercepts[word];
-        *intercepts = *intercepts & !bits | if on { bits } else { 0 };
-    }
-
     /// Has the guest get `event`, which is that of its instruction of `length` bytes at RIP. The instruction ends a
     /// shadow of STI or MOV SS.
     fn pass(&mut self, event: u64, length: u8) {
@@ -56,20 +48,13 @@ impl SvmCpu {
             None => DebugExit::Answered,
         }
     }
+}
 
+impl SvmCpu {
     /// Lets the guest have the physical interrupt or the NMI that has exited with this code, or go on after IRET.
     fn let_guest_have(&mut self, exit: u32) {
         let general = &mut self.vmcb.control_mut(Clean::INTERCEPTS).intercepts[intercept::GENERAL];
         *general = until_iret(exit, *general);
-    }
-
-    /// Has Vidar's handler take the NMI that is pending, if there is one. The handler knows a call from another CPU.
-    fn let_nmi_in(&mut self) {
-        // SAFETY: EFER.SVME is set, and Vidar's IDT is loaded, whose handler keeps the NMI.
-        unsafe {
-            stgi();
-            clgi();
-        }
     }
 }
 
@@ -81,7 +66,8 @@ impl Debuggable for SvmCpu {
     fn watch_debug_exits(&mut self) {
         self.set_intercept(intercept::DEBUG_REGISTERS, intercept::ALL_DEBUG_REGISTERS, true);
         self.set_intercept(intercept::EXCEPTIONS, intercept::DEBUG | intercept::BREAKPOINT, true);
-        self.set_intercept(intercept::GENERAL, intercept::NMI, true);
+        self.nmis = Nmis::Debugger;
+        self.watch_nmis();
         self.set_intercept(intercept::MORE, intercept::INT1, true);
     }
 
@@ -154,7 +140,7 @@ impl Debuggable for SvmCpu {
             code::BREAKPOINT | code::SOFTWARE_INTERRUPT | code::INT1 => self.software_interrupt(),
             // The NMI is still pending.
             code::NMI if self.percpu.is_called() || self.percpu.is_rung() => {
-                self.let_nmi_in();
+                self.let_debuggers_nmi_in();
                 DebugExit::Answered
             }
             code::NMI => DebugExit::Nmi,
@@ -231,7 +217,7 @@ impl Debuggable for SvmCpu {
     #[cold]
     fn take_call(&mut self) {
         if self.percpu.is_called() {
-            self.let_nmi_in();
+            self.let_debuggers_nmi_in();
         }
     }
 
@@ -239,7 +225,7 @@ impl Debuggable for SvmCpu {
     #[cold]
     fn take_ring(&mut self) {
         if self.percpu.is_rung() {
-            self.let_nmi_in();
+            self.let_debuggers_nmi_in();
             self.percpu.take_ring();
         }
     }

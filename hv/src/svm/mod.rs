@@ -5,6 +5,7 @@
 //! | [`enable`] | Finds out what the CPU can do, and switches AMD-V on. |
 //! | [`vmcb`] | The page of a VMCB, which the CPU writes as well. |
 //! | [`cpu`] | The virtual CPU: it implements [`Vcpu`](vidar_core::vmm::vcpu::Vcpu). |
+//! | `nmi` | NMIs that exit, so that one CPU can call another out of the guest. |
 //! | `controls` | The exits of writes to control registers, with the boot option `guard` alone. |
 //! | [`debug`] | What a debugger asks of the virtual CPU. |
 //! | `entry.S` | VMRUN as a function that returns. |
@@ -18,6 +19,7 @@ pub mod debug;
 pub mod enable;
 pub mod entry;
 pub mod instructions;
+mod nmi;
 #[cfg(feature = "trial")]
 mod trial;
 pub mod vmcb;

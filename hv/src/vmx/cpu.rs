@@ -59,8 +59,6 @@ pub struct VmxCpu {
     pub(super) block: EntryBlock,
     pub(super) vmcs: Vmcs,
     pub(super) capabilities: Capabilities,
-    /// The address of the VMCS.
-    region: Hpa,
     /// The MSR bitmaps, which all CPUs share: the usual one, and the one with which writes of EFER exit.
     msr_bitmaps: [Hpa; 2],
     pub(super) percpu: &'static PerCpu,
@@ -68,8 +66,10 @@ pub struct VmxCpu {
     pub(super) pending: PendingEvents,
     doubt: Doubt,
     pins: Pins,
-    /// True if the CPU waits in the guest for a start-up IPI after an INIT.
+    /// True if the CPU waits in the guest for a start-up IPI after an INIT, in the activity state for that.
     waits: bool,
+    /// True while the CPU waits in the guest for a start-up IPI at HLT.
+    pub(super) in_room: bool,
 }
 
 impl VmxCpu {
@@ -105,6 +105,9 @@ impl VmxCpu {
         // and that the second stage does not map Vidar's memory.
         let mut root = unsafe { vmcs.root() };
         setup::controls(&mut root, &capabilities, msr_bitmaps[0], common.second_stage, common.guard);
+        if common.calls {
+            setup::watch_nmis(&mut root, &capabilities);
+        }
         setup::host_state(&mut root, &capabilities, &physical::host(cpu));
         setup::initial_msrs(&mut vmcs, &capabilities, &physical::initial_msrs(percpu));
         switched_msrs::take_over(&mut vmcs, &capabilities);
@@ -116,8 +119,18 @@ impl VmxCpu {
         let block = EntryBlock::default();
         let (pending, doubt, pins) = (PendingEvents::default(), Doubt::default(), Pins::default());
         let waits = matches!(begin, Begin::Waiting(_));
-        let mut cpu =
-            Self { block, vmcs, capabilities, region, msr_bitmaps, percpu, pending, doubt, pins, waits };
+        let mut cpu = Self {
+            block,
+            vmcs,
+            capabilities,
+            msr_bitmaps,
+            percpu,
+            pending,
+            doubt,
+            pins,
+            waits,
+            in_room: false,
+        };
         cpu.watch_efer(percpu.xd_disabled.load(Ordering::Relaxed));
         match begin {
             Begin::Kernel(state) => {
@@ -218,6 +231,7 @@ impl Vcpu for VmxCpu {
         let exit = exit::decode(reason, &self.vmcs);
         match exit {
             Exit::SecondStage(_) => self.redeliver(),
+            Exit::Nmi => return self.nmi_exit(),
             // The source of the write may be RSP, which the CPU keeps in the VMCS.
             Exit::ControlWrite(_) | Exit::WrmsrImmediate(_) => self.fetch_rsp(),
             _ => {}
@@ -371,8 +385,9 @@ impl Vcpu for VmxCpu {
 
     #[cold]
     fn init(&mut self) {
-        self.percpu.take_pending();
+        self.percpu.drop_pending();
         self.pending.forget();
+        self.in_room = false;
         self.vmcs.use_timer(false);
         self.load(&CpuState::after_init(cpuid::cpuid(1, 0).eax));
         self.pins = Pins::default();
@@ -389,9 +404,21 @@ impl Vcpu for VmxCpu {
 
     #[cold]
     fn startup(&mut self, vector: u8) {
-        apic_init::reset();
         setup::startup(&mut self.vmcs, vector);
-        self.drop_blocked_init();
+        if self.waits {
+            apic_init::reset();
+            self.drop_blocked_init();
+        }
+    }
+
+    #[cold]
+    fn wait_at(&mut self, room: u8) {
+        setup::startup(&mut self.vmcs, room);
+        self.in_room = true;
+    }
+
+    fn takes_init(&self) -> bool {
+        true
     }
 
     fn flush_second_stage(&mut self) {
@@ -414,19 +441,5 @@ impl Vcpu for VmxCpu {
 
     fn beyond_rules(code: u32) -> Option<&'static str> {
         beyond(code)
-    }
-
-    fn leave(&mut self) {
-        // SAFETY: the caller does not use the virtual CPU again. The MSRs get the guest's values, as INIT would find
-        // them. Vidar's own memory stays usable with any PAT, at worst uncached.
-        unsafe {
-            msr::write(msr::PAT, self.vmcs.read(GUEST_PAT));
-            msr::write(msr::SYSENTER_CS, self.vmcs.read(GUEST_SYSENTER_CS).into());
-            msr::write(msr::SYSENTER_ESP, self.vmcs.read(GUEST_SYSENTER_ESP).0);
-            msr::write(msr::SYSENTER_EIP, self.vmcs.read(GUEST_SYSENTER_EIP).0);
-            switched_msrs::give_back(&self.vmcs, &self.capabilities);
-            vmcs::vmclear(self.region);
-        }
-        enable::leave();
     }
 }

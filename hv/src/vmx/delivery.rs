@@ -14,6 +14,7 @@ use vidar_core::vmx::field::*;
 
 use super::cpu::VmxCpu;
 use super::entry::{enter, status};
+use crate::arch::instructions;
 use crate::debug::ending;
 
 /// RFLAGS.IF.
@@ -21,11 +22,18 @@ const INTERRUPTS: u64 = 1 << 9;
 
 impl VmxCpu {
     /// Takes over the pending events of the per-CPU block. One of them is injected with the next entry. For any other,
-    /// the preemption timer makes the guest exit shortly, to try again. Returns an exit if the guest cannot take a
-    /// machine check because CR4.MCE is 0.
+    /// the preemption timer makes the guest exit shortly, to try again. Returns an exit if another CPU has called
+    /// this one, or if the guest cannot take a machine check because CR4.MCE is 0.
     #[cold]
     pub(super) fn deliver_kept(&mut self) -> Option<Exit> {
-        self.pending.add(self.percpu.take_pending());
+        let events = self.percpu.take_pending();
+        if events & pending::NMI != 0 && self.percpu.startup.is_called() {
+            return Some(Exit::Init);
+        }
+        if self.in_room {
+            return Some(Exit::Nmi);
+        }
+        self.pending.add(events);
         if self.pending.has_machine_check() && self.cr4() & CR4_MCE == 0 {
             return Some(Exit::MachineCheck);
         }
@@ -50,6 +58,19 @@ impl VmxCpu {
     pub(super) fn retry_pending(&mut self) -> Option<Exit> {
         self.vmcs.use_timer(false);
         self.deliver_kept()
+    }
+
+    /// Keeps the NMI that has exited for the guest, and returns the exit to handle. If another CPU has called this one,
+    /// that is [`Exit::Init`].
+    #[cold]
+    pub(super) fn nmi_exit(&mut self) -> Exit {
+        // The exit has blocked NMIs.
+        instructions::unblock_nmis();
+        if self.percpu.startup.is_called() {
+            return Exit::Init;
+        }
+        self.percpu.add_pending(pending::NMI);
+        Exit::Nmi
     }
 
     /// Drops an INIT that arrived while the CPU waited for the start-up IPI which it has just received. Such an INIT is

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "MSRs are written")]
 
 use vidar_core::vmx::capabilities::Capabilities;
-use vidar_core::vmx::field::{Fields, FieldsMut};
+use vidar_core::vmx::field::FieldsMut;
 use vidar_core::vmx::switched_msrs::rows;
 
 use super::vmcs::Vmcs;
@@ -16,14 +16,5 @@ pub fn take_over(vmcs: &mut Vmcs, capabilities: &Capabilities) {
         vmcs.write(row.field, msr::read_checked(row.msr).unwrap_or(0));
         // SAFETY: 0 switches the feature of each MSR off, as every exit will.
         let _ = unsafe { msr::write_checked(row.msr, 0) };
-    }
-}
-
-/// Writes the guest's values back to these MSRs.
-pub fn give_back(vmcs: &Vmcs, capabilities: &Capabilities) {
-    for row in rows(capabilities) {
-        // SAFETY: these features do no harm to Vidar: on a CPU without the controls, the guest's values are in the MSRs
-        // while Vidar runs.
-        let _ = unsafe { msr::write_checked(row.msr, vmcs.read(row.field)) };
     }
 }

@@ -79,16 +79,6 @@ pub unsafe fn vmxoff() {
     unsafe { asm!("vmxoff", options(nomem, nostack)) };
 }
 
-/// Executes VMCLEAR: writes the VMCS at `region` back to memory, after which it is not current.
-///
-/// # Safety
-/// The CPU is in VMX operation, and the VMCS is not used again before [`Vmcs::load`].
-pub unsafe fn vmclear(region: Hpa) {
-    // SAFETY: the caller promises that the CPU is in VMX operation and that the VMCS is loaded again before it is used.
-    // VMCLEAR cannot fail for the region of a VMCS.
-    let _ = unsafe { vmx_instruction!("vmclear", region.0) };
-}
-
 /// The current VMCS of this CPU. It stays on this CPU, since another one has another current VMCS.
 #[derive(Debug)]
 pub struct Vmcs(PhantomData<*mut ()>);

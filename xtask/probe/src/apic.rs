@@ -118,16 +118,28 @@ impl Apic {
         }
     }
 
+    /// Sends the CPU with this APIC ID a message as a device with message-signalled interrupts does. Where the
+    /// emulator takes no such message from a CPU, this changes nothing.
+    pub fn send_as_device(&self, id: u32, message: u32) {
+        // SAFETY: as in `read`. The pages beside that of the local APIC have no other use.
+        unsafe { ((0xfee0_0000 | u64::from(id) << 12) as *mut u32).write_volatile(message) };
+    }
+
     /// Tells the local APIC that the interrupt has been handled.
     pub fn end_of_interrupt(&self) {
         self.write(END_OF_INTERRUPT, 0);
     }
 
-    /// Sets the I/O APIC's redirection entries of the timer, which is connected to pin 0 or pin 2. `entry` is a vector
-    /// or [`NMI`]; without it the timer is masked.
+    /// Has the I/O APIC send this CPU what [`Apic::timer_to`] says.
     pub fn timer_as(&self, entry: Option<u32>) {
+        self.timer_to(self.read(ID) >> 24, entry);
+    }
+
+    /// Sets the I/O APIC's redirection entries of the timer, which is connected to pin 0 or pin 2, for the CPU with
+    /// this APIC ID. `entry` is a vector or a delivery mode with one; without it the timer is masked.
+    pub fn timer_to(&self, id: u32, entry: Option<u32>) {
         for pin in [0, 2] {
-            io_apic_write(0x11 + 2 * pin, self.read(ID));
+            io_apic_write(0x11 + 2 * pin, id << 24);
             io_apic_write(0x10 + 2 * pin, entry.unwrap_or(MASKED));
         }
     }

@@ -313,6 +313,11 @@ fn jobs<'a>(
     }));
     jobs.extend(in_nested_kvm(Lane::SvmKvm, tools, nested_found, report));
     jobs.extend(single(Lane::SvmKvm, singles::CRASH_OF_ANOTHER_CPU));
+    jobs.extend(startup::IN_KVM.iter().map(|test| {
+        let lane = Lane::SvmKvm;
+        one(lane.test(test.name), lane.folder(test.name), report, move || test.run(lane, tools))
+            .needing(lane.needs())
+    }));
     for setup in smp::setups(extent.newest_kernels) {
         let load = Duration::from_secs(extent.load);
         jobs.extend([true, false].map(|under_vidar| {

@@ -68,6 +68,7 @@ pub const SINGLES: &[Single] = &[
     single("probe/reset-keyboard", |place| resets(place, "reset-keyboard")),
     single("probe/reset-fast", |place| resets(place, "reset-fast")),
     single(RESET, |place| resets(place, "reset-cf9")),
+    only_in(Lane::Svm, "smp/init-of-the-boot-cpu", init_of_the_boot_cpu),
     single("probe/hypervisor-bit-on", hypervisor_bit_on),
     single("probe/unknown-option", unknown_option),
     only_in(Lane::Vmx, "probe/xd-disable-works", xd_disable_works),
@@ -250,7 +251,21 @@ fn crash_while_another_hangs(place: &Place<'_>) -> Result<()> {
 /// The guest resets the machine in one of a PC's ways. Vidar and the guest then start again.
 fn resets(place: &Place<'_>, scenario: &str) -> Result<()> {
     let cmdline = format!("probe={scenario}");
-    let small = Small { cmdline, survives_triple_fault: true, ..usual(place)? };
+    starts_again(place, scenario, Small { cmdline, survives_triple_fault: true, ..usual(place)? })
+}
+
+/// The boot CPU sends itself an INIT where Vidar starts CPUs. It goes on in the guest, where the firmware resets the
+/// machine.
+fn init_of_the_boot_cpu(place: &Place<'_>) -> Result<()> {
+    let options = "guard=data".to_owned();
+    let menu = Menu { default: Some(GUEST.to_owned()), options, ..Menu::default() };
+    let cmdline = "probe=init".to_owned();
+    let small = Small { cmdline, menu, cpus: 2, survives_triple_fault: true, ..usual(place)? };
+    starts_again(place, "init", small)
+}
+
+/// The guest resets the machine in its scenario, and Vidar and the guest then start again.
+fn starts_again(place: &Place<'_>, scenario: &str, small: Small) -> Result<()> {
     let mut booted = small.boot(place.tools)?;
     booted.console.expect("probe: hello", BOOT)?;
     in_this_boot(&mut booted, &format!("probe {scenario}: now"), ANSWER)?;

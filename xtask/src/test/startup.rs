@@ -12,7 +12,7 @@ use super::lane::Lane;
 use super::probes::UNDER_VIDAR;
 use super::small::{GUEST, Small};
 use crate::console::{ANSWER, BOOT};
-use crate::grub::Menu;
+use crate::grub::{self, Menu};
 use crate::machine::Threads;
 use crate::machine::monitor::Monitor;
 
@@ -23,6 +23,8 @@ pub struct Startup {
     /// The only lane in which the test runs; `None` means all.
     lane: Option<Lane>,
     cpus: u32,
+    /// True if the guest runs without Vidar.
+    bare: bool,
     options: &'static str,
     /// The structures of an MADT that replaces the firmware's, and true if its checksum is right. `None` keeps the
     /// firmware's MADT.
@@ -45,6 +47,7 @@ const USUAL: Startup = Startup {
     name: "",
     lane: None,
     cpus: 2,
+    bare: false,
     options: "",
     madt: None,
     renamed: false,
@@ -85,6 +88,7 @@ const COUNTED_SILENTLY: &str = "started=1 still=1 started=2 still=2 started=3 st
 const COUNTED_THRICE: &str = "started=1 still=1 started=2 still=2 started=3 still=3 cs=0x700";
 
 const VECTORS_ARE_VIDARS: &str = "away=0 started=1 away=0 again=2 nmis=1 exits-counted=true";
+const NO_MESSAGE_STARTS: &str = "by-device=0 by-pin=0 started=1";
 const FIRST_PAGE_IS_THE_GUESTS: &str = "started=1 exits-counted=true";
 
 /// The table of tests.
@@ -145,9 +149,8 @@ pub const STARTUPS: &[Startup] = &[
     Startup {
         name: "smp/vectors-lead-away",
         lane: Some(Lane::Svm),
-        options: "cpu-startup=emulated",
         scenario: "first-vectors",
-        says: &["2 CPUs, started by Vidar\r\n"],
+        says: &["2 CPUs\r\n"],
         words: "away=1 started=",
         ..USUAL
     },
@@ -167,6 +170,24 @@ pub const STARTUPS: &[Startup] = &[
         scenario: "first-vectors",
         says: &["2 CPUs, started by Vidar\r\n"],
         words: VECTORS_ARE_VIDARS,
+        ..USUAL
+    },
+    // A start-up message that no local APIC sends.
+    Startup {
+        name: "smp/start-up-message-starts",
+        lane: Some(Lane::Vmx),
+        bare: true,
+        scenario: "start-up-messages",
+        words: "by-device=0 by-pin=1",
+        ..USUAL
+    },
+    Startup {
+        name: "smp/start-up-message-with-guard",
+        lane: Some(Lane::Vmx),
+        options: "guard=data cpu-startup=emulated",
+        scenario: "start-up-messages",
+        says: &["2 CPUs, started by Vidar\r\n"],
+        words: NO_MESSAGE_STARTS,
         ..USUAL
     },
     // The second CPU exists, but the firmware does not list it.
@@ -301,6 +322,27 @@ pub const STARTUPS: &[Startup] = &[
     FPU_LOADS,
 ];
 
+/// The tests on a KVM that nests, which takes a store beside the local APIC's page for a message of a device.
+pub const IN_KVM: [Startup; 2] = [
+    Startup {
+        name: "smp/start-up-message-starts",
+        lane: Some(Lane::SvmKvm),
+        scenario: "start-up-messages",
+        says: &["2 CPUs\r\n"],
+        words: "by-device=1",
+        ..USUAL
+    },
+    Startup {
+        name: "smp/start-up-message-with-guard",
+        lane: Some(Lane::SvmKvm),
+        options: "guard=data",
+        scenario: "start-up-messages",
+        says: &["2 CPUs, started by Vidar\r\n"],
+        words: NO_MESSAGE_STARTS,
+        ..USUAL
+    },
+];
+
 /// A CPU exits while another one loads the state of its FPU. [`Threads`] says how QEMU can lose a machine by this.
 const FPU_LOADS: Startup = Startup {
     name: "smp/fpu-loads-beside-exits",
@@ -346,7 +388,7 @@ impl Startup {
             None => &[],
         };
         let menu = Menu {
-            default: Some(GUEST.to_owned()),
+            default: Some(if self.bare { grub::bare(GUEST) } else { GUEST.to_owned() }),
             options: self.options.to_owned(),
             last,
             ..Menu::default()

@@ -13,12 +13,18 @@ pub struct MemoryPlan<'a> {
     free: MemoryMap<'a>,
     kept: Vec<Range<Hpa>>,
     shown: Range<Hpa>,
+    lent: Range<Hpa>,
 }
 
 impl<'a> MemoryPlan<'a> {
     /// Returns the plan for a machine with this memory map, in which Vidar keeps only `region`.
     pub fn new(firmware: &MemoryMap<'a>, region: Range<Hpa>) -> Self {
-        Self { free: firmware.clone(), kept: Vec::from([region]), shown: Hpa(0)..Hpa(0) }
+        Self {
+            free: firmware.clone(),
+            kept: Vec::from([region]),
+            shown: Hpa(0)..Hpa(0),
+            lent: Hpa(0)..Hpa(0),
+        }
     }
 
     /// Keeps `range` for Vidar, and logs it with the reason `why`.
@@ -29,6 +35,18 @@ impl<'a> MemoryPlan<'a> {
         log::info!("keeps {} to {} as well, {why}", range.start, Hpa(range.end.0.saturating_sub(1)));
         self.free = self.free.reserved(&range);
         self.kept.push(range);
+    }
+
+    /// Reserves `range` in what the guest is told of memory. Vidar has written something there that the guest's CPUs
+    /// execute without its knowledge, so it is the guest's memory all the same. Logs it with the reason `why`. Only one
+    /// range can be lent.
+    ///
+    /// # Panics
+    /// As [`MemoryPlan::show`].
+    pub fn lend(&mut self, range: Range<Hpa>, why: &str) {
+        log::info!("reserves {} to {}, {why}", range.start, Hpa(range.end.0.saturating_sub(1)));
+        self.free = self.free.reserved(&range);
+        self.lent = range;
     }
 
     /// Reserves `range` in what the guest is told of memory. Vidar has written something there that the guest may read,
@@ -73,9 +91,14 @@ impl<'a> MemoryPlan<'a> {
         &self.shown
     }
 
+    /// Returns the range that is lent to the guest. It is empty if there is none.
+    pub const fn lent(&self) -> &Range<Hpa> {
+        &self.lent
+    }
+
     /// Returns all ranges that are reserved in what the guest is told of memory, beside what firmware reserves.
     pub fn reserved(&self) -> impl Iterator<Item = Range<Hpa>> {
-        self.kept.iter().chain([&self.shown]).filter(|range| !range.is_empty()).cloned()
+        self.kept.iter().chain([&self.shown, &self.lent]).filter(|range| !range.is_empty()).cloned()
     }
 
     /// Returns all ranges that Vidar keeps, the region of the image first.
@@ -97,6 +120,7 @@ impl<'a> MemoryPlan<'a> {
     pub fn guest_ram(&self) -> RangeSet {
         let mut ram = self.free.usable();
         ram.insert(self.shown.clone());
+        ram.insert(self.lent.clone());
         self.kept.iter().for_each(|kept| ram.remove(kept));
         ram
     }
@@ -132,6 +156,19 @@ mod tests {
         assert_eq!(&*plan.guest_map().usable(), [Hpa(0)..Hpa(0x20_0000), Hpa(0x40_0000)..Hpa(0x7f_8000)]);
         assert_eq!(plan.kept().len(), 1);
         assert!(plan.reserved().eq([Hpa(0x20_0000)..Hpa(0x40_0000), Hpa(0x7f_8000)..Hpa(0x80_0000)]));
+    }
+
+    #[test]
+    fn memory_that_is_lent_is_the_guests_beside_what_is_shown() {
+        let ram = MemoryRegion { range: Hpa(0)..Hpa(0x80_0000), kind: MemoryKind::Usable };
+        let firmware = MemoryMap::from_regions([ram]);
+        let mut plan = MemoryPlan::new(&firmware, Hpa(0x20_0000)..Hpa(0x40_0000));
+        plan.lend(Hpa(0x9_e000)..Hpa(0x9_f000), "in a test");
+        plan.show(Hpa(0x7f_8000)..Hpa(0x80_0000));
+        assert_eq!(&*plan.guest_ram(), [Hpa(0)..Hpa(0x20_0000), Hpa(0x40_0000)..Hpa(0x80_0000)]);
+        let usable = [Hpa(0)..Hpa(0x9_e000), Hpa(0x9_f000)..Hpa(0x20_0000), Hpa(0x40_0000)..Hpa(0x7f_8000)];
+        assert_eq!(&*plan.guest_map().usable(), usable);
+        assert_eq!(plan.reserved().count(), 3);
     }
 
     #[test]

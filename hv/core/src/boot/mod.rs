@@ -4,7 +4,6 @@
 //! |---|---|
 //! | [`annex`] | Decides how much memory Vidar takes in addition to its region, for many CPUs or for much memory in small pages. |
 //! | [`conventional`] | Chooses the page below 640 KiB from which further CPUs are started. |
-//! | [`first_page`] | Leads the interrupt vectors of real mode to Vidar, where it starts CPUs for a guest that it guards. |
 //! | [`landing`] | Leads the guest's start-up IPIs to Vidar on AMD-V: each page below 640 KiB begins with a stub that jumps there. |
 //! | [`memory_plan`] | How the machine's memory is divided: what Vidar keeps, and what the guest gets. |
 //! | [`options`] | Parses Vidar's own command line. |
@@ -13,7 +12,6 @@
 
 pub mod annex;
 pub mod conventional;
-pub mod first_page;
 pub mod landing;
 pub mod memory_plan;
 pub mod options;

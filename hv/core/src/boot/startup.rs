@@ -42,10 +42,10 @@ pub fn choose<W>(preference: Preference, conditions: Conditions<W>) -> Startup<W
     let Conditions { trampoline, wait_for_sipi, has_further, later, uncontrolled } = conditions;
     match (preference, wait_for_sipi) {
         (Preference::Landing { .. }, _) if trampoline.is_some() => Startup::Landing,
-        _ if uncontrolled => Startup::Emulated { trampoline },
-        (Preference::Closed, _) if later => Startup::Emulated { trampoline },
+        _ if uncontrolled => Startup::Emulated,
+        (Preference::Closed, _) if later => Startup::Emulated,
         (Preference::Auto | Preference::Closed, Some(wait)) => Startup::Hardware(wait),
-        _ if has_further => Startup::Emulated { trampoline },
+        _ if has_further => Startup::Emulated,
         _ => Startup::Alone,
     }
 }
@@ -65,8 +65,7 @@ mod tests {
     const INTEL: Conditions<()> = Conditions { wait_for_sipi: Some(()), ..AMD };
     const ALONE: Conditions<()> = Conditions { trampoline: None, has_further: false, ..AMD };
     const LANDING: Preference = Preference::Landing { low_memory: Hpa(0x70_0000) };
-    const EMULATED: Startup<()> = Startup::Emulated { trampoline: Some(0x9e) };
-    const WITHOUT_TRAMPOLINE: Startup<()> = Startup::Emulated { trampoline: None };
+    const EMULATED: Startup<()> = Startup::Emulated;
 
     #[test]
     fn landing_is_used_with_one_cpu_too() {
@@ -81,7 +80,7 @@ mod tests {
     fn without_a_trampoline_landing_becomes_emulation() {
         for conditions in [Conditions { trampoline: None, ..AMD }, Conditions { uncontrolled: true, ..ALONE }]
         {
-            assert_eq!(choose(LANDING, conditions), WITHOUT_TRAMPOLINE);
+            assert_eq!(choose(LANDING, conditions), EMULATED);
         }
         assert_eq!(choose(LANDING, ALONE), Startup::Alone);
     }

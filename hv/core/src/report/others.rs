@@ -10,7 +10,7 @@ use crate::vmm::crash::Snapshot;
 pub enum Found<'a> {
     /// It has been stopped in this state.
     Stopped(&'a Snapshot),
-    /// It waits for a start-up IPI outside of the guest.
+    /// It waits for a start-up IPI.
     Waits,
     /// It has not answered.
     Silent,

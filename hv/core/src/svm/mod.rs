@@ -9,6 +9,7 @@
 //! | [`exit`] | Decodes an exit into the neutral `Exit`. |
 //! | [`control_write`] | Decodes the instructions that exit as writes of control registers. |
 //! | [`debug`] | Decodes the exits that only a debugger asks for. |
+//! | [`nmi`] | Decides what becomes of an NMI that exits. |
 //! | [`instruction`] | Finds the length of an intercepted instruction, for CPUs that do not report it. |
 //! | [`event`] | The format of injected and interrupted events. |
 //! | [`msrs`] | The rows of the MSR policy that only AMD-V needs. |
@@ -30,6 +31,7 @@ pub mod fields;
 pub mod guest_state;
 pub mod instruction;
 pub mod msrs;
+pub mod nmi;
 pub mod npt;
 pub mod permissions_map;
 pub mod rules;

@@ -12,7 +12,7 @@ use crate::vmm::cpu_state::{self, CpuState};
 const GUEST_ASID: u32 = 1;
 
 /// Writes the control area: the intercepts, and the addresses of the permissions map and of the second stage's root
-/// table. NMIs, interrupts and SMIs are not intercepted, so the guest takes them as the system of a bare machine does.
+/// table. NMIs, interrupts and SMIs are not intercepted here, so the guest takes them as on a bare machine.
 /// INIT is intercepted only with `init_exits`. AMD APM Vol. 2, 15.17 "Global Interrupt Flag, STGI and CLGI
 /// Instructions".
 pub fn controls(vmcb: &mut Page, permissions_map: Hpa, root: Hpa, init_exits: bool) {

@@ -1,5 +1,5 @@
-//! The guest's writes to its local APIC, with emulated start-up. Vidar decodes each write. It sends INITs and start-up
-//! IPIs itself, and does every other write for the guest.
+//! The guest's writes to its local APIC, with emulated start-up. Vidar decodes each write. It does what INITs and
+//! start-up IPIs would do, and makes every other write for the guest.
 
 use super::ipi;
 use super::machine::{Machine, Startup};
@@ -72,6 +72,5 @@ pub fn write_msr<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, write: Allow
 
 /// Returns true if the CPU's own APIC is to send the message, and false if Vidar has dealt with it.
 fn sends<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, icr: Icr) -> bool {
-    let Startup::Emulated { trampoline } = machine.startup else { return true };
-    ipi::write(vcpu, machine.host.cpus, icr, trampoline)
+    machine.startup != Startup::Emulated || ipi::write(vcpu, machine.host.cpus, icr)
 }

@@ -139,7 +139,8 @@ fn read(call: Call, registers: &mut Registers, host: &Host) -> Option<Status> {
         }
         Call::Memory => {
             let index = usize::try_from(registers.get(Register::Rbx)).ok();
-            let Some(range) = index.and_then(|index| host.kept.get(index)) else {
+            let mut pieces = host.kept.iter().chain([&host.lent]).filter(|range| !range.is_empty());
+            let Some(range) = index.and_then(|index| pieces.nth(index)) else {
                 return Some(Status::BadArgument);
             };
             set_range(registers, range);
@@ -232,7 +233,8 @@ mod tests {
         (start as u64, length)
     }
 
-    const KEPT: &[Range<Hpa>] = &[Hpa(0x20_0000)..Hpa(0x40_0000), Hpa(0x9_e000)..Hpa(0x9_f000)];
+    const KEPT: &[Range<Hpa>] = &[Hpa(0x20_0000)..Hpa(0x40_0000), Hpa(0x60_0000)..Hpa(0x80_0000)];
+    const LENT: Range<Hpa> = Hpa(0x9_e000)..Hpa(0x9_f000);
 
     fn call(registers: &mut Registers) {
         call_of(Commit::parse("0123456789ab+"), registers);
@@ -262,6 +264,7 @@ mod tests {
         let record = Hpa(0x3f00_0000)..Hpa(0x3f00_8000);
         let host = Host {
             kept: KEPT,
+            lent: LENT,
             vendor: Vendor::Vmx,
             commit,
             cpus,
@@ -302,16 +305,16 @@ mod tests {
 
     #[test]
     fn memory_returns_one_range_for_each_index() {
-        for (index, range) in (0..).zip(KEPT) {
+        for (index, range) in (0..).zip(KEPT.iter().chain([&LENT])) {
             let mut registers = with(&[(Register::Rax, 4), (Register::Rbx, index)]);
             call(&mut registers);
             let answer =
                 [Register::Rax, Register::Rbx, Register::Rcx].map(|register| registers.get(register));
             assert_eq!(answer, [0, range.start.0, range.end.0 - range.start.0]);
         }
-        let mut registers = with(&[(Register::Rax, 4), (Register::Rbx, 2)]);
+        let mut registers = with(&[(Register::Rax, 4), (Register::Rbx, 3)]);
         call(&mut registers);
-        assert_eq!(registers, with(&[(Register::Rax, 2), (Register::Rbx, 2)]));
+        assert_eq!(registers, with(&[(Register::Rax, 2), (Register::Rbx, 3)]));
     }
 
     #[test]
@@ -377,6 +380,7 @@ mod tests {
             registers,
             &Host {
                 kept: KEPT,
+                lent: LENT,
                 vendor: Vendor::Svm,
                 commit: None,
                 cpus,
@@ -433,6 +437,7 @@ mod tests {
         let mut host = Host {
             dma: &OPEN,
             kept: KEPT,
+            lent: LENT,
             vendor: Vendor::Svm,
             commit: None,
             cpus: Box::leak(Box::new(cpus)),

@@ -34,12 +34,8 @@ pub enum Startup<W> {
     /// The local APICs send them. An INIT takes a CPU out of the guest as it would a bare CPU, and a start-up IPI leads
     /// the CPU to Vidar, whichever of the guest's pages it names.
     Landing,
-    /// Vidar sends each INIT, and in place of each start-up IPI one of its own with the vector of its trampoline.
-    Emulated {
-        /// The vector that names the trampoline's page: its address divided by 4 KiB. Without a trampoline no CPU can
-        /// be started.
-        trampoline: Option<u8>,
-    },
+    /// Nobody sends them: Vidar does what they would have done, and a CPU waits in the guest for its start-up IPI.
+    Emulated,
 }
 
 /// Reads a log: copies bytes from a position on into the buffer, and returns the position of the first byte and the
@@ -50,6 +46,8 @@ pub type ReadLog = fn(u64, &mut [u8]) -> (u64, usize);
 pub struct Host {
     /// The ranges of memory that Vidar keeps for itself. The first is the region, which holds its image.
     pub kept: &'static [Range<Hpa>],
+    /// The range of memory that Vidar reserves for the guest's CPUs. It is empty if there is none.
+    pub lent: Range<Hpa>,
     /// The extension in use.
     pub vendor: Vendor,
     /// The commit that Vidar was built from, if it is known.

@@ -15,6 +15,7 @@
 //! | [`memory`] | The guest's memory: it maps a page on its first touch, shows the decoy, and follows the MTRRs. |
 //! | [`entry`] | The states in which the guest's CPUs start. |
 //! | [`startup`] | The state of each CPU between INIT and start-up IPI, if Vidar starts CPUs. |
+//! | [`waiting`] | How a CPU waits for its start-up IPI then, and is started. |
 //! | [`ipi`] | Sends INITs and start-up IPIs for the guest, with emulated start-up. |
 //! | [`apic`] | Emulates the guest's stores to a watched local APIC. |
 //! | [`remapping`] | Emulates the guest's accesses to the registers of IOMMUs that guard Vidar's memory. |
@@ -67,3 +68,4 @@ pub mod startup;
 pub mod tracer;
 pub mod update;
 pub mod vcpu;
+pub mod waiting;

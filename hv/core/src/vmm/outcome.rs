@@ -51,8 +51,10 @@ pub enum Stop {
     Unanswered,
     /// VM entry failed, because the guest's state is not valid.
     EntryFailed,
-    /// An INIT has reached the CPU, and it is to wait for its start-up IPI outside the guest, in Vidar.
+    /// The CPU has got an INIT, and is to wait for its start-up IPI: [`waiting`](super::waiting).
     Init,
+    /// An INIT that no CPU of the guest has sent by its local APIC has come, and Vidar cannot take it off the CPU.
+    InitPending,
     /// The guest has asked for its end by a hypercall.
     Requested,
     /// Another CPU has stopped for good and asks all others to stop as well.

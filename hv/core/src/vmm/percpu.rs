@@ -172,6 +172,14 @@ impl PerCpu {
         self.pending.swap(0, Ordering::Relaxed)
     }
 
+    /// Drops the events that are pending for the guest, as INIT does. If another CPU has called this one, an NMI among
+    /// them was the call.
+    pub fn drop_pending(&self) {
+        if self.take_pending() & pending::NMI != 0 && self.startup.is_called() {
+            self.startup.arrived();
+        }
+    }
+
     /// Returns true if a machine check that arrives while Vidar runs can be kept for the guest.
     pub fn takes_machine_checks(&self) -> bool {
         self.takes_machine_checks.load(Ordering::Relaxed)
@@ -206,6 +214,12 @@ impl PerCpu {
     pub fn address(&self) -> Address {
         let [logical, format] = self.logical.each_ref().map(|register| register.load(Ordering::Relaxed));
         Address { id: self.apic_id, logical, format }
+    }
+
+    /// Puts the IDs into the state after INIT.
+    pub fn reset_address(&self) {
+        self.set_logical_destination(Address::RESET.0);
+        self.set_destination_format(Address::RESET.1);
     }
 
     /// Stores the value of the logical destination register.
@@ -248,6 +262,20 @@ mod tests {
         percpu.note_nmi();
         assert_eq!(percpu.take_pending(), pending::NMI | pending::MACHINE_CHECK);
         assert_eq!(percpu.take_pending(), 0);
+    }
+
+    #[test]
+    fn a_call_that_is_dropped_with_other_events_has_arrived() {
+        let percpu = PerCpu::new(1, 1);
+        percpu.note_nmi();
+        percpu.drop_pending();
+        assert!(!percpu.startup.is_waiting(), "an NMI without a call is no INIT");
+        assert!(percpu.startup.init());
+        percpu.drop_pending();
+        assert!(percpu.startup.is_called(), "no NMI has come");
+        percpu.note_nmi();
+        percpu.drop_pending();
+        assert!(!percpu.startup.is_called());
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub trait Processor {
     /// Writes `value` to the register at `offset` of the local APIC's page.
     fn write_apic(&mut self, offset: u16, value: u32);
 
-    /// Sends an INIT or a start-up IPI.
+    /// Sends an INIT, a start-up IPI or an NMI.
     fn send(&mut self, message: Message, destination: Destination);
 
     /// Returns true if another CPU writes a crash report and wants this one to stop.

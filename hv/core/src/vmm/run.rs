@@ -160,8 +160,8 @@ impl<V: Vcpu> cpuid::Context for V {
     }
 }
 
-/// Handles an INIT. The boot CPU goes on in the guest, at the reset vector. Any other CPU waits for a start-up IPI: in
-/// the guest if it can, and otherwise in Vidar. If another CPU has stopped for good, this one stops as well.
+/// Handles an INIT, or a call in its place. The boot CPU goes on in the guest, at the reset vector. Any other CPU waits
+/// in the guest for a start-up IPI. If another CPU has stopped for good, this one stops as well.
 #[cold]
 fn init<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>) -> Outcome {
     if vcpu.stop_is_wanted() {
@@ -169,12 +169,22 @@ fn init<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>) -> Outcome {
     }
     let percpu = vcpu.percpu();
     if percpu.is_boot_cpu() {
+        percpu.startup.run();
+        percpu.reset_address();
         machine.locked.enters(percpu);
-    } else {
-        percpu.flushed.leaves();
+        return Outcome::Init;
     }
-    let stays = percpu.is_boot_cpu() || matches!(machine.startup, Startup::Hardware(_));
-    if stays { Outcome::Init } else { Outcome::Stop(Stop::Init) }
+    match machine.startup {
+        Startup::Hardware(_) => {
+            percpu.flushed.leaves();
+            Outcome::Init
+        }
+        Startup::Emulated if percpu.startup.arrived() || vcpu.takes_init() => Outcome::Stop(Stop::Init),
+        Startup::Emulated | Startup::Landing | Startup::Alone => {
+            percpu.flushed.leaves();
+            Outcome::Stop(Stop::InitPending)
+        }
+    }
 }
 
 #[cold]

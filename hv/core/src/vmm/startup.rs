@@ -7,9 +7,12 @@ use core::sync::atomic::{AtomicU32, Ordering};
 const RUNNING: u32 = 0x100;
 /// The CPU waits for a start-up IPI.
 const WAITING: u32 = 0x200;
+/// The bit beside one of these that says that a call to the CPU has not arrived yet.
+const CALLED: u32 = 0x400;
 
 /// The state of one CPU: it runs, waits for a start-up IPI, or is about to start at a vector. The CPUs that send
-/// messages change it, and so does the CPU itself.
+/// messages change it, and call the CPU, so that it exits and looks at it. A state that changes before the call has
+/// arrived needs no other.
 #[derive(Debug)]
 pub struct StartupState(AtomicU32);
 
@@ -19,45 +22,60 @@ impl StartupState {
         Self(AtomicU32::new(RUNNING))
     }
 
-    /// Marks the CPU as waiting, since another CPU sends it an INIT. Returns true if Vidar must send the INIT, that is,
-    /// if the CPU was not waiting already.
+    /// Marks the CPU as waiting, since another CPU sends it an INIT. Returns true if the CPU must be called. While a
+    /// call is on its way it is called once more, in case that one was lost. The two become one, or the second finds
+    /// the CPU waiting.
+    #[must_use]
     pub fn init(&self) -> bool {
-        self.0.swap(WAITING, Ordering::SeqCst) != WAITING
-    }
-
-    /// Marks the CPU as waiting if it runs, since an INIT has reached it. A CPU that is about to start stays so: the
-    /// start-up IPI came after the INIT.
-    pub fn taken_by_init(&self) {
-        let _ = self.0.compare_exchange(RUNNING, WAITING, Ordering::SeqCst, Ordering::SeqCst);
+        let next = |state| (state != WAITING).then_some(WAITING | CALLED);
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
     }
 
     /// Marks a CPU that waits as about to start at `vector`, since another CPU sends it a start-up IPI. Returns true if
-    /// Vidar must send the CPU a start-up IPI, that is, if the CPU does not run yet. A CPU that runs ignores start-up
-    /// IPIs. If several arrive before the CPU runs, the first decides, since a bare CPU would start with it.
+    /// the CPU must be called. A CPU that runs ignores start-up IPIs. If several arrive before the CPU runs, the first
+    /// decides, since a bare CPU would start with it.
+    #[must_use]
     pub fn startup(&self, vector: u8) -> bool {
-        match self.0.compare_exchange(WAITING, vector.into(), Ordering::SeqCst, Ordering::SeqCst) {
-            Ok(_) => true,
-            Err(state) => state < RUNNING,
-        }
+        let next = |state| (state & !CALLED == WAITING).then_some(u32::from(vector) | CALLED);
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok_and(|before| before & CALLED == 0)
     }
 
-    /// Marks a CPU that is about to start as running, and returns the vector at which it starts. The CPU calls it when
-    /// it has reached Vidar. Returns `None` if another INIT was sent after the start-up IPI, so that the CPU waits
-    /// again.
+    /// Marks the CPU as waiting before it has run the guest.
+    pub fn wait(&self) {
+        self.0.store(WAITING, Ordering::SeqCst);
+    }
+
+    /// Marks the boot CPU, which waits for nothing after an INIT, as running.
+    pub fn run(&self) {
+        self.0.store(RUNNING, Ordering::SeqCst);
+    }
+
+    /// Notes that a call has arrived. Returns false if none was on its way: an INIT has come that no local APIC has
+    /// sent. Such an INIT takes a CPU that runs.
+    pub fn arrived(&self) -> bool {
+        let called = self.0.fetch_and(!CALLED, Ordering::SeqCst) & CALLED != 0;
+        if !called {
+            let _ = self.0.compare_exchange(RUNNING, WAITING, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        called
+    }
+
+    /// Returns true if a call to the CPU has not arrived yet.
+    pub fn is_called(&self) -> bool {
+        self.0.load(Ordering::SeqCst) & CALLED != 0
+    }
+
+    /// Marks a CPU that is about to start as running, and returns the vector at which it starts. Returns `None` if it
+    /// waits, and also while a call is on its way, which would reach it in the guest.
     pub fn take(&self) -> Option<u8> {
         let state = self.0.load(Ordering::SeqCst);
         let vector = u8::try_from(state).ok()?;
         self.0.compare_exchange(state, RUNNING, Ordering::SeqCst, Ordering::SeqCst).ok().map(|_| vector)
     }
 
-    /// Returns true if the CPU waits for a start-up IPI, so that a message other than that one does not reach it.
+    /// Returns true if the CPU waits for a start-up IPI.
     pub fn is_waiting(&self) -> bool {
-        self.0.load(Ordering::SeqCst) == WAITING
-    }
-
-    /// Returns true if a start-up IPI was sent and the CPU has not taken it yet.
-    pub fn is_starting(&self) -> bool {
-        self.0.load(Ordering::SeqCst) < RUNNING
+        self.0.load(Ordering::SeqCst) & !CALLED == WAITING
     }
 }
 
@@ -77,10 +95,12 @@ mod tests {
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Init,
-        /// An INIT that reaches the CPU without a call of `init`.
+        /// An INIT that no local APIC has sent.
         Wire,
         Startup(u8),
-        /// The CPU reaches Vidar and calls `take`.
+        /// A call reaches the CPU, if one is on its way.
+        Arrive,
+        /// The CPU looks if it is to start.
         Take,
     }
 
@@ -89,58 +109,61 @@ mod tests {
             2 => Just(Step::Init),
             1 => Just(Step::Wire),
             3 => any::<u8>().prop_map(Step::Startup),
+            3 => Just(Step::Arrive),
             3 => Just(Step::Take),
         ]
     }
 
     proptest! {
-        /// A CPU that takes its messages late ends in the same state as a bare CPU, which takes them at once.
+        /// A CPU that takes its messages late ends in the same state as a bare CPU, which takes them at once. No call
+        /// reaches a CPU that runs on.
         #[test]
         fn a_cpu_ends_in_the_state_of_a_bare_cpu(steps in proptest::collection::vec(step(), 0..40)) {
             let startup = StartupState::running();
             let mut bare = Bare::Running { since: None };
-            // The CPU itself, which waits until it takes a start-up IPI.
+            // The CPU itself, and the calls that are on their way to it.
             let mut cpu = Bare::Running { since: None };
-            for step in steps {
+            let mut calls = 0;
+            let last = [Step::Arrive, Step::Take];
+            for step in steps.into_iter().chain(last) {
                 match step {
                     Step::Init => {
-                        let told = startup.init();
-                        prop_assert_eq!(told, bare != Bare::Waiting);
+                        // Two NMIs that a CPU has not taken are one.
+                        calls = if startup.init() { 1 } else { calls };
                         bare = Bare::Waiting;
-                        cpu = Bare::Waiting;
                     }
-                    // The INIT takes a CPU that runs. A CPU that is still to start has taken its INIT already.
-                    Step::Wire => {
-                        startup.taken_by_init();
-                        if cpu != Bare::Waiting {
+                    // Nobody sends one while a call is on its way: it could not be told from that.
+                    Step::Wire if calls == 0 => {
+                        prop_assert!(!startup.arrived());
+                        if let Bare::Running { .. } = cpu {
                             (bare, cpu) = (Bare::Waiting, Bare::Waiting);
                         }
                     }
+                    Step::Wire => {}
                     Step::Startup(vector) => {
-                        let woken = startup.startup(vector);
+                        calls += u32::from(startup.startup(vector));
                         if bare == Bare::Waiting {
                             bare = Bare::Running { since: Some(vector) };
-                            prop_assert!(woken);
-                        } else {
-                            // The CPU is woken up again only until it has taken a start-up IPI.
-                            prop_assert_eq!(woken, cpu == Bare::Waiting);
                         }
                     }
-                    Step::Take => {
-                        let starting = startup.is_starting();
-                        match startup.take() {
-                            Some(vector) => {
-                                prop_assert!(starting && cpu == Bare::Waiting);
-                                cpu = Bare::Running { since: Some(vector) };
-                                prop_assert_eq!(cpu, bare);
-                            }
-                            None => prop_assert!(!starting && cpu == bare),
+                    Step::Arrive if calls > 0 => {
+                        calls -= 1;
+                        prop_assert_ne!(startup.0.load(Ordering::SeqCst) & !CALLED, RUNNING);
+                        prop_assert!(startup.arrived());
+                        cpu = Bare::Waiting;
+                    }
+                    Step::Arrive => {}
+                    Step::Take if cpu == Bare::Waiting => {
+                        if let Some(vector) = startup.take() {
+                            cpu = Bare::Running { since: Some(vector) };
+                            prop_assert_eq!(cpu, bare);
                         }
                     }
+                    Step::Take => {}
                 }
-            }
-            if let Some(vector) = startup.take() {
-                cpu = Bare::Running { since: Some(vector) };
+                prop_assert!(calls <= 1);
+                prop_assert_eq!(startup.is_called(), calls == 1);
+                prop_assert_eq!(startup.is_waiting(), bare == Bare::Waiting);
             }
             prop_assert_eq!(cpu, bare);
         }

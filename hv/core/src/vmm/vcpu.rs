@@ -97,12 +97,20 @@ pub trait Vcpu: Processor {
     /// Returns the location of the next instruction.
     fn code(&self) -> Code;
 
-    /// Puts the CPU into the state after INIT. If it began with [`Begin::Waiting`](super::entry::Begin::Waiting), it
-    /// waits in the guest for a start-up IPI again.
+    /// Puts the CPU into the state after INIT, and drops the events that are pending for it. If it began with
+    /// [`Begin::Waiting`](super::entry::Begin::Waiting), it waits in the guest for a start-up IPI again.
     fn init(&mut self);
 
     /// Starts the CPU at the page that `vector` names. The CPU must be in the state after INIT.
     fn startup(&mut self, vector: u8);
+
+    /// Has the CPU wait in the page with the number `room`, which holds a loop around HLT. It takes no interrupt and no
+    /// NMI there. The CPU must be in the state after INIT.
+    fn wait_at(&mut self, room: u8);
+
+    /// Returns true if an INIT that has exited does nothing more once [`Vcpu::init`] has been called. Otherwise it is
+    /// still pending, and resets the CPU when it can.
+    fn takes_init(&self) -> bool;
 
     /// Flushes the CPU's cached translations of the second stage, and with them those of the guest's own page tables.
     fn flush_second_stage(&mut self);
@@ -121,8 +129,4 @@ pub trait Vcpu: Processor {
     fn beyond_rules(_code: u32) -> Option<&'static str> {
         None
     }
-
-    /// Lets INIT reach the CPU again, by VMXOFF on VT-x and by STGI on AMD-V, before the CPU or the machine is reset.
-    /// The guest cannot run afterwards.
-    fn leave(&mut self);
 }

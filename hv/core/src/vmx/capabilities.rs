@@ -174,6 +174,7 @@ impl Capabilities {
         // Without the TRUE control MSRs, "CR3-load exiting" and "CR3-store exiting" cannot be cleared.
         require(raw.basic & BASIC_TRUE_CONTROLS != 0, "TRUE control MSRs");
         require(allows(raw.pin, pin::PREEMPTION_TIMER), "preemption timer");
+        require(allows(raw.pin, pin::NMI_EXITING | pin::VIRTUAL_NMIS), "virtual NMIs");
         for (control, name) in
             [(primary::MSR_BITMAPS, "MSR bitmaps"), (primary::SECONDARY, "secondary controls")]
         {

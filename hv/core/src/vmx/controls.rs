@@ -3,6 +3,10 @@
 
 /// Pin-based controls.
 pub mod pin {
+    /// NMI exiting. It is set only where one CPU calls another out of the guest, as is the next one.
+    pub const NMI_EXITING: u32 = 1 << 3;
+    /// Virtual NMIs: the guest's blocking of NMIs is not the CPU's.
+    pub const VIRTUAL_NMIS: u32 = 1 << 5;
     /// Activate VMX-preemption timer. It is set only while an event is pending, and after a start-up IPI to check for a
     /// blocked INIT.
     pub const PREEMPTION_TIMER: u32 = 1 << 6;

@@ -29,6 +29,11 @@ const EVENT: u32 = 0xfff;
 /// The VM-entry interruption information of an NMI.
 pub const NMI: u32 = VALID | 2 << 8 | 2;
 
+/// Returns true if an NMI has caused the exit with this VM-exit interruption information.
+pub const fn is_nmi(information: u32) -> bool {
+    information & (VALID | kind::MASK | 0xff) == NMI
+}
+
 /// The VM-entry interruption information of a machine check. It has no error code, and it can be injected unless the
 /// entry injects another event: Intel SDM Vol. 3C, 27.3.1.5 "Checks on Guest Non-Register State".
 pub const MACHINE_CHECK: u32 = Injection::of(Exception::MachineCheck, true).information;

@@ -3,7 +3,10 @@
 //! Reasons: Intel SDM Vol. 3D, Appendix C "VMX Basic Exit Reasons". Qualifications: Vol. 3C, 28.2.1 "Basic VM-Exit
 //! Information".
 
-use super::field::{EXIT_INSTRUCTION_INFO, EXIT_QUALIFICATION, Fields, GUEST_PHYSICAL_ADDRESS};
+use super::event;
+use super::field::{
+    EXIT_INSTRUCTION_INFO, EXIT_INTERRUPTION_INFO, EXIT_QUALIFICATION, Fields, GUEST_PHYSICAL_ADDRESS,
+};
 use crate::mem::addr::Gpa;
 use crate::policy::control::ControlWrite;
 use crate::vmm::exit::{Exit, Immediate, Violation};
@@ -23,6 +26,7 @@ pub const INIT: u32 = reason::INIT;
 
 /// Basic exit reasons.
 mod reason {
+    pub const EXCEPTION_OR_NMI: u32 = 0;
     pub const TRIPLE_FAULT: u32 = 2;
     pub const INIT: u32 = 3;
     pub const SIPI: u32 = 4;
@@ -97,6 +101,7 @@ pub fn decode(exit_reason: u32, fields: &impl Fields) -> Exit {
 fn rare(basic: u32, fields: &impl Fields) -> Exit {
     let qualification = fields.read(EXIT_QUALIFICATION).0;
     match basic {
+        reason::EXCEPTION_OR_NMI if event::is_nmi(fields.read(EXIT_INTERRUPTION_INFO)) => Exit::Nmi,
         // The instructions of the MSR lists and of USER_MSR, which CPUID hides from the guest.
         reason::RDMSRLIST..=reason::UWRMSR => Exit::Virtualization,
         reason::RDMSR_IMMEDIATE => Exit::RdmsrImmediate(immediate(fields)),
@@ -150,7 +155,10 @@ mod tests {
                 self.qualification
             } else if encoding == GUEST_PHYSICAL_ADDRESS.encoding() {
                 self.address
-            } else if encoding == EXIT_INSTRUCTION_INFO.encoding() {
+            } else if [EXIT_INSTRUCTION_INFO, EXIT_INTERRUPTION_INFO]
+                .map(|field| field.encoding())
+                .contains(&encoding)
+            {
                 self.information.into()
             } else {
                 panic!("decoding asks for field {encoding:#x}")
@@ -174,6 +182,17 @@ mod tests {
         assert_eq!(decoded(0x8000_0029, 0), Exit::MachineCheck);
         assert_eq!(decoded(9, 3 << 30 | 0xf8), Exit::TaskSwitch(0xf8));
         assert_eq!(decoded(12, 5), Exit::Unknown { code: 12, qualification: 5 });
+    }
+
+    #[test]
+    fn an_nmi_is_told_from_an_exception() {
+        let of = |information| decode(0, &Fake { qualification: 5, address: 0, information });
+        assert_eq!(of(0x8000_0202), Exit::Nmi);
+        // Bit 12 says that an IRET had unblocked NMIs.
+        assert_eq!(of(0x8000_1202), Exit::Nmi);
+        for exception in [0x8000_0301, 0x8000_0b0e, 0x8000_0603, 0x202] {
+            assert_eq!(of(exception), Exit::Unknown { code: 0, qualification: 5 }, "{exception:#x}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The first contents of a VMCS: controls, host state, and the guest's state other than its registers.
 
 use super::capabilities::Capabilities;
-use super::controls::{entry, exit, secondary};
+use super::controls::{entry, exit, pin, secondary};
 use super::ept;
 use super::event::activity;
 use super::field::switched_msrs::{GUEST_BNDCFGS, HOST_PERF_GLOBAL_CTRL};
@@ -60,6 +60,11 @@ pub fn controls(
     vmcs.write(ENTRY_INTERRUPTION_INFO, 0);
     vmcs.write(ENTRY_EXCEPTION_ERROR_CODE, 0);
     vmcs.write(ENTRY_INSTRUCTION_LENGTH, 0);
+}
+
+/// Has NMIs exit, so that one CPU can call another out of the guest. Those that are the guest's are injected.
+pub fn watch_nmis(vmcs: &mut impl RootFieldsMut, capabilities: &Capabilities) {
+    vmcs.write_root(PIN_BASED_CONTROLS, capabilities.pin | pin::NMI_EXITING | pin::VIRTUAL_NMIS);
 }
 
 /// The values that exits load into the CPU's registers.
@@ -160,6 +165,8 @@ fn reset_cet(vmcs: &mut impl FieldsMut, capabilities: &Capabilities) {
 pub fn init(vmcs: &mut impl FieldsMut, capabilities: &Capabilities, waits: bool) {
     if waits {
         vmcs.write(GUEST_ACTIVITY_STATE, activity::WAIT_FOR_SIPI);
+    } else {
+        vmcs.write(GUEST_INTERRUPTIBILITY, 0);
     }
     reset_cet(vmcs, capabilities);
     if capabilities.entry & entry::LOAD_BNDCFGS != 0 {

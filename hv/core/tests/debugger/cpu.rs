@@ -226,7 +226,11 @@ impl Vcpu for SteppingCpu {
         unimplemented!()
     }
 
-    fn leave(&mut self) {
+    fn wait_at(&mut self, _: u8) {
+        unimplemented!()
+    }
+
+    fn takes_init(&self) -> bool {
         unimplemented!()
     }
 }

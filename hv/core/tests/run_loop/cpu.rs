@@ -40,6 +40,7 @@ pub enum Action {
     Inject(Exception),
     Init,
     Startup(u8),
+    WaitAt(u8),
     Skip(u8),
     WriteApic(u16, u32),
     SetFlags(u64, u64),
@@ -75,10 +76,10 @@ pub struct FakeCpu {
     pub apic_mode: Option<Mode>,
     /// The contents of the registers in the APIC's page.
     pub apic: BTreeMap<u16, u32>,
-    /// The CPU that starts when Vidar sends a start-up IPI.
-    pub comes_up: Option<&'static PerCpu>,
-    /// The vector at which [`FakeCpu::comes_up`] has started.
-    pub started_at: Option<u8>,
+    /// True if an INIT that has exited is taken off the CPU.
+    pub takes_init: bool,
+    /// True if another CPU has stopped for good.
+    pub stop_is_wanted: bool,
     pub doubt: Doubt,
     /// The event whose delivery the exit interrupts.
     pub interrupted: Option<Interrupted>,
@@ -134,8 +135,8 @@ impl FakeCpu {
             percpu: Box::leak(Box::new(PerCpu::new(0, 0))),
             apic_mode: Some(Mode::XApic),
             apic: BTreeMap::new(),
-            comes_up: None,
-            started_at: None,
+            takes_init: true,
+            stop_is_wanted: false,
             doubt: Doubt::default(),
             interrupted: None,
             pins: Pins::default(),
@@ -246,6 +247,14 @@ impl Vcpu for FakeCpu {
         self.did.push(Action::Startup(vector));
     }
 
+    fn wait_at(&mut self, room: u8) {
+        self.did.push(Action::WaitAt(room));
+    }
+
+    fn takes_init(&self) -> bool {
+        self.takes_init
+    }
+
     fn flush_second_stage(&mut self) {
         self.did.push(Action::Flush);
     }
@@ -269,10 +278,6 @@ impl Vcpu for FakeCpu {
         let (registers, controls, idtr, rflags) = (self.registers, self.controls, self.idtr, self.rflags);
         let state = CpuState { registers, controls, idtr, rflags, rip: CODE, ..CpuState::default() };
         Snapshot { state, ..Snapshot::default() }
-    }
-
-    fn leave(&mut self) {
-        panic!("the loop does not reset the machine")
     }
 }
 
@@ -338,12 +343,9 @@ impl Processor for FakeCpu {
 
     fn send(&mut self, message: Message, destination: Destination) {
         self.did.push(Action::Send(message, destination));
-        if let (Message::Startup(_), Some(cpu)) = (message, self.comes_up) {
-            self.started_at = cpu.startup.take();
-        }
     }
 
     fn stop_is_wanted(&self) -> bool {
-        false
+        self.stop_is_wanted
     }
 }

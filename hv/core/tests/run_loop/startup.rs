@@ -6,6 +6,7 @@ use vidar_core::vmm::doubt::PATIENCE;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::machine::Startup;
 use vidar_core::vmm::outcome::{Exception, Interrupted, Outcome, Stop};
+use vidar_core::vmm::waiting;
 use vidar_core::x86::icr::{Destination, Message, Mode, register};
 use vidar_core::x86::msr::{APIC_BASE, X2APIC_ICR};
 use vidar_core::x86::registers::Register::Rax;
@@ -13,7 +14,7 @@ use vidar_core::x86::registers::Register::Rax;
 use crate::bench::{Action, Bench, INSTRUCTION, warnings};
 use crate::{APIC, FAR, REFUSED, denied, indexed, touch};
 
-const EMULATED: Startup<()> = Startup::Emulated { trampoline: Some(0x9e) };
+const EMULATED: Startup<()> = Startup::Emulated;
 const INIT: u32 = 0x4500;
 const STARTUP: u32 = 0x069a;
 
@@ -74,28 +75,99 @@ fn interrupts_are_sent_as_they_are() {
 }
 
 #[test]
-fn a_cpu_is_started_by_vidar() {
+fn a_cpu_is_called_for_what_is_sent_to_it() {
     let (mut bench, _) = writing(0, 0, EMULATED);
-    let cpu = bench.machine.host.cpus[2];
-    bench.cpu.comes_up = Some(cpu);
-    let to = Destination::Physical(5);
+    let target = bench.machine.host.cpus[2];
+    let called = [Action::Send(Message::Nmi, Destination::Physical(5))];
     assert_eq!(send(&mut bench, STARTUP, 5), [], "it runs");
-    assert_eq!(send(&mut bench, INIT, 5), [Action::Send(Message::Init, to)]);
-    assert_eq!(send(&mut bench, INIT, 5), [], "it waits already");
+    assert_eq!(send(&mut bench, INIT, 5), called);
+    assert_eq!(send(&mut bench, STARTUP, 5), [], "the call has not arrived");
+    assert_eq!(send(&mut bench, INIT, 5), called, "it may have been lost");
     assert_eq!(send(&mut bench, 0x8500, 5), [], "de-assert");
-    assert_eq!(send(&mut bench, STARTUP, 5), [Action::Send(Message::Startup(0x9e), to)]);
-    assert_eq!(bench.cpu.started_at, Some(0x9a));
+    assert!(target.startup.arrived());
+    assert_eq!(send(&mut bench, INIT, 5), [], "it waits already");
+    assert_eq!(send(&mut bench, STARTUP, 5), called);
+    assert_eq!(send(&mut bench, STARTUP | 1, 5), [], "the first decides");
+    assert!(target.startup.arrived());
+    assert_eq!(target.startup.take(), Some(0x9a));
     assert_eq!(send(&mut bench, STARTUP, 5), [], "it runs again");
 }
 
+/// The number of the page in which CPUs wait.
+const ROOM: u8 = 0x9e;
+
+/// Returns a bench of the second CPU.
+fn second() -> Bench {
+    let mut bench = Bench::with_others(&[1], EMULATED);
+    bench.cpu.percpu = bench.machine.host.cpus[1];
+    bench
+}
+
+/// Has the CPU wait while its exits are those of `script`.
+fn wait(bench: &mut Bench, script: &[Exit]) -> (Result<(), (Stop, Exit)>, Vec<Action>) {
+    bench.cpu.script = script.iter().copied().collect();
+    let waited = waiting::wait(&mut bench.cpu, &bench.machine, ROOM);
+    (waited, std::mem::take(&mut bench.cpu.did))
+}
+
 #[test]
-fn a_start_up_ipi_is_repeated_until_the_cpu_is_up_but_not_for_ever() {
-    let (mut bench, _) = writing(0, 0, EMULATED);
-    send(&mut bench, INIT, 1);
-    let sent = send(&mut bench, STARTUP, 1);
-    assert!((2..1000).contains(&sent.len()), "{}", sent.len());
-    let again = Action::Send(Message::Startup(0x9e), Destination::Physical(1));
-    assert!(sent.iter().all(|did| *did == again));
+fn a_cpu_that_waits_runs_nothing_but_the_room_until_it_is_started() {
+    let mut bench = second();
+    let startup = &bench.cpu.percpu.startup;
+    startup.wait();
+    bench.cpu.percpu.set_logical_destination(0x0200_0000);
+    assert!(startup.startup(0x9a));
+    // The vector counts only once the call has arrived.
+    let script = [Exit::Nmi, Exit::Cpuid, Exit::TripleFault, touch(FAR), Exit::Init];
+    let (waited, did) = wait(&mut bench, &script);
+    assert_eq!(waited, Ok(()));
+    let again = [Action::Init, Action::WaitAt(ROOM), Action::Run];
+    let starts = [Action::Init, Action::Startup(0x9a), Action::Flush];
+    assert_eq!(did, [&again.repeat(script.len())[..], &starts].concat());
+    assert!(bench.cpu.percpu.address().answers(Destination::Physical(1), false));
+    assert!(!bench.cpu.percpu.address().answers(Destination::LogicalXApic(2), false));
+}
+
+#[test]
+fn a_start_up_ipi_that_has_come_before_the_cpu_waits_starts_it_at_once() {
+    let mut bench = second();
+    let startup = &bench.cpu.percpu.startup;
+    assert!(startup.init());
+    assert!(!startup.startup(0x12));
+    assert_eq!(bench.answer(Exit::Init).0, Outcome::Stop(Stop::Init));
+    assert_eq!(wait(&mut bench, &[]).1, [Action::Init, Action::Startup(0x12), Action::Flush]);
+}
+
+#[test]
+fn an_init_that_no_local_apic_has_sent_has_a_cpu_wait_if_it_can_be_taken_off() {
+    for (takes_init, stop) in [(true, Stop::Init), (false, Stop::InitPending)] {
+        let mut bench = second();
+        bench.cpu.takes_init = takes_init;
+        assert_eq!(bench.answer(Exit::Init).0, Outcome::Stop(stop));
+        assert!(bench.cpu.percpu.startup.is_waiting());
+    }
+    let mut bench = second();
+    bench.cpu.percpu.startup.wait();
+    bench.cpu.takes_init = false;
+    assert_eq!(wait(&mut bench, &[Exit::Init]).0, Err((Stop::InitPending, Exit::Init)));
+    bench.cpu.stop_is_wanted = true;
+    assert_eq!(wait(&mut bench, &[]).0, Err((Stop::Elsewhere, Exit::Init)));
+}
+
+/// What the CPU has cached of the second stage is older than a change of rights while it waited.
+#[test]
+fn a_cpu_that_waits_counts_as_one_that_has_flushed() {
+    let mut bench = second();
+    let percpu = bench.cpu.percpu;
+    bench.machine.locked.enters(percpu);
+    bench.machine.locked.changes();
+    assert!(!percpu.flushed.is_after(1));
+    percpu.startup.wait();
+    assert_eq!(
+        wait(&mut bench, &[Exit::EntryFailed { code: 1, qualification: 2 }]).0.unwrap_err().0,
+        Stop::EntryFailed
+    );
+    assert!(percpu.flushed.is_after(1));
 }
 
 #[test]
@@ -104,23 +176,26 @@ fn a_cpu_that_is_not_vidars_is_left_alone() {
     for icr in [INIT, STARTUP] {
         assert_eq!(send(&mut bench, icr, 3), []);
     }
-    let all_others = [1, 5].map(|id| Action::Send(Message::Init, Destination::Physical(id)));
+    let all_others = [1, 5].map(|id| Action::Send(Message::Nmi, Destination::Physical(id)));
     assert_eq!(send(&mut bench, INIT | 0xc_0000, 0), all_others);
 }
 
 #[test]
-fn init_to_the_boot_cpu_is_sent_unchanged() {
+fn the_boot_cpu_waits_for_nothing_after_an_init() {
     let (mut bench, _) = writing(0, 0, EMULATED);
-    let to_boot_cpu = [Action::Send(Message::Init, Destination::Physical(0))];
-    assert_eq!(send(&mut bench, INIT, 0), to_boot_cpu);
-    assert_eq!(send(&mut bench, STARTUP, 0), []);
+    let called = [Action::Send(Message::Nmi, Destination::Physical(0))];
+    for _ in 0..2 {
+        assert_eq!(send(&mut bench, INIT, 0), called);
+        assert_eq!(bench.answer(Exit::Init).0, Outcome::Init);
+        assert_eq!(send(&mut bench, STARTUP, 0), []);
+    }
 }
 
 #[test]
 fn logical_destinations_are_those_that_the_guest_wrote() {
     let (mut bench, _) = writing(0, 0, EMULATED);
     bench.machine.host.cpus[1].set_logical_destination(0x0200_0000);
-    assert_eq!(send(&mut bench, INIT | 1 << 11, 2), [Action::Send(Message::Init, Destination::Physical(1))]);
+    assert_eq!(send(&mut bench, INIT | 1 << 11, 2), [Action::Send(Message::Nmi, Destination::Physical(1))]);
     assert_eq!(send(&mut bench, INIT | 1 << 11, 4), []);
 }
 
@@ -174,7 +249,7 @@ fn writes_to_the_x2apic_icr_are_sent_as_messages() {
         bench.answer(Exit::Wrmsr)
     };
     let init = 5 << 32 | u64::from(INIT);
-    let sent = vec![Action::Send(Message::Init, Destination::Physical(5))];
+    let sent = vec![Action::Send(Message::Nmi, Destination::Physical(5))];
     assert_eq!(msr(init, Mode::X2Apic, EMULATED), (Outcome::Advance, sent));
     assert_eq!(msr(init | 1 << 12, Mode::X2Apic, EMULATED), (REFUSED, vec![]));
     for (value, mode, startup) in [
@@ -184,14 +259,6 @@ fn writes_to_the_x2apic_icr_are_sent_as_messages() {
     ] {
         assert_eq!(msr(value, mode, startup), (Outcome::Advance, vec![Action::Wrmsr(X2APIC_ICR, value)]));
     }
-}
-
-#[test]
-fn without_a_trampoline_no_start_up_ipi_is_sent() {
-    let (mut bench, _) = writing(0, 0, Startup::Emulated { trampoline: None });
-    let to = Destination::Physical(5);
-    assert_eq!(send(&mut bench, INIT, 5), [Action::Send(Message::Init, to)]);
-    assert_eq!(send(&mut bench, STARTUP, 5), []);
 }
 
 #[test]
@@ -216,7 +283,7 @@ fn init_takes_a_further_cpu_out_of_the_guest_unless_it_can_wait_there() {
         bench.answer(Exit::Init).0
     };
     assert_eq!(further(EMULATED), Outcome::Stop(Stop::Init));
-    assert_eq!(further(Startup::Landing), Outcome::Stop(Stop::Init));
+    assert_eq!(further(Startup::Landing), Outcome::Stop(Stop::InitPending), "INIT does not exit there");
     assert_eq!(further(Startup::Hardware(())), Outcome::Init, "it waits in the guest");
 }
 

@@ -127,6 +127,7 @@ pub const ALL: &[Scenario] = &[
     last("init-sipi-x2apic", startup::by_x2apic),
     last("first-page", startup::first_page),
     last("first-vectors", startup::first_vectors),
+    last("start-up-messages", startup::start_up_messages),
     last("triple-other", startup::triple),
     last("crash-while-other-hangs", startup::hangs),
     last("fpu-loads", startup::fpu_loads),

@@ -4,7 +4,7 @@
 
 use core::arch::{asm, global_asm};
 
-use crate::apic::{ASSERT, Apic, NMI};
+use crate::apic::{ASSERT, Apic, NMI, STARTUP, timer_once};
 use crate::cpu::cpuid;
 use crate::line::Line;
 use crate::scenarios::hypercall;
@@ -207,6 +207,32 @@ pub fn first_page(line: &mut Line) {
         line.item("started", counted_at(FIRST_COUNT, 1));
     });
     line.item("exits-counted", exits.are_at_least(FIRST_CPUIDS));
+}
+
+/// Sends the other CPU an INIT, and then start-up messages that no local APIC sends: one as a device does,
+/// and one from a pin of the I/O APIC. If neither starts it, starts it as usual.
+pub fn start_up_messages(line: &mut Line) {
+    let apic = prepare(&startup_begin, &startup_end);
+    let message = STARTUP | u32::from(VECTOR);
+    apic.init(OTHER);
+    apic.send_as_device(OTHER, message);
+    line.item("by-device", counted(1));
+    by_pin(&apic, message);
+    line.item("by-pin", counted(1));
+    if read(COUNT) == 0 {
+        apic.startup(OTHER, VECTOR);
+        line.item("started", counted(1));
+    }
+}
+
+/// Has the timer's pin of the I/O APIC send the other CPU a message.
+fn by_pin(apic: &Apic, message: u32) {
+    apic.timer_to(OTHER, Some(message));
+    timer_once(1000);
+    for _ in 0..300_000 {
+        core::hint::spin_loop();
+    }
+    apic.timer_to(OTHER, None);
 }
 
 /// Copies the code for the first page to `address` there.
