@@ -31,6 +31,7 @@ mod paths;
 mod prefixes;
 mod probe_image;
 mod progress;
+mod remote;
 mod run;
 mod setup;
 mod source;

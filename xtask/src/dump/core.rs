@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use vidar_core::mem::addr::PAGE_SIZE;
 
 use super::memory::Page;
-use super::remote::Cpu;
+use crate::remote::Cpu;
 
 /// The size of the ELF header.
 const HEADER: usize = 64;

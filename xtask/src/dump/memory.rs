@@ -9,7 +9,7 @@ use anyhow::Result;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use vidar_core::mem::walk::ReadGuest;
 
-use super::remote::Remote;
+use crate::remote::Remote;
 
 /// A page that has been read.
 pub type Page = [u8; PAGE_SIZE as usize];

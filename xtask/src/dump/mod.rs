@@ -7,9 +7,7 @@
 //! state.
 
 mod core;
-mod line;
 mod memory;
-mod remote;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,7 +15,7 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use vidar_core::kernel::Kernel;
 use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use vidar_core::mem::ranges::RangeSet;
@@ -25,7 +23,7 @@ use vidar_core::mem::walk::{Paging, ReadGuest, translate};
 
 use self::core::Core;
 use self::memory::{Memory, Page};
-use self::remote::{Cpu, Remote};
+use crate::remote::{Cpu, Remote};
 
 /// Where the kernel maps its image, and the size of that mapping: Linux 6.1, arch/x86/include/asm/page_64_types.h.
 const IMAGE: u64 = 0xffff_ffff_8000_0000;
@@ -152,17 +150,10 @@ fn read_kernel(memory: &Memory<'_>, note: u64, cpus: &[Cpu]) -> Result<(String, 
 
 /// Returns the value of the kernel's variable `name`, which is an address.
 fn pointer(remote: &mut Remote, name: &str) -> Result<u64> {
-    let said = remote.monitor(&format!("sym {name}"))?;
-    let Some(address) = address_in(&said) else { bail!("{}", said.trim()) };
+    let address = remote.symbol(name)?;
     let bytes = remote.memory(address, 8)?;
     let bytes = bytes.first_chunk().with_context(|| format!("the kernel's variable {name} is not mapped"))?;
     Ok(u64::from_le_bytes(*bytes))
-}
-
-/// Returns the address in the answer of `monitor sym`, such as `0xffffffff82558f60 is tick_sched_timer+0x0`.
-fn address_in(said: &str) -> Option<u64> {
-    let (digits, _) = said.strip_prefix("0x")?.split_once(" is ")?;
-    u64::from_str_radix(digits, 16).ok()
 }
 
 /// Returns the text of the note at this physical address. The kernel's own reader has found it there.
@@ -234,16 +225,5 @@ impl<'a, 'm> Tables<'a, 'm> {
                 self.find(IMAGE + distance);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_address_of_a_symbol_is_read_from_what_monitor_says() {
-        assert_eq!(address_in("0xffffffff82558f60 is tick_sched_timer+0x0\n"), Some(0xffff_ffff_8255_8f60));
-        assert_eq!(address_in("the kernel has no symbol x\n"), None);
     }
 }

@@ -1,12 +1,16 @@
-//! gdb's remote protocol, from gdb's side, as far as it takes to read a stopped machine. "Debugging with GDB", appendix
-//! E "GDB Remote Serial Protocol".
+//! gdb's remote protocol, from gdb's side, as far as it takes to read a machine, and to stop it and have it go on.
+//! "Debugging with GDB", appendix E "GDB Remote Serial Protocol".
+
+mod line;
+mod running;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::line::{self, Line};
+use self::line::Line;
+pub use self::running::{INTERRUPT, Stop, TRAP};
 
 /// How often a packet is sent that has been damaged on the way, or its answer.
 const REPEATS: u32 = 5;
@@ -106,6 +110,13 @@ impl Remote {
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
+    /// Returns the address of a symbol of the guest's kernel.
+    pub fn symbol(&mut self, name: &str) -> Result<u64> {
+        let said = self.monitor(&format!("sym {name}"))?;
+        let Some(address) = address_in(&said) else { bail!("{}", said.trim()) };
+        Ok(address)
+    }
+
     /// Returns the memory at this virtual address, up to the first byte that is not mapped. All of it is asked for at
     /// once, since the size of packets that the debugger names is that of those it takes: its answers can be longer.
     pub fn memory(&mut self, address: u64, length: usize) -> Result<Vec<u8>> {
@@ -128,6 +139,11 @@ impl Remote {
 
     /// Returns the registers of all CPUs that have stopped.
     pub fn cpus(&mut self) -> Result<Vec<Cpu>> {
+        self.threads()?.into_iter().map(|thread| self.cpu(thread)).collect()
+    }
+
+    /// Returns the threads of all CPUs that have stopped.
+    pub fn threads(&mut self) -> Result<Vec<u32>> {
         let mut threads = Vec::new();
         let mut answer = self.ask("qfThreadInfo")?;
         while let Some(list) = answer.strip_prefix('m') {
@@ -136,10 +152,11 @@ impl Remote {
             }
             answer = self.ask("qsThreadInfo")?;
         }
-        threads.into_iter().map(|thread| self.cpu(thread)).collect()
+        Ok(threads)
     }
 
-    fn cpu(&mut self, thread: u32) -> Result<Cpu> {
+    /// Returns the registers of the CPU that this thread stands for.
+    pub fn cpu(&mut self, thread: u32) -> Result<Cpu> {
         ensure!(self.ask(&format!("Hg{thread:x}"))? == "OK", "the debugger does not know CPU {}", thread - 1);
         let answer = self.ask("g")?;
         let unknown = format!("the debugger does not tell the registers of CPU {}", thread - 1);
@@ -159,20 +176,26 @@ impl Remote {
     /// Sends a packet and returns the answer. If one of them is damaged on the way, the packet is sent again.
     fn ask(&mut self, contents: &str) -> Result<String> {
         for _ in 0..REPEATS {
-            self.line.send(&packet(contents))?;
-            // What comes before the acknowledgement was on the line before.
-            let acknowledged = loop {
-                match self.byte()? {
-                    b'+' => break true,
-                    b'-' => break false,
-                    _ => {}
-                }
-            };
-            if acknowledged && let Received::Packet(answer) = self.receive()? {
+            if self.say(contents)?
+                && let Received::Packet(answer) = self.receive()?
+            {
                 return Ok(answer);
             }
         }
         bail!("{DAMAGED}")
+    }
+
+    /// Sends a packet. Returns false if it has been damaged on the way.
+    fn say(&mut self, contents: &str) -> Result<bool> {
+        self.line.send(&packet(contents))?;
+        // What comes before the acknowledgement was on the line before.
+        loop {
+            match self.byte()? {
+                b'+' => return Ok(true),
+                b'-' => return Ok(false),
+                _ => {}
+            }
+        }
     }
 
     /// Receives a packet, and acknowledges it if it is whole.
@@ -222,6 +245,12 @@ impl Remote {
 /// What is said of a line that damages what it carries.
 const DAMAGED: &str = "packets do not arrive whole: see if the line has 115200 baud";
 
+/// Returns the address in the answer of `monitor sym`, such as `0xffffffff82558f60 is tick_sched_timer+0x0`.
+fn address_in(said: &str) -> Option<u64> {
+    let (digits, _) = said.strip_prefix("0x")?.split_once(" is ")?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
 /// Returns a packet with these contents.
 fn packet(contents: &str) -> Vec<u8> {
     let sum = contents.bytes().fold(0u8, u8::wrapping_add);
@@ -258,6 +287,12 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn the_address_of_a_symbol_is_read_from_what_monitor_says() {
+        assert_eq!(address_in("0xffffffff82558f60 is tick_sched_timer+0x0\n"), Some(0xffff_ffff_8255_8f60));
+        assert_eq!(address_in("the kernel has no symbol x\n"), None);
+    }
+
     /// A debugger that is asked these things and gives these answers. Where it has nothing to say, time passes.
     struct Answers {
         wanted: VecDeque<(Vec<u8>, Vec<u8>)>,
@@ -284,7 +319,7 @@ mod tests {
     }
 
     /// Returns an acknowledgement and a packet.
-    fn answer(contents: &str) -> Vec<u8> {
+    pub fn answer(contents: &str) -> Vec<u8> {
         [b"+", &packet(contents)[..]].concat()
     }
 
@@ -293,7 +328,8 @@ mod tests {
         Remote::over(Box::new(Answers { wanted, asked: Vec::new(), said: VecDeque::new() }))
     }
 
-    fn remote(more: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Remote {
+    /// Returns a debugger that has been greeted, and then is asked these things and gives these answers.
+    pub fn remote(more: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Remote {
         let noise = [b"x", &answer("PacketSize=20;a+")[..]].concat();
         let begin = [(packet(GREETING), noise), (packet("?"), answer("S05"))];
         over(begin.into_iter().chain(more)).unwrap()
