@@ -23,8 +23,9 @@ use crate::arch::{instructions, msr};
 const PRIMARY_CAPABILITIES: u32 = 0x48e;
 /// The vectors of #DB and #BP, as bits of the exception bitmap.
 const EXCEPTIONS: u32 = 1 << 1 | 1 << 3;
-/// The ticks of the TSC after which the guest exits, to look for gdb: some hundredths of a second.
-const LIMIT: u32 = 1 << 26;
+/// The ticks of the TSC after which the guest exits, to look for gdb: one or two thousandths of a second, and a fifth
+/// of a second in Bochs, where the TSC has 20 million ticks a second.
+const LIMIT: u32 = 1 << 22;
 
 impl VmxCpu {
     /// Sets or clears a primary control.

@@ -110,7 +110,7 @@ pub trait Debuggable: Vcpu {
     /// Makes what the debugger has changed consistent, right before an entry.
     fn settle(&mut self) {}
 
-    /// Has the guest exit after some hundredths of a second if it does not before, or at its next interrupt on a CPU
+    /// Has the guest exit after some thousandths of a second if it does not before, or at its next interrupt on a CPU
     /// that cannot count the time. `listens` is true on the CPU that looks for gdb.
     fn limit_time(&mut self, listens: bool);
 }
