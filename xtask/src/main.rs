@@ -160,7 +160,7 @@ enum Task {
         /// Also dump a kernel over the line to Vidar's debugger, which takes 4 minutes
         #[arg(long)]
         dump: bool,
-        /// Also have gdb stop a guest under load N times, and have it go on; 1000 take ten minutes in QEMU
+        /// Also stop a guest N times as gdb does, and have it go on, while two CPUs take interrupts
         #[arg(long, value_name = "N", default_value_t = 0)]
         rounds: u32,
         /// Give Vidar these boot options in each test, besides the test's own; with check=on the probe's runs and

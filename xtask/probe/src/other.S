@@ -7,6 +7,7 @@
 .set OTHER_COUNT, 0x7780
 .set OTHER_NMIS, 0x7788
 .set OTHER_INTERRUPTS, 0x778c
+.set OTHER_TURNS, 0x7790
 .set OTHER_X2APIC, 0x7794
 .set OTHER_LEFT, 0x7798
 .set OTHER_FAULTS, 0x779c
@@ -93,6 +94,7 @@ other_protected:
     mov esp, OTHER_STACK
     inc dword ptr ds:[OTHER_COUNT]
 other_next:
+    inc dword ptr ds:[OTHER_TURNS]
     pause
     mov ebx, dword ptr ds:[OTHER_MAIL]
     test ebx, ebx

@@ -25,6 +25,8 @@ const NOTES: u64 = 0x7700;
 const COUNT: u64 = 0x7780;
 const NMIS: u64 = 0x7788;
 const INTERRUPTS: u64 = 0x778c;
+/// The number of times that the CPU has looked for a command, in four bytes.
+pub const TURNS: u64 = 0x7790;
 const X2APIC: u64 = 0x7794;
 const LEFT: u64 = 0x7798;
 const FAULTS: u64 = 0x779c;

@@ -8,6 +8,7 @@ const COM1: u16 = 0x3f8;
 const LINE_CONTROL: u16 = COM1 + 3;
 const LINE_STATUS: u16 = COM1 + 5;
 
+const DATA_READY: u8 = 1 << 0;
 const TRANSMIT_HOLDING_EMPTY: u8 = 1 << 5;
 const TRANSMITTER_EMPTY: u8 = 1 << 6;
 
@@ -29,6 +30,11 @@ impl Serial {
     /// Waits until the port has sent everything, so that nothing is lost when the machine is switched off.
     pub fn drain() {
         while inb(LINE_STATUS) & TRANSMITTER_EMPTY == 0 {}
+    }
+
+    /// Returns true if the port has received something.
+    pub fn is_ready() -> bool {
+        inb(LINE_STATUS) & DATA_READY != 0
     }
 
     fn byte(byte: u8) {

@@ -5,6 +5,7 @@ use crate::line::Line;
 mod bench;
 mod cet;
 mod control;
+mod counted;
 mod debug;
 mod delivery;
 mod dma;
@@ -120,6 +121,7 @@ pub const ALL: &[Scenario] = &[
     last("other-requested", requested::requested),
     last("x2apic", x2apic::commands),
     last("x2apic-start-up", x2apic::start_up),
+    last("counted", counted::counted),
     last("dma", dma::dma),
     last("machine-check", machine_check::machine_check),
     last("sipi", startup::sipi),

@@ -48,18 +48,26 @@ pub struct Debugged {
 }
 
 impl Debugged {
-    /// Boots the machine of a test with these boot options of Vidar. The guest gets these programs of the tests.
-    pub fn boot(test: &Test, lane: Lane, options: &str, programs: &[&str], tools: &Tools) -> Result<Self> {
-        let mut machine = LinuxMachine::new(lane, test_dir(&lane.folder(test.name))?)?;
+    /// Boots the machine of the test `name` with these boot options of Vidar. The guest gets these programs of the
+    /// tests.
+    pub fn boot(
+        name: &str,
+        cpus: u32,
+        lane: Lane,
+        options: &str,
+        programs: &[&str],
+        tools: &Tools,
+    ) -> Result<Self> {
+        let mut machine = LinuxMachine::new(lane, test_dir(&lane.folder(name))?)?;
         machine.menu.options = options.to_owned();
-        if test.cpus > 1 {
+        if cpus > 1 {
             machine.guest().cmdline += smp::for_several_cpus(lane);
             machine.menu.options += &format!(" {}", lane.machine().option_for_cpus());
         }
         if !programs.is_empty() {
             machine.add_programs(programs)?;
         }
-        machine.spec.cpus = NonZeroU32::new(test.cpus);
+        machine.spec.cpus = NonZeroU32::new(cpus);
         machine.spec.second_serial = true;
         let symbols =
             symbols::make(&guests::kernel(machine.guest(), Freshness::Any)?, &machine.guest().name)?.0;
@@ -68,7 +76,7 @@ impl Debugged {
         console.expect(", goes to 0x", BOOT)?;
         let kernel = u64::from_str_radix(console.expect("\r\n", ANSWER)?.trim(), 16)?;
         console.expect("the machine is the guest's now", BOOT)?;
-        Ok(Self { running, console, relay, kernel, symbols, folder: lane.folder(test.name) })
+        Ok(Self { running, console, relay, kernel, symbols, folder: lane.folder(name) })
     }
 
     /// Returns the number of interrupts of each CPU's timer, as Linux counts them. Checks that Linux has found none
@@ -83,18 +91,13 @@ impl Debugged {
 
     /// Runs gdb with `script`, and checks that it says each line of `says` in this order.
     pub fn gdb(&self, script: &str, says: &[&str]) -> Result<()> {
-        self.gdb_within(script, says, BOOT)
-    }
-
-    /// Does the same, and waits this long for gdb's end.
-    pub fn gdb_within(&self, script: &str, says: &[&str], within: Duration) -> Result<()> {
         let filled = |text: &str| {
             text.replace("@PORT@", &self.relay.port().to_string())
                 .replace("@KERNEL@", &format!("{:#x}", self.kernel))
                 .replace("@SYMBOLS@", &self.symbols.display().to_string())
                 .replace("@ENTRY@", &format!("{:#x}", self.kernel + 0x200))
         };
-        let said = run(&self.folder, &filled(script), within)?;
+        let said = run(&self.folder, &filled(script), BOOT)?;
         let mut rest = said.as_str();
         for line in says.iter().map(|line| filled(line)) {
             let at =

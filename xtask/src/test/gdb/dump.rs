@@ -13,7 +13,7 @@ use crate::test::{Tools, folder};
 /// Dumps a running kernel over the line to the debugger. Checks that the core has the kernel's symbols, its log, and a
 /// variable at the virtual address that its symbol has, and that the kernel runs on.
 pub fn dump(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
-    let mut debugged = Debugged::boot(test, lane, "gdb=com2", &[], tools)?;
+    let mut debugged = Debugged::boot(test.name, test.cpus, lane, "gdb=com2", &[], tools)?;
     debugged.console.expect(PROMPT, BOOT)?;
     debugged.console.run("echo a line for the dump >/dev/kmsg")?;
     let (version, release) = (debugged.console.run("cat /proc/version")?, debugged.console.run("uname -r")?);

@@ -3,11 +3,13 @@
 mod core_file;
 mod debugged;
 mod dump;
+mod rounds;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use self::debugged::Debugged;
 pub use self::debugged::Test;
+pub use self::rounds::ROUNDS;
 use super::Tools;
 use super::lane::Lane;
 use crate::console::{BOOT, PROMPT};
@@ -161,68 +163,10 @@ const START_SAYS: &[&str] = &[
     "CPU 0: ",
 ];
 
-/// The test of many rounds. In Bochs a round takes seconds.
-const ROUNDS: Test = Test { name: "gdb/rounds", lanes: &Lane::ALL, cpus: 2, check: |_, _, _| Ok(()) };
-
-/// What gdb does then: it stops the kernel at each interrupt of a timer, steps over the instruction there, and has the
-/// kernel go on.
-const ROUNDS_SCRIPT: &str = r#"
-file @SYMBOLS@
-target remote 127.0.0.1:@PORT@
-hbreak hrtimer_interrupt
-set $round = 0
-while $round < @ROUNDS@
-  continue
-  set $round = $round + 1
-end
-printf "rounds %d\n", $round
-delete
-detach
-"#;
-
-/// Returns the name of the test of many rounds, and the lanes in which it runs.
-pub fn rounds_places() -> (&'static str, &'static [Lane]) {
-    (ROUNDS.name, ROUNDS.lanes)
-}
-
-/// Stops a kernel with two CPUs and has it go on `count` times, while it is under a load that checks its own results. A
-/// timer interrupt that is lost would be the last of its CPU, since its handler starts the timer again, and the load
-/// would wait for a lost interrupt between CPUs for good.
-pub fn rounds(lane: Lane, count: u32, tools: &Tools) -> Result<()> {
-    let mut debugged = Debugged::boot(&ROUNDS, lane, "gdb=com2", &["stress"], tools)?;
-    debugged.console.expect(PROMPT, BOOT)?;
-    debugged.console.run("dmesg -n 1; chmod +x /stress")?;
-    let before = debugged.interrupts()?;
-    // Nobody knows how long the rounds take by the guest's clock, so the load is repeated until they are over.
-    debugged
-        .console
-        .run("(while [ ! -e /enough ]; do /stress 10; done; echo over) >/stress.txt 2>&1 & true")?;
-    let script = ROUNDS_SCRIPT.replace("@ROUNDS@", &count.to_string());
-    debugged.gdb_within(&script, &[&format!("rounds {count}")], BOOT * 4)?;
-    let between = debugged.interrupts()?;
-    let taken: u64 = between.iter().zip(&before).map(|(after, before)| after - before).sum();
-    ensure!(
-        taken >= u64::from(count),
-        "gdb has stopped at {count} timer interrupts, and Linux has counted {taken}"
-    );
-    debugged.console.run("touch /enough; while ! grep -q over /stress.txt; do sleep 1; done")?;
-    let said = debugged.console.run("cat /stress.txt")?;
-    let loads = said.lines().filter(|line| line.trim() != "over").collect::<Vec<_>>();
-    ensure!(!loads.is_empty(), "no load has run beside the rounds");
-    ensure!(loads.iter().all(|load| load.contains("stress: cpus=2 ")), "the load reports {loads:?}");
-    // The load runs by the guest's clock, which goes on while gdb has stopped the guest: one of them may have got no
-    // time.
-    ensure!(loads.iter().any(|load| !load.contains("=0")), "parts of the load did nothing: {loads:?}");
-    let after = debugged.interrupts()?;
-    let ticks = after.iter().zip(&between).all(|(after, between)| after > between);
-    ensure!(ticks, "a CPU gets no timer interrupts any more: {between:?}, then {after:?}");
-    debugged.runs_on()
-}
-
 /// gdb stops the kernel at its first instruction, sets breakpoints and a watchpoint, steps, changes a register and
 /// memory, and leaves. The kernel then starts as usual.
 fn start(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
-    let mut debugged = Debugged::boot(test, lane, "gdb=com2,wait", &[], tools)?;
+    let mut debugged = Debugged::boot(test.name, test.cpus, lane, "gdb=com2,wait", &[], tools)?;
     debugged.gdb(START_SCRIPT, START_SAYS)?;
     debugged.console.expect(PROMPT, BOOT)?;
     debugged.runs_on()
@@ -231,7 +175,7 @@ fn start(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
 /// Attaches gdb to a running kernel. Checks that gdb finds functions by name under KASLR, that breakpoints, a
 /// watchpoint and Ctrl-C stop the kernel, also while all CPUs hang, and that the kernel runs on after gdb has detached.
 fn attach(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
-    let mut debugged = Debugged::boot(test, lane, "gdb=com2 trace=on", &[], tools)?;
+    let mut debugged = Debugged::boot(test.name, test.cpus, lane, "gdb=com2 trace=on", &[], tools)?;
     debugged.console.expect(PROMPT, BOOT)?;
     let mut script = ATTACH_SCRIPT.to_owned();
     let mut says = ATTACH_SAYS.to_vec();
