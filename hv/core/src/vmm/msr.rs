@@ -149,6 +149,6 @@ impl<V: Vcpu, T> Context for Access<'_, V, T> {
     }
 
     fn keeps(&self, range: &Range<Hpa>) -> bool {
-        self.machine.keeps(range)
+        self.machine.keeps(range) || self.machine.locked.hold(range)
     }
 }

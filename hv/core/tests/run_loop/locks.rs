@@ -1,7 +1,7 @@
 //! What the boot options `guard=data` and `guard=audit` lock, and what happens at a write there.
 
 use vidar_abi::{Call, Protection, Status};
-use vidar_core::mem::addr::{Gpa, Hpa};
+use vidar_core::mem::addr::{Gpa, Hpa, PAGE_SIZE};
 use vidar_core::mem::ranges::RangeSet;
 use vidar_core::mem::stage2::PageAccess;
 use vidar_core::mem::walk::ReadGuest;
@@ -9,11 +9,12 @@ use vidar_core::policy::guard::Guard;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::machine::Startup;
 use vidar_core::vmm::outcome::{Exception, Interrupted, Outcome, Stop};
+use vidar_core::x86::msr::{APIC_BASE, MMIO_CFG_BASE};
 use vidar_core::x86::registers::Register::{self, Rax, Rbx, Rcx, Rdx};
 
 use crate::bench::{Action, Bench, FakeCpu, warnings};
 use crate::kernel_image::{ERAS, IDT, IDT_USED, IMAGE_AT, RODATA, TABLES, TEXT, build, in_image};
-use crate::{REFUSED, denied};
+use crate::{REFUSED, denied, indexed};
 
 /// A byte of the read-only data, in the page that holds its end.
 const DATA: Gpa = Gpa(RODATA.end + 0x10);
@@ -187,6 +188,27 @@ fn a_kernel_that_does_not_fit_is_not_locked() {
         assert_eq!(lock(&mut bench)[0], Status::NotFound as u64, "{what}");
         assert_eq!(access(&bench, DATA), PageAccess::all());
     }
+}
+
+#[test]
+fn no_device_is_laid_over_locked_data() {
+    let mut bench = linux(Guard::Data, 1);
+    let write = |bench: &mut Bench, index, value| {
+        indexed(index, value).iter().for_each(|(to, value)| bench.cpu.registers.set(*to, *value));
+        bench.answer(Exit::Wrmsr).0
+    };
+    // The local APIC, and the configuration space of one bus, which takes 1 MiB.
+    let devices = |page: Gpa| {
+        [(APIC_BASE, page.align_down(PAGE_SIZE).0 | 0x900), (MMIO_CFG_BASE, page.align_down(1 << 20).0 | 1)]
+    };
+    for (index, value) in [DATA, GATE].into_iter().flat_map(devices) {
+        assert_eq!(write(&mut bench, index, value), Outcome::Advance, "{index:#x}: nothing is locked yet");
+    }
+    lock(&mut bench);
+    for (index, value) in [DATA, GATE].into_iter().flat_map(devices) {
+        assert_eq!(write(&mut bench, index, value), REFUSED, "{index:#x}");
+    }
+    assert_eq!(write(&mut bench, APIC_BASE, 0xfee0_0900), Outcome::Advance);
 }
 
 #[test]

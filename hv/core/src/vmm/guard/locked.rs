@@ -1,11 +1,13 @@
 //! What is locked on this machine, and on which CPUs the lock holds.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use spin::{Mutex, Once};
 
 use super::audit::Audit;
 use super::target::Target;
+use crate::mem::addr::{Gpa, Hpa, overlaps};
 use crate::vmm::percpu::PerCpu;
 
 /// What is locked on this machine, and what has written to the kernel's code.
@@ -20,6 +22,13 @@ pub struct Locked {
 }
 
 impl Locked {
+    /// Returns true if `range` overlaps data that is locked. A device that is laid over it would be read in its place.
+    pub fn hold(&self, range: &Range<Hpa>) -> bool {
+        let overlaps =
+            |locked: &Range<Gpa>| overlaps(range, &(locked.start.identity()..locked.end.identity()));
+        self.target.get().is_some_and(|target| overlaps(&target.data) || overlaps(&target.idt))
+    }
+
     /// Returns the number of `cpus` that can write to nothing that is locked.
     pub fn held_by(&self, cpus: &[&PerCpu]) -> usize {
         match self.change() {
