@@ -1,7 +1,7 @@
 //! Where CPUs stop for gdb: the first that comes talks to gdb, the others wait. All of them go on when gdb says so.
 
 use core::convert::Infallible;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use gdbstub::conn::Connection;
 use spin::Mutex;
@@ -79,10 +79,12 @@ pub struct Desk {
     slots: &'static [Mutex<Slot>],
     /// The guest's memory.
     pub memory: &'static (dyn Memory + Sync),
-    /// The breakpoints. They change only while all CPUs are stopped.
+    /// The breakpoints. They change only while gdb has stopped the guest.
     breakpoints: &'static Mutex<Breakpoints>,
     /// True while all CPUs are to stop.
     halts: AtomicBool,
+    /// How often gdb has had the guest go on.
+    stops: AtomicU32,
 }
 
 /// How a CPU goes on.
@@ -100,7 +102,13 @@ impl Desk {
         let (slots, memory) = (session.guest.cpus.0, session.guest.memory);
         let breakpoints = session.guest.breakpoints;
         session.connect(Sender(line));
-        Self { session: Mutex::new(session), line, slots, memory, breakpoints, halts: AtomicBool::new(false) }
+        let (halts, stops) = (AtomicBool::new(false), AtomicU32::new(0));
+        Self { session: Mutex::new(session), line, slots, memory, breakpoints, halts, stops }
+    }
+
+    /// Returns how often gdb has had the guest go on. While it does not change, neither do the breakpoints.
+    pub fn stops(&self) -> u32 {
+        self.stops.load(Ordering::SeqCst)
     }
 
     /// Returns true if the CPU that asks is to stop: another has stopped.
@@ -261,6 +269,7 @@ impl Desk {
                 }
             };
         }
+        self.stops.fetch_add(1, Ordering::SeqCst);
         self.halts.store(false, Ordering::SeqCst);
     }
 }

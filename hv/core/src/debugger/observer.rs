@@ -29,8 +29,9 @@ pub struct Debugger {
     own: Option<GuestDebugRegisters>,
     /// True if the CPU is to stop before its first entry.
     stops_first: bool,
-    /// True if the CPU's debug registers may not hold what they are to hold.
-    unarmed: bool,
+    /// The stop of [`Desk::stops`] after which the CPU's debug registers were loaded. It is `None` if they may not hold
+    /// what they are to hold. A CPU that gdb could not stop has missed one, and loads them when it next exits.
+    armed: Option<u32>,
     step: Option<Step>,
     /// The memory of gdb's INT3 that is lifted for this step.
     lifted: Option<Gpa>,
@@ -49,7 +50,7 @@ impl Debugger {
             index,
             own: None,
             stops_first,
-            unarmed: true,
+            armed: None,
             step: None,
             lifted: None,
             passes: false,
@@ -78,10 +79,12 @@ impl Debugger {
     /// Loads the debug registers with what gdb watches, or else with what the guest watches.
     fn arm<V: Debuggable>(&mut self, vcpu: &mut V) {
         let own = self.own.unwrap_or(GuestDebugRegisters::RESET);
+        // This comes first: if gdb stops the guest meanwhile, they are loaded once more.
+        let stops = self.desk.stops();
         let (registers, has_int3) = self.desk.armed();
         vcpu.load_debug_registers(&registers.unwrap_or(own.loaded()));
         vcpu.watch_int3(has_int3);
-        self.unarmed = false;
+        self.armed = Some(stops);
     }
 
     /// Takes RFLAGS.TF out of the guest if a handler has returned and loaded one that a step had left on its stack. The
@@ -191,7 +194,7 @@ impl Debugger {
     /// Notes in the guest's debug registers that it gets a #DB for these conditions.
     fn raise(&mut self, conditions: u64) {
         self.own.get_or_insert(GuestDebugRegisters::RESET).raise(conditions);
-        self.unarmed = true;
+        self.armed = None;
     }
 
     /// Has the guest get the exception of its INT1 or INT3. Like any instruction that has been executed, it has cleared
@@ -244,7 +247,9 @@ impl Debugger {
         match own.execute(access, general) {
             Ok(value) => {
                 vcpu.set_register(access.register, value);
-                self.unarmed |= access.writes;
+                if access.writes {
+                    self.armed = None;
+                }
                 Outcome::Skip(access.length)
             }
             Err(_) => REFUSE,
@@ -281,7 +286,7 @@ impl<V: Debuggable> Observer<V> for Debugger {
         if vcpu.injects_single_step() {
             self.raise(SINGLE_STEP);
         }
-        if self.unarmed {
+        if self.armed != Some(self.desk.stops()) {
             self.arm(vcpu);
         }
         vcpu.limit_time(listens);
@@ -319,15 +324,13 @@ impl<V: Debuggable> Observer<V> for Debugger {
                 }
                 self.owed = 0;
                 self.own = Some(GuestDebugRegisters::RESET);
-                self.unarmed = true;
+                self.armed = None;
                 if self.index != 0 {
                     self.desk.note(self.index, Run::Absent);
                 }
                 None
             }
             Exit::Sipi(_) => {
-                // While it waited it stopped for nobody, and gdb may have changed its breakpoints.
-                self.unarmed = true;
                 self.desk.note(self.index, Run::Running);
                 None
             }

@@ -122,3 +122,27 @@ fn a_cpu_that_has_waited_for_its_startup_ipi_has_the_breakpoints_that_were_set_m
     debugger.before_entry(&mut cpu);
     assert_ne!(*cpu.controls_loaded.last().unwrap(), none);
 }
+
+#[test]
+fn a_cpu_that_gdb_could_not_stop_has_the_breakpoints_at_its_next_entry_and_loses_them_with_gdb() {
+    let bench = Bench::with_cpus(2);
+    let desk = Box::leak(Box::new(bench.desk.clone()));
+    let (mut debugger, mut cpu) = (Debugger::new(desk, 1, false), SteppingCpu::at(0x20));
+    debugger.before_entry(&mut cpu);
+    let none = *cpu.controls_loaded.last().unwrap();
+    debugger.before_entry(&mut cpu);
+    assert_eq!(cpu.controls_loaded.len(), 1, "nothing has changed");
+    let boot = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.connect();
+    bench.wire.ask("Z1,24,1");
+    bench.wire.hear("$OK#");
+    bench.wire.ask("vCont;c");
+    boot.join().unwrap();
+    debugger.before_entry(&mut cpu);
+    assert_ne!(*cpu.controls_loaded.last().unwrap(), none);
+    let boot = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.wire.ask("D");
+    boot.join().unwrap();
+    debugger.before_entry(&mut cpu);
+    assert_eq!(*cpu.controls_loaded.last().unwrap(), none);
+}
