@@ -78,7 +78,7 @@ struct Kind {
 
 impl Kind {
     fn new(name: &'static str, raise: fn(&Apic, u32), taken: fn() -> u32, halts: fn(u32) -> bool) -> Self {
-        Self { name, raise, taken, halts, raised: 0, last: 0, lost: 0, doubled: 0 }
+        Self { name, raise, taken, halts, raised: 0, last: taken(), lost: 0, doubled: 0 }
     }
 
     /// Raises an interrupt, and waits until it has been taken.
@@ -110,6 +110,30 @@ pub fn counted(line: &mut Line) {
     other::execute(Command::Store, SPURIOUS, ENABLED);
     other::execute(Command::Enable, 0, 0);
     apic.timer_as(Some(u32::from(TIMER)));
+    let kinds = handling(OWN, on_own, || {
+        handling(TIMER, on_timer, || {
+            // SAFETY: these interrupts have handlers.
+            unsafe { asm!("sti") };
+            let kinds = until_key(&apic);
+            // SAFETY: this is how it was before.
+            unsafe { asm!("cli") };
+            kinds
+        })
+    });
+    apic.timer_as(None);
+    for Kind { name, raised, lost, doubled, taken, last, .. } in kinds {
+        let doubled = doubled + taken() - last;
+        line.item(name, format_args!("{raised}/{lost}/{doubled}"));
+    }
+}
+
+/// Does so, while interrupts are on, and returns what has been counted.
+fn until_key(apic: &Apic) -> [Kind; 3] {
+    // The firmware has the timer interrupt 18 times a second. Once it has been started to fire once, that is over.
+    timer_once(200);
+    for _ in 0..100_000 {
+        core::hint::spin_loop();
+    }
     let mut kinds = [
         Kind::new("own", |apic, _| apic.interrupt_self(OWN), || COUNTS.own.load(Relaxed), |_| false),
         // The times differ, so that the interrupts come at different instructions. Every other one ends a HLT.
@@ -127,20 +151,8 @@ pub fn counted(line: &mut Line) {
         ),
     ];
     say!("counted: {:x} {:x} {:x}", on_timer as *const () as usize, &raw const COUNTS as usize, other::TURNS);
-    handling(OWN, on_own, || {
-        handling(TIMER, on_timer, || {
-            // SAFETY: these interrupts have handlers.
-            unsafe { asm!("sti") };
-            while !Serial::is_ready() {
-                kinds.iter_mut().for_each(|kind| kind.raise(&apic));
-            }
-            // SAFETY: this is how it was before.
-            unsafe { asm!("cli") };
-        });
-    });
-    apic.timer_as(None);
-    for Kind { name, raised, lost, doubled, taken, last, .. } in kinds {
-        let doubled = doubled + taken() - last;
-        line.item(name, format_args!("{raised}/{lost}/{doubled}"));
+    while !Serial::is_ready() {
+        kinds.iter_mut().for_each(|kind| kind.raise(apic));
     }
+    kinds
 }
