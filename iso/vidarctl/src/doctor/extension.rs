@@ -170,7 +170,7 @@ mod tests {
         let mut amd = fake::amd();
         amd.change(0x8000_000a, |leaf| leaf.edx = 0);
         assert_eq!(capabilities(&amd).text, "this CPU's AMD-V lacks nested paging");
-        let intel = fake::intel().with_msr(0x48d, 0x16);
+        let intel = fake::intel().with_msr(0x48d, 0x28 << 32 | 0x16);
         assert_eq!(capabilities(&intel).text, "this CPU's VT-x lacks preemption timer");
         assert_eq!(capabilities(&intel).state, State::Problem);
     }
