@@ -107,7 +107,7 @@ const WITHOUT_GUARD: &str = "it takes some minutes in Bochs; `cargo xtask test -
 const WITHOUT_DUMP: &str = "it takes 4 minutes; `cargo xtask test --dump --filter gdb/dump` runs it";
 
 /// The reason why no guest is stopped many times.
-const WITHOUT_ROUNDS: &str = "1,000 rounds take 14 minutes in Bochs and 8 in QEMU; `cargo xtask test --rounds 1000 --filter gdb/rounds` runs them";
+const WITHOUT_ROUNDS: &str = "1,000 rounds take 15 minutes in Bochs and 9 in QEMU; `cargo xtask test --rounds 1000 --filter gdb/rounds` runs them";
 
 /// The number of emulators that run at once, if the host has as many CPUs.
 const AT_ONCE: usize = 2;
