@@ -29,10 +29,10 @@ pub const PAIRS: [Pair; 5] = [
 const STARTED_IN_BOCHS: &[Lane] = &[Lane::Vmx, Lane::VmxTigerLake];
 const OTHERS: &[Lane] = &[Lane::VmxArrowLake, Lane::Svm, Lane::SvmMax];
 
-/// The models whose other CPU is reset by an INIT under Vidar as well, and those on which the INIT exits and Vidar does
-/// what it would have done.
-const BY_RESET: &[Lane] = &[Lane::Vmx, Lane::VmxTigerLake, Lane::Svm, Lane::SvmMax];
-const BY_EXIT: &[Lane] = &[Lane::VmxArrowLake];
+/// The models whose other CPU is reset by an INIT under Vidar as well, and those on which the INIT, or a call in its
+/// place, exits and Vidar does what the INIT would have done.
+const BY_RESET: &[Lane] = &[Lane::Svm, Lane::SvmMax];
+const BY_EXIT: &[Lane] = &[Lane::Vmx, Lane::VmxTigerLake, Lane::VmxArrowLake];
 
 /// The state of the other CPU's local APIC after an INIT in x2APIC mode: the mode and the IDs stay (Intel SDM Vol. 3A,
 /// 11.12.5.1 "x2APIC States"). The INIT of Bochs goes back to xAPIC mode.
@@ -49,9 +49,13 @@ const STAYS_IN_X2APIC_MODE: &str = "by-id-base=0xfee00c00 by-id-id=0x1 by-id-log
 /// until it has written its own.
 const SCENARIOS: &[Scenario] = &[
     scenario("other-wherever", AsBare),
-    models(STARTED_IN_BOCHS, "other-registers", AsBareBut("cr2=0 edx=signature")),
     models(
-        &[Lane::VmxArrowLake],
+        &[Lane::Vmx],
+        "other-registers",
+        AsBareBut("star=kept fmask=kept kernel-gs-base=kept cr2=0 edx=signature"),
+    ),
+    models(
+        &[Lane::VmxTigerLake, Lane::VmxArrowLake],
         "other-registers",
         AsBareBut("star=kept fmask=kept kernel-gs-base=kept cr0=10 cr2=0 edx=signature"),
     ),
