@@ -4,11 +4,12 @@
 #![expect(unsafe_code, reason = "other CPUs are started, and run what is set up here")]
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use spin::Once;
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::boot::startup::{self, Conditions, Preference};
+use vidar_core::boot::wake::wake;
 use vidar_core::vmm::entry::Begin;
 use vidar_core::vmm::machine::{Machine, Startup};
 use vidar_core::vmm::percpu::PerCpu;
@@ -30,19 +31,28 @@ use crate::host::vcpu::{Common, FrameSet, Own, ThisCpu};
 /// The number of frames that further CPUs do not get, since second-stage tables need them.
 const RESERVE: usize = 96;
 
-/// The first and the second attempt to start CPUs: ticks of the TSC between INIT and start-up IPI, and ticks that a CPU
-/// then has to answer. Modern CPUs need no pause. The second pause is 10 ms if the TSC ticks at 5 GHz, as old CPUs
-/// require.
-const ATTEMPTS: [(u64, u64); 2] = [(1_000_000, 50_000_000), (50_000_000, 250_000_000)];
-
 /// One further CPU.
 struct Further<E: Extension> {
     cpu: Cpu,
     frames: E::Frames,
+    /// True once the CPU has begun to run Vidar, or the boot CPU has given it up. The first of them sets it.
+    claimed: AtomicBool,
     /// What [`Extension::probe`] has returned on the CPU. It is set once the CPU has started.
     probed: Once<Result<E, Refusal>>,
     /// Set once the CPU's virtual CPU is ready to run, or could not be made.
     ready: Once<Result<(), Refusal>>,
+}
+
+impl<E: Extension> Further<E> {
+    /// Returns true to the first who asks: the CPU, which then runs Vidar, or the boot CPU, which then gives it up.
+    fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::SeqCst)
+    }
+
+    /// Returns the CPU's answer, or `None` if the CPU has not begun in time. It then never runs Vidar.
+    fn answer(&self) -> Option<&Result<E, Refusal>> {
+        if self.claim() { None } else { Some(self.probed.wait()) }
+    }
 }
 
 /// The proof that a CPU can wait in the guest for a start-up IPI, on the extension `E`.
@@ -112,12 +122,12 @@ pub fn start<E: Extension>(
     let trampoline = if needed { install(shared, memory)? } else { None };
     let shared: &'static Shared<E> = shared;
     if let Some(trampoline) = &trampoline {
-        wake(&shared.further, trampoline.vector());
+        wake_all(&shared.further, trampoline.vector());
     }
     let mut all = Vec::from([listed.boot]);
     for further in &shared.further {
         let percpu = further.cpu.percpu();
-        match further.probed.get() {
+        match further.answer() {
             Some(Ok(theirs)) => match extension.difference(theirs) {
                 None => all.push(percpu),
                 Some(difference) => {
@@ -182,7 +192,7 @@ fn take<E: Extension>(apic_id: u32, index: u32, memory: &mut HostMemory) -> Opti
     }
     let cpu = Cpu::new(index, apic_id, memory).ok()?;
     let frames = E::Frames::allocate(&mut memory.frames)?;
-    Some(Further { cpu, frames, probed: Once::new(), ready: Once::new() })
+    Some(Further { cpu, frames, claimed: AtomicBool::new(false), probed: Once::new(), ready: Once::new() })
 }
 
 /// Installs the trampoline and maps its page. Returns `None` if no page is free, and warns of that if there are further
@@ -211,23 +221,14 @@ fn install<E: Extension>(
     Ok(trampoline)
 }
 
-/// Starts all further CPUs at once, and waits until all have answered or their time is up.
-fn wake<E: Extension>(further: &[Further<E>], vector: u8) {
-    for (pause, patience) in ATTEMPTS {
-        let missing = || further.iter().filter(|further| !further.probed.is_completed());
-        if missing().next().is_none() {
-            return;
-        }
-        let send = |message| {
-            missing().for_each(|further| {
-                apic::send(message, Destination::Physical(further.cpu.percpu().apic_id));
-            });
-        };
-        send(Message::Init);
-        instructions::wait(pause, || false);
-        send(Message::Startup(vector));
-        instructions::wait(patience, || missing().next().is_none());
-    }
+/// Wakes all further CPUs at once, and waits until all have answered or their time is up.
+fn wake_all<E: Extension>(further: &[Further<E>], vector: u8) {
+    let missing = || further.iter().filter(|further| !further.probed.is_completed());
+    let send = |message| {
+        missing()
+            .for_each(|further| apic::send(message, Destination::Physical(further.cpu.percpu().apic_id)));
+    };
+    wake(vector, send, |ticks| instructions::wait(ticks, || missing().next().is_none()));
 }
 
 impl<E: Extension> Cpus<E> {
@@ -277,6 +278,9 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
     if let Some(task) = shared.task.get() {
         leave_if_unlisted(task, &cpu);
         run_guest(task, further, &cpu, Begin::Landing(vector));
+    }
+    if !further.claim() {
+        apic::init_self();
     }
     further.probed.call_once(E::probe);
     let task = shared.task.wait();

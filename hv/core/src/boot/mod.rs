@@ -9,6 +9,7 @@
 //! | [`options`] | Parses Vidar's own command line. |
 //! | [`refusal`] | Says in one sentence why Vidar does not start, and what to do. |
 //! | [`startup`] | Decides who starts CPUs for the guest: the hardware or Vidar. |
+//! | [`wake`] | Wakes the further CPUs: the messages that the boot CPU sends them, and its pauses. |
 
 pub mod annex;
 pub mod conventional;
@@ -17,3 +18,4 @@ pub mod memory_plan;
 pub mod options;
 pub mod refusal;
 pub mod startup;
+pub mod wake;
