@@ -1,9 +1,9 @@
 //! The ring of records of one CPU. The CPU alone writes, without a lock; any CPU may read at the same time.
 //!
 //! Records have positions, which count up from 1. The writer goes through the slots from the first to the last, again
-//! and again, and each slot counts the records that have been completed in it. By that a reader finds how far the
-//! writer is: up to there, slots have one record more than behind it. A reader copies a record and then looks at how
-//! far the writer is by then. If the slot may have been overwritten meanwhile, the copy is worth nothing, and the
+//! and again, and each slot counts the records that have been completed in it. From these counts a reader finds the
+//! writer's place: the slots before it count one record more than those after it. A reader copies a record and then
+//! looks again where the writer is. If the slot may have been overwritten meanwhile, the copy is worth nothing, and the
 //! reader goes on at the oldest record that is still there.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};

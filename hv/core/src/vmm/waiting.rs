@@ -1,5 +1,6 @@
 //! How a CPU waits for its start-up IPI with emulated start-up: in the guest, in a page that holds nothing but a loop
-//! around HLT. So it never leaves the second stage, whatever message comes to it, and a call ends the HLT.
+//! around HLT. There the second stage applies to it, whatever message it receives. When another CPU calls it, it leaves
+//! the loop by an exit.
 
 use super::exit::Exit;
 use super::machine::Machine;

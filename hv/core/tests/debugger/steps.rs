@@ -103,6 +103,16 @@ fn an_nmi_is_the_guests_unless_gdb_has_sent_something_to_the_boot_cpu() {
     }
 }
 
+/// Has gdb stop the boot CPU alone, set a hardware breakpoint, and go on.
+fn set_breakpoint(bench: &Bench) {
+    let boot = bench.stop(0, 0x10, Some(Reason::Start));
+    bench.connect();
+    bench.wire.ask("Z1,24,1");
+    bench.wire.hear("$OK#");
+    bench.wire.ask("vCont;c");
+    boot.join().unwrap();
+}
+
 #[test]
 fn a_cpu_that_has_waited_for_its_startup_ipi_has_the_breakpoints_that_were_set_meanwhile() {
     let bench = Bench::with_cpus(2);
@@ -112,12 +122,7 @@ fn a_cpu_that_has_waited_for_its_startup_ipi_has_the_breakpoints_that_were_set_m
     debugger.after_exit(&mut cpu, &Exit::Init);
     debugger.before_entry(&mut cpu);
     let none = *cpu.controls_loaded.last().unwrap();
-    let boot = bench.stop(0, 0x10, Some(Reason::Start));
-    bench.connect();
-    bench.wire.ask("Z1,24,1");
-    bench.wire.hear("$OK#");
-    bench.wire.ask("vCont;c");
-    boot.join().unwrap();
+    set_breakpoint(&bench);
     debugger.after_exit(&mut cpu, &Exit::Sipi(0x9a));
     debugger.before_entry(&mut cpu);
     assert_ne!(*cpu.controls_loaded.last().unwrap(), none);
@@ -132,12 +137,7 @@ fn a_cpu_that_gdb_could_not_stop_has_the_breakpoints_at_its_next_entry_and_loses
     let none = *cpu.controls_loaded.last().unwrap();
     debugger.before_entry(&mut cpu);
     assert_eq!(cpu.controls_loaded.len(), 1, "nothing has changed");
-    let boot = bench.stop(0, 0x10, Some(Reason::Start));
-    bench.connect();
-    bench.wire.ask("Z1,24,1");
-    bench.wire.hear("$OK#");
-    bench.wire.ask("vCont;c");
-    boot.join().unwrap();
+    set_breakpoint(&bench);
     debugger.before_entry(&mut cpu);
     assert_ne!(*cpu.controls_loaded.last().unwrap(), none);
     let boot = bench.stop(0, 0x10, Some(Reason::Start));
