@@ -6,9 +6,7 @@ use vidar_core::debugger::debuggable::{DebugExit, Debuggable, GuestException};
 use vidar_core::debugger::registers::RegisterFile;
 use vidar_core::debugger::structure::Layout;
 use vidar_core::mem::walk::ReadGuest;
-use vidar_core::svm::debug::{
-    SoftwareInterrupt, access, code, revise_injection, software_interrupt, until_iret,
-};
+use vidar_core::svm::debug::{SoftwareInterrupt, access, code, revise_injection, software_interrupt};
 use vidar_core::svm::nmi::Nmis;
 use vidar_core::svm::vmcb::{Clean, INTERRUPT_MASKING, intercept};
 use vidar_core::svm::{event, fields};
@@ -47,14 +45,6 @@ impl SvmCpu {
             // The instruction has changed meanwhile: the guest executes what is there now.
             None => DebugExit::Answered,
         }
-    }
-}
-
-impl SvmCpu {
-    /// Lets the guest have the physical interrupt or the NMI that has exited with this code, or go on after IRET.
-    fn let_guest_have(&mut self, exit: u32) {
-        let general = &mut self.vmcb.control_mut(Clean::INTERCEPTS).intercepts[intercept::GENERAL];
-        *general = until_iret(exit, *general);
     }
 }
 

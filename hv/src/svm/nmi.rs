@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "an NMI is let in")]
 
+use vidar_core::svm::debug::until_iret;
 use vidar_core::svm::nmi::{NmiExit, Nmis, decode};
 use vidar_core::svm::vmcb::{Clean, intercept};
 use vidar_core::vmm::exit::Exit;
@@ -52,9 +53,7 @@ impl SvmCpu {
             }
             NmiExit::Taken | NmiExit::Returned => {
                 self.redeliver(1); // this exit is not counted yet
-                let in_handler = decoded == NmiExit::Taken;
-                self.set_intercept(intercept::GENERAL, intercept::NMI, !in_handler);
-                self.set_intercept(intercept::GENERAL, intercept::IRET, in_handler);
+                self.let_guest_have(code);
             }
         }
         Some(match decoded {
@@ -62,6 +61,12 @@ impl SvmCpu {
             NmiExit::Dropped | NmiExit::Taken => Exit::Nmi,
             NmiExit::Returned => Exit::Window,
         })
+    }
+
+    /// Lets the guest have the physical interrupt or the NMI that has exited with this code, or go on after IRET.
+    pub(super) fn let_guest_have(&mut self, exit: u32) {
+        let general = &mut self.vmcb.control_mut(Clean::INTERCEPTS).intercepts[intercept::GENERAL];
+        *general = until_iret(exit, *general);
     }
 
     /// Sets or clears an intercept.
