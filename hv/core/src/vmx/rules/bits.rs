@@ -13,22 +13,23 @@ macro_rules! bits {
 
 /// Pin-based controls.
 pub mod pin {
+    pub use crate::vmx::controls::pin::{NMI_EXITING, VIRTUAL_NMIS};
+
     bits! {
         0 EXTERNAL_INTERRUPT_EXITING;
-        3 NMI_EXITING;
-        5 VIRTUAL_NMIS;
         7 POSTED_INTERRUPTS;
     }
 }
 
 /// Primary processor-based controls.
 pub mod primary {
+    pub use crate::vmx::controls::primary::MONITOR_TRAP;
+
     bits! {
         17 TERTIARY;
         21 TPR_SHADOW;
         22 NMI_WINDOW;
         25 IO_BITMAPS;
-        27 MONITOR_TRAP;
     }
 }
 
