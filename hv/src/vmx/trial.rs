@@ -1,6 +1,6 @@
 //! The trial of the rules of VM entry on this CPU, in place of running the guest. It is in the image of its test alone.
 //!
-//! For each case of [`cases`] the VMCS is changed, the rules are asked, and the guest is entered. The log gets the
+//! For each case of [`CASES`] the VMCS is changed, the rules are asked, and the guest is entered. The log gets the
 //! rules that are broken and the answer of the CPU, or of its emulator. The preemption timer with the value 0 makes an
 //! entry that the CPU accepts come back before the guest's first instruction, so all cases can be tried one after the
 //! other.
@@ -14,7 +14,8 @@ use core::fmt::Write;
 use vidar_core::mem::addr::Hpa;
 use vidar_core::mem::layout::direct;
 use vidar_core::vmx::field::*;
-use vidar_core::vmx::rules::cases::{self, CASES, Case, Change, LEGAL};
+use vidar_core::vmx::rules::cases::{CASES, LEGAL};
+use vidar_core::vmx::rules::change::{self, Case, Change};
 use vidar_core::vmx::rules::facts::Facts;
 use vidar_core::vmx::rules::state::State;
 use vidar_core::vmx::rules::{OTHERS, OWN, broken};
@@ -63,7 +64,7 @@ impl Trial {
     fn attempt(&self, vmcs: &Vmcs, block: &mut EntryBlock, (what, change): &Case) {
         let mut live = Live { before: Vec::new(), lacks: None };
         let beyond = 1 << self.facts.address_bits;
-        change(&mut cases::State { change: &mut live, vmcs: self.facts.current, beyond });
+        change(&mut change::State { change: &mut live, vmcs: self.facts.current, beyond });
         if let Some(field) = live.lacks {
             log::info!("trial: {what}: the CPU has no field {field:#x}");
         } else {

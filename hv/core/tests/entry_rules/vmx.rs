@@ -10,7 +10,8 @@ use vidar_core::vmm::cpu_state::CpuState;
 use vidar_core::vmm::entry::EntryState;
 use vidar_core::vmx::capabilities::{Capabilities, RawCapabilities};
 use vidar_core::vmx::field::*;
-use vidar_core::vmx::rules::cases::{self, CASES, Change, LEGAL};
+use vidar_core::vmx::rules::cases::{CASES, LEGAL};
+use vidar_core::vmx::rules::change::{self, Change};
 use vidar_core::vmx::rules::facts::Facts;
 use vidar_core::vmx::rules::state::{Section, Source, State};
 use vidar_core::vmx::rules::{OTHERS, OWN, broken};
@@ -73,9 +74,9 @@ impl Machine {
     }
 
     /// Changes the state as a case does.
-    pub fn change(&mut self, change: fn(&mut cases::State<'_>)) {
+    pub fn change(&mut self, change: fn(&mut change::State<'_>)) {
         let beyond = 1 << self.facts.address_bits;
-        change(&mut cases::State { change: self, vmcs: VMCS, beyond });
+        change(&mut change::State { change: self, vmcs: VMCS, beyond });
     }
 
     /// Puts the guest into 64-bit mode.

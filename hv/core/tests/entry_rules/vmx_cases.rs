@@ -1,7 +1,7 @@
 //! The cases that only another CPU can show than the one that they begin with.
 
 use vidar_core::vmx::field::*;
-use vidar_core::vmx::rules::cases::host_32;
+use vidar_core::vmx::rules::change::host_32;
 use vidar_core::vmx::rules::fields::*;
 
 use super::vmx::Machine;

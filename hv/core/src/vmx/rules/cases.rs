@@ -1,69 +1,14 @@
 //! For each rule of VM entry at least one change of a valid state that breaks it alone. They are not in the image: the
 //! tests make them, and the trial of the rules on a CPU.
 
-// tidy: long because it is the table of cases, at least one for each rule.
-
+use super::change::*;
 use super::fields::*;
-use crate::mem::addr::Hpa;
 use crate::policy::control::{CR0_NE, CR0_PE, CR0_PG, CR0_WP, CR4_CET, CR4_PAE, CR4_PCIDE};
 use crate::vmx::field::switched_msrs::{GUEST_BNDCFGS, GUEST_PERF_GLOBAL_CTRL, HOST_PERF_GLOBAL_CTRL};
 use crate::vmx::field::*;
 
 /// An address that is not canonical with 48 bits, nor with 57.
 const NOT_CANONICAL: u64 = 1 << 60;
-
-/// What a case changes: a VMCS that is valid before, and memory to which it leads.
-pub trait Change {
-    /// Clears the bits `clear` of the field with this encoding, and then sets the bits `set`.
-    fn field(&mut self, encoding: u32, clear: u64, set: u64);
-
-    /// Stores 32 bits in memory at a physical address below 64 KiB.
-    fn store(&mut self, address: u64, value: u32);
-}
-
-/// A valid state with the guest at the kernel's 32-bit entry, before a case changes it.
-pub struct State<'a> {
-    /// The VMCS and memory.
-    pub change: &'a mut dyn Change,
-    /// The address of the VMCS.
-    pub vmcs: Hpa,
-    /// The first address beyond the width of a physical address.
-    pub beyond: u64,
-}
-
-impl State<'_> {
-    /// Sets a field to `value`.
-    pub fn set<W: Width, A: Access>(&mut self, field: Field<W, A>, value: u64) {
-        self.change.field(field.encoding(), u64::MAX, value);
-    }
-
-    /// Sets the bits `mask` of a field.
-    pub fn or<W: Width, A: Access>(&mut self, field: Field<W, A>, mask: u64) {
-        self.change.field(field.encoding(), 0, mask);
-    }
-
-    /// Clears the bits `mask` of a field.
-    pub fn clear<W: Width, A: Access>(&mut self, field: Field<W, A>, mask: u64) {
-        self.change.field(field.encoding(), mask, 0);
-    }
-
-    /// Stores 32 bits in memory.
-    fn store(&mut self, address: u64, value: u32) {
-        self.change.store(address, value);
-    }
-
-    /// Puts the guest into 64-bit mode.
-    pub fn long_mode(&mut self) {
-        self.or(ENTRY_CONTROLS, 1 << 9);
-        self.set(GUEST_EFER, 0x500);
-        self.or(GUEST_CR0, CR0_PG | CR0_PE);
-        self.or(GUEST_CR4, CR4_PAE);
-        self.set(GUEST_CS_RIGHTS, 0xa09b);
-    }
-}
-
-/// The number of a rule, and a change that breaks it.
-pub type Case = (&'static str, fn(&mut State<'_>));
 
 /// The cases. On a CPU that lacks what a case turns on, it breaks other rules as well.
 pub static CASES: &[Case] = &[
@@ -446,98 +391,3 @@ pub static LEGAL: &[Case] = &[
         m.set(GUEST_DS_RIGHTS, 0x4093);
     }),
 ];
-
-const EPT: u64 = 1 << 1;
-const UNRESTRICTED: u64 = 1 << 7;
-const TERTIARY: u64 = 1 << 17;
-const TPR_SHADOW: u64 = 1 << 21;
-
-/// Makes the guest a restricted one, in protected mode with paging.
-fn restrict(m: &mut State<'_>) {
-    m.clear(SECONDARY_CONTROLS, UNRESTRICTED);
-    m.or(GUEST_CR0, CR0_PG | CR0_PE);
-}
-
-/// Makes the guest's CS a conforming segment.
-fn conforming(m: &mut State<'_>) {
-    m.set(GUEST_CS_RIGHTS, 0xc09f);
-}
-
-/// Turns the TPR shadow on.
-fn shadow(m: &mut State<'_>) {
-    m.or(PRIMARY_CONTROLS, TPR_SHADOW);
-    m.set(VIRTUAL_APIC_ADDRESS, 0xa000);
-    m.set(TPR_THRESHOLD, 0);
-}
-
-/// Turns virtual-interrupt delivery on.
-fn deliver(m: &mut State<'_>) {
-    shadow(m);
-    m.or(PIN_BASED_CONTROLS, 1);
-    m.or(SECONDARY_CONTROLS, 1 << 9);
-}
-
-/// Turns posted interrupts on.
-fn post(m: &mut State<'_>) {
-    deliver(m);
-    m.or(PIN_BASED_CONTROLS, 1 << 7);
-    m.or(EXIT_CONTROLS, 1 << 15);
-    m.set(POSTED_INTERRUPT_VECTOR, 0xf2);
-    // Bochs 3.0 asks for a whole page.
-    m.set(POSTED_INTERRUPT_DESCRIPTOR, 0xb000);
-}
-
-/// Turns a secondary control on that has a page.
-fn paged(m: &mut State<'_>, control: u32, field: Field<u64, impl Access>, address: u64) {
-    m.or(SECONDARY_CONTROLS, 1 << control);
-    m.set(field, address);
-}
-
-/// Puts the guest into virtual-8086 mode.
-fn virtual_8086(m: &mut State<'_>) {
-    m.or(GUEST_RFLAGS, 1 << 17);
-    for (selector, base, limit, rights) in [
-        (GUEST_CS_SELECTOR, GUEST_CS_BASE, GUEST_CS_LIMIT, GUEST_CS_RIGHTS),
-        (GUEST_SS_SELECTOR, GUEST_SS_BASE, GUEST_SS_LIMIT, GUEST_SS_RIGHTS),
-        (GUEST_DS_SELECTOR, GUEST_DS_BASE, GUEST_DS_LIMIT, GUEST_DS_RIGHTS),
-        (GUEST_ES_SELECTOR, GUEST_ES_BASE, GUEST_ES_LIMIT, GUEST_ES_RIGHTS),
-        (GUEST_FS_SELECTOR, GUEST_FS_BASE, GUEST_FS_LIMIT, GUEST_FS_RIGHTS),
-        (GUEST_GS_SELECTOR, GUEST_GS_BASE, GUEST_GS_LIMIT, GUEST_GS_RIGHTS),
-    ] {
-        m.set(selector, 0x123);
-        m.set(base, 0x1230);
-        m.set(limit, 0xffff);
-        m.set(rights, 0xf3);
-    }
-}
-
-/// Has the entry inject an event.
-fn inject(m: &mut State<'_>, information: u64) {
-    m.set(ENTRY_INTERRUPTION_INFO, information);
-}
-
-/// Has the entry load an MSR.
-fn load_msr(m: &mut State<'_>, index: u32, reserved: u32) {
-    m.set(ENTRY_MSR_LOAD_COUNT, 1);
-    m.set(ENTRY_MSR_LOAD_ADDRESS, 0xb000);
-    m.store(0xb000, index);
-    m.store(0xb004, reserved);
-}
-
-/// Has the guest use PAE paging with this entry.
-fn pae(m: &mut State<'_>, entry: u64) {
-    m.or(GUEST_CR0, CR0_PG);
-    m.or(GUEST_CR4, CR4_PAE);
-    for field in [GUEST_PDPTE0, GUEST_PDPTE1, GUEST_PDPTE2] {
-        m.set(field, 0x1001);
-    }
-    m.set(GUEST_PDPTE3, entry);
-}
-
-/// Has exits return to a 32-bit host, which a CPU in IA-32e mode does not do.
-pub fn host_32(m: &mut State<'_>) {
-    m.clear(EXIT_CONTROLS, 1 << 9);
-    m.set(HOST_EFER, 0);
-    m.set(HOST_SS_SELECTOR, 8);
-    m.set(HOST_RIP, 0x1000);
-}

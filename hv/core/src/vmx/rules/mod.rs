@@ -16,6 +16,7 @@
 //! | [`fields`] | Fields that only the rules read, and the names of all fields. |
 //! | [`values`] | What the values of MSRs must be. |
 //! | [`cases`] | For each rule changes that break it, for tests. |
+//! | [`change`] | What a case changes, and how several of them begin. |
 //! | [`controls`] | VM-execution controls that Vidar uses. |
 //! | [`unused`] | VM-execution controls that Vidar never sets. |
 //! | [`transitions`] | VM-exit controls and VM-entry controls. |
@@ -32,6 +33,7 @@
 pub mod activity;
 pub mod bits;
 pub mod cases;
+pub mod change;
 pub mod controls;
 pub mod descriptors;
 pub mod facts;
