@@ -33,7 +33,7 @@ use crate::debug;
 use crate::extension::Extension;
 use crate::host::physical::GuestReader;
 use crate::host::tables::{self, Frames};
-use crate::host::vcpu::Common;
+use crate::host::vcpu::{Common, Maps};
 use crate::host::window;
 
 /// The address of the local APIC's page unless software has moved it.
@@ -77,7 +77,7 @@ pub struct KeptDevices {
     pub pin: Option<KeptPin>,
 }
 
-/// Builds the guest's memory out of `frames`, and what else its CPUs share, and fills the MSR map at `msr_map`. With
+/// Builds the guest's memory out of `frames`, and what else its CPUs share, and fills the MSR map of `maps`. With
 /// `debugger` gdb can stop the guest. Returns the machine, and what the virtual CPUs are made from.
 ///
 /// # Errors
@@ -87,7 +87,7 @@ pub fn make<E: Extension>(
     options: &Options,
     plan: &MemoryPlan<'_>,
     frames: Frames,
-    msr_map: Hpa,
+    maps: Maps,
     debugger: bool,
     KeptDevices { dma, pin }: KeptDevices,
 ) -> Result<(Machine<E::Cpu, Frames>, Common), Refusal> {
@@ -104,7 +104,7 @@ pub fn make<E: Extension>(
     }
     msrs.extend(emulated.then_some(msr::STARTUP));
     msrs.extend(cpuid::has_hypervisor().then_some(E::NESTED));
-    E::fill_msr_map(msr_map, &msrs);
+    E::fill_msr_map(maps.msrs, &msrs);
     let identity = Identity {
         mtrrs: extension.memory_types(),
         // The registers of the units that guard Vidar's memory are no memory, but the guest must not reach them either,
@@ -167,5 +167,5 @@ pub fn make<E: Extension>(
         guest,
         load_microcode,
     };
-    Ok((machine, Common { second_stage, msr_map, reader, guard: options.guard, calls: emulated }))
+    Ok((machine, Common { second_stage, maps, reader, guard: options.guard, calls: emulated }))
 }

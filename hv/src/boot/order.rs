@@ -9,7 +9,7 @@ use core::ops::Range;
 use vidar_core::boot::annex::{self, Need};
 use vidar_core::boot::landing;
 use vidar_core::boot::memory_plan::MemoryPlan;
-use vidar_core::boot::options::{Dma, Guard, Options};
+use vidar_core::boot::options::{Dma, Gdb, Guard, Options};
 use vidar_core::boot::refusal::Refusal;
 use vidar_core::boot::startup::Preference;
 use vidar_core::console::ending;
@@ -31,7 +31,7 @@ use crate::cpus::inside::run_to_end;
 use crate::cpus::rings;
 use crate::debug::log as console;
 use crate::debug::version::RELEASE;
-use crate::debugger::start;
+use crate::debugger::{ports, start};
 use crate::extension::Extension;
 use crate::extension::amd::Svm;
 use crate::extension::intel::Vmx;
@@ -39,8 +39,8 @@ use crate::firmware::cpu_list::CpuList;
 use crate::firmware::sleep;
 use crate::firmware::tables::Tables;
 use crate::host::memory::{BootMemory, HostMemory};
-use crate::host::tables::{FreeRange, reclaim_boot_frames};
-use crate::host::vcpu::{FrameSet, Own};
+use crate::host::tables::{Frames, FreeRange, reclaim_boot_frames};
+use crate::host::vcpu::{FrameSet, Maps, Own};
 use crate::host::{heap, image, physical};
 use crate::iommu::find::Units;
 
@@ -139,7 +139,9 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     consoles::map_screen(&info, &options, &mut memory)?;
     let extension = E::probe()?;
     extension.describe();
-    let msr_map = E::msr_map(&mut memory.frames).ok_or(Refusal::TooMuchMemory)?;
+    let mut gdb = start::line(&options);
+    let maps =
+        maps::<E>(gdb.as_ref().map(|(_, gdb)| gdb), &mut memory.frames).ok_or(Refusal::TooMuchMemory)?;
     let frames = E::Frames::allocate(&mut memory.frames).ok_or(Refusal::TooMuchMemory)?;
     let plan = MemoryPlan::new(&info.memory, image::region());
     let mut memory = BootMemory { info: &info, plan, own: memory };
@@ -177,13 +179,11 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     tables.leave_out(plan.kept());
     sleep::withdraw_all(&tables);
     let linux = prepare_beside_record(listed, &info, &mut plan)?;
-    let mut gdb = start::line(&options);
     let pin =
         start::keep_pin::<E::Cpu>(&mut gdb, |irq| tables.pin(irq), &plan.guest_ram(), cpu.percpu(), &mut own);
     let guard = units.guard(&tables, &plan, &mut own, cpus.low_memory.moved().cloned());
     let devices = KeptDevices { dma: Box::leak(Box::new(guard)), pin };
-    let (machine, common) =
-        machine::make(&cpus, &options, &plan, own.frames, msr_map, gdb.is_some(), devices)?;
+    let (machine, common) = machine::make(&cpus, &options, &plan, own.frames, maps, gdb.is_some(), devices)?;
     let machine: &'static _ = Box::leak(Box::new(machine));
     if let Some(gdb) = gdb {
         start::start(machine, common.reader, plan.guest_ram(), gdb);
@@ -215,6 +215,17 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     stop::arm(cpus.all.len() == 1 || cpus.extension.survives_init());
     machine.locked.enters(cpu.percpu());
     run_to_end(&mut vcpu, machine, None)
+}
+
+/// Takes the frames of the maps that all CPUs share. That of the I/O ports is for gdb's line. Returns `None` if too few
+/// are free.
+fn maps<E: Extension>(gdb: Option<&Gdb>, frames: &mut Frames) -> Option<Maps> {
+    let msrs = E::msr_map(frames)?;
+    let ports = match gdb {
+        Some(gdb) => Some(ports::map(gdb.line.port(), frames)?),
+        None => None,
+    };
+    Some(Maps { msrs, ports })
 }
 
 /// Takes an annex for Vidar if its region has too little memory for what it needs. Does nothing if no place is free for

@@ -1,4 +1,4 @@
-//! The serial line to gdb, whose UART is polled.
+//! The serial line to gdb. The guest does not reach its UART.
 
 #![expect(unsafe_code, reason = "the UART's ports are claimed here")]
 
@@ -6,35 +6,24 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Mutex;
 use uart_16550::backend::PioBackend;
-use uart_16550::spec::registers::LSR;
+use uart_16550::spec::registers::{IER, LSR};
 use uart_16550::{BaudRate, Config, Uart16550};
-use vidar_core::console::serial::{self, PATIENCE};
+use vidar_core::console::serial::PATIENCE;
 use vidar_core::debugger::desk;
 use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::x86::icr::{Destination, Message};
-use x86_64::instructions::port::Port;
 
 use crate::arch::apic;
-
-/// The interrupt enable register that has the UART interrupt when it has received something.
-const RECEIVED: u8 = 1;
-
-/// The bit of the interrupt identification register that is clear while an interrupt is pending.
-const NOT_PENDING: u8 = 1;
 
 /// The line at one UART, and the CPUs that are called by NMIs.
 pub struct Line {
     uart: Mutex<Uart16550<PioBackend>>,
-    /// The first I/O port of the UART.
-    base: u16,
-    /// A byte that was in the UART when Vidar took it over from the guest.
-    kept: Mutex<Option<u8>>,
     /// The per-CPU blocks of the CPUs that an NMI makes exit, by their numbers.
     pub called: &'static [&'static PerCpu],
     /// True if the UART's interrupt comes to the boot CPU as an NMI.
     pub interrupts: bool,
-    /// True while the UART's interrupts are off because Vidar has switched them off.
-    silenced: AtomicBool,
+    /// True while the UART interrupts for what it receives.
+    listens: AtomicBool,
 }
 
 impl Line {
@@ -48,102 +37,43 @@ impl Line {
             return None;
         }
         uart.init(Config { baud_rate: BaudRate::Baud115200, ..Config::default() }).ok()?;
-        Some(Self {
-            uart: Mutex::new(uart),
-            base: port,
-            kept: Mutex::new(None),
-            called: &[],
-            interrupts: false,
-            silenced: AtomicBool::new(true),
-        })
-    }
-}
-
-impl Line {
-    /// Returns true if the UART is as Vidar has left it to wait for gdb: it interrupts for what it receives, and for
-    /// nothing else.
-    fn is_armed(&self) -> bool {
-        let port = |register: u16| Port::<u8>::new(self.base + register);
-        // SAFETY: the ports are those of the UART. Reading these registers has no effect on what has been received.
-        let (enabled, identification) = unsafe { (port(1).read(), port(2).read()) };
-        enabled == RECEIVED && identification == serial::FIFOS | NOT_PENDING
-    }
-
-    /// Switches the UART's interrupts off. If they were on, an NMI may come, or a further one: QEMU sends one for each
-    /// byte.
-    fn silence(&self) {
-        let mut interrupts = Port::<u8>::new(self.base + 1);
-        // SAFETY: the port is the UART's, which is Vidar's as long as the guest is stopped. If the guest has made it
-        // another register, `take_over` sets it up anew.
-        unsafe {
-            if !self.interrupts || interrupts.read() != RECEIVED {
-                return;
-            }
-            interrupts.write(0);
-        }
-        self.silenced.store(true, Ordering::SeqCst);
-        if let Some(boot) = self.called.first() {
-            boot.ring();
-        }
+        Some(Self { uart: Mutex::new(uart), called: &[], interrupts: false, listens: AtomicBool::new(false) })
     }
 }
 
 impl desk::Line for Line {
-    /// When Linux looks for serial ports, it leaves the FIFOs off. Switching them on empties them.
-    fn take_over(&self) {
-        let port = |register: u16| Port::<u8>::new(self.base + register);
-        self.silence();
-        // SAFETY: the ports are those of the UART, which is Vidar's as long as the guest is stopped.
-        unsafe {
-            if serial::is_ours(port(2).read(), port(3).read(), port(4).read()) {
-                return;
-            }
-            port(3).write(serial::LINE);
-            if port(5).read() & 1 != 0 {
-                *self.kept.lock() = Some(port(0).read());
-            }
-            port(1).write(0); // no interrupts
-            port(4).write(0b1011); // ready, and interrupts let through
-            port(2).write(1); // FIFOs
+    fn listen(&self) {
+        if self.interrupts {
+            self.listens.store(true, Ordering::SeqCst);
+            self.uart.lock().enable_interrupts(IER::DATA_READY);
         }
     }
 
-    /// A guest that looks for serial ports has the UART in other states meanwhile. Linux leaves its FIFOs and its
-    /// interrupts off.
-    fn listen(&self) -> bool {
-        let port = |register: u16| Port::<u8>::new(self.base + register);
-        // SAFETY: the ports are those of the UART. Reading these registers has no effect on what has been received.
-        // Where the line control register is Vidar's, the guest does not use the UART now.
-        unsafe {
-            if !self.interrupts
-                || !serial::is_ours(serial::FIFOS, port(3).read(), port(4).read())
-                || self.is_armed()
-            {
-                return false;
+    /// An NMI may have come, or several: QEMU sends one for each byte.
+    fn silence(&self) {
+        if self.listens.swap(false, Ordering::SeqCst) {
+            self.uart.lock().disable_interrupts(IER::DATA_READY);
+            if let Some(boot) = self.called.first() {
+                boot.ring();
             }
-            if !self.silenced.swap(true, Ordering::SeqCst) {
-                port(1).write(0);
-                return true;
-            }
-            self.silenced.store(false, Ordering::SeqCst);
-            port(2).write(1); // FIFOs
-            port(4).write(0b1011); // ready, and interrupts let through
-            port(1).write(RECEIVED);
         }
-        false
     }
 
-    /// A guest that looks for serial ports has the UART interrupt for other reasons.
+    fn listens(&self) -> bool {
+        !self.interrupts || self.listens.load(Ordering::SeqCst)
+    }
+
+    /// If the line is silent, another CPU has taken what was received.
     fn rings(&self) -> bool {
-        self.interrupts && (self.is_ready() || !self.is_armed())
+        self.interrupts && (self.is_ready() || !self.listens())
     }
 
     fn is_ready(&self) -> bool {
-        self.kept.lock().is_some() || self.uart.lock().lsr().contains(LSR::DATA_READY)
+        self.uart.lock().lsr().contains(LSR::DATA_READY)
     }
 
     fn receive(&self) -> Option<u8> {
-        self.kept.lock().take().or_else(|| self.uart.lock().try_receive_byte().ok())
+        self.uart.lock().try_receive_byte().ok()
     }
 
     fn send(&self, byte: u8) {

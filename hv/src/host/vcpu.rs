@@ -17,14 +17,23 @@ use crate::arch::segments::Selectors;
 pub struct Common {
     /// The root of the second stage, which never moves and does not map Vidar's memory.
     pub second_stage: Hpa,
-    /// The MSR map: which accesses to MSRs exit.
-    pub msr_map: Hpa,
+    /// What makes the guest exit besides that.
+    pub maps: Maps,
     /// Reads the guest's memory.
     pub reader: GuestReader,
     /// What Vidar guards.
     pub guard: Guard,
     /// True if one CPU may call another out of the guest.
     pub calls: bool,
+}
+
+/// The maps that say which accesses exit.
+#[derive(Debug, Clone, Copy)]
+pub struct Maps {
+    /// The MSR map: which accesses to MSRs exit.
+    pub msrs: Hpa,
+    /// The map of the I/O ports, if accesses to some of them exit.
+    pub ports: Option<Hpa>,
 }
 
 /// The physical CPU that runs this code, set up for Vidar. A value cannot leave its CPU: it is neither `Send` nor

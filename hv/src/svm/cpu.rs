@@ -133,7 +133,10 @@ impl SvmCpu {
             nmis: if common.calls { Nmis::Exit } else { Nmis::Guest },
             waits: false,
         };
-        setup::controls(&mut cpu.vmcb, common.msr_map, common.second_stage, init_exits);
+        setup::controls(&mut cpu.vmcb, common.maps.msrs, common.second_stage, init_exits);
+        if let Some(map) = common.maps.ports {
+            setup::watch_ports(&mut cpu.vmcb, map);
+        }
         cpu.watch_nmis();
         match begin {
             Begin::Kernel(state) => {

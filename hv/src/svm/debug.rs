@@ -6,7 +6,9 @@ use vidar_core::debugger::debuggable::{DebugExit, Debuggable, GuestException};
 use vidar_core::debugger::registers::RegisterFile;
 use vidar_core::debugger::structure::Layout;
 use vidar_core::mem::walk::ReadGuest;
-use vidar_core::svm::debug::{SoftwareInterrupt, access, code, revise_injection, software_interrupt};
+use vidar_core::svm::debug::{
+    SoftwareInterrupt, access, code, port_access, revise_injection, software_interrupt,
+};
 use vidar_core::svm::nmi::Nmis;
 use vidar_core::svm::vmcb::{Clean, INTERRUPT_MASKING, intercept};
 use vidar_core::svm::{event, fields};
@@ -128,6 +130,12 @@ impl Debuggable for SvmCpu {
                 DebugExit::Debug(conditions)
             }
             code::BREAKPOINT | code::SOFTWARE_INTERRUPT | code::INT1 => self.software_interrupt(),
+            code::IO => {
+                // EXITINFO2 is the address after the instruction, which has at most 15 bytes.
+                let control = self.vmcb.control();
+                let length = control.exitinfo2.wrapping_sub(self.vmcb.save().rip) & 0xf;
+                DebugExit::Port(port_access(control.exitinfo1, length as u8))
+            }
             // The NMI is still pending.
             code::NMI if self.percpu.is_called() || self.percpu.is_rung() => {
                 self.let_debuggers_nmi_in();

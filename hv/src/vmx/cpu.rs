@@ -89,7 +89,7 @@ impl VmxCpu {
     ) -> Result<Self, SetupError> {
         let Own { frames: [vmxon, region], cpu } = *own;
         let percpu = cpu.percpu();
-        let msr_bitmaps = [common.msr_map, common.msr_map + PAGE_SIZE];
+        let msr_bitmaps = [common.maps.msrs, common.maps.msrs + PAGE_SIZE];
         // SAFETY: the caller promises that `probe` has found VT-x usable on this CPU and that the frames are for this
         // CPU alone. VMXON comes before VMPTRLD, and the revision identifier is written before either needs it.
         let mut vmcs = unsafe {
@@ -107,6 +107,9 @@ impl VmxCpu {
         setup::controls(&mut root, &capabilities, msr_bitmaps[0], common.second_stage, common.guard);
         if common.calls {
             setup::watch_nmis(&mut root, &capabilities);
+        }
+        if let Some(map) = common.maps.ports {
+            setup::watch_ports(&mut root, &capabilities, map);
         }
         setup::host_state(&mut root, &capabilities, &physical::host(cpu));
         setup::initial_msrs(&mut vmcs, &capabilities, &physical::initial_msrs(percpu));

@@ -124,6 +124,8 @@ other_next:
     jz other_read_cr0
     dec ebx
     jz other_read_cr4
+    dec ebx
+    jz other_look
     // The code of the remaining commands does not return here.
     mov dword ptr ds:[OTHER_MAIL], 0
     dec ebx
@@ -189,6 +191,17 @@ other_read_cr0:
     jmp other_done
 other_read_cr4:
     mov eax, cr4
+    jmp other_done
+// Does what Linux does with the interrupt enable register at port ECX of a UART that it looks for: switches all
+// interrupts on, and then those that were.
+other_look:
+    mov edx, ecx
+    in al, dx
+    mov ah, al
+    mov al, 0xf
+    out dx, al
+    mov al, ah
+    out dx, al
     jmp other_done
 other_done:
     mov dword ptr ds:[OTHER_MAIL + 16], eax

@@ -71,6 +71,8 @@ pub enum Command {
     ReadCr0,
     /// Read CR4.
     ReadCr4,
+    /// Look for a UART by its interrupt enable register, as Linux does.
+    Look,
     /// Halt with interrupts off. The CPU takes no more commands after this one and those below.
     Halt,
     /// Halt with interrupts on.

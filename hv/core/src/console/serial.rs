@@ -11,20 +11,6 @@ pub const COM1: u16 = 0x3f8;
 /// 17 ms at 9600 baud, to which a boot loader may have set the line.
 pub const PATIENCE: u32 = 200_000;
 
-/// The line control register as Vidar uses it: 8 data bits, no parity, one stop bit, and the usual registers.
-pub const LINE: u8 = 0b11;
-
-/// The bits of the interrupt identification register that are set while the FIFOs are on.
-pub const FIFOS: u8 = 0b1100_0000;
-
-/// Returns true if a UART is in the state in which Vidar uses it, by its interrupt identification, line control and
-/// modem control registers: the FIFOs are on, and what is sent goes out on the line. A guest that looks for serial
-/// ports tries the loopback mode, in which a UART receives what it sends.
-pub const fn is_ours(identification: u8, line: u8, modem: u8) -> bool {
-    const LOOPBACK: u8 = 1 << 4;
-    identification & FIFOS == FIFOS && line == LINE && modem & LOOPBACK == 0
-}
-
 /// The reasons why a serial line cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unusable {
@@ -88,17 +74,4 @@ impl<B: Backend> Serial<B> {
 /// Returns true if the UART has sent its last byte before [`PATIENCE`] runs out.
 fn drains<B: Backend>(uart: &mut Uart16550<B>) -> bool {
     (0..PATIENCE).any(|_| uart.lsr().contains(LSR::TRANSMITTER_EMPTY))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uart_in_another_state_is_taken_over() {
-        assert!(is_ours(0xc1, LINE, 0b1011));
-        assert!(!is_ours(0x01, LINE, 0b1011), "the FIFOs are off");
-        assert!(!is_ours(0xc1, 0x83, 0b1011), "the divisor is in place of the data");
-        assert!(!is_ours(0xc1, LINE, 0b1_1011), "the UART receives what it sends");
-    }
 }

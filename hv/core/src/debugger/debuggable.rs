@@ -3,6 +3,7 @@
 
 use super::breakpoints::DebugRegisters;
 use super::debug_registers::{Access, GuestDebugRegisters};
+use super::port::PortAccess;
 use super::registers::RegisterFile;
 use super::structure::Layout;
 use crate::vmm::vcpu::Vcpu;
@@ -20,6 +21,8 @@ pub enum DebugExit {
     Step,
     /// A MOV to or from a debug register.
     Access(Access),
+    /// An access to a port of the line.
+    Port(PortAccess),
     /// An NMI, which is pending still. It is no call from another CPU.
     Nmi,
     /// An exit after which the guest just goes on: the time to look for gdb has come, or the backend has answered it.

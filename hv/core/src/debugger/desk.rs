@@ -17,14 +17,15 @@ use crate::policy::control::Controls;
 
 /// The line to gdb, and the way to the other CPUs.
 pub trait Line: Sync {
-    /// Puts the line into the state in which Vidar uses it, since the guest may have looked at the UART as well. What
-    /// has been received stays.
-    fn take_over(&self) {}
+    /// Has the next byte that is received send an NMI to the boot CPU, if the line can do so.
+    fn listen(&self) {}
 
-    /// Has the next byte that is received send an NMI to the boot CPU, if the line can do so. Returns true if it does
-    /// not do so yet, since the guest has used the UART meanwhile: an NMI may be pending that comes of that.
-    fn listen(&self) -> bool {
-        false
+    /// Ends what [`Line::listen`] has begun. An NMI may be pending that has come before.
+    fn silence(&self) {}
+
+    /// Returns true if a byte that is received sends an NMI, or if none can.
+    fn listens(&self) -> bool {
+        true
     }
 
     /// Returns true if an NMI that the boot CPU gets is the line's.
@@ -121,10 +122,14 @@ impl Desk {
         self.line.is_ready()
     }
 
-    /// Has the boot CPU get an NMI when gdb sends something, if the line can do so. Returns true if an NMI is to be
-    /// taken before that, if one is pending: the guest has caused it by using the UART.
-    pub fn listen(&self) -> bool {
-        self.line.listen()
+    /// Has the boot CPU get an NMI when gdb sends something, if the line can do so and no other CPU talks to gdb: that
+    /// one has silenced the line, and takes the bytes.
+    pub fn listen(&self) {
+        if !self.line.listens()
+            && let Some(_session) = self.session.try_lock()
+        {
+            self.line.listen();
+        }
     }
 
     /// Returns true if an NMI that the boot CPU gets is the line's.
@@ -237,7 +242,7 @@ impl Desk {
 
     /// Talks to gdb until the guest goes on.
     fn serve(&self, session: &mut Session<Sender>) {
-        self.line.take_over();
+        self.line.silence();
         session.guest.cpus.stop_released();
         for _ in 0..STOPPING {
             if session.guest.cpus.all_stopped() {

@@ -8,6 +8,7 @@
 //! | [`packet`] | The packets of the protocol, as they come over the line. |
 //! | [`answers`] | What is said to gdb, which is sent again if it has not come whole. |
 //! | [`target`] | What gdb asks, answered by the other files. |
+//! | [`port`] | The I/O ports of the line, at which the guest finds nothing. |
 //! | [`cpus`] | The CPUs: stopped or not, why, and with which registers. |
 //! | [`registers`] | The registers, as gdb numbers and describes them. |
 //! | [`memory`] | The guest's memory by linear addresses. |
@@ -31,6 +32,7 @@ pub mod memory;
 pub mod monitor;
 pub mod observer;
 pub mod packet;
+pub mod port;
 pub mod registers;
 pub mod session;
 pub mod step;

@@ -278,9 +278,7 @@ impl<V: Debuggable> Observer<V> for Debugger {
             self.stop(vcpu, None);
         }
         // By an NMI gdb reaches a guest that takes no interrupts, too.
-        if V::CALLED_BY_NMI && self.index == 0 && self.desk.listen() {
-            vcpu.percpu().ring();
-            vcpu.take_ring();
+        if V::CALLED_BY_NMI && self.index == 0 {
             self.desk.listen();
         }
         if vcpu.injects_single_step() {
@@ -304,6 +302,7 @@ impl<V: Debuggable> Observer<V> for Debugger {
                     Some(Outcome::Resume)
                 }
                 DebugExit::Access(access) => Some(self.access(vcpu, access)),
+                DebugExit::Port(access) => Some(access.answer(vcpu.registers())),
                 DebugExit::Nmi => {
                     if self.index == 0 && self.desk.rings() {
                         vcpu.percpu().ring();

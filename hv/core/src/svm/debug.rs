@@ -4,6 +4,7 @@
 use super::event;
 use super::vmcb::{IGNORE_TASK_PRIORITY, VIRTUAL_INTERRUPT, intercept};
 use crate::debugger::debug_registers::Access;
+use crate::debugger::port::PortAccess;
 use crate::x86::registers::Register;
 
 /// Exit codes. AMD APM Vol. 2, Appendix C "SVM Intercept Exit Codes".
@@ -28,6 +29,8 @@ pub mod code {
     pub const IRET: u32 = 0x74;
     /// INT n.
     pub const SOFTWARE_INTERRUPT: u32 = 0x75;
+    /// IN, OUT, INS or OUTS.
+    pub const IO: u32 = 0x7b;
     /// INT1.
     pub const INT1: u32 = 0x88;
 }
@@ -95,6 +98,19 @@ pub fn access(exit: u32, bytes: impl Iterator<Item = u8>, is_64_bit: bool) -> Op
     Some(Access { number: number as u8, writes, register, length })
 }
 
+/// Decodes an access to an I/O port by EXITINFO1 and the length of the instruction. AMD APM Vol. 2, 15.10.2 "IN and OUT
+/// Behavior".
+pub const fn port_access(information: u64, length: u8) -> PortAccess {
+    // One of the bits 4 to 6 is set, for 1, 2 or 4 bytes.
+    let bytes = information >> 4 & 7;
+    PortAccess {
+        reads: information & 1 != 0,
+        is_string: information & 1 << 2 != 0,
+        bytes: bytes as u8,
+        length,
+    }
+}
+
 /// An instruction that raises an exception or an interrupt, with its length in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SoftwareInterrupt {
@@ -135,6 +151,16 @@ mod tests {
         assert_eq!(of(0x26, &[0x0f, 0x23, 0xf0]), None, "a write did not exit as a read");
         assert_eq!(of(0x26, &[0x90]), None);
         assert_eq!(of(0x40, &[0x0f, 0x23, 0xf8]), None);
+    }
+
+    #[test]
+    fn accesses_to_ports_decode() {
+        let of = |information| port_access(information, 2);
+        let access = |reads, is_string, bytes| PortAccess { reads, is_string, bytes, length: 2 };
+        assert_eq!(of(0x2fd_0211), access(true, false, 1));
+        assert_eq!(of(0x2f8_0220), access(false, false, 2));
+        assert_eq!(of(0x2f8_0241), access(true, false, 4));
+        assert_eq!(of(0x2f8_021c), access(false, true, 1), "REP OUTSB");
     }
 
     #[test]

@@ -29,6 +29,13 @@ pub fn controls(vmcb: &mut Page, permissions_map: Hpa, root: Hpa, init_exits: bo
     control.n_cr3 = root.0;
 }
 
+/// Has those accesses to I/O ports exit that the map at `map` says.
+pub fn watch_ports(vmcb: &mut Page, map: Hpa) {
+    let control = vmcb.control_mut(Clean::INTERCEPTS | Clean::PERMISSION_MAPS);
+    control.intercepts[intercept::GENERAL] |= intercept::IO;
+    control.iopm_base_pa = map.0;
+}
+
 /// Has writes of CR0 and CR4 exit if `exit` is true. Writes of CR0 that change TS or MP alone do not.
 pub fn watch_controls(vmcb: &mut Page, exit: bool) {
     let intercepts = &mut vmcb.control_mut(Clean::INTERCEPTS).intercepts;

@@ -83,6 +83,8 @@ pub mod intercept {
     pub const INVD: u32 = 1 << 22;
     /// INVLPGA.
     pub const INVLPGA: u32 = 1 << 26;
+    /// Accesses to I/O ports, as the I/O permissions map says.
+    pub const IO: u32 = 1 << 27;
     /// RDMSR and WRMSR, as the MSR permissions map says.
     pub const MSR: u32 = 1 << 28;
     /// Shutdown.
@@ -128,7 +130,7 @@ pub struct Control {
     /// The intercept vectors, as [`intercept`] describes them.
     pub intercepts: [u32; 6],
     reserved_18: [u32; 10],
-    /// Physical address of the I/O permissions map. It has no effect, since Vidar does not intercept I/O ports.
+    /// Physical address of the I/O permissions map. It has an effect only for a debugger.
     pub iopm_base_pa: u64,
     /// Physical address of the MSR permissions map.
     pub msrpm_base_pa: u64,

@@ -16,6 +16,8 @@ pub mod pin {
 pub mod primary {
     /// MOV-DR exiting. It is set only for a debugger.
     pub const MOV_DR: u32 = 1 << 23;
+    /// Use I/O bitmaps. It is set only for a debugger.
+    pub const IO_BITMAPS: u32 = 1 << 25;
     /// Monitor trap flag. It is set only for a debugger that steps.
     pub const MONITOR_TRAP: u32 = 1 << 27;
     /// Use MSR bitmaps.

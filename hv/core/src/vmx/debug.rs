@@ -4,6 +4,7 @@ use super::event::{self, Injection, PENDING_SINGLE_STEP, VALID, activity, interr
 use super::field::*;
 use crate::debugger::debug_registers;
 use crate::debugger::debuggable::{DebugExit, GuestException};
+use crate::debugger::port::PortAccess;
 use crate::debugger::structure::{FIELDS, Layout};
 use crate::x86::registers::Register;
 
@@ -11,6 +12,7 @@ use crate::x86::registers::Register;
 mod reason {
     pub const EXCEPTION: u32 = 0;
     pub const MOV_DR: u32 = 29;
+    pub const IO: u32 = 30;
     pub const MONITOR_TRAP: u32 = 37;
 }
 
@@ -57,6 +59,13 @@ pub fn decode(code: u32, qualification: u64, fields: &impl Fields) -> Option<Deb
             number: (qualification & 7) as u8,
             writes: qualification & 1 << 4 == 0,
             register: Register::from_number(qualification >> 8),
+            length: length(),
+        }),
+        // Intel SDM Vol. 3C, 28.2.1 "Basic VM-Exit Information", table "Exit Qualification for I/O Instructions".
+        reason::IO => DebugExit::Port(PortAccess {
+            reads: qualification & 1 << 3 != 0,
+            is_string: qualification & 1 << 4 != 0,
+            bytes: (qualification & 7) as u8 + 1,
             length: length(),
         }),
         _ => return None,
@@ -161,6 +170,22 @@ mod tests {
         assert_eq!(length(GuestException::Debug), None);
         assert_eq!(length(GuestException::Int1(2)), Some(2));
         assert_eq!(length(GuestException::Breakpoint(3)), Some(3));
+    }
+
+    #[test]
+    fn accesses_to_ports_decode() {
+        let of = |qualification| {
+            let mut vmcs = FakeVmcs::default();
+            vmcs.0.insert(EXIT_INSTRUCTION_LENGTH.encoding(), 2);
+            decode(30, qualification, &vmcs)
+        };
+        let access = |reads, is_string, bytes| {
+            Some(DebugExit::Port(PortAccess { reads, is_string, bytes, length: 2 }))
+        };
+        assert_eq!(of(0x2fd_0008), access(true, false, 1));
+        assert_eq!(of(0x2f8_0041), access(false, false, 2), "the port is an immediate");
+        assert_eq!(of(0x2f8_000b), access(true, false, 4));
+        assert_eq!(of(0x2f8_0030), access(false, true, 1), "REP OUTSB");
     }
 
     #[test]

@@ -187,6 +187,8 @@ fields! {
     HOST_TR_SELECTOR: u16, Root = 0x0c0c;
 
     // B.2 64-bit fields: control, exit information, guest state, host state.
+    IO_BITMAP_A: u64, Root = 0x2000;
+    IO_BITMAP_B: u64, Root = 0x2002;
     MSR_BITMAP: u64, Root = 0x2004;
     TSC_OFFSET: u64 = 0x2010;
     EPT_POINTER: u64, Root = 0x201a;

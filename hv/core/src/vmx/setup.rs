@@ -1,13 +1,13 @@
 //! The first contents of a VMCS: controls, host state, and the guest's state other than its registers.
 
 use super::capabilities::Capabilities;
-use super::controls::{entry, exit, pin, secondary};
+use super::controls::{entry, exit, pin, primary, secondary};
 use super::ept;
 use super::event::activity;
 use super::field::switched_msrs::{GUEST_BNDCFGS, HOST_PERF_GLOBAL_CTRL};
 use super::field::*;
 use super::guest_state::{self, cr0_mask, cr4_mask};
-use crate::mem::addr::Hpa;
+use crate::mem::addr::{Hpa, PAGE_SIZE};
 use crate::mem::pat;
 use crate::policy::guard::{self, Guard};
 use crate::vmm::cpu_state::{Segment, SegmentRegister};
@@ -65,6 +65,14 @@ pub fn controls(
 /// Has NMIs exit, so that one CPU can call another out of the guest. Those that are the guest's are injected.
 pub fn watch_nmis(vmcs: &mut impl RootFieldsMut, capabilities: &Capabilities) {
     vmcs.write_root(PIN_BASED_CONTROLS, capabilities.pin | pin::NMI_EXITING | pin::VIRTUAL_NMIS);
+}
+
+/// Has those accesses to I/O ports exit that the map at `map` says: the bitmap of the ports below 8000H, and behind it
+/// that of the others.
+pub fn watch_ports(vmcs: &mut impl RootFieldsMut, capabilities: &Capabilities, map: Hpa) {
+    vmcs.write_root(IO_BITMAP_A, map.0);
+    vmcs.write_root(IO_BITMAP_B, map.0 + PAGE_SIZE);
+    vmcs.write_root(PRIMARY_CONTROLS, capabilities.primary | primary::IO_BITMAPS);
 }
 
 /// The values that exits load into the CPU's registers.
@@ -221,6 +229,7 @@ mod tests {
     fn the_first_contents_have_all_that_vidar_depends_on() {
         let (mut vmcs, capabilities) = (FakeVmcs::default(), capabilities());
         controls(&mut vmcs, &capabilities, Hpa(0x20_6000), Hpa(0x20_7000), Guard::Off);
+        watch_ports(&mut vmcs, &capabilities, Hpa(0x20_8000));
         host_state(&mut vmcs, &capabilities, &HOST);
         for (name, encoding) in root() {
             let by_assembly = encoding == HOST_RSP.encoding();
@@ -228,6 +237,7 @@ mod tests {
         }
         assert_eq!(vmcs.read(EPT_POINTER), ept::pointer(Hpa(0x20_7000)));
         assert_eq!((vmcs.read(MSR_BITMAP), vmcs.read(VMCS_LINK_POINTER)), (0x20_6000, u64::MAX));
+        assert_eq!([IO_BITMAP_A, IO_BITMAP_B].map(|field| vmcs.read(field)), [0x20_8000, 0x20_9000]);
         assert_ne!(vmcs.read(SECONDARY_CONTROLS) & secondary::EPT, 0);
         assert_eq!((vmcs.read(HOST_RIP).0, vmcs.read(HOST_CR3).0), (HOST.rip, HOST.cr3));
         assert_eq!((vmcs.read(HOST_CS_SELECTOR), vmcs.read(HOST_TR_SELECTOR)), (HOST.cs, HOST.tr));

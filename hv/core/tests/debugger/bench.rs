@@ -35,9 +35,22 @@ pub struct Wire {
     to_vidar: StdMutex<VecDeque<u8>>,
     to_gdb: StdMutex<Vec<u8>>,
     pub calls: AtomicU32,
+    listens: AtomicBool,
 }
 
 impl Line for Wire {
+    fn listen(&self) {
+        self.listens.store(true, Ordering::SeqCst);
+    }
+
+    fn silence(&self) {
+        self.listens.store(false, Ordering::SeqCst);
+    }
+
+    fn listens(&self) -> bool {
+        self.listens.load(Ordering::SeqCst)
+    }
+
     fn is_ready(&self) -> bool {
         !self.to_vidar.lock().unwrap().is_empty()
     }

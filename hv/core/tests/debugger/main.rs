@@ -4,6 +4,7 @@ mod bench;
 #[path = "../recorded_maps/counting.rs"]
 mod counting;
 mod cpu;
+mod nmis;
 mod steps;
 
 use std::sync::atomic::Ordering;

@@ -2,14 +2,12 @@
 
 use vidar_core::debugger::cpus::Reason;
 use vidar_core::debugger::debuggable::GuestException;
-use vidar_core::debugger::desk::Line;
 use vidar_core::debugger::observer::Debugger;
 use vidar_core::vmm::exit::Exit;
 use vidar_core::vmm::observer::Observer;
-use vidar_core::vmm::vcpu::Vcpu;
 
 use crate::bench::Bench;
-use crate::cpu::{NMI, SINGLE_STEP, SteppingCpu};
+use crate::cpu::{SINGLE_STEP, SteppingCpu};
 
 /// A #DB after an instruction that was executed with RFLAGS.TF.
 const TRAPPED: Exit = Exit::Unknown { code: 0, qualification: SINGLE_STEP };
@@ -84,23 +82,6 @@ fn a_flag_that_has_come_back_is_not_the_guests_own_when_gdb_stops_it_there() {
     stepped.bench.wire.hear("$T05thread:01;#");
     assert!(!stepped.cpu.traps());
     assert_eq!(stepped.cpu.delivered, []);
-}
-
-#[test]
-fn an_nmi_is_the_guests_unless_gdb_has_sent_something_to_the_boot_cpu() {
-    let bench = Bench::with_cpus(2);
-    let exit = Exit::Unknown { code: NMI, qualification: 0 };
-    for (index, passed) in [(0, 0), (1, 1)] {
-        let desk = Box::leak(Box::new(bench.desk.clone()));
-        let (mut debugger, mut cpu) = (Debugger::new(desk, index, false), SteppingCpu::at(0x10));
-        debugger.after_exit(&mut cpu, &exit);
-        assert_eq!(cpu.nmis, 1, "nothing has been received");
-        bench.wire.type_raw(&[3]);
-        debugger.after_exit(&mut cpu, &exit);
-        assert_eq!(cpu.nmis, 1 + passed, "CPU {index}");
-        assert!(!cpu.percpu().is_rung());
-        bench.wire.receive();
-    }
 }
 
 /// Has gdb stop the boot CPU alone, set a hardware breakpoint, and go on.

@@ -13,6 +13,7 @@ mod edge;
 mod efer;
 mod firmware;
 mod five_levels;
+mod gdb_port;
 mod guard;
 mod hypercall;
 mod identity;
@@ -122,6 +123,7 @@ pub const ALL: &[Scenario] = &[
     last("x2apic", x2apic::commands),
     last("x2apic-start-up", x2apic::start_up),
     last("counted", counted::counted),
+    last("gdb-port", gdb_port::gdb_port),
     last("dma", dma::dma),
     last("machine-check", machine_check::machine_check),
     last("sipi", startup::sipi),

@@ -29,7 +29,6 @@ pub mod primary {
         17 TERTIARY;
         21 TPR_SHADOW;
         22 NMI_WINDOW;
-        25 IO_BITMAPS;
     }
 }
 

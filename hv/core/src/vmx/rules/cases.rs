@@ -4,6 +4,7 @@
 use super::change::*;
 use super::fields::*;
 use crate::policy::control::{CR0_NE, CR0_PE, CR0_PG, CR0_WP, CR4_CET, CR4_PAE, CR4_PCIDE};
+use crate::vmx::controls::primary;
 use crate::vmx::field::switched_msrs::{GUEST_BNDCFGS, GUEST_PERF_GLOBAL_CTRL, HOST_PERF_GLOBAL_CTRL};
 use crate::vmx::field::*;
 
@@ -21,7 +22,7 @@ pub static CASES: &[Case] = &[
     }),
     ("C5", |m| m.set(CR3_TARGET_COUNT, 5)),
     ("C6", |m| {
-        m.or(PRIMARY_CONTROLS, 1 << 25);
+        m.or(PRIMARY_CONTROLS, primary::IO_BITMAPS.into());
         m.set(IO_BITMAP_A, 0x1000);
         m.set(IO_BITMAP_B, 0x1001);
     }),

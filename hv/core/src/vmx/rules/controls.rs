@@ -24,6 +24,9 @@ const RULES: Rules = rules![
     ("C5", "There are no more CR3-target values than the CPU supports.", |s| {
         s.get(CR3_TARGET_COUNT) <= s.facts.capabilities.misc >> 16 & 0x1ff
     }),
+    ("C6", "The I/O bitmaps, if used, are pages of memory.", |s| {
+        !s.primary(primary::IO_BITMAPS) || s.page(IO_BITMAP_A) && s.page(IO_BITMAP_B)
+    }),
     ("C7", "The MSR bitmaps, if used, are a page of memory.", |s| {
         !s.primary(primary::MSR_BITMAPS) || s.page(MSR_BITMAP)
     }),

@@ -15,8 +15,6 @@ macro_rules! fields {
 
 fields! {
     POSTED_INTERRUPT_VECTOR: u16 = 0x0002;
-    IO_BITMAP_A: u64 = 0x2000;
-    IO_BITMAP_B: u64 = 0x2002;
     EXIT_MSR_STORE_ADDRESS: u64 = 0x2006;
     EXIT_MSR_LOAD_ADDRESS: u64 = 0x2008;
     ENTRY_MSR_LOAD_ADDRESS: u64 = 0x200a;

@@ -18,9 +18,6 @@ const RULES: Rules = rules![
         s.note(key::ALLOWED, s.facts.tertiary);
         !s.primary(primary::TERTIARY) || s.clear(TERTIARY_CONTROLS, !s.facts.tertiary)
     }),
-    ("C6", "The I/O bitmaps, if used, are pages of memory.", |s| {
-        !s.primary(primary::IO_BITMAPS) || s.page(IO_BITMAP_A) && s.page(IO_BITMAP_B)
-    }),
     ("C8", "The virtual-APIC page, if the TPR shadow is used, is a page of memory.", |s| {
         !s.primary(primary::TPR_SHADOW) || s.page(VIRTUAL_APIC_ADDRESS)
     }),

@@ -1,0 +1,52 @@
+//! A guest that looks for gdb's serial port, while gdb uses it.
+
+use anyhow::{Result, ensure};
+
+use super::debugged::Test;
+use crate::console::{ANSWER, BOOT};
+use crate::grub::Menu;
+use crate::machine::gdb::Relay;
+use crate::remote::{INTERRUPT, Remote};
+use crate::test::Tools;
+use crate::test::lane::Lane;
+use crate::test::small::Small;
+
+/// How often gdb stops the guest.
+const STOPS: u32 = 10;
+
+/// What the guest finds: nothing is at the ports, and it gets no NMI.
+const WORDS: &str = "started=1 looked=1 nmis=0 bytes=ff words=ffffffff/ffffffff strings=#GP(0)/#GP(0)";
+
+/// Stops the probe, whose second CPU looks for the serial port all the time, as Linux does at its start. Checks that
+/// neither of the two notices the other.
+pub fn hidden(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
+    let options = format!("gdb=com2 {}", lane.machine().option_for_cpus());
+    let mut booted = Small {
+        name: lane.folder(test.name),
+        lane,
+        kernel: tools.probe()?.to_vec(),
+        cmdline: "probe=gdb-port".to_owned(),
+        menu: Menu { options, ..Menu::default() },
+        memory: 256,
+        cpus: test.cpus,
+        cpu: lane.cpu(),
+        second_serial: true,
+        ..Small::default()
+    }
+    .boot(tools)?;
+    let relay = Relay::open(booted.running.second_serial()?, 0)?;
+    booted.console.expect("looking: ", BOOT)?;
+    let mut remote = Remote::open(&format!("127.0.0.1:{}", relay.port()))?;
+    for _ in 0..STOPS {
+        remote.go_on()?;
+        remote.interrupt()?;
+        let stop = remote.stopped()?;
+        ensure!(stop.signal == INTERRUPT, "Ctrl-C should have stopped the guest: {stop:?}");
+    }
+    remote.leave()?;
+    booted.console.press("x")?;
+    booted.console.expect("probe gdb-port: ", ANSWER)?;
+    let said = booted.console.expect("\r\n", ANSWER)?;
+    ensure!(said.trim() == WORDS, "the guest finds {said:?}, and should find {WORDS:?}");
+    Ok(())
+}
