@@ -19,7 +19,7 @@ use vidar_core::policy::cpuid::Policy;
 use vidar_core::policy::msr;
 use vidar_core::vmm::guard::locked::Locked;
 use vidar_core::vmm::kept_pin::KeptPin;
-use vidar_core::vmm::machine::{Host, Machine, Startup};
+use vidar_core::vmm::machine::{Host, Machine};
 use vidar_core::vmm::memory::GuestMemory;
 use vidar_core::vmm::observer::Wanted;
 use vidar_core::vmm::refusals::Refusals;
@@ -95,7 +95,7 @@ pub fn make<E: Extension>(
     let encryption = extension.encryption();
     let kept = plan.kept().to_vec();
     let ram = plan.guest_ram();
-    let emulated = cpus.startup == Startup::Emulated;
+    let emulated = cpus.startup.is_emulated();
     let moved = cpus.low_memory.moved().cloned();
     let watched = emulated.then_some(APIC_PAGE);
     let mut msrs = E::MSRS.to_vec();

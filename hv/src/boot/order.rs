@@ -214,7 +214,7 @@ fn run_guest_on<E: Extension>(boot: Boot) -> Result<Infallible, Refusal> {
     let mut vcpu = cpus.extension.cpu(&common, &own, Begin::Kernel(state))?;
     stop::arm(cpus.all.len() == 1 || cpus.extension.survives_init());
     machine.locked.enters(cpu.percpu());
-    run_to_end(&mut vcpu, machine, None)
+    run_to_end(&mut vcpu, machine)
 }
 
 /// Takes the frames of the maps that all CPUs share. That of the I/O ports is for gdb's line. Returns `None` if too few

@@ -63,7 +63,6 @@ struct Task<E: Extension> {
     extension: E,
     machine: &'static Machine<E::Cpu, Frames>,
     common: Common,
-    room: Option<u8>,
 }
 
 /// What the boot CPU and the further CPUs share.
@@ -82,8 +81,6 @@ pub struct Cpus<E: Extension> {
     pub startup: Startup<Wait<E>>,
     /// What of the guest's low memory is moved.
     pub low_memory: LowMemory,
-    /// The number of the page in which CPUs wait with [`Startup::Emulated`], if there are any.
-    room: Option<u8>,
     shared: &'static Shared<E>,
 }
 
@@ -159,13 +156,12 @@ pub fn start<E: Extension>(
         uncontrolled: listed.damaged || listed.any(lost),
     };
     let startup = startup::choose(preference, conditions);
-    let (mut low, mut room) = (LowMemory::InPlace, None);
+    let mut low = LowMemory::InPlace;
     match (trampoline, startup, preference) {
         (None, ..) => {}
-        (Some(trampoline), Startup::Emulated, _) => {
+        (Some(trampoline), Startup::Emulated { .. }, _) => {
             memory.own.tables.unmap_identity();
             memory.plan.lend(trampoline.page(), "where CPUs wait for the guest to start them");
-            room = Some(trampoline.vector());
             trampoline.become_room();
         }
         // The guest will have its copy of the page elsewhere. `LowMemory::lay` writes the trampoline to the page again.
@@ -179,10 +175,10 @@ pub fn start<E: Extension>(
         }
     }
     if all.len() > 1 {
-        let how = if startup == Startup::Emulated { ", started by Vidar" } else { "" };
+        let how = if startup.is_emulated() { ", started by Vidar" } else { "" };
         log::info!("{} CPUs{how}", all.len());
     }
-    Ok(Cpus { extension, all: all.leak(), startup, low_memory: low, room, shared })
+    Ok(Cpus { extension, all: all.leak(), startup, low_memory: low, shared })
 }
 
 /// Takes the stacks and frames of one more CPU. Returns `None` if too little memory is left.
@@ -238,16 +234,11 @@ impl<E: Extension> Cpus<E> {
     /// # Errors
     /// [`Refusal::Extension`] if a CPU does not work as its capabilities say.
     pub fn enter(&self, machine: &'static Machine<E::Cpu, Frames>, common: Common) -> Result<(), Refusal> {
-        self.shared.task.call_once(|| Task {
-            extension: self.extension.clone(),
-            machine,
-            common,
-            room: self.room,
-        });
+        self.shared.task.call_once(|| Task { extension: self.extension.clone(), machine, common });
         let here = || self.shared.further.iter().filter(|further| is_listed(self.all, further.cpu.percpu()));
         match self.startup {
             Startup::Alone => Ok(()),
-            Startup::Hardware(_) | Startup::Emulated => {
+            Startup::Hardware(_) | Startup::Emulated { .. } => {
                 here().try_for_each(|further| further.ready.wait().clone())
             }
             Startup::Landing => {
@@ -285,9 +276,9 @@ unsafe extern "C" fn further_cpu<E: Extension>(slot: usize, vector: u8) -> ! {
     further.probed.call_once(E::probe);
     let task = shared.task.wait();
     leave_if_unlisted(task, &cpu);
-    match (task.machine.startup, task.room) {
-        (Startup::Hardware(wait), _) => run_guest(task, further, &cpu, Begin::Waiting(wait)),
-        (Startup::Emulated, Some(room)) => {
+    match task.machine.startup {
+        Startup::Hardware(wait) => run_guest(task, further, &cpu, Begin::Waiting(wait)),
+        Startup::Emulated { room: Some(room) } => {
             cpu.percpu().startup.wait();
             run_guest(task, further, &cpu, Begin::Startup(room))
         }
@@ -311,7 +302,7 @@ fn leave_if_unlisted<E: Extension>(task: &Task<E>, cpu: &ThisCpu) {
 
 /// Runs the guest on this CPU, from the state that `begin` describes. Halts if the virtual CPU cannot be made.
 fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, cpu: &ThisCpu, begin: Begin<Wait<E>>) -> ! {
-    let Task { extension, machine, common, room } = task;
+    let Task { extension, machine, common } = task;
     // Capabilities that may differ from CPU to CPU are those of this CPU.
     let extension = further.probed.get().and_then(|probed| probed.as_ref().ok()).unwrap_or(extension);
     let own = Own { frames: further.frames, cpu };
@@ -323,7 +314,7 @@ fn run_guest<E: Extension>(task: &Task<E>, further: &Further<E>, cpu: &ThisCpu, 
                 Begin::Landing(_) => machine.locked.enters(cpu.percpu()),
                 Begin::Waiting(_) | Begin::Kernel(_) => {}
             }
-            run_to_end(&mut vcpu, *machine, *room)
+            run_to_end(&mut vcpu, *machine)
         }
         Err(refusal) => {
             // After boot nobody waits for the refusal, so the log alone reports that the CPU does not come up.

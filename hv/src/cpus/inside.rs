@@ -6,7 +6,7 @@ use vidar_core::mem::stage2::TableMemory;
 use vidar_core::trace::ring::Ring;
 use vidar_core::vmm::check::Check;
 use vidar_core::vmm::exit::Exit;
-use vidar_core::vmm::machine::Machine;
+use vidar_core::vmm::machine::{Machine, Startup};
 use vidar_core::vmm::observer::{Observer, Unobserved, Wanted};
 use vidar_core::vmm::outcome::{Outcome, Stop};
 use vidar_core::vmm::percpu::PerCpu;
@@ -85,20 +85,16 @@ fn run_traced<V: Debuggable, T: TableMemory>(
 }
 
 /// Runs the guest on this CPU until it cannot go on, and ends it then. With emulated start-up a further CPU waits after
-/// each INIT, in the page with the number `room`.
-pub fn run_to_end<V: Debuggable, T: TableMemory>(
-    vcpu: &mut V,
-    machine: &Machine<V, T>,
-    room: Option<u8>,
-) -> ! {
+/// each INIT.
+pub fn run_to_end<V: Debuggable, T: TableMemory>(vcpu: &mut V, machine: &Machine<V, T>) -> ! {
     loop {
         let (stop, exit) = if machine.wanted.any() {
             run_observed(vcpu, machine)
         } else {
             run(vcpu, machine, &mut Unobserved)
         };
-        match room {
-            Some(room) if stop == Stop::Init => wait_in(vcpu, machine, room),
+        match machine.startup {
+            Startup::Emulated { room: Some(room) } if stop == Stop::Init => wait_in(vcpu, machine, room),
             _ => end(vcpu, machine, stop, &exit),
         }
     }

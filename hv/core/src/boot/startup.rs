@@ -42,10 +42,10 @@ pub fn choose<W>(preference: Preference, conditions: Conditions<W>) -> Startup<W
     let Conditions { trampoline, wait_for_sipi, has_further, later, uncontrolled } = conditions;
     match (preference, wait_for_sipi) {
         (Preference::Landing { .. }, _) if trampoline.is_some() => Startup::Landing,
-        _ if uncontrolled => Startup::Emulated,
-        (Preference::Closed, _) if later => Startup::Emulated,
+        _ if uncontrolled => Startup::Emulated { room: trampoline },
+        (Preference::Closed, _) if later => Startup::Emulated { room: trampoline },
         (Preference::Auto | Preference::Closed, Some(wait)) => Startup::Hardware(wait),
-        _ if has_further => Startup::Emulated,
+        _ if has_further => Startup::Emulated { room: trampoline },
         _ => Startup::Alone,
     }
 }
@@ -65,7 +65,7 @@ mod tests {
     const INTEL: Conditions<()> = Conditions { wait_for_sipi: Some(()), ..AMD };
     const ALONE: Conditions<()> = Conditions { trampoline: None, has_further: false, ..AMD };
     const LANDING: Preference = Preference::Landing { low_memory: Hpa(0x70_0000) };
-    const EMULATED: Startup<()> = Startup::Emulated;
+    const EMULATED: Startup<()> = Startup::Emulated { room: Some(0x9e) };
 
     #[test]
     fn landing_is_used_with_one_cpu_too() {
@@ -80,7 +80,7 @@ mod tests {
     fn without_a_trampoline_landing_becomes_emulation() {
         for conditions in [Conditions { trampoline: None, ..AMD }, Conditions { uncontrolled: true, ..ALONE }]
         {
-            assert_eq!(choose(LANDING, conditions), EMULATED);
+            assert_eq!(choose(LANDING, conditions), Startup::Emulated { room: conditions.trampoline });
         }
         assert_eq!(choose(LANDING, ALONE), Startup::Alone);
     }

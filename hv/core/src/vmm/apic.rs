@@ -2,7 +2,7 @@
 //! start-up IPIs would do, and makes every other write for the guest.
 
 use super::ipi;
-use super::machine::{Machine, Startup};
+use super::machine::Machine;
 use super::mmio::{self, Access, Instruction, Size};
 use super::outcome::{Outcome, REFUSE};
 use super::vcpu::Vcpu;
@@ -72,5 +72,5 @@ pub fn write_msr<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, write: Allow
 
 /// Returns true if the CPU's own APIC is to send the message, and false if Vidar has dealt with it.
 fn sends<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, icr: Icr) -> bool {
-    machine.startup != Startup::Emulated || ipi::write(vcpu, machine.host.cpus, icr)
+    !machine.startup.is_emulated() || ipi::write(vcpu, machine.host.cpus, icr)
 }

@@ -35,7 +35,18 @@ pub enum Startup<W> {
     /// the CPU to Vidar, whichever of the guest's pages it names.
     Landing,
     /// Nobody sends them: Vidar does what they would have done, and a CPU waits in the guest for its start-up IPI.
-    Emulated,
+    Emulated {
+        /// The number of the page in which CPUs wait. It is `None` if no page is free for it, and then the boot CPU is
+        /// the only one under Vidar's control.
+        room: Option<u8>,
+    },
+}
+
+impl<W> Startup<W> {
+    /// Returns true if Vidar does what INITs and start-up IPIs would have done.
+    pub const fn is_emulated(&self) -> bool {
+        matches!(self, Self::Emulated { .. })
+    }
 }
 
 /// Reads a log: copies bytes from a position on into the buffer, and returns the position of the first byte and the

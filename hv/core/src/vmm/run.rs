@@ -179,8 +179,10 @@ fn init<V: Vcpu, T>(vcpu: &V, machine: &Machine<V, T>) -> Outcome {
             percpu.flushed.leaves();
             Outcome::Init
         }
-        Startup::Emulated if percpu.startup.arrived() || vcpu.takes_init() => Outcome::Stop(Stop::Init),
-        Startup::Emulated | Startup::Landing | Startup::Alone => {
+        Startup::Emulated { .. } if percpu.startup.arrived() || vcpu.takes_init() => {
+            Outcome::Stop(Stop::Init)
+        }
+        Startup::Emulated { .. } | Startup::Landing | Startup::Alone => {
             percpu.flushed.leaves();
             Outcome::Stop(Stop::InitPending)
         }

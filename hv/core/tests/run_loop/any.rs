@@ -211,7 +211,7 @@ proptest! {
         steps in prop::collection::vec((exit(), prop::collection::vec(value(), 16), prop::option::of(msr_index()), prop::bool::weighted(0.1), instruction()), 12),
         limit in 5usize..40,
         others: bool,
-        startup in prop::sample::select(vec![Startup::Hardware(()), Startup::Alone, Startup::Emulated]),
+        startup in prop::sample::select(vec![Startup::Hardware(()), Startup::Alone, Startup::Emulated { room: Some(0x9e) }]),
     ) {
         let mut bench = if others { Bench::with_others(&[1, 5], startup) } else { Bench::with_others(&[], startup) };
         bench.frames(|frames| frames.limit(limit.max(frames.used())));

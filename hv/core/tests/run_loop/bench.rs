@@ -146,7 +146,7 @@ impl Bench {
         let block = |(id, index)| &*Box::leak(Box::new(PerCpu::new(index, id)));
         let others = others.iter().copied().zip(1..).map(block);
         let cpus: &[&PerCpu] = std::iter::once(cpu.percpu).chain(others).collect::<Vec<_>>().leak();
-        let emulated = startup == Startup::Emulated;
+        let emulated = startup.is_emulated();
         let watched = emulated.then_some(APIC);
         let msrs = if emulated { [MSRS, &[STARTUP]].concat().leak() } else { MSRS };
         let mtrrs = Mtrrs::read(PHYSICAL_ADDRESS_BITS, |index| cpu.rdmsr(index).unwrap_or(0));

@@ -14,7 +14,7 @@ use vidar_core::x86::registers::Register::Rax;
 use crate::bench::{Action, Bench, INSTRUCTION, warnings};
 use crate::{APIC, FAR, REFUSED, denied, indexed, touch};
 
-const EMULATED: Startup<()> = Startup::Emulated;
+const EMULATED: Startup<()> = Startup::Emulated { room: Some(0x9e) };
 const INIT: u32 = 0x4500;
 const STARTUP: u32 = 0x069a;
 
