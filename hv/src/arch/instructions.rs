@@ -181,10 +181,13 @@ fn tsc() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// Waits until `done` returns true, or until `ticks` ticks of the TSC have passed.
-pub fn wait(ticks: u64, mut done: impl FnMut() -> bool) {
+/// Waits until `done` returns true, or until `ticks` ticks of the TSC have passed and `done` has been asked `looks`
+/// times. Below a hypervisor ticks pass also while no CPU of this machine runs, and looks do not.
+pub fn wait(ticks: u64, looks: u32, mut done: impl FnMut() -> bool) {
     let start = tsc();
-    while !done() && tsc().wrapping_sub(start) < ticks {
+    let mut look = 0;
+    while !done() && (look < looks || tsc().wrapping_sub(start) < ticks) {
+        look = look.saturating_add(1);
         core::hint::spin_loop();
     }
 }

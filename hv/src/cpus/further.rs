@@ -224,7 +224,7 @@ fn wake_all<E: Extension>(further: &[Further<E>], vector: u8) {
         missing()
             .for_each(|further| apic::send(message, Destination::Physical(further.cpu.percpu().apic_id)));
     };
-    wake(vector, send, |ticks| instructions::wait(ticks, || missing().next().is_none()));
+    wake(vector, send, |ticks, looks| instructions::wait(ticks, looks, || missing().next().is_none()));
 }
 
 impl<E: Extension> Cpus<E> {
