@@ -138,7 +138,7 @@ impl Debuggable for SvmCpu {
             }
             // The NMI is still pending.
             code::NMI if self.percpu.is_called() || self.percpu.is_rung() => {
-                self.let_debuggers_nmi_in();
+                self.let_other_nmi_in();
                 DebugExit::Answered
             }
             code::NMI => DebugExit::Nmi,
@@ -215,7 +215,7 @@ impl Debuggable for SvmCpu {
     #[cold]
     fn take_call(&mut self) {
         if self.percpu.is_called() {
-            self.let_debuggers_nmi_in();
+            self.let_other_nmi_in();
         }
     }
 
@@ -223,7 +223,7 @@ impl Debuggable for SvmCpu {
     #[cold]
     fn take_ring(&mut self) {
         if self.percpu.is_rung() {
-            self.let_debuggers_nmi_in();
+            self.let_other_nmi_in();
             self.percpu.take_ring();
         }
     }

@@ -29,9 +29,9 @@ impl SvmCpu {
         }
     }
 
-    /// Does what [`SvmCpu::let_nmi_in`] does for the debugger. A call to change this CPU may have been one with what
-    /// the debugger has waited for, so it is sent once more.
-    pub(super) fn let_debuggers_nmi_in(&mut self) {
+    /// Does what [`SvmCpu::let_nmi_in`] does, for an NMI that was no call to change this CPU. Such a call may have been
+    /// one with it, so it is sent once more.
+    pub(super) fn let_other_nmi_in(&mut self) {
         self.let_nmi_in();
         if self.percpu.startup.is_called() {
             self.send(Message::Nmi, Destination::Physical(self.percpu.apic_id));
@@ -47,7 +47,10 @@ impl SvmCpu {
             NmiExit::Call | NmiExit::Dropped => {
                 // The handler of another NMI may not have returned.
                 instructions::unblock_nmis();
-                self.let_nmi_in();
+                match decoded {
+                    NmiExit::Call => self.let_nmi_in(),
+                    _ => self.let_other_nmi_in(),
+                }
                 // The guest gets none of the NMIs that have come.
                 self.percpu.take_pending();
             }
