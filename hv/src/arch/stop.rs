@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vidar_core::x86::icr::{Destination, Message};
 
-use super::{apic, instructions};
+use super::apic;
 
 /// The value of `SPEAKER` while no CPU is writing a report: no CPU has this APIC ID.
 const NOBODY: u64 = u64::MAX;
@@ -36,18 +36,26 @@ pub fn reaches_others() -> bool {
 /// The APIC ID of the CPU that writes a crash report, or [`NOBODY`].
 static SPEAKER: AtomicU64 = AtomicU64::new(NOBODY);
 
+/// True while the report of a bug of Vidar's is written, or that of a machine check.
+static ABOUT_VIDAR: AtomicBool = AtomicBool::new(false);
+
+/// Notes that the report is one about Vidar itself. Returns false if one is being written already.
+pub fn begin_about_vidar() -> bool {
+    !ABOUT_VIDAR.swap(true, Ordering::SeqCst)
+}
+
 /// Stops all CPUs but this one, whose APIC ID is `own`, and returns what the report says has ended: this CPU or the
 /// machine. Once [`arm`] has been called, an INIT takes each of them out of the guest. Where an INIT would restart the
-/// machine, none is sent, and the other CPUs keep running the guest. If another CPU has called this function before,
-/// this CPU halts.
-pub fn others(own: u32) -> &'static str {
+/// machine, none is sent, and the other CPUs keep running the guest. Returns `None` if another CPU has called this
+/// function before, and this one is to halt.
+pub fn others(own: u32) -> Option<&'static str> {
     match SPEAKER.compare_exchange(NOBODY, own.into(), Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) if reaches_others() => apic::send(Message::Init, Destination::Others),
         Ok(_) => {}
         Err(speaker) if speaker == u64::from(own) => {}
-        Err(_) => instructions::halt_forever(),
+        Err(_) => return None,
     }
-    if is_armed() && !reaches_others() { "this CPU" } else { "the machine" }
+    Some(if is_armed() && !reaches_others() { "this CPU" } else { "the machine" })
 }
 
 /// Tells the CPU with this APIC ID once more to stop, after [`others`].
@@ -61,6 +69,7 @@ pub fn again(apic_id: u32) {
 /// report.
 pub fn reported() {
     if is_armed() && !reaches_others() {
+        ABOUT_VIDAR.store(false, Ordering::SeqCst);
         SPEAKER.store(NOBODY, Ordering::SeqCst);
     }
 }

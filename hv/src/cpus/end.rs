@@ -19,7 +19,7 @@ use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::vcpu::Vcpu;
 
 use super::stopped;
-use crate::arch::{instructions, stop};
+use crate::arch::stop;
 use crate::debug::{ending, log as console};
 
 /// Ends the guest on this CPU, for the reason `stop`. After [`Stop::InitPending`] and [`Stop::Elsewhere`] the CPU
@@ -40,7 +40,7 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
                  the machine is reset",
                 percpu.index
             );
-            instructions::halt_forever()
+            ending::halt()
         }
         Stop::Init => unreachable!("a CPU that gets an INIT waits"),
         Stop::MachineCheck => "a machine check while machine checks are switched off (CR4.MCE)",
@@ -51,9 +51,9 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
     // SAFETY: this function does not return, so the snapshot stays on the stack until the CPU starts again.
     unsafe { stopped::publish(percpu, &snapshot) };
     if stop == Stop::Elsewhere {
-        ending::halt_for_another()
+        ending::halt()
     }
-    let who = stop::others(percpu.apic_id);
+    let Some(who) = stop::others(percpu.apic_id) else { ending::halt() };
     console::take_back_for_report();
     let index = percpu.index;
     log::error!("the guest has stopped on CPU {index}: {what}\n  {exit:x?}");

@@ -30,8 +30,8 @@ pub fn let_firmware_in() {
     }
 }
 
-/// Halts this CPU, because another one writes a crash report.
-pub fn halt_for_another() -> ! {
+/// Halts this CPU for good.
+pub fn halt() -> ! {
     let_firmware_in();
     instructions::halt_forever()
 }
@@ -44,8 +44,7 @@ pub fn end(who: &str) -> ! {
             log::error!("{who} is halted (on-crash=halt)");
             console::drain();
             stop::reported();
-            let_firmware_in();
-            instructions::halt_forever()
+            halt()
         }
         OnCrash::Reset => {
             log::error!("the machine is reset (on-crash=reset)");

@@ -5,14 +5,12 @@
 use core::arch::asm;
 use core::fmt;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use vidar_core::mem::addr::Hva;
 use vidar_core::report::exits::Exits;
 
 use super::version::{RELEASE, build_id};
 use super::{ending, log as console};
-use crate::arch::instructions::halt_forever;
 use crate::arch::{percpu, stop};
 
 /// The size in bytes of the largest of Vidar's stacks.
@@ -20,14 +18,11 @@ const LARGEST_STACK: u64 = 32 * 1024;
 /// The largest number of return addresses that are reported.
 const BACKTRACE_DEPTH: usize = 24;
 
-/// True once a CPU has begun a report.
-static SPEAKING: AtomicBool = AtomicBool::new(false);
-
 /// Stops all other CPUs where an INIT can, reports the panic on every console, and halts or resets the machine as the
 /// user has chosen.
 pub fn report(info: &PanicInfo<'_>) -> ! {
+    let Some(who) = stop::others(percpu::current().map_or(0, |cpu| cpu.apic_id)) else { ending::halt() };
     speak_once();
-    let who = stop::others(percpu::current().map_or(0, |cpu| cpu.apic_id));
     console::take_back_for_report();
     let (file, line) = info.location().map_or(("?", 0), |location| (location.file(), location.line()));
     let index = percpu::current().map_or(0, |cpu| cpu.index);
@@ -57,10 +52,10 @@ pub fn machine_check(banks: &impl fmt::Display, interrupted: &impl fmt::Display)
     ending::end("this CPU")
 }
 
-/// Halts this CPU if a report has begun already: a panic during a report has nothing more to say.
+/// Halts this CPU if a report about Vidar has begun already: a panic during such a report has nothing more to say.
 fn speak_once() {
-    if SPEAKING.swap(true, Ordering::Relaxed) {
-        halt_forever();
+    if !stop::begin_about_vidar() {
+        ending::halt();
     }
 }
 

@@ -99,7 +99,7 @@ impl VmxCpu {
         self.vmcs.write(GUEST_INTERRUPTIBILITY, 0);
         // The INIT may have come from another CPU that stops all CPUs for a report, and it is not sent twice.
         if self.stop_is_wanted() {
-            ending::halt_for_another();
+            ending::halt();
         }
     }
 
