@@ -41,7 +41,14 @@ impl Locked {
     /// since it ran the guest before, if it has.
     #[cold]
     pub fn enters(&self, percpu: &PerCpu) {
-        percpu.flushed.after(self.change());
+        // If the tables change meanwhile, this CPU has cached nothing of them yet.
+        loop {
+            let change = self.change();
+            percpu.flushed.after(change);
+            if self.change() == change {
+                break;
+            }
+        }
     }
 
     /// Notes that the tables have changed.
