@@ -14,8 +14,8 @@ pub use self::running::{INTERRUPT, Stop, TRAP};
 
 /// How often a packet is sent that has been damaged on the way, or its answer.
 const REPEATS: u32 = 5;
-/// The ticks after which the first packet is sent again. A guest that runs lets the debugger look at the line at its
-/// next interrupt, and the bytes that come before that may be lost: a UART whose buffer is off holds one.
+/// The ticks after which the first packet is sent again. The CPUs of a guest that runs take a while to stop, and the
+/// UART holds 16 bytes meanwhile. Others may be lost.
 const FIRST: u32 = 3;
 /// How often the first packet is sent before nobody is taken to be there.
 const GREETINGS: u32 = 10;
@@ -67,14 +67,14 @@ impl Remote {
 
     /// Begins the conversation.
     fn greet(&mut self) -> Result<()> {
-        for _ in 0..GREETINGS {
+        for greeting in 1..=GREETINGS {
             self.line.send(&packet(GREETING))?;
             loop {
                 match self.byte_within(FIRST)? {
                     Some(b'+') => {
                         if let Received::Packet(_) = self.receive()? {
                             // If the debugger has been slow and not deaf, it answers all that was sent.
-                            while self.byte_within(1)?.is_some() {}
+                            while greeting > 1 && self.byte_within(FIRST)?.is_some() {}
                             return Ok(());
                         }
                         break;
