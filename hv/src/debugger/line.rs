@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Mutex;
 use uart_16550::backend::PioBackend;
-use uart_16550::spec::registers::{IER, LSR};
+use uart_16550::spec::registers::{FifoTriggerLevel, IER, LSR};
 use uart_16550::{BaudRate, Config, Uart16550};
 use vidar_core::console::serial::PATIENCE;
 use vidar_core::debugger::desk;
@@ -36,7 +36,10 @@ impl Line {
         if !uart.check_present() {
             return None;
         }
-        uart.init(Config { baud_rate: BaudRate::Baud115200, ..Config::default() }).ok()?;
+        // The first byte interrupts: the CPUs take a while to stop, and the UART has room for 16.
+        let fifo_trigger_level = Some(FifoTriggerLevel::One);
+        let config = Config { baud_rate: BaudRate::Baud115200, fifo_trigger_level, ..Config::default() };
+        uart.init(config).ok()?;
         Some(Self { uart: Mutex::new(uart), called: &[], interrupts: false, listens: AtomicBool::new(false) })
     }
 }

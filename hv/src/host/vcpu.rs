@@ -17,7 +17,7 @@ use crate::arch::segments::Selectors;
 pub struct Common {
     /// The root of the second stage, which never moves and does not map Vidar's memory.
     pub second_stage: Hpa,
-    /// What makes the guest exit besides that.
+    /// The maps that say which accesses to MSRs and ports exit.
     pub maps: Maps,
     /// Reads the guest's memory.
     pub reader: GuestReader,

@@ -84,7 +84,7 @@ impl SvmCpu {
     ///
     /// # Safety
     /// The CPU has `capabilities`, as [`enable::probe`] returns them. No other CPU uses the frames of `own`; they are
-    /// zeroed, or have been this CPU's since before an INIT. `common` has a filled permissions map, and a second stage
+    /// zeroed, or have been this CPU's since before an INIT. `common` has filled maps, and a second stage
     /// that does not map Vidar's memory.
     pub unsafe fn new(
         capabilities: Capabilities,

@@ -80,7 +80,7 @@ impl VmxCpu {
     ///
     /// # Safety
     /// [`enable::probe`] has returned `capabilities` on this CPU. No other CPU uses the frames of `own`. `common` has
-    /// filled bitmaps, and a second stage that does not map Vidar's memory.
+    /// filled maps, and a second stage that does not map Vidar's memory.
     pub unsafe fn new(
         capabilities: Capabilities,
         common: &Common,

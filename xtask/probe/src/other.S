@@ -194,6 +194,7 @@ other_read_cr4:
     jmp other_done
 // Does what Linux does with the interrupt enable register at port ECX of a UART that it looks for: switches all
 // interrupts on, and then those that were.
+.globl other_look
 other_look:
     mov edx, ecx
     in al, dx

@@ -13,6 +13,7 @@ unsafe extern "C" {
     safe static other_interrupt: [u8; 0];
     safe static other_nmi: [u8; 0];
     safe static other_refused: [u8; 0];
+    safe static other_look: [u8; 0];
     safe static other_end: [u8; 0];
 }
 
@@ -177,6 +178,11 @@ pub fn execute(command: Command, argument: u32, value: u64) -> Option<u64> {
     write(MAIL + 12, (value >> 32) as u32);
     write(MAIL, command as u32);
     wait(|| read(MAIL) == 0).then(|| u64::from(read(MAIL + 20)) << 32 | u64::from(read(MAIL + 16)))
+}
+
+/// Returns the address of the first instruction that [`Command::Look`] has the CPU execute.
+pub fn look() -> u64 {
+    PAGE + (other_look.as_ptr() as u64 - other_begin.as_ptr() as u64)
 }
 
 /// Tells the CPU that its local APIC is in x2APIC mode, so that it ends interrupts by the MSR.

@@ -86,6 +86,8 @@ pub struct Desk {
     halts: AtomicBool,
     /// How often gdb has had the guest go on.
     stops: AtomicU32,
+    /// True from gdb's first packet until it leaves.
+    attached: AtomicBool,
 }
 
 /// How a CPU goes on.
@@ -103,8 +105,9 @@ impl Desk {
         let (slots, memory) = (session.guest.cpus.0, session.guest.memory);
         let breakpoints = session.guest.breakpoints;
         session.connect(Sender(line));
-        let (halts, stops) = (AtomicBool::new(false), AtomicU32::new(0));
-        Self { session: Mutex::new(session), line, slots, memory, breakpoints, halts, stops }
+        let [halts, attached] = [const { AtomicBool::new(false) }; 2];
+        let (session, stops) = (Mutex::new(session), AtomicU32::new(0));
+        Self { session, line, slots, memory, breakpoints, halts, stops, attached }
     }
 
     /// Returns how often gdb has had the guest go on. While it does not change, neither do the breakpoints.
@@ -122,14 +125,15 @@ impl Desk {
         self.line.is_ready()
     }
 
-    /// Has the boot CPU get an NMI when gdb sends something, if the line can do so and no other CPU talks to gdb: that
-    /// one has silenced the line, and takes the bytes.
-    pub fn listen(&self) {
-        if !self.line.listens()
-            && let Some(_session) = self.session.try_lock()
-        {
+    /// Has the boot CPU get an NMI when gdb sends something, if the line can do so. Returns false if another CPU talks
+    /// to gdb: it has silenced the line, takes the bytes, and has this CPU stop, unless it is about to end that.
+    #[must_use]
+    pub fn listen(&self) -> bool {
+        if !self.line.listens() {
+            let Some(_session) = self.session.try_lock() else { return false };
             self.line.listen();
         }
+        true
     }
 
     /// Returns true if an NMI that the boot CPU gets is the line's.
@@ -167,10 +171,9 @@ impl Desk {
         }
     }
 
-    /// Returns true if gdb waits for the guest, so that it can be told of the guest's end.
+    /// Returns true if gdb is there, so that it can be told of the guest's end.
     pub fn is_attached(&self) -> bool {
-        // Whoever holds the lock talks to gdb.
-        self.session.try_lock().is_none_or(|session| session.is_awaited())
+        self.attached.load(Ordering::SeqCst)
     }
 
     /// Stops the CPU `index`, which has these registers, and all others with it. Without a `reason` it stops because
@@ -231,9 +234,12 @@ impl Desk {
         }
     }
 
-    /// Has all CPUs stop, and calls those that run the guest, or may be about to.
+    /// Has all CPUs stop, and calls those that run the guest, or may be about to. If two CPUs do this at once, one of
+    /// them makes the calls: a CPU could take the call of the first before the second has sent its own.
     fn halt_all(&self) {
-        self.halts.store(true, Ordering::SeqCst);
+        if self.halts.swap(true, Ordering::SeqCst) {
+            return;
+        }
         let runs =
             |slot: &Mutex<Slot>| matches!(slot.lock().run, Run::Running | Run::Released | Run::Stepped);
         let running = self.slots.iter().enumerate().filter(|(_, slot)| runs(slot));
@@ -262,7 +268,9 @@ impl Desk {
             next = match self.line.receive() {
                 Some(byte) => {
                     looks = 0;
-                    session.hear(byte)
+                    let next = session.hear(byte);
+                    self.attached.store(session.is_connected(), Ordering::SeqCst);
+                    next
                 }
                 // These were bytes that mean nothing while the guest runs, or noise while gdb is not there.
                 None if looks >= patience(session) && session.is_indifferent() && reason.is_none() => {

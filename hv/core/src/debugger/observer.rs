@@ -274,12 +274,14 @@ impl<V: Debuggable> Observer<V> for Debugger {
         }
         // A CPU that no time makes exit may never exit again, so each of them looks.
         let listens = self.index == 0 || V::CALLED_BY_NMI;
-        if self.desk.halts() || listens && self.desk.is_called() {
-            self.stop(vcpu, None);
-        }
-        // By an NMI gdb reaches a guest that takes no interrupts, too.
-        if V::CALLED_BY_NMI && self.index == 0 {
-            self.desk.listen();
+        loop {
+            if self.desk.halts() || listens && self.desk.is_called() {
+                self.stop(vcpu, None);
+            }
+            // By an NMI gdb reaches a guest that takes no interrupts, too.
+            if !V::CALLED_BY_NMI || self.index != 0 || self.desk.listen() {
+                break;
+            }
         }
         if vcpu.injects_single_step() {
             self.raise(SINGLE_STEP);

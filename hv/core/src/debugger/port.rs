@@ -1,5 +1,5 @@
-//! The I/O ports of the UART at which gdb debugs the guest. The guest finds nothing there, so that what it does at them
-//! changes nothing for gdb, and nothing that comes from gdb changes anything for the guest.
+//! The I/O ports of the UART at which gdb debugs the guest. The guest finds nothing there, so that neither of the two
+//! changes the UART under the other's hands.
 
 use crate::mem::addr::PAGE_SIZE;
 use crate::vmm::outcome::{Outcome, REFUSE};
@@ -21,7 +21,8 @@ pub const fn place_in_map(first: u16) -> u64 {
     place
 }
 
-/// An access to one of these ports, and perhaps to ports beside them.
+/// An access to one of these ports, and perhaps to ports beside them. On VT-x it may also be one that goes from port
+/// FFFFH on to port 0, which always exits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortAccess {
     /// True for IN and INS.

@@ -109,8 +109,13 @@ impl<C: Connection<Error = Infallible> + Clone> Session<C> {
         }
     }
 
+    /// Returns true from gdb's first packet until it leaves.
+    pub const fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     /// Returns true if gdb waits to be told that the guest has stopped.
-    pub const fn is_awaited(&self) -> bool {
+    const fn is_awaited(&self) -> bool {
         matches!(self.stub, Some(GdbStubStateMachine::Running(_)))
     }
 

@@ -81,6 +81,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn accesses_to_ports_exit_by_the_map() {
+        let mut vmcb = Page::new_zeroed();
+        controls(&mut vmcb, Hpa(0x1000), Hpa(0x2000), true);
+        let before = vmcb.control().intercepts;
+        watch_ports(&mut vmcb, Hpa(0x3000));
+        // The exit code 7BH.
+        let expected = [before[0], before[1], before[2], before[3] | 1 << 0x1b, before[4], before[5]];
+        assert_eq!((vmcb.control().intercepts, vmcb.control().iopm_base_pa), (expected, 0x3000));
+    }
+
+    #[test]
     fn writes_of_control_registers_exit_while_they_are_watched() {
         let mut vmcb = Page::new_zeroed();
         controls(&mut vmcb, Hpa(0x1000), Hpa(0x2000), true);

@@ -183,7 +183,7 @@ mod tests {
             Some(DebugExit::Port(PortAccess { reads, is_string, bytes, length: 2 }))
         };
         assert_eq!(of(0x2fd_0008), access(true, false, 1));
-        assert_eq!(of(0x2f8_0041), access(false, false, 2), "the port is an immediate");
+        assert_eq!(of(0x80_0041), access(false, false, 2), "the port is an immediate");
         assert_eq!(of(0x2f8_000b), access(true, false, 4));
         assert_eq!(of(0x2f8_0030), access(false, true, 1), "REP OUTSB");
     }

@@ -237,6 +237,7 @@ mod tests {
         }
         assert_eq!(vmcs.read(EPT_POINTER), ept::pointer(Hpa(0x20_7000)));
         assert_eq!((vmcs.read(MSR_BITMAP), vmcs.read(VMCS_LINK_POINTER)), (0x20_6000, u64::MAX));
+        assert_ne!(vmcs.read(PRIMARY_CONTROLS) & primary::IO_BITMAPS, 0);
         assert_eq!([IO_BITMAP_A, IO_BITMAP_B].map(|field| vmcs.read(field)), [0x20_8000, 0x20_9000]);
         assert_ne!(vmcs.read(SECONDARY_CONTROLS) & secondary::EPT, 0);
         assert_eq!((vmcs.read(HOST_RIP).0, vmcs.read(HOST_CR3).0), (HOST.rip, HOST.cr3));

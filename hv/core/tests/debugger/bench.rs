@@ -56,7 +56,7 @@ impl Line for Wire {
     }
 
     fn rings(&self) -> bool {
-        self.is_ready()
+        self.is_ready() || !self.listens()
     }
 
     fn receive(&self) -> Option<u8> {

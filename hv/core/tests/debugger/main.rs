@@ -85,7 +85,7 @@ fn ctrl_c_stops_all_cpus_and_a_step_lets_one_of_them_go() {
     while bench.wire.calls.load(Ordering::SeqCst) == 0 {
         thread::yield_now();
     }
-    assert!(bench.desk.halts());
+    assert!(bench.desk.halts() && bench.desk.is_attached());
     assert_eq!(bench.wire.calls.load(Ordering::SeqCst), 0b10, "only the other CPU is called");
     let other = bench.stop(1, 0x32, None);
     bench.wire.hear("$T02thread:01;#");
@@ -130,6 +130,8 @@ fn ctrl_c_is_heard_while_gdb_holds_the_cpu_that_looks_for_it() {
 fn a_cpu_that_waits_leaves_its_slot_to_the_one_that_talks_to_gdb() {
     let bench = Bench::with_cpus(2);
     let cpu = bench.stop(0, 0x10, Some(Reason::Start));
+    thread::sleep(Duration::from_millis(10));
+    assert!(!bench.desk.is_attached(), "gdb has not come yet");
     bench.connect();
     let other = bench.stop(1, 0x30, None);
     while bench.slots[1].lock().run != Run::Stopped {

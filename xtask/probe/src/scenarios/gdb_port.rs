@@ -18,6 +18,9 @@ const UART: u16 = 0x2f8;
 /// The number of its ports.
 const PORTS: u16 = 8;
 
+/// How often it looks at least.
+const LOOKS: u32 = 100;
+
 static NMIS: AtomicU32 = AtomicU32::new(0);
 
 fn on_nmi(_: &mut Frame) {
@@ -32,12 +35,12 @@ pub fn gdb_port(line: &mut Line) {
     line.item("started", other::start(&Apic::find()).0);
     let mut looks = 0;
     handling(2, on_nmi, || {
-        say!("looking: {:x}", &raw const NMIS as usize);
-        while !Serial::is_ready() {
+        say!("looking: {:x}", other::look());
+        while !Serial::is_ready() || looks < LOOKS {
             looks += u32::from(other::execute(Command::Look, u32::from(UART) + 1, 0).is_some());
         }
     });
-    line.item("looked", u8::from(looks > 100));
+    line.item("looked", u8::from(looks >= LOOKS));
     line.item("nmis", NMIS.load(Relaxed));
     (0..PORTS).for_each(|port| outb(UART + port, 0));
     let read = (0..PORTS).fold(0xff, |all, port| all & inb(UART + port));

@@ -27,7 +27,7 @@ const COUNTED: &str = "gdb/rounds-counted";
 /// The threads of the guest's CPUs.
 const THREADS: [u32; 2] = [1, 2];
 /// The place of RIP among the registers.
-const RIP: usize = 16;
+pub(super) const RIP: usize = 16;
 /// The microseconds for which the guest runs at most before Ctrl-C. They differ by those of a prime number from round
 /// to round.
 const MOST: u32 = 50_000;
