@@ -34,6 +34,12 @@ impl Reason {
         matches!(self, Self::Software | Self::Hardware(Watch { kind: None, .. }))
     }
 
+    /// Returns true if the CPU waits for gdb to come, if it is not there. For any other reason there is nothing to wait
+    /// for then: gdb has left before it was told.
+    pub const fn waits_for_gdb(self) -> bool {
+        matches!(self, Self::Start | Self::Interrupt)
+    }
+
     /// Returns the reason in the terms of the crate gdbstub, for the CPU `thread`.
     pub fn stop(self, thread: Tid) -> MultiThreadStopReason<u64> {
         let signal = |signal| MultiThreadStopReason::SignalWithThread { tid: thread, signal };

@@ -259,7 +259,11 @@ impl Desk {
         }
         session.guest.choose_current();
         let reason = session.guest.cpus.take_reason();
-        let mut next = reason.map_or(Next::Stopped, |(index, reason)| session.stopped(index, reason));
+        let mut next = match reason {
+            Some((_, reason)) if !session.is_connected() && !reason.waits_for_gdb() => session.go_on(),
+            Some((index, reason)) => session.stopped(index, reason),
+            None => Next::Stopped,
+        };
         let mut looks = 0;
         loop {
             if next == Next::Runs {
