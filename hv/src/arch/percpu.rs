@@ -17,6 +17,11 @@ pub unsafe fn install(block: &'static PerCpu) {
     unsafe { msr::write(msr::GS_BASE, &raw const *block as u64) };
 }
 
+/// Returns the APIC ID of this CPU. Before [`install`] has been called on it, this is 0.
+pub fn apic_id() -> u32 {
+    current().map_or(0, |cpu| cpu.apic_id)
+}
+
 /// Returns the per-CPU block of this CPU, or `None` before [`install`] has been called on it.
 pub fn current() -> Option<&'static PerCpu> {
     if msr::read(msr::GS_BASE) == 0 {

@@ -36,18 +36,20 @@ pub fn reaches_others() -> bool {
 /// The APIC ID of the CPU that writes a crash report, or [`NOBODY`].
 static SPEAKER: AtomicU64 = AtomicU64::new(NOBODY);
 
-/// True while the report of a bug of Vidar's is written, or that of a machine check.
-static ABOUT_VIDAR: AtomicBool = AtomicBool::new(false);
+/// The APIC ID of the last CPU that has begun a report of a bug of Vidar's, or of a machine check, or [`NOBODY`] if it
+/// has written it.
+static ABOUT_VIDAR: AtomicU64 = AtomicU64::new(NOBODY);
 
-/// Notes that the report is one about Vidar itself. Returns false if one is being written already.
-pub fn begin_about_vidar() -> bool {
-    !ABOUT_VIDAR.swap(true, Ordering::SeqCst)
+/// Notes that the CPU with the APIC ID `own` begins a report about Vidar itself. Returns false if it is writing one
+/// already.
+pub fn begin_about_vidar(own: u32) -> bool {
+    ABOUT_VIDAR.swap(own.into(), Ordering::SeqCst) != u64::from(own)
 }
 
 /// Stops all CPUs but this one, whose APIC ID is `own`, and returns what the report says has ended: this CPU or the
 /// machine. Once [`arm`] has been called, an INIT takes each of them out of the guest. Where an INIT would restart the
 /// machine, none is sent, and the other CPUs keep running the guest. Returns `None` if another CPU has called this
-/// function before, and this one is to halt.
+/// function and still writes, and this one is to halt.
 pub fn others(own: u32) -> Option<&'static str> {
     match SPEAKER.compare_exchange(NOBODY, own.into(), Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) if reaches_others() => apic::send(Message::Init, Destination::Others),
@@ -65,12 +67,15 @@ pub fn again(apic_id: u32) {
     }
 }
 
-/// Notes that the report has been written. Where the other CPUs run on, the next one that crashes writes its own
-/// report.
-pub fn reported() {
+/// Notes that the CPU with the APIC ID `own` has written its report. Where the other CPUs run on, the next one that
+/// crashes writes its own report.
+pub fn reported(own: u32) {
+    let give_back = |mark: &AtomicU64| {
+        let _ = mark.compare_exchange(own.into(), NOBODY, Ordering::SeqCst, Ordering::SeqCst);
+    };
+    give_back(&ABOUT_VIDAR);
     if is_armed() && !reaches_others() {
-        ABOUT_VIDAR.store(false, Ordering::SeqCst);
-        SPEAKER.store(NOBODY, Ordering::SeqCst);
+        give_back(&SPEAKER);
     }
 }
 

@@ -19,7 +19,7 @@ use vidar_core::vmm::percpu::PerCpu;
 use vidar_core::vmm::vcpu::Vcpu;
 
 use super::stopped;
-use crate::arch::stop;
+use crate::arch::{instructions, stop};
 use crate::debug::{ending, log as console};
 
 /// Ends the guest on this CPU, for the reason `stop`. After [`Stop::InitPending`] and [`Stop::Elsewhere`] the CPU
@@ -40,7 +40,7 @@ pub fn end<V: Vcpu, T>(vcpu: &mut V, machine: &Machine<V, T>, stop: Stop, exit: 
                  the machine is reset",
                 percpu.index
             );
-            ending::halt()
+            instructions::halt_forever()
         }
         Stop::Init => unreachable!("a CPU that gets an INIT waits"),
         Stop::MachineCheck => "a machine check while machine checks are switched off (CR4.MCE)",

@@ -4,7 +4,7 @@ use spin::Once;
 use vidar_core::console::ending::{OnCrash, choice};
 
 use super::log as console;
-use crate::arch::{instructions, reset, stop};
+use crate::arch::{instructions, percpu, reset, stop};
 
 /// What a CPU must do before it halts or resets the machine, if it may be in an extension's mode of operation.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ pub fn end(who: &str) -> ! {
         OnCrash::Halt => {
             log::error!("{who} is halted (on-crash=halt)");
             console::drain();
-            stop::reported();
+            stop::reported(percpu::apic_id());
             halt()
         }
         OnCrash::Reset => {

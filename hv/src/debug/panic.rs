@@ -21,7 +21,7 @@ const BACKTRACE_DEPTH: usize = 24;
 /// Stops all other CPUs where an INIT can, reports the panic on every console, and halts or resets the machine as the
 /// user has chosen.
 pub fn report(info: &PanicInfo<'_>) -> ! {
-    let Some(who) = stop::others(percpu::current().map_or(0, |cpu| cpu.apic_id)) else { ending::halt() };
+    let Some(who) = stop::others(percpu::apic_id()) else { ending::halt() };
     speak_once();
     console::take_back_for_report();
     let (file, line) = info.location().map_or(("?", 0), |location| (location.file(), location.line()));
@@ -52,9 +52,9 @@ pub fn machine_check(banks: &impl fmt::Display, interrupted: &impl fmt::Display)
     ending::end("this CPU")
 }
 
-/// Halts this CPU if a report about Vidar has begun already: a panic during such a report has nothing more to say.
+/// Halts this CPU if it is writing a report about Vidar already: a panic during such a report has nothing more to say.
 fn speak_once() {
-    if !stop::begin_about_vidar() {
+    if !stop::begin_about_vidar(percpu::apic_id()) {
         ending::halt();
     }
 }
