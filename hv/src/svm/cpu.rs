@@ -84,8 +84,8 @@ impl SvmCpu {
     ///
     /// # Safety
     /// The CPU has `capabilities`, as [`enable::probe`] returns them. No other CPU uses the frames of `own`; they are
-    /// zeroed, or have been this CPU's since before an INIT. `common` has filled maps, and a second stage
-    /// that does not map Vidar's memory.
+    /// zeroed, or have been this CPU's since before an INIT. `common` has filled maps, and a second stage that does not
+    /// map Vidar's memory.
     pub unsafe fn new(
         capabilities: Capabilities,
         common: &Common,

@@ -15,7 +15,7 @@ pub use self::running::{INTERRUPT, Stop, TRAP};
 /// How often a packet is sent that has been damaged on the way, or its answer.
 const REPEATS: u32 = 5;
 /// The ticks after which the first packet is sent again. The CPUs of a guest that runs take a while to stop, and the
-/// UART holds 16 bytes meanwhile. Others may be lost.
+/// UART holds 16 bytes meanwhile. Further bytes may be lost.
 const FIRST: u32 = 3;
 /// How often the first packet is sent before nobody is taken to be there.
 const GREETINGS: u32 = 10;

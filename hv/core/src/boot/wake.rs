@@ -10,8 +10,8 @@ const PAUSE: u64 = 1_000_000;
 /// INIT, as old CPUs require.
 const PATIENCE: [u64; 2] = [50_000_000, 250_000_000];
 
-/// How often the boot CPU at least looks for the answers, which takes it some hundredths of a second. A CPU of a
-/// hypervisor may not run for all of the ticks, but if the boot CPU runs, so will the others.
+/// How often the boot CPU looks for the answers at least, which takes it some hundredths of a second. A virtual CPU may
+/// run for none of the ticks, but where the boot CPU runs, so do the others.
 const LOOKS: u32 = 1_000_000;
 
 /// Wakes the CPUs at `vector`. `send` sends a message to each CPU that has not answered, and `wait` waits for a number

@@ -36,8 +36,8 @@ pub enum Startup<W> {
     Landing,
     /// Nobody sends them: Vidar does what they would have done, and a CPU waits in the guest for its start-up IPI.
     Emulated {
-        /// The number of the page in which CPUs wait. It is `None` if no page is free for it, and then the boot CPU is
-        /// the only one under Vidar's control.
+        /// The number of the page in which CPUs wait. It is `None` if no CPU needs it, or if no page is free for it:
+        /// then the boot CPU is the only one under Vidar's control.
         room: Option<u8>,
     },
 }

@@ -33,11 +33,14 @@ pub fn gdb_port(line: &mut Line) {
     Apic::find().enable();
     other::prepare(&[]);
     line.item("started", other::start(&Apic::find()).0);
-    let mut looks = 0;
+    let (mut looks, mut missed) = (0, 0);
     handling(2, on_nmi, || {
         say!("looking: {:x}", other::look());
-        while !Serial::is_ready() || looks < LOOKS {
-            looks += u32::from(other::execute(Command::Look, u32::from(UART) + 1, 0).is_some());
+        while !Serial::is_ready() || looks < LOOKS && missed == 0 {
+            match other::execute(Command::Look, u32::from(UART) + 1, 0) {
+                Some(_) => looks += 1,
+                None => missed += 1,
+            }
         }
     });
     line.item("looked", u8::from(looks >= LOOKS));

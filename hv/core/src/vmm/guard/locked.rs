@@ -1,7 +1,7 @@
 //! What is locked on this machine, and on which CPUs the lock holds.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use spin::{Mutex, Once};
 
@@ -41,10 +41,11 @@ impl Locked {
     /// since it ran the guest before, if it has.
     #[cold]
     pub fn enters(&self, percpu: &PerCpu) {
-        // If the tables change meanwhile, this CPU has cached nothing of them yet.
+        // If the tables have changed meanwhile, this CPU has cached nothing of the old ones.
         loop {
             let change = self.change();
             percpu.flushed.after(change);
+            fence(Ordering::SeqCst); // who changes the tables then looks at this CPU
             if self.change() == change {
                 break;
             }
