@@ -4,6 +4,7 @@ mod core_file;
 mod debugged;
 mod dump;
 mod port;
+mod probe;
 mod rounds;
 
 use anyhow::Result;
@@ -20,7 +21,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "gdb/start", lanes: &Lane::ALL, cpus: 1, check: start },
     Test { name: "gdb/attach", lanes: &[Lane::Svm], cpus: 1, check: attach },
     Test { name: "gdb/attach-2-cpus", lanes: &Lane::ALL, cpus: 2, check: attach },
-    Test { name: "gdb/port", lanes: &Lane::ALL, cpus: 2, check: port::hidden },
+    Test { name: "gdb/port", lanes: &Lane::ALL, cpus: probe::CPUS, check: port::hidden },
 ];
 
 /// The test that dumps a kernel. Bochs is too slow for it.

@@ -3,14 +3,12 @@
 use anyhow::{Result, ensure};
 
 use super::debugged::Test;
+use super::probe;
 use super::rounds::RIP;
-use crate::console::{ANSWER, BOOT};
-use crate::grub::Menu;
-use crate::machine::gdb::Relay;
+use crate::console::ANSWER;
 use crate::remote::{INTERRUPT, Remote, TRAP};
 use crate::test::Tools;
 use crate::test::lane::Lane;
-use crate::test::small::Small;
 
 /// How often gdb stops the guest.
 const STOPS: u32 = 10;
@@ -24,23 +22,7 @@ const WORDS: &str = "started=1 looked=1 nmis=0 bytes=ff words=ffffffff/ffffffff 
 /// Stops the probe, whose second CPU looks for the serial port all the time, as Linux does at its start. Checks that
 /// neither of the two notices the other.
 pub fn hidden(test: &Test, lane: Lane, tools: &Tools) -> Result<()> {
-    let options = format!("gdb=com2 {}", lane.machine().option_for_cpus());
-    let mut booted = Small {
-        name: lane.folder(test.name),
-        lane,
-        kernel: tools.probe()?.to_vec(),
-        cmdline: "probe=gdb-port".to_owned(),
-        menu: Menu { options, ..Menu::default() },
-        memory: 256,
-        cpus: test.cpus,
-        cpu: lane.cpu(),
-        second_serial: true,
-        ..Small::default()
-    }
-    .boot(tools)?;
-    let relay = Relay::open(booted.running.second_serial()?, 0)?;
-    booted.console.expect("looking: ", BOOT)?;
-    let said = booted.console.expect("\r\n", ANSWER)?;
+    let (mut booted, relay, said) = probe::boot(test.name, lane, "gdb-port", "looking: ", tools)?;
     let look = u64::from_str_radix(said.trim(), 16)?;
     let mut remote = Remote::open(&format!("127.0.0.1:{}", relay.port()))?;
     for _ in 0..STOPS {

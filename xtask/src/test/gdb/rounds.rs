@@ -8,13 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::debugged::Debugged;
+use super::probe;
 use crate::console::{ANSWER, BOOT, PROMPT};
-use crate::grub::Menu;
 use crate::machine::gdb::Relay;
 use crate::remote::{INTERRUPT, Remote, Stop, TRAP};
 use crate::test::Tools;
 use crate::test::lane::Lane;
-use crate::test::small::Small;
 
 type Check = fn(Lane, u32, &Tools) -> Result<()>;
 
@@ -78,23 +77,7 @@ fn loaded(lane: Lane, count: u32, tools: &Tools) -> Result<()> {
 /// Stops the probe on two CPUs, which counts its interrupts one by one: those that the first CPU sends itself and the
 /// second, and those of the timer.
 fn counted(lane: Lane, count: u32, tools: &Tools) -> Result<()> {
-    let options = format!("gdb=com2 {}", lane.machine().option_for_cpus());
-    let mut booted = Small {
-        name: lane.folder(COUNTED),
-        lane,
-        kernel: tools.probe()?.to_vec(),
-        cmdline: "probe=counted".to_owned(),
-        menu: Menu { options, ..Menu::default() },
-        memory: 256,
-        cpus: 2,
-        cpu: lane.cpu(),
-        second_serial: true,
-        ..Small::default()
-    }
-    .boot(tools)?;
-    let relay = Relay::open(booted.running.second_serial()?, 0)?;
-    booted.console.expect("counted: ", BOOT)?;
-    let said = booted.console.expect("\r\n", ANSWER)?;
+    let (mut booted, relay, said) = probe::boot(COUNTED, lane, "counted", "counted: ", tools)?;
     let addresses: Vec<_> = said.split(' ').filter_map(|word| u64::from_str_radix(word, 16).ok()).collect();
     let [handler, here, there] = addresses[..] else { anyhow::bail!("the probe says {said:?}") };
     stop_often(&relay, count, |_| Ok(Places { handler, changing: vec![(here, 12), (there, 4)] }))?;
