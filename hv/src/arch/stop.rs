@@ -36,8 +36,8 @@ pub fn reaches_others() -> bool {
 /// The APIC ID of the CPU that writes a crash report, or [`NOBODY`].
 static SPEAKER: AtomicU64 = AtomicU64::new(NOBODY);
 
-/// The APIC ID of the last CPU that has begun a report of a bug of Vidar's, or of a machine check, or [`NOBODY`] if it
-/// has written it.
+/// The APIC ID of the last CPU that has begun a report of a bug of Vidar's or of a machine check. It is [`NOBODY`] once
+/// that report has been written.
 static ABOUT_VIDAR: AtomicU64 = AtomicU64::new(NOBODY);
 
 /// Notes that the CPU with the APIC ID `own` begins a report about Vidar itself. Returns false if it is writing one

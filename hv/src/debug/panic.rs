@@ -60,7 +60,7 @@ fn speak_once() {
 }
 
 /// Logs the return addresses on the stack. `cargo xtask symbolize` names their functions and lines.
-#[inline(never)] // so that the first address is in the caller, whatever the compiler makes of that
+#[inline(never)] // so that the first address is always in the function that calls this one
 fn backtrace() {
     let (mut frame, stack): (u64, u64);
     // SAFETY: the instructions only read two registers.

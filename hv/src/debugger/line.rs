@@ -36,7 +36,7 @@ impl Line {
         if !uart.check_present() {
             return None;
         }
-        // The first byte interrupts: the CPUs take a while to stop, and the UART has room for 16.
+        // The UART interrupts at the first byte. It has room for 16, and the CPUs take a while to stop.
         let fifo_trigger_level = Some(FifoTriggerLevel::One);
         let config = Config { baud_rate: BaudRate::Baud115200, fifo_trigger_level, ..Config::default() };
         uart.init(config).ok()?;

@@ -29,8 +29,8 @@ impl SvmCpu {
         }
     }
 
-    /// Does what [`SvmCpu::let_nmi_in`] does, for an NMI that was no call to change this CPU. Such a call may have been
-    /// one with it, so it is sent once more.
+    /// Does what [`SvmCpu::let_nmi_in`] does for an NMI that was not a call to stop or start this CPU. Such a call may
+    /// have come together with it, so it is sent once more.
     pub(super) fn let_other_nmi_in(&mut self) {
         self.let_nmi_in();
         if self.percpu.startup.is_called() {

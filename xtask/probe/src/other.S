@@ -192,8 +192,8 @@ other_read_cr0:
 other_read_cr4:
     mov eax, cr4
     jmp other_done
-// Does what Linux does with the interrupt enable register at port ECX of a UART that it looks for: switches all
-// interrupts on, and then those that were.
+// Looks for a UART as Linux does, by the interrupt enable register at port ECX: enables all interrupts, and then only
+// those that were enabled before.
 .globl other_look
 other_look:
     mov edx, ecx

@@ -10,8 +10,8 @@ const PAUSE: u64 = 1_000_000;
 /// INIT, as old CPUs require.
 const PATIENCE: [u64; 2] = [50_000_000, 250_000_000];
 
-/// How often the boot CPU looks for the answers at least, which takes it some hundredths of a second. A virtual CPU may
-/// run for none of the ticks, but where the boot CPU runs, so do the others.
+/// The least number of times that the boot CPU looks for the answers, which takes it some hundredths of a second. A
+/// virtual CPU may not run at all while those ticks pass, but where the boot CPU runs, so do the others.
 const LOOKS: u32 = 1_000_000;
 
 /// Wakes the CPUs at `vector`. `send` sends a message to each CPU that has not answered, and `wait` waits for a number
@@ -84,12 +84,12 @@ mod tests {
         })
     }
 
-    /// The ticks in which a CPU looks once at the least.
+    /// The least number of ticks that one look takes.
     const LOOK: u64 = 50;
 
     proptest! {
         /// Every CPU has answered in the end, whenever it answers and however long a message takes. Where a hypervisor
-        /// lets all CPUs wait for a number of ticks in each pause, those answer that need no longer than the looks.
+        /// takes a number of ticks of each pause from all CPUs, this holds for CPUs that answer within the looks.
         #[test]
         fn no_cpu_is_given_up_or_stopped_after_its_answer(
             mut cpus in proptest::collection::vec(bare(), 1..4),

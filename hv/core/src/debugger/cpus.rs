@@ -34,8 +34,8 @@ impl Reason {
         matches!(self, Self::Software | Self::Hardware(Watch { kind: None, .. }))
     }
 
-    /// Returns true if the CPU waits for gdb to come, if it is not there. For any other reason there is nothing to wait
-    /// for then: gdb has left before it was told.
+    /// Returns true if a CPU that stops for this reason waits for gdb to come. For any other reason gdb must be there:
+    /// if it has left meanwhile, the CPU goes on.
     pub const fn waits_for_gdb(self) -> bool {
         matches!(self, Self::Start | Self::Interrupt)
     }

@@ -20,7 +20,7 @@ pub trait Line: Sync {
     /// Has the next byte that is received send an NMI to the boot CPU, if the line can do so.
     fn listen(&self) {}
 
-    /// Ends what [`Line::listen`] has begun. An NMI may be pending that has come before.
+    /// Ends what [`Line::listen`] has begun. An NMI that has come before may still be pending.
     fn silence(&self) {}
 
     /// Returns true if a byte that is received sends an NMI, or if none can.
@@ -125,8 +125,8 @@ impl Desk {
         self.line.is_ready()
     }
 
-    /// Has the boot CPU get an NMI when gdb sends something, if the line can do so. Returns false if another CPU talks
-    /// to gdb: it has silenced the line, takes the bytes, and has this CPU stop, unless it is about to end that.
+    /// Has the boot CPU get an NMI when gdb sends something, if the line can do so. Returns false while another CPU
+    /// talks to gdb: it has silenced the line, and takes what is received. This CPU is then to stop, or to ask again.
     #[must_use]
     pub fn listen(&self) -> bool {
         if !self.line.listens() {

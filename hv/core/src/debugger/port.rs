@@ -1,5 +1,5 @@
-//! The I/O ports of the UART at which gdb debugs the guest. The guest finds nothing there, so that neither of the two
-//! changes the UART under the other's hands.
+//! The I/O ports of the UART at which gdb debugs the guest. The guest finds nothing there, so it cannot change the UART
+//! while gdb uses it.
 
 use crate::mem::addr::PAGE_SIZE;
 use crate::vmm::outcome::{Outcome, REFUSE};
@@ -21,8 +21,8 @@ pub const fn place_in_map(first: u16) -> u64 {
     place
 }
 
-/// An access to one of these ports, and perhaps to ports beside them. On VT-x it may also be one that goes from port
-/// FFFFH on to port 0, which always exits.
+/// An access to one of these ports, and perhaps to ports beside them. On VT-x an access that goes on from port FFFFH to
+/// port 0 exits as well, wherever the UART is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortAccess {
     /// True for IN and INS.

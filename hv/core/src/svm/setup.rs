@@ -29,7 +29,7 @@ pub fn controls(vmcb: &mut Page, permissions_map: Hpa, root: Hpa, init_exits: bo
     control.n_cr3 = root.0;
 }
 
-/// Has those accesses to I/O ports exit that the map at `map` says.
+/// Makes accesses to I/O ports exit as the map at `map` says.
 pub fn watch_ports(vmcb: &mut Page, map: Hpa) {
     let control = vmcb.control_mut(Clean::INTERCEPTS | Clean::PERMISSION_MAPS);
     control.intercepts[intercept::GENERAL] |= intercept::IO;

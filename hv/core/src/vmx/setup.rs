@@ -67,8 +67,8 @@ pub fn watch_nmis(vmcs: &mut impl RootFieldsMut, capabilities: &Capabilities) {
     vmcs.write_root(PIN_BASED_CONTROLS, capabilities.pin | pin::NMI_EXITING | pin::VIRTUAL_NMIS);
 }
 
-/// Has those accesses to I/O ports exit that the map at `map` says: the bitmap of the ports below 8000H, and behind it
-/// that of the others.
+/// Makes accesses to I/O ports exit as the map at `map` says. It is two bitmaps: first that of the ports below 8000H,
+/// then that of the others.
 pub fn watch_ports(vmcs: &mut impl RootFieldsMut, capabilities: &Capabilities, map: Hpa) {
     vmcs.write_root(IO_BITMAP_A, map.0);
     vmcs.write_root(IO_BITMAP_B, map.0 + PAGE_SIZE);

@@ -45,7 +45,7 @@ impl Locked {
         loop {
             let change = self.change();
             percpu.flushed.after(change);
-            fence(Ordering::SeqCst); // who changes the tables then looks at this CPU
+            fence(Ordering::SeqCst); // a CPU that changes the tables from now on sees that this one runs the guest
             if self.change() == change {
                 break;
             }
